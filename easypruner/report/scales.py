@@ -77,14 +77,15 @@ def gather_scales(
             the graph's own model's.
 
     Raises:
-        EasyPrunerError: ``state_dict`` lacks a batch norm or has it with too few channels.
+        EasyPrunerError: ``state_dict`` lacks a batch norm or has it with too few channels, or a
+            scale is not finite.
     """
     kept: list[Tensor] = []
     removed: list[Tensor] = []
     for name, group in graph.groups.items():
         mask = masks.get(name)
         for member in group.members:
-            if graph.operands.get(member.param) != SCALE:
+            if member.operand != SCALE:
                 continue
             parameter = (
                 graph.parameter(member.param)
@@ -92,6 +93,11 @@ def gather_scales(
                 else _lookup(state_dict, member.param, int(member.index.max()) + 1)
             )
             values = parameter.detach().abs().double().cpu()[member.index.cpu()]
+            if not bool(values.isfinite().all()):
+                raise EasyPrunerError(
+                    f'the batch-norm scale {member.param!r} holds values that are not finite: '
+                    'training diverged; lower its learning rate or the strength'
+                )
             keep = torch.ones(len(values), dtype=torch.bool) if mask is None else mask.cpu()
             kept.append(values[keep].flatten())
             removed.append(values[~keep].flatten())
@@ -112,7 +118,7 @@ def layer_channels(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> tuple[La
         (member.param, member.dim)
         for group in graph.groups.values()
         for member in group.members
-        if member.role == 'out' and graph.operands.get(member.param) in _LAYER_WEIGHTS
+        if member.role == 'out' and member.operand in _LAYER_WEIGHTS
     }
     order = {param: place for place, param in enumerate(graph.operands)}
     kept = graph.keep(masks)

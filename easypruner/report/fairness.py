@@ -1,0 +1,91 @@
+"""What keeps the lines of a comparison from being comparable like for like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from easypruner.report.comparison import Comparison
+from easypruner.report.result import RunResult
+
+_SAME_ACCURACY = 0.005
+_SAME_MACS_LEFT = 1.0
+_SHORT_HASH = 8
+
+
+def fairness_notes(comparison: Comparison) -> tuple[str, ...]:
+    """Return a sentence for everything a fair reader must know; empty where all is alike."""
+    return (
+        *_different_parts(comparison),
+        *_different_networks(comparison),
+        *_different_versions(comparison),
+        *_seeds(comparison),
+    )
+
+
+def _different_parts(comparison: Comparison) -> Iterator[str]:
+    for part in dict.fromkeys(part for run in comparison.runs for part in run.parts):
+        hashes = [run.parts.get(part, 'unknown')[:_SHORT_HASH] for run in comparison.runs]
+        yield from _differing(comparison, f'the configs differ in their {part}', hashes)
+    budgets = [_budget(run) for run in comparison.runs]
+    yield from _differing(comparison, 'the budgets differ', budgets)
+
+
+def _different_networks(comparison: Comparison) -> Iterator[str]:
+    networks = [
+        f'{run.baseline.macs} MACs, {run.baseline.params} params' for run in comparison.runs
+    ]
+    yield from _differing(comparison, 'the unpruned networks differ', networks)
+    apart = _range([line.baseline.mean for line in comparison.lines])
+    if apart > _SAME_ACCURACY:
+        yield (
+            f'the baselines are up to {apart:.2f} points apart: '
+            'read the change, not the accuracy alone'
+        )
+    apart = _range([line.macs_left.mean for line in comparison.lines])
+    if apart > _SAME_MACS_LEFT:
+        yield f'the shares of MACs that are left are up to {apart:.1f} percentage points apart'
+
+
+def _different_versions(comparison: Comparison) -> Iterator[str]:
+    for package in dict.fromkeys(name for run in comparison.runs for name in run.versions):
+        versions = [run.versions.get(package, 'unknown') for run in comparison.runs]
+        yield from _differing(comparison, f'the versions of {package} differ', versions)
+
+
+def _seeds(comparison: Comparison) -> Iterator[str]:
+    single = [line.name for line in comparison.lines if len(line.runs) == 1]
+    if single:
+        yield (
+            f'one seed only: {", ".join(single)}; '
+            'a difference smaller than the spread over seeds says nothing'
+        )
+    if len({line.seeds for line in comparison.lines}) > 1:
+        yield 'the seeds differ: ' + '; '.join(
+            f'{", ".join(map(str, line.seeds))} ({line.name})' for line in comparison.lines
+        )
+    for line in comparison.lines:
+        repeated = [str(seed) for seed, times in Counter(line.seeds).items() if times > 1]
+        if repeated:
+            yield (
+                f'{line.name} holds several runs of seed {", ".join(repeated)}: '
+                'its deviation is not that over seeds'
+            )
+
+
+def _differing(comparison: Comparison, what: str, values: Sequence[str]) -> Iterator[str]:
+    owners = [line.name for line in comparison.lines for _ in line.runs]
+    names: dict[str, list[str]] = {}
+    for owner, value in zip(owners, values, strict=True):
+        if owner not in names.setdefault(value, []):
+            names[value].append(owner)
+    if len(names) > 1:
+        yield f'{what}: ' + '; '.join(f'{value} ({", ".join(who)})' for value, who in names.items())
+
+
+def _budget(run: RunResult) -> str:
+    return f'{run.budget.kind} {run.budget.asked:g}' if run.budget else 'no budget'
+
+
+def _range(values: list[float]) -> float:
+    return max(values) - min(values)

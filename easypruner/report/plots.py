@@ -1,0 +1,198 @@
+"""The pictures of reports, as matplotlib figures without global state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from easypruner.files import write_with
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from easypruner.report.scales import LayerChannels, Scales
+
+# Okabe and Ito's palette: told apart under every common colour blindness.
+_BLUE, _ORANGE = '#0072B2', '#E69F00'
+_SERIES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+_MARKERS = 'osD^vPX'
+_INK, _GRID = '#333333', '#DDDDDD'
+_DPI = 150
+_TALLEST = 400.0  # inches; Agg draws at most 65535 pixels
+_SMALLEST_SCALE = 1e-9
+_BINS = 60
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a comparison in the picture of accuracy against MACs.
+
+    Attributes:
+        name: the legend's label.
+        macs: of each run.
+        accuracy: of each run, in percent.
+    """
+
+    name: str
+    macs: tuple[float, ...]
+    accuracy: tuple[float, ...]
+
+
+def scales_figure(before: Scales, after: Scales) -> Figure:
+    """Histograms of the kept and removed channels' scales before and after a sparsity stage."""
+    figure = _figure(10, 4)
+    bins = _scale_bins(before, after)
+    left = figure.add_subplot(1, 2, 1)
+    right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
+    _draw_scales(left, before, bins, 'Before the sparsity stage')
+    _draw_scales(right, after, bins, 'After the sparsity stage')
+    left.set_ylabel('channels')
+    left.legend(frameon=False)
+    right.tick_params(labelleft=False)
+    return figure
+
+
+def channels_figure(layers: Sequence[LayerChannels]) -> Figure:
+    """Kept and removed output channels of every layer, a stacked bar for each, first on top."""
+    figure = _figure(8, min(max(2.0, 1.2 + 0.2 * len(layers)), _TALLEST))
+    axes = figure.add_subplot()
+    _style(axes, grid='x')
+    places = np.arange(len(layers))
+    kept = np.array([layer.kept for layer in layers], dtype=float)
+    removed = np.array([layer.removed for layer in layers], dtype=float)
+    axes.barh(places, kept, height=0.8, color=_BLUE, label='kept')
+    axes.barh(places, removed, height=0.8, left=kept, color=_ORANGE, label='removed')
+    widest = float((kept + removed).max(initial=1.0))
+    for place, layer in enumerate(layers):
+        total = layer.kept + layer.removed
+        axes.text(
+            total + 0.01 * widest,
+            place,
+            f'{layer.kept} of {total}',
+            va='center',
+            fontsize=7,
+            color=_INK,
+        )
+    axes.set_yticks(places, [layer.name for layer in layers], fontsize=7, parse_math=False)
+    axes.set_ylim(len(layers) - 0.4, -0.6)
+    axes.set_xlim(0, widest * 1.14)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel('output channels')
+    figure.legend(loc='outside upper right', ncols=2, frameon=False)
+    return figure
+
+
+def accuracy_figure(points: Sequence[Point], baselines: Point | None = None) -> Figure:
+    """Accuracy against MACs: each line's mean with its standard deviation, and its runs.
+
+    Args:
+        points: the lines; the legend lists them by mean accuracy, best first.
+        baselines: the unpruned networks, drawn as stars with a line at their mean accuracy.
+    """
+    figure = _figure(9, 5)
+    axes = figure.add_subplot()
+    _style(axes, grid='both')
+    if baselines is not None:
+        axes.axhline(float(np.mean(baselines.accuracy)), color=_INK, lw=0.8, ls='--', zorder=1)
+        axes.plot(
+            baselines.macs,
+            baselines.accuracy,
+            ls='',
+            marker='*',
+            ms=13,
+            color=_INK,
+            label=_label(baselines),
+            zorder=3,
+        )
+    ordered = sorted(enumerate(points), key=lambda entry: -float(np.mean(entry[1].accuracy)))
+    for place, point in ordered:
+        _draw_point(axes, point, place)
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.set_xlim(left=0)
+    axes.set_xlabel('MACs')
+    axes.set_ylabel('accuracy, %')
+    legend = figure.legend(loc='outside right upper', frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write ``figure`` as PNG to ``path``, whole or not at all."""
+    write_with(path, lambda temporary: figure.savefig(temporary, format='png', dpi=_DPI))
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes, grid: str) -> None:
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(axis=grid, color=_GRID, lw=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK)
+
+
+def _scale_bins(*scales: Scales) -> NDArray[np.float64]:
+    values = np.concatenate([part for pair in scales for part in (pair.kept, pair.removed)])
+    smallest = max(float(values.min(initial=1.0)), _SMALLEST_SCALE)
+    largest = max(float(values.max(initial=0.0)), 10 * smallest)
+    return np.geomspace(smallest, largest, _BINS + 1)
+
+
+def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: str) -> None:
+    _style(axes, grid='y')
+    for values, colour, label in (
+        (scales.kept, _BLUE, 'kept'),
+        (scales.removed, _ORANGE, 'removed'),
+    ):
+        # A scale that is exactly 0 has no place on a log axis: the first bin takes it.
+        axes.hist(
+            np.clip(values, bins[0], bins[-1]),
+            bins=bins.tolist(),
+            color=colour,
+            alpha=0.75,
+            label=f'{label} ({values.size})',
+        )
+    axes.set_xscale('log')
+    tiny = min(scales.kept.min(initial=1.0), scales.removed.min(initial=1.0)) < bins[0]
+    axes.set_xlabel(
+        r'batch-norm scale $|\gamma|$' + (f' (0 drawn at {bins[0]:.0e})' if tiny else '')
+    )
+    axes.set_title(title)
+
+
+def _draw_point(axes: Axes, point: Point, place: int) -> None:
+    colour, marker = _SERIES[place % len(_SERIES)], _MARKERS[place % len(_MARKERS)]
+    repeated = len(point.accuracy) > 1
+    axes.errorbar(
+        float(np.mean(point.macs)),
+        float(np.mean(point.accuracy)),
+        yerr=float(np.std(point.accuracy, ddof=1)) if repeated else None,
+        fmt=marker,
+        ms=8,
+        capsize=4,
+        color=colour,
+        label=_label(point),
+        zorder=4,
+    )
+    if repeated:
+        axes.scatter(point.macs, point.accuracy, s=12, color=colour, alpha=0.5, zorder=3)
+
+
+def _label(point: Point) -> str:
+    # The number comes first: matplotlib hides labels that begin with an underscore.
+    mean = f'{np.mean(point.accuracy):.2f}'
+    if len(point.accuracy) > 1:
+        mean += f' ± {np.std(point.accuracy, ddof=1):.2f}'
+    return f'{mean}   {point.name}'
