@@ -1,0 +1,137 @@
+"""Cost: multiply-adds and parameters as exact functions of the masks.
+
+One fused multiply-add counts as one MAC, which is half of what torch's FlopCounterMode counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from easypruner.graph.coupling import Axis, Coupling, Term
+from easypruner.graph.groups import Ids, Partition
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        macs: multiply-adds of one forward pass on the example inputs, the whole batch.
+        params: parameters; tied ones count once.
+    """
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The cost as sums of products of kept sizes.
+
+    The kept size of axis *a* is ``base[a] + share[a] @ units``, with ``units`` the kept units of
+    each group; a product is ``factor[t]`` times the sizes of ``axes[t]``. The first ``macs_terms``
+    products are multiply-adds, the rest parameters.
+    """
+
+    base: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]
+    factor: Ids
+    axes: Ids
+    macs_terms: int
+
+    def __call__(self, units: Sequence[int]) -> Cost:
+        """Return the cost where each group keeps the given number of units."""
+        sizes = np.rint(self.base + self.share @ np.asarray(units, dtype=np.float64))
+        products = self.factor * sizes.astype(np.int64)[self.axes].prod(axis=1)
+        return Cost(
+            macs=int(products[: self.macs_terms].sum()),
+            params=int(products[self.macs_terms :].sum()),
+        )
+
+
+def counted_axes(coupling: Coupling) -> list[Axis]:
+    """Return the axes of activations that enter a product, each once."""
+    owned = {id(axis) for axis in coupling.owned_axes()}
+    axes: dict[int, Axis] = {}
+    for term in coupling.terms:
+        for axis in term.axes:
+            if not coupling.is_constant(axis) and id(axis) not in owned:
+                axes[id(axis)] = axis
+    return list(axes.values())
+
+
+def cost_model(
+    coupling: Coupling, terms: Sequence[Term], parts: Partition, parameters: Mapping[str, Tensor]
+) -> CostModel:
+    """Build the cost model of a partitioned tape.
+
+    Args:
+        coupling: the finished walk.
+        terms: the multiply-adds to count.
+        parts: how its nodes fall into groups.
+        parameters: the model's parameters, tied ones once.
+    """
+    table = _AxisTable(coupling)
+    products = [table.product(term.factor, term.axes) for term in terms]
+    for name, tensor in parameters.items():
+        axes = coupling.axes_of(name)
+        if axes is None:
+            products.append((tensor.numel(), ()))
+        else:
+            products.append(table.product(1, axes))
+    width = max((len(axes) for _, axes in products), default=0) or 1
+    index = np.zeros((len(products), width), dtype=np.int64)
+    for row, (_, axes) in enumerate(products):
+        index[row, : len(axes)] = axes
+    base, share = table.sizes(parts)
+    return CostModel(
+        base=base,
+        share=share,
+        factor=np.array([factor for factor, _ in products], dtype=np.int64),
+        axes=index,
+        macs_terms=len(terms),
+    )
+
+
+class _AxisTable:
+    """Numbers the axes that products consist of; number 0 is an axis of size one."""
+
+    def __init__(self, coupling: Coupling) -> None:
+        self._coupling = coupling
+        self._number: dict[int, int] = {}
+        self._axes: list[Axis] = [coupling.constant(1)]
+
+    def product(self, factor: int, axes: Iterable[Axis]) -> tuple[int, tuple[int, ...]]:
+        """Return a product with its constant sizes folded into the factor."""
+        constant, numbers = [factor], []
+        for axis in axes:
+            if self._coupling.is_constant(axis):
+                constant.append(axis.size)
+                continue
+            number = self._number.get(id(axis))
+            if number is None:
+                number = self._number[id(axis)] = len(self._axes)
+                self._axes.append(axis)
+            numbers.append(number)
+        return math.prod(constant), tuple(numbers)
+
+    def sizes(
+        self, parts: Partition
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return each axis' indices that stay, and its indices per unit of each group."""
+        count, groups = len(self._axes), len(parts.groups)
+        ids = np.concatenate(self._axes)
+        row = np.repeat(np.arange(count), [axis.size for axis in self._axes])
+        unit = np.where(ids >= 0, parts.unit_of[np.maximum(ids, 0)] if parts.unit_of.size else -1, -1)
+        stays = unit < 0
+        base = np.bincount(row[stays], minlength=count).astype(np.float64)
+        cell = row[~stays] * groups + parts.group_of[unit[~stays]]
+        share = np.bincount(cell, minlength=count * groups).reshape(count, groups)
+        sizes = np.array([group.size for group in parts.groups.values()], dtype=np.float64)
+        return base, share / sizes if groups else share.astype(np.float64)

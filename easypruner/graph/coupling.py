@@ -1,0 +1,271 @@
+"""Coupling: index arrays that follow every dimension through the tape, and the edges they emit.
+
+Each dimension of each parameter gets an array of fresh node ids, one per index. Rules pass these
+arrays on from an operation's inputs to its outputs, and couple the arrays that must be cut alike.
+Ids below zero are reasons: an index coupled with a reason stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from easypruner.graph.tape import Operation, Tape
+
+Axis = npt.NDArray[np.int64]
+"""The node id of each index of one dimension."""
+
+INNER = 'a spatial, batch or sequence extent, which no parameter decides'
+SINGLE = 'has a single channel'
+TABLE = 'a table of integers'
+UNUSED = 'not used in the forward pass'
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product in the cost: ``factor`` times the kept sizes of ``axes``."""
+
+    factor: int
+    axes: tuple[Axis, ...]
+    operation: Operation
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A dimension of a parameter or buffer, and the node ids it was given."""
+
+    param: str
+    dim: int
+    start: int
+    size: int
+
+
+class Coupling:
+    """What is coupled with what, gathered while rules walk the tape.
+
+    Attributes:
+        operation: the operation a rule is working on.
+        terms: the multiply-adds of each contraction.
+        owners: the dimensions that have node ids of their own.
+        nodes: how many node ids there are.
+        ambiguous: whether free dimensions were merged, so that a second walk, which knows what
+            stays, may find more.
+        mixed: axes whose channels an operation mixes (a layer norm, a mean over channels), with
+            the operation: removing one changes the others.
+        operands: parameter name -> the operation and argument it is first used as.
+    """
+
+    def __init__(
+        self, tape: Tape, fixed: Mapping[tuple[str, int], str] | None = None
+    ) -> None:
+        self.operation: Operation | None = None
+        self.terms: list[Term] = []
+        self.mixed: list[tuple[Axis, str]] = []
+        self.operands: dict[str, str] = {}
+        self.reasons: list[str] = []
+        self.owners: list[Owner] = []
+        self.nodes = 0
+        self.ambiguous = False
+        self._fixed = dict(fixed or {})
+        self._reason_id: dict[str, int] = {}
+        self._constants: dict[tuple[int, int], Axis] = {}
+        self._constant_arrays: set[int] = set()
+        self._axes: dict[int, tuple[Axis, ...]] = {}
+        self._edges: list[tuple[Axis, Axis]] = []
+        self._reads: list[Axis] = []
+        self._factors: dict[int, tuple[Axis, tuple[Axis, ...]]] = {}
+        self._parameters = {id(tensor): name for name, tensor in tape.parameters.items()}
+        self._weights: dict[int, str] = dict(self._parameters)
+        self._axes_of: dict[str, tuple[Axis, ...]] = {}
+        for tensor in tape.inputs:
+            reason = 'an input of the model'
+            self._axes[id(tensor)] = tuple(self.constant(size, reason) for size in tensor.shape)
+
+    # Axes of tensors
+
+    def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
+        """Return the axes of a tensor; a tensor the tape has not seen made is a constant."""
+        known = self._axes.get(id(tensor))
+        if known is not None:
+            return known
+        name = self._parameters.get(id(tensor))
+        if name is None:
+            axes = tuple(self.constant(size, 'a constant tensor') for size in tensor.shape)
+        elif not (tensor.is_floating_point() or tensor.is_complex()):
+            axes = tuple(self.constant(size, TABLE) for size in tensor.shape)
+        else:
+            axes = tuple(self._own(name, dim, size) for dim, size in enumerate(tensor.shape))
+        if name is not None:
+            self._axes_of[name] = axes
+        self._axes[id(tensor)] = axes
+        return axes
+
+    def assign(self, tensor: Tensor, axes: Iterable[Axis]) -> None:
+        """Say what the dimensions of an operation's output are."""
+        self._axes[id(tensor)] = tuple(axes)
+
+    def assigned(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor's axes are known already."""
+        return id(tensor) in self._axes or id(tensor) in self._parameters
+
+    def fresh(self, size: int) -> Axis:
+        """Return an axis that follows whatever it will be coupled with (a fill, an expand)."""
+        if size == 1:
+            return self.constant(1, SINGLE)
+        return self._allocate(size)
+
+    def axes_of(self, param: str) -> tuple[Axis, ...] | None:
+        """Return the axes of a parameter or buffer; None if no operation read it."""
+        return self._axes_of.get(param)
+
+    def owned_axes(self) -> Iterator[Axis]:
+        """Yield the axes of all parameters and buffers."""
+        for axes in self._axes_of.values():
+            yield from axes
+
+    def _own(self, name: str, dim: int, size: int) -> Axis:
+        if size <= 1:
+            return self.constant(size, SINGLE)
+        reason = self._fixed.get((name, dim))
+        if reason is not None:
+            return self.constant(size, reason)
+        self.owners.append(Owner(name, dim, self.nodes, size))
+        return self._allocate(size)
+
+    def _allocate(self, size: int) -> Axis:
+        start = self.nodes
+        self.nodes += size
+        return np.arange(start, self.nodes)
+
+    # Reasons
+
+    def reason(self, text: str) -> int:
+        """Return the (negative) id that stands for a reason to stay."""
+        known = self._reason_id.get(text)
+        if known is None:
+            self.reasons.append(text)
+            known = self._reason_id[text] = -len(self.reasons)
+        return known
+
+    def constant(self, size: int, reason: str = INNER) -> Axis:
+        """Return an axis of ``size`` indices that all stay."""
+        key = (size, self.reason(reason))
+        axis = self._constants.get(key)
+        if axis is None:
+            axis = self._constants[key] = np.full(size, key[1], dtype=np.int64)
+            self._constant_arrays.add(id(axis))
+        return axis
+
+    def is_constant(self, axis: Axis) -> bool:
+        """Tell whether all indices of an axis are known to stay."""
+        return id(axis) in self._constant_arrays
+
+    def why(self, text: str) -> str:
+        """Return ``text`` with the operation and the module at hand."""
+        return f'{text}: {self.operation}' if self.operation else text
+
+    def why_fixed(self, param: str, dim: int, size: int) -> str:
+        """Return why a dimension that was given no ids stays."""
+        if param not in self._axes_of:
+            return UNUSED
+        if size <= 1:
+            return SINGLE
+        return self._fixed.get((param, dim), TABLE)
+
+    # Edges
+
+    def couple(self, a: Axis, b: Axis) -> Axis:
+        """Make two axes live or die together, index by index; return the one to pass on."""
+        if a is b:
+            return a
+        if self.is_constant(a):
+            if not self.is_constant(b):
+                self._edges.append((a, b))
+            return a
+        self._edges.append((a, b))
+        if self.is_constant(b):
+            return b
+        if b.size and b.min() < 0:
+            return np.where(b < 0, b, a)
+        return a
+
+    def fix(self, axis: Axis, text: str) -> None:
+        """Keep all indices of an axis, and remember why."""
+        if not self.is_constant(axis):
+            self._edges.append((axis, self.constant(axis.size, self.why(text))))
+
+    def mix(self, axis: Axis) -> None:
+        """Note that the operation at hand mixes the channels of an axis."""
+        if not self.is_constant(axis):
+            self.mixed.append((axis, str(self.operation)))
+
+    # Parameters in their roles
+
+    def weight_of(self, tensor: Tensor) -> str | None:
+        """Return the parameter a tensor is, or is made of alone; None for activations."""
+        return self._weights.get(id(tensor))
+
+    def derive(self, tensor: Tensor, sources: Sequence[Tensor]) -> None:
+        """Note that ``tensor`` is made of parameters alone if all of ``sources`` are."""
+        if sources and id(tensor) not in self._weights:
+            names = [self._weights.get(id(source)) for source in sources]
+            first = names[0]
+            if first is not None and None not in names:
+                self._weights[id(tensor)] = first
+
+    def use(self, tensor: Tensor | None, operand: str) -> None:
+        """Note what a parameter is used as; the first use counts."""
+        if tensor is not None:
+            name = self._weights.get(id(tensor))
+            if name is not None:
+                self.operands.setdefault(name, operand)
+
+    def contract(self, a: Tensor, axis_a: Axis, b: Tensor, axis_b: Axis) -> None:
+        """Couple two axes that are summed over together; a parameter's is one that reads."""
+        self.couple(axis_a, axis_b)
+        weights = [x for x, t in ((axis_a, a), (axis_b, b)) if self.weight_of(t) is not None]
+        for axis in weights:
+            self.read(axis)
+        if not weights:
+            self.mix(axis_a)
+
+    def read(self, axis: Axis) -> None:
+        """Note that a parameter's axis reads channels: they are summed over."""
+        if not self.is_constant(axis):
+            self._reads.append(axis)
+
+    def macs(self, factor: int, *axes: Axis) -> None:
+        """Add ``factor`` times the kept sizes of ``axes`` to the multiply-adds."""
+        assert self.operation is not None
+        self.terms.append(Term(factor, axes, self.operation))
+
+    # Merged dimensions
+
+    def remember_factors(self, merged: Axis, factors: tuple[Axis, ...]) -> None:
+        """Keep what a merged axis consists of, so that a later split can restore it."""
+        self._factors[id(merged)] = (merged, factors)
+
+    def factors_of(self, merged: Axis) -> tuple[Axis, ...] | None:
+        """Return what a merged axis consists of, if it was remembered."""
+        entry = self._factors.get(id(merged))
+        return entry[1] if entry else None
+
+    # Results
+
+    def edges(self) -> tuple[Axis, Axis]:
+        """Return all edges as two arrays of node ids."""
+        if not self._edges:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty
+        return (
+            np.concatenate([a for a, _ in self._edges]),
+            np.concatenate([b for _, b in self._edges]),
+        )
+
+    def reads(self) -> Axis:
+        """Return the ids of parameter indices that read channels."""
+        return np.concatenate(self._reads) if self._reads else np.empty(0, dtype=np.int64)

@@ -1,0 +1,233 @@
+"""The channel graph: which parameters are cut together, what a cut costs, and the cut itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from easypruner.contracts import LayerHandler
+from easypruner.errors import MaskError
+from easypruner.graph import rules
+from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes
+from easypruner.graph.coupling import Coupling
+from easypruner.graph.groups import ChannelGroup, Frozen, Member, Partition, frozen, partition
+from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.record import ArchitectureRecord
+from easypruner.graph.surgery import Kept, cut
+from easypruner.graph.tape import ExampleInputs, Tape, named_tensors, record
+from easypruner.masks import Masks
+
+
+class ChannelGraph:
+    """What :func:`trace` finds out about a model.
+
+    After :func:`prune` with this graph, it describes the pruned model.
+
+    Attributes:
+        model: the model that was traced.
+        groups: name -> group, in the order in which the forward pass meets them.
+        operands: parameter or buffer -> what it is used as, e.g. ``'batch_norm.weight'``; frozen
+            ones too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Mapping[str, ChannelGroup],
+        operands: Mapping[str, str],
+        cost: CostModel,
+        explain: Callable[[], tuple[Frozen, ...]],
+        handlers: Sequence[LayerHandler],
+    ) -> None:
+        self.model = model
+        self.groups = dict(groups)
+        self.operands = dict(operands)
+        self.handlers = tuple(handlers)
+        self._cost = cost
+        self._explain = explain
+
+    def __repr__(self) -> str:
+        units = sum(group.size for group in self.groups.values())
+        return f'ChannelGraph({type(self.model).__name__}: {len(self.groups)} groups, {units} units)'
+
+    @cached_property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """What cannot be pruned: parameter, dimension, number of channels and the reason."""
+        return self._explain()
+
+    def parameter(self, name: str) -> Tensor:
+        """Return a parameter or buffer of the model by its dotted name."""
+        path, _, local = name.rpartition('.')
+        tensor = getattr(self.model.get_submodule(path), local)
+        assert isinstance(tensor, Tensor)
+        return tensor
+
+    def cost(self, masks: Mapping[str, Tensor] | None = None) -> Cost:
+        """Return the multiply-adds and parameters left under ``masks``; exact, nothing is rebuilt.
+
+        Args:
+            masks: group -> bool tensor, True = keep. Groups that are not named stay whole.
+        """
+        masks = masks or {}
+        if unknown := masks.keys() - self.groups.keys():
+            Masks(masks).check(self)
+            raise MaskError(f'unknown groups: {sorted(unknown)}')
+        return self._cost(
+            [
+                int(torch.count_nonzero(masks[name])) if name in masks else group.size
+                for name, group in self.groups.items()
+            ]
+        )
+
+    def keep(self, masks: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
+        """Spread masks over parameters.
+
+        Args:
+            masks: group -> bool tensor, True = keep.
+
+        Returns:
+            (parameter or buffer, dim) -> bool tensor of that dimension's size, True = keep, for
+            each dimension that loses something.
+        """
+        spread: dict[tuple[str, int], Tensor] = {}
+        for name, mask in masks.items():
+            removed = ~mask
+            if not bool(removed.any()):
+                continue
+            for member in self.groups[name].members:
+                place = (member.param, member.dim)
+                if place not in spread:
+                    size = self.parameter(member.param).shape[member.dim]
+                    spread[place] = torch.ones(size, dtype=torch.bool)
+                spread[place][member.index[removed].flatten()] = False
+        return spread
+
+    def _shrink(self, masks: Mapping[str, Tensor], keep: Mapping[tuple[str, int], Tensor]) -> None:
+        """Describe the model after a cut."""
+        position = {place: kept.cumsum(0) - 1 for place, kept in keep.items()}
+        for name, group in self.groups.items():
+            mask = masks.get(name)
+            members = tuple(_shrunk(member, mask, position) for member in group.members)
+            size = group.size if mask is None else int(mask.sum())
+            self.groups[name] = replace(group, size=size, members=members)
+
+
+def _shrunk(
+    member: Member, mask: Tensor | None, position: Mapping[tuple[str, int], Tensor]
+) -> Member:
+    moved = position.get((member.param, member.dim))
+    if moved is None:
+        return member
+    index = member.index if mask is None else member.index[mask]
+    return replace(member, index=moved[index])
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    handlers: Sequence[LayerHandler] = TORCH_HANDLERS,
+) -> ChannelGraph:
+    """Find out which channels of ``model`` can be removed, and with which others.
+
+    The model's own forward runs once on the meta device: no weight is copied, nothing computed,
+    and the model is left as it was.
+
+    Args:
+        model: any network whose forward runs on ``example_inputs``.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+            MACs are those of this input, the whole batch.
+        handlers: keep the modules' own numbers true after a cut, in order of precedence.
+
+    Raises:
+        TraceError: the forward pass fails.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
+    >>> graph
+    ChannelGraph(Sequential: 1 groups, 8 units)
+    >>> [(m.param, m.dim, m.role) for m in graph.groups['0'].members]
+    [('0.weight', 0, 'out'), ('0.bias', 0, 'out'), ('2.weight', 1, 'in')]
+    >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
+    8928
+    """
+    tapes = [record(model, example_inputs)]
+    coupling, parts = _walk(tapes)
+    tensors = named_tensors(model)
+    return ChannelGraph(
+        model=model,
+        groups=parts.groups,
+        operands=coupling.operands,
+        cost=cost_model(coupling, coupling.terms, parts, dict(model.named_parameters())),
+        explain=lambda: frozen(coupling, parts.reason_of, dict(model.named_parameters())),
+        handlers=handlers,
+    )
+
+
+def _walk(tapes: Sequence[Tape]) -> tuple[Coupling, Partition]:
+    """Let the rules walk the tape; walk again where the first walk could not tell what stays."""
+    fixed: dict[tuple[str, int], str] = {}
+    while True:
+        coupling = Coupling(tapes[0], fixed)
+        for operation in tapes[0].operations:
+            rules.apply(coupling, operation)
+        coupling.operation = None
+        for path, tensor in tapes[0].outputs:
+            for axis in coupling.axes(tensor):
+                coupling.fix(axis, f'an output of the model ({path})')
+        parts = partition(coupling, counted_axes(coupling))
+        if not coupling.ambiguous:
+            return coupling, parts
+        found = {
+            (owner.param, owner.dim): coupling.reasons[parts.reason_of[owner.start]]
+            for owner in coupling.owners
+            if (parts.reason_of[owner.start : owner.start + owner.size] >= 0).all()
+        }
+        if not found:
+            return coupling, parts
+        fixed |= found
+
+
+def prune(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    *,
+    graph: ChannelGraph | None = None,
+    example_inputs: ExampleInputs | None = None,
+    optimizer: Optimizer | None = None,
+) -> ArchitectureRecord:
+    """Remove what ``masks`` do not keep, in place.
+
+    Parameters stay the same objects. On any failure the model is left as it was. The graph is
+    updated: it describes the pruned model afterwards.
+
+    Args:
+        model: the network.
+        masks: group -> bool tensor ``(units,)``, True = keep.
+        graph: of this model; without it the model is traced on ``example_inputs``.
+        example_inputs: as for :func:`trace`; only needed without ``graph``.
+        optimizer: whose state (momentum, moments) is cut along.
+
+    Returns:
+        The record from which :func:`load_pruned` rebuilds the architecture.
+
+    Raises:
+        MaskError: masks that do not fit, or that leave nothing of a group.
+    """
+    if graph is None:
+        if example_inputs is None:
+            raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
+        graph = trace(model, example_inputs)
+    checked = masks if isinstance(masks, Masks) else Masks(masks)
+    checked.check(graph)
+    keep = graph.keep(checked)
+    kept: Kept = {place: mask.nonzero().flatten() for place, mask in keep.items()}
+    record_of_cut = ArchitectureRecord.of(model, kept, checked)
+    cut(model, kept, graph.handlers, optimizer)
+    graph._shrink(checked, keep)
+    return record_of_cut

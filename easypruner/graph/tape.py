@@ -1,0 +1,263 @@
+"""The tape: every ATen operation of one forward pass, written down on the meta device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from easypruner.errors import TraceError
+from easypruner.graph import shapes
+
+ExampleInputs = Any
+"""A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One ATen operation as it ran.
+
+    Attributes:
+        func: the overload, e.g. ``aten.convolution.default``.
+        args: positional arguments; tensors among them are meta tensors of the tape.
+        kwargs: keyword arguments, likewise.
+        outputs: the tensors that came out, in order.
+        module: dotted path of the module in whose forward it ran ('' is the model itself).
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Tensor, ...]
+    module: str
+
+    @property
+    def name(self) -> str:
+        """The operation's short name, e.g. ``convolution``."""
+        return str(self.func.overloadpacket.__name__)
+
+    def __str__(self) -> str:
+        return f'{self.name} in {self.module or "the model itself"}'
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What one forward pass did.
+
+    Attributes:
+        operations: in the order they ran.
+        parameters: dotted name of each parameter and buffer -> its stand-in on the tape. Tied
+            tensors appear once, under the first of their names.
+        inputs: the tensors the model was called with.
+        outputs: the tensors it returned, with the path to each inside the output.
+    """
+
+    operations: list[Operation]
+    parameters: dict[str, Tensor]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[tuple[str, Tensor], ...]
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return dotted name -> tensor for parameters and buffers; tied tensors once, first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Return every name of a parameter or buffer -> the first name of the same tensor."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, tensor in all_names(model):
+        names[name] = first.setdefault(id(tensor), name)
+    return names
+
+
+def all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter and buffer under each of its names."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Tape:
+    """Run ``model`` once on the meta device and return what it did.
+
+    The model is left as it was: mode, devices, hooks, parameters. Tensors that the model keeps in
+    plain attributes would mix devices; then, or where values are needed, the pass is repeated with
+    fake and at last with real tensors.
+
+    Args:
+        model: the network.
+        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments.
+        training: run in training mode instead of evaluation mode.
+
+    Raises:
+        TraceError: the forward pass fails.
+    """
+    names = named_tensors(model)
+    for name, tensor in names.items():
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise TraceError(
+                f'parameter {name!r} has no shape yet (a lazy module); '
+                'run the model once on real data before tracing it'
+            )
+    failure: Exception | None = None
+    for stand_in in (_to_meta, _to_real):
+        try:
+            return _run(model, names, example_inputs, training, stand_in)
+        except Exception as error:
+            failure = failure or error
+            last = error
+    raise TraceError(
+        f'the forward pass of {type(model).__name__} fails on the given example inputs: '
+        f'{type(last).__name__}: {last}'
+    ) from failure
+
+
+def _to_meta(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device='meta', requires_grad=False)
+
+
+def _to_real(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _run(
+    model: nn.Module,
+    names: Mapping[str, Tensor],
+    example_inputs: ExampleInputs,
+    training: bool,
+    stand_in: Callable[[Tensor], Tensor],
+) -> Tape:
+    parameters = {name: stand_in(tensor) for name, tensor in names.items()}
+    args, kwargs = call_arguments(map_tensors(example_inputs, stand_in))
+    recorder = _Recorder()
+    with (
+        mode_of(model, training),
+        torch.no_grad(),
+        without_fast_path(),
+        recorder.follow(model),
+        recorder,
+    ):
+        output = torch.func.functional_call(model, parameters, args, kwargs)
+    return Tape(
+        operations=recorder.operations,
+        parameters=parameters,
+        inputs=tuple(t for _, t in tensors_in((args, kwargs))),
+        outputs=tuple(tensors_in(output)),
+    )
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operation while active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self._path: list[str] = ['']
+        self._seen: dict[int, str] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = shapes.run(func, args, kwargs)
+        outputs = (
+            (result,)
+            if isinstance(result, Tensor)
+            else tuple(r for r in result if isinstance(r, Tensor))
+            if isinstance(result, list | tuple)
+            else ()
+        )
+        self.operations.append(Operation(func, args, kwargs, outputs, self._path[-1]))
+        return result
+
+    @contextlib.contextmanager
+    def follow(self, model: nn.Module) -> Iterator[None]:
+        """Keep track of the module whose forward is running."""
+        self._seen = {id(module): name for name, module in model.named_modules()}
+
+        def enter(module: nn.Module, args: Any) -> None:
+            self._path.append(self._seen.get(id(module), self._path[-1]))
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self._path.pop()
+
+        handles = (
+            nn.modules.module.register_module_forward_pre_hook(enter),
+            nn.modules.module.register_module_forward_hook(leave),
+        )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextlib.contextmanager
+def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put every module in training or evaluation mode, and back afterwards.
+
+    Flags are set directly: ``train()`` is often overridden and may do more than that.
+    """
+    before = [(module, module.training) for module in model.modules()]
+    for module, _ in before:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Keep ``nn.MultiheadAttention`` from its fused inference kernel, which hides its parts."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def call_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that ``example_inputs`` stand for."""
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return ``value`` with every tensor inside its tuples, lists and dicts changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, '_fields'):
+        return type(value)(*(map_tensors(item, change) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(map_tensors(item, change) for item in value)
+    return value
+
+
+def tensors_in(value: Any, path: str = '') -> Iterator[tuple[str, Tensor]]:
+    """Yield (path, tensor) for every tensor inside tuples, lists, dicts, dataclasses, objects."""
+    if isinstance(value, Tensor):
+        yield path or 'output', value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from tensors_in(item, f'{path}[{key!r}]')
+    elif isinstance(value, tuple | list):
+        for position, item in enumerate(value):
+            yield from tensors_in(item, f'{path}[{position}]')
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for entry in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, entry.name), f'{path}.{entry.name}')

@@ -1,0 +1,123 @@
+"""Verification: a pruned network computes what the full one does without the removed channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from easypruner.contracts import LayerHandler
+from easypruner.graph.graph import ChannelGraph, prune, trace
+from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.tape import (
+    ExampleInputs,
+    call_arguments,
+    map_tensors,
+    mode_of,
+    tensors_in,
+)
+from easypruner.masks import Masks
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of a verification.
+
+    Attributes:
+        error: the largest difference of any output, relative to that output's largest magnitude.
+        removed_units: how many units were removed in the comparison.
+        unchecked: groups left whole because an operation mixes their channels (a layer norm, a
+            mean over channels): there, zeroing a channel is not removing it.
+    """
+
+    error: float
+    removed_units: int
+    unchecked: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is below 1e-5."""
+        return self.error < 1e-5
+
+
+def verify(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    example_inputs: ExampleInputs,
+    handlers: Sequence[LayerHandler] = TORCH_HANDLERS,
+) -> Verification:
+    """Compare the pruned network's outputs with the full one's, its readers zeroed.
+
+    In a copy of the full network the weights that read removed channels are set to zero; whatever
+    these channels hold, the outputs must then equal those of a pruned copy. Both run in evaluation
+    mode and double precision, so that rounding does not blur the comparison.
+
+    Args:
+        model: the full network; it is left as it was.
+        masks: group -> bool tensor, True = keep.
+        example_inputs: real tensors; random values find more than zeros do.
+        handlers: as given to :func:`easypruner.trace`.
+
+    Raises:
+        MaskError: masks that do not fit.
+    """
+    checked = Masks(masks)
+    full = copy.deepcopy(model).double()
+    pruned = copy.deepcopy(full)
+    inputs = map_tensors(
+        example_inputs, lambda t: t.double() if t.is_floating_point() else t
+    )
+    graph = trace(pruned, inputs, handlers)
+    checked.check(graph)
+    unchecked = tuple(name for name in checked if graph.groups[name].mixed)
+    checked = Masks({name: mask for name, mask in checked.items() if name not in unchecked})
+    zero_readers(full, checked, graph)
+    prune(pruned, checked, graph=graph)
+    return Verification(
+        error=relative_error(outputs(full, inputs), outputs(pruned, inputs)),
+        removed_units=checked.removed_units,
+        unchecked=unchecked,
+    )
+
+
+@torch.no_grad()
+def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGraph) -> None:
+    """Zero, in place, the weights of ``model`` that read the channels ``masks`` remove."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, mask in masks.items():
+        for member in graph.groups[name].members:
+            if member.role == 'in':
+                tensor = tensors[member.param]
+                removed = member.index[~mask].flatten().to(tensor.device)
+                tensor.index_fill_(member.dim, removed, 0.0)
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
+    """Return every tensor of the model's output, in evaluation mode."""
+    args, kwargs = call_arguments(example_inputs)
+    with mode_of(model, training=False):
+        return [tensor for _, tensor in tensors_in(model(*args, **kwargs))]
+
+
+def relative_error(expected: Sequence[Tensor], met: Sequence[Tensor]) -> float:
+    """Return the largest difference, relative to the largest magnitude of each output.
+
+    Infinite where the outputs differ in number, shape or in what is not a number.
+    """
+    if [t.shape for t in expected] != [t.shape for t in met]:
+        return float('inf')
+    worst = 0.0
+    for a, b in zip(expected, met, strict=True):
+        if not a.numel():
+            continue
+        a, b = a.double(), b.double()
+        difference = float((a - b).abs().max())
+        magnitude = float(a.abs().max())
+        if difference != difference:
+            return float('inf')
+        worst = max(worst, difference / magnitude if magnitude else difference)
+    return worst
