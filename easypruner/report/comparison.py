@@ -154,6 +154,6 @@ def _lines(runs: Sequence[RunResult]) -> tuple[Line, ...]:
     for members in by_config.values():
         name = members[0].name
         if used[name] > 1:
-            name = f'{name} ({members[0].work_dir.resolve().name})'
+            name = f'{name} ({members[0].work_dir})'
         lines.append(Line(name, tuple(sorted(members, key=lambda run: run.seed))))
     return tuple(lines)

@@ -29,6 +29,8 @@ def _different_parts(comparison: Comparison) -> Iterator[str]:
         yield from _differing(comparison, f'the configs differ in their {part}', hashes)
     budgets = [_budget(run) for run in comparison.runs]
     yield from _differing(comparison, 'the budgets differ', budgets)
+    ends = [run.final.name for run in comparison.runs]
+    yield from _differing(comparison, 'the runs end at different points', ends)
 
 
 def _different_networks(comparison: Comparison) -> Iterator[str]:
