@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from easypruner.errors import ConfigError
+from easypruner.errors import ConfigError, nearest
 from easypruner.masks import Masks
-from easypruner.scores import REDUCTIONS, Scores, reduce_layers
+from easypruner.scores import NORMALIZATIONS, REDUCTIONS, normalize, reduce_layers
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
@@ -115,16 +115,27 @@ class MaskSource(Component):
         budget: how much may stay.
         reduction: how the scores of coupled layers become one: a name of
             :data:`easypruner.scores.REDUCTIONS`.
+        normalization: how the scores of groups are made comparable: a name of
+            :data:`easypruner.scores.NORMALIZATIONS`.
     """
 
-    def __init__(self, budget: Budget | None = None, reduction: str = 'mean') -> None:
-        if reduction not in REDUCTIONS:
-            raise ConfigError(
-                f'reduction={reduction!r} of {type(self).__name__} is not known; '
-                f'expected one of {", ".join(REDUCTIONS)}'
-            )
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        reduction: str = 'mean',
+        normalization: str = 'none',
+    ) -> None:
+        self._check_name('reduction', reduction, REDUCTIONS)
+        self._check_name('normalization', normalization, NORMALIZATIONS)
         self.budget = budget
         self.reduction = reduction
+        self.normalization = normalization
+
+    def _check_name(self, argument: str, name: str, known: Iterable[str]) -> None:
+        if name not in known:
+            raise ConfigError(
+                f'{argument}={name!r} of {type(self).__name__} is not known; {nearest(name, known)}'
+            )
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         """Return group name -> scores, higher = keep.
@@ -141,8 +152,8 @@ class MaskSource(Component):
                 f'{type(self).__name__} ranks channels and needs a budget; '
                 "add budget=dict(type='Macs', keep=0.5) or another"
             )
-        scores: Scores = reduce_layers(self.score(graph, context), self.reduction)
-        return self.budget(scores, graph, context)
+        reduced = reduce_layers(self.score(graph, context), self.reduction)
+        return self.budget(normalize(reduced, self.normalization), graph, context)
 
 
 class Regularizer(Component):

@@ -76,6 +76,40 @@ REDUCTIONS: dict[str, Callable[[Mapping[str, Tensor]], Scores]] = {
 }
 
 
+def _divide_by(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def normalize(scores: Tensor) -> Tensor:
+        divisor = measure(scores)
+        return scores / divisor if float(divisor) else scores
+
+    return normalize
+
+
+NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    'none': None,
+    'mean': _divide_by(lambda scores: scores.mean()),
+    'max': _divide_by(lambda scores: scores.max()),
+    'sum': _divide_by(lambda scores: scores.sum()),
+}
+"""How the scores of a group are made comparable with other groups'."""
+
+
+def normalize(scores: Scores, normalization: str) -> Scores:
+    """Scale each group's scores by a name of :data:`NORMALIZATIONS`.
+
+    Raises:
+        EasyPrunerError: scores of a vote, which are the layers' own and cannot be scaled.
+    """
+    change = NORMALIZATIONS[normalization]
+    if change is None:
+        return scores
+    if isinstance(scores, VoteScores):
+        raise EasyPrunerError(
+            f"reduction='vote' compares the layers' own scores with a threshold and cannot be "
+            f"combined with normalization={normalization!r}; use normalization='none'"
+        )
+    return Scores({name: change(score) for name, score in scores.items()})
+
+
 def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:
     """Turn per-layer scores into one score per unit.
 

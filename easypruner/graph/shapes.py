@@ -1,11 +1,12 @@
-"""Output shapes of the two most frequent operations, computed without their meta kernels.
+"""Output shapes of the most frequent operations, computed without their meta kernels.
 
-On the meta device a convolution and a batch norm cost many times what any other operation does,
-and together they are most of a network. Everything else runs torch's own meta kernel.
+On the meta device a convolution, a batch norm and some activations cost many times what any other
+operation does, and together they are most of a network. Everything else runs torch's own kernel.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +23,22 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _convolution(*args)
     if func is aten.native_batch_norm.default and not args[5]:
         return _batch_norm(args[0], args[1:5])
+    if _changes_one_tensor(func):
+        return args[0]
     return func(*args)
+
+
+@cache
+def _changes_one_tensor(func: Any) -> bool:
+    """Tell whether ``func`` works in place on its first argument and takes no other tensor."""
+    first, *others = func._schema.arguments
+    return (
+        func._schema.name.endswith('_')
+        and torch.Tag.inplace_view not in func.tags
+        and first.alias_info is not None
+        and first.alias_info.is_write
+        and not any('Tensor' in str(argument.type) for argument in others)
+    )
 
 
 def _convolution(

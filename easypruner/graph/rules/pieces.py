@@ -164,3 +164,16 @@ def scatter_piece(coupling: Coupling, operation: Operation) -> None:
     for axis, other in zip((a for i, a in enumerate(axes) if i != dim), rest, strict=True):
         coupling.couple(axis, other)
     coupling.assign(operation.outputs[0], axes)
+
+
+@rule('glu')
+def glu(coupling: Coupling, operation: Operation) -> None:
+    x = first_tensor(operation)
+    dim = wrap(argument(operation, 1, 'dim', -1), x.dim())
+    axes = list(coupling.axes(x))
+    axis, half = axes[dim], x.shape[dim] // 2
+    if coupling.is_constant(axis):
+        axes[dim] = _piece(coupling, axis, slice(half), half)
+    else:
+        axes[dim] = coupling.couple(axis[:half], axis[half:])
+    coupling.assign(operation.outputs[0], axes)

@@ -34,6 +34,8 @@ def broadcast(coupling: Coupling, tensors: Sequence[Tensor], count: int) -> list
     'zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like', 'fill',
     'zero', '_fused_dropout', 'to', 'uniform', 'normal', 'conj', 'view_as_real_copy', '_neg_view',
     'random', 'addcmul', 'lerp', 'fake_quantize_per_tensor_affine_cachemask',
+    'hardswish', 'hardsigmoid', 'hardtanh', 'relu6', 'mish', 'softplus', 'elu', 'celu', 'selu',
+    'leaky_relu', 'hardshrink', 'softshrink', 'threshold', 'log_sigmoid_forward', 'logit', 'relu',
 )  # fmt: skip
 def pointwise(coupling: Coupling, operation: Operation) -> None:
     tensors = tensors_of(operation)

@@ -1,0 +1,92 @@
+"""Ranking: which units go first, with the best of each group always kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from easypruner.errors import BudgetError
+from easypruner.masks import Masks
+
+
+def keep_best(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> Masks:
+    """Return ``masks`` with the best unit kept in each group that would lose them all."""
+    safe = {}
+    for name, mask in masks.items():
+        if not bool(mask.any()):
+            mask = mask.clone()
+            mask[scores[name].argmax()] = True
+        safe[name] = mask
+    return Masks(safe)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All units of all scored groups, the lowest score first.
+
+    Attributes:
+        names: the groups, in order.
+        sizes: the units of each.
+        order: positions in the row of all units, in the order in which they go. The best unit of
+            each group is not among them.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    order: Tensor
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Tensor]) -> Ranking:
+        """Rank the units of ``scores``; equal scores go in the order of the network.
+
+        Args:
+            scores: group -> ``(units,)``, higher = keep.
+        """
+        names = tuple(scores)
+        sizes = tuple(scores[name].numel() for name in names)
+        if not names:
+            return cls(names, sizes, torch.empty(0, dtype=torch.int64))
+        row = torch.cat([scores[name].double() for name in names])
+        best = torch.zeros(row.numel(), dtype=torch.bool)
+        start = 0
+        for name, size in zip(names, sizes, strict=True):
+            best[start + int(scores[name].argmax())] = True
+            start += size
+        order = torch.argsort(row, stable=True)
+        return cls(names, sizes, order[~best[order]])
+
+    def removing(self, count: int) -> Masks:
+        """Return masks that remove the ``count`` lowest units."""
+        keep = torch.ones(sum(self.sizes), dtype=torch.bool)
+        keep[self.order[:count]] = False
+        return Masks(dict(zip(self.names, keep.split(list(self.sizes)), strict=True)))
+
+    def fewest(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
+        """Return the masks that remove the fewest units with ``cost`` at or under ``limit``.
+
+        Args:
+            cost: of masks; it must not grow when more is removed.
+            limit: in the unit of ``cost``.
+            what: the limit's name for the error, e.g. ``'MACs'``.
+
+        Raises:
+            BudgetError: not even removing all but one unit of each group gets there.
+        """
+        low, high = 0, len(self.order)
+        least = cost(self.removing(high))
+        if least > limit:
+            raise BudgetError(
+                f'at most {limit:,.0f} {what} were asked for, but {least:,.0f} is the least that '
+                f'can be had: each of the {len(self.names)} groups keeps its best unit, and what '
+                'is frozen stays whole; raise the limit'
+            )
+        while low < high:
+            middle = (low + high) // 2
+            if cost(self.removing(middle)) <= limit:
+                high = middle
+            else:
+                low = middle + 1
+        return self.removing(low)

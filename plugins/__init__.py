@@ -1,0 +1,1 @@
+"""The built-in strategies: one a file, each a plugin like anybody's."""

@@ -1,0 +1,41 @@
+"""Budget: every unit whose score is above a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from easypruner import Budget, Component, Context, Masks, hookimpl
+from easypruner.graph import ChannelGraph
+from easypruner.ranking import keep_best
+from easypruner.scores import Scores
+
+
+class Threshold(Budget):
+    """Keeps the units whose score is above ``value``, and the best of each group in any case.
+
+    Args:
+        value: in the unit of the scores; MaskSparsity uses 0.01 on batch-norm scales.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        scored = scores if isinstance(scores, Scores) else Scores(scores)
+        return keep_best(scored.above(self.value), scored)
+
+    @property
+    def asked(self) -> float:
+        return self.value
+
+    def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
+        return self.value
+
+
+@hookimpl
+def easypruner_components() -> Iterable[type[Component]]:
+    return [Threshold]
