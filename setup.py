@@ -1,0 +1,115 @@
+"""How EasyPruner is built and installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Command, find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+PLUGINS = 'easypruner_plugins'
+CONFIGS = 'easypruner_configs'
+
+# Lower bounds are the oldest releases with the functions used; upper bounds the newest tried.
+REQUIREMENTS = [
+    'torch>=2.4,<2.15',
+    'torchvision>=0.19,<0.30',
+    'mmengine>=0.10.7,<0.11',
+    'mmcv-lite>=2.2,<2.3',
+    'mmpretrain>=1.2,<1.3',
+    'pluggy>=1.5,<2',
+    'numpy>=1.26,<3',
+    'scipy>=1.11.4,<2',
+    'scikit-learn>=1.4,<2',
+    'safetensors>=0.4.3,<1',
+    'rich>=13.4,<16',
+    'matplotlib>=3.8,<4',
+]
+TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7']
+EXTRAS = {
+    'test': TEST,
+    'dev': [*TEST, 'ruff>=0.17,<0.18', 'mypy>=2.4,<2.5', 'pre-commit>=4,<5'],
+    'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1'],
+    'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
+}
+
+
+class Develop(Command):
+    """Editable install by way of pip's modern route.
+
+    Old pips (Python 3.10's own among them) run ``setup.py develop``, which puts the checkout on
+    the path and so misses that the folder plugins/ is the package easypruner_plugins.
+    """
+
+    user_options = [('no-deps', None, 'do not install dependencies')]
+    boolean_options = ['no-deps']
+
+    def initialize_options(self) -> None:
+        self.no_deps = False
+
+    def finalize_options(self) -> None:
+        pass
+
+    def run(self) -> None:
+        command = [sys.executable, '-m', 'pip', 'install', '--use-pep517', '--editable', str(ROOT)]
+        subprocess.check_call([*command, *(['--no-deps'] if self.no_deps else [])])
+
+
+def version() -> str:
+    """Return the version that easypruner/__init__.py states."""
+    text = (ROOT / 'easypruner' / '__init__.py').read_text(encoding='utf-8')
+    match = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('easypruner/__init__.py states no __version__')
+    return match[1]
+
+
+def built_in_plugins() -> list[str]:
+    """Return one entry point for each file of plugins/."""
+    names = sorted(path.stem for path in (ROOT / 'plugins').glob('[!_]*.py'))
+    return [f'{name} = {PLUGINS}.{name}' for name in names]
+
+
+def readme() -> str:
+    """Return the long description; empty in a checkout that has no README yet."""
+    path = ROOT / 'README.md'
+    return path.read_text(encoding='utf-8') if path.is_file() else ''
+
+
+setup(
+    name='easypruner',
+    version=version(),
+    description='Prune channels of PyTorch networks with MaskSparsity, and compose your own method',
+    long_description=readme(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.10,<3.14',
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    packages=[*find_packages(include=['easypruner', 'easypruner.*']), PLUGINS, CONFIGS],
+    package_dir={PLUGINS: 'plugins', CONFIGS: 'configs'},
+    package_data={
+        'easypruner': ['py.typed', 'report/*.html'],
+        CONFIGS: ['*.py', '**/*.py'],
+    },
+    zip_safe=False,
+    entry_points={
+        'console_scripts': ['easypruner = easypruner.cli:main'],
+        'easypruner': built_in_plugins(),
+    },
+    cmdclass={'develop': Develop},
+    keywords=['pruning', 'channel pruning', 'structured pruning', 'sparsity', 'compression'],
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3 :: Only',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
+)
