@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from easypruner.graph.coupling import Axis, Coupling, Term
+from easypruner.graph.coupling import Axis, Coupling
 from easypruner.graph.groups import Ids, Partition
 
 
@@ -67,18 +67,17 @@ def counted_axes(coupling: Coupling) -> list[Axis]:
 
 
 def cost_model(
-    coupling: Coupling, terms: Sequence[Term], parts: Partition, parameters: Mapping[str, Tensor]
+    coupling: Coupling, parts: Partition, parameters: Mapping[str, Tensor]
 ) -> CostModel:
     """Build the cost model of a partitioned tape.
 
     Args:
         coupling: the finished walk.
-        terms: the multiply-adds to count.
         parts: how its nodes fall into groups.
         parameters: the model's parameters, tied ones once.
     """
     table = _AxisTable(coupling)
-    products = [table.product(term.factor, term.axes) for term in terms]
+    products = [table.product(term.factor, term.axes) for term in coupling.terms]
     for name, tensor in parameters.items():
         axes = coupling.axes_of(name)
         if axes is None:
@@ -95,7 +94,7 @@ def cost_model(
         share=share,
         factor=np.array([factor for factor, _ in products], dtype=np.int64),
         axes=index,
-        macs_terms=len(terms),
+        macs_terms=len(coupling.terms),
     )
 
 

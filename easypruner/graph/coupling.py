@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,7 @@ class Coupling:
 
     Attributes:
         operation: the operation a rule is working on.
+        counting: whether multiply-adds are being counted.
         terms: the multiply-adds of each contraction.
         owners: the dimensions that have node ids of their own.
         nodes: how many node ids there are.
@@ -60,9 +62,10 @@ class Coupling:
     """
 
     def __init__(
-        self, tape: Tape, fixed: Mapping[tuple[str, int], str] | None = None
+        self, tapes: Sequence[Tape], fixed: Mapping[tuple[str, int], str] | None = None
     ) -> None:
         self.operation: Operation | None = None
+        self.counting = True
         self.terms: list[Term] = []
         self.mixed: list[tuple[Axis, str]] = []
         self.operands: dict[str, str] = {}
@@ -78,10 +81,12 @@ class Coupling:
         self._edges: list[tuple[Axis, Axis]] = []
         self._reads: list[Axis] = []
         self._factors: dict[int, tuple[Axis, tuple[Axis, ...]]] = {}
-        self._parameters = {id(tensor): name for name, tensor in tape.parameters.items()}
+        self._parameters = {
+            id(tensor): name for tape in tapes for name, tensor in tape.parameters.items()
+        }
         self._weights: dict[int, str] = dict(self._parameters)
         self._axes_of: dict[str, tuple[Axis, ...]] = {}
-        for tensor in tape.inputs:
+        for tensor in chain.from_iterable(tape.inputs for tape in tapes):
             reason = 'an input of the model'
             self._axes[id(tensor)] = tuple(self.constant(size, reason) for size in tensor.shape)
 
@@ -93,7 +98,9 @@ class Coupling:
         if known is not None:
             return known
         name = self._parameters.get(id(tensor))
-        if name is None:
+        if name in self._axes_of:
+            axes = self._axes_of[name]
+        elif name is None:
             axes = tuple(self.constant(size, 'a constant tensor') for size in tensor.shape)
         elif not (tensor.is_floating_point() or tensor.is_complex()):
             axes = tuple(self.constant(size, TABLE) for size in tensor.shape)
@@ -241,7 +248,8 @@ class Coupling:
     def macs(self, factor: int, *axes: Axis) -> None:
         """Add ``factor`` times the kept sizes of ``axes`` to the multiply-adds."""
         assert self.operation is not None
-        self.terms.append(Term(factor, axes, self.operation))
+        if self.counting:
+            self.terms.append(Term(factor, axes, self.operation))
 
     # Merged dimensions
 

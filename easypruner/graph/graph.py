@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.contracts import LayerHandler
-from easypruner.errors import MaskError
+from easypruner.errors import MaskError, TraceError
 from easypruner.graph import rules
 from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes
 from easypruner.graph.coupling import Coupling
@@ -19,7 +19,7 @@ from easypruner.graph.groups import ChannelGroup, Frozen, Member, Partition, fro
 from easypruner.graph.handlers import TORCH_HANDLERS
 from easypruner.graph.record import ArchitectureRecord
 from easypruner.graph.surgery import Kept, cut
-from easypruner.graph.tape import ExampleInputs, Tape, named_tensors, record
+from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
 from easypruner.masks import Masks
 
 
@@ -156,30 +156,54 @@ def trace(
     >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
     8928
     """
-    tapes = [record(model, example_inputs)]
-    coupling, parts = _walk(tapes)
-    tensors = named_tensors(model)
+    parameters = dict(model.named_parameters())
+    coupling, parts = _walk(_tapes(model, example_inputs))
     return ChannelGraph(
         model=model,
         groups=parts.groups,
         operands=coupling.operands,
-        cost=cost_model(coupling, coupling.terms, parts, dict(model.named_parameters())),
-        explain=lambda: frozen(coupling, parts.reason_of, dict(model.named_parameters())),
+        cost=cost_model(coupling, parts, parameters),
+        explain=lambda: frozen(coupling, parts.reason_of, parameters),
         handlers=handlers,
     )
 
 
+def _tapes(model: nn.Module, example_inputs: ExampleInputs) -> list[Tape]:
+    """Record the evaluation pass and, if it leaves parameters out, the training pass as well.
+
+    Auxiliary heads run in training only, and read channels that the main path makes.
+    """
+    evaluation = record(model, example_inputs)
+    if not _unread(evaluation, model):
+        return [evaluation]
+    # A batch norm in training needs more than one value per channel, even behind a global pool.
+    twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
+    try:
+        return [evaluation, record(model, twice, training=True)]
+    except TraceError:
+        return [evaluation]
+
+
+def _unread(tape: Tape, model: nn.Module) -> bool:
+    """Tell whether some parameter is read by no operation of the tape."""
+    read = {id(t) for operation in tape.operations for t in rules.tensors_of(operation)}
+    return any(id(tape.parameters[name]) not in read for name, _ in model.named_parameters())
+
+
 def _walk(tapes: Sequence[Tape]) -> tuple[Coupling, Partition]:
-    """Let the rules walk the tape; walk again where the first walk could not tell what stays."""
+    """Let the rules walk the tapes; walk again where the first walk could not tell what stays."""
     fixed: dict[tuple[str, int], str] = {}
     while True:
-        coupling = Coupling(tapes[0], fixed)
-        for operation in tapes[0].operations:
-            rules.apply(coupling, operation)
-        coupling.operation = None
-        for path, tensor in tapes[0].outputs:
-            for axis in coupling.axes(tensor):
-                coupling.fix(axis, f'an output of the model ({path})')
+        coupling = Coupling(tapes, fixed)
+        for tape in tapes:
+            for operation in tape.operations:
+                rules.apply(coupling, operation)
+            coupling.operation = None
+            for path, tensor in tape.outputs:
+                for axis in coupling.axes(tensor):
+                    coupling.fix(axis, f'an output of the model ({path})')
+            # The cost is that of the evaluation pass, which comes first.
+            coupling.counting = False
         parts = partition(coupling, counted_axes(coupling))
         if not coupling.ambiguous:
             return coupling, parts

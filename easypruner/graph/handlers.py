@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -135,37 +133,3 @@ def _by_module(shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Si
         path, _, local = name.rpartition('.')
         modules.setdefault(path, {})[local] = shape
     return modules
-
-
-@contextlib.contextmanager
-def attributes_restored(model: nn.Module, on_success: bool = True) -> Iterator[None]:
-    """Put every module's plain attributes back as they were: always, or only after an error.
-
-    Lists and dicts among them are restored to their former content.
-    """
-    before = [(module, _snapshot(module)) for module in model.modules()]
-    try:
-        yield
-    except BaseException:
-        _restore(before)
-        raise
-    if on_success:
-        _restore(before)
-
-
-def _snapshot(module: nn.Module) -> dict[str, Any]:
-    return {
-        name: (value, value.copy() if type(value) in (list, dict) else None)
-        for name, value in module.__dict__.items()
-    }
-
-
-def _restore(before: list[tuple[nn.Module, dict[str, Any]]]) -> None:
-    for module, saved in before:
-        for name in module.__dict__.keys() - saved.keys():
-            del module.__dict__[name]
-        for name, (value, content) in saved.items():
-            module.__dict__[name] = value
-            if content is not None and value != content:
-                value.clear()
-                (value.extend if isinstance(value, list) else value.update)(content)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.contracts import LayerHandler
-from easypruner.graph.handlers import attributes_restored, resize_layers
+from easypruner.graph.attributes import attributes_restored
+from easypruner.graph.handlers import resize_layers
 from easypruner.graph.tape import all_names, named_tensors, tied_names
 
 Kept = Mapping[tuple[str, int], Tensor]

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.errors import TraceError
 from easypruner.graph import shapes
+from easypruner.graph.attributes import attributes_restored
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
@@ -106,17 +107,17 @@ def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fal
                 f'parameter {name!r} has no shape yet (a lazy module); '
                 'run the model once on real data before tracing it'
             )
-    failure: Exception | None = None
-    for stand_in in (_to_meta, _to_real):
-        try:
-            return _run(model, names, example_inputs, training, stand_in)
-        except Exception as error:
-            failure = failure or error
-            last = error
-    raise TraceError(
-        f'the forward pass of {type(model).__name__} fails on the given example inputs: '
-        f'{type(last).__name__}: {last}'
-    ) from failure
+    try:
+        return _run(model, names, example_inputs, training, _to_meta)
+    except Exception:
+        pass
+    try:
+        return _run(model, names, example_inputs, training, _to_real)
+    except Exception as error:
+        raise TraceError(
+            f'the forward pass of {type(model).__name__} fails on the given example inputs: '
+            f'{type(error).__name__}: {error}'
+        ) from error
 
 
 def _to_meta(tensor: Tensor) -> Tensor:
@@ -138,6 +139,7 @@ def _run(
     args, kwargs = call_arguments(map_tensors(example_inputs, stand_in))
     recorder = _Recorder()
     with (
+        attributes_restored(model),
         mode_of(model, training),
         torch.no_grad(),
         without_fast_path(),

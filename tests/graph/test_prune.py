@@ -1,0 +1,210 @@
+"""Pruning: equal to the full network with the removed channels' readers zeroed; all or nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import easypruner
+from easypruner.errors import MaskError
+from easypruner.graph.verify import outputs, relative_error
+from tests.networks import (
+    NETWORKS, Depthwise, Grouped, Plain, Residual, Shared, TwoInputs, example, lively,
+)  # fmt: skip
+
+
+def random_masks(model: nn.Module, seed: int, remove: float = 0.5) -> dict[str, Tensor]:
+    graph = easypruner.trace(model, example())
+    generator = torch.Generator().manual_seed(seed)
+    masks = {}
+    for name, group in graph.groups.items():
+        mask = torch.rand(group.size, generator=generator) >= remove
+        mask[int(torch.randint(group.size, (), generator=generator))] = True
+        masks[name] = mask
+    return masks
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31), remove=st.floats(0, 1))
+def test_pruned_equals_full_with_readers_zeroed(
+    build: type[nn.Module], seed: int, remove: float
+) -> None:
+    model = lively(build)
+    result = easypruner.verify(model, random_masks(model, seed, remove), example())
+    assert result.error < 1e-12 and not result.unchecked
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+def test_removing_channels_changes_the_output(build: type[nn.Module]) -> None:
+    """The comparison above could not fail on a network that ignores its channels."""
+    model = lively(build)
+    before = outputs(model, example())
+    easypruner.prune(model, random_masks(model, 3, 0.9), example_inputs=example())
+    assert relative_error(before, outputs(model, example())) > 1e-3
+
+
+def test_verify_notices_a_wrong_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    from easypruner.graph import graph as module
+
+    right = module.cut
+
+    def wrong(model: nn.Module, kept: dict, *rest: object) -> None:
+        shifted = {p: (i + 1).clamp(max=int(i.max())) if p[1] == 1 else i for p, i in kept.items()}
+        right(model, shifted, *rest)
+
+    model = lively(Plain)
+    masks = {'body.0.0': torch.arange(8) % 2 == 0}
+    assert easypruner.verify(model, masks, example()).error < 1e-12
+    monkeypatch.setattr(module, 'cut', wrong)
+    assert easypruner.verify(model, masks, example()).error > 1e-3
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+def test_layers_know_their_new_widths(build: type[nn.Module]) -> None:
+    model = lively(build)
+    easypruner.prune(model, random_masks(model, 1), example_inputs=example())
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.weight.shape[:2] == (
+                layer.out_channels, layer.in_channels // layer.groups,
+            )  # fmt: skip
+        elif isinstance(layer, nn.ConvTranspose2d):
+            assert layer.weight.shape[:2] == (
+                layer.in_channels, layer.out_channels // layer.groups,
+            )  # fmt: skip
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert layer.weight.shape == layer.running_mean.shape == (layer.num_features,)
+        elif isinstance(layer, nn.Linear):
+            assert layer.weight.shape == (layer.out_features, layer.in_features)
+
+
+def test_groups_of_convolutions_after_a_cut() -> None:
+    depthwise, grouped = lively(Depthwise), lively(Grouped)
+    easypruner.prune(depthwise, {'expand.0': torch.arange(8) < 3}, example_inputs=example())
+    easypruner.prune(grouped, {'stem.0': torch.arange(4) < 3}, example_inputs=example())
+    assert depthwise.depthwise[0].groups == depthwise.multiplied[0].groups == 3
+    assert grouped.grouped[0].groups == 3 and grouped.grouped[0].weight.shape[1] == 3
+
+
+@pytest.mark.parametrize('kind', ['sgd', 'adam'])
+def test_optimizer_state_follows(kind: str) -> None:
+    model = lively(Residual).train()
+    optimizer = (
+        torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        if kind == 'sgd'
+        else torch.optim.Adam(model.parameters(), 0.1)
+    )
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(example()).square().mean().backward()
+        optimizer.step()
+    key = 'momentum_buffer' if kind == 'sgd' else 'exp_avg'
+    weight, groups = model.stem[0].weight, [list(g['params']) for g in optimizer.param_groups]
+    expected_state = optimizer.state[weight][key][:5].clone()
+    expected_grad, expected_data = weight.grad[:5].clone(), weight.data[:5].clone()
+    easypruner.prune(
+        model, {'stem.0': torch.arange(8) < 5}, example_inputs=example(), optimizer=optimizer
+    )
+    assert model.stem[0].weight is weight
+    assert [list(map(id, g['params'])) for g in optimizer.param_groups] == [
+        list(map(id, g)) for g in groups
+    ]
+    assert torch.equal(optimizer.state[weight][key], expected_state)
+    assert torch.equal(weight.grad, expected_grad) and torch.equal(weight.data, expected_data)
+    optimizer.zero_grad()
+    model(example()).square().mean().backward()
+    optimizer.step()
+    assert all(p.grad is None or p.grad.shape == p.shape for p in model.parameters())
+
+
+def test_flags_dtype_layout_and_ties_are_kept() -> None:
+    model = lively(Shared).to(torch.float64).to(memory_format=torch.channels_last)
+    model.stem[0].weight.requires_grad_(False)
+    model.stem[1].eval()
+    model.twice.train()
+    masks = random_masks(model.float().double(), 2)
+    easypruner.prune(model, masks, example_inputs=example().double())
+    assert not model.stem[0].weight.requires_grad and model.stem[1].weight.requires_grad
+    assert model.first.weight is model.second.weight
+    assert all(p.dtype == torch.float64 for p in model.parameters())
+    assert model.twice[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.twice[0].training and not model.stem[1].training
+
+
+def test_a_model_without_gradients_is_pruned_all_the_same() -> None:
+    model = lively(Plain).requires_grad_(False)
+    with torch.inference_mode():
+        graph = easypruner.trace(model, example())
+    easypruner.prune(model, {'body.0.0': torch.arange(8) < 5}, graph=graph)
+    assert model.body[0][0].weight.shape[0] == 5
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_failing_cut_leaves_everything_as_it_was() -> None:
+    class Stubborn(easypruner.LayerHandler):
+        handles = (nn.Linear,)
+
+        def resize(self, layer: nn.Module, shapes: object) -> None:
+            raise RuntimeError('no')
+
+    from easypruner.graph.handlers import TORCH_HANDLERS
+
+    model = lively(Plain)
+    before, widths = copy.deepcopy(model.state_dict()), [
+        m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)
+    ]
+    graph = easypruner.trace(model, example(), handlers=(Stubborn(), *TORCH_HANDLERS))
+    with pytest.raises(RuntimeError, match='no'):
+        easypruner.prune(model, random_masks(model, 0), graph=graph)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert widths == [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert graph.groups['body.0.0'].size == 8
+
+
+@pytest.mark.parametrize(
+    ('masks', 'message'),
+    [
+        ({'body.0.0': torch.ones(7, dtype=torch.bool)}, 'has 7 entries; the group has 8 units'),
+        ({'body.0': torch.ones(8, dtype=torch.bool)}, "did you mean 'body"),
+        ({'body.0.0': torch.zeros(8, dtype=torch.bool)}, 'removes all 8 units'),
+        ({'body.0.0': torch.ones(8)}, 'torch.float32'),
+        ({'body.0.0': [True] * 8}, 'is list'),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks: dict, message: str) -> None:
+    model = lively(Plain)
+    with pytest.raises(MaskError, match=message):
+        easypruner.prune(model, masks, example_inputs=example())
+    assert model.body[0][0].out_channels == 8
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+def test_the_graph_follows_the_cut(build: type[nn.Module]) -> None:
+    """The updated graph is the one that tracing the pruned model finds."""
+    model = lively(build)
+    graph = easypruner.trace(model, example())
+    easypruner.prune(model, random_masks(model, 4, 0.4), graph=graph)
+    fresh = easypruner.trace(model, example())
+    assert graph.cost() == fresh.cost()
+    for name, group in graph.groups.items():
+        if group.size == 1:
+            continue
+        assert group.size == fresh.groups[name].size
+        for kept, found in zip(group.members, fresh.groups[name].members, strict=True):
+            assert (kept.param, kept.dim, kept.role) == (found.param, found.dim, found.role)
+            assert torch.equal(kept.index, found.index)
+
+
+def test_verify_reads_dictionaries_of_outputs() -> None:
+    inputs = {'image': torch.randn(2, 3, 8, 8), 'depth': torch.randn(2, 1, 8, 8)}
+    torch.manual_seed(0)
+    model = TwoInputs().eval()
+    result = easypruner.verify(model, {'both.0': torch.arange(7) < 4}, inputs)
+    assert result.passed and result.removed_units == 3
