@@ -1,0 +1,57 @@
+"""The list of all components and plugins, as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+from rich.console import Console
+
+from easypruner.plugins import ComponentInfo, Plugins
+from easypruner.report.text import make_table, natural_width, print_lines
+
+COLUMNS = ('kind', 'name', 'summary', 'plugin', 'version', 'origin')
+
+
+def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
+    """Print every component with where it comes from, other hooks, and what was passed over."""
+    if as_json:
+        print(json.dumps(_as_dict(plugins), indent=2))
+        return
+    rows = [tuple(_row(component).values()) for component in plugins.components]
+    table = make_table('Components', COLUMNS, rows, left=len(COLUMNS))
+    # A pipe gets whole lines, so that they can be searched.
+    console = Console(width=None if sys.stdout.isatty() else natural_width(table))
+    console.print(table)
+    print_lines(console, 'Other hooks', _other_hooks(plugins))
+    skipped = [f'{plugin.reason}' for plugin in plugins.skipped]
+    print_lines(console, 'Skipped', skipped, style='yellow')
+
+
+def _row(component: ComponentInfo) -> dict[str, str]:
+    return {
+        'kind': component.kind,
+        'name': component.name,
+        'summary': component.summary,
+        'plugin': component.plugin.name,
+        'version': component.plugin.version,
+        'origin': component.plugin.origin,
+    }
+
+
+def _other_hooks(plugins: Plugins) -> list[str]:
+    return [
+        f'{hook}: {plugin}'
+        for plugin in plugins.plugins
+        for hook in plugin.hooks
+        if hook != 'easypruner_components'
+    ]
+
+
+def _as_dict(plugins: Plugins) -> dict[str, list[dict[str, object]]]:
+    return {
+        'components': [{**_row(c), 'file': c.plugin.file} for c in plugins.components],
+        'plugins': [dataclasses.asdict(plugin) for plugin in plugins.plugins],
+        'skipped': [dataclasses.asdict(plugin) for plugin in plugins.skipped],
+    }

@@ -1,0 +1,192 @@
+"""The registries of components, and build(), which makes a component from a config dict."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.registry import Registry
+
+from easypruner.contracts import (
+    Budget,
+    Component,
+    LayerHandler,
+    MaskSource,
+    Regularizer,
+    Stage,
+)
+from easypruner.errors import EasyPrunerError, Mistakes, nearest
+
+
+class ComponentRegistry(Registry):
+    """The classes of one contract, by name. Loading plugins fills it; see easypruner.plugins.
+
+    Attributes:
+        contract: what every class in it subclasses.
+        parameter: the name that arguments of this kind have: a dict under it is built too.
+    """
+
+    def __init__(self, kind: str, contract: type[Component], parameter: str) -> None:
+        super().__init__(kind, scope='easypruner')
+        self.contract = contract
+        self.parameter = parameter
+
+    @property
+    def kind(self) -> str:
+        """Return what its components are called."""
+        return str(self.name)
+
+    def fill(self, classes: Iterable[type[Component]]) -> None:
+        """Replace what is registered by ``classes``."""
+        self._module_dict.clear()
+        for cls in classes:
+            self.register_module(module=cls)
+
+
+MASK_SOURCES = ComponentRegistry('mask source', MaskSource, 'source')
+BUDGETS = ComponentRegistry('budget', Budget, 'budget')
+REGULARIZERS = ComponentRegistry('regularizer', Regularizer, 'regularizer')
+STAGES = ComponentRegistry('stage', Stage, 'stage')
+LAYER_HANDLERS = ComponentRegistry('layer handler', LayerHandler, 'handler')
+
+REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, LAYER_HANDLERS)
+
+
+def build(registry: ComponentRegistry, config: Any, *, path: str = '', **defaults: Any) -> Any:
+    """Build a component from a config dict, and the components it is made of.
+
+    ``type`` names the class, the other keys are its arguments. A dict under an argument that is
+    called ``source``, ``budget``, ``regularizer``, ``stage`` or ``handler`` is itself built as a
+    component of that kind; so is every dict of a list under the plural of one. Anything else
+    reaches the constructor as it is. A component that is built already is returned.
+
+    Args:
+        registry: of the expected kind.
+        config: ``dict(type='ClassName', ...)``.
+        path: where ``config`` stands in the whole config, such as ``stages[1]``; for messages.
+        **defaults: arguments for what ``config`` leaves out.
+
+    Raises:
+        ConfigError: all mistakes in ``config`` together, each with its path: unknown types,
+            unknown and missing arguments, and what constructors refused.
+    """
+    mistakes = Mistakes()
+    component = _build(registry, config, defaults, path, mistakes)
+    mistakes.raise_all()
+    return component
+
+
+def build_list(registry: ComponentRegistry, configs: Any, *, path: str = '') -> list[Any]:
+    """Build every component of a list; see :func:`build`.
+
+    Raises:
+        ConfigError: all mistakes of all of them together.
+    """
+    mistakes = Mistakes()
+    components = _build_list(registry, configs, path, mistakes)
+    mistakes.raise_all()
+    return components
+
+
+def _build_list(
+    registry: ComponentRegistry, configs: Any, path: str, mistakes: Mistakes
+) -> list[Any]:
+    if not isinstance(configs, list | tuple):
+        mistakes.add(f'expected a list of {registry.kind}s, got {configs!r}', path)
+        return []
+    return [
+        _build(registry, config, {}, f'{path}[{place}]', mistakes)
+        for place, config in enumerate(configs)
+    ]
+
+
+def _build(
+    registry: ComponentRegistry,
+    config: Any,
+    defaults: Mapping[str, Any],
+    path: str,
+    mistakes: Mistakes,
+) -> Component | None:
+    """Return the component, or None where anything in ``config`` is a mistake."""
+    if isinstance(config, registry.contract):
+        return config
+    known = len(mistakes.found)
+    cls = _find_class(registry, config, path, mistakes)
+    if cls is None:
+        return None
+    arguments = {**defaults, **{key: value for key, value in config.items() if key != 'type'}}
+    _check_arguments(cls, arguments, path, mistakes)
+    arguments = {
+        name: _build_argument(name, value, f'{path}.{name}' if path else name, mistakes)
+        for name, value in arguments.items()
+    }
+    if len(mistakes.found) > known:
+        return None
+    with mistakes.collect(path):
+        return _construct(cls, arguments)
+    return None
+
+
+def _find_class(
+    registry: ComponentRegistry, config: Any, path: str, mistakes: Mistakes
+) -> type[Component] | None:
+    if not isinstance(config, Mapping) or 'type' not in config:
+        mistakes.add(f"expected a {registry.kind}, dict(type='...'), got {config!r}", path)
+        return None
+    name = config['type']
+    if inspect.isclass(name) and issubclass(name, registry.contract):
+        return name
+    # Registry.get() would search MMEngine's default scope, which is not ours, and warn.
+    found: type[Component] | None = registry.module_dict.get(name) if _is_name(name) else None
+    if found is None:
+        hint = _elsewhere(name) or nearest(str(name), registry.module_dict)
+        mistakes.add(f'unknown {registry.kind} {name!r}; {hint}', path)
+    return found
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _elsewhere(name: Any) -> str:
+    kinds = [r.kind for r in REGISTRIES if _is_name(name) and name in r.module_dict]
+    return f'this is a {kinds[0]}' if kinds else ''
+
+
+def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any:
+    for registry in REGISTRIES:
+        if name == registry.parameter and isinstance(value, Mapping):
+            return _build(registry, value, {}, path, mistakes)
+        if name == registry.parameter and _is_name(value) and value in registry.module_dict:
+            mistakes.add(f'{value!r} alone is no {registry.kind}; use dict(type={value!r})', path)
+        if name == f'{registry.parameter}s' and isinstance(value, list | tuple):
+            return _build_list(registry, value, path, mistakes)
+    return value
+
+
+def _check_arguments(
+    cls: type[Component], arguments: Mapping[str, Any], path: str, mistakes: Mistakes
+) -> None:
+    parameters = inspect.signature(cls).parameters.values()
+    by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [parameter.name for parameter in by_name]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for name in arguments:
+            if name not in names:
+                mistakes.add(f'{cls.__name__} takes no {name!r}; {nearest(name, names)}', path)
+    for parameter in by_name:
+        if parameter.default is parameter.empty and parameter.name not in arguments:
+            mistakes.add(f'{cls.__name__} needs {parameter.name!r}, which is missing', path)
+
+
+def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
+    try:
+        return cls(**arguments)
+    except EasyPrunerError:
+        raise
+    except (TypeError, ValueError) as error:
+        given = ', '.join(f'{name}={value!r}' for name, value in arguments.items())
+        raise EasyPrunerError(
+            f'{cls.__name__}({given}) was refused: {type(error).__name__}: {error}'
+        ) from error

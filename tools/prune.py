@@ -1,0 +1,10 @@
+"""The command ``easypruner prune``, for a checkout."""
+
+from __future__ import annotations
+
+import sys
+
+from easypruner.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['prune', *sys.argv[1:]]))
