@@ -40,7 +40,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: Mapping[str, Tensor]) -> Ranking:
-        """Rank the units of ``scores``; equal scores go in the order of the network.
+        """Rank the units of ``scores``; equal scores go evenly from all groups.
 
         Args:
             scores: group -> ``(units,)``, higher = keep.
@@ -55,7 +55,9 @@ class Ranking:
         for name, size in zip(names, sizes, strict=True):
             best[start + int(scores[name].argmax())] = True
             start += size
-        order = torch.argsort(row, stable=True)
+        place = torch.cat([torch.arange(size) / size for size in sizes])
+        evenly = torch.argsort(place, stable=True)
+        order = evenly[torch.argsort(row[evenly], stable=True)]
         return cls(names, sizes, order[~best[order]])
 
     def removing(self, count: int) -> Masks:

@@ -1,0 +1,94 @@
+"""Scores: reductions over coupled layers, the vote, and normalizations."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from easypruner.errors import EasyPrunerError
+from easypruner.scores import Scores, VoteScores, normalize, reduce_layers
+
+LAYERS = torch.tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ('reduction', 'expected'),
+    [
+        ('mean', [2.5, 3.5, 3.0]),
+        ('max', [4.0, 5.0, 3.0]),
+        ('sum', [5.0, 7.0, 6.0]),
+        ('first', [1.0, 5.0, 3.0]),
+    ],
+)
+def test_reductions(reduction: str, expected: list[float]) -> None:
+    assert reduce_layers({'g': LAYERS}, reduction)['g'].tolist() == expected
+
+
+def vote_by_hand(layers: list[list[float]], threshold: float) -> set[int]:
+    """Return the units removed, straight from the rule: at least i votes, i as large as it goes."""
+    asked = [{u for u, score in enumerate(layer) if score <= threshold} for layer in layers]
+    fewest = min(len(units) for units in asked)
+    for needed in range(len(layers), 0, -1):
+        outvoted = {
+            u for u in range(len(layers[0])) if sum(u in units for units in asked) >= needed
+        }
+        if len(outvoted) >= fewest:
+            return outvoted
+    raise AssertionError('every unit asked for has at least one vote')
+
+
+def test_a_vote_where_the_layers_disagree() -> None:
+    layers = [[0.001, 0.5, 0.5], [0.002, 0.001, 0.5]]
+    assert vote_by_hand(layers, 0.01) == {0}
+    scores = reduce_layers({'g': torch.tensor(layers)}, 'vote')
+    assert scores.above(0.01)['g'].tolist() == [False, True, True]
+
+
+scores_of_layers = st.integers(1, 4).flatmap(
+    lambda count: st.lists(
+        st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3]), min_size=5, max_size=5),
+        min_size=count,
+        max_size=count,
+    )
+)
+
+
+@given(layers=scores_of_layers, threshold=st.sampled_from([-0.1, 0.0, 0.1, 0.2, 0.3]))
+def test_a_vote_follows_the_rule(layers: list[list[float]], threshold: float) -> None:
+    scores = VoteScores({'g': torch.tensor(layers, dtype=torch.float64)})
+    removed = {i for i, kept in enumerate(scores.above(threshold)['g'].tolist()) if not kept}
+    assert removed == vote_by_hand(layers, threshold)
+
+
+@given(layers=scores_of_layers)
+def test_a_votes_ranking_is_the_lowest_threshold_that_removes(layers: list[list[float]]) -> None:
+    ranking = VoteScores({'g': torch.tensor(layers, dtype=torch.float64)})['g'].tolist()
+    thresholds = sorted(set(itertools.chain.from_iterable(layers)))
+    for unit, score in enumerate(ranking):
+        removing = [t for t in thresholds if unit in vote_by_hand(layers, t)]
+        assert score == min(removing)
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(EasyPrunerError, match="group 'g'.*1 of 2 are NaN"):
+        reduce_layers({'g': torch.tensor([1.0, float('nan')])}, 'mean')
+
+
+@pytest.mark.parametrize(
+    ('name', 'measure'), [('mean', Tensor.mean), ('max', Tensor.max), ('sum', Tensor.sum)]
+)
+def test_normalization_makes_groups_comparable(name: str, measure: object) -> None:
+    scores = normalize(Scores({'a': torch.rand(5), 'b': 100 * torch.rand(7)}), name)
+    assert all(measure(score).isclose(torch.tensor(1.0)) for score in scores.values())
+    zeros = normalize(Scores({'a': torch.zeros(3)}), name)
+    assert zeros['a'].tolist() == [0, 0, 0]
+
+
+def test_votes_cannot_be_normalized() -> None:
+    with pytest.raises(EasyPrunerError, match="normalization='mean'"):
+        normalize(VoteScores({'g': LAYERS}), 'mean')
