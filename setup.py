@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, find_packages, setup
 
@@ -44,8 +45,8 @@ class Develop(Command):
     the path and so misses that the folder plugins/ is the package easypruner_plugins.
     """
 
-    user_options = [('no-deps', None, 'do not install dependencies')]
-    boolean_options = ['no-deps']
+    user_options: ClassVar = [('no-deps', None, 'do not install dependencies')]
+    boolean_options: ClassVar = ['no-deps']
 
     def initialize_options(self) -> None:
         self.no_deps = False

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         Schedule,
         Stage,
     )
-    from easypruner.graph import load_pruned, prune, trace, verify
+    from easypruner.graph import load_pruned, prune, trace
+    from easypruner.graph.verify import verify
     from easypruner.masks import Masks
     from easypruner.models.pruned import PrunedModel
 

@@ -114,10 +114,12 @@ def _add_command(commands: Any, name: str, command: Any, summary: str) -> argpar
 
 def _prune(args: argparse.Namespace) -> int:
     from easypruner.configs import find_config
-    from easypruner.pipeline.run import prune_command
 
     args.config = find_config(args.config)
     args.cfg_options = _parse_options(args.cfg_options)
+
+    from easypruner.pipeline.run import prune_command
+
     return prune_command(args)
 
 

@@ -35,5 +35,6 @@ def find_config(name: str) -> Path:
         return shipped[name]
     if path.is_dir():
         raise ConfigError(f'{name!r} is a folder; expected a config file in it')
-    raise ConfigError(f'there is no config {name!r}; among the shipped ones: '
-                      f'{nearest(path.stem, shipped)}')
+    raise ConfigError(
+        f'there is no config {name!r}; among the shipped ones: {nearest(path.stem, shipped)}'
+    )

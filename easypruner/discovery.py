@@ -150,4 +150,3 @@ def _package_of(folder: Path) -> str:
         sys.modules[name] = package
         importlib.invalidate_caches()
     return name
-

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -155,13 +156,14 @@ class _Loader:
         self._skipped: list[SkippedPlugin] = []
 
     def load(self, candidate: Candidate) -> None:
+        """Load a plugin, unless it was found and loaded before."""
         if candidate.file in self._files:
             return
         try:
-            plugin = _import(candidate)
-            if self._manager.is_registered(plugin):
+            imported = _Imported.of(candidate)
+            if self._manager.is_registered(imported.plugin):
                 return
-            info, components = self._register(plugin, candidate)
+            info, components = self._register(imported)
         except PluginError as error:
             if not (self._skip_broken or candidate.may_fail):
                 raise
@@ -174,49 +176,54 @@ class _Loader:
             self._add(component)
 
     def finish(self) -> Plugins:
-        components = [self._components[key] for key in sorted(self._components)]
+        """Return what was loaded."""
         order = [registry.kind for registry in REGISTRIES]
-        components.sort(key=lambda component: order.index(component.kind))
-        return Plugins(
-            self._manager, tuple(self._plugins), tuple(components), tuple(self._skipped)
+        components = sorted(
+            self._components.values(), key=lambda info: (order.index(info.kind), info.name)
         )
+        return Plugins(self._manager, tuple(self._plugins), tuple(components), tuple(self._skipped))
 
-    def _register(
-        self, plugin: object, candidate: Candidate
-    ) -> tuple[PluginInfo, list[ComponentInfo]]:
+    def _register(self, imported: _Imported) -> tuple[PluginInfo, list[ComponentInfo]]:
+        candidate, plugin = imported.candidate, imported.plugin
         try:
             self._manager.register(plugin, name=f'{candidate.name}, {candidate.origin}')
         except pluggy.PluginValidationError as error:
-            raise _error(candidate, plugin, f'misdeclares a hook: {error}') from error
+            raise imported.error(f'misdeclares a hook: {error}') from error
         try:
-            info = self._inspect(plugin, candidate)
-            return info, self._components_of(plugin, info, candidate)
+            hooks = self._checked_hooks(imported)
+            info = PluginInfo(
+                candidate.name, candidate.origin, candidate.version, imported.file, hooks
+            )
+            return info, self._components_of(imported, info)
         except PluginError:
             self._manager.unregister(plugin)
             raise
 
-    def _inspect(self, plugin: object, candidate: Candidate) -> PluginInfo:
-        hooks = tuple(caller.name for caller in self._manager.get_hookcallers(plugin) or ())
+    def _checked_hooks(self, imported: _Imported) -> tuple[str, ...]:
+        callers = self._manager.get_hookcallers(imported.plugin) or ()
+        hooks = tuple(caller.name for caller in callers)
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             wrong = next(name for name in hooks if name not in HOOKS)
-            raise _error(
-                candidate, plugin, f'implements {wrong!r}, which is no hook; {nearest(wrong, HOOKS)}'
+            raise imported.error(
+                f'implements {wrong!r}, which is no hook; {nearest(wrong, HOOKS)}'
             ) from error
-        _check_markers(plugin, candidate, hooks)
-        return PluginInfo(
-            candidate.name, candidate.origin, candidate.version, _file_of(plugin), hooks
-        )
+        for name in imported.unmarked():
+            raise imported.error(f'defines {name}() without the decorator @hookimpl')
+        if imported.candidate.needs_hook and not hooks:
+            raise imported.error(
+                f'implements no hook; expected one of {", ".join(HOOKS)} '
+                '(a helper file of a plugin folder has a name that begins with _)'
+            )
+        return hooks
 
-    def _components_of(
-        self, plugin: object, info: PluginInfo, candidate: Candidate
-    ) -> list[ComponentInfo]:
+    def _components_of(self, imported: _Imported, info: PluginInfo) -> list[ComponentInfo]:
         components = []
         for implementation in self._manager.hook.easypruner_components.get_hookimpls():
-            if implementation.plugin is plugin:
-                for cls in _call(implementation.function, plugin, candidate):
-                    kind = _registry_of(cls, plugin, candidate).kind
+            if implementation.plugin is imported.plugin:
+                for cls in imported.call(implementation.function):
+                    kind = imported.registry_of(cls).kind
                     components.append(ComponentInfo(kind, cls.__name__, cls, info))
         return components
 
@@ -230,14 +237,66 @@ class _Loader:
             )
 
 
-def _import(candidate: Candidate) -> object:
-    try:
-        return candidate.load()
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f'plugin {candidate.name!r}, {candidate.origin}, cannot be imported '
-            f'(--skip-broken-plugins passes over it):\n{_traceback(error)}'
-        ) from error
+@dataclass(frozen=True)
+class _Imported:
+    """A plugin object, and where it was found."""
+
+    candidate: Candidate
+    plugin: object
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> _Imported:
+        try:
+            return cls(candidate, candidate.load())
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f'plugin {candidate.name!r}, {candidate.origin}, cannot be imported '
+                f'(--skip-broken-plugins passes over it):\n{_traceback(error)}'
+            ) from error
+
+    @property
+    def file(self) -> str:
+        module = inspect.getmodule(self.plugin) or inspect.getmodule(type(self.plugin))
+        return getattr(module, '__file__', None) or ''
+
+    def error(self, problem: str) -> PluginError:
+        candidate = self.candidate
+        where = '' if self.file in candidate.origin else f', file {self.file}'
+        return PluginError(f'plugin {candidate.name!r}, {candidate.origin}{where}, {problem}')
+
+    def unmarked(self) -> list[str]:
+        """Return the plugin's own functions that are named like hooks but are not marked so."""
+        if not isinstance(self.plugin, ModuleType):
+            return []
+        module = self.plugin.__name__
+        return [
+            name
+            for name, value in vars(self.plugin).items()
+            if name.startswith(f'{GROUP}_')
+            and inspect.isfunction(value)
+            and value.__module__ == module
+            and not hasattr(value, f'{GROUP}_impl')
+        ]
+
+    def call(self, components: Callable[[], Any]) -> list[Any]:
+        try:
+            return list(components())
+        except Exception as error:
+            raise self.error(f'fails in easypruner_components():\n{_traceback(error)}') from error
+
+    def registry_of(self, cls: Any) -> ComponentRegistry:
+        contracts = ', '.join(registry.contract.__name__ for registry in REGISTRIES)
+        if not inspect.isclass(cls):
+            raise self.error(f'contributes {cls!r}; expected a subclass of one of {contracts}')
+        found = [r for r in REGISTRIES if issubclass(cls, r.contract) and cls is not r.contract]
+        if len(found) != 1:
+            raise self.error(
+                f'contributes {cls.__name__}, which must subclass exactly one of {contracts}'
+            )
+        if inspect.isabstract(cls):
+            missing = ', '.join(sorted(getattr(cls, '__abstractmethods__', ())))
+            raise self.error(f'contributes {cls.__name__}, which does not define {missing}')
+        return found[0]
 
 
 def _traceback(error: BaseException) -> str:
@@ -248,55 +307,3 @@ def _traceback(error: BaseException) -> str:
         del frames[0]
     lines = traceback.format_list(frames) + traceback.format_exception_only(type(error), error)
     return ''.join(lines).rstrip()
-
-
-def _check_markers(plugin: object, candidate: Candidate, hooks: Sequence[str]) -> None:
-    for name, value in vars(plugin).items() if inspect.ismodule(plugin) else ():
-        own = inspect.isfunction(value) and value.__module__ == plugin.__name__
-        if own and name.startswith(f'{GROUP}_') and name not in hooks:
-            raise _error(candidate, plugin, f'defines {name}() without the decorator @hookimpl')
-    if candidate.needs_hook and not hooks:
-        raise _error(
-            candidate,
-            plugin,
-            f'implements no hook; expected one of {", ".join(HOOKS)} '
-            '(a helper file of a plugin folder has a name that begins with _)',
-        )
-
-
-def _call(hook: Callable[[], Any], plugin: object, candidate: Candidate) -> list[Any]:
-    try:
-        return list(hook())
-    except Exception as error:
-        raise _error(
-            candidate, plugin, f'fails in easypruner_components():\n{_traceback(error)}'
-        ) from error
-
-
-def _registry_of(cls: Any, plugin: object, candidate: Candidate) -> ComponentRegistry:
-    contracts = ', '.join(registry.contract.__name__ for registry in REGISTRIES)
-    if not inspect.isclass(cls):
-        raise _error(candidate, plugin, f'contributes {cls!r}; expected a class, see {contracts}')
-    kinds = [r for r in REGISTRIES if issubclass(cls, r.contract) and cls is not r.contract]
-    if len(kinds) != 1:
-        raise _error(
-            candidate,
-            plugin,
-            f'contributes {cls.__name__}, which must subclass exactly one of {contracts}',
-        )
-    if inspect.isabstract(cls):
-        missing = ', '.join(sorted(cls.__abstractmethods__))
-        raise _error(candidate, plugin, f'contributes {cls.__name__}, which lacks {missing}')
-    return kinds[0]
-
-
-def _error(candidate: Candidate, plugin: object, problem: str) -> PluginError:
-    file = _file_of(plugin)
-    where = '' if file in candidate.origin else f', file {file}'
-    return PluginError(f'plugin {candidate.name!r}, {candidate.origin}{where}, {problem}')
-
-
-def _file_of(plugin: object) -> str:
-    module = inspect.getmodule(plugin) or inspect.getmodule(type(plugin))
-    return getattr(module, '__file__', None) or ''
-
