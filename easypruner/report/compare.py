@@ -99,6 +99,7 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
     Each has one line for each config, with mean ± deviation over the seeds.
 
     Args:
+        comparison: the lines to show.
         width: how many columns the output has.
     """
     names = [(line.name, ', '.join(map(str, line.seeds))) for line in comparison.lines]

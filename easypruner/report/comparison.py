@@ -110,15 +110,12 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        lines: in the order in which their first runs were given.
+        runs: in the order given.
+        lines: the same runs, in the order in which their lines' first runs were given.
     """
 
+    runs: tuple[RunResult, ...]
     lines: tuple[Line, ...]
-
-    @property
-    def runs(self) -> tuple[RunResult, ...]:
-        """The runs of all lines."""
-        return tuple(run for line in self.lines for run in line.runs)
 
 
 def compare(work_dirs: Sequence[str | os.PathLike[str]]) -> Comparison:
@@ -131,18 +128,24 @@ def compare(work_dirs: Sequence[str | os.PathLike[str]]) -> Comparison:
         EasyPrunerError: no directory is given, or some are missing, unfinished or damaged; the
             message lists all of them.
     """
-    runs: dict[Path, RunResult] = {}
-    problems = []
+    if not work_dirs:
+        raise EasyPrunerError('there is nothing to compare; give work directories of finished runs')
+    distinct: dict[Path, str | os.PathLike[str]] = {}
     for work_dir in work_dirs:
-        try:
-            runs.setdefault(Path(work_dir).resolve(), RunResult.load(work_dir))
-        except EasyPrunerError as error:
-            problems.append(str(error))
+        distinct.setdefault(Path(work_dir).resolve(), work_dir)
+    loaded = [_load(work_dir) for work_dir in distinct.values()]
+    problems = [str(run) for run in loaded if isinstance(run, EasyPrunerError)]
     if problems:
         raise EasyPrunerError('\n'.join(problems))
-    if not runs:
-        raise EasyPrunerError('there is nothing to compare; give work directories of finished runs')
-    return Comparison(_lines(list(runs.values())))
+    runs = tuple(run for run in loaded if isinstance(run, RunResult))
+    return Comparison(runs, _lines(runs))
+
+
+def _load(work_dir: str | os.PathLike[str]) -> RunResult | EasyPrunerError:
+    try:
+        return RunResult.load(work_dir)
+    except EasyPrunerError as error:
+        return error
 
 
 def _lines(runs: Sequence[RunResult]) -> tuple[Line, ...]:

@@ -76,9 +76,10 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
 
 
 def _differing(comparison: Comparison, what: str, values: Sequence[str]) -> Iterator[str]:
-    owners = [line.name for line in comparison.lines for _ in line.runs]
+    owners = {run.work_dir: line.name for line in comparison.lines for run in line.runs}
     names: dict[str, list[str]] = {}
-    for owner, value in zip(owners, values, strict=True):
+    for run, value in zip(comparison.runs, values, strict=True):
+        owner = owners[run.work_dir]
         if owner not in names.setdefault(value, []):
             names[value].append(owner)
     if len(names) > 1:

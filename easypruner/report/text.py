@@ -81,10 +81,10 @@ def change(points: float) -> str:
 
 
 def literal(value: str) -> Text:
-    """Return ``value`` as it is: no markup, no emoji codes, control characters escaped.
+    r"""Return ``value`` as it is: no markup, no emoji codes, control characters escaped.
 
     >>> literal('[red]:smile:' + chr(27)).plain
-    '[red]:smile:\\\\x1b'
+    '[red]:smile:\\x1b'
     """
     return Text(
         ''.join(

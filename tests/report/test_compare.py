@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pluggy
 import pytest
+from rich.console import Console
 
+import easypruner
+from easypruner import hookspecs
 from easypruner.errors import EasyPrunerError
-from easypruner.report.compare import compare_command, comparison_tables
+from easypruner.report.compare import compare_command, compare_runs, comparison_tables
 from easypruner.report.comparison import compare
 from easypruner.report.fairness import fairness_notes
-from easypruner.report.result import BudgetResult
+from easypruner.report.result import Artifact, BudgetResult, RunResult
 
 from .runs import make_rows, save_run
 
@@ -102,9 +108,9 @@ def test_no_run_is_an_error() -> None:
 
 
 def test_run_given_twice_counts_once(tmp_path: Path) -> None:
-    run = save_run(tmp_path, 'a')
-    comparison = compare([run, run.parent / '.' / 'a', run / '..' / 'a'])
-    assert len(comparison.runs) == 1
+    a, b = save_run(tmp_path, 'a'), save_run(tmp_path, 'b')
+    comparison = compare([a, b, a, a / '..' / 'a'])
+    assert [run.work_dir for run in comparison.runs] == [a, b]
 
 
 def test_lines_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -116,6 +122,26 @@ def test_lines_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_order_of_seeds_does_not_matter(tmp_path: Path) -> None:
     runs = seeds(tmp_path, 'a', [90.0, 91.0, 93.0])
     assert compare(runs).lines == compare(runs[::-1]).lines
+
+
+def test_plugins_get_the_runs_in_the_order_given(tmp_path: Path) -> None:
+    a, b = seeds(tmp_path, 'a', [90.0, 91.0]), seeds(tmp_path, 'b', [90.0, 91.0])
+    seen = []
+
+    class Plugin:
+        @easypruner.hookimpl
+        def easypruner_report(self, runs: Sequence[RunResult]) -> Iterable[Artifact]:
+            seen.extend(run.work_dir for run in runs)
+            return [Artifact('Latency', ('run', 'ms'), (('a', '3.25'),))]
+
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(Plugin())
+    given = [b[1], a[1], b[0], a[0]]
+    out = io.StringIO()
+    compare_runs(given, tmp_path / 'out', manager=manager, console=Console(file=out))
+    assert seen == given
+    assert '3.25' in out.getvalue()
 
 
 def test_equal_lines_need_no_notes(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_lines_are_told_apart_without_colour() -> None:
     assert len(set(markers)) == 7
 
 
+def test_names_are_no_mathematics(tmp_path: Path) -> None:
+    name = '$\\nosuchcommand$'
+    save_figure(accuracy_figure([Point(name, (1.0,), (2.0,))]), tmp_path / 'accuracy.png')
+    save_figure(channels_figure([LayerChannels(name, 1, 1)]), tmp_path / 'channels.png')
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_pictures_leave_no_global_state(tmp_path: Path) -> None:
     import matplotlib.pyplot as plt
 

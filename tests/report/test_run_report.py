@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pluggy
 import pytest
 from rich.console import Console
 
+import easypruner
+from easypruner import hookspecs
 from easypruner.errors import PluginError
 from easypruner.report.result import Artifact, RunResult
 from easypruner.report.run_report import report_run
@@ -31,14 +33,15 @@ def printed(result: RunResult, width: int = 120, **options: object) -> str:
 
 def manager_returning(artifacts: list[object]) -> pluggy.PluginManager:
     """Return a plugin manager with one plugin, which adds ``artifacts`` to every report."""
-    spec, impl = pluggy.HookspecMarker('easypruner'), pluggy.HookimplMarker('easypruner')
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
 
-    def easypruner_report(runs: object) -> list[object]:
-        return artifacts
+    class Plugin:
+        @easypruner.hookimpl
+        def easypruner_report(self, runs: Sequence[RunResult]) -> Iterable[object]:
+            return artifacts
 
-    manager = pluggy.PluginManager('easypruner')
-    manager.add_hookspecs(SimpleNamespace(easypruner_report=spec(easypruner_report)))
-    manager.register(SimpleNamespace(easypruner_report=impl(easypruner_report)), name='mine')
+    manager.register(Plugin(), name='mine')
     return manager
 
 

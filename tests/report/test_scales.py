@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -12,76 +11,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import easypruner
 from easypruner.errors import EasyPrunerError
+from easypruner.graph import ChannelGraph
+from easypruner.masks import Masks
 from easypruner.report.scales import LayerChannels, Scales, gather_scales, layer_channels
 
 
-@dataclass
-class Graph:
-    """A stand-in for a channel graph of conv1 -> bn1 -> conv2, one unit for two channels."""
-
-    model: nn.Module
-    operands: dict[str, str] = field(
-        default_factory=lambda: {
-            'conv1.weight': 'convolution.weight',
-            'bn1.weight': 'batch_norm.weight',
-            'conv2.weight': 'convolution.weight',
-        }
-    )
-
-    @property
-    def groups(self) -> dict[str, SimpleNamespace]:
-        pairs = torch.tensor([[0, 3], [1, 4], [2, 5]])
-        members = [
-            ('conv1.weight', 0, 'out'),
-            ('bn1.weight', 0, 'out'),
-            ('conv2.weight', 1, 'in'),
-        ]
-        return {
-            'conv1': SimpleNamespace(
-                name='conv1',
-                size=3,
-                members=[
-                    SimpleNamespace(
-                        param=param, dim=dim, role=role, index=pairs, operand=self.operands[param]
-                    )
-                    for param, dim, role in members
-                ],
-            )
-        }
-
-    def parameter(self, name: str) -> Tensor:
-        return self.model.get_parameter(name)
-
-    def keep(self, masks: dict[str, Tensor]) -> dict[tuple[str, int], Tensor]:
-        keep = masks['conv1'].repeat(2) if masks else torch.ones(6, dtype=torch.bool)
-        return {(m.param, m.dim): keep for m in self.groups['conv1'].members}
-
-
 @pytest.fixture
-def graph() -> Graph:
-    model = nn.Module()
-    model.conv1, model.bn1, model.conv2 = nn.Conv2d(1, 6, 1), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1)
+def graph() -> ChannelGraph:
+    """A graph of one group: the grouped convolution couples channels 0 and 3, 1 and 4, 2 and 5."""
+    model = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 6, 1),
+            bn1=nn.BatchNorm2d(6),
+            conv2=nn.Conv2d(6, 4, 1, groups=2),
+            bn2=nn.BatchNorm2d(4),
+        )
+    )
     model.bn1.weight.data = torch.tensor([0.5, -1.0, 2.0, 4.0, -8.0, 16.0])
-    return Graph(model)
+    return easypruner.trace(model, torch.zeros(1, 1, 2, 2))
 
 
-MASKS = {'conv1': torch.tensor([True, False, True])}
+MASKS = Masks({'conv1': torch.tensor([True, False, True])})
 
 
-def test_magnitudes_are_split_by_unit(graph: Graph) -> None:
+def test_magnitudes_are_split_by_unit(graph: ChannelGraph) -> None:
     scales = gather_scales(graph, MASKS)
     assert sorted(scales.kept) == [0.5, 2.0, 4.0, 16.0]
     assert sorted(scales.removed) == [1.0, 8.0]
 
 
-def test_unnamed_groups_are_kept_whole(graph: Graph) -> None:
+def test_unnamed_groups_are_kept_whole(graph: ChannelGraph) -> None:
     scales = gather_scales(graph, {})
     assert scales.kept.size == 6
     assert scales.removed_stats() is None
 
 
-def test_weights_can_come_from_a_state_dict(graph: Graph) -> None:
+def test_weights_can_come_from_a_state_dict(graph: ChannelGraph) -> None:
     scales = gather_scales(graph, MASKS, {'bn1.weight': torch.arange(6.0)})
     assert sorted(scales.removed) == [1.0, 4.0]
 
@@ -95,7 +62,7 @@ def test_weights_can_come_from_a_state_dict(graph: Graph) -> None:
     ],
 )
 def test_unfit_weights_are_errors(
-    graph: Graph, state_dict: dict[str, Tensor], message: str
+    graph: ChannelGraph, state_dict: dict[str, Tensor], message: str
 ) -> None:
     with pytest.raises(EasyPrunerError, match=message):
         gather_scales(graph, MASKS, state_dict)
@@ -115,6 +82,12 @@ def test_statistics_agree_with_sorting(values: list[float]) -> None:
     assert np.mean(np.array(values) <= stats.p99 * (1 + 1e-12)) >= 0.99 - 1 / len(values)
 
 
-def test_layers_are_counted_by_output_channels(graph: Graph) -> None:
+def test_layers_after_the_cut_have_what_was_counted(graph: ChannelGraph) -> None:
+    (layer,) = layer_channels(graph, MASKS)
+    easypruner.prune(graph.model, MASKS, graph=graph)
+    assert graph.model.get_submodule(layer.name).weight.shape[0] == layer.kept
+
+
+def test_layers_are_counted_by_output_channels(graph: ChannelGraph) -> None:
     assert layer_channels(graph, MASKS) == (LayerChannels('conv1', kept=4, removed=2),)
     assert layer_channels(graph, {}) == (LayerChannels('conv1', kept=6, removed=0),)
