@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -96,6 +97,9 @@ def literal(value: str) -> Text:
 
 def report_console() -> Console:
     """Return a console on standard output; wide where that is a pipe, so that nothing wraps."""
+    # Where the output's encoding lacks a character, a report shows its code and does not stop.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -184,13 +185,22 @@ def test_narrow_output_splits_the_table(tmp_path: Path) -> None:
     assert {str(c) for c in columns} == {str(column.header) for column in whole.columns}
 
 
-def test_comparing_needs_no_torch(tmp_path: Path) -> None:
-    run = save_run(tmp_path, 'a')
-    code = (
-        'import sys; from argparse import Namespace;'
-        'from easypruner.report.compare import compare_command;'
-        f'compare_command(Namespace(work_dirs=[{str(run)!r}], out={str(tmp_path / "o")!r}));'
-        'assert "torch" not in sys.modules'
+COMMAND = """
+import sys
+from argparse import Namespace
+from easypruner.report.compare import compare_command
+compare_command(Namespace(work_dirs=sys.argv[2:], out=sys.argv[1]))
+assert 'torch' not in sys.modules, 'comparing needs no torch, which takes seconds to import'
+"""
+
+
+def test_command_runs_without_torch_and_without_unicode(tmp_path: Path) -> None:
+    runs = seeds(tmp_path, 'naïve', [97.0, 97.5])
+    done = subprocess.run(
+        [sys.executable, '-c', COMMAND, tmp_path / 'out', *runs],
+        env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+        capture_output=True,
+        text=True,
     )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert 'na\\xefve' in done.stdout
