@@ -1,12 +1,22 @@
-"""Putting the plain attributes of modules back as they were."""
+"""Plain attributes of modules: setting them, and putting them back as they were."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
+
+
+Attributes = Mapping[tuple[str, str], Any]
+"""(module path, attribute) -> value."""
+
+
+def set_attributes(model: nn.Module, attributes: Attributes) -> None:
+    """Set plain attributes of modules."""
+    for (path, name), value in attributes.items():
+        setattr(model.get_submodule(path), name, value)
 
 
 @contextlib.contextmanager

@@ -31,24 +31,34 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class CostModel:
-    """The cost as sums of products of kept sizes.
-
-    The kept size of axis *a* is ``base[a] + share[a] @ units``, with ``units`` the kept units of
-    each group; a product is ``factor[t]`` times the sizes of ``axes[t]``. The first ``macs_terms``
-    products are multiply-adds, the rest parameters.
-    """
+class AxisSizes:
+    """Kept sizes of axes: ``base + share @ units``, with ``units`` the kept units of each group."""
 
     base: npt.NDArray[np.float64]
     share: npt.NDArray[np.float64]
+
+    def __call__(self, units: Sequence[int]) -> Ids:
+        """Return the sizes where each group keeps the given number of units."""
+        sizes = np.rint(self.base + self.share @ np.asarray(units, dtype=np.float64))
+        return sizes.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The cost as sums of products of kept sizes.
+
+    A product is ``factor[t]`` times the sizes of ``axes[t]``. The first ``macs_terms`` products
+    are multiply-adds, the rest parameters.
+    """
+
+    sizes: AxisSizes
     factor: Ids
     axes: Ids
     macs_terms: int
 
     def __call__(self, units: Sequence[int]) -> Cost:
         """Return the cost where each group keeps the given number of units."""
-        sizes = np.rint(self.base + self.share @ np.asarray(units, dtype=np.float64))
-        products = self.factor * sizes.astype(np.int64)[self.axes].prod(axis=1)
+        products = self.factor * self.sizes(units)[self.axes].prod(axis=1)
         return Cost(
             macs=int(products[: self.macs_terms].sum()),
             params=int(products[self.macs_terms :].sum()),
@@ -76,7 +86,7 @@ def cost_model(
         parts: how its nodes fall into groups.
         parameters: the model's parameters, tied ones once.
     """
-    table = _AxisTable(coupling)
+    table = AxisTable(coupling)
     products = [table.product(term.factor, term.axes) for term in coupling.terms]
     for name, tensor in parameters.items():
         axes = coupling.axes_of(name)
@@ -88,17 +98,15 @@ def cost_model(
     index = np.zeros((len(products), width), dtype=np.int64)
     for row, (_, axes) in enumerate(products):
         index[row, : len(axes)] = axes
-    base, share = table.sizes(parts)
     return CostModel(
-        base=base,
-        share=share,
+        sizes=table.sizes(parts),
         factor=np.array([factor for factor, _ in products], dtype=np.int64),
         axes=index,
         macs_terms=len(coupling.terms),
     )
 
 
-class _AxisTable:
+class AxisTable:
     """Numbers the axes that products consist of; number 0 is an axis of size one."""
 
     def __init__(self, coupling: Coupling) -> None:
@@ -113,17 +121,19 @@ class _AxisTable:
             if self._coupling.is_constant(axis):
                 constant.append(axis.size)
                 continue
-            number = self._number.get(id(axis))
-            if number is None:
-                number = self._number[id(axis)] = len(self._axes)
-                self._axes.append(axis)
-            numbers.append(number)
+            numbers.append(self.number(axis))
         return math.prod(constant), tuple(numbers)
 
-    def sizes(
-        self, parts: Partition
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return each axis' indices that stay, and its indices per unit of each group."""
+    def number(self, axis: Axis) -> int:
+        """Return the number of an axis; it is given one when first asked for."""
+        number = self._number.get(id(axis))
+        if number is None:
+            number = self._number[id(axis)] = len(self._axes)
+            self._axes.append(axis)
+        return number
+
+    def sizes(self, parts: Partition) -> AxisSizes:
+        """Return the kept sizes of all numbered axes as functions of the kept units."""
         count, groups = len(self._axes), len(parts.groups)
         ids = np.concatenate(self._axes)
         row = np.repeat(np.arange(count), [axis.size for axis in self._axes])
@@ -133,4 +143,4 @@ class _AxisTable:
         cell = row[~stays] * groups + parts.group_of[unit[~stays]]
         share = np.bincount(cell, minlength=count * groups).reshape(count, groups)
         sizes = np.array([group.size for group in parts.groups.values()], dtype=np.float64)
-        return base, share / sizes if groups else share.astype(np.float64)
+        return AxisSizes(base, share / sizes if groups else share.astype(np.float64))

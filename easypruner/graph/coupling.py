@@ -167,6 +167,11 @@ class Coupling:
             self._constant_arrays.add(id(axis))
         return axis
 
+    def resized(self, axis: Axis, size: int) -> Axis:
+        """Return a constant axis of another size that stays for the same reason."""
+        reason = self.reasons[-int(axis[0]) - 1] if axis.size else INNER
+        return self.constant(size, reason)
+
     def is_constant(self, axis: Axis) -> bool:
         """Tell whether all indices of an axis are known to stay."""
         return id(axis) in self._constant_arrays
@@ -204,6 +209,10 @@ class Coupling:
         """Keep all indices of an axis, and remember why."""
         if not self.is_constant(axis):
             self._edges.append((axis, self.constant(axis.size, self.why(text))))
+
+    def hold(self, ids: Axis, reason: str) -> None:
+        """Keep single indices, for a reason that was found after the walk."""
+        self._edges.append((ids, np.full(ids.size, self.reason(reason), dtype=np.int64)))
 
     def mix(self, axis: Axis) -> None:
         """Note that the operation at hand mixes the channels of an axis."""

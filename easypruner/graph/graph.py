@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,11 +14,14 @@ from torch.optim import Optimizer
 from easypruner.contracts import LayerHandler
 from easypruner.errors import MaskError, TraceError
 from easypruner.graph import rules
+from easypruner.graph.attributes import Attributes
 from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes
 from easypruner.graph.coupling import Coupling
 from easypruner.graph.groups import ChannelGroup, Frozen, Member, Partition, frozen, partition
 from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
+from easypruner.graph.repair import AttributeModel, settle
 from easypruner.graph.surgery import Kept, cut
 from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
 from easypruner.masks import Masks
@@ -41,6 +45,7 @@ class ChannelGraph:
         groups: Mapping[str, ChannelGroup],
         operands: Mapping[str, str],
         cost: CostModel,
+        attributes: AttributeModel,
         explain: Callable[[], tuple[Frozen, ...]],
         handlers: Sequence[LayerHandler],
     ) -> None:
@@ -49,6 +54,7 @@ class ChannelGraph:
         self.operands = dict(operands)
         self.handlers = tuple(handlers)
         self._cost = cost
+        self._attributes = attributes
         self._explain = explain
 
     def __repr__(self) -> str:
@@ -77,12 +83,17 @@ class ChannelGraph:
         if unknown := masks.keys() - self.groups.keys():
             Masks(masks).check(self)
             raise MaskError(f'unknown groups: {sorted(unknown)}')
-        return self._cost(
-            [
-                int(torch.count_nonzero(masks[name])) if name in masks else group.size
-                for name, group in self.groups.items()
-            ]
-        )
+        return self._cost(self._kept_units(masks))
+
+    def attributes(self, masks: Mapping[str, Tensor]) -> Attributes:
+        """Return the integers of modules that must be set after a cut: (path, name) -> value."""
+        return self._attributes(self._kept_units(masks))
+
+    def _kept_units(self, masks: Mapping[str, Tensor]) -> list[int]:
+        return [
+            int(torch.count_nonzero(masks[name])) if name in masks else group.size
+            for name, group in self.groups.items()
+        ]
 
     def keep(self, masks: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
         """Spread masks over parameters.
@@ -157,12 +168,17 @@ def trace(
     8928
     """
     parameters = dict(model.named_parameters())
-    coupling, parts = _walk(_tapes(model, example_inputs))
+    tapes = _tapes(model, example_inputs)
+    coupling, parts = _walk(tapes)
+    settled = settle(Trial(model, tapes[0], coupling, parts, handlers))
+    if settled.held:
+        parts = _hold(coupling, parts, settled.held)
     return ChannelGraph(
         model=model,
         groups=parts.groups,
         operands=coupling.operands,
         cost=cost_model(coupling, parts, parameters),
+        attributes=AttributeModel.build(settled.repairs, coupling, parts),
         explain=lambda: frozen(coupling, parts.reason_of, parameters),
         handlers=handlers,
     )
@@ -217,6 +233,15 @@ def _walk(tapes: Sequence[Tape]) -> tuple[Coupling, Partition]:
         fixed |= found
 
 
+def _hold(coupling: Coupling, parts: Partition, held: Mapping[int, str]) -> Partition:
+    """Partition anew, with the groups that the proof holds frozen."""
+    free = np.flatnonzero(parts.unit_of >= 0)
+    group = parts.group_of[parts.unit_of[free]]
+    for number, reason in held.items():
+        coupling.hold(free[group == number], reason)
+    return partition(coupling, counted_axes(coupling))
+
+
 def prune(
     model: nn.Module,
     masks: Mapping[str, Tensor],
@@ -251,7 +276,8 @@ def prune(
     checked.check(graph)
     keep = graph.keep(checked)
     kept: Kept = {place: mask.nonzero().flatten() for place, mask in keep.items()}
-    record_of_cut = ArchitectureRecord.of(model, kept, checked)
-    cut(model, kept, graph.handlers, optimizer)
+    attributes = graph.attributes(checked)
+    record_of_cut = ArchitectureRecord.of(model, kept, checked, attributes)
+    cut(model, kept, graph.handlers, attributes, optimizer)
     graph._shrink(checked, keep)
     return record_of_cut

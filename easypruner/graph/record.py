@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from easypruner.contracts import LayerHandler
 from easypruner.errors import RecordError, nearest
 from easypruner.files import write_json
+from easypruner.graph.attributes import Attributes
 from easypruner.graph.handlers import TORCH_HANDLERS
 from easypruner.graph.surgery import cut
 from easypruner.graph.tape import named_tensors
@@ -54,12 +55,14 @@ class ArchitectureRecord:
         model: class name of the network.
         tensors: dotted name of each cut parameter and buffer -> how it was cut.
         groups: name of each group that lost units -> the units kept and their number before.
+        attributes: (module path, attribute) -> the number, or numbers, it was set to.
         versions: of EasyPruner and torch, for the reader.
     """
 
     model: str
     tensors: Mapping[str, TensorCut]
     groups: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
+    attributes: Mapping[tuple[str, str], int | tuple[int, ...]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -68,6 +71,7 @@ class ArchitectureRecord:
         model: nn.Module,
         kept: Mapping[tuple[str, int], Tensor],
         masks: Mapping[str, Tensor],
+        attributes: Attributes,
     ) -> ArchitectureRecord:
         """Return the record of a cut that ``model`` has not undergone yet."""
         from easypruner import __version__
@@ -85,6 +89,10 @@ class ArchitectureRecord:
                 name: (tuple(mask.nonzero().flatten().tolist()), mask.numel())
                 for name, mask in masks.items()
                 if not bool(mask.all())
+            },
+            attributes={
+                place: value if isinstance(value, int) else tuple(value)
+                for place, value in attributes.items()
             },
             versions={'easypruner': __version__, 'torch': torch.__version__},
         )
@@ -117,7 +125,26 @@ class ArchitectureRecord:
                 for dim, indices in entry.kept.items()
             },
             handlers,
+            {place: self._fitted(model, *place) for place in self.attributes},
         )
+
+    def _fitted(self, model: nn.Module, path: str, attribute: str) -> Any:
+        """Return an attribute's value in the type that the model has it in."""
+        value = self.attributes[path, attribute]
+        modules = dict(model.named_modules())
+        present = vars(modules[path]).get(attribute) if path in modules else None
+        numbers = (present,) if type(present) is int else present
+        wanted = (value,) if isinstance(value, int) else value
+        if (
+            type(numbers) not in (list, tuple)
+            or len(numbers) != len(wanted)
+            or not all(type(number) is int for number in numbers)
+        ):
+            raise RecordError(
+                f'the architecture record sets {path}.{attribute} to {value}, but this '
+                f'{type(model).__name__} has no such number there'
+            )
+        return value if type(present) is int else type(present)(wanted)
 
     def then(self, later: ArchitectureRecord) -> ArchitectureRecord:
         """Return the record of this cut followed by a ``later`` one.
@@ -143,12 +170,11 @@ class ArchitectureRecord:
             tensors[name] = TensorCut(earlier.before, kept)
         groups = dict(self.groups)
         for name, (units, size) in later.groups.items():
-            if name in groups:
-                first, before = groups[name]
-                groups[name] = (tuple(first[i] for i in units), before)
-            else:
-                groups[name] = (units, size)
-        return ArchitectureRecord(self.model, tensors, groups, later.versions)
+            first, before = groups.get(name, ((), -1))
+            composes = len(first) == size
+            groups[name] = (tuple(first[i] for i in units), before) if composes else (units, size)
+        attributes = {**self.attributes, **later.attributes}
+        return ArchitectureRecord(self.model, tensors, groups, attributes, later.versions)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, whole or not at all."""
@@ -184,6 +210,7 @@ class ArchitectureRecord:
                 name: {'units': size, 'kept': _to_ranges(units)}
                 for name, (units, size) in self.groups.items()
             },
+            'attributes': self._nested_attributes(),
             'tensors': {
                 name: {
                     'before': list(entry.before),
@@ -193,6 +220,13 @@ class ArchitectureRecord:
                 for name, entry in self.tensors.items()
             },
         }
+
+    def _nested_attributes(self) -> dict[str, dict[str, Any]]:
+        nested: dict[str, dict[str, Any]] = {}
+        for (path, attribute), value in self.attributes.items():
+            number = value if isinstance(value, int) else list(value)
+            nested.setdefault(path, {})[attribute] = number
+        return nested
 
 
 def load_pruned(
@@ -288,6 +322,7 @@ class _Reader:
             model=top['model'],
             tensors={name: self._tensor(name, entry) for name, entry in tensors.items()},
             groups={name: self._group(name, entry) for name, entry in groups.items()},
+            attributes=self._attributes(top.get('attributes')),
             versions={str(key): str(value) for key, value in versions.items()},
         )
         if top.get('hash') != _hash(body):
@@ -307,6 +342,15 @@ class _Reader:
         if self._shape(entry.get('after'), f'{place}.after') != result.after:
             raise self._error(f'{place}.after', f'expected {list(result.after)}, as kept says')
         return result
+
+    def _attributes(self, content: Any) -> dict[tuple[str, str], int | tuple[int, ...]]:
+        attributes: dict[tuple[str, str], int | tuple[int, ...]] = {}
+        for path, entries in self._dict(content, 'attributes').items():
+            for name, value in self._dict(entries, f'attributes[{path!r}]').items():
+                place = f'attributes[{path!r}][{name!r}]'
+                numbers = self._shape(value if isinstance(value, list) else [value], place)
+                attributes[path, name] = numbers if isinstance(value, list) else numbers[0]
+        return attributes
 
     def _group(self, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
         place = f'groups[{name!r}]'

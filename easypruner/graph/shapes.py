@@ -28,6 +28,15 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return func(*args)
 
 
+def tensors_of(result: Any) -> tuple[Tensor, ...]:
+    """Return the tensors among what an operation returned."""
+    if isinstance(result, Tensor):
+        return (result,)
+    if isinstance(result, list | tuple):
+        return tuple(item for item in result if isinstance(item, Tensor))
+    return ()
+
+
 @cache
 def _changes_one_tensor(func: Any) -> bool:
     """Tell whether ``func`` works in place on its first argument and takes no other tensor."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.contracts import LayerHandler
-from easypruner.graph.attributes import attributes_restored
+from easypruner.graph.attributes import Attributes, attributes_restored, set_attributes
 from easypruner.graph.handlers import resize_layers
-from easypruner.graph.tape import all_names, named_tensors, tied_names
+from easypruner.graph.tape import all_shapes, named_tensors
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer, dim) -> the indices that stay, int64, ascending."""
@@ -22,6 +22,7 @@ def cut(
     model: nn.Module,
     kept: Kept,
     handlers: Sequence[LayerHandler],
+    attributes: Attributes,
     optimizer: Optimizer | None = None,
 ) -> None:
     """Cut ``model`` in place to the kept indices; on any failure it is left as it was.
@@ -34,20 +35,16 @@ def cut(
         kept: what stays; a dimension that is not named stays whole. Tied tensors go by their
             first name.
         handlers: keep the modules' own numbers true, in order of precedence.
+        attributes: plain attributes of modules to set besides.
         optimizer: whose state is to be cut as well.
     """
     tensors = named_tensors(model)
     selections = _by_tensor(kept)
     swaps = [_Swap.plan(tensors[name], select, optimizer) for name, select in selections.items()]
-    first_name = tied_names(model)
     new_shapes = {name: swap.data.shape for name, swap in zip(selections, swaps, strict=True)}
-    shapes = {
-        name: new_shapes[first_name[name]]
-        for name, _ in all_names(model)
-        if first_name[name] in new_shapes
-    }
     with attributes_restored(model, on_success=False):
-        resize_layers(model, shapes, handlers)
+        resize_layers(model, all_shapes(model, new_shapes), handlers)
+        set_attributes(model, attributes)
     for swap in swaps:
         swap.perform(optimizer)
 

@@ -55,14 +55,22 @@ class Tape:
         operations: in the order they ran.
         parameters: dotted name of each parameter and buffer -> its stand-in on the tape. Tied
             tensors appear once, under the first of their names.
-        inputs: the tensors the model was called with.
+        example_inputs: what the model was called with, as stand-ins.
         outputs: the tensors it returned, with the path to each inside the output.
+        depends_on_values: whether real tensors had to be used, because the forward pass asks for
+            values.
     """
 
     operations: list[Operation]
     parameters: dict[str, Tensor]
-    inputs: tuple[Tensor, ...]
+    example_inputs: ExampleInputs
     outputs: tuple[tuple[str, Tensor], ...]
+    depends_on_values: bool
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors the model was called with."""
+        return tuple(tensor for _, tensor in tensors_in(self.example_inputs))
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -83,6 +91,14 @@ def all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield each parameter and buffer under each of its names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
+
+
+def all_shapes(
+    model: nn.Module, shapes: Mapping[str, torch.Size]
+) -> dict[str, torch.Size]:
+    """Return ``shapes`` under every name that a tied tensor has."""
+    first = tied_names(model)
+    return {name: shapes[first[name]] for name in first if first[name] in shapes}
 
 
 def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Tape:
@@ -108,11 +124,11 @@ def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fal
                 'run the model once on real data before tracing it'
             )
     try:
-        return _run(model, names, example_inputs, training, _to_meta)
+        return _run(model, names, example_inputs, training, values=False)
     except Exception:
         pass
     try:
-        return _run(model, names, example_inputs, training, _to_real)
+        return _run(model, names, example_inputs, training, values=True)
     except Exception as error:
         raise TraceError(
             f'the forward pass of {type(model).__name__} fails on the given example inputs: '
@@ -133,26 +149,43 @@ def _run(
     names: Mapping[str, Tensor],
     example_inputs: ExampleInputs,
     training: bool,
-    stand_in: Callable[[Tensor], Tensor],
+    values: bool,
 ) -> Tape:
+    stand_in = _to_real if values else _to_meta
     parameters = {name: stand_in(tensor) for name, tensor in names.items()}
-    args, kwargs = call_arguments(map_tensors(example_inputs, stand_in))
+    inputs = map_tensors(example_inputs, stand_in)
     recorder = _Recorder()
+    with recorder.follow(model):
+        output = run_forward(model, parameters, inputs, training, recorder)
+    return Tape(
+        operations=recorder.operations,
+        parameters=parameters,
+        example_inputs=inputs,
+        outputs=tuple(tensors_in(output)),
+        depends_on_values=values,
+    )
+
+
+def run_forward(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    example_inputs: ExampleInputs,
+    training: bool,
+    watcher: TorchDispatchMode,
+) -> Any:
+    """Run the model's forward with ``parameters`` in place of its own, watched; return its output.
+
+    The model's mode and plain attributes are put back afterwards.
+    """
+    args, kwargs = call_arguments(example_inputs)
     with (
         attributes_restored(model),
         mode_of(model, training),
         torch.no_grad(),
         without_fast_path(),
-        recorder.follow(model),
-        recorder,
+        watcher,
     ):
-        output = torch.func.functional_call(model, parameters, args, kwargs)
-    return Tape(
-        operations=recorder.operations,
-        parameters=parameters,
-        inputs=tuple(t for _, t in tensors_in((args, kwargs))),
-        outputs=tuple(tensors_in(output)),
-    )
+        return torch.func.functional_call(model, parameters, args, kwargs)
 
 
 class _Recorder(TorchDispatchMode):
@@ -169,13 +202,7 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = shapes.run(func, args, kwargs)
-        outputs = (
-            (result,)
-            if isinstance(result, Tensor)
-            else tuple(r for r in result if isinstance(r, Tensor))
-            if isinstance(result, list | tuple)
-            else ()
-        )
+        outputs = shapes.tensors_of(result)
         self.operations.append(Operation(func, args, kwargs, outputs, self._path[-1]))
         return result
 

@@ -149,9 +149,11 @@ def test_a_model_without_gradients_is_pruned_all_the_same() -> None:
 def test_a_failing_cut_leaves_everything_as_it_was() -> None:
     class Stubborn(easypruner.LayerHandler):
         handles = (nn.Linear,)
+        willing = True
 
         def resize(self, layer: nn.Module, shapes: object) -> None:
-            raise RuntimeError('no')
+            if not self.willing:
+                raise RuntimeError('no')
 
     from easypruner.graph.handlers import TORCH_HANDLERS
 
@@ -160,6 +162,7 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
         m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)
     ]
     graph = easypruner.trace(model, example(), handlers=(Stubborn(), *TORCH_HANDLERS))
+    Stubborn.willing = False
     with pytest.raises(RuntimeError, match='no'):
         easypruner.prune(model, random_masks(model, 0), graph=graph)
     after = model.state_dict()

@@ -23,7 +23,7 @@ def cat(coupling: Coupling, operation: Operation) -> None:
               if i != dim]  # fmt: skip
     joined = [axes[dim] for axes in every]
     if all(coupling.is_constant(axis) for axis in joined):
-        along = coupling.constant(output.shape[dim], coupling.reasons[-int(joined[0][0]) - 1])
+        along = coupling.resized(joined[0], output.shape[dim])
     else:
         along = np.concatenate(joined)
     result.insert(dim, along)
@@ -70,7 +70,7 @@ def slice_(coupling: Coupling, operation: Operation) -> None:
 
 def _piece(coupling: Coupling, axis: Axis, window: slice, size: int) -> Axis:
     if coupling.is_constant(axis):
-        return coupling.constant(size, coupling.reasons[-int(axis[0]) - 1])
+        return coupling.resized(axis, size)
     return axis[window]
 
 

@@ -59,7 +59,7 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
     free = [i for i, axis in enumerate(block) if not coupling.is_constant(axis)]
     total = int(np.prod([axis.size for axis in block]))
     if not free:
-        return coupling.constant(total, coupling.reasons[-int(block[0][0]) - 1])
+        return coupling.resized(block[0], total)
     if len(free) > 1:
         # Which of them will stay is not known before the walk has ended: walk again then.
         coupling.ambiguous = True
@@ -83,8 +83,7 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     if len(sizes) == 1:
         return [axis]
     if coupling.is_constant(axis):
-        reason = coupling.reasons[-int(axis[0]) - 1]
-        return [coupling.constant(size, reason) for size in sizes]
+        return [coupling.resized(axis, size) for size in sizes]
     factors = coupling.factors_of(axis)
     if factors is not None and [f.size for f in factors] == list(sizes):
         return list(factors)
@@ -96,7 +95,7 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         if not np.array_equal(row, kept):
             kept = coupling.couple(kept, row)
     if kept.size and (kept < 0).all():
-        kept = coupling.constant(kept.size, coupling.reasons[-int(kept[0]) - 1])
+        kept = coupling.resized(kept, kept.size)
     return [kept if i == free else coupling.constant(size) for i, size in enumerate(sizes)]
 
 

@@ -1,0 +1,243 @@
+"""Proof: the cut is tried on the meta device, and every tensor's shape must be the predicted one.
+
+Numbers that Python code holds (``view(-1, 56, 56, 32)``, ``self.num_heads``) are not on a tape.
+So the model's own forward runs again with every group cut to another width. Where an operation
+fails or makes another shape than the index arrays say, the module's own integers are mended or
+the group stays, with the failing line as the reason.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from easypruner.contracts import LayerHandler
+from easypruner.graph import rules, shapes
+from easypruner.graph.attributes import Attributes, attributes_restored, set_attributes
+from easypruner.graph.coupling import Axis, Coupling
+from easypruner.graph.groups import Partition
+from easypruner.graph.handlers import resize_layers
+from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward
+
+_SEED = 20220117
+_OWN_CODE = str(Path(__file__).parent)
+_TORCH_CODE = str(Path(torch.__file__).parent)
+@dataclass(frozen=True)
+class Failure:
+    """Where a trial run first left the path that was predicted.
+
+    Attributes:
+        position: of the operation on the tape.
+        operation: as it ran on the full model; None behind the last one.
+        text: what happened, in a few words.
+        line: the line of code outside torch at which it happened, or ''.
+    """
+
+    position: int
+    operation: Operation | None
+    text: str
+    line: str
+
+    @property
+    def reason(self) -> str:
+        """Why the groups at fault stay, for a user to read."""
+        where = f' at {self.line}' if self.line else ''
+        return f'the forward pass does not follow a cut: {self.text}{where}: {self.operation}'
+
+
+class Widths:
+    """Kept sizes of axes under a choice of units."""
+
+    def __init__(self, coupling: Coupling, parts: Partition, kept_units: npt.NDArray[np.bool_]):
+        stays = np.ones(coupling.nodes + len(coupling.reasons) + 1, dtype=bool)
+        held = parts.unit_of >= 0
+        # Reasons are negative ids: they count from the end, and stay.
+        stays[: parts.unit_of.size][held] = kept_units[parts.unit_of[held]]
+        self.stays = stays
+        self._sizes: dict[int, int] = {}
+
+    def __call__(self, axis: Axis) -> int:
+        """Return how many indices of an axis stay."""
+        size = self._sizes.get(id(axis))
+        if size is None:
+            size = self._sizes[id(axis)] = int(np.count_nonzero(self.stays[axis]))
+        return size
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial run needs to know of a traced model."""
+
+    model: nn.Module
+    tape: Tape
+    coupling: Coupling
+    parts: Partition
+    handlers: Sequence[LayerHandler]
+
+    @cached_property
+    def _random(self) -> npt.NDArray[np.float64]:
+        return np.random.default_rng(_SEED).random(self.parts.group_of.size)
+
+    def widths(self, groups: Iterable[int] | None = None) -> Widths:
+        """Return the widths of a trial: each of ``groups`` (all by default) cut by about a third.
+
+        Which units go is random, so that parts that only happen to be equal become unequal.
+        """
+        group_of, random = self.parts.group_of, self._random
+        kept = random > 1 / 3
+        numbers = np.arange(len(self.parts.groups))
+        # At least one unit of each group goes, and one stays.
+        order = np.lexsort((random, group_of))
+        starts = np.searchsorted(group_of[order], numbers)
+        ends = np.searchsorted(group_of[order], numbers, side='right')
+        kept[order[starts]] = False
+        kept[order[ends - 1]] = True
+        if groups is not None:
+            kept |= ~np.isin(group_of, list(groups))
+        return Widths(self.coupling, self.parts, kept)
+
+    def run(self, widths: Widths, attributes: Attributes) -> Failure | None:
+        """Run the forward on cut stand-ins; None where every shape is as predicted.
+
+        Args:
+            widths: what is kept.
+            attributes: plain attributes of modules to set for the run.
+        """
+        parameters = self._cut_parameters(widths)
+        changed = {
+            name: tensor.shape
+            for name, tensor in parameters.items()
+            if tensor is not self.tape.parameters[name]
+        }
+        check = _Check(self.tape, self.coupling, widths)
+        with attributes_restored(self.model):
+            try:
+                resize_layers(self.model, all_shapes(self.model, changed), self.handlers)
+                set_attributes(self.model, attributes)
+                run_forward(self.model, parameters, self.tape.example_inputs, False, check)
+            except Exception as error:
+                return check.failure(error)
+        return None
+
+    def _cut_parameters(self, widths: Widths) -> dict[str, Tensor]:
+        parameters = {}
+        for name, tensor in self.tape.parameters.items():
+            cut = tensor
+            for dim, axis in enumerate(self.coupling.axes_of(name) or ()):
+                if widths(axis) == axis.size:
+                    continue
+                if self.tape.depends_on_values:
+                    kept = torch.from_numpy(np.flatnonzero(widths.stays[axis]))
+                    cut = cut.index_select(dim, kept.to(cut.device))
+                else:
+                    shape = list(cut.shape)
+                    shape[dim] = widths(axis)
+                    cut = cut.new_empty(shape)
+            parameters[name] = cut
+        return parameters
+
+    def at_fault(
+        self,
+        failure: Failure,
+        active: Iterable[int],
+        attributes: Callable[[Widths], Attributes],
+    ) -> set[int]:
+        """Return the groups to blame for a failure, by bisection."""
+        active = set(active)
+        suspects = self.involved(failure) & active or active
+        return self._bisect(sorted(suspects), attributes) or suspects
+
+    def _bisect(
+        self, groups: Sequence[int], attributes: Callable[[Widths], Attributes]
+    ) -> set[int]:
+        """Return the groups that fail on their own, or all where only together they do."""
+        widths = self.widths(groups)
+        if not groups or self.run(widths, attributes(widths)) is None:
+            return set()
+        if len(groups) == 1:
+            return set(groups)
+        middle = len(groups) // 2
+        parts = [self._bisect(half, attributes) for half in (groups[:middle], groups[middle:])]
+        return parts[0] | parts[1] or set(groups)
+
+    def involved(self, failure: Failure) -> set[int]:
+        """Return the groups that have channels in the failing operation."""
+        return {
+            group
+            for axis in self.axes_at(failure)
+            for group in self.groups_of(axis)
+        }
+
+    def axes_at(self, failure: Failure) -> list[Axis]:
+        """Return the axes of the failing operation that groups decide: outputs first."""
+        if failure.operation is None:
+            return []
+        tensors = (*failure.operation.outputs, *rules.tensors_of(failure.operation))
+        axes = {id(axis): axis for tensor in tensors for axis in self.coupling.axes(tensor)}
+        return [axis for axis in axes.values() if self.groups_of(axis)]
+
+    def groups_of(self, axis: Axis) -> set[int]:
+        """Return the groups that have channels in an axis."""
+        ids = axis[axis >= 0]
+        units = self.parts.unit_of[ids]
+        return set(np.unique(self.parts.group_of[units[units >= 0]]).tolist())
+
+
+class _Deviation(Exception):
+    """A tensor of another shape than predicted."""
+
+
+class _Check(TorchDispatchMode):
+    """Compares each operation with the one on the tape."""
+
+    def __init__(self, tape: Tape, coupling: Coupling, widths: Widths) -> None:
+        super().__init__()
+        self._tape = tape
+        self._coupling = coupling
+        self._widths = widths
+        self._position = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = shapes.run(func, args, kwargs or {})
+        if self._tape.depends_on_values:
+            # Which operations run may depend on values, and so on the cut.
+            return result
+        operations = self._tape.operations
+        if self._position >= len(operations) or operations[self._position].func is not func:
+            raise _Deviation(f'{func} runs, which does not without the cut')
+        expected = operations[self._position].outputs
+        met = shapes.tensors_of(result)
+        for before, after in zip(expected, met, strict=True):
+            widths = [self._widths(axis) for axis in self._coupling.axes(before)]
+            if widths != list(after.shape):
+                raise _Deviation(f'a tensor of shape {tuple(widths)} was expected, '
+                                 f'{tuple(after.shape)} is made')  # fmt: skip
+        self._position += 1
+        return result
+
+    def failure(self, error: Exception) -> Failure:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else ''
+        if not isinstance(error, _Deviation):
+            text = f'{type(error).__name__}: {text}'
+        known = not self._tape.depends_on_values and self._position < len(self._tape.operations)
+        operation = self._tape.operations[self._position] if known else None
+        return Failure(self._position, operation, text, _user_line(error.__traceback__))
+
+
+def _user_line(trace: TracebackType | None) -> str:
+    """Return file:line and text of the innermost frame outside torch and this package."""
+    for frame in reversed(traceback.extract_tb(trace)):
+        if not frame.filename.startswith((_OWN_CODE, _TORCH_CODE)):
+            return f'{Path(frame.filename).name}:{frame.lineno}, {frame.line!r}'
+    return ''
