@@ -32,7 +32,7 @@ def easypruner_components() -> Iterable[type[Component]]:  # type: ignore[empty-
     its constructor, which should check them and raise ``ValueError`` on a bad one, and do
     nothing that takes long: every component of a config is built before the run starts.
 
-    Called once, when plugins are loaded. Class names are unique among all plugins of a kind.
+    Called once, when plugins are loaded. Class names are unique among all components of a kind.
     """
 
 

@@ -1,0 +1,64 @@
+"""The page on plugins: its reference is up to date, its example works."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import easypruner
+from easypruner import hookspecs
+from easypruner.contracts import Context
+from easypruner.plugins import load_plugins
+from easypruner.registry import MASK_SOURCES, build
+from tests.networks import Plain, example
+
+DOCS = Path(__file__).parents[1] / 'docs'
+PAGE = (DOCS / 'plugins.md').read_text(encoding='utf-8')
+
+
+def hooks() -> list[ast.FunctionDef]:
+    tree = ast.parse(Path(hookspecs.__file__).read_text(encoding='utf-8'))
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_the_page_is_up_to_date(tmp_path: Path) -> None:
+    for file in ('generate.py', 'plugins.md'):
+        (tmp_path / file).write_bytes((DOCS / file).read_bytes())
+    subprocess.run([sys.executable, str(tmp_path / 'generate.py')], check=True)
+    assert (tmp_path / 'plugins.md').read_text(encoding='utf-8') == PAGE, (
+        'run python docs/generate.py'
+    )
+
+
+@pytest.mark.parametrize('hook', hooks(), ids=lambda hook: hook.name)
+def test_each_hook_stands_on_the_page(hook: ast.FunctionDef) -> None:
+    returns = ast.unparse(hook.returns) if hook.returns else ''
+    assert f'def {hook.name}({ast.unparse(hook.args)}) -> {returns}:' in PAGE
+    words = re.sub(r'\W+', ' ', ast.get_docstring(hook) or '')
+    assert words.split(' Args ')[0].strip() in re.sub(r'\W+', ' ', PAGE)
+
+
+def test_there_are_hooks() -> None:
+    assert len(hooks()) >= 3
+
+
+def test_the_example_is_short_and_works(tmp_path: Path) -> None:
+    found = re.search(r'<!-- example: begin -->\n```python\n(.*?)```\n', PAGE, re.DOTALL)
+    assert found is not None
+    assert len(found[1].splitlines()) <= 36
+    (tmp_path / 'reader_norm.py').write_text(found[1])
+    load_plugins([tmp_path])
+    model = Plain()
+    graph = easypruner.trace(model, example())
+    config = {'type': 'ReaderNorm', 'budget': {'type': 'Macs', 'keep': 0.5}}
+    source = build(MASK_SOURCES, config)
+    source.select(graph, Context()).check(graph)
+    scores = source.score(graph, Context())
+    (last,) = [s for s in scores.values() if s.numel() == model.head.in_features]
+    torch.testing.assert_close(last, model.head.weight.detach().norm(dim=0))

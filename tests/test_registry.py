@@ -1,0 +1,246 @@
+"""build() makes components of config dicts, or says everything that is wrong with them at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+
+from easypruner import Budget, Masks, MaskSource, Regularizer, Stage
+from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
+from easypruner.registry import (
+    BUDGETS,
+    MASK_SOURCES,
+    REGISTRIES,
+    STAGES,
+    ComponentRegistry,
+    build,
+    build_list,
+)
+
+
+class Half(Budget):
+    """Takes a number that must be positive."""
+
+    asked = 0.5
+
+    def __init__(self, value: float, unit: str = 'units') -> None:
+        if value <= 0:
+            raise EasyPrunerError(f'value={value} must be above 0')
+        self.value = value
+        self.unit = unit
+
+    def __call__(self, *args: Any) -> Masks:
+        raise NotImplementedError
+
+    def delivered(self, *args: Any) -> float:
+        raise NotImplementedError
+
+
+class ByName(MaskSource):
+    """Takes what every source takes."""
+
+
+class Combined(MaskSource):
+    """Takes other sources."""
+
+    def __init__(self, sources: list[MaskSource], weights: dict[str, float] | None = None) -> None:
+        super().__init__()
+        self.sources = sources
+        self.weights = weights
+
+
+class Open(MaskSource):
+    """Takes anything."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+
+class Select(Stage):
+    """Takes a source, a text that is called like a kind, and a number."""
+
+    def __init__(self, source: MaskSource, regularizer: Any = None, stage: str = '') -> None:
+        super().__init__()
+        self.source = source
+        self.regularizer = regularizer
+        self.stage = stage
+
+    def run(self, state: Any) -> Any:
+        return state
+
+
+@pytest.fixture(autouse=True)
+def filled() -> Iterator[None]:
+    before = [list(registry.module_dict.values()) for registry in REGISTRIES]
+    contents: dict[ComponentRegistry, list[Any]] = {
+        MASK_SOURCES: [ByName, Combined, Open],
+        BUDGETS: [Half],
+        STAGES: [Select],
+    }
+    for registry in REGISTRIES:
+        registry.fill(contents.get(registry, []))
+    yield
+    for registry, classes in zip(REGISTRIES, before, strict=True):
+        registry.fill(classes)
+
+
+HALF = {'type': 'Half', 'value': 0.5}
+
+
+def mistakes(registry: ComponentRegistry, config: Any, path: str = '') -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as raised:
+        build(registry, config, path=path)
+    return raised.value.mistakes
+
+
+class TestBuilding:
+    def test_arguments_reach_the_constructor(self) -> None:
+        budget = build(BUDGETS, {'type': 'Half', 'value': 2, 'unit': 'MACs'})
+        assert (type(budget), budget.value, budget.unit) == (Half, 2, 'MACs')
+
+    def test_the_config_is_left_as_it_was(self) -> None:
+        config = {'type': 'ByName', 'budget': dict(HALF)}
+        build(MASK_SOURCES, config)
+        assert config == {'type': 'ByName', 'budget': HALF}
+
+    def test_the_class_itself_may_be_the_type(self) -> None:
+        assert build(BUDGETS, {'type': Half, 'value': 1}).value == 1
+
+    def test_what_is_built_already_is_returned(self) -> None:
+        budget = Half(1)
+        assert build(BUDGETS, budget) is budget
+        assert build(MASK_SOURCES, {'type': 'ByName', 'budget': budget}).budget is budget
+
+    def test_defaults_fill_what_the_config_leaves_out(self) -> None:
+        assert build(BUDGETS, HALF, unit='MACs').unit == 'MACs'
+        assert build(BUDGETS, {**HALF, 'unit': 'params'}, unit='MACs').unit == 'params'
+
+    def test_config_dicts_of_mmengine(self) -> None:
+        stage = build(STAGES, ConfigDict(type='Select', source={'type': 'ByName', 'budget': HALF}))
+        assert stage.source.budget.value == 0.5
+
+    def test_a_default_scope_changes_nothing(self) -> None:
+        with warnings.catch_warnings(), DefaultScope.overwrite_default_scope('mmpretrain'):
+            warnings.simplefilter('error')
+            assert type(build(BUDGETS, HALF)) is Half
+
+
+class TestNesting:
+    def test_components_within_components(self) -> None:
+        stage = build(STAGES, {'type': 'Select', 'source': {'type': 'ByName', 'budget': HALF}})
+        assert type(stage.source) is ByName
+        assert type(stage.source.budget) is Half
+
+    def test_lists_under_a_plural(self) -> None:
+        sources = [{'type': 'ByName', 'budget': HALF}, {'type': 'Open', 'anything': {'type': 'x'}}]
+        first, second = build(MASK_SOURCES, {'type': 'Combined', 'sources': sources}).sources
+        assert first.budget.value == 0.5
+        assert second.options == {'anything': {'type': 'x'}}
+
+    def test_other_dicts_and_texts_are_left_alone(self) -> None:
+        weights = {'type': 3.0}
+        source = build(MASK_SOURCES, {'type': 'Combined', 'sources': [], 'weights': weights})
+        assert source.weights == weights
+        stage = build(STAGES, {'type': 'Select', 'source': {'type': 'ByName'}, 'stage': 'first'})
+        assert stage.stage == 'first'
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ('config', 'message'),
+        [
+            ({'type': 'Hlaf', 'value': 1}, "unknown budget 'Hlaf'; did you mean 'Half'?"),
+            ({'type': 'half', 'value': 1}, "unknown budget 'half'; did you mean 'Half'?"),
+            ({'type': 'ByName'}, "unknown budget 'ByName'; this is a mask source"),
+            ({'type': 3}, 'unknown budget 3; known names: Half'),
+            ({'value': 1}, "expected a budget, dict(type='...'), got {'value': 1}"),
+            (None, "expected a budget, dict(type='...'), got None"),
+            ({'type': 'Half'}, "Half needs 'value', which is missing"),
+            ({**HALF, 'units': 'x'}, "Half takes no 'units'; did you mean 'unit'?"),
+            ({'type': 'Half', 'value': -1}, 'value=-1 must be above 0'),
+        ],
+    )
+    def test_each_is_told(self, config: Any, message: str) -> None:
+        assert mistakes(BUDGETS, config) == (message,)
+        assert mistakes(BUDGETS, config, 'here') == (f'here: {message}',)
+
+    def test_what_a_constructor_stumbles_over(self) -> None:
+        (message,) = mistakes(BUDGETS, {'type': 'Half', 'value': 'much'})
+        assert message.startswith("Half(value='much') was refused: TypeError: ")
+
+    def test_a_bare_name_where_a_component_belongs(self) -> None:
+        assert mistakes(MASK_SOURCES, {'type': 'ByName', 'budget': 'Half'}) == (
+            "budget: 'Half' alone is no budget; use dict(type='Half')",
+        )
+
+    def test_all_are_raised_together_with_their_paths(self) -> None:
+        stages = [
+            {'type': 'Select', 'source': {'type': 'ByName', 'budget': {'type': 'Half'}}},
+            {'type': 'Select'},
+            {'type': 'Select', 'source': {'type': 'Combined', 'sources': [{'type': 'By'}]}, 'x': 1},
+        ]
+        with pytest.raises(ConfigError) as raised:
+            build_list(STAGES, stages, path='stages')
+        assert raised.value.mistakes == (
+            "stages[0].source.budget: Half needs 'value', which is missing",
+            "stages[1]: Select needs 'source', which is missing",
+            "stages[2]: Select takes no 'x'; known names: regularizer, source, stage",
+            "stages[2].source.sources[0]: unknown mask source 'By'; "
+            'known names: ByName, Combined, Open',
+        )
+        assert str(raised.value).startswith('4 mistakes:\n  - stages[0].source.budget: Half')
+
+    def test_a_list_must_be_one(self) -> None:
+        with pytest.raises(ConfigError, match='stages: expected a list of stages'):
+            build_list(STAGES, {'type': 'Select'}, path='stages')
+
+    def test_other_exceptions_pass(self) -> None:
+        class Faulty(Budget):
+            asked = 1.0
+            __call__ = delivered = Half.delivered
+
+            def __init__(self) -> None:
+                raise OSError('disk on fire')
+
+        BUDGETS.fill([Faulty])
+        with pytest.raises(OSError, match='disk on fire'):
+            build(BUDGETS, {'type': 'Faulty'})
+
+
+class TestRegistry:
+    def test_filling_replaces(self) -> None:
+        BUDGETS.fill([])
+        assert not BUDGETS.module_dict
+
+    def test_parameters_are_unique(self) -> None:
+        parameters = [registry.parameter for registry in REGISTRIES]
+        assert len(set(parameters)) == len(parameters)
+
+    def test_regularizers_have_one(self) -> None:
+        assert Regularizer in {registry.contract for registry in REGISTRIES}
+
+
+def test_mistakes_are_collected_from_many_checks() -> None:
+    found = Mistakes()
+    with found.collect('data'):
+        raise EasyPrunerError('no folder')
+    with found.collect():
+        build(BUDGETS, {'type': 'Half', 'value': 0, 'unti': 1}, path='b')
+    with found.collect():
+        pass
+    with pytest.raises(ConfigError) as raised:
+        found.raise_all()
+    assert raised.value.mistakes == (
+        'data: no folder',
+        "b: Half takes no 'unti'; did you mean 'unit'?",
+    )
+
+
+def test_no_mistakes_raise_nothing() -> None:
+    Mistakes().raise_all()
