@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -31,8 +32,8 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 def test_types_and_names_at_run_time_agree() -> None:
     """What type checkers see is what __getattr__ gives."""
-    with open(easypruner.__file__, encoding='utf-8') as file:
-        typed = file.read().split('if TYPE_CHECKING:')[1].split('__version__')[0]
+    source = Path(easypruner.__file__).read_text(encoding='utf-8')
+    typed = source.split('if TYPE_CHECKING:')[1].split('__version__')[0]
     for names, single in re.findall(r'import (?:\(([^)]*)\)|([\w, ]+))', typed):
         for name in (names or single).replace('\n', ' ').split(','):
             if name.strip():

@@ -180,10 +180,15 @@ class TestMistakes:
         )
 
     def test_all_are_raised_together_with_their_paths(self) -> None:
+        nested = {'type': 'Combined', 'sources': [{'type': 'ByNam'}]}
         stages = [
             {'type': 'Select', 'source': {'type': 'ByName', 'budget': {'type': 'Half'}}},
             {'type': 'Select'},
-            {'type': 'Select', 'source': {'type': 'Combined', 'sources': [{'type': 'By'}]}, 'x': 1},
+            {
+                'type': 'Select',
+                'source': {'type': 'Combined', 'sources': [{'type': 'ByNam'}]},
+                'x': 1,
+            },
         ]
         with pytest.raises(ConfigError) as raised:
             build_list(STAGES, stages, path='stages')
@@ -191,8 +196,7 @@ class TestMistakes:
             "stages[0].source.budget: Half needs 'value', which is missing",
             "stages[1]: Select needs 'source', which is missing",
             "stages[2]: Select takes no 'x'; known names: regularizer, source, stage",
-            "stages[2].source.sources[0]: unknown mask source 'By'; "
-            'known names: ByName, Combined, Open',
+            "stages[2].source.sources[0]: unknown mask source 'ByNam'; did you mean 'ByName'?",
         )
         assert str(raised.value).startswith('4 mistakes:\n  - stages[0].source.budget: Half')
 
