@@ -180,7 +180,6 @@ class TestMistakes:
         )
 
     def test_all_are_raised_together_with_their_paths(self) -> None:
-        nested = {'type': 'Combined', 'sources': [{'type': 'ByNam'}]}
         stages = [
             {'type': 'Select', 'source': {'type': 'ByName', 'budget': {'type': 'Half'}}},
             {'type': 'Select'},
