@@ -45,8 +45,16 @@ def install(package: Path, site: Path) -> None:
     run('-m', 'pip', 'install', *options, str(package), cwd=package.parent)
 
 
-def listing(site: Path, cwd: Path) -> dict[str, Any]:
-    code = "import sys; from easypruner.cli import main; sys.exit(main(['plugins', '--json']))"
+# An editable install would lend an installed package the modules that it lacks.
+NO_CHECKOUT = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]
+"""
+LIST = "from easypruner.cli import main; sys.exit(main(['plugins', '--json']))"
+
+
+def listing(site: Path, cwd: Path, checkout: bool = False) -> dict[str, Any]:
+    code = f'import sys\n{LIST}' if checkout else NO_CHECKOUT + LIST
     found: dict[str, Any] = json.loads(run('-c', code, site=site, cwd=cwd))
     return found
 
@@ -106,7 +114,8 @@ class TestWheel:
         assert {p['version'] for p in found['plugins']} == {easypruner.__version__}
 
     def test_it_finds_its_configs(self, site: Path, tmp_path: Path) -> None:
-        code = 'from easypruner.configs import *; print(*shipped_configs().values(), sep="\\n")'
+        names = 'from easypruner.configs import *; print(*shipped_configs().values(), sep="\\n")'
+        code = NO_CHECKOUT + names
         files = [Path(line) for line in run('-c', code, site=site, cwd=tmp_path).splitlines()]
         assert {file.stem for file in files} == {f.stem for f in ROOT.glob('configs/[!_]*.py')}
         assert all(file.is_relative_to(site) for file in files)
@@ -130,7 +139,9 @@ def test_a_plugin_that_pip_installed(tmp_path: Path) -> None:
     )
     site = tmp_path / 'site'
     install(project, site)
-    (info,) = [c for c in listing(site, tmp_path)['components'] if c['name'] == 'FromPip']
+    (info,) = [
+        c for c in listing(site, tmp_path, checkout=True)['components'] if c['name'] == 'FromPip'
+    ]
     assert (info['plugin'], info['version'], info['origin']) == (
         'pipped',
         '4.5',
