@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,9 +76,8 @@ class TestPlugins:
         assert main(['plugins', '--plugins', str(tmp_path)]) == 0
         lines = capsys.readouterr().out.splitlines()
         for component in load_plugins([tmp_path]).components:
-            (line,) = [
-                x for x in lines if x.split(component.kind)[-1].split()[:1] == [component.name]
-            ]
+            head = re.compile(rf' *{component.kind} +{component.name} ')
+            (line,) = [line for line in lines if head.match(line)]
             assert component.summary in line
             assert component.plugin.version in line
             assert component.plugin.origin in line
