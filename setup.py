@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent
 PLUGINS = 'easypruner_plugins'
 CONFIGS = 'easypruner_configs'
 
-# Lower bounds are the oldest releases with the functions used; upper bounds the newest tried.
+# Upper bounds are the newest series tried. torch 2.4 is the first with nn.RMSNorm.
 REQUIREMENTS = [
     'torch>=2.4,<2.15',
     'torchvision>=0.19,<0.30',
