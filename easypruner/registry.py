@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
 from easypruner.contracts import (
@@ -51,6 +53,16 @@ STAGES = ComponentRegistry('stage', Stage, 'stage')
 LAYER_HANDLERS = ComponentRegistry('layer handler', LayerHandler, 'handler')
 
 REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, LAYER_HANDLERS)
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope='easypruner', locations=['easypruner.models']
+)
+"""Models, as ``type='easypruner.ResNetCifar'`` in any MMEngine config."""
+
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope='easypruner', locations=['easypruner.datasets']
+)
+"""Data sets, as ``type='easypruner.Digits'`` in any MMEngine config."""
 
 
 def build(registry: ComponentRegistry, config: Any, *, path: str = '', **defaults: Any) -> Any:

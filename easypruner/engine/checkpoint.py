@@ -1,0 +1,116 @@
+"""Weights and training checkpoints as files that load without unpickling."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from torch import Tensor, nn
+
+from easypruner.errors import EasyPrunerError
+from easypruner.files import write_with
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the state dict of ``model``, whole or not at all."""
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    write_with(path, lambda temporary: torch.save(state, temporary))
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict, or the one inside a training checkpoint, without unpickling.
+
+    Raises:
+        EasyPrunerError: no such file, or one that holds no weights.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise EasyPrunerError(f'there is no checkpoint {str(file)!r}')
+    try:
+        content = torch.load(file, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise EasyPrunerError(
+            f'the checkpoint {str(file)!r} cannot be read as plain weights: '
+            f'{str(error).splitlines()[0] if str(error) else type(error).__name__}; '
+            'expected a state dict saved by torch.save'
+        ) from error
+    if isinstance(content, Mapping):
+        content = content.get('state_dict', content)
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise EasyPrunerError(f'the checkpoint {str(file)!r} holds no state dict')
+    return dict(content)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load weights into ``model``, strictly.
+
+    Raises:
+        EasyPrunerError: the file is missing or damaged, or its tensors do not fit the model.
+    """
+    state = read_weights(path)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise EasyPrunerError(
+            f'the checkpoint {os.fspath(path)!r} does not fit this {type(model).__name__}: {error}'
+        ) from error
+
+
+class PlainCheckpointHook(Hook):  # type: ignore[misc]
+    """Makes training checkpoints hold plain values, which load under ``weights_only=True``.
+
+    MMEngine keeps the history of each logged scalar as an object of its own; here it is stored as
+    tensors, and restored after loading.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Replace what is not plain."""
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = {
+            name: _history_to_plain(buffer) for name, buffer in hub['log_scalars'].items()
+        }
+        for key in ('message_hub', 'meta', 'param_schedulers', 'optimizer'):
+            if key in checkpoint:
+                checkpoint[key] = _to_plain(checkpoint[key])
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Put the histories back."""
+        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+        for name, value in scalars.items():
+            if isinstance(value, dict):
+                scalars[name] = _history_from_plain(value)
+
+
+def _history_to_plain(buffer: HistoryBuffer) -> dict[str, Any]:
+    values, counts = buffer.data
+    return {
+        'values': torch.as_tensor(np.asarray(values, dtype=np.float64)),
+        'counts': torch.as_tensor(np.asarray(counts, dtype=np.int64)),
+        'max_length': int(buffer.max_length),
+    }
+
+
+def _history_from_plain(value: Mapping[str, Any]) -> HistoryBuffer:
+    return HistoryBuffer(
+        value['values'].numpy(), value['counts'].numpy(), max_length=value['max_length']
+    )
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_to_plain(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value)
+    return value

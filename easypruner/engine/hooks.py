@@ -1,0 +1,153 @@
+"""The hooks of a training stage: the regularizer, the seeds, the progress display."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from easypruner.contracts import Progress, Regularizer, Schedule
+from easypruner.engine.progress import StageProgress
+from easypruner.masks import Masks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easypruner.graph import ChannelGraph
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside a distributed wrapper, or the model itself."""
+    inner: nn.Module = model.module if is_model_wrapper(model) else model
+    return inner
+
+
+class PruningHook(Hook):  # type: ignore[misc]
+    """Adds a regularizer's gradient right before every optimizer update.
+
+    There and nowhere else it is exactly the penalty's gradient, once per update: under gradient
+    accumulation, autocast, a GradScaler and clipping alike.
+
+    Args:
+        regularizer: what pushes.
+        masks: True = keep; None where none were selected yet.
+        schedule: of the stage.
+        trace: makes the channel graph of the runner's model.
+        warn: told when the regularizer cannot bring down what it should.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(
+        self,
+        regularizer: Regularizer,
+        masks: Masks | None,
+        schedule: Schedule,
+        trace: Callable[[nn.Module], ChannelGraph],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._regularizer = regularizer
+        self._masks = masks
+        self._schedule = schedule
+        self._trace = trace
+        self._warn = warn
+        self._handle: Any = None
+
+    def before_train(self, runner: Any) -> None:
+        """Trace the model and register with the optimizer; checkpoints are loaded by now."""
+        graph = self._trace(unwrapped(runner.model))
+        self._regularizer.schedule(self._schedule)
+        warning = weak_reach(self._regularizer, self._schedule, graph, self._masks)
+        if warning:
+            self._warn(warning)
+        optimizer = runner.optim_wrapper.optimizer
+        # Updates before a resume are done: count on from there.
+        share = runner.iter / max(runner.max_iters, 1)
+        done = round(share * self._schedule.updates)
+
+        def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            nonlocal done
+            scale = getattr(optimizer, 'grad_scale', None)
+            progress = Progress(done, self._schedule.updates, scale)
+            self._regularizer.add_gradient(graph, self._masks, progress)
+            done += 1
+
+        self._handle = optimizer.register_step_pre_hook(push)
+
+    def after_train(self, runner: Any) -> None:
+        """Let go of the optimizer."""
+        if self._handle is not None:
+            self._handle.remove()
+
+
+def weak_reach(
+    regularizer: Regularizer, schedule: Schedule, graph: ChannelGraph, masks: Masks | None
+) -> str:
+    """Return a warning if a penalty's reach is under twice what it must bring to zero, or ''."""
+    reach, largest = regularizer.reach(schedule), regularizer.largest(graph, masks)
+    if reach >= 2 * largest:
+        return ''
+    return (
+        f'{type(regularizer).__name__} has a reach of {reach:.2g}, under twice the largest '
+        f'magnitude it must bring to zero ({largest:.2g}): the removed channels will not come '
+        f'down, and the cut will cost accuracy; train longer, or set '
+        f'strength=dict(reach={max(5.0, 2.5 * largest):.1f})'
+    )
+
+
+class EpochSeedHook(Hook):  # type: ignore[misc]
+    """Seeds every source of chance before each epoch from (seed, stage, epoch, rank).
+
+    A run that resumes at an epoch then goes on exactly as if it had never stopped.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, seed: int, stage: int) -> None:
+        self._seed = seed
+        self._stage = stage
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Seed Python, NumPy and torch."""
+        entropy = (self._seed, self._stage, runner.epoch, runner.rank)
+        sequence = np.random.SeedSequence(entropy)
+        for_python, for_numpy, for_torch = (int(s) for s in sequence.generate_state(3))
+        random.seed(for_python)
+        np.random.seed(for_numpy)
+        torch.manual_seed(for_torch)
+
+
+class ProgressHook(Hook):  # type: ignore[misc]
+    """Shows how far the stage is and how long it will take."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, progress: StageProgress) -> None:
+        self._progress = progress
+
+    def before_train(self, runner: Any) -> None:
+        """Start at the first iteration, or where a resumed run goes on."""
+        self._progress.start(runner.max_iters, runner.iter)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Move on by one iteration."""
+        loss = outputs.get('loss') if isinstance(outputs, dict) else None
+        text = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
+        if isinstance(loss, torch.Tensor) and batch_idx % 10 == 0:
+            text += f'  loss {float(loss):.3f}'
+        self._progress.advance(text)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Say that an epoch is done."""
+        self._progress.epoch(runner.epoch + 1, runner.max_epochs)
+
+    def after_train(self, runner: Any) -> None:
+        """Leave the display."""
+        self._progress.stop()

@@ -1,0 +1,208 @@
+"""The MMEngine runner of a stage: built from the run's config, strict with weights, quiet."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from easypruner.engine.compat import quiet
+from easypruner.engine.distributed import is_main, wrapper_config
+from easypruner.engine.hooks import unwrapped
+from easypruner.errors import EasyPrunerError
+from easypruner.graph import ChannelGraph, trace
+
+RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
+_NEVER = 10**9
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class RunnerPlan:
+    """What a stage asks of its runner, besides the run's config.
+
+    Attributes:
+        work_dir: for logs and training checkpoints.
+        seed: of the run.
+        launcher: ``'none'`` or ``'pytorch'``.
+        verbose: show MMEngine's log on the console.
+        architecture: record of the pruned shape; None for the original.
+        checkpoint: weights to start from; None to start from the model's own initialization.
+        epochs: to train for; None not to train.
+        overrides: merged over the config, such as ``dict(optim_wrapper=...)``.
+        hooks: to register.
+    """
+
+    work_dir: Path
+    seed: int
+    launcher: str = 'none'
+    verbose: bool = False
+    architecture: Path | None = None
+    checkpoint: Path | None = None
+    epochs: int | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Sequence[Hook] = ()
+
+
+class StageRunner(Runner):  # type: ignore[misc]
+    """A Runner that loads weights strictly and keeps its log off the console.
+
+    A shape that does not fit is an error: by default MMEngine prints it and trains on with the
+    initial value.
+    """
+
+    verbose = False
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
+        """Build the logger, quiet unless asked otherwise."""
+        logger: logging.Logger = super().build_logger(*args, **kwargs)
+        if not self.verbose:
+            quiet(logger)
+        return logger
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: Any = 'cpu',
+        strict: bool = True,
+        revise_keys: list[Any] | None = None,
+    ) -> Any:
+        """Load weights; every tensor must fit.
+
+        Raises:
+            EasyPrunerError: one does not.
+        """
+        try:
+            return super().load_checkpoint(filename, map_location, True, revise_keys or [])
+        except RuntimeError as error:
+            raise EasyPrunerError(
+                f'the checkpoint {filename!r} does not fit the model: {error}'
+            ) from error
+
+    @property
+    def plain_model(self) -> nn.Module:
+        """The model without a distributed wrapper."""
+        return unwrapped(self.model)
+
+    def accuracy(self) -> float:
+        """Return the model's accuracy on the validation data, in percent.
+
+        Raises:
+            EasyPrunerError: the config's evaluator reports none.
+        """
+        loop = self.build_val_loop(self._val_loop)
+        self._val_loop = loop
+        metrics: Mapping[str, Any] = loop.run()
+        for name, value in metrics.items():
+            if 'accuracy' in name or 'top1' in name:
+                return float(value)
+        raise EasyPrunerError(
+            f'the evaluator reports {", ".join(metrics) or "nothing"}, but no accuracy; '
+            "use val_evaluator=dict(type='Accuracy', topk=(1,))"
+        )
+
+
+def runner_config(config: Config, plan: RunnerPlan) -> Config:
+    """Return the config that a stage's runner is built from."""
+    content = copy.deepcopy(config.to_dict())
+    kept = {key: value for key, value in content.items() if key in RUNNER_KEYS}
+    result = Config(kept)
+    result.merge_from_dict(dict(plan.overrides))
+    result.work_dir = str(plan.work_dir)
+    result.launcher = plan.launcher
+    result.randomness = {**result.get('randomness', {}), 'seed': plan.seed}
+    # Runners built within one second would otherwise share loggers and message hubs.
+    result.experiment_name = f'{plan.work_dir.name}_{next(_numbers)}'
+    result.load_from = str(plan.checkpoint) if plan.checkpoint else None
+    result.resume = False
+    if plan.architecture is not None:
+        result.model = dict(
+            type='easypruner.PrunedModel', model=result.model, architecture=str(plan.architecture)
+        )
+    _set_loops(result, plan)
+    wrapper = wrapper_config()
+    if wrapper is not None:
+        result.setdefault('model_wrapper_cfg', wrapper)
+    if not torch.cuda.is_available():
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if result.get(name):
+                result[name].setdefault('pin_memory', False)
+    return result
+
+
+def _set_loops(config: Config, plan: RunnerPlan) -> None:
+    if plan.epochs is None:
+        for key in ('train_cfg', 'optim_wrapper', 'param_scheduler', 'train_dataloader'):
+            config.pop(key, None)
+    else:
+        given = {k: v for k, v in (config.get('train_cfg') or {}).items() if k != '_delete_'}
+        config.train_cfg = {
+            'by_epoch': True,
+            # Validation is the stage's own business, at its end.
+            'val_interval': _NEVER,
+            **given,
+            'max_epochs': plan.epochs,
+        }
+        latest = plan.work_dir / 'last_checkpoint'
+        if latest.is_file():
+            config.load_from, config.resume = latest.read_text().strip(), True
+    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        config.pop(key, None)
+
+
+def build_runner(
+    config: Config,
+    plan: RunnerPlan,
+    configure: Callable[[Runner], object] = lambda runner: None,
+) -> StageRunner:
+    """Build the runner of a stage.
+
+    Args:
+        config: of the run.
+        plan: what the stage asks for.
+        configure: called with the runner before it runs, such as the plugins' hook.
+    """
+    runner_class = type('StageRunner', (StageRunner,), {'verbose': plan.verbose})
+    runner: StageRunner = runner_class.from_cfg(runner_config(config, plan))
+    for hook in plan.hooks:
+        runner.register_hook(hook)
+    configure(runner)
+    return runner
+
+
+def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
+    """Return the first validation sample as the model's forward takes it, a batch of one.
+
+    Raises:
+        EasyPrunerError: the data set is empty.
+    """
+    loader = Runner.build_dataloader({**config.val_dataloader.to_dict(), 'num_workers': 0,
+                                      'persistent_workers': False, 'batch_size': 1})  # fmt: skip
+    if not len(loader.dataset):
+        raise EasyPrunerError('the validation data set is empty: there is nothing to trace on')
+    batch = loader.collate_fn([loader.dataset[0]])
+    preprocessor: Any = model.data_preprocessor
+    inputs = preprocessor(batch, False)['inputs']
+    return {'inputs': inputs, 'mode': 'tensor'}
+
+
+def trace_for(config: Config) -> Callable[[nn.Module], ChannelGraph]:
+    """Return a function that traces a model on the first sample of the config's data."""
+    return lambda model: trace(model, example_input(config, model))
+
+
+def main_process_only(action: Callable[[], object]) -> None:
+    """Do something that writes files in one process only."""
+    if is_main():
+        action()

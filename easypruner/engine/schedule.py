@@ -1,0 +1,69 @@
+"""The learning rates of a training stage, summed exactly and without data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from easypruner.contracts import Schedule
+
+_OF_PARAMETERS = ('constructor', 'paramwise_cfg')
+
+
+def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) -> Schedule:
+    """Step a stage's schedulers on a dummy optimizer.
+
+    Args:
+        config: with ``optim_wrapper`` and ``param_scheduler`` as an MMEngine Runner takes them.
+        epoch_length: iterations of one epoch.
+        epochs: of the stage.
+    """
+    from mmengine.optim import build_optim_wrapper
+
+    wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
+    accumulation = int(wrapper_config.get('accumulative_counts', 1))
+    for key in _OF_PARAMETERS:
+        wrapper_config.pop(key, None)
+    wrapper = build_optim_wrapper(nn.Linear(1, 1), wrapper_config)
+    schedulers = _build(config.get('param_scheduler'), wrapper, epoch_length, epochs)
+    by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
+    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
+    group = wrapper.param_groups[0]
+    lr_sum, updates, iteration, last = 0.0, 0, 0, epoch_length * epochs
+    for _ in range(epochs):
+        if not by_iteration and accumulation == 1:
+            lr_sum += group['lr'] * epoch_length
+            updates += epoch_length
+        else:
+            for _ in range(epoch_length):
+                iteration += 1
+                if iteration % accumulation == 0 or iteration == last:
+                    lr_sum += group['lr']
+                    updates += 1
+                for scheduler in by_iteration:
+                    scheduler.step()
+        for scheduler in by_epoch:
+            scheduler.step()
+    return Schedule(lr_sum=lr_sum, momentum=_momentum(group), updates=updates)
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    # Adam divides by a running magnitude: what its first beta smooths is no momentum of this kind.
+    return float(group.get('momentum', 0.0))
+
+
+def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[Any]:
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    entries = config if isinstance(config, list | tuple) else [config] if config else []
+    schedulers = []
+    for entry in entries:
+        by_epoch = entry.get('by_epoch', True)
+        end = epochs if by_epoch else epochs * epoch_length
+        arguments = {'end': end, **copy.deepcopy(dict(entry))}
+        defaults = dict(optimizer=wrapper, epoch_length=epoch_length)
+        schedulers.append(PARAM_SCHEDULERS.build(arguments, default_args=defaults))
+    return schedulers
