@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 class Component(ABC):
     """Anything a plugin contributes. The contract it subclasses decides where it is registered."""
 
+    def check(self) -> None:  # noqa: B027 - most components need nothing
+        """Raise EasyPrunerError if something it needs, such as a file, is not there.
+
+        Called before a run starts.
+        """
+
 
 @dataclass(frozen=True)
 class Context:

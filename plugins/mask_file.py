@@ -19,6 +19,9 @@ class MaskFile(MaskSource):
         super().__init__()
         self.path = path
 
+    def check(self) -> None:
+        Masks.load(self.path)
+
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         masks = Masks.load(self.path)
         masks.check(graph)

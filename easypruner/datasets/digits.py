@@ -29,7 +29,7 @@ class Digits(BaseDataset):  # type: ignore[misc]
     def __init__(
         self,
         split: Literal['train', 'val'] = 'train',
-        scale: int = 2,
+        scale: int = 1,
         pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:

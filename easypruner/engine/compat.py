@@ -18,6 +18,8 @@ _NOISE = (
     'Dataset .* has already been registered',
     '`torch.cuda.amp',
     'Overriding a previously registered kernel',
+    # MMEngine builds schedulers in an order of its own, and steps them in the right one.
+    'Detected call of `scheduler.step',
 )
 
 

@@ -38,7 +38,7 @@ class PruningHook(Hook):  # type: ignore[misc]
         masks: True = keep; None where none were selected yet.
         schedule: of the stage.
         trace: makes the channel graph of the runner's model.
-        warn: told when the regularizer cannot bring down what it should.
+        warn: told when the regularizer cannot bring down what it should; None where it need not.
     """
 
     priority = 'VERY_LOW'
@@ -49,7 +49,7 @@ class PruningHook(Hook):  # type: ignore[misc]
         masks: Masks | None,
         schedule: Schedule,
         trace: Callable[[nn.Module], ChannelGraph],
-        warn: Callable[[str], None],
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         self._regularizer = regularizer
         self._masks = masks
@@ -62,9 +62,10 @@ class PruningHook(Hook):  # type: ignore[misc]
         """Trace the model and register with the optimizer; checkpoints are loaded by now."""
         graph = self._trace(unwrapped(runner.model))
         self._regularizer.schedule(self._schedule)
-        warning = weak_reach(self._regularizer, self._schedule, graph, self._masks)
-        if warning:
-            self._warn(warning)
+        if self._warn is not None:
+            warning = weak_reach(self._regularizer, self._schedule, graph, self._masks)
+            if warning:
+                self._warn(warning)
         optimizer = runner.optim_wrapper.optimizer
         # Updates before a resume are done: count on from there.
         share = runner.iter / max(runner.max_iters, 1)
@@ -141,7 +142,7 @@ class ProgressHook(Hook):  # type: ignore[misc]
         loss = outputs.get('loss') if isinstance(outputs, dict) else None
         text = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
         if isinstance(loss, torch.Tensor) and batch_idx % 10 == 0:
-            text += f'  loss {float(loss):.3f}'
+            text += f'  loss {loss.item():.3f}'
         self._progress.advance(text)
 
     def after_train_epoch(self, runner: Any) -> None:

@@ -76,7 +76,7 @@ class StageRunner(Runner):  # type: ignore[misc]
         filename: str,
         map_location: Any = 'cpu',
         strict: bool = True,
-        revise_keys: list[Any] | None = None,
+        revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
     ) -> Any:
         """Load weights; every tensor must fit.
 
@@ -84,7 +84,7 @@ class StageRunner(Runner):  # type: ignore[misc]
             EasyPrunerError: one does not.
         """
         try:
-            return super().load_checkpoint(filename, map_location, True, revise_keys or [])
+            return super().load_checkpoint(filename, map_location, True, list(revise_keys))
         except RuntimeError as error:
             raise EasyPrunerError(
                 f'the checkpoint {filename!r} does not fit the model: {error}'

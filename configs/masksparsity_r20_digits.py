@@ -1,0 +1,43 @@
+"""MaskSparsity (arXiv 2201.06776): ResNet-20 on the digits, half the MACs.
+
+Train, find the unimportant channels under a sparsity penalty on all of them, bring exactly these
+to zero, cut, recalibrate, fine-tune.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='Train',
+        name='global_sparsity',
+        epochs=6,
+        regularizer=dict(type='GlobalSparsity', strength=5e-4),
+    ),
+    dict(
+        type='SelectMask',
+        source=dict(type='BNScale', budget=dict(type='Macs', keep=0.5)),
+    ),
+    dict(
+        type='Train',
+        name='mask_sparsity',
+        epochs=6,
+        row='sparse',
+        regularizer=dict(type='MaskSparsity', strength=dict(reach=5.0)),
+    ),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=6,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

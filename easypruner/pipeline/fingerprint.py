@@ -1,0 +1,56 @@
+"""Fingerprints of configs: what tells two runs, or two halves of one, apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+_APART = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
+_PARTS = {
+    'model': ('model', 'data_preprocessor'),
+    'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
+    'schedule': ('optim_wrapper', 'param_scheduler', 'train_cfg'),
+}
+
+
+def fingerprint(config: Config) -> str:
+    """Return a hash of a config without its seed and work directory."""
+    content = {key: value for key, value in config.to_dict().items() if key not in _APART}
+    return _hash(content)
+
+
+def part_fingerprints(config: Config) -> dict[str, str]:
+    """Return part -> hash, for what runs must share to be compared like for like.
+
+    The schedule includes how long all training stages together run.
+    """
+    content = config.to_dict()
+    parts = {part: {key: content.get(key) for key in keys} for part, keys in _PARTS.items()}
+    stages = content.get('stages') or []
+    parts['schedule']['epochs'] = sum(int(stage.get('epochs') or 0) for stage in stages)
+    return {part: _hash(value) for part, value in parts.items()}
+
+
+def stage_fingerprint(stage: Mapping[str, Any], before: str) -> str:
+    """Return a hash of a stage's config and of all that came before it."""
+    return _hash({'stage': stage, 'before': before})
+
+
+def plain(value: Any) -> Any:
+    """Return a config's value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", value)}'
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(plain(value), sort_keys=True, separators=(',', ':'))
+    return hashlib.sha256(text.encode()).hexdigest()

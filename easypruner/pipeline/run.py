@@ -1,0 +1,222 @@
+"""A run: the stages of a config, one after the other, from the start or from where it stopped."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from easypruner.contracts import Stage
+from easypruner.engine import distributed
+from easypruner.engine.compat import prepare
+from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.files import write_json
+from easypruner.pipeline.fingerprint import plain, stage_fingerprint
+from easypruner.pipeline.plan import print_plan
+from easypruner.pipeline.preflight import Preflight, check
+from easypruner.pipeline.state import PruningState, Run
+from easypruner.plugins import load_plugins
+from easypruner.report.text import duration, report_console
+
+RUN = 'run.json'
+
+
+def prune_command(args: Namespace) -> int:
+    """Run ``easypruner prune``; see its --help for the arguments."""
+    config = read_config(args.config, args.cfg_options)
+    plugins = load_plugins(
+        folders=args.plugins,
+        custom_imports=config.get('custom_imports') or (),
+        skip_broken=args.skip_broken_plugins,
+        disable=args.disable_plugin,
+    )
+    prepare()
+    name = Path(args.config).stem
+    seed = args.seed if args.seed is not None else _configured_seed(config)
+    run = Run(
+        config=config,
+        name=name,
+        work_dir=Path(args.work_dir or Path('work_dirs') / name).resolve(),
+        seed=seed,
+        plugins=plugins,
+        console=report_console(),
+        launcher=args.launcher,
+        verbose=args.verbose,
+    )
+    with distributed.launched(args.launcher):
+        execute(run, Mode(args.resume, args.overwrite, args.plan))
+    return 0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How to treat a work directory that is there already, and whether only to plan."""
+
+    resume: bool = False
+    overwrite: bool = False
+    plan_only: bool = False
+
+
+def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
+    """Read a config and change it by ``--cfg-options``.
+
+    Raises:
+        ConfigError: it cannot be read, or an option names a place that is not there.
+    """
+    try:
+        config = Config.fromfile(str(path), import_custom_modules=False)
+    except FileNotFoundError as error:
+        raise ConfigError(f'{str(path)!r}: a base config is missing: {error}') from error
+    except Exception as error:
+        raise ConfigError(
+            f'{str(path)!r} cannot be read as a config: {type(error).__name__}: {error}'
+        ) from error
+    try:
+        config.merge_from_dict(dict(options), allow_list_keys=True)
+    except (KeyError, TypeError, AssertionError, IndexError) as error:
+        raise ConfigError(f'--cfg-options does not fit the config: {error}') from error
+    return config
+
+
+def execute(run: Run, mode: Mode) -> PruningState:
+    """Check a run's config, print the plan, and do the stages that are not done yet.
+
+    Raises:
+        EasyPrunerError: whatever the user can mend; what was done so far is kept.
+    """
+    _check_work_dir(run, mode)
+    init_default_scope(run.config.get('default_scope', 'mmpretrain'))
+    seed_everything(run.seed)
+    preflight = check(run.config, run.seed)
+    state = PruningState(run)
+    if distributed.is_main():
+        print_plan(run.console, state, preflight)
+    if mode.plan_only:
+        return state
+    _open_work_dir(run, mode)
+    return _do_stages(state, preflight)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _configured_seed(config: Config) -> int:
+    seed = config.get('seed', (config.get('randomness') or {}).get('seed'))
+    return 0 if seed is None else int(seed)
+
+
+def _check_work_dir(run: Run, mode: Mode) -> None:
+    if mode.resume and mode.overwrite:
+        raise ConfigError('--resume and --overwrite exclude each other')
+    if mode.plan_only:
+        return
+    exists = run.work_dir.is_dir() and any(run.work_dir.iterdir())
+    if run.work_dir.exists() and not run.work_dir.is_dir():
+        raise ConfigError(f'the work directory {str(run.work_dir)!r} is a file')
+    if exists and not (mode.resume or mode.overwrite):
+        raise EasyPrunerError(
+            f'the work directory {str(run.work_dir)!r} exists; go on in it with --resume, '
+            'replace it with --overwrite, or choose another with --work-dir'
+        )
+    if exists and mode.overwrite and not (run.work_dir / RUN).is_file():
+        raise EasyPrunerError(
+            f'{str(run.work_dir)!r} is no work directory of EasyPruner (it has no {RUN}); '
+            'it is not overwritten'
+        )
+    if mode.resume:
+        _check_same_run(run)
+
+
+def _check_same_run(run: Run) -> None:
+    """Raise unless the work directory belongs to this very config."""
+    file = run.work_dir / RUN
+    if not file.is_file():
+        raise EasyPrunerError(f'there is nothing to resume in {str(run.work_dir)!r}')
+    try:
+        before = json.loads(file.read_text(encoding='utf-8'))
+        known, seed = before['config'], before['seed']
+    except (ValueError, KeyError, TypeError) as error:
+        raise EasyPrunerError(f'{str(file)!r} is damaged: {error}; start anew') from error
+    now = plain(run.config.to_dict())
+    changed = sorted(k for k in known.keys() | now.keys() if known.get(k) != now.get(k))
+    if seed != run.seed:
+        changed.append('seed')
+    if changed:
+        raise EasyPrunerError(
+            f'the config has changed since this run was begun ({", ".join(changed)}); '
+            'resume with the config as it was, or start anew with --overwrite or --work-dir'
+        )
+
+
+def _open_work_dir(run: Run, mode: Mode) -> None:
+    if distributed.is_main():
+        if mode.overwrite and run.work_dir.is_dir():
+            shutil.rmtree(run.work_dir)
+        run.work_dir.mkdir(parents=True, exist_ok=True)
+        write_json(
+            run.work_dir / RUN,
+            {'name': run.name, 'seed': run.seed, 'config': plain(run.config.to_dict())},
+        )
+    distributed.barrier()
+
+
+def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
+    marks = _marks(state.config.stages)
+    for index, (stage, mark) in enumerate(zip(preflight.stages, marks, strict=True)):
+        state = state.at(index, stage.name)
+        done = state.resumed(mark)
+        if done is None:
+            done = _do_stage(state, stage, mark)
+        elif distributed.is_main():
+            state.run.console.print(f'{index} {stage.name}: done before', highlight=False)
+        state = done
+    return state
+
+
+def _marks(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a fingerprint of each stage and all before it."""
+    marks: list[str] = []
+    for stage in stages:
+        marks.append(stage_fingerprint(stage, marks[-1] if marks else ''))
+    return marks
+
+
+def _do_stage(state: PruningState, stage: Stage, mark: str) -> PruningState:
+    console = state.run.console
+    if distributed.is_main():
+        state.stage.mkdir(parents=True, exist_ok=True)
+        console.print(f'{state.index} {stage.name}: {stage.plan(state)}', markup=False)
+    distributed.barrier()
+    warned = len(state.warnings)
+    seed_everything(state.run.seed + state.index)
+    start = time.perf_counter()
+    after = stage.run(state)
+    seconds = time.perf_counter() - start
+    key = stage.name if stage.name not in after.seconds else f'{state.index:02d}_{stage.name}'
+    after = replace(after, seconds={**after.seconds, key: round(seconds, 3)})
+    if distributed.is_main():
+        after.save(mark)
+        for warning in after.warnings[warned:]:
+            console.print(f'  warning: {warning}', style='yellow', markup=False)
+        rows = after.rows[len(state.rows) :]
+        found = ''.join(f', {row.name} {row.accuracy:.2f} %' for row in rows)
+        console.print(f'  done in {duration(seconds)}{found}', markup=False, highlight=False)
+    distributed.barrier()
+    resumed = state.resumed(mark)
+    assert resumed is not None
+    return resumed

@@ -1,0 +1,99 @@
+"""What several stages do: build a runner on the state's network, evaluate, write weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from easypruner.engine.checkpoint import load_weights, save_weights
+from easypruner.engine.distributed import barrier, is_main
+from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner, trace_for
+from easypruner.files import write_with
+from easypruner.graph import ChannelGraph
+from easypruner.pipeline.state import PruningState
+
+if TYPE_CHECKING:
+    from mmengine.hooks import Hook
+
+WEIGHTS = 'weights.pth'
+
+
+def stage_runner(
+    state: PruningState,
+    epochs: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    hooks: Sequence[Hook] = (),
+) -> StageRunner:
+    """Build the runner of the stage at hand, on the network where the run stands."""
+    plan = RunnerPlan(
+        work_dir=state.stage,
+        seed=state.run.seed,
+        launcher=state.run.launcher,
+        verbose=state.run.verbose,
+        architecture=state.architecture,
+        checkpoint=state.checkpoint,
+        epochs=epochs,
+        overrides=overrides or {},
+        hooks=hooks,
+    )
+    return build_runner(state.config, plan, state.configure)
+
+
+def loaded_runner(state: PruningState) -> StageRunner:
+    """Build a runner that does not train, with the run's weights loaded."""
+    runner = stage_runner(state)
+    if state.checkpoint is not None:
+        load_weights(runner.plain_model, state.checkpoint)
+    return runner
+
+
+def traced(state: PruningState, model: nn.Module) -> ChannelGraph:
+    """Trace a model on the run's data."""
+    return trace_for(state.config)(model)
+
+
+def with_weights(state: PruningState, model: nn.Module) -> PruningState:
+    """Write a model's weights into the stage's folder; return the state that points there."""
+    path = state.stage / WEIGHTS
+    if is_main():
+        save_weights(model, path)
+    barrier()
+    return replace(state, checkpoint=path)
+
+
+def with_row(
+    state: PruningState, name: str | None, runner: StageRunner, graph: ChannelGraph
+) -> PruningState:
+    """Evaluate and return the state with a row more; the same state if ``name`` is None."""
+    if name is None:
+        return state
+    row = state.row(name, runner.accuracy(), graph)
+    return replace(state, rows=(*state.rows, row))
+
+
+def training_batches(state: PruningState) -> Callable[[], Iterable[Any]]:
+    """Return a function that opens one pass over the training batches, in a fixed order."""
+
+    def batches() -> Iterable[Any]:
+        return Runner.build_dataloader(state.config.train_dataloader.to_dict(), seed=state.run.seed)
+
+    return batches
+
+
+def training_loss(model: nn.Module, batch: Any) -> Tensor:
+    """Return the training loss of a model on a batch of its data loader."""
+    preprocessor: Any = model.data_preprocessor
+    data = preprocessor(batch, True)
+    losses = model(**data, mode='loss')
+    parse: Any = model.parse_losses
+    total: Tensor = parse(losses)[0]
+    return total
+
+
+def copy_file(source: Any, target: Any) -> None:
+    """Copy a file, whole or not at all."""
+    write_with(target, lambda temporary: temporary.write_bytes(source.read_bytes()))

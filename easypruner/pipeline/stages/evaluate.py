@@ -1,0 +1,51 @@
+"""The stage Evaluate: a row for the network as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from easypruner.contracts import Stage
+from easypruner.engine.checkpoint import read_weights
+from easypruner.errors import EasyPrunerError
+from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
+from easypruner.pipeline.state import PruningState
+
+
+class Evaluate(Stage):
+    """Measures accuracy on the validation data, and the cost.
+
+    Args:
+        row: name of the row in the final table.
+        checkpoint: weights to start from, instead of where the run stands: as the first stage,
+            a trained network.
+        name: of the stage.
+    """
+
+    def __init__(
+        self, row: str = 'baseline', checkpoint: str | None = None, name: str = 'evaluate'
+    ) -> None:
+        super().__init__(name)
+        self.row = row
+        self.checkpoint = checkpoint
+
+    def check(self) -> None:
+        if self.checkpoint is not None:
+            read_weights(self.checkpoint)
+
+    def run(self, state: PruningState) -> PruningState:
+        """Evaluate; weights from outside are copied into the run."""
+        if self.checkpoint is None and state.checkpoint is None:
+            raise EasyPrunerError(
+                f'stage {self.name!r} has no weights to evaluate; '
+                'train first, or give it a checkpoint'
+            )
+        if self.checkpoint is not None:
+            runner = loaded_runner(replace(state, checkpoint=Path(self.checkpoint)))
+            state = with_weights(state, runner.plain_model)
+        else:
+            runner = loaded_runner(state)
+        return with_row(state, self.row, runner, traced(state, runner.plain_model))
+
+    def plan(self, state: PruningState) -> str:
+        return f'evaluate {self.checkpoint}' if self.checkpoint else 'evaluate'

@@ -1,0 +1,114 @@
+"""The stages SelectMask and LoadMask: which channels stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from easypruner.contracts import Context, MaskSource, Stage
+from easypruner.engine.distributed import barrier, is_main
+from easypruner.graph import ChannelGraph
+from easypruner.masks import Masks
+from easypruner.pipeline.stages.common import (
+    loaded_runner,
+    stage_runner,
+    traced,
+    training_batches,
+    training_loss,
+)
+from easypruner.pipeline.state import PruningState
+from easypruner.report.result import BudgetResult
+
+MASKS = 'masks.safetensors'
+
+
+class SelectMask(Stage):
+    """Lets a mask source choose the channels that stay.
+
+    Args:
+        source: chooses them, within its budget.
+        name: of the stage.
+    """
+
+    def __init__(self, source: MaskSource, name: str = 'select_mask') -> None:
+        super().__init__(name)
+        self.source = source
+
+    def check(self) -> None:
+        self.source.check()
+
+    def check_budget(self, graph: ChannelGraph, seed: int) -> None:
+        """Try the budget on random scores: what cannot be met then cannot be met later.
+
+        Raises:
+            BudgetError: no mask meets it.
+        """
+        budget = self.source.budget
+        if budget is not None:
+            generator = torch.Generator().manual_seed(seed)
+            scores = {
+                name: torch.rand(group.size, generator=generator)
+                for name, group in graph.groups.items()
+            }
+            budget(scores, graph, Context(seed=seed))
+
+    def run(self, state: PruningState) -> PruningState:
+        """Select on the weights at hand."""
+        runner = loaded_runner(state)
+        graph = traced(state, runner.plain_model)
+
+        def evaluate(model: nn.Module) -> float:
+            other = stage_runner(state)
+            other.model = model
+            return other.accuracy()
+
+        context = state.context(training_batches(state), training_loss, evaluate)
+        masks = self.source.select(graph, context)
+        masks.check(graph)
+        budget = self.source.budget
+        if budget is not None:
+            delivered = budget.delivered(masks, graph)
+            state = replace(state, budget=BudgetResult(budget.kind, budget.asked, delivered))
+        return replace(with_masks(state, masks), selected=state.checkpoint)
+
+    def plan(self, state: PruningState) -> str:
+        budget = self.source.budget
+        limit = f', budget {budget.kind} {budget.asked:g}' if budget is not None else ''
+        return f'select masks by {type(self.source).__name__}{limit}'
+
+
+class LoadMask(Stage):
+    """Takes masks from a file, such as masks.safetensors of another run.
+
+    Args:
+        path: safetensors file, group name -> bool, True = keep.
+        name: of the stage.
+    """
+
+    def __init__(self, path: str, name: str = 'load_mask') -> None:
+        super().__init__(name)
+        self.path = path
+
+    def check(self) -> None:
+        Masks.load(self.path)
+
+    def run(self, state: PruningState) -> PruningState:
+        """Check the masks against the network, and keep a copy of them."""
+        masks = Masks.load(self.path)
+        masks.check(traced(state, loaded_runner(state).plain_model))
+        return replace(with_masks(state, masks), selected=None)
+
+    def plan(self, state: PruningState) -> str:
+        return f'load masks from {self.path}'
+
+
+def with_masks(state: PruningState, masks: Masks) -> PruningState:
+    """Write masks into the stage's folder; return the state that points there."""
+    path: Path = state.stage / MASKS
+    if is_main():
+        masks.save(path)
+    barrier()
+    return replace(state, masks=path)

@@ -1,0 +1,59 @@
+"""The stage Prune: the cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from easypruner.contracts import Stage
+from easypruner.engine.distributed import barrier, is_main
+from easypruner.errors import ConfigError
+from easypruner.graph import ArchitectureRecord, prune
+from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
+from easypruner.pipeline.state import Cut, PruningState
+
+ARCHITECTURE = 'architecture.json'
+
+
+class Prune(Stage):
+    """Removes the channels that the masks do not keep.
+
+    Args:
+        row: name of the row that the result gets in the final table; None for no row.
+        name: of the stage.
+    """
+
+    def __init__(self, row: str | None = 'pruned', name: str = 'prune') -> None:
+        super().__init__(name)
+        self.row = row
+
+    def run(self, state: PruningState) -> PruningState:
+        """Cut, save the weights and the architecture record, evaluate."""
+        if state.masks is None:
+            raise ConfigError(
+                'Prune has no masks to cut by; put a SelectMask or LoadMask stage before it'
+            )
+        runner = loaded_runner(state)
+        model = runner.plain_model
+        graph = traced(state, model)
+        masks = state.load_masks() or {}
+        record = prune(model, masks, graph=graph)
+        if state.architecture is not None:
+            record = ArchitectureRecord.load(state.architecture).then(record)
+        path = state.stage / ARCHITECTURE
+        if is_main():
+            record.save(path)
+        barrier()
+        before = state
+        state = with_weights(state, model)
+        assert before.checkpoint is not None or before.selected is None
+        cut = Cut(
+            checkpoint=before.checkpoint or state.checkpoint,  # type: ignore[arg-type]
+            masks=state.masks,  # type: ignore[arg-type]
+            architecture=before.architecture,
+            selected=before.selected,
+        )
+        state = replace(state, architecture=path, masks=None, selected=None, cut=cut)
+        return with_row(state, self.row, runner, graph)
+
+    def plan(self, state: PruningState) -> str:
+        return 'cut'

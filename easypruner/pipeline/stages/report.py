@@ -1,0 +1,144 @@
+"""The stage Report: the files a user takes away, the summary, the pictures."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+import easypruner
+from easypruner.contracts import Stage
+from easypruner.engine.checkpoint import load_weights, read_weights
+from easypruner.engine.distributed import is_main
+from easypruner.engine.runner import RUNNER_KEYS, trace_for
+from easypruner.errors import EasyPrunerError
+from easypruner.files import write_whole
+from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.masks import Masks
+from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
+from easypruner.pipeline.stages.common import copy_file
+from easypruner.pipeline.state import Cut, PruningState
+from easypruner.report.result import RunResult
+from easypruner.report.run_report import report_run
+from easypruner.report.scales import gather_scales, layer_channels
+
+_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
+
+
+class Report(Stage):
+    """Writes what a run leaves behind: weights, record, masks, config, summary and pictures.
+
+    Args:
+        name: of the stage.
+    """
+
+    def __init__(self, name: str = 'report') -> None:
+        super().__init__(name)
+
+    def run(self, state: PruningState) -> PruningState:
+        """Write everything and print the table."""
+        if not is_main():
+            return state
+        if not state.rows or state.checkpoint is None:
+            raise EasyPrunerError(
+                'Report has nothing to report: no stage before it measured anything; '
+                "give a Train stage a row, as in dict(type='Train', row='baseline')"
+            )
+        files = _take_away(state)
+        result = _result(state)
+        scales, layers = None, ()
+        if state.cut is not None:
+            graph, masks = _before_cut(state, state.cut)
+            after = gather_scales(graph, masks)
+            result = replace(result, scales=after.removed_stats())
+            layers = layer_channels(graph, masks)
+            if state.cut.selected is not None:
+                before = gather_scales(graph, masks, read_weights(state.cut.selected))
+                scales = (before, after)
+        report_run(
+            result,
+            scales=scales,
+            layers=layers,
+            files=files,
+            manager=state.run.plugins.manager,
+            console=state.run.console,
+        )
+        return state
+
+    def plan(self, state: PruningState) -> str:
+        return 'write the summary and the pictures'
+
+
+def _take_away(state: PruningState) -> list[Path]:
+    """Put the result's files at the top of the work directory."""
+    assert state.checkpoint is not None
+    folder = state.work_dir
+    wanted = {folder / 'pruned.pth': state.checkpoint}
+    if state.architecture is not None:
+        wanted[folder / 'architecture.json'] = state.architecture
+    if state.cut is not None:
+        wanted[folder / 'masks.safetensors'] = state.cut.masks
+    for target, source in wanted.items():
+        copy_file(source, target)
+    config = folder / 'pruned_config.py'
+    write_whole(config, _pruned_config(state.config, state.architecture is not None))
+    return [*wanted, config]
+
+
+def _pruned_config(config: Config, cut: bool) -> str:
+    """Return a complete MMEngine config of the result, which tests it as it lies in its folder."""
+    content: dict[str, Any] = {
+        key: value for key, value in config.to_dict().items() if key in RUNNER_KEYS
+    }
+    content.setdefault('default_scope', config.get('default_scope', 'mmpretrain'))
+    if cut:
+        content['model'] = dict(
+            type='easypruner.PrunedModel',
+            model=content['model'],
+            architecture='{{ fileDirname }}/architecture.json',
+        )
+    content['load_from'] = '{{ fileDirname }}/pruned.pth'
+    content['work_dir'] = '{{ fileDirname }}/evaluation'
+    for kind in ('dataloader', 'evaluator', 'cfg'):
+        content.setdefault(f'test_{kind}', content.get(f'val_{kind}'))
+    return Config(content).pretty_text
+
+
+def _result(state: PruningState) -> RunResult:
+    return RunResult(
+        name=state.run.name,
+        work_dir=state.work_dir,
+        rows=state.rows,
+        budget=state.budget,
+        seed=state.run.seed,
+        config_hash=fingerprint(state.config),
+        versions={
+            'easypruner': easypruner.__version__,
+            'python': platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        seconds=state.seconds,
+        warnings=state.warnings,
+        parts=part_fingerprints(state.config),
+    )
+
+
+def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
+    """Return the graph of the network right before the cut, its weights loaded, and the masks."""
+    model = MODELS.build(_model_config(state.config))
+    if cut.architecture is not None:
+        ArchitectureRecord.load(cut.architecture).apply(model)
+    load_weights(model, cut.checkpoint)
+    return trace_for(state.config)(model), Masks.load(cut.masks)
+
+
+def _model_config(config: Config) -> dict[str, Any]:
+    content: dict[str, Any] = config.model.to_dict()
+    if config.get('data_preprocessor') is not None:
+        content.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
+    return content

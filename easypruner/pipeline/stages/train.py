@@ -1,0 +1,146 @@
+"""The stage Train: one MMEngine Runner, with or without a regularizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from easypruner.contracts import Regularizer, Schedule, Stage
+from easypruner.engine.checkpoint import PlainCheckpointHook
+from easypruner.engine.distributed import is_main
+from easypruner.engine.hooks import EpochSeedHook, ProgressHook, PruningHook
+from easypruner.engine.progress import StageProgress
+from easypruner.engine.runner import trace_for
+from easypruner.engine.schedule import measure_schedule
+from easypruner.errors import ConfigError
+from easypruner.pipeline.stages.common import stage_runner, traced, with_row, with_weights
+from easypruner.pipeline.state import PruningState
+
+_DEFAULT_HOOKS = dict(
+    # Two are kept, so that there is a whole one while the other is being written.
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_last=True),
+)
+
+
+class Train(Stage):
+    """Trains the network where it stands, pushed by a regularizer if there is one.
+
+    Args:
+        name: of the stage.
+        epochs: to train for; by default the config's ``train_cfg.max_epochs``.
+        regularizer: pushes channels to zero.
+        row: name of the row that the result gets in the final table; None for no row.
+        optim_wrapper: merged over the config's.
+        param_scheduler: instead of the config's. A scheduler without ``end`` ends with the stage.
+    """
+
+    def __init__(
+        self,
+        name: str = 'train',
+        epochs: int | None = None,
+        regularizer: Regularizer | None = None,
+        row: str | None = None,
+        optim_wrapper: Mapping[str, Any] | None = None,
+        param_scheduler: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(name)
+        if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
+            raise ConfigError(f'epochs={epochs!r} of Train is not a number of at least 1')
+        self.epochs = epochs
+        self.regularizer = regularizer
+        self.row = row
+        self.optim_wrapper = optim_wrapper
+        self.param_scheduler = param_scheduler
+
+    def length(self, config: Mapping[str, Any]) -> int:
+        """Return the number of epochs under a run's config."""
+        if self.epochs is not None:
+            return self.epochs
+        epochs = (config.get('train_cfg') or {}).get('max_epochs')
+        if epochs is None:
+            raise ConfigError(
+                f'stage {self.name!r} does not know how long to train; '
+                'give it epochs, or the config train_cfg=dict(max_epochs=...)'
+            )
+        return int(epochs)
+
+    def schedule(self, config: Any, epoch_length: int) -> Schedule:
+        """Return the stage's learning rates, summed, under a run's config."""
+        from mmengine.config import Config
+
+        merged = Config(
+            {
+                key: config[key]
+                for key in ('optim_wrapper', 'param_scheduler')
+                if config.get(key) is not None
+            }
+        )
+        merged.merge_from_dict(self._overrides())
+        return measure_schedule(merged, epoch_length, self.length(config))
+
+    def run(self, state: PruningState) -> PruningState:
+        """Train, save the weights, evaluate."""
+        progress = StageProgress(self.name, state.run.console, shown=is_main())
+        warnings: list[str] = []
+        epochs = self.length(state.config)
+        runner = stage_runner(
+            state,
+            epochs,
+            self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _given_hooks(state)},
+            [
+                EpochSeedHook(state.run.seed, state.index),
+                PlainCheckpointHook(),
+                ProgressHook(progress),
+            ],
+        )
+        if self.regularizer is not None:
+            length = len(runner.train_dataloader)
+            hook = PruningHook(
+                self.regularizer,
+                state.load_masks(),
+                self.schedule(state.config, length),
+                trace_for(state.config),
+                warnings.append if pushes_last(state.config.stages, state.index) else None,
+            )
+            runner.register_hook(hook)
+        try:
+            runner.train()
+        finally:
+            progress.stop()
+        for warning in warnings:
+            state = state.warned(f'{self.name}: {warning}')
+        state = with_weights(state, runner.plain_model)
+        return with_row(state, self.row, runner, traced(state, runner.plain_model))
+
+    def plan(self, state: PruningState) -> str:
+        text = f'train {self.length(state.config)} epochs'
+        if self.regularizer is not None:
+            text += f' with {type(self.regularizer).__name__}'
+        return text
+
+    def _overrides(self) -> dict[str, Any]:
+        overrides: dict[str, Any] = {}
+        if self.optim_wrapper is not None:
+            overrides['optim_wrapper'] = dict(self.optim_wrapper)
+        if self.param_scheduler is not None:
+            overrides['param_scheduler'] = self.param_scheduler
+        return overrides
+
+
+def pushes_last(stages: Sequence[Mapping[str, Any]], index: int) -> bool:
+    """Tell whether no other regularizer comes between stage ``index`` and the next cut.
+
+    That one must bring the removed channels to zero; those before it need only rank them.
+    """
+    for stage in stages[index + 1 :]:
+        if stage.get('regularizer') is not None:
+            return False
+        if stage['type'] == 'Prune':
+            return True
+    return False
+
+
+def _given_hooks(state: PruningState) -> dict[str, Any]:
+    hooks = state.config.get('default_hooks') or {}
+    return {name: hook for name, hook in hooks.items() if name != 'checkpoint'}
+
