@@ -14,8 +14,11 @@ def shipped_configs() -> dict[str, Path]:
     """Return the configs of the installation: name -> path. Their bases are not among them."""
     package = importlib.util.find_spec(PACKAGE)
     folders = package.submodule_search_locations if package is not None else None
-    files = [file for folder in folders or () for file in Path(folder).glob('[!_]*.py')]
-    return {file.stem: file for file in sorted(files)}
+    configs: dict[str, Path] = {}
+    for folder in folders or ():
+        for file in sorted(Path(folder).glob('[!_]*.py')):
+            configs.setdefault(file.stem, file)
+    return configs
 
 
 def find_config(name: str) -> Path:

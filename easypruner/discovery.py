@@ -87,8 +87,6 @@ def _built_ins() -> Iterator[Candidate]:
         modules = pkgutil.iter_modules(package.submodule_search_locations)
         names += [f'{BUILT_INS}.{m.name}' for m in modules if not m.name.startswith('_')]
     for name in names:
-        if name == CORE_STAGES and importlib.util.find_spec(name) is None:
-            continue
         yield Candidate(
             name=name.rpartition('.')[2],
             origin=f'built in ({name})',

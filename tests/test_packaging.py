@@ -49,6 +49,7 @@ def install(package: Path, site: Path) -> None:
 NO_CHECKOUT = """
 import sys
 sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]
+sys.path[:] = [entry for entry in sys.path if '__editable__' not in entry]
 """
 LIST = "from easypruner.cli import main; sys.exit(main(['plugins', '--json']))"
 
