@@ -29,20 +29,31 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         EasyPrunerError: no such file, or one that holds no weights.
     """
+    content = read_plain(path)
+    weights = content.get('state_dict', content)
+    if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise EasyPrunerError(f'the checkpoint {os.fspath(path)!r} holds no state dict')
+    return dict(weights)
+
+
+def read_plain(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a file of a dict that torch.save wrote, without unpickling.
+
+    Raises:
+        EasyPrunerError: no such file, or one that holds something else.
+    """
     file = Path(path)
     if not file.is_file():
         raise EasyPrunerError(f'there is no checkpoint {str(file)!r}')
     try:
-        content = torch.load(file, map_location='cpu', weights_only=True)
+        content = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
         raise EasyPrunerError(
             f'the checkpoint {str(file)!r} cannot be read as plain weights: '
             f'{str(error).splitlines()[0] if str(error) else type(error).__name__}; '
             'expected a state dict saved by torch.save'
         ) from error
-    if isinstance(content, Mapping):
-        content = content.get('state_dict', content)
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping):
         raise EasyPrunerError(f'the checkpoint {str(file)!r} holds no state dict')
     return dict(content)
 
@@ -53,9 +64,17 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         EasyPrunerError: the file is missing or damaged, or its tensors do not fit the model.
     """
-    state = read_weights(path)
+    fill(model, read_weights(path), path)
+
+
+def fill(model: nn.Module, weights: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Copy ``weights``, which were read from ``path``, into ``model``, strictly.
+
+    Raises:
+        EasyPrunerError: a tensor is missing, too much, or of another shape.
+    """
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise EasyPrunerError(
             f'the checkpoint {os.fspath(path)!r} does not fit this {type(model).__name__}: {error}'

@@ -6,6 +6,7 @@ import copy
 import inspect
 import itertools
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.distributed import is_main, wrapper_config
 from easypruner.engine.hooks import unwrapped
@@ -78,17 +80,19 @@ class StageRunner(Runner):  # type: ignore[misc]
         strict: bool = True,
         revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
     ) -> Any:
-        """Load weights; every tensor must fit.
+        """Load weights without unpickling; every tensor must fit.
 
         Raises:
-            EasyPrunerError: one does not.
+            EasyPrunerError: one does not, or the file is missing or damaged.
         """
-        try:
-            return super().load_checkpoint(filename, map_location, True, list(revise_keys))
-        except RuntimeError as error:
-            raise EasyPrunerError(
-                f'the checkpoint {filename!r} does not fit the model: {error}'
-            ) from error
+        content = read_plain(filename, map_location)
+        self.call_hook('after_load_checkpoint', checkpoint=content)
+        weights = content.get('state_dict', content)
+        for pattern, replacement in revise_keys:
+            weights = {re.sub(pattern, replacement, name): t for name, t in weights.items()}
+        fill(self.plain_model, weights, filename)
+        self._has_loaded = True
+        return content
 
     @property
     def plain_model(self) -> nn.Module:
@@ -156,7 +160,9 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
         }
         latest = plan.work_dir / 'last_checkpoint'
         if latest.is_file():
-            config.load_from, config.resume = latest.read_text().strip(), True
+            # MMEngine writes a whole path down, but the work directory may have been moved.
+            config.load_from = str(plan.work_dir / Path(latest.read_text().strip()).name)
+            config.resume = True
     for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         config.pop(key, None)
 
