@@ -376,6 +376,11 @@ def test_deleting_a_built_in_leaves_the_others_working(deleted: str, copied_plug
         )
 
 
+def test_a_built_in_may_have_helpers(copied_plugins: Path) -> None:
+    write_plugin(copied_plugins, '_helper.py', 'raise OSError("not a plugin")')
+    assert '_helper' not in {plugin.name for plugin in load_plugins().plugins}
+
+
 def _pairs(plugins: Plugins) -> list[tuple[str, dict[str, object]]]:
     budgets = {'Macs': {'keep': 0.5}, 'Ratio': {'keep': 0.5}, 'Threshold': {'value': 0.1}}
     return [
