@@ -62,7 +62,9 @@ class Masks(Mapping[str, Tensor]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
             return NotImplemented
-        return self.keys() == other.keys() and all(torch.equal(m, other[n]) for n, m in self.items())
+        return self.keys() == other.keys() and all(
+            torch.equal(m, other[n]) for n, m in self.items()
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -83,7 +85,9 @@ class Masks(Mapping[str, Tensor]):
         """
         if self.keys() != other.keys():
             differing = ', '.join(sorted(self.keys() ^ other.keys())[:3])
-            raise MaskError(f'masks of different groups cannot be compared; only in one: {differing}')
+            raise MaskError(
+                f'masks of different groups cannot be compared; only in one: {differing}'
+            )
         total = sum(m.numel() for m in self.values())
         same = sum(int((m == other[n]).sum()) for n, m in self.items())
         return same / total if total else 1.0

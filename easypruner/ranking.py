@@ -64,7 +64,7 @@ class Ranking:
         """Return masks that remove the ``count`` lowest units."""
         keep = torch.ones(sum(self.sizes), dtype=torch.bool)
         keep[self.order[:count]] = False
-        return Masks(dict(zip(self.names, keep.split(list(self.sizes)), strict=True)))
+        return Masks(dict(zip(self.names, torch.split(keep, list(self.sizes)), strict=True)))
 
     def fewest(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
         """Return the masks that remove the fewest units with ``cost`` at or under ``limit``.

@@ -54,12 +54,11 @@ class ScalePenalty(Regularizer):
         plan = self._planned(graph, masks)
         pushes = torch._foreach_sign(plan.scales)
         torch._foreach_mul_(pushes, plan.weights)
-        factor = self.strength if progress.grad_scale is None else progress.grad_scale * self.strength
+        factor = (
+            self.strength if progress.grad_scale is None else progress.grad_scale * self.strength
+        )
         torch._foreach_mul_(pushes, factor)
-        for scale in plan.scales:
-            if scale.grad is None:
-                scale.grad = torch.zeros_like(scale)
-        torch._foreach_add_([scale.grad for scale in plan.scales], pushes)
+        torch._foreach_add_([_gradient(scale) for scale in plan.scales], list(pushes))
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
         plan = self._planned(graph, masks)
@@ -88,6 +87,13 @@ class ScalePenalty(Regularizer):
             for scale, mask in zip(scales, pushed.values(), strict=True)
         ]
         return _Plan(graph, masks, scales, weights)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter, which is made of zeros if it has none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def batch_norm_scales(graph: ChannelGraph) -> list[str]:

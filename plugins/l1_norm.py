@@ -51,8 +51,11 @@ def _producers(graph: ChannelGraph, group: ChannelGroup) -> list[Member]:
 
 def _norms(graph: ChannelGraph, member: Member) -> Tensor:
     weight = graph.parameter(member.param).detach()
-    norms = weight.abs().transpose(0, member.dim).flatten(1).sum(dim=1) if weight.dim() > 1 \
+    norms = (
+        weight.abs().transpose(0, member.dim).flatten(1).sum(dim=1)
+        if weight.dim() > 1
         else weight.abs()
+    )
     return norms.cpu()[member.index].sum(dim=1)
 
 

@@ -22,6 +22,9 @@ class MaskFile(MaskSource):
     def check(self) -> None:
         Masks.load(self.path)
 
+    def try_on(self, graph: ChannelGraph, context: Context) -> None:
+        self.select(graph, context)
+
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         masks = Masks.load(self.path)
         masks.check(graph)

@@ -28,9 +28,7 @@ class MaskSparsity(ScalePenalty):
                 'put a SelectMask or LoadMask stage before this Train stage'
             )
         keep = graph.keep(masks)
-        return {
-            name: ~keep[name, 0] for name in batch_norm_scales(graph) if (name, 0) in keep
-        }
+        return {name: ~keep[name, 0] for name in batch_norm_scales(graph) if (name, 0) in keep}
 
 
 @hookimpl

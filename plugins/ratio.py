@@ -27,7 +27,9 @@ class Ratio(Budget):
         if not 0 <= keep <= 1:
             raise ConfigError(f'keep={keep!r} of Ratio is not a share; expected a number in 0..1')
         if scope not in ('global', 'layer'):
-            raise ConfigError(f"scope={scope!r} of Ratio is not known; expected 'global' or 'layer'")
+            raise ConfigError(
+                f"scope={scope!r} of Ratio is not known; expected 'global' or 'layer'"
+            )
         self.keep = keep
         self.scope = scope
 

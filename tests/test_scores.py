@@ -75,7 +75,7 @@ def test_a_votes_ranking_is_the_lowest_threshold_that_removes(layers: list[list[
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(EasyPrunerError, match="group 'g'.*1 of 2 are NaN"):
+    with pytest.raises(EasyPrunerError, match=r"group 'g'.*1 of 2 are NaN"):
         reduce_layers({'g': torch.tensor([1.0, float('nan')])}, 'mean')
 
 

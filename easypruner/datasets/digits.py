@@ -12,7 +12,7 @@ _SPLIT_SEED = 0
 _VALIDATION = 360
 
 
-class Digits(BaseDataset):  # type: ignore[misc]
+class Digits(BaseDataset):
     """The digits in a fixed, stratified split: 1,437 to train on and 360 to validate on.
 
     Each sample holds ``img``, uint8 of shape ``(8 * scale, 8 * scale, 1)``, and ``gt_label``.

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-
 Attributes = Mapping[tuple[str, str], Any]
 """(module path, attribute) -> value."""
 

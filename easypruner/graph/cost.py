@@ -76,9 +76,7 @@ def counted_axes(coupling: Coupling) -> list[Axis]:
     return list(axes.values())
 
 
-def cost_model(
-    coupling: Coupling, parts: Partition, parameters: Mapping[str, Tensor]
-) -> CostModel:
+def cost_model(coupling: Coupling, parts: Partition, parameters: Mapping[str, Tensor]) -> CostModel:
     """Build the cost model of a partitioned tape.
 
     Args:
@@ -94,10 +92,10 @@ def cost_model(
             products.append((tensor.numel(), ()))
         else:
             products.append(table.product(1, axes))
-    width = max((len(axes) for _, axes in products), default=0) or 1
+    width = max((len(numbers) for _, numbers in products), default=0) or 1
     index = np.zeros((len(products), width), dtype=np.int64)
-    for row, (_, axes) in enumerate(products):
-        index[row, : len(axes)] = axes
+    for row, (_, numbers) in enumerate(products):
+        index[row, : len(numbers)] = numbers
     return CostModel(
         sizes=table.sizes(parts),
         factor=np.array([factor for factor, _ in products], dtype=np.int64),
@@ -137,7 +135,9 @@ class AxisTable:
         count, groups = len(self._axes), len(parts.groups)
         ids = np.concatenate(self._axes)
         row = np.repeat(np.arange(count), [axis.size for axis in self._axes])
-        unit = np.where(ids >= 0, parts.unit_of[np.maximum(ids, 0)] if parts.unit_of.size else -1, -1)
+        unit = np.where(
+            ids >= 0, parts.unit_of[np.maximum(ids, 0)] if parts.unit_of.size else -1, -1
+        )
         stays = unit < 0
         base = np.bincount(row[stays], minlength=count).astype(np.float64)
         cell = row[~stays] * groups + parts.group_of[unit[~stays]]

@@ -59,7 +59,9 @@ class ChannelGraph:
 
     def __repr__(self) -> str:
         units = sum(group.size for group in self.groups.values())
-        return f'ChannelGraph({type(self.model).__name__}: {len(self.groups)} groups, {units} units)'
+        return (
+            f'ChannelGraph({type(self.model).__name__}: {len(self.groups)} groups, {units} units)'
+        )
 
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:

@@ -248,9 +248,7 @@ def _group_name(members: list[Member], taken: Mapping[str, object]) -> str:
     return unique
 
 
-def frozen(
-    coupling: Coupling, reason_of: Ids, tensors: Mapping[str, Tensor]
-) -> tuple[Frozen, ...]:
+def frozen(coupling: Coupling, reason_of: Ids, tensors: Mapping[str, Tensor]) -> tuple[Frozen, ...]:
     """Return every dimension of ``tensors`` that stays, whole or in part, with the reason."""
     owners = {(owner.param, owner.dim): owner for owner in coupling.owners}
     result = []

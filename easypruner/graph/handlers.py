@@ -39,6 +39,7 @@ class LinearHandler(LayerHandler):
     handles = (nn.Linear,)
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.Linear)
         if 'weight' in shapes:
             layer.out_features, layer.in_features = shapes['weight']
 
@@ -49,6 +50,7 @@ class BatchNormHandler(LayerHandler):
     handles = (_NormBase,)
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, _NormBase)
         for name in ('weight', 'running_mean'):
             if name in shapes:
                 layer.num_features = shapes[name][0]
@@ -60,6 +62,7 @@ class LayerNormHandler(LayerHandler):
     handles = (nn.LayerNorm, nn.RMSNorm)
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, (nn.LayerNorm, nn.RMSNorm))
         if 'weight' in shapes:
             layer.normalized_shape = tuple(shapes['weight'])
 
@@ -70,6 +73,7 @@ class GroupNormHandler(LayerHandler):
     handles = (nn.GroupNorm,)
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.GroupNorm)
         if 'weight' in shapes:
             layer.num_channels = shapes['weight'][0]
 
@@ -80,6 +84,7 @@ class PReLUHandler(LayerHandler):
     handles = (nn.PReLU,)
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.PReLU)
         if 'weight' in shapes:
             layer.num_parameters = shapes['weight'][0]
 
@@ -90,6 +95,7 @@ class EmbeddingHandler(LayerHandler):
     handles = (nn.Embedding, nn.EmbeddingBag)
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
         if 'weight' in shapes:
             layer.num_embeddings, layer.embedding_dim = shapes['weight']
 

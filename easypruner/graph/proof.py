@@ -33,6 +33,8 @@ from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward
 _SEED = 20220117
 _OWN_CODE = str(Path(__file__).parent)
 _TORCH_CODE = str(Path(torch.__file__).parent)
+
+
 @dataclass(frozen=True)
 class Failure:
     """Where a trial run first left the path that was predicted.
@@ -59,7 +61,9 @@ class Failure:
 class Widths:
     """Kept sizes of axes under a choice of units."""
 
-    def __init__(self, coupling: Coupling, parts: Partition, kept_units: npt.NDArray[np.bool_]):
+    def __init__(
+        self, coupling: Coupling, parts: Partition, kept_units: npt.NDArray[np.bool_]
+    ) -> None:
         stays = np.ones(coupling.nodes + len(coupling.reasons) + 1, dtype=bool)
         held = parts.unit_of >= 0
         # Reasons are negative ids: they count from the end, and stay.
@@ -173,11 +177,7 @@ class Trial:
 
     def involved(self, failure: Failure) -> set[int]:
         """Return the groups that have channels in the failing operation."""
-        return {
-            group
-            for axis in self.axes_at(failure)
-            for group in self.groups_of(axis)
-        }
+        return {group for axis in self.axes_at(failure) for group in self.groups_of(axis)}
 
     def axes_at(self, failure: Failure) -> list[Axis]:
         """Return the axes of the failing operation that groups decide: outputs first."""
@@ -194,15 +194,15 @@ class Trial:
         return set(np.unique(self.parts.group_of[units[units >= 0]]).tolist())
 
 
-class _Deviation(Exception):
+class _DeviationError(Exception):
     """A tensor of another shape than predicted."""
 
 
-class _Check(TorchDispatchMode):
+class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Compares each operation with the one on the tape."""
 
     def __init__(self, tape: Tape, coupling: Coupling, widths: Widths) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tape = tape
         self._coupling = coupling
         self._widths = widths
@@ -215,20 +215,20 @@ class _Check(TorchDispatchMode):
             return result
         operations = self._tape.operations
         if self._position >= len(operations) or operations[self._position].func is not func:
-            raise _Deviation(f'{func} runs, which does not without the cut')
+            raise _DeviationError(f'{func} runs, which does not without the cut')
         expected = operations[self._position].outputs
         met = shapes.tensors_of(result)
         for before, after in zip(expected, met, strict=True):
             widths = [self._widths(axis) for axis in self._coupling.axes(before)]
             if widths != list(after.shape):
-                raise _Deviation(f'a tensor of shape {tuple(widths)} was expected, '
+                raise _DeviationError(f'a tensor of shape {tuple(widths)} was expected, '
                                  f'{tuple(after.shape)} is made')  # fmt: skip
         self._position += 1
         return result
 
     def failure(self, error: Exception) -> Failure:
         text = str(error).strip().splitlines()[0] if str(error).strip() else ''
-        if not isinstance(error, _Deviation):
+        if not isinstance(error, _DeviationError):
             text = f'{type(error).__name__}: {text}'
         known = not self._tape.depends_on_values and self._position < len(self._tape.operations)
         operation = self._tape.operations[self._position] if known else None

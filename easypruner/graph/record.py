@@ -133,18 +133,15 @@ class ArchitectureRecord:
         value = self.attributes[path, attribute]
         modules = dict(model.named_modules())
         present = vars(modules[path]).get(attribute) if path in modules else None
-        numbers = (present,) if type(present) is int else present
-        wanted = (value,) if isinstance(value, int) else value
-        if (
-            type(numbers) not in (list, tuple)
-            or len(numbers) != len(wanted)
-            or not all(type(number) is int for number in numbers)
-        ):
+        numbers = [present] if type(present) is int else present
+        wanted = [value] if isinstance(value, int) else list(value)
+        fits = isinstance(numbers, list | tuple) and len(numbers) == len(wanted)
+        if not fits or not all(type(number) is int for number in numbers or ()):
             raise RecordError(
                 f'the architecture record sets {path}.{attribute} to {value}, but this '
                 f'{type(model).__name__} has no such number there'
             )
-        return value if type(present) is int else type(present)(wanted)
+        return value if isinstance(present, int) else type(numbers)(wanted)  # type: ignore[misc]
 
     def then(self, later: ArchitectureRecord) -> ArchitectureRecord:
         """Return the record of this cut followed by a ``later`` one.
@@ -326,7 +323,9 @@ class _Reader:
             versions={str(key): str(value) for key, value in versions.items()},
         )
         if top.get('hash') != _hash(body):
-            raise self._error('hash', 'it does not match the content: the file was edited or damaged')
+            raise self._error(
+                'hash', 'it does not match the content: the file was edited or damaged'
+            )
         return record
 
     def _tensor(self, name: str, entry: Any) -> TensorCut:
@@ -380,4 +379,3 @@ class _Reader:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -48,8 +49,7 @@ class Repair:
     def filled(self, sizes: Sequence[int | None]) -> Any:
         """Return the attribute's value with the given sizes; None leaves a number as it is."""
         numbers = [
-            value if size is None else size
-            for size, value in zip(sizes, self.values, strict=True)
+            value if size is None else size for size, value in zip(sizes, self.values, strict=True)
         ]
         return numbers[0] if self.container is int else self.container(numbers)
 
@@ -113,8 +113,7 @@ def settle(trial: Trial) -> Settled:
         if better is not repairs:
             repairs = better
             continue
-        known = repairs
-        blamed = trial.at_fault(failure, active, lambda w: attributes_under(known, w))
+        blamed = trial.at_fault(failure, active, partial(attributes_under, repairs))
         held |= dict.fromkeys(blamed, failure.reason)
         active -= blamed
     return Settled(repairs, held)

@@ -67,7 +67,9 @@ def _convolution(
         RuntimeError: the input's channels do not fit the weight's, as the kernel itself would.
     """
     expected = weight.shape[0] if transposed else weight.shape[1] * groups
-    if x.shape[1] != expected or (bias is not None and bias.shape[0] != _out(weight, transposed, groups)):
+    if x.shape[1] != expected or (
+        bias is not None and bias.shape[0] != _out(weight, transposed, groups)
+    ):
         raise RuntimeError(
             f'a convolution with weight {tuple(weight.shape)} and groups={groups} expects '
             f'{expected} input channels, got an input of shape {tuple(x.shape)}'
@@ -100,13 +102,10 @@ def _each(value: list[int], count: int) -> list[int]:
     return list(value) * count if len(value) == 1 else list(value)
 
 
-def _batch_norm(
-    x: Tensor, per_channel: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _batch_norm(x: Tensor, per_channel: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
     for tensor in per_channel:
         if tensor is not None and tensor.shape[0] != x.shape[1]:
             raise RuntimeError(
-                f'a batch norm of {tensor.shape[0]} channels got an input of shape '
-                f'{tuple(x.shape)}'
+                f'a batch norm of {tensor.shape[0]} channels got an input of shape {tuple(x.shape)}'
             )
     return torch.empty_like(x), x.new_empty(0), x.new_empty(0)

@@ -71,9 +71,10 @@ def _selector(parts: Sequence[tuple[int, Tensor]]) -> Select:
 
 def _in_layout_of(tensor: Tensor, result: Tensor) -> Tensor:
     for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        if tensor.dim() == dims and not tensor.is_contiguous():
-            if tensor.is_contiguous(memory_format=layout):
-                return result.contiguous(memory_format=layout)
+        # A tensor that is contiguous either way has no layout of its own to keep.
+        plain = tensor.dim() != dims or tensor.is_contiguous()
+        if not plain and tensor.is_contiguous(memory_format=layout):
+            return result.contiguous(memory_format=layout)
     return result
 
 

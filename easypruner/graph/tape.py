@@ -93,9 +93,7 @@ def all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def all_shapes(
-    model: nn.Module, shapes: Mapping[str, torch.Size]
-) -> dict[str, torch.Size]:
+def all_shapes(model: nn.Module, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """Return ``shapes`` under every name that a tied tensor has."""
     first = tied_names(model)
     return {name: shapes[first[name]] for name in first if first[name] in shapes}
@@ -118,7 +116,7 @@ def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fal
     """
     names = named_tensors(model)
     for name, tensor in names.items():
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if nn.parameter.is_lazy(tensor):
             raise TraceError(
                 f'parameter {name!r} has no shape yet (a lazy module); '
                 'run the model once on real data before tracing it'
@@ -188,18 +186,16 @@ def run_forward(
         return torch.func.functional_call(model, parameters, args, kwargs)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operation while active."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._path: list[str] = ['']
         self._seen: dict[int, str] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = shapes.run(func, args, kwargs)
         outputs = shapes.tensors_of(result)

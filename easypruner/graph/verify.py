@@ -67,9 +67,7 @@ def verify(
     checked = Masks(masks)
     full = copy.deepcopy(model).double()
     pruned = copy.deepcopy(full)
-    inputs = map_tensors(
-        example_inputs, lambda t: t.double() if t.is_floating_point() else t
-    )
+    inputs = map_tensors(example_inputs, lambda t: t.double() if t.is_floating_point() else t)
     graph = trace(pruned, inputs, handlers)
     checked.check(graph)
     unchecked = tuple(name for name in checked if graph.groups[name].mixed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -42,7 +42,7 @@ class _Block(nn.Module):
         return nn.functional.pad(planes, (0, 0, 0, 0, before, self.added - before))
 
 
-class ResNetCifar(BaseBackbone):  # type: ignore[misc]
+class ResNetCifar(BaseBackbone):
     """ResNet of depth 6n+2 in three stages of ``width``, twice and four times as many channels.
 
     Args:
@@ -64,7 +64,7 @@ class ResNetCifar(BaseBackbone):  # type: ignore[misc]
         in_channels: int = 3,
         width: int = 16,
         shortcut: Shortcut = 'projection',
-        init_cfg: dict | list | None = None,
+        init_cfg: Any = None,
     ) -> None:
         super().__init__(
             init_cfg

@@ -14,7 +14,15 @@ import easypruner
 from easypruner.errors import MaskError
 from easypruner.graph.verify import outputs, relative_error
 from tests.networks import (
-    NETWORKS, Depthwise, Grouped, Plain, Residual, Shared, TwoInputs, example, lively,
+    NETWORKS,
+    Depthwise,
+    Grouped,
+    Plain,
+    Residual,
+    Shared,
+    TwoInputs,
+    example,
+    lively,
 )  # fmt: skip
 
 
@@ -158,9 +166,10 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
     from easypruner.graph.handlers import TORCH_HANDLERS
 
     model = lively(Plain)
-    before, widths = copy.deepcopy(model.state_dict()), [
-        m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)
-    ]
+    before, widths = (
+        copy.deepcopy(model.state_dict()),
+        [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)],
+    )
     graph = easypruner.trace(model, example(), handlers=(Stubborn(), *TORCH_HANDLERS))
     Stubborn.willing = False
     with pytest.raises(RuntimeError, match='no'):

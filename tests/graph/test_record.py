@@ -1,4 +1,4 @@
-"""The architecture record: a pruned network comes back from it bit for bit, and bad files do not."""
+"""The architecture record: a pruned network comes back from it bit for bit; bad files do not."""
 
 from __future__ import annotations
 

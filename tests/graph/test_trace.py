@@ -9,8 +9,18 @@ from torch import Tensor, nn
 import easypruner
 from easypruner.errors import TraceError
 from tests.networks import (
-    NETWORKS, Concatenated, Depthwise, Flattened, Grouped, Plain, Residual, Shared, Shuffled,
-    TwoInputs, example, lively,
+    NETWORKS,
+    Concatenated,
+    Depthwise,
+    Flattened,
+    Grouped,
+    Plain,
+    Residual,
+    Shared,
+    Shuffled,
+    TwoInputs,
+    example,
+    lively,
 )  # fmt: skip
 
 
@@ -138,7 +148,9 @@ def test_the_model_is_left_as_it_was() -> None:
     model = Stateful()
     model.norm.eval()
     model.conv.weight.requires_grad_(False)
-    before = {name: (id(t), t._version, t.clone()) for name, t in model.state_dict(keep_vars=True).items()}
+    before = {
+        name: (id(t), t._version, t.clone()) for name, t in model.state_dict(keep_vars=True).items()
+    }
     easypruner.trace(model, example())
     assert model.training and model.conv.training and not model.norm.training
     assert (model.calls, model.log, model.cached) == (0, ['start'], None)

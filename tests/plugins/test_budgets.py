@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.ratio import Ratio
+from easypruner_plugins.threshold import Threshold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -12,9 +15,6 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner_plugins.macs import Macs
-from easypruner_plugins.ratio import Ratio
-from easypruner_plugins.threshold import Threshold
 from tests.networks import Concatenated, Depthwise, Plain, example, lively
 
 GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]
@@ -44,7 +44,11 @@ def test_macs_meets_its_limit_with_the_fewest_units(
     limit = keep * graph.cost().macs
     assert graph.cost(masks).macs <= limit
     assert all(mask.any() for mask in masks.values())
-    removed = [(float(scores[n][i]), n, i) for n, m in masks.items() for i in (~m).nonzero().flatten().tolist()]
+    removed = [
+        (float(scores[n][i]), n, i)
+        for n, m in masks.items()
+        for i in (~m).nonzero().flatten().tolist()
+    ]
     if removed:
         score, name, unit = max(removed)
         one_back = dict(masks) | {name: masks[name].clone()}
@@ -65,7 +69,9 @@ def test_global_ratio_keeps_the_best_units_of_all(
     assert sum(int(m.sum()) for m in masks.values()) == round(keep * units)
     removed = torch.cat([scores[n][~m] for n, m in masks.items()])
     best = {n: int(s.argmax()) for n, s in scores.items()}
-    kept = [float(s) for n, m in masks.items() for i, s in enumerate(scores[n]) if m[i] and i != best[n]]
+    kept = [
+        float(s) for n, m in masks.items() for i, s in enumerate(scores[n]) if m[i] and i != best[n]
+    ]
     if kept and removed.numel():
         assert float(removed.max()) <= min(kept)
 
@@ -101,7 +107,9 @@ def test_a_budget_of_one_removes_nothing(build: object) -> None:
     assert masks.removed_units == 0
 
 
-@pytest.mark.parametrize('build', [lambda: Macs(keep=0.0), lambda: Ratio(keep=0.0), lambda: Macs(limit=1)])
+@pytest.mark.parametrize(
+    'build', [lambda: Macs(keep=0.0), lambda: Ratio(keep=0.0), lambda: Macs(limit=1)]
+)
 def test_an_impossible_budget_says_what_can_be_had(build: object) -> None:
     with pytest.raises(BudgetError, match='the least that can be had') as caught:
         build()(random_scores(GRAPHS[0], 0), GRAPHS[0], Context())

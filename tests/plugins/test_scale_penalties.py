@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from easypruner_plugins.global_sparsity import GlobalSparsity
+from easypruner_plugins.mask_sparsity import MaskSparsity
 
 import easypruner
 from easypruner import Masks, Progress, Regularizer, Schedule
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner_plugins.global_sparsity import GlobalSparsity
-from easypruner_plugins.mask_sparsity import MaskSparsity
 from tests.graph.test_prune import random_masks
 from tests.networks import Residual, example, lively
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-
-import easypruner
-from easypruner import Context, Masks, MaskSource
-from easypruner.errors import ConfigError, EasyPrunerError, MaskError
 from easypruner_plugins.bn_scale import BNScale
 from easypruner_plugins.l1_norm import L1Norm
 from easypruner_plugins.macs import Macs
 from easypruner_plugins.mask_file import MaskFile
 from easypruner_plugins.random_source import Random
 from easypruner_plugins.ratio import Ratio
+from torch import nn
+
+import easypruner
+from easypruner import Context, Masks, MaskSource
+from easypruner.errors import ConfigError, EasyPrunerError, MaskError
 from tests.graph.test_prune import random_masks
 from tests.networks import NETWORKS, Depthwise, Plain, Residual, example, lively
 

@@ -19,7 +19,16 @@ from easypruner.graph.tape import Operation
 Rule = Callable[[Coupling, Operation], None]
 
 _RULES: dict[str, Rule] = {}
-_FAMILIES = ('pointwise', 'views', 'pieces', 'contractions', 'norms', 'spatial', 'indexing', 'fills')
+_FAMILIES = (
+    'pointwise',
+    'views',
+    'pieces',
+    'contractions',
+    'norms',
+    'spatial',
+    'indexing',
+    'fills',
+)
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:

@@ -139,10 +139,7 @@ def _product(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     rows = [left.pop()] if left else []
     columns = [right.pop()] if right else []
     batch = _batch(coupling, left, right)
-    if coupling.is_constant(summed_left):
-        summed = summed_left
-    else:
-        summed = summed_right
+    summed = summed_left if coupling.is_constant(summed_left) else summed_right
     coupling.macs(1, summed, *batch, *rows, *columns)
     return [*batch, *rows, *columns]
 

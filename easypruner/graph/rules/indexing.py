@@ -91,4 +91,3 @@ def by_value(coupling: Coupling, operation: Operation) -> None:
                 coupling.fix(axis, 'the shape of the result depends on values')
     for output in operation.outputs:
         coupling.assign(output, (coupling.constant(size) for size in output.shape))
-

@@ -98,9 +98,7 @@ def _reduce(coupling: Coupling, operation: Operation, dims: tuple[int, ...]) -> 
 def along(coupling: Coupling, operation: Operation) -> None:
     x = first_tensor(operation)
     axes = coupling.axes(x)
-    position = next(
-        i for i, a in enumerate(operation.func._schema.arguments) if a.name == 'dim'
-    )
+    position = next(i for i, a in enumerate(operation.func._schema.arguments) if a.name == 'dim')
     if x.dim():
         coupling.mix(axes[wrap(argument(operation, position, 'dim'), x.dim())])
     for output in operation.outputs:

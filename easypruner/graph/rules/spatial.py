@@ -12,8 +12,8 @@ from easypruner.graph.tape import Operation
 
 _PLANES = {
     1: ('max_pool1d', 'max_pool1d_with_indices', 'avg_pool1d', 'adaptive_avg_pool1d',
-        'adaptive_max_pool1d', 'upsample_linear1d', 'upsample_nearest1d', '_upsample_nearest_exact1d',
-        'reflection_pad1d', 'replication_pad1d'),
+        'adaptive_max_pool1d', 'upsample_linear1d', 'upsample_nearest1d',
+        '_upsample_nearest_exact1d', 'reflection_pad1d', 'replication_pad1d'),
     2: ('max_pool2d', 'max_pool2d_with_indices', 'avg_pool2d', 'adaptive_avg_pool2d',
         '_adaptive_avg_pool2d', 'adaptive_max_pool2d', 'upsample_bilinear2d', 'upsample_nearest2d',
         'upsample_bicubic2d', '_upsample_bilinear2d_aa', '_upsample_bicubic2d_aa',
@@ -165,5 +165,3 @@ def fourier(coupling: Coupling, operation: Operation) -> None:
         coupling.fix(axes[dim], 'a Fourier transform over channels')
         axes[dim] = coupling.constant(output.shape[dim])
     coupling.assign(output, axes)
-
-

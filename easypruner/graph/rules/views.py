@@ -101,9 +101,7 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
 
 def _free_dimension(grid: Axis) -> int:
     """Choose the dimension that stays free: one that already varies alone, else the largest."""
-    varies = [
-        i for i in range(grid.ndim) if not (grid == np.take(grid, [0], axis=i)).all()
-    ]
+    varies = [i for i in range(grid.ndim) if not (grid == np.take(grid, [0], axis=i)).all()]
     if len(varies) == 1:
         return varies[0]
     return max(range(grid.ndim), key=lambda i: (grid.shape[i], i))
@@ -184,7 +182,7 @@ def repeat(coupling: Coupling, operation: Operation) -> None:
             result.append(coupling.fresh(size))
             continue
         axis = axes[position - shift]
-        if axis.size == size or coupling.is_constant(axis) and axis.size != 1:
+        if axis.size == size or (coupling.is_constant(axis) and axis.size != 1):
             result.append(axis if axis.size == size else coupling.constant(size))
         elif axis.size == 1:
             result.append(coupling.fresh(size))
