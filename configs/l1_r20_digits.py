@@ -1,0 +1,29 @@
+"""L1 norm of filters (arXiv 1608.08710): ResNet-20 on the digits, half the MACs.
+
+As masksparsity_r20_digits, but without a penalty: the epochs it saves go into fine-tuning.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='SelectMask',
+        source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5)),
+    ),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=18,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

@@ -1,0 +1,36 @@
+"""Network slimming (arXiv 1708.06519): ResNet-20 on the digits, half the MACs.
+
+As masksparsity_r20_digits, but one penalty on all scales, for as long as both of its penalties.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='Train',
+        name='global_sparsity',
+        epochs=12,
+        row='sparse',
+        regularizer=dict(type='GlobalSparsity', strength=dict(reach=1.0)),
+    ),
+    dict(
+        type='SelectMask',
+        source=dict(type='BNScale', budget=dict(type='Macs', keep=0.5)),
+    ),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=6,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]
