@@ -16,6 +16,7 @@ from easypruner.scores import NORMALIZATIONS, REDUCTIONS, normalize, reduce_laye
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
+    from easypruner.pipeline.outlook import Outlook
     from easypruner.pipeline.state import PruningState
 
 
@@ -153,13 +154,27 @@ class MaskSource(Component):
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         """Return the masks; by default the budget's, on the reduced scores."""
+        reduced = reduce_layers(self.score(graph, context), self.reduction)
+        return self._needed_budget()(normalize(reduced, self.normalization), graph, context)
+
+    def try_on(self, graph: ChannelGraph, context: Context) -> None:
+        """Raise what would stop :meth:`select` on a network whose weights are not trained yet.
+
+        Called before a run starts. By default the budget is tried on equal scores.
+        """
+        ranks = type(self).select is MaskSource.select
+        budget = self._needed_budget() if ranks else self.budget
+        if budget is not None:
+            scores = {name: torch.ones(group.size) for name, group in graph.groups.items()}
+            budget(scores, graph, context)
+
+    def _needed_budget(self) -> Budget:
         if self.budget is None:
             raise ConfigError(
                 f'{type(self).__name__} ranks channels and needs a budget; '
                 "add budget=dict(type='Macs', keep=0.5) or another"
             )
-        reduced = reduce_layers(self.score(graph, context), self.reduction)
-        return self.budget(normalize(reduced, self.normalization), graph, context)
+        return self.budget
 
 
 class Regularizer(Component):
@@ -257,6 +272,13 @@ class Stage(Component):
     @abstractmethod
     def run(self, state: PruningState) -> PruningState:
         """Do the step and return what the next stage starts from."""
+
+    def foresee(self, outlook: Outlook) -> Outlook:
+        """Raise what would stop this stage; return what the stages after it can count on.
+
+        Called on every stage, in order, before a run starts.
+        """
+        return outlook
 
     def plan(self, state: PruningState) -> str:
         """Return one line that says what this stage will do; printed before a run starts."""

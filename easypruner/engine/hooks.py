@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -13,6 +12,7 @@ from torch import nn
 
 from easypruner.contracts import Progress, Regularizer, Schedule
 from easypruner.engine.progress import StageProgress
+from easypruner.engine.seeding import seed_everything, seed_worker
 from easypruner.masks import Masks
 
 if TYPE_CHECKING:
@@ -114,13 +114,10 @@ class EpochSeedHook(Hook):  # type: ignore[misc]
         self._stage = stage
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed Python, NumPy and torch."""
+        """Seed this process, and the workers that the data loader is about to start."""
         entropy = (self._seed, self._stage, runner.epoch, runner.rank)
-        sequence = np.random.SeedSequence(entropy)
-        for_python, for_numpy, for_torch = (int(s) for s in sequence.generate_state(3))
-        random.seed(for_python)
-        np.random.seed(for_numpy)
-        torch.manual_seed(for_torch)
+        seed_everything(*entropy)
+        runner.train_dataloader.worker_init_fn = partial(seed_worker, entropy=entropy)
 
 
 class ProgressHook(Hook):  # type: ignore[misc]

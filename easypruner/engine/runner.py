@@ -151,13 +151,16 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
             config.pop(key, None)
     else:
         given = {k: v for k, v in (config.get('train_cfg') or {}).items() if k != '_delete_'}
+        # Unless asked for, validation is the stage's own business, at its end.
+        unasked = {} if 'val_interval' in given else {'val_begin': _NEVER}
         config.train_cfg = {
             'by_epoch': True,
-            # Validation is the stage's own business, at its end.
-            'val_interval': _NEVER,
+            **unasked,
             **given,
             'max_epochs': plan.epochs,
         }
+        # A worker that lives on has drawn numbers in all epochs before: a resumed run has none.
+        config.train_dataloader.persistent_workers = False
         latest = plan.work_dir / 'last_checkpoint'
         if latest.is_file():
             # MMEngine writes a whole path down, but the work directory may have been moved.

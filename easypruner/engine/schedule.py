@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from easypruner.contracts import Schedule
+from easypruner.errors import ConfigError, nearest
 
 _OF_PARAMETERS = ('constructor', 'paramwise_cfg')
 
@@ -20,11 +21,15 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
         config: with ``optim_wrapper`` and ``param_scheduler`` as an MMEngine Runner takes them.
         epoch_length: iterations of one epoch.
         epochs: of the stage.
+
+    Raises:
+        ConfigError: an optimizer that is not known.
     """
     from mmengine.optim import build_optim_wrapper
 
     wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
+    _check_optimizer(wrapper_config)
     for key in _OF_PARAMETERS:
         wrapper_config.pop(key, None)
     wrapper = build_optim_wrapper(nn.Linear(1, 1), wrapper_config)
@@ -48,6 +53,15 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
         for scheduler in by_epoch:
             scheduler.step()
     return Schedule(lr_sum=lr_sum, momentum=_momentum(group), updates=updates)
+
+
+def _check_optimizer(config: Mapping[str, Any]) -> None:
+    """Raise for an unknown name, over which MMEngine stumbles without saying it."""
+    from mmengine.registry import OPTIMIZERS
+
+    name = config.get('optimizer', {}).get('type')
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        raise ConfigError(f'unknown optimizer {name!r}; {nearest(name, OPTIMIZERS.module_dict)}')
 
 
 def _momentum(group: Mapping[str, Any]) -> float:

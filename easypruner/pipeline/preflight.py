@@ -8,27 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
 from easypruner.contracts import Stage
-from easypruner.engine.runner import RUNNER_KEYS, example_input
-from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
-from easypruner.graph import ChannelGraph, trace
-from easypruner.pipeline.stages.masks import SelectMask
-from easypruner.registry import STAGES, build_list
+from easypruner.engine.building import building
+from easypruner.engine.checkpoint import fill, read_weights
+from easypruner.engine.runner import RUNNER_KEYS, trace_for
+from easypruner.errors import ConfigError, Mistakes
+from easypruner.graph import ChannelGraph
+from easypruner.pipeline.outlook import Outlook
+from easypruner.registry import STAGES, build
 
 OWN_KEYS = frozenset({'stages', 'seed'})
 _ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',
                          'auto_scale_lr', 'find_unused_parameters', 'sync_bn'})  # fmt: skip
-_NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'val_cfg')
+_DICTS = ('model', 'train_dataloader', 'val_dataloader')
+_NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
 _TYPO = 0.8
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was built to check a config, for the plan to use.
+    """What was built to check a config, for the plan and the run to use.
 
     Attributes:
         stages: of the run.
@@ -49,29 +53,20 @@ def check(config: Config, seed: int) -> Preflight:
     """
     mistakes = Mistakes()
     _check_keys(config, mistakes)
-    stages: Sequence[Stage] = []
-    with mistakes.collect():
-        stages = build_list(STAGES, config.get('stages') or [], path='stages')
-    if not config.get('stages'):
-        mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
+    stages = _build_stages(config, mistakes)
+    lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
+    _check_evaluator(config, mistakes)
+    model = _build_model(config, mistakes)
+    graph = _trace(config, model, mistakes) if model is not None and all(lengths) else None
+    if graph is None or mistakes.found:
+        mistakes.raise_all()
+    assert graph is not None
+    outlook = Outlook(config, seed, graph, lengths[0])
     for place, stage in enumerate(stages):
         with mistakes.collect(f'stages[{place}]'):
-            stage.check()
-    mistakes.raise_all()
-    lengths = [_loader_length(config, name, mistakes) for name in _LOADERS]
-    model = _build_model(config, mistakes)
-    mistakes.raise_all()
-    assert model is not None
-    graph = trace(model, example_input(config, model))
-    for place, stage in enumerate(stages):
-        if isinstance(stage, SelectMask):
-            with mistakes.collect(f'stages[{place}]'):
-                stage.check_budget(graph, seed)
+            outlook = stage.foresee(outlook)
     mistakes.raise_all()
     return Preflight(stages, graph, lengths[0])
-
-
-_LOADERS = ('train_dataloader', 'val_dataloader')
 
 
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
@@ -92,6 +87,8 @@ def _check_keys(config: Config, mistakes: Mistakes) -> None:
     for key in _NEEDED:
         if key not in content or (content[key] is None and key != 'val_cfg'):
             mistakes.add(f'the config has no {key}')
+        elif key in _DICTS and not isinstance(content[key], Mapping):
+            mistakes.add(f'expected a dict, got {content[key]!r}', key)
 
 
 def _used(value: Any, content: Any) -> bool:
@@ -105,44 +102,68 @@ def _used(value: Any, content: Any) -> bool:
     return False
 
 
-def _loader_length(config: Config, name: str, mistakes: Mistakes) -> int:
+def _build_stages(config: Config, mistakes: Mistakes) -> list[Stage]:
+    configs = config.get('stages')
+    if not configs:
+        mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
+        return []
+    if not isinstance(configs, list | tuple):
+        mistakes.add(f'expected a list of stages, got {configs!r}', 'stages')
+        return []
+    stages: list[Stage] = []
+    for place, stage in enumerate(configs):
+        with mistakes.collect():
+            stages.append(build(STAGES, stage, path=f'stages[{place}]'))
+            with mistakes.collect(f'stages[{place}]'):
+                stages[-1].check()
+    return stages
+
+
+def _loader_length(config: Config, split: str, mistakes: Mistakes) -> int:
     """Return the number of batches of a data loader, whose data is looked for."""
-    settings = {**config[name].to_dict(), 'num_workers': 0, 'persistent_workers': False}
-    with mistakes.collect(name):
-        try:
-            length = len(Runner.build_dataloader(settings))
-        except EasyPrunerError:
-            raise
-        except (OSError, AssertionError, RuntimeError) as error:
-            raise ConfigError(
-                f'its data cannot be read: {_first_line(error)}; '
-                'put the data there, or set data_root'
-            ) from error
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ConfigError(f'cannot be built: {_first_line(error)}') from error
+    name = f'{split}_dataloader'
+    settings = config.get(name)
+    if not isinstance(settings, Mapping):
+        return 0
+    # Workers are of no use for counting.
+    alone = {**settings.to_dict(), 'num_workers': 0, 'persistent_workers': False}
+    with mistakes.collect(name), building():
+        length = len(Runner.build_dataloader(alone))
         if not length:
             raise ConfigError('its data set is empty')
         return length
     return 0
 
 
+def _check_evaluator(config: Config, mistakes: Mistakes) -> None:
+    if config.get('val_evaluator') is not None:
+        with mistakes.collect('val_evaluator'), building():
+            Evaluator(config.to_dict()['val_evaluator'])
+
+
 def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
+    """Build the original model with the weights that the run starts with."""
+    start, weights = config.get('load_from'), None
+    if start is not None:
+        with mistakes.collect('load_from'):
+            weights = read_weights(start)
+    if not isinstance(config.get('model'), Mapping):
+        return None
     settings = config.model.to_dict()
     if config.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
-    with mistakes.collect('model'):
-        try:
-            model: nn.Module = MODELS.build(settings)
-            if hasattr(model, 'init_weights'):
-                model.init_weights()
-        except EasyPrunerError:
-            raise
-        except Exception as error:
-            raise ConfigError(f'cannot be built: {_first_line(error)}') from error
+    with mistakes.collect('model'), building():
+        model: nn.Module = MODELS.build(settings)
+        if hasattr(model, 'init_weights'):
+            model.init_weights()
+        if weights is not None:
+            with mistakes.collect('load_from'):
+                fill(model, weights, start)
         return model
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
+def _trace(config: Config, model: nn.Module, mistakes: Mistakes) -> ChannelGraph | None:
+    with mistakes.collect('model'), building():
+        return trace_for(config)(model)
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import time
 from argparse import Namespace
@@ -12,15 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from easypruner.contracts import Stage
 from easypruner.engine import distributed
-from easypruner.engine.compat import prepare
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.engine.checkpoint import save_weights
+from easypruner.engine.compat import prepare, quiet
+from easypruner.engine.seeding import seed_everything
+from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.files import write_json
 from easypruner.pipeline.fingerprint import plain, stage_fingerprint
 from easypruner.pipeline.plan import print_plan
@@ -30,6 +30,7 @@ from easypruner.plugins import load_plugins
 from easypruner.report.text import duration, report_console
 
 RUN = 'run.json'
+INITIAL = 'initial.pth'
 
 
 def prune_command(args: Namespace) -> int:
@@ -42,8 +43,10 @@ def prune_command(args: Namespace) -> int:
         disable=args.disable_plugin,
     )
     prepare()
+    if not args.verbose:
+        quiet(MMLogger.get_current_instance())
     name = Path(args.config).stem
-    seed = args.seed if args.seed is not None else _configured_seed(config)
+    seed = _chosen_seed(config, args.seed)
     run = Run(
         config=config,
         name=name,
@@ -82,10 +85,13 @@ def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f'{str(path)!r} cannot be read as a config: {type(error).__name__}: {error}'
         ) from error
-    try:
-        config.merge_from_dict(dict(options), allow_list_keys=True)
-    except (KeyError, TypeError, AssertionError, IndexError) as error:
-        raise ConfigError(f'--cfg-options does not fit the config: {error}') from error
+    mistakes = Mistakes()
+    for key, value in options.items():
+        try:
+            config.merge_from_dict({key: value}, allow_list_keys=True)
+        except (KeyError, TypeError, AssertionError, IndexError, AttributeError):  # noqa: PERF203
+            mistakes.add(f'--cfg-options {key}={value}: the config has no such place')
+    mistakes.raise_all()
     return config
 
 
@@ -96,6 +102,8 @@ def execute(run: Run, mode: Mode) -> PruningState:
         EasyPrunerError: whatever the user can mend; what was done so far is kept.
     """
     _check_work_dir(run, mode)
+    # Else the first process could make the folder before the last has looked for it.
+    distributed.barrier()
     init_default_scope(run.config.get('default_scope', 'mmpretrain'))
     seed_everything(run.seed)
     preflight = check(run.config, run.seed)
@@ -105,19 +113,16 @@ def execute(run: Run, mode: Mode) -> PruningState:
     if mode.plan_only:
         return state
     _open_work_dir(run, mode)
-    return _do_stages(state, preflight)
+    return _do_stages(_with_initial_weights(state, preflight), preflight)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def _configured_seed(config: Config) -> int:
-    seed = config.get('seed', (config.get('randomness') or {}).get('seed'))
-    return 0 if seed is None else int(seed)
+def _chosen_seed(config: Config, given: int | None) -> int:
+    seed = given
+    if seed is None:
+        seed = config.get('seed', (config.get('randomness') or {}).get('seed', 0))
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f'seed={seed!r} is not a whole number of at least 0 and below 2**32')
+    return seed
 
 
 def _check_work_dir(run: Run, mode: Mode) -> None:
@@ -175,6 +180,15 @@ def _open_work_dir(run: Run, mode: Mode) -> None:
     distributed.barrier()
 
 
+def _with_initial_weights(state: PruningState, preflight: Preflight) -> PruningState:
+    """Write the weights that the first stage starts with; return the state that points there."""
+    path = state.work_dir / INITIAL
+    if distributed.is_main() and not path.is_file():
+        save_weights(preflight.graph.model, path)
+    distributed.barrier()
+    return replace(state, checkpoint=path)
+
+
 def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
     marks = _marks(state.config.stages)
     for index, (stage, mark) in enumerate(zip(preflight.stages, marks, strict=True)):
@@ -203,7 +217,7 @@ def _do_stage(state: PruningState, stage: Stage, mark: str) -> PruningState:
         console.print(f'{state.index} {stage.name}: {stage.plan(state)}', markup=False)
     distributed.barrier()
     warned = len(state.warnings)
-    seed_everything(state.run.seed + state.index)
+    seed_everything(state.run.seed, state.index)
     start = time.perf_counter()
     after = stage.run(state)
     seconds = time.perf_counter() - start

@@ -47,7 +47,9 @@ class Calibrate(Stage):
         )
         total = min(self.batches, len(loader))
         if total == 0:
-            raise EasyPrunerError('the training data set is empty: there is nothing to calibrate on')
+            raise EasyPrunerError(
+                'the training data set is empty: there is nothing to calibrate on'
+            )
         progress = StageProgress(self.name, state.run.console, shown=is_main())
         torch.manual_seed(state.run.seed)
         progress.start(total)

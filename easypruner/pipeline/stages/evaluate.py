@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 from easypruner.contracts import Stage
-from easypruner.engine.checkpoint import read_weights
+from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.errors import EasyPrunerError
+from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
 from easypruner.pipeline.state import PruningState
 
@@ -32,6 +34,11 @@ class Evaluate(Stage):
     def check(self) -> None:
         if self.checkpoint is not None:
             read_weights(self.checkpoint)
+
+    def foresee(self, outlook: Outlook) -> Outlook:
+        if self.checkpoint is not None and not outlook.cut:
+            load_weights(copy.deepcopy(outlook.graph.model), self.checkpoint)
+        return outlook
 
     def run(self, state: PruningState) -> PruningState:
         """Evaluate; weights from outside are copied into the run."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from easypruner.contracts import Context, MaskSource, Stage
 from easypruner.engine.distributed import barrier, is_main
-from easypruner.graph import ChannelGraph
 from easypruner.masks import Masks
+from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import (
     loaded_runner,
     stage_runner,
@@ -40,20 +39,10 @@ class SelectMask(Stage):
     def check(self) -> None:
         self.source.check()
 
-    def check_budget(self, graph: ChannelGraph, seed: int) -> None:
-        """Try the budget on random scores: what cannot be met then cannot be met later.
-
-        Raises:
-            BudgetError: no mask meets it.
-        """
-        budget = self.source.budget
-        if budget is not None:
-            generator = torch.Generator().manual_seed(seed)
-            scores = {
-                name: torch.rand(group.size, generator=generator)
-                for name, group in graph.groups.items()
-            }
-            budget(scores, graph, Context(seed=seed))
+    def foresee(self, outlook: Outlook) -> Outlook:
+        if not outlook.cut:
+            self.source.try_on(outlook.graph, Context(seed=outlook.seed))
+        return replace(outlook, masks=True)
 
     def run(self, state: PruningState) -> PruningState:
         """Select on the weights at hand."""
@@ -94,6 +83,11 @@ class LoadMask(Stage):
 
     def check(self) -> None:
         Masks.load(self.path)
+
+    def foresee(self, outlook: Outlook) -> Outlook:
+        if not outlook.cut:
+            Masks.load(self.path).check(outlook.graph)
+        return replace(outlook, masks=True)
 
     def run(self, state: PruningState) -> PruningState:
         """Check the masks against the network, and keep a copy of them."""

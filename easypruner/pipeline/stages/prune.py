@@ -8,10 +8,12 @@ from easypruner.contracts import Stage
 from easypruner.engine.distributed import barrier, is_main
 from easypruner.errors import ConfigError
 from easypruner.graph import ArchitectureRecord, prune
+from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
 from easypruner.pipeline.state import Cut, PruningState
 
 ARCHITECTURE = 'architecture.json'
+_NO_MASKS = 'Prune has no masks to cut by; put a SelectMask or LoadMask stage before it'
 
 
 class Prune(Stage):
@@ -26,12 +28,15 @@ class Prune(Stage):
         super().__init__(name)
         self.row = row
 
+    def foresee(self, outlook: Outlook) -> Outlook:
+        if not outlook.masks:
+            raise ConfigError(_NO_MASKS)
+        return replace(outlook, masks=False, cut=True)
+
     def run(self, state: PruningState) -> PruningState:
         """Cut, save the weights and the architecture record, evaluate."""
         if state.masks is None:
-            raise ConfigError(
-                'Prune has no masks to cut by; put a SelectMask or LoadMask stage before it'
-            )
+            raise ConfigError(_NO_MASKS)
         runner = loaded_runner(state)
         model = runner.plain_model
         graph = traced(state, model)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from easypruner.contracts import Regularizer, Schedule, Stage
+from easypruner.engine.building import building
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.distributed import is_main
 from easypruner.engine.hooks import EpochSeedHook, ProgressHook, PruningHook
@@ -13,6 +14,7 @@ from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import trace_for
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
+from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import stage_runner, traced, with_row, with_weights
 from easypruner.pipeline.state import PruningState
 
@@ -76,7 +78,20 @@ class Train(Stage):
             }
         )
         merged.merge_from_dict(self._overrides())
+        if merged.get('optim_wrapper') is None:
+            raise ConfigError(
+                f'stage {self.name!r} has no optimizer; give it, or the config, '
+                "optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))"
+            )
         return measure_schedule(merged, epoch_length, self.length(config))
+
+    def foresee(self, outlook: Outlook) -> Outlook:
+        with building('its optimizer or scheduler'):
+            schedule = self.schedule(outlook.config, outlook.epoch_length)
+        if self.regularizer is not None:
+            self.regularizer.schedule(schedule)
+            self.regularizer.largest(outlook.graph, outlook.worst_masks)
+        return outlook
 
     def run(self, state: PruningState) -> PruningState:
         """Train, save the weights, evaluate."""
@@ -143,4 +158,3 @@ def pushes_last(stages: Sequence[Mapping[str, Any]], index: int) -> bool:
 def _given_hooks(state: PruningState) -> dict[str, Any]:
     hooks = state.config.get('default_hooks') or {}
     return {name: hook for name, hook in hooks.items() if name != 'checkpoint'}
-

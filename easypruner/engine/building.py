@@ -1,0 +1,40 @@
+"""Mistakes of a config that MMEngine's builders find, told as mistakes of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from easypruner.errors import ConfigError, EasyPrunerError
+
+
+@contextmanager
+def building(what: str = '') -> Iterator[None]:
+    """Turn what a builder raises on a wrong config into a ConfigError.
+
+    Args:
+        what: is built, where the place of the mistake does not say it.
+
+    Raises:
+        ConfigError: with the first line of what was raised.
+    """
+    subject = f'{what} ' if what else ''
+    try:
+        yield
+    except EasyPrunerError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f'{subject}cannot be read: {_first_line(error)}; '
+            'put the data there, or correct the path'
+        ) from error
+    # Builders of other packages check their arguments with exceptions of any class.
+    except Exception as error:
+        raise ConfigError(f'{subject}cannot be built: {_first_line(error)}') from error
+
+
+def _first_line(error: BaseException) -> str:
+    # A KeyError's text is the repr of its message.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = text.strip().splitlines()
+    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__

@@ -1,0 +1,291 @@
+"""Bad input: one message that says what to do, exit code 2, before anything is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from easypruner import Masks
+from easypruner.engine.checkpoint import save_weights
+from tests.tiny import prune, tiny_config, tiny_stages, write_config
+
+Content = dict[str, Any]
+
+
+def changed(**changes: Any) -> Callable[[Path], Content]:
+    return lambda folder: tiny_config(**changes)
+
+
+def at(*place: Any, value: Any) -> Callable[[Path], Content]:
+    """Set one place deep in the config."""
+
+    def build(folder: Path) -> Content:
+        content = copy.deepcopy(tiny_config())
+        inner: Any = content
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        return content
+
+    return build
+
+
+def first(**stage: Any) -> Callable[[Path], Content]:
+    """Put a stage in front."""
+    return lambda folder: tiny_config(stages=[stage, *tiny_stages()])
+
+
+def with_masks(stage: Callable[[str], Content], masks: Content) -> Callable[[Path], Content]:
+    def build(folder: Path) -> Content:
+        Masks(masks).save(folder / 'masks.safetensors')
+        return tiny_config(stages=[stage(str(folder / 'masks.safetensors')), *tiny_stages()])
+
+    return build
+
+
+def with_weights(**stage: Any) -> Callable[[Path], Content]:
+    """Evaluate the weights of another network."""
+
+    def build(folder: Path) -> Content:
+        save_weights(torch.nn.Linear(2, 2), folder / 'other.pth')
+        stages = [dict(type='Evaluate', checkpoint=str(folder / 'other.pth'))]
+        return tiny_config(stages=[*stages, *tiny_stages()])
+
+    return build
+
+
+def load(path: str) -> Content:
+    return dict(type='LoadMask', path=path)
+
+
+def select(path: str) -> Content:
+    return dict(type='SelectMask', source=dict(type='MaskFile', path=path))
+
+
+def source(**source: Any) -> Callable[[Path], Content]:
+    return at('stages', 1, 'source', value=source)
+
+
+def without_stage(place: int) -> Callable[[Path], Content]:
+    stages = tiny_stages()
+    del stages[place]
+    return changed(stages=stages)
+
+
+GROUP = 'backbone.stages.0.0.conv1'
+FOUR = torch.ones(4, dtype=torch.bool)
+IMAGENET = dict(type='ImageNet', data_root='data/nowhere', split='train', pipeline=[])
+
+CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
+    'a misspelled key': (
+        changed(optim_wraper=dict()),
+        ["unknown key 'optim_wraper'", "did you mean 'optim_wrapper'?"],
+    ),
+    'a key that nothing reads': (changed(zoo=3), ["unknown key 'zoo'"]),
+    'no stages': (changed(stages=None), ['stages']),
+    'stages that are no list': (changed(stages=dict(type='Train')), ['list of stages']),
+    'no model': (changed(model=None), ['no model']),
+    'no optimizer': (changed(optim_wrapper=None), ['optim_wrapper']),
+    'no length': (
+        lambda folder: tiny_config(train_cfg=None, stages=[dict(type='Train')]),
+        ['stages[0]', 'epochs'],
+    ),
+    'an unknown stage': (
+        at('stages', 0, 'type', value='Trian'),
+        ['stages[0]', "unknown stage 'Trian'", "did you mean 'Train'?"],
+    ),
+    'an unknown source': (
+        source(type='BNScal', budget=dict(type='Macs', keep=0.5)),
+        ['stages[1].source', "'BNScal'", "did you mean 'BNScale'?"],
+    ),
+    'an unknown argument': (
+        at('stages', 0, 'epoch', value=3),
+        ['stages[0]', "takes no 'epoch'", "did you mean 'epochs'?"],
+    ),
+    'an argument of a wrong type': (
+        at('stages', 0, 'epochs', value='three'),
+        ['stages[0]', "epochs='three'"],
+    ),
+    'an argument out of range': (
+        source(type='BNScale', budget=dict(type='Macs', keep=2.0)),
+        ['stages[1].source.budget', 'keep=2.0'],
+    ),
+    'an unknown model': (at('model', 'type', value='ImageClasifier'), ['model', 'ImageClasifier']),
+    'an unknown argument of the model': (
+        at('model', 'backbone', 'dept', value=8),
+        ['model', "'dept'"],
+    ),
+    'a network that does not fit its data': (
+        at('model', 'backbone', 'in_channels', value=3),
+        ['model', '3 channels'],
+    ),
+    'an unknown data set': (
+        at('train_dataloader', 'dataset', 'type', value='Digit'),
+        ['train_dataloader', 'Digit'],
+    ),
+    'an unknown argument of the loader': (
+        at('val_dataloader', 'batchsize', value=3),
+        ['val_dataloader', "'batchsize'"],
+    ),
+    'an unknown transform': (
+        at('val_dataloader', 'dataset', 'pipeline', value=[dict(type='PackInput')]),
+        ['val_dataloader', 'PackInput'],
+    ),
+    'no data': (
+        at('train_dataloader', 'dataset', value=IMAGENET),
+        ['train_dataloader', 'data/nowhere'],
+    ),
+    'an unknown metric': (
+        changed(val_evaluator=dict(type='Acuracy')),
+        ['val_evaluator', 'Acuracy'],
+    ),
+    'an unknown optimizer': (
+        at('optim_wrapper', 'optimizer', 'type', value='SDG'),
+        ['stages[0]', 'SDG'],
+    ),
+    "an unknown argument of a stage's optimizer": (
+        at('stages', 2, 'optim_wrapper', value=dict(optimizer=dict(moment=0.9))),
+        ['stages[2]', 'moment'],
+    ),
+    'an unknown scheduler': (
+        changed(param_scheduler=dict(type='CosineLR')),
+        ['stages[0]', 'CosineLR'],
+    ),
+    'a missing checkpoint': (
+        first(type='Evaluate', checkpoint='nowhere.pth'),
+        ['stages[0]', "no checkpoint 'nowhere.pth'"],
+    ),
+    'a missing checkpoint to start from': (
+        changed(load_from='nowhere.pth'),
+        ['load_from', "no checkpoint 'nowhere.pth'"],
+    ),
+    'a checkpoint of another network': (with_weights(), ['stages[0]', 'other.pth', 'not fit']),
+    'a missing mask file': (
+        first(type='LoadMask', path='nowhere.safetensors'),
+        ['stages[0]', "no mask file 'nowhere.safetensors'"],
+    ),
+    'a missing mask file of a source': (
+        source(type='MaskFile', path='nowhere.safetensors'),
+        ['stages[1]', "no mask file 'nowhere.safetensors'"],
+    ),
+    'masks of a wrong shape': (
+        with_masks(load, {GROUP: torch.ones(5, dtype=torch.bool)}),
+        ['stages[0]', GROUP, '5 entries', '4 units'],
+    ),
+    'masks of a wrong shape, of a source': (
+        with_masks(select, {GROUP: torch.ones(5, dtype=torch.bool)}),
+        ['stages[0]', GROUP, '5 entries', '4 units'],
+    ),
+    'masks of a wrong group': (
+        with_masks(load, {f'{GROUP}x': FOUR}),
+        ['stages[0]', f"'{GROUP}x'", f"did you mean '{GROUP}'?"],
+    ),
+    'masks that leave nothing': (
+        with_masks(select, {GROUP: ~FOUR}),
+        ['stages[0]', GROUP, 'keep one'],
+    ),
+    'an impossible budget': (
+        source(type='BNScale', budget=dict(type='Macs', keep=0.001)),
+        ['stages[1]', 'the least that can be had', 'keeps its best unit'],
+    ),
+    'a source without its budget': (source(type='BNScale'), ['stages[1]', 'needs a budget']),
+    'no masks for MaskSparsity': (without_stage(1), ['stages[1]', 'MaskSparsity', 'no masks']),
+    'nothing to cut by': (
+        changed(stages=[dict(type='Train'), dict(type='Prune')]),
+        ['stages[1]', 'Prune', 'no masks'],
+    ),
+    'a strength below 0': (
+        at('stages', 2, 'regularizer', 'strength', value=-1.0),
+        ['stages[2].regularizer', 'strength=-1.0'],
+    ),
+    'a misspelled reach': (
+        at('stages', 2, 'regularizer', 'strength', value=dict(raech=5)),
+        ['stages[2].regularizer', 'raech'],
+    ),
+    'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_it_is_told_before_anything_is_written(
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    build, told = CASES[case]
+    work_dir = tmp_path / 'work'
+    assert prune(write_config(tmp_path, build(tmp_path)), work_dir) == 2
+    message = one_message(capfd)
+    for part in told:
+        assert part in message
+    assert not work_dir.exists()
+
+
+def one_message(capfd: pytest.CaptureFixture[str]) -> str:
+    """Return the one message on standard error; there is no traceback with it."""
+    message = capfd.readouterr().err
+    assert message.startswith('easypruner: ')
+    assert message.count('easypruner: ') == 1
+    assert 'Traceback' not in message
+    return message
+
+
+def test_all_mistakes_are_told_together(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = at('stages', 0, 'epoch', value=3)(tmp_path)
+    content |= dict(stages=[*content['stages'], dict(type='Evalute')], optim_wraper=dict())
+    content['train_dataloader']['dataset'] = IMAGENET
+    content['load_from'] = 'nowhere.pth'
+    assert prune(write_config(tmp_path, content), tmp_path / 'work') == 2
+    message = one_message(capfd)
+    assert message.startswith('easypruner: 5 mistakes:\n')
+    for part in ('epochs', 'Evaluate', 'optim_wrapper', 'data/nowhere', 'nowhere.pth'):
+        assert part in message
+
+
+class TestOptions:
+    def test_they_reach_into_lists(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = write_config(tmp_path)
+        arguments = ['--plan', '--cfg-options', 'stages.0.epochs=17', 'stages.2.epochs=23']
+        assert prune(config, tmp_path / 'work', *arguments) == 0
+        assert 'train 17 epochs' in (plan := capsys.readouterr().out)
+        assert 'train 23 epochs' in plan
+
+    @pytest.mark.parametrize('option', ['stages.99.epochs=3', 'optim_wraper.lr=3', 'model=3'])
+    def test_those_that_do_not_fit(
+        self, option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ['--cfg-options', option]
+        assert prune(write_config(tmp_path), tmp_path / 'work', *arguments) == 2
+        assert option.split('.')[0].split('=')[0] in one_message(capfd)
+
+
+class TestConfigFile:
+    @pytest.mark.parametrize(
+        ('text', 'told'),
+        [
+            ('model = dict(', ['cannot be read']),
+            ('1 / 0', ['ZeroDivisionError']),
+            ("_base_ = 'nowhere.py'", ['nowhere.py']),
+            ('', ['no stages', 'no model', 'no train_dataloader']),
+        ],
+    )
+    def test_it_is_no_config(
+        self, text: str, told: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tmp_path / 'broken.py'
+        config.write_text(text)
+        assert prune(config, tmp_path / 'work') == 2
+        message = one_message(capfd)
+        for part in told:
+            assert part in message
+
+    def test_helper_variables_are_no_mistakes(self, tmp_path: Path) -> None:
+        content = tiny_config()
+        content['batches'] = content['train_dataloader']
+        assert prune(write_config(tmp_path, content), tmp_path / 'work', '--plan') == 0
+        assert not (tmp_path / 'work').exists()
