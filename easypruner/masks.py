@@ -139,4 +139,5 @@ class Masks(Mapping[str, Tensor]):
                 f'{str(file)!r} cannot be read as masks: {error}; '
                 'expected a safetensors file as masks.safetensors of a run'
             ) from error
-        return cls(tensors)
+        # The library returns them in an order that differs from process to process.
+        return cls(dict(sorted(tensors.items())))

@@ -51,6 +51,30 @@ def plain(value: Any) -> Any:
     return f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", value)}'
 
 
+def differences(before: Any, after: Any, path: str = '') -> list[str]:
+    """Return the places where two plain values differ.
+
+    >>> differences({'a': [1, {'b': 2}], 'c': 3}, {'a': [1, {'b': 4}], 'd': 3})
+    ['a[1].b', 'c', 'd']
+    """
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        places = []
+        for key in sorted(before.keys() | after.keys()):
+            place = f'{path}.{key}' if path else key
+            if key in before and key in after:
+                places += differences(before[key], after[key], place)
+            else:
+                places.append(place)
+        return places
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [
+            place
+            for i, (one, other) in enumerate(zip(before, after, strict=True))
+            for place in differences(one, other, f'{path}[{i}]')
+        ]
+    return [] if before == after else [path]
+
+
 def _hash(value: Any) -> str:
     text = json.dumps(plain(value), sort_keys=True, separators=(',', ':'))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -22,7 +22,7 @@ from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.files import write_json
-from easypruner.pipeline.fingerprint import plain, stage_fingerprint
+from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
 from easypruner.pipeline.state import PruningState, Run
@@ -157,8 +157,7 @@ def _check_same_run(run: Run) -> None:
         known, seed = before['config'], before['seed']
     except (ValueError, KeyError, TypeError) as error:
         raise EasyPrunerError(f'{str(file)!r} is damaged: {error}; start anew') from error
-    now = plain(run.config.to_dict())
-    changed = sorted(k for k in known.keys() | now.keys() if known.get(k) != now.get(k))
+    changed = differences(known, plain(run.config.to_dict()))
     if seed != run.seed:
         changed.append('seed')
     if changed:
@@ -195,11 +194,21 @@ def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
         state = state.at(index, stage.name)
         done = state.resumed(mark)
         if done is None:
+            _remove_later(state)
             done = _do_stage(state, stage, mark)
         elif distributed.is_main():
             state.run.console.print(f'{index} {stage.name}: done before', highlight=False)
         state = done
     return state
+
+
+def _remove_later(state: PruningState) -> None:
+    """Remove what later stages have left: they came of another run of the stage at hand."""
+    if distributed.is_main():
+        for folder in state.work_dir.glob('[0-9][0-9]_*'):
+            if int(folder.name[:2]) > state.index:
+                shutil.rmtree(folder)
+    distributed.barrier()
 
 
 def _marks(stages: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -142,7 +142,7 @@ class PruningState:
         try:
             content = json.loads(file.read_text(encoding='utf-8'))
             if content.pop('stage') != stage_fingerprint:
-                return None
+                raise ValueError('it belongs to another stage')
             return self._filled(content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EasyPrunerError(

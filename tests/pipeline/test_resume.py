@@ -1,0 +1,198 @@
+"""Resuming: a run that was stopped anywhere ends as if it had never been."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from easypruner import Masks
+from easypruner.engine.checkpoint import read_weights
+from tests.plugin_files import write_plugin
+from tests.tiny import prune, summary, tiny_config, write_config
+
+STOP = """
+from mmengine.hooks import Hook
+from easypruner import hookimpl
+
+class Stop(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if (runner.epoch, batch_idx) == ({epoch}, {iteration}):
+            raise KeyboardInterrupt
+
+@hookimpl
+def easypruner_configure_runner(runner, state):
+    if state.stage.name == '{stage}':
+        if {epoch} is None:
+            raise KeyboardInterrupt
+        runner.register_hook(Stop())
+"""
+
+PLACES = {
+    'in the first epoch': ('00_baseline', 0, 1),
+    'after a checkpoint': ('00_baseline', 1, 0),
+    'at the last iteration of a sparsity stage': ('02_mask_sparsity', 1, 2),
+    'before the cut': ('03_prune', None, None),
+    'while fine-tuning': ('05_finetune', 0, 2),
+}
+
+
+def stopped(folder: Path, stage: str, epoch: int | None, iteration: int | None) -> Path:
+    """Begin a run that is interrupted at a place and return its work directory."""
+    text = STOP.format(stage=stage, epoch=epoch, iteration=iteration)
+    plugin = write_plugin(folder / 'plugins', 'stop.py', text)
+    arguments = ['--plugins', str(plugin.parent)]
+    assert prune(write_config(folder), folder / 'run', *arguments) == 130
+    assert (folder / 'run' / stage).is_dir()
+    assert not (folder / 'run' / stage / 'state.json').exists()
+    return folder / 'run'
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Compare two runs bit for bit: the weights and masks of every stage, and what came of it."""
+    weights = sorted(path.relative_to(other) for path in other.rglob('weights.pth'))
+    assert len(weights) == 5
+    for name in (*weights, Path('pruned.pth')):
+        mine, theirs = read_weights(run / name), read_weights(other / name)
+        assert mine.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert torch.equal(mine[key], tensor), (name, key)
+    assert Masks.load(run / 'masks.safetensors') == Masks.load(other / 'masks.safetensors')
+    for file in ('architecture.json', 'pruned_config.py'):
+        assert (run / file).read_text() == (other / file).read_text()
+    assert results(run) == results(other)
+
+
+def results(run: Path) -> dict[str, Any]:
+    content = summary(run)
+    assert content['seconds'].keys() >= {'baseline', 'mask_sparsity', 'finetune'}
+    return {key: value for key, value in content.items() if key != 'seconds'}
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_it_ends_bit_for_bit_as_if_it_had_not_stopped(
+    place: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped(tmp_path, *PLACES[place])
+    done = [path.parent.name for path in sorted(run.rglob('state.json'))]
+    capsys.readouterr()
+    assert prune(write_config(tmp_path), run, '--resume') == 0
+    output = capsys.readouterr().out
+    assert [f'{int(name[:2])} {name[3:]}: done before' in output for name in done] == [True] * len(
+        done
+    )
+    assert_same(run, finished)
+
+
+def test_a_stopped_run_may_be_moved(finished: Path, tmp_path: Path) -> None:
+    run = stopped(tmp_path / 'before', *PLACES['at the last iteration of a sparsity stage'])
+    moved = tmp_path / 'after' / 'elsewhere'
+    moved.parent.mkdir()
+    run.rename(moved)
+    shutil.rmtree(tmp_path / 'before')
+    assert prune(write_config(tmp_path), moved, '--resume') == 0
+    assert_same(moved, finished)
+
+
+def test_training_goes_on_from_its_last_epoch(finished: Path, tmp_path: Path) -> None:
+    run = stopped(tmp_path, *PLACES['after a checkpoint'])
+    told = tmp_path / 'told'
+    text = f"""
+from pathlib import Path
+from mmengine.hooks import Hook
+from easypruner import hookimpl
+
+class Tell(Hook):
+    def before_train_epoch(self, runner):
+        with Path({str(told)!r}).open('a') as file:
+            file.write(f'{{Path(runner.work_dir).name}} {{runner.epoch}}\\n')
+
+@hookimpl
+def easypruner_configure_runner(runner, state):
+    runner.register_hook(Tell())
+"""
+    plugin = write_plugin(tmp_path / 'telling', 'tell.py', text)
+    arguments = ['--resume', '--plugins', str(plugin.parent)]
+    assert prune(write_config(tmp_path), run, *arguments) == 0
+    assert told.read_text().splitlines() == [
+        '00_baseline 1', '02_mask_sparsity 0', '02_mask_sparsity 1', '05_finetune 0'
+    ]  # fmt: skip
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    shutil.copytree(finished, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob('*.pth')}
+    assert prune(write_config(tmp_path), run, '--resume') == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob('*.pth')} == before
+    assert_same(run, finished)
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ('changes', 'key'),
+        [
+            (dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.2))), 'optim_wrapper'),
+            (dict(stages=[dict(type='Train')]), 'stages'),
+        ],
+    )
+    def test_a_changed_config_names_what_changed(
+        self,
+        changes: dict[str, Any],
+        key: str,
+        finished: Path,
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        before = sorted(finished.rglob('*'))
+        config = write_config(tmp_path, tiny_config(**changes))
+        assert prune(config, finished, '--resume') == 2
+        message = capfd.readouterr().err
+        assert 'changed' in message
+        assert key in message
+        assert sorted(finished.rglob('*')) == before
+
+    def test_one_deep_change_is_named_by_its_place(
+        self, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ['--resume', '--cfg-options', 'stages.2.epochs=9']
+        assert prune(write_config(tmp_path), finished, *arguments) == 2
+        assert 'stages[2].epochs' in capfd.readouterr().err
+
+    def test_another_seed(
+        self, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert prune(write_config(tmp_path), finished, '--resume', '--seed', '1') == 2
+        assert 'seed' in capfd.readouterr().err
+
+    def test_nothing_to_resume(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        assert prune(write_config(tmp_path), tmp_path / 'none', '--resume') == 2
+        assert 'nothing to resume' in capfd.readouterr().err
+
+    @pytest.mark.parametrize('text', ['', '{', '[]', '{"stage": 3}', 'null'])
+    def test_a_damaged_state(
+        self, text: str, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / 'run'
+        shutil.copytree(finished, run)
+        (run / '02_mask_sparsity' / 'state.json').write_text(text)
+        assert prune(write_config(tmp_path), run, '--resume') == 2
+        message = capfd.readouterr().err
+        assert message.startswith('easypruner: ')
+        assert '02_mask_sparsity' in message
+
+
+def test_stages_after_one_that_is_done_again_are_done_again(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / 'run'
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / '02_mask_sparsity')
+    assert prune(write_config(tmp_path), run, '--resume') == 0
+    output = capsys.readouterr().out
+    assert '1 select_mask: done before' in output
+    assert output.count('done before') == 2
+    assert_same(run, finished)
