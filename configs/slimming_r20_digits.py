@@ -17,7 +17,7 @@ stages = [
         name='global_sparsity',
         epochs=12,
         row='sparse',
-        regularizer=dict(type='GlobalSparsity', strength=dict(reach=1.0)),
+        regularizer=dict(type='GlobalSparsity', strength=dict(reach=2.5)),
     ),
     dict(
         type='SelectMask',

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import cache
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
@@ -24,7 +25,7 @@ class Digits(BaseDataset):
         **kwargs: of mmpretrain's BaseDataset.
     """
 
-    METAINFO = {'classes': tuple(str(digit) for digit in range(10))}
+    METAINFO: ClassVar = {'classes': tuple(str(digit) for digit in range(10))}
 
     def __init__(
         self,
@@ -37,14 +38,15 @@ class Digits(BaseDataset):
             raise ValueError(f"split={split!r} of Digits; expected 'train' or 'val'")
         self.split = split
         self.scale = scale
-        super().__init__(ann_file='', pipeline=pipeline, test_mode=split == 'val', **kwargs)
+        # They are few: packed for sharing between workers they would only load more slowly.
+        settings = {'test_mode': split == 'val', 'serialize_data': False, **kwargs}
+        super().__init__(ann_file='', pipeline=pipeline, **settings)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return the samples of the split."""
-        from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        digits = load_digits()
+        digits = _read_digits()
         train, val = train_test_split(
             np.arange(len(digits.target)),
             test_size=_VALIDATION,
@@ -60,3 +62,10 @@ class Digits(BaseDataset):
             }
             for i in (train if self.split == 'train' else val)
         ]
+
+
+@cache
+def _read_digits() -> Any:
+    from sklearn.datasets import load_digits
+
+    return load_digits()

@@ -81,7 +81,7 @@ def fill(model: nn.Module, weights: Mapping[str, Any], path: str | os.PathLike[s
         ) from error
 
 
-class PlainCheckpointHook(Hook):  # type: ignore[misc]
+class PlainCheckpointHook(Hook):
     """Makes training checkpoints hold plain values, which load under ``weights_only=True``.
 
     MMEngine keeps the history of each logged scalar as an object of its own; here it is stored as

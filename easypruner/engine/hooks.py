@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside a distributed wrapper, or the model itself."""
-    inner: nn.Module = model.module if is_model_wrapper(model) else model
+    inner = model.module if is_model_wrapper(model) else model
+    assert isinstance(inner, nn.Module)
     return inner
 
 
-class PruningHook(Hook):  # type: ignore[misc]
+class PruningHook(Hook):
     """Adds a regularizer's gradient right before every optimizer update.
 
     There and nowhere else it is exactly the penalty's gradient, once per update: under gradient
@@ -101,7 +102,7 @@ def weak_reach(
     )
 
 
-class EpochSeedHook(Hook):  # type: ignore[misc]
+class EpochSeedHook(Hook):
     """Seeds every source of chance before each epoch from (seed, stage, epoch, rank).
 
     A run that resumes at an epoch then goes on exactly as if it had never stopped.
@@ -120,7 +121,7 @@ class EpochSeedHook(Hook):  # type: ignore[misc]
         runner.train_dataloader.worker_init_fn = partial(seed_worker, entropy=entropy)
 
 
-class ProgressHook(Hook):  # type: ignore[misc]
+class ProgressHook(Hook):
     """Shows how far the stage is and how long it will take."""
 
     priority = 'LOWEST'

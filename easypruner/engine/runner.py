@@ -57,7 +57,7 @@ class RunnerPlan:
     hooks: Sequence[Hook] = ()
 
 
-class StageRunner(Runner):  # type: ignore[misc]
+class StageRunner(Runner):
     """A Runner that loads weights strictly and keeps its log off the console.
 
     A shape that does not fit is an error: by default MMEngine prints it and trains on with the
@@ -65,6 +65,7 @@ class StageRunner(Runner):  # type: ignore[misc]
     """
 
     verbose = False
+    _val_loop: Any
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build the logger, quiet unless asked otherwise."""
@@ -182,7 +183,7 @@ def build_runner(
         plan: what the stage asks for.
         configure: called with the runner before it runs, such as the plugins' hook.
     """
-    runner_class = type('StageRunner', (StageRunner,), {'verbose': plan.verbose})
+    runner_class: type[StageRunner] = type('StageRunner', (StageRunner,), {'verbose': plan.verbose})
     runner: StageRunner = runner_class.from_cfg(runner_config(config, plan))
     for hook in plan.hooks:
         runner.register_hook(hook)
@@ -207,8 +208,19 @@ def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
 
 
 def trace_for(config: Config) -> Callable[[nn.Module], ChannelGraph]:
-    """Return a function that traces a model on the first sample of the config's data."""
-    return lambda model: trace(model, example_input(config, model))
+    """Return a function that traces a model on the first sample of the config's data.
+
+    The sample is read once: to list a large data set takes longer than to trace on it.
+    """
+    example: dict[str, Any] = {}
+
+    def traced(model: nn.Module) -> ChannelGraph:
+        if not example:
+            example.update(example_input(config, model))
+        device = next(model.parameters()).device
+        return trace(model, {**example, 'inputs': example['inputs'].to(device)})
+
+    return traced
 
 
 def main_process_only(action: Callable[[], object]) -> None:
