@@ -58,7 +58,6 @@ class Digits(BaseDataset):
             {
                 'img': np.kron(digits.images[i] * 15.9375, grown).astype(np.uint8)[:, :, None],
                 'gt_label': int(digits.target[i]),
-                'sample_idx': int(i),
             }
             for i in (train if self.split == 'train' else val)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from easypruner.contracts import Stage
 from easypruner.engine.building import building
 from easypruner.engine.checkpoint import fill, read_weights
-from easypruner.engine.runner import RUNNER_KEYS, trace_for
+from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
 from easypruner.pipeline.outlook import Outlook
@@ -28,6 +28,8 @@ _ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_pre
 _DICTS = ('model', 'train_dataloader', 'val_dataloader')
 _NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
 _TYPO = 0.8
+
+Trace = Callable[[nn.Module], ChannelGraph]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Preflight:
     epoch_length: int
 
 
-def check(config: Config, seed: int) -> Preflight:
+def check(config: Config, seed: int, trace: Trace) -> Preflight:
     """Check a whole config.
 
     Raises:
@@ -57,7 +59,7 @@ def check(config: Config, seed: int) -> Preflight:
     lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
-    graph = _trace(config, model, mistakes) if model is not None and all(lengths) else None
+    graph = _trace(model, trace, mistakes) if model is not None and all(lengths) else None
     if graph is None or mistakes.found:
         mistakes.raise_all()
     assert graph is not None
@@ -163,7 +165,7 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
     return None
 
 
-def _trace(config: Config, model: nn.Module, mistakes: Mistakes) -> ChannelGraph | None:
+def _trace(model: nn.Module, trace: Trace, mistakes: Mistakes) -> ChannelGraph | None:
     with mistakes.collect('model'), building():
-        return trace_for(config)(model)
+        return trace(model)
     return None

@@ -19,6 +19,7 @@ from easypruner.contracts import Stage
 from easypruner.engine import distributed
 from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
+from easypruner.engine.runner import trace_for
 from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.files import write_json
@@ -54,6 +55,7 @@ def prune_command(args: Namespace) -> int:
         seed=seed,
         plugins=plugins,
         console=report_console(),
+        trace=trace_for(config),
         launcher=args.launcher,
         verbose=args.verbose,
     )
@@ -106,7 +108,7 @@ def execute(run: Run, mode: Mode) -> PruningState:
     distributed.barrier()
     init_default_scope(run.config.get('default_scope', 'mmpretrain'))
     seed_everything(run.seed)
-    preflight = check(run.config, run.seed)
+    preflight = check(run.config, run.seed, run.trace)
     state = PruningState(run)
     if distributed.is_main():
         print_plan(run.console, state, preflight)

@@ -39,6 +39,7 @@ class Run:
         seed: for every random choice.
         plugins: that were loaded.
         console: for people to read.
+        trace: makes the channel graph of a model on the run's data.
         launcher: ``'none'`` or ``'pytorch'``.
         verbose: show MMEngine's log on the console.
     """
@@ -49,6 +50,7 @@ class Run:
     seed: int
     plugins: Plugins
     console: Console
+    trace: Callable[[nn.Module], ChannelGraph]
     launcher: str = 'none'
     verbose: bool = False
 

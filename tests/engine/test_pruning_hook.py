@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from easypruner_plugins.global_sparsity import GlobalSparsity
+from easypruner_plugins.mask_sparsity import MaskSparsity
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
@@ -20,8 +22,6 @@ from easypruner.contracts import Schedule
 from easypruner.engine.hooks import PruningHook, weak_reach
 from easypruner.engine.runner import RunnerPlan, build_runner, trace_for
 from easypruner.engine.schedule import measure_schedule
-from easypruner_plugins.global_sparsity import GlobalSparsity
-from easypruner_plugins.mask_sparsity import MaskSparsity
 from tests.tiny import BATCH, TRAIN_IMAGES, tiny_config
 
 STRENGTH = 0.125

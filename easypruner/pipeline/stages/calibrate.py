@@ -14,7 +14,7 @@ from easypruner.contracts import Stage
 from easypruner.engine.distributed import is_main
 from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
+from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.pipeline.state import PruningState
 
 
@@ -58,7 +58,7 @@ class Calibrate(Stage):
         finally:
             progress.stop()
         state = with_weights(state, model)
-        return with_row(state, self.row, runner, traced(state, model))
+        return with_row(state, self.row, runner, state.run.trace(model))
 
     def _passes(self, loader: Any, total: int, progress: StageProgress) -> Any:
         for batch in islice(loader, total):

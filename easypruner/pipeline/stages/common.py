@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from easypruner.engine.checkpoint import load_weights, save_weights
 from easypruner.engine.distributed import barrier, is_main
-from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner, trace_for
+from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.files import write_with
 from easypruner.graph import ChannelGraph
 from easypruner.pipeline.state import PruningState
@@ -53,7 +53,7 @@ def loaded_runner(state: PruningState) -> StageRunner:
 
 def traced(state: PruningState, model: nn.Module) -> ChannelGraph:
     """Trace a model on the run's data."""
-    return trace_for(state.config)(model)
+    return state.run.trace(model)
 
 
 def with_weights(state: PruningState, model: nn.Module) -> PruningState:

@@ -10,7 +10,7 @@ from easypruner.contracts import Stage
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.errors import EasyPrunerError
 from easypruner.pipeline.outlook import Outlook
-from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
+from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.pipeline.state import PruningState
 
 
@@ -52,7 +52,7 @@ class Evaluate(Stage):
             state = with_weights(state, runner.plain_model)
         else:
             runner = loaded_runner(state)
-        return with_row(state, self.row, runner, traced(state, runner.plain_model))
+        return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
 
     def plan(self, state: PruningState) -> str:
         return f'evaluate {self.checkpoint}' if self.checkpoint else 'evaluate'

@@ -14,7 +14,6 @@ from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import (
     loaded_runner,
     stage_runner,
-    traced,
     training_batches,
     training_loss,
 )
@@ -47,7 +46,7 @@ class SelectMask(Stage):
     def run(self, state: PruningState) -> PruningState:
         """Select on the weights at hand."""
         runner = loaded_runner(state)
-        graph = traced(state, runner.plain_model)
+        graph = state.run.trace(runner.plain_model)
 
         def evaluate(model: nn.Module) -> float:
             other = stage_runner(state)
@@ -92,7 +91,7 @@ class LoadMask(Stage):
     def run(self, state: PruningState) -> PruningState:
         """Check the masks against the network, and keep a copy of them."""
         masks = Masks.load(self.path)
-        masks.check(traced(state, loaded_runner(state).plain_model))
+        masks.check(state.run.trace(loaded_runner(state).plain_model))
         return replace(with_masks(state, masks), selected=None)
 
     def plan(self, state: PruningState) -> str:

@@ -9,7 +9,7 @@ from easypruner.engine.distributed import barrier, is_main
 from easypruner.errors import ConfigError
 from easypruner.graph import ArchitectureRecord, prune
 from easypruner.pipeline.outlook import Outlook
-from easypruner.pipeline.stages.common import loaded_runner, traced, with_row, with_weights
+from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.pipeline.state import Cut, PruningState
 
 ARCHITECTURE = 'architecture.json'
@@ -39,7 +39,7 @@ class Prune(Stage):
             raise ConfigError(_NO_MASKS)
         runner = loaded_runner(state)
         model = runner.plain_model
-        graph = traced(state, model)
+        graph = state.run.trace(model)
         masks = state.load_masks() or {}
         record = prune(model, masks, graph=graph)
         if state.architecture is not None:

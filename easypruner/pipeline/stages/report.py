@@ -15,7 +15,7 @@ import easypruner
 from easypruner.contracts import Stage
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.distributed import is_main
-from easypruner.engine.runner import RUNNER_KEYS, trace_for
+from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
 from easypruner.files import write_whole
 from easypruner.graph import ArchitectureRecord, ChannelGraph
@@ -25,7 +25,7 @@ from easypruner.pipeline.stages.common import copy_file
 from easypruner.pipeline.state import Cut, PruningState
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
-from easypruner.report.scales import gather_scales, layer_channels
+from easypruner.report.scales import LayerChannels, Scales, gather_scales, layer_channels
 
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
 
@@ -51,7 +51,8 @@ class Report(Stage):
             )
         files = _take_away(state)
         result = _result(state)
-        scales, layers = None, ()
+        scales: tuple[Scales, Scales] | None = None
+        layers: tuple[LayerChannels, ...] = ()
         if state.cut is not None:
             graph, masks = _before_cut(state, state.cut)
             after = gather_scales(graph, masks)
@@ -93,7 +94,9 @@ def _take_away(state: PruningState) -> list[Path]:
 def _pruned_config(config: Config, cut: bool) -> str:
     """Return a complete MMEngine config of the result, which tests it as it lies in its folder."""
     content: dict[str, Any] = {
-        key: value for key, value in config.to_dict().items() if key in RUNNER_KEYS
+        key: value
+        for key, value in config.to_dict().items()
+        if key in RUNNER_KEYS or key == 'custom_imports'
     }
     content.setdefault('default_scope', config.get('default_scope', 'mmpretrain'))
     if cut:
@@ -134,7 +137,7 @@ def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
     if cut.architecture is not None:
         ArchitectureRecord.load(cut.architecture).apply(model)
     load_weights(model, cut.checkpoint)
-    return trace_for(state.config)(model), Masks.load(cut.masks)
+    return state.run.trace(model), Masks.load(cut.masks)
 
 
 def _model_config(config: Config) -> dict[str, Any]:

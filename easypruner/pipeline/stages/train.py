@@ -11,11 +11,10 @@ from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.distributed import is_main
 from easypruner.engine.hooks import EpochSeedHook, ProgressHook, PruningHook
 from easypruner.engine.progress import StageProgress
-from easypruner.engine.runner import trace_for
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
 from easypruner.pipeline.outlook import Outlook
-from easypruner.pipeline.stages.common import stage_runner, traced, with_row, with_weights
+from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.pipeline.state import PruningState
 
 _DEFAULT_HOOKS = dict(
@@ -114,7 +113,7 @@ class Train(Stage):
                 self.regularizer,
                 state.load_masks(),
                 self.schedule(state.config, length),
-                trace_for(state.config),
+                state.run.trace,
                 warnings.append if pushes_last(state.config.stages, state.index) else None,
             )
             runner.register_hook(hook)
@@ -125,7 +124,7 @@ class Train(Stage):
         for warning in warnings:
             state = state.warned(f'{self.name}: {warning}')
         state = with_weights(state, runner.plain_model)
-        return with_row(state, self.row, runner, traced(state, runner.plain_model))
+        return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
 
     def plan(self, state: PruningState) -> str:
         text = f'train {self.length(state.config)} epochs'

@@ -1,0 +1,80 @@
+"""Chance is decided by seed, stage, epoch and process, and by nothing that came before."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from easypruner.engine.checkpoint import PlainCheckpointHook
+from easypruner.engine.hooks import EpochSeedHook
+from easypruner.engine.runner import RunnerPlan, build_runner
+from easypruner.engine.seeding import seed_everything
+from tests.tiny import tiny_config
+
+
+def drawn() -> tuple[float, float, float]:
+    # The global generators are what transforms draw from.
+    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+
+def test_the_same_numbers_give_the_same_chance() -> None:
+    seed_everything(1, 2, 3)
+    first = drawn()
+    drawn()
+    seed_everything(1, 2, 3)
+    assert drawn() == first
+
+
+@pytest.mark.parametrize('other', [(1, 2, 4), (1, 3, 3), (2, 2, 3), (3, 2, 1)])
+def test_every_number_matters(other: tuple[int, ...]) -> None:
+    seed_everything(1, 2, 3)
+    first = drawn()
+    seed_everything(*other)
+    assert all(a != b for a, b in zip(first, drawn(), strict=True))
+
+
+class Batches(Hook):
+    """Keeps a copy of every batch of training."""
+
+    def __init__(self) -> None:
+        self.inputs: list[torch.Tensor] = []
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self.inputs.append(torch.as_tensor(data_batch['inputs']).clone())
+
+
+def batches(folder: Path, epochs: int, workers: int) -> list[torch.Tensor]:
+    content = tiny_config(
+        stages=None, default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1))
+    )
+    content['train_dataloader'] |= dict(num_workers=workers, persistent_workers=workers > 0)
+    seen = Batches()
+    hooks = [PlainCheckpointHook(), EpochSeedHook(0, 0), seen]
+    plan = RunnerPlan(folder, seed=0, epochs=epochs, hooks=hooks)
+    build_runner(Config(content), plan).train()
+    return seen.inputs
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_resumed_run_sees_the_same_augmented_images(workers: int, tmp_path: Path) -> None:
+    whole = batches(tmp_path / 'whole', 2, workers)
+    batches(tmp_path / 'halves', 1, workers)
+    rest = batches(tmp_path / 'halves', 2, workers)
+    assert len(rest) == len(whole) // 2
+    for mine, theirs in zip(rest, whole[len(rest) :], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_images_are_augmented_anew_in_every_epoch(workers: int, tmp_path: Path) -> None:
+    whole = batches(tmp_path, 2, workers)
+    first, second = (torch.cat(half).flatten(1) for half in (whole[:3], whole[3:]))
+    repeated = (first[:, None] == second[None]).all(2).any(1).sum()
+    assert repeated < len(first) // 2
