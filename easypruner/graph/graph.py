@@ -172,7 +172,8 @@ def trace(
     parameters = dict(model.named_parameters())
     tapes = _tapes(model, example_inputs)
     coupling, parts = _walk(tapes)
-    settled = settle(Trial(model, tapes[0], coupling, parts, handlers))
+    compares = not tapes[0].depends_on_values
+    settled = settle(Trial(model, tapes[0], coupling, parts, handlers, compares))
     if settled.held:
         parts = _hold(coupling, parts, settled.held)
     return ChannelGraph(

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +32,9 @@ from easypruner.graph.handlers import resize_layers
 from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward
 
 _SEED = 20220117
+_BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
+"""Operations that autograd and constants bring about, or not, from one run to the next."""
+
 _OWN_CODE = str(Path(__file__).parent)
 _TORCH_CODE = str(Path(torch.__file__).parent)
 
@@ -58,6 +62,9 @@ class Failure:
         return f'the forward pass does not follow a cut: {self.text}{where}: {self.operation}'
 
 
+_Place = tuple[type[nn.Module], Any, int, int]
+
+
 class Widths:
     """Kept sizes of axes under a choice of units."""
 
@@ -81,13 +88,29 @@ class Widths:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial run needs to know of a traced model."""
+    """What a trial run needs to know of a traced model.
+
+    Attributes:
+        model: that was traced.
+        tape: of its evaluation pass.
+        coupling: the walk over the tape.
+        parts: how its nodes fall into groups.
+        handlers: keep the modules' own numbers true.
+        compares: whether each operation is compared with the tape; else all that counts is that
+            the forward pass gets through, as where the operations depend on values.
+    """
 
     model: nn.Module
     tape: Tape
     coupling: Coupling
     parts: Partition
     handlers: Sequence[LayerHandler]
+    compares: bool = True
+
+    @cached_property
+    def operations(self) -> list[Operation]:
+        """The tape's operations without those that come and go."""
+        return [op for op in self.tape.operations if op.name not in _BOOKKEEPING]
 
     @cached_property
     def _random(self) -> npt.NDArray[np.float64]:
@@ -124,7 +147,7 @@ class Trial:
             for name, tensor in parameters.items()
             if tensor is not self.tape.parameters[name]
         }
-        check = _Check(self.tape, self.coupling, widths)
+        check = _Check(self.operations if self.compares else None, self.coupling, widths)
         with attributes_restored(self.model):
             try:
                 resize_layers(self.model, all_shapes(self.model, changed), self.handlers)
@@ -183,9 +206,47 @@ class Trial:
         """Return the axes of the failing operation that groups decide: outputs first."""
         if failure.operation is None:
             return []
-        tensors = (*failure.operation.outputs, *rules.tensors_of(failure.operation))
-        axes = {id(axis): axis for tensor in tensors for axis in self.coupling.axes(tensor)}
+        axes = {id(axis): axis for axis in self.all_axes(failure.operation)}
         return [axis for axis in axes.values() if self.groups_of(axis)]
+
+    def all_axes(self, operation: Operation) -> list[Axis]:
+        """Return the axes of an operation's tensors, one after the other, outputs first."""
+        tensors = (*operation.outputs, *rules.tensors_of(operation))
+        return [axis for tensor in tensors for axis in self.coupling.axes(tensor)]
+
+    def nearby_axes(self, operation: Operation) -> list[Axis]:
+        """Return the axes of an operation and of the next.
+
+        Where a reshape has to copy first, the copy is the operation that does not come about,
+        while the width in question is that of the view behind it.
+        """
+        following = self._following.get(id(operation))
+        axes = self.all_axes(operation)
+        return axes if following is None else [*axes, *self.all_axes(following)]
+
+    @cached_property
+    def _following(self) -> dict[int, Operation]:
+        return {id(one): other for one, other in pairwise(self.operations)}
+
+    def alike(self, operation: Operation) -> list[Operation]:
+        """Return the operations that other modules of the same type run at the same place."""
+        mine = self._places[0][id(operation)]
+        return [other for other in self._places[1][mine] if other is not operation]
+
+    @cached_property
+    def _places(self) -> tuple[dict[int, _Place], dict[_Place, list[Operation]]]:
+        """Each operation's place: type of its module, operation, how often it ran there before."""
+        places: dict[int, _Place] = {}
+        alike: dict[_Place, list[Operation]] = {}
+        count: dict[tuple[str, Any], int] = {}
+        for operation in self.operations:
+            where = (operation.module, operation.func)
+            number = count[where] = count.get(where, -1) + 1
+            kind = type(self.model.get_submodule(operation.module))
+            place = (kind, operation.func, number, len(self.nearby_axes(operation)))
+            places[id(operation)] = place
+            alike.setdefault(place, []).append(operation)
+        return places, alike
 
     def groups_of(self, axis: Axis) -> set[int]:
         """Return the groups that have channels in an axis."""
@@ -201,19 +262,20 @@ class _DeviationError(Exception):
 class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Compares each operation with the one on the tape."""
 
-    def __init__(self, tape: Tape, coupling: Coupling, widths: Widths) -> None:
+    def __init__(
+        self, operations: Sequence[Operation] | None, coupling: Coupling, widths: Widths
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._tape = tape
+        self._operations = operations
         self._coupling = coupling
         self._widths = widths
         self._position = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = shapes.run(func, args, kwargs or {})
-        if self._tape.depends_on_values:
-            # Which operations run may depend on values, and so on the cut.
+        operations = self._operations
+        if operations is None or func.overloadpacket.__name__ in _BOOKKEEPING:
             return result
-        operations = self._tape.operations
         if self._position >= len(operations) or operations[self._position].func is not func:
             raise _DeviationError(f'{func} runs, which does not without the cut')
         expected = operations[self._position].outputs
@@ -230,8 +292,8 @@ class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
         text = str(error).strip().splitlines()[0] if str(error).strip() else ''
         if not isinstance(error, _DeviationError):
             text = f'{type(error).__name__}: {text}'
-        known = not self._tape.depends_on_values and self._position < len(self._tape.operations)
-        operation = self._tape.operations[self._position] if known else None
+        known = self._operations is not None and self._position < len(self._operations)
+        operation = self._operations[self._position] if self._operations and known else None
         return Failure(self._position, operation, text, _user_line(error.__traceback__))
 
 
