@@ -6,6 +6,7 @@ Parsing needs nothing heavy, so that --help answers at once; each command import
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EasyPrunerError as error:
         if args.verbose:
             traceback.print_exc()
-        print(f'easypruner: {error}', file=sys.stderr)
+        # Under torchrun the processes of a machine meet the same mistake: one tells it.
+        if os.environ.get('LOCAL_RANK', '0') == '0':
+            print(f'easypruner: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('easypruner: interrupted', file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 
 @contextmanager
@@ -43,6 +44,18 @@ def barrier() -> None:
     """Wait for the other processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Give the model of every process the mean of all processes' floating-point buffers.
+
+    Each process has met other data, and batch norms have kept what they met.
+    """
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= dist.get_world_size()
 
 
 def wrapper_config() -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from easypruner.contracts import Progress, Regularizer, Schedule
+from easypruner.engine.distributed import average_buffers
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.seeding import seed_everything, seed_worker
 from easypruner.masks import Masks
@@ -119,6 +120,19 @@ class EpochSeedHook(Hook):
         entropy = (self._seed, self._stage, runner.epoch, runner.rank)
         seed_everything(*entropy)
         runner.train_dataloader.worker_init_fn = partial(seed_worker, entropy=entropy)
+
+
+class BufferHook(Hook):
+    """Averages the buffers of all processes after every epoch, before it is saved.
+
+    Else the file would hold those of one process, and the others would measure with their own.
+    """
+
+    priority = 'LOW'
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Average."""
+        average_buffers(unwrapped(runner.model))
 
 
 class ProgressHook(Hook):

@@ -124,11 +124,11 @@ def _build_stages(config: Config, mistakes: Mistakes) -> list[Stage]:
 def _loader_length(config: Config, split: str, mistakes: Mistakes) -> int:
     """Return the number of batches of a data loader, whose data is looked for."""
     name = f'{split}_dataloader'
-    settings = config.get(name)
+    settings = config.to_dict().get(name)
     if not isinstance(settings, Mapping):
         return 0
     # Workers are of no use for counting.
-    alone = {**settings.to_dict(), 'num_workers': 0, 'persistent_workers': False}
+    alone = {**settings, 'num_workers': 0, 'persistent_workers': False}
     with mistakes.collect(name), building():
         length = len(Runner.build_dataloader(alone))
         if not length:
@@ -156,8 +156,9 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
         settings.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
     with mistakes.collect('model'), building():
         model: nn.Module = MODELS.build(settings)
-        if hasattr(model, 'init_weights'):
-            model.init_weights()
+        initialize: Any = getattr(model, 'init_weights', None)
+        if initialize is not None:
+            initialize()
         if weights is not None:
             with mistakes.collect('load_from'):
                 fill(model, weights, start)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from easypruner.contracts import Stage
-from easypruner.engine.distributed import is_main
+from easypruner.engine.distributed import average_buffers, is_main
 from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
@@ -57,6 +57,7 @@ class Calibrate(Stage):
             calibrate(model, self._passes(loader, total, progress))
         finally:
             progress.stop()
+        average_buffers(model)
         state = with_weights(state, model)
         return with_row(state, self.row, runner, state.run.trace(model))
 

@@ -8,6 +8,7 @@ from easypruner.contracts import Stage
 from easypruner.engine.distributed import barrier, is_main
 from easypruner.errors import ConfigError
 from easypruner.graph import ArchitectureRecord, prune
+from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.pipeline.state import Cut, PruningState
@@ -40,7 +41,7 @@ class Prune(Stage):
         runner = loaded_runner(state)
         model = runner.plain_model
         graph = state.run.trace(model)
-        masks = state.load_masks() or {}
+        masks = state.load_masks() or Masks()
         record = prune(model, masks, graph=graph)
         if state.architecture is not None:
             record = ArchitectureRecord.load(state.architecture).then(record)
@@ -48,15 +49,15 @@ class Prune(Stage):
         if is_main():
             record.save(path)
         barrier()
-        before = state
-        state = with_weights(state, model)
-        assert before.checkpoint is not None or before.selected is None
+        # A run starts from a file of initial weights, so there are some before every cut.
+        assert state.checkpoint is not None
         cut = Cut(
-            checkpoint=before.checkpoint or state.checkpoint,  # type: ignore[arg-type]
-            masks=state.masks,  # type: ignore[arg-type]
-            architecture=before.architecture,
-            selected=before.selected,
+            checkpoint=state.checkpoint,
+            masks=state.masks,
+            architecture=state.architecture,
+            selected=state.selected,
         )
+        state = with_weights(state, model)
         state = replace(state, architecture=path, masks=None, selected=None, cut=cut)
         return with_row(state, self.row, runner, graph)
 

@@ -9,7 +9,7 @@ from easypruner.contracts import Regularizer, Schedule, Stage
 from easypruner.engine.building import building
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.distributed import is_main
-from easypruner.engine.hooks import EpochSeedHook, ProgressHook, PruningHook
+from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
@@ -103,6 +103,7 @@ class Train(Stage):
             self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _given_hooks(state)},
             [
                 EpochSeedHook(state.run.seed, state.index),
+                BufferHook(),
                 PlainCheckpointHook(),
                 ProgressHook(progress),
             ],

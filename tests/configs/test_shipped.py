@@ -1,0 +1,93 @@
+"""The shipped configs: each is whole, and rivals differ in their method alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from easypruner.pipeline.fingerprint import part_fingerprints
+from tests.imagenet import make_imagenet
+from tests.tiny import prune
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py'))
+FLAT = [path.name for path in FILES if path.parent == Path()]
+DIGITS = [name for name in FLAT if name.endswith('_digits.py')]
+ROWS = ['baseline', 'sparse', 'pruned', 'calibrated', 'finetuned']
+
+
+def read(name: str) -> Config:
+    return Config.fromfile(CONFIGS / name)
+
+
+def rows(config: Config) -> list[str]:
+    own = {'Prune': 'pruned', 'Calibrate': 'calibrated'}
+    found = [stage.get('row', own.get(stage.type)) for stage in config.stages]
+    return [row for row in found if row is not None]
+
+
+def test_there_are_configs() -> None:
+    assert {'masksparsity_r20_digits.py', 'masksparsity_r50_in1k.py'} < set(FLAT)
+    assert len(DIGITS) >= 4
+
+
+@pytest.mark.parametrize('file', FILES, ids=str)
+def test_each_can_be_read(file: Path) -> None:
+    assert read(str(file))
+    assert (CONFIGS / file).read_text().startswith('"""')
+
+
+@pytest.mark.parametrize('file', FILES, ids=str)
+def test_none_needs_the_configs_of_another_package(file: Path) -> None:
+    assert '::' not in (CONFIGS / file).read_text()
+
+
+@pytest.mark.parametrize('name', FLAT)
+def test_names_say_strategy_model_and_data(name: str) -> None:
+    assert len(name.removesuffix('.py').split('_')) == 3
+    assert len((CONFIGS / name).read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize('name', DIGITS)
+def test_those_on_embedded_data_are_clean(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prune(CONFIGS / name, tmp_path / 'run', '--plan') == 0
+    assert 'Warnings' not in capsys.readouterr().out
+
+
+def test_the_released_recipe_is_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_imagenet(tmp_path / 'data' / 'imagenet')
+    monkeypatch.chdir(tmp_path)
+    assert prune(CONFIGS / 'masksparsity_r50_in1k.py', tmp_path / 'run', '--plan') == 0
+    plan = capsys.readouterr().out
+    assert '4.09 G MACs, 25.6 M params' in plan
+    assert plan.count('train 100 epochs') == 2
+    assert 'train 40 epochs' in plan
+
+
+def test_without_its_data_the_recipe_says_where_it_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert prune(CONFIGS / 'masksparsity_r50_in1k.py', tmp_path / 'run') == 2
+    message = capfd.readouterr().err
+    assert message.startswith('easypruner: 2 mistakes:')
+    assert message.count('data/imagenet') == 2
+
+
+@pytest.mark.parametrize('name', DIGITS)
+def test_rivals_share_all_but_their_method(name: str) -> None:
+    ours, theirs = read(name), read('masksparsity_r20_digits.py')
+    assert part_fingerprints(ours) == part_fingerprints(theirs)
+    budgets = [s.source.budget for config in (ours, theirs) for s in config.stages if 'source' in s]
+    assert budgets[0] == budgets[1] == dict(type='Macs', keep=0.5)
+    assert [s.type for s in ours.stages[-2:]] == [s.type for s in theirs.stages[-2:]]
+
+
+def test_the_method_shows_every_row() -> None:
+    assert rows(read('masksparsity_r20_digits.py')) == ROWS
