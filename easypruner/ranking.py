@@ -62,12 +62,17 @@ class Ranking:
 
     def removing(self, count: int) -> Masks:
         """Return masks that remove the ``count`` lowest units."""
+        return self._masks(self._kept(count))
+
+    def _kept(self, count: int) -> Tensor:
         keep = torch.ones(sum(self.sizes), dtype=torch.bool)
         keep[self.order[:count]] = False
-        return Masks(dict(zip(self.names, torch.split(keep, list(self.sizes)), strict=True)))
+        return keep
 
-    def fewest(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
-        """Return the masks that remove the fewest units with ``cost`` at or under ``limit``.
+    def within(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
+        """Return masks that remove the lowest units until ``cost`` is at or under ``limit``.
+
+        What then still fits is given back, so that no single unit more could stay.
 
         Args:
             cost: of masks; it must not grow when more is removed.
@@ -91,4 +96,31 @@ class Ranking:
                 high = middle
             else:
                 low = middle + 1
-        return self.removing(low)
+        return self._filled(low, cost, limit)
+
+    def _filled(self, count: int, cost: Callable[[Masks], float], limit: float) -> Masks:
+        """Remove the ``count`` lowest units, then give back what still fits, the best first.
+
+        The last unit to go may be a costly one, and leave room for many others.
+        """
+        keep = self._kept(count)
+        starts = torch.tensor((0, *self.sizes)).cumsum(0)
+        group = torch.searchsorted(starts, self.order[:count], right=True) - 1
+        full: set[int] = set()
+        for position, number in zip(
+            reversed(self.order[:count].tolist()), reversed(group.tolist()), strict=True
+        ):
+            # All units of a group cost the same: where one does not fit, none does.
+            if number in full:
+                continue
+            keep[position] = True
+            if cost(self._masks(keep)) > limit:
+                keep[position] = False
+                full.add(number)
+                if len(full) == len(self.names):
+                    break
+        return self._masks(keep)
+
+    def _masks(self, keep: Tensor) -> Masks:
+        parts = torch.split(keep, list(self.sizes))
+        return Masks(dict(zip(self.names, parts, strict=True)))

@@ -13,10 +13,11 @@ from easypruner.ranking import Ranking
 
 
 class Macs(Budget):
-    """Removes the fewest, lowest-scored units that bring the network to a limit of MACs.
+    """Removes the lowest-scored units until the network is at a limit of MACs.
 
-    The cost of each candidate is exact, so the limit is met to within one unit. The best unit of
-    each group is always kept.
+    The cost of each candidate is exact. Units that still fit at the end are given back, the best
+    first, so that the limit is met to within the cheapest unit. The best unit of each group is
+    always kept.
 
     Args:
         keep: the limit as a share of the network's MACs, in 0..1; or
@@ -38,7 +39,7 @@ class Macs(Budget):
     ) -> Masks:
         limit = self.limit if self.keep is None else self.keep * graph.cost().macs
         assert limit is not None
-        return Ranking.of(scores).fewest(lambda masks: graph.cost(masks).macs, limit, 'MACs')
+        return Ranking.of(scores).within(lambda masks: graph.cost(masks).macs, limit, 'MACs')
 
     @property
     def asked(self) -> float:
