@@ -36,9 +36,7 @@ stages = [
         epochs=40,
         row='finetuned',
         optim_wrapper=dict(optimizer=dict(lr=5e-4)),
-        param_scheduler=dict(
-            type='MultiStepLR', by_epoch=True, milestones=[10, 20, 30], gamma=0.1
-        ),
+        param_scheduler=dict(type='MultiStepLR', by_epoch=True, milestones=[10, 20, 30], gamma=0.1),
     ),
     dict(type='Report'),
 ]
