@@ -30,7 +30,7 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
             if warning and pushes_last(state.config.stages, number):
                 warnings.append(f'{stage.name}: {warning}')
         rows.append((str(number), stage.name, stage.plan(state), reach))
-    console.print(make_table(title, ('', 'stage', 'does', 'reach'), rows))
+    console.print(make_table(title, ('', 'stage', 'does', 'reach'), rows, left=4))
     console.print(f'work directory: {literal(str(state.work_dir))}', highlight=False)
     print_lines(console, 'Warnings', warnings, style='yellow')
 
