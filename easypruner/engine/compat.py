@@ -56,10 +56,11 @@ def _turn_hue(img: Any, steps: int) -> Any:
     import numpy as np
     from PIL import Image
 
-    hue, saturation, value = Image.fromarray(img[..., ::-1]).convert('HSV').split()
+    rgb = np.asarray(img, dtype=np.uint8)[..., ::-1]
+    hue, saturation, value = Image.fromarray(rgb).convert('HSV').split()
     turned = Image.fromarray(((np.asarray(hue, dtype=np.int64) + steps) % 256).astype(np.uint8))
     image = Image.merge('HSV', (turned, saturation, value)).convert('RGB')
-    return np.ascontiguousarray(np.asarray(image)[..., ::-1])
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1]).astype(img.dtype)
 
 
 def quiet(logger: logging.Logger) -> None:

@@ -100,6 +100,15 @@ class StageRunner(Runner):
         """The model without a distributed wrapper."""
         return unwrapped(self.model)
 
+    def accuracy_of(self, model: nn.Module) -> float:
+        """Return the accuracy of another model than the runner's own, in percent."""
+        own: nn.Module = self.model
+        self.model = model.to(next(own.parameters()).device)
+        try:
+            return self.accuracy()
+        finally:
+            self.model = own
+
     def accuracy(self) -> float:
         """Return the model's accuracy on the validation data, in percent.
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
 from easypruner.contracts import Context, MaskSource, Stage
 from easypruner.engine.distributed import barrier, is_main
 from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import (
     loaded_runner,
-    stage_runner,
     training_batches,
     training_loss,
 )
@@ -47,13 +44,7 @@ class SelectMask(Stage):
         """Select on the weights at hand."""
         runner = loaded_runner(state)
         graph = state.run.trace(runner.plain_model)
-
-        def evaluate(model: nn.Module) -> float:
-            other = stage_runner(state)
-            other.model = model
-            return other.accuracy()
-
-        context = state.context(training_batches(state), training_loss, evaluate)
+        context = state.context(training_batches(state), training_loss, runner.accuracy_of)
         masks = self.source.select(graph, context)
         masks.check(graph)
         budget = self.source.budget

@@ -1,0 +1,36 @@
+"""What other packages need to run well together."""
+
+from __future__ import annotations
+
+import colorsys
+
+import mmcv
+import numpy as np
+import pytest
+from mmpretrain.datasets.transforms import ColorJitter
+
+from easypruner.engine.compat import prepare
+
+
+@pytest.fixture(autouse=True)
+def prepared() -> None:
+    prepare()
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize('factor', [-0.5, -0.3, -0.1, -0.001, 0.0, 0.2, 0.5])
+def test_hue_is_turned_either_way(factor: float, dtype: type) -> None:
+    colour = np.array([40, 90, 200])  # blue, green, red
+    image = np.broadcast_to(colour, (4, 4, 3)).astype(dtype)
+    turned = mmcv.adjust_hue(image, factor, backend='cv2')
+    assert turned.dtype == dtype
+    hue, saturation, value = colorsys.rgb_to_hsv(*(colour[::-1] / 255))
+    expected = np.array(colorsys.hsv_to_rgb((hue + factor) % 1, saturation, value))[::-1] * 255
+    np.testing.assert_allclose(turned[0, 0], expected, atol=5)
+
+
+def test_jitter_of_every_hue_runs() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    jitter = ColorJitter(hue=0.5)
+    for _ in range(20):
+        assert jitter(dict(img=image))['img'].shape == image.shape
