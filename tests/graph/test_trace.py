@@ -214,3 +214,11 @@ def test_inputs_that_do_not_fit_are_an_error_that_says_why() -> None:
 def test_a_lazy_module_is_refused() -> None:
     with pytest.raises(TraceError, match='no shape yet'):
         easypruner.trace(nn.LazyConv2d(4, 3), example())
+
+
+def test_nothing_but_empty_tensors_may_be_joined() -> None:
+    class Collecting(Plain):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(x), torch.cat([x.new_zeros(0), x.new_zeros(0)])
+
+    assert list(easypruner.trace(Collecting(), example()).groups) == ['body.0.0', 'body.1.0']

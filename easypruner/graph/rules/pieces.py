@@ -17,6 +17,9 @@ from easypruner.graph.tape import Operation
 def cat(coupling: Coupling, operation: Operation) -> None:
     tensors = [t for t in operation.args[0] if t.dim() > 1 or t.numel()]
     output = operation.outputs[0]
+    if not tensors:
+        coupling.assign(output, (coupling.constant(size) for size in output.shape))
+        return
     dim = wrap(argument(operation, 1, 'dim', 0), output.dim())
     every = [coupling.axes(tensor) for tensor in tensors]
     result = [_together(coupling, [axes[i] for axes in every]) for i in range(output.dim())
