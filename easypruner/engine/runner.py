@@ -65,6 +65,7 @@ class StageRunner(Runner):
     """
 
     verbose = False
+    model: Any
     _val_loop: Any
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:

@@ -50,11 +50,12 @@ class Batches(Hook):
         self.inputs.append(torch.as_tensor(data_batch['inputs']).clone())
 
 
-def batches(folder: Path, epochs: int, workers: int) -> list[torch.Tensor]:
+def batches(folder: Path, epochs: int, workers: int, shuffle: bool = True) -> list[torch.Tensor]:
     content = tiny_config(
         stages=None, default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1))
     )
     content['train_dataloader'] |= dict(num_workers=workers, persistent_workers=workers > 0)
+    content['train_dataloader']['sampler']['shuffle'] = shuffle
     seen = Batches()
     hooks = [PlainCheckpointHook(), EpochSeedHook(0, 0), seen]
     plan = RunnerPlan(folder, seed=0, epochs=epochs, hooks=hooks)
@@ -74,7 +75,8 @@ def test_a_resumed_run_sees_the_same_augmented_images(workers: int, tmp_path: Pa
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_images_are_augmented_anew_in_every_epoch(workers: int, tmp_path: Path) -> None:
-    whole = batches(tmp_path, 2, workers)
+    whole = batches(tmp_path, 2, workers, shuffle=False)
     first, second = (torch.cat(half).flatten(1) for half in (whole[:3], whole[3:]))
-    repeated = (first[:, None] == second[None]).all(2).any(1).sum()
-    assert repeated < len(first) // 2
+    # There are nine places to crop at: one image in nine is the same by chance.
+    repeated = (first == second).all(1).float().mean()
+    assert repeated < 0.4
