@@ -67,7 +67,8 @@ def check(config: Config, seed: int, trace: Trace) -> Preflight:
     for place, stage in enumerate(stages):
         with mistakes.collect(f'stages[{place}]'):
             outlook = stage.foresee(outlook)
-    mistakes.raise_all()
+        # What later stages would start from is not known any more.
+        mistakes.raise_all()
     return Preflight(stages, graph, lengths[0])
 
 
