@@ -80,7 +80,7 @@ class PruningState:
         run: what stays the same over the run.
         index: of the stage at hand, from 0.
         stage: folder of the stage at hand.
-        checkpoint: weights; None before the first training.
+        checkpoint: weights; None only before the run has written its initial ones.
         architecture: record of the network's shape; None while it is the original.
         masks: file of masks that are selected and not cut yet.
         selected: weights on which these were selected.

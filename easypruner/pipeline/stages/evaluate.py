@@ -8,7 +8,6 @@ from pathlib import Path
 
 from easypruner.contracts import Stage
 from easypruner.engine.checkpoint import load_weights, read_weights
-from easypruner.errors import EasyPrunerError
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.pipeline.state import PruningState
@@ -42,11 +41,6 @@ class Evaluate(Stage):
 
     def run(self, state: PruningState) -> PruningState:
         """Evaluate; weights from outside are copied into the run."""
-        if self.checkpoint is None and state.checkpoint is None:
-            raise EasyPrunerError(
-                f'stage {self.name!r} has no weights to evaluate; '
-                'train first, or give it a checkpoint'
-            )
         if self.checkpoint is not None:
             runner = loaded_runner(replace(state, checkpoint=Path(self.checkpoint)))
             state = with_weights(state, runner.plain_model)
