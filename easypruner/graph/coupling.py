@@ -28,11 +28,11 @@ UNUSED = 'not used in the forward pass'
 
 @dataclass(frozen=True)
 class Term:
-    """A product in the cost: ``factor`` times the kept sizes of ``axes``."""
+    """A product in the cost: ``factor`` times the kept sizes of ``axes``, in a module's forward."""
 
     factor: int
     axes: tuple[Axis, ...]
-    operation: Operation
+    module: str
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class Coupling:
 
     Attributes:
         operation: the operation a rule is working on.
-        counting: whether multiply-adds are being counted.
+        counting: whether multiply-adds and activations are being counted.
         terms: the multiply-adds of each contraction.
+        activations: the elements of each tensor that an operation made.
         owners: the dimensions that have node ids of their own.
         nodes: how many node ids there are.
         ambiguous: whether free dimensions were merged, so that a second walk, which knows what
@@ -67,6 +68,7 @@ class Coupling:
         self.operation: Operation | None = None
         self.counting = True
         self.terms: list[Term] = []
+        self.activations: list[Term] = []
         self.mixed: list[tuple[Axis, str]] = []
         self.operands: dict[str, str] = {}
         self.reasons: list[str] = []
@@ -214,6 +216,14 @@ class Coupling:
         """Keep single indices, for a reason that was found after the walk."""
         self._edges.append((ids, np.full(ids.size, self.reason(reason), dtype=np.int64)))
 
+    def mark(self) -> int:
+        """Return what :meth:`revert` needs to take back the couplings made after this."""
+        return len(self._edges)
+
+    def revert(self, mark: int) -> None:
+        """Take back the couplings made since :meth:`mark`."""
+        del self._edges[mark:]
+
     def mix(self, axis: Axis) -> None:
         """Note that the operation at hand mixes the channels of an axis."""
         if not self.is_constant(axis):
@@ -258,7 +268,17 @@ class Coupling:
         """Add ``factor`` times the kept sizes of ``axes`` to the multiply-adds."""
         assert self.operation is not None
         if self.counting:
-            self.terms.append(Term(factor, axes, self.operation))
+            self.terms.append(Term(factor, axes, self.operation.module))
+
+    def made(self, sources: Sequence[Tensor]) -> None:
+        """Count the outputs of the operation at hand that are new memory, not views of sources."""
+        assert self.operation is not None
+        if self.counting:
+            memory = [source.untyped_storage() for source in sources]
+            for output in self.operation.outputs:
+                storage = output.untyped_storage()
+                if not any(storage is other for other in memory):
+                    self.activations.append(Term(1, self.axes(output), self.operation.module))
 
     # Merged dimensions
 

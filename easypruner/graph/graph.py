@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,13 +14,14 @@ from easypruner.contracts import LayerHandler
 from easypruner.errors import MaskError, TraceError
 from easypruner.graph import rules
 from easypruner.graph.attributes import Attributes
-from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes
+from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes, kept_units
 from easypruner.graph.coupling import Coupling
 from easypruner.graph.groups import ChannelGroup, Frozen, Member, Partition, frozen, partition
 from easypruner.graph.handlers import TORCH_HANDLERS
 from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
-from easypruner.graph.repair import AttributeModel, settle
+from easypruner.graph.repair import AttributeModel
+from easypruner.graph.settle import settle
 from easypruner.graph.surgery import Kept, cut
 from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
 from easypruner.masks import Masks
@@ -44,7 +44,7 @@ class ChannelGraph:
         model: nn.Module,
         groups: Mapping[str, ChannelGroup],
         operands: Mapping[str, str],
-        cost: CostModel,
+        cost: Callable[[], CostModel],
         attributes: AttributeModel,
         explain: Callable[[], tuple[Frozen, ...]],
         handlers: Sequence[LayerHandler],
@@ -53,7 +53,7 @@ class ChannelGraph:
         self.groups = dict(groups)
         self.operands = dict(operands)
         self.handlers = tuple(handlers)
-        self._cost = cost
+        self._build_cost = cost
         self._attributes = attributes
         self._explain = explain
 
@@ -76,26 +76,54 @@ class ChannelGraph:
         return tensor
 
     def cost(self, masks: Mapping[str, Tensor] | None = None) -> Cost:
-        """Return the multiply-adds and parameters left under ``masks``; exact, nothing is rebuilt.
+        """Return what the model costs under ``masks``; exact, nothing is rebuilt.
 
         Args:
-            masks: group -> bool tensor, True = keep. Groups that are not named stay whole.
+            masks: group -> bool tensor ``(units,)``, True = keep. Groups that are not named stay
+                whole.
+
+        Raises:
+            MaskError: a mask of no group of this graph, or not of its group's shape.
         """
-        masks = masks or {}
-        if unknown := masks.keys() - self.groups.keys():
-            Masks(masks).check(self)
-            raise MaskError(f'unknown groups: {sorted(unknown)}')
         return self._cost(self._kept_units(masks))
+
+    def layer_costs(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Cost]:
+        """Return module path -> its part of :meth:`cost`; they sum to it exactly.
+
+        A module has the parameters it owns and what is computed in its own forward, outside of
+        other modules'. Tied parameters count where they are met first. Modules without a cost
+        are left out; '' is the model itself.
+
+        Args:
+            masks: as for :meth:`cost`.
+        """
+        return self._cost.by_layer(self._kept_units(masks))
+
+    def group_costs(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Cost]:
+        """Return group -> what goes if it loses all its units: the cost with it, less without.
+
+        The weights between two groups go with either, so these costs do not sum to the whole.
+
+        Args:
+            masks: as for :meth:`cost`; what goes is then less than of the whole model.
+        """
+        costs = self._cost.by_group(self._kept_units(masks))
+        return dict(zip(self.groups, costs, strict=True))
+
+    @cached_property
+    def _cost(self) -> CostModel:
+        return self._build_cost()
 
     def attributes(self, masks: Mapping[str, Tensor]) -> Attributes:
         """Return the integers of modules that must be set after a cut: (path, name) -> value."""
         return self._attributes(self._kept_units(masks))
 
-    def _kept_units(self, masks: Mapping[str, Tensor]) -> list[int]:
-        return [
-            int(torch.count_nonzero(masks[name])) if name in masks else group.size
-            for name, group in self.groups.items()
-        ]
+    def _kept_units(self, masks: Mapping[str, Tensor] | None) -> list[int]:
+        masks = masks or {}
+        if unknown := masks.keys() - self.groups.keys():
+            Masks(masks).check(self)
+            raise MaskError(f'unknown groups: {sorted(unknown)}')
+        return kept_units(masks, self.groups)
 
     def keep(self, masks: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
         """Spread masks over parameters.
@@ -174,13 +202,12 @@ def trace(
     coupling, parts = _walk(tapes)
     compares = not tapes[0].depends_on_values
     settled = settle(Trial(model, tapes[0], coupling, parts, handlers, compares))
-    if settled.held:
-        parts = _hold(coupling, parts, settled.held)
+    parts = settled.parts
     return ChannelGraph(
         model=model,
         groups=parts.groups,
         operands=coupling.operands,
-        cost=cost_model(coupling, parts, parameters),
+        cost=lambda: cost_model(coupling, parts, parameters),
         attributes=AttributeModel.build(settled.repairs, coupling, parts),
         explain=lambda: frozen(coupling, parts.reason_of, parameters),
         handlers=handlers,
@@ -234,15 +261,6 @@ def _walk(tapes: Sequence[Tape]) -> tuple[Coupling, Partition]:
         if not found:
             return coupling, parts
         fixed |= found
-
-
-def _hold(coupling: Coupling, parts: Partition, held: Mapping[int, str]) -> Partition:
-    """Partition anew, with the groups that the proof holds frozen."""
-    free = np.flatnonzero(parts.unit_of >= 0)
-    group = parts.group_of[parts.unit_of[free]]
-    for number, reason in held.items():
-        coupling.hold(free[group == number], reason)
-    return partition(coupling, counted_axes(coupling))
 
 
 def prune(

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,17 +23,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.contracts import LayerHandler
-from easypruner.graph import rules, shapes
+from easypruner.graph import shapes
 from easypruner.graph.attributes import Attributes, attributes_restored, set_attributes
 from easypruner.graph.coupling import Axis, Coupling
 from easypruner.graph.groups import Partition
 from easypruner.graph.handlers import resize_layers
-from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward
+from easypruner.graph.script import BOOKKEEPING, Script
+from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward, tensors_in
 
 _SEED = 20220117
-_BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
-"""Operations that autograd and constants bring about, or not, from one run to the next."""
-
+_LOOKAHEAD = 64
 _OWN_CODE = str(Path(__file__).parent)
 _TORCH_CODE = str(Path(torch.__file__).parent)
 
@@ -60,9 +58,6 @@ class Failure:
         """Why the groups at fault stay, for a user to read."""
         where = f' at {self.line}' if self.line else ''
         return f'the forward pass does not follow a cut: {self.text}{where}: {self.operation}'
-
-
-_Place = tuple[type[nn.Module], Any, int, int]
 
 
 class Widths:
@@ -96,8 +91,8 @@ class Trial:
         coupling: the walk over the tape.
         parts: how its nodes fall into groups.
         handlers: keep the modules' own numbers true.
-        compares: whether each operation is compared with the tape; else all that counts is that
-            the forward pass gets through, as where the operations depend on values.
+        compares: whether shapes are compared with the predicted ones; else all that counts is that
+            the forward pass gets through, as where they depend on values.
     """
 
     model: nn.Module
@@ -107,10 +102,21 @@ class Trial:
     handlers: Sequence[LayerHandler]
     compares: bool = True
 
-    @cached_property
+    @property
     def operations(self) -> list[Operation]:
         """The tape's operations without those that come and go."""
-        return [op for op in self.tape.operations if op.name not in _BOOKKEEPING]
+        return self.script.operations
+
+    @cached_property
+    def script(self) -> Script:
+        """What the forward pass is expected to do."""
+        return Script(self.model, self.tape, self.coupling)
+
+    def among(self, parts: Partition) -> Trial:
+        """Return the trial of another partition of the same walk."""
+        other = replace(self, parts=parts)
+        other.__dict__['script'] = self.script
+        return other
 
     @cached_property
     def _random(self) -> npt.NDArray[np.float64]:
@@ -147,12 +153,15 @@ class Trial:
             for name, tensor in parameters.items()
             if tensor is not self.tape.parameters[name]
         }
-        check = _Check(self.operations if self.compares else None, self.coupling, widths)
+        check = _Check(self.operations, self.coupling, widths, self.compares)
         with attributes_restored(self.model):
             try:
                 resize_layers(self.model, all_shapes(self.model, changed), self.handlers)
                 set_attributes(self.model, attributes)
-                run_forward(self.model, parameters, self.tape.example_inputs, False, check)
+                inputs = self.tape.example_inputs
+                output = run_forward(self.model, parameters, inputs, False, check)
+                expected = [tensor for _, tensor in self.tape.outputs]
+                check.compare_outputs(expected, [tensor for _, tensor in tensors_in(output)])
             except Exception as error:
                 return check.failure(error)
         return None
@@ -174,15 +183,9 @@ class Trial:
             parameters[name] = cut
         return parameters
 
-    def at_fault(
-        self,
-        failure: Failure,
-        active: Iterable[int],
-        attributes: Callable[[Widths], Attributes],
-    ) -> set[int]:
+    def at_fault(self, failure: Failure, attributes: Callable[[Widths], Attributes]) -> set[int]:
         """Return the groups to blame for a failure, by bisection."""
-        active = set(active)
-        suspects = self.involved(failure) & active or active
+        suspects = self.involved(failure) or set(range(len(self.parts.groups)))
         return self._bisect(sorted(suspects), attributes) or suspects
 
     def _bisect(
@@ -206,47 +209,8 @@ class Trial:
         """Return the axes of the failing operation that groups decide: outputs first."""
         if failure.operation is None:
             return []
-        axes = {id(axis): axis for axis in self.all_axes(failure.operation)}
+        axes = {id(axis): axis for axis in self.script.axes_of(failure.operation)}
         return [axis for axis in axes.values() if self.groups_of(axis)]
-
-    def all_axes(self, operation: Operation) -> list[Axis]:
-        """Return the axes of an operation's tensors, one after the other, outputs first."""
-        tensors = (*operation.outputs, *rules.tensors_of(operation))
-        return [axis for tensor in tensors for axis in self.coupling.axes(tensor)]
-
-    def nearby_axes(self, operation: Operation) -> list[Axis]:
-        """Return the axes of an operation and of the next.
-
-        Where a reshape has to copy first, the copy is the operation that does not come about,
-        while the width in question is that of the view behind it.
-        """
-        following = self._following.get(id(operation))
-        axes = self.all_axes(operation)
-        return axes if following is None else [*axes, *self.all_axes(following)]
-
-    @cached_property
-    def _following(self) -> dict[int, Operation]:
-        return {id(one): other for one, other in pairwise(self.operations)}
-
-    def alike(self, operation: Operation) -> list[Operation]:
-        """Return the operations that other modules of the same type run at the same place."""
-        mine = self._places[0][id(operation)]
-        return [other for other in self._places[1][mine] if other is not operation]
-
-    @cached_property
-    def _places(self) -> tuple[dict[int, _Place], dict[_Place, list[Operation]]]:
-        """Each operation's place: type of its module, operation, how often it ran there before."""
-        places: dict[int, _Place] = {}
-        alike: dict[_Place, list[Operation]] = {}
-        count: dict[tuple[str, Any], int] = {}
-        for operation in self.operations:
-            where = (operation.module, operation.func)
-            number = count[where] = count.get(where, -1) + 1
-            kind = type(self.model.get_submodule(operation.module))
-            place = (kind, operation.func, number, len(self.nearby_axes(operation)))
-            places[id(operation)] = place
-            alike.setdefault(place, []).append(operation)
-        return places, alike
 
     def groups_of(self, axis: Axis) -> set[int]:
         """Return the groups that have channels in an axis."""
@@ -260,40 +224,86 @@ class _DeviationError(Exception):
 
 
 class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Compares each operation with the one on the tape."""
+    """Compares each operation with the one on the tape.
+
+    Args:
+        operations: on the tape.
+        coupling: the walk over it.
+        widths: what is kept.
+        compares: whether shapes are compared; else operations are only followed.
+    """
 
     def __init__(
-        self, operations: Sequence[Operation] | None, coupling: Coupling, widths: Widths
+        self,
+        operations: Sequence[Operation],
+        coupling: Coupling,
+        widths: Widths,
+        compares: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._operations = operations
         self._coupling = coupling
         self._widths = widths
+        self._compares = compares
         self._position = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = shapes.run(func, args, kwargs or {})
-        operations = self._operations
-        if operations is None or func.overloadpacket.__name__ in _BOOKKEEPING:
+        if func.overloadpacket.__name__ in BOOKKEEPING:
             return result
-        if self._position >= len(operations) or operations[self._position].func is not func:
-            raise _DeviationError(f'{func} runs, which does not without the cut')
-        expected = operations[self._position].outputs
-        met = shapes.tensors_of(result)
-        for before, after in zip(expected, met, strict=True):
-            widths = [self._widths(axis) for axis in self._coupling.axes(before)]
-            if widths != list(after.shape):
-                raise _DeviationError(f'a tensor of shape {tuple(widths)} was expected, '
-                                 f'{tuple(after.shape)} is made')  # fmt: skip
-        self._position += 1
+        operations = self._operations
+        position, met = self._position, shapes.tensors_of(result)
+        if position < len(operations) and operations[position].func is func:
+            self._compare(operations[position].outputs, met)
+            self._position += 1
+        else:
+            self._find_again(func, met)
         return result
+
+    def _find_again(self, func: Any, met: Sequence[Tensor]) -> None:
+        """Go on at the next operation on the tape that is like this one; if none is, pass it over.
+
+        What is cached in the first pass, or copied only where memory is laid out one way, makes
+        two passes differ. Whatever is passed over, the outputs are compared in the end.
+        """
+        ahead = range(self._position, min(self._position + _LOOKAHEAD, len(self._operations)))
+        for position in ahead:
+            operation = self._operations[position]
+            if operation.func is func and self._fits(operation.outputs, met):
+                self._position = position + 1
+                return
+
+    def _fits(self, expected: Sequence[Tensor], met: Sequence[Tensor]) -> bool:
+        if not self._compares:
+            return True
+        shapes_met = [tuple(tensor.shape) for tensor in met]
+        return [self._predicted(tensor) for tensor in expected] == shapes_met
+
+    def _compare(self, expected: Sequence[Tensor], met: Sequence[Tensor]) -> None:
+        if not self._compares:
+            return
+        for before, after in zip(expected, met, strict=True):
+            predicted = self._predicted(before)
+            if predicted != tuple(after.shape):
+                raise _DeviationError(f'a tensor of shape {predicted} was expected, '
+                                 f'{tuple(after.shape)} is made')  # fmt: skip
+
+    def _predicted(self, tensor: Tensor) -> tuple[int, ...]:
+        return tuple([self._widths(axis) for axis in self._coupling.axes(tensor)])
+
+    def compare_outputs(self, expected: Sequence[Tensor], met: Sequence[Tensor]) -> None:
+        """Raise unless the model's outputs are of the shapes they had."""
+        self._position = len(self._operations)
+        if len(expected) != len(met):
+            raise _DeviationError(f'{len(met)} outputs are made instead of {len(expected)}')
+        self._compare(expected, met)
 
     def failure(self, error: Exception) -> Failure:
         text = str(error).strip().splitlines()[0] if str(error).strip() else ''
         if not isinstance(error, _DeviationError):
             text = f'{type(error).__name__}: {text}'
-        known = self._operations is not None and self._position < len(self._operations)
-        operation = self._operations[self._position] if self._operations and known else None
+        known = self._position < len(self._operations)
+        operation = self._operations[self._position] if known else None
         return Failure(self._position, operation, text, _user_line(error.__traceback__))
 
 

@@ -6,10 +6,9 @@ changes. It is kept if the trial run then gets past the failing operation, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, cycle
 from typing import Any
 
 from torch import nn
@@ -19,10 +18,12 @@ from easypruner.graph.cost import AxisSizes, AxisTable
 from easypruner.graph.coupling import Axis, Coupling
 from easypruner.graph.groups import Partition
 from easypruner.graph.proof import Failure, Trial, Widths
+from easypruner.graph.script import outwards
 from easypruner.graph.tape import Operation
 
 _HIDDEN = ('_parameters', '_buffers', '_modules', '_version')
 _MOST_TOGETHER = 2
+_MOST_TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -86,93 +87,55 @@ class AttributeModel:
         }
 
 
-@dataclass(frozen=True)
-class Settled:
-    """What the proof came to.
-
-    Attributes:
-        repairs: attributes to set after a cut.
-        held: number of a group -> why it stays after all.
-    """
-
-    repairs: tuple[Repair, ...]
-    held: dict[int, str]
-
-
-def settle(trial: Trial) -> Settled:
-    """Try the cut of all groups; repair what fails, and hold what cannot be repaired.
-
-    What is found for one module is tried on all modules of its type at once.
-    """
-    repairs: tuple[Repair, ...] = ()
-    held: dict[int, str] = {}
-    sizes = [group.size for group in trial.parts.groups.values()]
-    active = {number for number, size in enumerate(sizes) if size > 1}
-    while active:
-        widths = trial.widths(active)
-        failure = trial.run(widths, attributes_under(repairs, widths))
-        if failure is None:
-            break
-        if trial.compares and not held and not repairs and trial.run(trial.widths([]), {}):
-            # Two runs of the same model differ: their operations tell nothing about a cut.
-            trial = replace(trial, compares=False)
-            continue
-        better = find_repairs(trial, failure, widths, repairs)
-        if better is not repairs:
-            repairs = better
-            continue
-        blamed = trial.at_fault(failure, active, partial(attributes_under, repairs))
-        blamed |= _alike(trial, failure, blamed) & active
-        held |= dict.fromkeys(blamed, failure.reason)
-        active -= blamed
-    return Settled(repairs, held)
-
-
-def _alike(trial: Trial, failure: Failure, blamed: set[int]) -> set[int]:
-    """Return the groups that stand in other modules where the blamed ones stand in the failing."""
-    if failure.operation is None:
-        return set()
-    places = [
-        place
-        for place, axis in enumerate(trial.all_axes(failure.operation))
-        if trial.groups_of(axis) and trial.groups_of(axis) <= blamed
-    ]
-    return {
-        group
-        for other in trial.alike(failure.operation)
-        for place in places
-        for group in trial.groups_of(trial.all_axes(other)[place])
-    }
-
-
 def find_repairs(
     trial: Trial, failure: Failure, widths: Widths, repairs: tuple[Repair, ...]
 ) -> tuple[Repair, ...]:
-    """Return ``repairs`` with those added that get a trial run past ``failure``; or no others."""
+    """Return ``repairs`` with those added that get a trial run past ``failure``; or no others.
+
+    An attribute may equal a width by chance. So unless all candidates of a module together bring
+    the run to its end, the choice that gets it furthest is taken.
+    """
     if failure.operation is None:
         return repairs
-    for candidates in _choices(trial, failure.operation, widths):
-        everywhere = (*_elsewhere(trial, failure.operation, candidates), *candidates)
-        for choice in (everywhere, candidates):
-            combined = merged(repairs, choice)
-            later = trial.run(widths, attributes_under(combined, widths))
-            if later is None or later.position > failure.position:
-                return combined
-            if len(choice) == len(candidates):
-                break
-    return repairs
+    best, furthest = repairs, failure.position
+    for count, candidates in enumerate(_choices(trial, failure.operation, widths)):
+        if count >= _MOST_TRIED and best is not repairs:
+            break
+        combined, reached = _extend(trial, failure, widths, repairs, candidates)
+        if reached is None:
+            return combined
+        if reached > furthest:
+            best, furthest = combined, reached
+    return best
+
+
+def _extend(
+    trial: Trial,
+    failure: Failure,
+    widths: Widths,
+    repairs: tuple[Repair, ...],
+    candidates: tuple[Repair, ...],
+) -> tuple[tuple[Repair, ...], int | None]:
+    """Add candidates, in all modules alike if that helps; return where a run then fails."""
+    assert failure.operation is not None
+    elsewhere = tuple(_elsewhere(trial, failure.operation, candidates))
+    combined = merged(repairs, (*elsewhere, *candidates))
+    later = trial.run(widths, attributes_under(combined, widths))
+    if elsewhere and later is not None and later.position <= failure.position:
+        combined = merged(repairs, candidates)
+        later = trial.run(widths, attributes_under(combined, widths))
+    return combined, None if later is None else later.position
 
 
 def _elsewhere(
     trial: Trial, operation: Operation, candidates: tuple[Repair, ...]
 ) -> Iterator[Repair]:
     """Yield the repairs that correspond to ``candidates`` in other modules of the same type."""
-    place_of = {id(axis): place for place, axis in enumerate(trial.nearby_axes(operation))}
-    for other in trial.alike(operation):
-        axes = trial.nearby_axes(other)
+    place_of = {id(axis): place for place, axis in enumerate(trial.script.axes_near(operation))}
+    for other in trial.script.alike(operation):
+        axes = trial.script.axes_near(other)
         for repair in candidates:
-            up = operation.module.count('.') - repair.module.count('.')
-            path = '.'.join(other.module.split('.')[: len(other.module.split('.')) - up])
+            path = outwards(other.module, _depth(operation.module) - _depth(repair.module))
             numbers = _numbers(vars(trial.model.get_submodule(path)).get(repair.attribute))
             found = tuple(
                 None if axis is None else axes[place_of[id(axis)]] for axis in repair.axes
@@ -182,6 +145,10 @@ def _elsewhere(
             sizes = [axis.size for axis in found if axis is not None]
             if sizes == [n for n, axis in zip(numbers, found, strict=True) if axis is not None]:
                 yield Repair(path, repair.attribute, found, numbers, repair.container)
+
+
+def _depth(path: str) -> int:
+    return path.count('.') + 1 if path else 0
 
 
 def merged(repairs: tuple[Repair, ...], more: tuple[Repair, ...]) -> tuple[Repair, ...]:
@@ -197,30 +164,56 @@ def attributes_under(repairs: tuple[Repair, ...], widths: Widths) -> Attributes:
 
 def _choices(trial: Trial, operation: Operation, widths: Widths) -> Iterator[tuple[Repair, ...]]:
     """Yield sets of candidates, the likeliest first: all of a module at once, then few."""
-    axes = [axis for axis in trial.nearby_axes(operation) if widths(axis) != axis.size]
+    axes = [axis for axis in trial.script.axes_near(operation) if widths(axis) != axis.size]
     path = operation.module
     while True:
-        candidates = list(_candidates(trial.model, path, axes))
-        if candidates:
-            yield tuple(candidates)
-            for count in range(1, min(_MOST_TOGETHER, len(candidates) - 1) + 1):
-                yield from combinations(candidates, count)
+        by_attribute = [list(found) for found in _candidates(trial.model, path, axes, widths)]
+        likeliest = tuple(found[0] for found in by_attribute)
+        if likeliest:
+            yield likeliest
+            every = [repair for found in by_attribute for repair in found]
+            for count in range(1, min(_MOST_TOGETHER, len(by_attribute)) + 1):
+                yield from (
+                    choice
+                    for choice in combinations(every, count)
+                    if len({repair.attribute for repair in choice}) == count
+                )
         if not path:
             return
         path = path.rpartition('.')[0]
 
 
-def _candidates(model: nn.Module, path: str, axes: list[Axis]) -> Iterator[Repair]:
-    by_size: dict[int, Axis] = {}
+def _candidates(
+    model: nn.Module, path: str, axes: list[Axis], widths: Widths
+) -> Iterator[Iterator[Repair]]:
+    """Yield, for each attribute that holds sizes of ``axes``, what it may follow."""
+    by_size: dict[int, dict[int, Axis]] = {}
     for axis in axes:
-        by_size.setdefault(axis.size, axis)
+        by_size.setdefault(axis.size, {}).setdefault(id(axis), axis)
     for name, value in vars(model.get_submodule(path)).items():
         numbers = None if name in _HIDDEN else _numbers(value)
-        if numbers is None:
-            continue
-        found = tuple(by_size.get(number) for number in numbers)
-        if any(axis is not None for axis in found):
-            yield Repair(path, name, found, numbers, type(value))
+        if numbers is not None and any(number in by_size for number in numbers):
+            yield (
+                Repair(path, name, found, numbers, type(value))
+                for found in _assignments(numbers, by_size, widths)
+            )
+
+
+def _assignments(
+    numbers: tuple[int, ...], by_size: Mapping[int, Mapping[int, Axis]], widths: Widths
+) -> Iterator[tuple[Axis | None, ...]]:
+    """Yield the axes that numbers may follow: several of one size in the order of the axes.
+
+    A number alone may follow any axis of its size; those that a cut leaves equally wide are one.
+    """
+    if len(numbers) == 1:
+        different: dict[int, Axis] = {}
+        for axis in by_size[numbers[0]].values():
+            different.setdefault(widths(axis), axis)
+        yield from ((axis,) for axis in different.values())
+        return
+    turns = {size: cycle(axes.values()) for size, axes in by_size.items()}
+    yield tuple(next(turns[number]) if number in turns else None for number in numbers)
 
 
 def _numbers(value: Any) -> tuple[int, ...] | None:

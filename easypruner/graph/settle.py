@@ -1,0 +1,80 @@
+"""Settling a graph: every cut is tried; what fails is mended, tied to another width, or held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from easypruner.graph.cost import counted_axes
+from easypruner.graph.groups import Partition, partition
+from easypruner.graph.proof import Failure, Trial
+from easypruner.graph.repair import Repair, attributes_under, find_repairs
+from easypruner.graph.ties import find_tie
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the proof came to.
+
+    Attributes:
+        repairs: attributes to set after a cut.
+        parts: the groups that are left.
+    """
+
+    repairs: tuple[Repair, ...]
+    parts: Partition
+
+
+def settle(trial: Trial) -> Settled:
+    """Try the cut of all groups until a trial run does just what the index arrays say.
+
+    What is found for one module is tried on all modules of its type at once.
+    """
+    repairs: tuple[Repair, ...] = ()
+    while any(group.size > 1 for group in trial.parts.groups.values()):
+        widths = trial.widths()
+        failure = trial.run(widths, attributes_under(repairs, widths))
+        if failure is None:
+            break
+        better = find_repairs(trial, failure, widths, repairs)
+        if better is not repairs:
+            repairs = better
+            continue
+        attributes = partial(attributes_under, repairs)
+        parts = find_tie(trial, failure, attributes)
+        if parts is None:
+            blamed = trial.at_fault(failure, attributes)
+            blamed |= _alike(trial, failure, blamed)
+            parts = _hold(trial, blamed, failure.reason)
+        trial = trial.among(parts)
+    return Settled(repairs, trial.parts)
+
+
+def _alike(trial: Trial, failure: Failure, blamed: set[int]) -> set[int]:
+    """Return the groups that stand in other modules where the blamed ones stand in the failing."""
+    if failure.operation is None:
+        return set()
+    script = trial.script
+    places = [
+        place
+        for place, axis in enumerate(script.axes_of(failure.operation))
+        if trial.groups_of(axis) and trial.groups_of(axis) <= blamed
+    ]
+    return {
+        group
+        for other in script.alike(failure.operation)
+        for place in places
+        for group in trial.groups_of(script.axes_of(other)[place])
+    }
+
+
+def _hold(trial: Trial, groups: Iterable[int], reason: str) -> Partition:
+    """Partition anew, with ``groups`` frozen."""
+    parts = trial.parts
+    free = np.flatnonzero(parts.unit_of >= 0)
+    group = parts.group_of[parts.unit_of[free]]
+    trial.coupling.hold(free[np.isin(group, list(groups))], reason)
+    return partition(trial.coupling, counted_axes(trial.coupling))
