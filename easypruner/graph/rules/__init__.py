@@ -51,6 +51,7 @@ def apply(coupling: Coupling, operation: Operation) -> None:
     sources = tensors_of(operation)
     for output in operation.outputs:
         coupling.derive(output, sources)
+    coupling.made(sources)
 
 
 def tensors_of(operation: Operation) -> list[Tensor]:
