@@ -47,6 +47,17 @@ def _restore(before: list[tuple[nn.Module, dict[str, Any]]]) -> None:
             del module.__dict__[name]
         for name, (value, content) in saved.items():
             module.__dict__[name] = value
-            if content is not None and value != content:
+            if content is not None and not _holds(value, content):
                 value.clear()
                 (value.extend if isinstance(value, list) else value.update)(content)
+
+
+def _holds(value: Any, content: Any) -> bool:
+    """Tell whether a list or dict holds the same objects as its copy: tensors do not compare."""
+    if len(value) != len(content):
+        return False
+    pairs = zip(value, content, strict=True)
+    if isinstance(value, dict):
+        pairs = zip(value.items(), content.items(), strict=True)
+        return all(a[0] == b[0] and a[1] is b[1] for a, b in pairs)
+    return all(a is b for a, b in pairs)

@@ -200,7 +200,7 @@ def trace(
     parameters = dict(model.named_parameters())
     tapes = _tapes(model, example_inputs)
     coupling, parts = _walk(tapes)
-    compares = not tapes[0].depends_on_values
+    compares = not tapes[0].world.depends_on_values
     settled = settle(Trial(model, tapes[0], coupling, parts, handlers, compares))
     parts = settled.parts
     return ChannelGraph(

@@ -126,8 +126,13 @@ def resize_layers(
         shapes: dotted name -> new shape, under every name a tied tensor has.
         handlers: in order of precedence.
     """
+    done: set[int] = set()
     for path, own in _by_module(shapes).items():
         layer = model.get_submodule(path)
+        # A module that stands at several places is one module.
+        if id(layer) in done:
+            continue
+        done.add(id(layer))
         handler = find_handler(layer, handlers)
         if handler is not None:
             handler.resize(layer, own)

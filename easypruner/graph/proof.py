@@ -159,7 +159,7 @@ class Trial:
                 resize_layers(self.model, all_shapes(self.model, changed), self.handlers)
                 set_attributes(self.model, attributes)
                 inputs = self.tape.example_inputs
-                output = run_forward(self.model, parameters, inputs, False, check)
+                output = run_forward(self.model, parameters, inputs, False, self.tape.world, check)
                 expected = [tensor for _, tensor in self.tape.outputs]
                 check.compare_outputs(expected, [tensor for _, tensor in tensors_in(output)])
             except Exception as error:
@@ -173,7 +173,7 @@ class Trial:
             for dim, axis in enumerate(self.coupling.axes_of(name) or ()):
                 if widths(axis) == axis.size:
                     continue
-                if self.tape.depends_on_values:
+                if self.tape.world.depends_on_values:
                     kept = torch.from_numpy(np.flatnonzero(widths.stays[axis]))
                     cut = cut.index_select(dim, kept.to(cut.device))
                 else:

@@ -6,6 +6,7 @@ operation does, and together they are most of a network. Everything else runs to
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,14 +19,42 @@ aten = torch.ops.aten
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run ``func`` on its arguments; on the meta device, shortcuts give the same shapes."""
     if kwargs or not isinstance(args[0] if args else None, Tensor) or args[0].device.type != 'meta':
-        return func(*args, **kwargs)
+        return _run(func, args, kwargs)
     if func is aten.convolution.default:
         return _convolution(*args)
     if func is aten.native_batch_norm.default and not args[5]:
         return _batch_norm(args[0], args[1:5])
     if _changes_one_tensor(func):
         return args[0]
-    return func(*args)
+    return _run(func, args, kwargs)
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run torch's own kernel; what a module keeps in plain attributes joins the meta device."""
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        tensors = [*tensors_in_arguments(args), *tensors_in_arguments(tuple(kwargs.values()))]
+        if len({tensor.device.type == 'meta' for tensor in tensors}) < 2:
+            raise
+    return func(*_on_meta(args), **{name: _on_meta(value) for name, value in kwargs.items()})
+
+
+def tensors_in_arguments(values: Sequence[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments, lists of tensors included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (item for item in value if isinstance(item, Tensor))
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to('meta')
+    if isinstance(value, list | tuple):
+        return type(value)(_on_meta(item) for item in value)
+    return value
 
 
 def tensors_of(result: Any) -> tuple[Tensor, ...]:

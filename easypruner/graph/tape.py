@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.errors import TraceError
@@ -48,6 +50,46 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class World:
+    """What stands in for the model's tensors while its forward runs.
+
+    Attributes:
+        depends_on_values: whether they are real, because the forward pass asks for values.
+        stand_in: makes a stand-in of a tensor.
+        entered: opens what must be active while stand-ins are worked with.
+    """
+
+    depends_on_values: bool
+    stand_in: Callable[[Tensor], Tensor]
+    entered: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+
+def worlds() -> Iterator[World]:
+    """Yield the worlds in which a forward may run, from the cheapest on.
+
+    Meta tensors have no device of their own and cannot be mixed with the tensors that a model
+    keeps in plain attributes; fake ones can. Neither has values.
+    """
+    yield World(False, lambda tensor: torch.empty_like(tensor, device='meta', requires_grad=False))
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    yield World(False, lambda tensor: fake.from_tensor(tensor.detach()), lambda: _quiet(fake))
+    yield World(True, lambda tensor: tensor.detach().clone())
+
+
+@contextlib.contextmanager
+def _quiet(fake: FakeTensorMode) -> Iterator[None]:
+    """Enter a fake mode without its log of every operation that fails: here that is no mishap."""
+    log = logging.getLogger('torch._subclasses.fake_tensor')
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with fake:
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@dataclass(frozen=True)
 class Tape:
     """What one forward pass did.
 
@@ -57,15 +99,14 @@ class Tape:
             tensors appear once, under the first of their names.
         example_inputs: what the model was called with, as stand-ins.
         outputs: the tensors it returned, with the path to each inside the output.
-        depends_on_values: whether real tensors had to be used, because the forward pass asks for
-            values.
+        world: what the tensors on the tape are.
     """
 
     operations: list[Operation]
     parameters: dict[str, Tensor]
     example_inputs: ExampleInputs
     outputs: tuple[tuple[str, Tensor], ...]
-    depends_on_values: bool
+    world: World
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -103,8 +144,8 @@ def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fal
     """Run ``model`` once on the meta device and return what it did.
 
     The model is left as it was: mode, devices, hooks, parameters. Tensors that the model keeps in
-    plain attributes would mix devices; then, or where values are needed, the pass is repeated with
-    fake and at last with real tensors.
+    plain attributes would mix devices; then the pass is repeated with fake and, where values are
+    needed, with real tensors.
 
     Args:
         model: the network.
@@ -121,25 +162,28 @@ def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fal
                 f'parameter {name!r} has no shape yet (a lazy module); '
                 'run the model once on real data before tracing it'
             )
+    reason: Exception | None = None
+    for world in worlds():
+        tape, reason = _try(model, names, example_inputs, training, world)
+        if tape is not None:
+            return tape
+    raise TraceError(
+        f'the forward pass of {type(model).__name__} fails on the given example inputs: '
+        f'{type(reason).__name__}: {reason}'
+    ) from reason
+
+
+def _try(
+    model: nn.Module,
+    names: Mapping[str, Tensor],
+    example_inputs: ExampleInputs,
+    training: bool,
+    world: World,
+) -> tuple[Tape | None, Exception | None]:
     try:
-        return _run(model, names, example_inputs, training, values=False)
-    except Exception:
-        pass
-    try:
-        return _run(model, names, example_inputs, training, values=True)
+        return _run(model, names, example_inputs, training, world), None
     except Exception as error:
-        raise TraceError(
-            f'the forward pass of {type(model).__name__} fails on the given example inputs: '
-            f'{type(error).__name__}: {error}'
-        ) from error
-
-
-def _to_meta(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device='meta', requires_grad=False)
-
-
-def _to_real(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
+        return None, error
 
 
 def _run(
@@ -147,20 +191,19 @@ def _run(
     names: Mapping[str, Tensor],
     example_inputs: ExampleInputs,
     training: bool,
-    values: bool,
+    world: World,
 ) -> Tape:
-    stand_in = _to_real if values else _to_meta
-    parameters = {name: stand_in(tensor) for name, tensor in names.items()}
-    inputs = map_tensors(example_inputs, stand_in)
+    parameters = {name: world.stand_in(tensor) for name, tensor in names.items()}
+    inputs = map_tensors(example_inputs, world.stand_in)
     recorder = _Recorder()
     with recorder.follow(model):
-        output = run_forward(model, parameters, inputs, training, recorder)
+        output = run_forward(model, parameters, inputs, training, world, recorder)
     return Tape(
         operations=recorder.operations,
         parameters=parameters,
         example_inputs=inputs,
         outputs=tuple(tensors_in(output)),
-        depends_on_values=values,
+        world=world,
     )
 
 
@@ -169,6 +212,7 @@ def run_forward(
     parameters: dict[str, Tensor],
     example_inputs: ExampleInputs,
     training: bool,
+    world: World,
     watcher: TorchDispatchMode,
 ) -> Any:
     """Run the model's forward with ``parameters`` in place of its own, watched; return its output.
@@ -181,6 +225,7 @@ def run_forward(
         mode_of(model, training),
         torch.no_grad(),
         without_fast_path(),
+        world.entered(),
         watcher,
     ):
         return torch.func.functional_call(model, parameters, args, kwargs)
