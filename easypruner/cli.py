@@ -1,4 +1,4 @@
-"""The command line: easypruner prune, compare, plugins.
+"""The command line: easypruner prune, analyze, compare, plugins.
 
 Parsing needs nothing heavy, so that --help answers at once; each command imports what it needs.
 """
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=easypruner.__version__)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     _add_prune(commands)
+    _add_analyze(commands)
     _add_compare(commands)
     _add_plugins(commands)
     return parser
@@ -75,6 +76,43 @@ def _add_prune(commands: Any) -> None:
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch'), default='none', help='pytorch: under torchrun'
     )
+
+
+def _add_analyze(commands: Any) -> None:
+    summary = 'tell what of a network can be pruned, what it holds, and what stays and why'
+    parser = _add_command(commands, 'analyze', _analyze, summary)
+    parser.add_argument(
+        'subject',
+        metavar='MODEL|CONFIG',
+        help='a model of torchvision, mmpretrain or timm, as resnet50 or torchvision::resnet50; '
+        'or a config, by path or shipped name',
+    )
+    parser.add_argument(
+        '--input-shape',
+        type=_shape,
+        metavar='N,C,H,W',
+        help="default: the model's usual; for configs, the first validation sample's",
+    )
+    parser.add_argument('--json', action='store_true', help='print JSON instead of tables')
+    parser.add_argument(
+        '--frozen', action='store_true', help='list each frozen dimension, not each reason'
+    )
+    parser.add_argument('--dot', metavar='FILE', help='write layers and groups for Graphviz')
+    parser.add_argument('--svg', metavar='FILE', help='draw layers and groups')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing drawings')
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """Return sizes from ``N,C,H,W``."""
+    try:
+        sizes = tuple(int(size) for size in text.split(','))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no shape; expected whole numbers from 1, as in 1,3,224,224'
+        )
+    return sizes
 
 
 def _add_compare(commands: Any) -> None:
@@ -127,6 +165,12 @@ def _prune(args: argparse.Namespace) -> int:
     from easypruner.pipeline.run import prune_command
 
     return prune_command(args)
+
+
+def _analyze(args: argparse.Namespace) -> int:
+    from easypruner.analysis.command import analyze_command
+
+    return analyze_command(args)
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import Config
 
 from easypruner.errors import ConfigError, EasyPrunerError
 
@@ -31,6 +34,14 @@ def building(what: str = '') -> Iterator[None]:
     # Builders of other packages check their arguments with exceptions of any class.
     except Exception as error:
         raise ConfigError(f'{subject}cannot be built: {_first_line(error)}') from error
+
+
+def model_settings(config: Config) -> dict[str, Any]:
+    """Return what a config's model is built from; its data preprocessor may stand beside it."""
+    settings: dict[str, Any] = config.model.to_dict()
+    if config.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
+    return settings
 
 
 def _first_line(error: BaseException) -> str:

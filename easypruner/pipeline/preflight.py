@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from easypruner.contracts import Stage
-from easypruner.engine.building import building
+from easypruner.engine.building import building, model_settings
 from easypruner.engine.checkpoint import fill, read_weights
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
@@ -152,11 +152,8 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
             weights = read_weights(start)
     if not isinstance(config.get('model'), Mapping):
         return None
-    settings = config.model.to_dict()
-    if config.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
     with mistakes.collect('model'), building():
-        model: nn.Module = MODELS.build(settings)
+        model: nn.Module = MODELS.build(model_settings(config))
         initialize: Any = getattr(model, 'init_weights', None)
         if initialize is not None:
             initialize()

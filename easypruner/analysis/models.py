@@ -1,0 +1,199 @@
+"""The network to look at: a model of torchvision, mmpretrain or timm by name, or a config's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from easypruner.engine.building import building
+from easypruner.errors import ConfigError
+from easypruner.graph.tape import ExampleInputs
+
+_SEPARATOR = '::'
+_SIDE, _INCEPTION_SIDE = 224, 299
+_FRAMES = 16
+_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with an input to run it on.
+
+    Attributes:
+        name: where it comes from, such as ``'torchvision::resnet50'``.
+        model: with random weights.
+        inputs: that its forward takes.
+    """
+
+    name: str
+    model: nn.Module
+    inputs: ExampleInputs
+
+
+@dataclass(frozen=True)
+class Library:
+    """A collection of models.
+
+    Attributes:
+        names: of all its models.
+        build: makes one, without downloading weights.
+        shape: that its inputs usually have.
+        inputs: what its forward takes, made from a tensor.
+    """
+
+    names: Callable[[], Sequence[str]]
+    build: Callable[[str], nn.Module]
+    shape: Callable[[str, nn.Module], Sequence[int]]
+    inputs: Callable[[Tensor], ExampleInputs] = lambda images: images
+
+
+def find_model(name: str, shape: Sequence[int] | None = None) -> Subject:
+    """Build a model by name.
+
+    Args:
+        name: ``'LIBRARY::MODEL'``, or the model alone; then the first library that has it counts:
+            torchvision, mmpretrain, timm.
+        shape: of the input tensor; the model's usual one if None.
+
+    Raises:
+        ConfigError: no such model, or it cannot be built.
+    """
+    library, _, model_name = name.rpartition(_SEPARATOR)
+    libraries = dict(_installed())
+    if library and library not in libraries:
+        raise ConfigError(
+            f'there is no library {library!r} to take a model from; '
+            f'installed are: {", ".join(libraries)}'
+        )
+    for place in [library] if library else libraries:
+        if model_name in libraries[place].names():
+            return _build(place, libraries[place], model_name, shape)
+    searched = {library: libraries[library]} if library else libraries
+    raise ConfigError(f'there is no model or config {name!r}; {_similar(model_name, searched)}')
+
+
+def example_images(shape: Sequence[int]) -> Tensor:
+    """Return random images of a shape, the same every time."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _build(place: str, library: Library, name: str, shape: Sequence[int] | None) -> Subject:
+    full_name = f'{place}{_SEPARATOR}{name}'
+    with building(full_name):
+        model = library.build(name)
+    images = example_images(shape or library.shape(name, model))
+    return Subject(full_name, model, library.inputs(images))
+
+
+def _similar(name: str, libraries: Mapping[str, Library]) -> str:
+    found = {
+        f'{place}{_SEPARATOR}{known}': known.lower()
+        for place, library in libraries.items()
+        for known in library.names()
+    }
+    close = difflib.get_close_matches(name.lower(), set(found.values()), n=_SUGGESTIONS)
+    names = [full for match in close for full, known in found.items() if known == match]
+    if names:
+        return f'did you mean {" or ".join(names[:_SUGGESTIONS])}?'
+    return (
+        f'nothing like it is among the {len(found)} models of {", ".join(libraries)}, '
+        'the shipped configs and the files'
+    )
+
+
+def _installed() -> Iterator[tuple[str, Library]]:
+    """Yield the libraries in the order in which they are searched."""
+    yield 'torchvision', Library(_torchvision_names, _build_torchvision, _torchvision_shape)
+    yield (
+        'mmpretrain',
+        Library(
+            _mmpretrain_names,
+            _build_mmpretrain,
+            _mmpretrain_shape,
+            lambda images: {'inputs': images, 'mode': 'tensor'},
+        ),
+    )
+    if importlib.util.find_spec('timm') is not None:
+        yield 'timm', Library(_timm_names, _build_timm, _timm_shape)
+
+
+def _torchvision_names() -> Sequence[str]:
+    import torchvision
+
+    names: list[str] = torchvision.models.list_models()
+    return names
+
+
+def _build_torchvision(name: str) -> nn.Module:
+    import torchvision
+
+    known = inspect.signature(torchvision.models.get_model_builder(name)).parameters
+    options: dict[str, Any] = {'weights': None}
+    if 'weights_backbone' in known:
+        options['weights_backbone'] = None
+    if name in ('inception_v3', 'googlenet'):
+        # Else it warns of slow initial weights, which nothing here looks at.
+        options['init_weights'] = False
+    model: nn.Module = torchvision.models.get_model(name, **options)
+    return model
+
+
+def _torchvision_shape(name: str, model: nn.Module) -> Sequence[int]:
+    import torchvision
+
+    if name in torchvision.models.list_models(module=torchvision.models.video):
+        return (1, 3, _FRAMES, _SIDE, _SIDE)
+    side = _INCEPTION_SIDE if name == 'inception_v3' else _SIDE
+    return (1, 3, side, side)
+
+
+def _mmpretrain_names() -> Sequence[str]:
+    from easypruner.engine.compat import prepare
+
+    prepare()
+    import mmpretrain
+
+    names: list[str] = mmpretrain.list_models()
+    return names
+
+
+def _build_mmpretrain(name: str) -> nn.Module:
+    import mmpretrain
+
+    model: nn.Module = mmpretrain.get_model(name, pretrained=False)
+    return model
+
+
+def _mmpretrain_shape(name: str, model: nn.Module) -> Sequence[int]:
+    config: Any = model._config
+    side: Any = _SIDE
+    for step in config.get('test_pipeline') or ():
+        side = step.get('crop_size', step.get('scale', side))
+    height, width = (side, side) if isinstance(side, int) else tuple(side)[::-1]
+    return (1, 3, height, width)
+
+
+def _timm_names() -> Sequence[str]:
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
+
+
+def _build_timm(name: str) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
+
+
+def _timm_shape(name: str, model: nn.Module) -> Sequence[int]:
+    settings: Any = model.default_cfg
+    return (1, *settings['input_size'])

@@ -1,0 +1,106 @@
+"""An analysis as tables for people, and as plain values for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from easypruner.analysis.summary import Analysis, GroupRow
+from easypruner.graph import ChannelGraph, Frozen
+from easypruner.report.text import count, make_table, print_lines, share
+
+
+def print_analysis(
+    console: Console, title: str, found: Analysis, every_frozen: Sequence[Frozen] | None = None
+) -> None:
+    """Print totals, groups and what is frozen.
+
+    Args:
+        console: to print on.
+        title: what was analyzed.
+        found: the analysis.
+        every_frozen: to be listed one by one; None for a line per reason.
+    """
+    print_lines(console, title, _totals(found))
+    console.print(_groups_table(found))
+    if every_frozen is None:
+        by_reason = (
+            (row.reason, row.example or 'the model itself', str(row.dims), str(row.channels))
+            for row in found.frozen
+        )
+        table = make_table(
+            'Frozen', ('reason', 'for example', 'dims', 'channels'), by_reason, left=2
+        )
+    else:
+        one_by_one = ((e.param, e.reason, str(e.dim), str(e.channels)) for e in every_frozen)
+        table = make_table('Frozen', ('parameter', 'reason', 'dim', 'channels'), one_by_one, left=2)
+    console.print(table)
+
+
+def _totals(found: Analysis) -> Iterator[str]:
+    cost = found.cost
+    yield f'MACs         {count(cost.macs)}'
+    yield (
+        f'params       {count(cost.params)}, '
+        f'{share(found.prunable_params, cost.params)} of them with a prunable dimension'
+    )
+    yield f'activations  {count(cost.activations)} elements'
+    yield f'groups       {len(found.groups)}, of {sum(g.units for g in found.groups)} units'
+
+
+def _groups_table(found: Analysis) -> Table:
+    """Return a line for each group; what mixes channels is told where something does."""
+    names, numbers = ['group'], ['units', 'layers', 'MACs', 'of all', 'params', 'of all']
+    rows = [_group_row(group, found) for group in found.groups]
+    if any(group.mixed for group in found.groups):
+        names.append('mixed by')
+        rows = [
+            (group.name, _mixers(group.mixed), *row)
+            for group, (_, *row) in zip(found.groups, rows, strict=True)
+        ]
+    return make_table('Groups', (*names, *numbers), rows, left=len(names))
+
+
+def _group_row(group: GroupRow, found: Analysis) -> tuple[str, ...]:
+    return (
+        group.name,
+        str(group.units),
+        str(len(group.layers)),
+        count(group.cost.macs),
+        share(group.cost.macs, found.cost.macs),
+        count(group.cost.params),
+        share(group.cost.params, found.cost.params),
+    )
+
+
+def _mixers(operations: Iterable[str]) -> str:
+    """Return the kinds of operations, and how often each occurs."""
+    kinds = Counter(operation.partition(' ')[0] for operation in operations)
+    return ', '.join(kind if n == 1 else f'{kind} x{n}' for kind, n in kinds.items())
+
+
+def as_dict(graph: ChannelGraph, found: Analysis) -> dict[str, Any]:
+    """Return the analysis, every layer's cost and every frozen dimension as plain values."""
+    return {
+        **dataclasses.asdict(found.cost),
+        'prunable_params': found.prunable_params,
+        'groups': [
+            {**_without_cost(group), **dataclasses.asdict(group.cost)} for group in found.groups
+        ],
+        'layers': {path: dataclasses.asdict(cost) for path, cost in graph.layer_costs().items()},
+        'frozen': [dataclasses.asdict(entry) for entry in graph.frozen],
+    }
+
+
+def _without_cost(group: GroupRow) -> dict[str, Any]:
+    return {
+        'name': group.name,
+        'units': group.units,
+        'layers': list(group.layers),
+        'mixed': list(group.mixed),
+    }

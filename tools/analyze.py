@@ -1,0 +1,10 @@
+"""The command ``easypruner analyze``, for a checkout."""
+
+from __future__ import annotations
+
+import sys
+
+from easypruner.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main(['analyze', *sys.argv[1:]]))
