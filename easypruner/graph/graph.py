@@ -20,6 +20,7 @@ from easypruner.graph.groups import ChannelGroup, Frozen, Member, Partition, fro
 from easypruner.graph.handlers import TORCH_HANDLERS
 from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
+from easypruner.graph.rehearsal import Rehearsal
 from easypruner.graph.repair import AttributeModel
 from easypruner.graph.settle import settle
 from easypruner.graph.surgery import Kept, cut
@@ -198,10 +199,11 @@ def trace(
     8928
     """
     parameters = dict(model.named_parameters())
-    tapes = _tapes(model, example_inputs)
+    rehearsal = Rehearsal(model)
+    tapes = _tapes(rehearsal, example_inputs)
     coupling, parts = _walk(tapes)
     compares = not tapes[0].world.depends_on_values
-    settled = settle(Trial(model, tapes[0], coupling, parts, handlers, compares))
+    settled = settle(Trial(rehearsal, tapes[0], coupling, parts, handlers, compares))
     parts = settled.parts
     return ChannelGraph(
         model=model,
@@ -214,18 +216,18 @@ def trace(
     )
 
 
-def _tapes(model: nn.Module, example_inputs: ExampleInputs) -> list[Tape]:
+def _tapes(rehearsal: Rehearsal, example_inputs: ExampleInputs) -> list[Tape]:
     """Record the evaluation pass and, if it leaves parameters out, the training pass as well.
 
     Auxiliary heads run in training only, and read channels that the main path makes.
     """
-    evaluation = record(model, example_inputs)
-    if not _unread(evaluation, model):
+    evaluation = record(rehearsal, example_inputs)
+    if not _unread(evaluation, rehearsal.model):
         return [evaluation]
     # A batch norm in training needs more than one value per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
     try:
-        return [evaluation, record(model, twice, training=True)]
+        return [evaluation, record(rehearsal, twice, training=True)]
     except TraceError:
         return [evaluation]
 

@@ -24,10 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.contracts import LayerHandler
 from easypruner.graph import shapes
-from easypruner.graph.attributes import Attributes, attributes_restored, set_attributes
+from easypruner.graph.attributes import Attributes, set_attributes
 from easypruner.graph.coupling import Axis, Coupling
 from easypruner.graph.groups import Partition
 from easypruner.graph.handlers import resize_layers
+from easypruner.graph.rehearsal import Rehearsal
 from easypruner.graph.script import BOOKKEEPING, Script
 from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward, tensors_in
 
@@ -86,7 +87,7 @@ class Trial:
     """What a trial run needs to know of a traced model.
 
     Attributes:
-        model: that was traced.
+        rehearsal: of the model that was traced.
         tape: of its evaluation pass.
         coupling: the walk over the tape.
         parts: how its nodes fall into groups.
@@ -95,12 +96,17 @@ class Trial:
             the forward pass gets through, as where they depend on values.
     """
 
-    model: nn.Module
+    rehearsal: Rehearsal
     tape: Tape
     coupling: Coupling
     parts: Partition
     handlers: Sequence[LayerHandler]
     compares: bool = True
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that was traced."""
+        return self.rehearsal.model
 
     @property
     def operations(self) -> list[Operation]:
@@ -110,7 +116,7 @@ class Trial:
     @cached_property
     def script(self) -> Script:
         """What the forward pass is expected to do."""
-        return Script(self.model, self.tape, self.coupling)
+        return Script(self.rehearsal.modules, self.tape, self.coupling)
 
     def among(self, parts: Partition) -> Trial:
         """Return the trial of another partition of the same walk."""
@@ -154,13 +160,13 @@ class Trial:
             if tensor is not self.tape.parameters[name]
         }
         check = _Check(self.operations, self.coupling, widths, self.compares)
-        with attributes_restored(self.model):
+        expected = [tensor for _, tensor in self.tape.outputs]
+        with self.rehearsal.with_tensors(self.tape.parameters, training=False):
             try:
                 resize_layers(self.model, all_shapes(self.model, changed), self.handlers)
                 set_attributes(self.model, attributes)
-                inputs = self.tape.example_inputs
-                output = run_forward(self.model, parameters, inputs, False, self.tape.world, check)
-                expected = [tensor for _, tensor in self.tape.outputs]
+                self.rehearsal.swap(parameters)
+                output = run_forward(self.model, self.tape.example_inputs, self.tape.world, check)
                 check.compare_outputs(expected, [tensor for _, tensor in tensors_in(output)])
             except Exception as error:
                 return check.failure(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -40,12 +40,12 @@ class Script:
     """What a forward pass is expected to do.
 
     Attributes:
-        model: that was traced.
+        modules: dotted path -> module of the model that was traced.
         tape: of its evaluation pass.
         coupling: the walk over the tape.
     """
 
-    model: nn.Module
+    modules: Mapping[str, nn.Module]
     tape: Tape
     coupling: Coupling
 
@@ -87,7 +87,7 @@ class Script:
         for operation in self.operations:
             where = (operation.module, operation.func)
             number = count[where] = count.get(where, -1) + 1
-            kind = type(self.model.get_submodule(operation.module))
+            kind = type(self.modules[operation.module])
             place = (kind, operation.func, number, len(self.axes_near(operation)))
             places[id(operation)] = place
             alike.setdefault(place, []).append(operation)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.errors import TraceError
 from easypruner.graph import shapes
-from easypruner.graph.attributes import attributes_restored
+from easypruner.graph.rehearsal import Rehearsal, without_fast_path
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
@@ -140,23 +140,21 @@ def all_shapes(model: nn.Module, shapes: Mapping[str, torch.Size]) -> dict[str, 
     return {name: shapes[first[name]] for name in first if first[name] in shapes}
 
 
-def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Tape:
-    """Run ``model`` once on the meta device and return what it did.
+def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool = False) -> Tape:
+    """Run the model once on the meta device and return what it did.
 
-    The model is left as it was: mode, devices, hooks, parameters. Tensors that the model keeps in
-    plain attributes would mix devices; then the pass is repeated with fake and, where values are
-    needed, with real tensors.
+    Tensors that the model keeps in plain attributes may mix devices; then the pass is repeated
+    with fake and, where values are needed, with real tensors.
 
     Args:
-        model: the network.
+        rehearsal: of the model.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments.
         training: run in training mode instead of evaluation mode.
 
     Raises:
         TraceError: the forward pass fails.
     """
-    names = named_tensors(model)
-    for name, tensor in names.items():
+    for name, tensor in rehearsal.parameters.items():
         if nn.parameter.is_lazy(tensor):
             raise TraceError(
                 f'parameter {name!r} has no shape yet (a lazy module); '
@@ -164,136 +162,53 @@ def record(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fal
             )
     reason: Exception | None = None
     for world in worlds():
-        tape, reason = _try(model, names, example_inputs, training, world)
+        tape, reason = _try(rehearsal, example_inputs, training, world)
         if tape is not None:
             return tape
     raise TraceError(
-        f'the forward pass of {type(model).__name__} fails on the given example inputs: '
+        f'the forward pass of {type(rehearsal.model).__name__} fails on the given example inputs: '
         f'{type(reason).__name__}: {reason}'
     ) from reason
 
 
 def _try(
-    model: nn.Module,
-    names: Mapping[str, Tensor],
-    example_inputs: ExampleInputs,
-    training: bool,
-    world: World,
+    rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool, world: World
 ) -> tuple[Tape | None, Exception | None]:
+    parameters = {name: world.stand_in(t) for name, t in rehearsal.parameters.items()}
+    inputs = map_tensors(example_inputs, world.stand_in)
+    recorder = _Recorder(rehearsal)
     try:
-        return _run(model, names, example_inputs, training, world), None
+        with rehearsal.with_tensors(parameters, training):
+            output = run_forward(rehearsal.model, inputs, world, recorder)
     except Exception as error:
         return None, error
-
-
-def _run(
-    model: nn.Module,
-    names: Mapping[str, Tensor],
-    example_inputs: ExampleInputs,
-    training: bool,
-    world: World,
-) -> Tape:
-    parameters = {name: world.stand_in(tensor) for name, tensor in names.items()}
-    inputs = map_tensors(example_inputs, world.stand_in)
-    recorder = _Recorder()
-    with recorder.follow(model):
-        output = run_forward(model, parameters, inputs, training, world, recorder)
-    return Tape(
-        operations=recorder.operations,
-        parameters=parameters,
-        example_inputs=inputs,
-        outputs=tuple(tensors_in(output)),
-        world=world,
-    )
+    outputs = tuple(tensors_in(output))
+    return Tape(recorder.operations, parameters, inputs, outputs, world), None
 
 
 def run_forward(
-    model: nn.Module,
-    parameters: dict[str, Tensor],
-    example_inputs: ExampleInputs,
-    training: bool,
-    world: World,
-    watcher: TorchDispatchMode,
+    model: nn.Module, example_inputs: ExampleInputs, world: World, watcher: TorchDispatchMode
 ) -> Any:
-    """Run the model's forward with ``parameters`` in place of its own, watched; return its output.
-
-    The model's mode and plain attributes are put back afterwards.
-    """
+    """Run the model's forward on stand-ins without gradients, watched; return its output."""
     args, kwargs = call_arguments(example_inputs)
-    with (
-        attributes_restored(model),
-        mode_of(model, training),
-        torch.no_grad(),
-        without_fast_path(),
-        world.entered(),
-        watcher,
-    ):
-        return torch.func.functional_call(model, parameters, args, kwargs)
+    with torch.no_grad(), without_fast_path(), world.entered(), watcher:
+        return model(*args, **kwargs)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operation while active."""
 
-    def __init__(self) -> None:
+    def __init__(self, rehearsal: Rehearsal) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
-        self._path: list[str] = ['']
-        self._seen: dict[int, str] = {}
+        self._rehearsal = rehearsal
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = shapes.run(func, args, kwargs)
         outputs = shapes.tensors_of(result)
-        self.operations.append(Operation(func, args, kwargs, outputs, self._path[-1]))
+        self.operations.append(Operation(func, args, kwargs, outputs, self._rehearsal.path))
         return result
-
-    @contextlib.contextmanager
-    def follow(self, model: nn.Module) -> Iterator[None]:
-        """Keep track of the module whose forward is running."""
-        self._seen = {id(module): name for name, module in model.named_modules()}
-
-        def enter(module: nn.Module, args: Any) -> None:
-            self._path.append(self._seen.get(id(module), self._path[-1]))
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._path.pop()
-
-        handles = (
-            nn.modules.module.register_module_forward_pre_hook(enter),
-            nn.modules.module.register_module_forward_hook(leave),
-        )
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-@contextlib.contextmanager
-def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module in training or evaluation mode, and back afterwards.
-
-    Flags are set directly: ``train()`` is often overridden and may do more than that.
-    """
-    before = [(module, module.training) for module in model.modules()]
-    for module, _ in before:
-        module.training = training
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was
-
-
-@contextlib.contextmanager
-def without_fast_path() -> Iterator[None]:
-    """Keep ``nn.MultiheadAttention`` from its fused inference kernel, which hides its parts."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def call_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,6 @@ from easypruner.graph.tape import (
     ExampleInputs,
     call_arguments,
     map_tensors,
-    mode_of,
     tensors_in,
 )
 from easypruner.masks import Masks
@@ -97,7 +97,7 @@ def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGr
 def outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
     """Return every tensor of the model's output, in evaluation mode."""
     args, kwargs = call_arguments(example_inputs)
-    with mode_of(model, training=False):
+    with _evaluating(model):
         return [tensor for _, tensor in tensors_in(model(*args, **kwargs))]
 
 
@@ -119,3 +119,19 @@ def relative_error(expected: Sequence[Tensor], met: Sequence[Tensor]) -> float:
             return float('inf')
         worst = max(worst, difference / magnitude if magnitude else difference)
     return worst
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, and back afterwards.
+
+    Flags are set directly: ``eval()`` may be overridden and do more than that.
+    """
+    before = [(module, module.training) for module in model.modules()]
+    for module, _ in before:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
