@@ -17,7 +17,7 @@ from easypruner.plugins import load_plugins
 from tests.plugin_files import write_plugin, write_source
 
 HEAVY = ('torch', 'mmengine', 'mmpretrain', 'numpy', 'matplotlib', 'rich')
-COMMANDS = ('prune', 'compare', 'plugins')
+COMMANDS = ('prune', 'analyze', 'compare', 'plugins')
 TOOLS = Path(__file__).parents[1] / 'tools'
 
 REPORT_MODULES = """

@@ -6,7 +6,6 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -23,7 +22,7 @@ from easypruner.configs import shipped_configs
 from easypruner.engine.building import building, model_settings
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.runner import example_input
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.files import write_whole
 from easypruner.graph import trace
 from easypruner.graph.tape import tensors_in
@@ -34,8 +33,8 @@ from easypruner.report.text import report_console
 
 def analyze_command(args: Namespace) -> int:
     """Run ``easypruner analyze``; see its --help for the arguments."""
-    drawings = {file: draw for file, draw in ((args.dot, dot), (args.svg, svg)) if file}
-    _check_files(drawings, args.overwrite)
+    drawings = [(Path(file), draw) for file, draw in ((args.dot, dot), (args.svg, svg)) if file]
+    _check_files([file for file, _ in drawings], args.overwrite)
     subject = _find(args)
     graph = trace(subject.model, subject.inputs)
     found = analyze(graph)
@@ -47,15 +46,17 @@ def analyze_command(args: Namespace) -> int:
         inputs = ', '.join(' x '.join(map(str, shape)) for shape in shapes)
         every = graph.frozen if args.frozen else None
         print_analysis(report_console(), f'{subject.name}, input {inputs}', found, every)
-    for file, draw in drawings.items():
-        write_whole(file, draw(wire(graph), subject.name))
+    for file, draw in drawings:
+        _write(file, draw(wire(graph), subject.name))
         if not args.json:
             print(f'wrote {file}')
     return 0
 
 
-def _check_files(files: Sequence[str] | Any, overwrite: bool) -> None:
-    for file in map(Path, files):
+def _check_files(files: Sequence[Path], overwrite: bool) -> None:
+    if len(set(files)) < len(files):
+        raise EasyPrunerError('--dot and --svg name the same file; choose two')
+    for file in files:
         if file.is_dir():
             raise EasyPrunerError(f'{str(file)!r} is a folder; expected the name of a file')
         if file.exists() and not overwrite:
@@ -64,12 +65,25 @@ def _check_files(files: Sequence[str] | Any, overwrite: bool) -> None:
             )
 
 
+def _write(file: Path, content: str) -> None:
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        raise EasyPrunerError(
+            f'{str(file)!r} cannot be written: {error.strerror}; choose another place'
+        ) from error
+
+
 def _find(args: Namespace) -> Subject:
     """Build what the command line names: a config, if there is one of that name, or a model."""
     path = Path(args.subject)
-    config = path if path.is_file() else shipped_configs().get(args.subject)
+    shipped = shipped_configs()
+    config = path if path.suffix and path.is_file() else shipped.get(args.subject)
     if config is None and path.suffix == '.py':
-        raise ConfigError(f'there is no config {args.subject!r}')
+        raise ConfigError(
+            f'there is no config {args.subject!r}; '
+            f'among the shipped ones: {nearest(path.stem, shipped)}'
+        )
     settings = None if config is None else read_config(config, {})
     load_plugins(
         folders=args.plugins,
@@ -77,11 +91,11 @@ def _find(args: Namespace) -> Subject:
         skip_broken=args.skip_broken_plugins,
         disable=args.disable_plugin,
     )
-    if settings is None:
-        return find_model(args.subject, args.input_shape)
-    prepare()
     if not args.verbose:
         quiet(MMLogger.get_current_instance())
+    if settings is None:
+        return find_model(args.subject, args.input_shape, shipped)
+    prepare()
     return _of_config(str(config), settings, args.input_shape)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +55,16 @@ class Library:
     inputs: Callable[[Tensor], ExampleInputs] = lambda images: images
 
 
-def find_model(name: str, shape: Sequence[int] | None = None) -> Subject:
+def find_model(
+    name: str, shape: Sequence[int] | None = None, configs: Iterable[str] = ()
+) -> Subject:
     """Build a model by name.
 
     Args:
         name: ``'LIBRARY::MODEL'``, or the model alone; then the first library that has it counts:
             torchvision, mmpretrain, timm.
         shape: of the input tensor; the model's usual one if None.
+        configs: names that would not have been models; suggested where the name comes near.
 
     Raises:
         ConfigError: no such model, or it cannot be built.
@@ -75,8 +79,13 @@ def find_model(name: str, shape: Sequence[int] | None = None) -> Subject:
     for place in [library] if library else libraries:
         if model_name in libraries[place].names():
             return _build(place, libraries[place], model_name, shape)
-    searched = {library: libraries[library]} if library else libraries
-    raise ConfigError(f'there is no model or config {name!r}; {_similar(model_name, searched)}')
+    known = [
+        f'{place}{_SEPARATOR}{model}'
+        for place in ([library] if library else libraries)
+        for model in libraries[place].names()
+    ]
+    hint = _similar(name, [*known, *(() if library else configs)])
+    raise ConfigError(f'there is no model or config {name!r}; {hint}')
 
 
 def example_images(shape: Sequence[int]) -> Tensor:
@@ -92,20 +101,20 @@ def _build(place: str, library: Library, name: str, shape: Sequence[int] | None)
     return Subject(full_name, model, library.inputs(images))
 
 
-def _similar(name: str, libraries: Mapping[str, Library]) -> str:
-    found = {
-        f'{place}{_SEPARATOR}{known}': known.lower()
-        for place, library in libraries.items()
-        for known in library.names()
-    }
-    close = difflib.get_close_matches(name.lower(), set(found.values()), n=_SUGGESTIONS)
-    names = [full for match in close for full, known in found.items() if known == match]
-    if names:
-        return f'did you mean {" or ".join(names[:_SUGGESTIONS])}?'
-    return (
-        f'nothing like it is among the {len(found)} models of {", ".join(libraries)}, '
-        'the shipped configs and the files'
-    )
+def _similar(name: str, known: Sequence[str]) -> str:
+    """Return a hint that tells the names closest to ``name``, whatever their library."""
+    by_model: dict[str, list[str]] = defaultdict(list)
+    for full_name in known:
+        by_model[_model_name(full_name)].append(full_name)
+    close = difflib.get_close_matches(_model_name(name), by_model, n=_SUGGESTIONS)
+    names = [full_name for match in close for full_name in by_model[match]][:_SUGGESTIONS]
+    if not names:
+        return f'nothing like it is among the {len(known)} known names, and no file is called so'
+    return f'did you mean {" or ".join(names)}?'
+
+
+def _model_name(full_name: str) -> str:
+    return full_name.rpartition(_SEPARATOR)[2].lower()
 
 
 def _installed() -> Iterator[tuple[str, Library]]:
