@@ -75,7 +75,7 @@ def analyze(graph: ChannelGraph) -> Analysis:
     >>> found.groups[0].units, found.groups[0].layers, found.groups[0].cost.params
     (8, ('0', '2'), 256)
     >>> found.frozen[0]
-    FrozenRow(reason='the extent of a convolution kernel', dims=2, channels=6, example='0')
+    FrozenRow(reason='an output of the model (output)', dims=2, channels=8, example='2')
     """
     costs = graph.group_costs()
     return Analysis(

@@ -277,7 +277,7 @@ class Coupling:
             memory = [source.untyped_storage() for source in sources]
             for output in self.operation.outputs:
                 storage = output.untyped_storage()
-                if not any(storage is other for other in memory):
+                if output.numel() and not any(storage is other for other in memory):
                     self.activations.append(Term(1, self.axes(output), self.operation.module))
 
     # Merged dimensions
