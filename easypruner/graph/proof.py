@@ -185,7 +185,7 @@ class Trial:
                 else:
                     shape = list(cut.shape)
                     shape[dim] = widths(axis)
-                    cut = cut.new_empty(shape)
+                    cut = torch.empty(shape, dtype=cut.dtype, device=cut.device)
             parameters[name] = cut
         return parameters
 

@@ -1,12 +1,13 @@
 """Output shapes of the most frequent operations, computed without their meta kernels.
 
-On the meta device a convolution, a batch norm and some activations cost many times what any other
-operation does, and together they are most of a network. Everything else runs torch's own kernel.
+On the meta device many kernels are written in Python and cost many times what their shapes do; the
+ones here are most of a network. Each gives the shape, dtype and strides of torch's own, or hands
+over to it. Whatever is not here runs torch's own kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,18 +16,42 @@ from torch import Tensor
 
 aten = torch.ops.aten
 
+Shortcut = Callable[..., Any]
+_SHORTCUTS: dict[Any, Shortcut] = {}
+
+_SAME_KIND = (
+    'abs', 'add', 'celu', 'clamp', 'clamp_max', 'clamp_min', 'cos', 'div', 'elu', 'erf', 'exp',
+    'gelu', 'hardshrink', 'hardsigmoid', 'hardswish', 'hardtanh', 'leaky_relu', 'log',
+    'log_sigmoid', 'maximum', 'minimum', 'mish', 'mul', 'neg', 'pow', 'relu', 'relu6', 'rsqrt',
+    'selu', 'sigmoid', 'silu', 'sin', 'softplus', 'sqrt', 'square', 'sub', 'tanh',
+)  # fmt: skip
+"""Pointwise operations whose result is of the dtype of their floating-point arguments."""
+
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run ``func`` on its arguments; on the meta device, shortcuts give the same shapes."""
-    if kwargs or not isinstance(args[0] if args else None, Tensor) or args[0].device.type != 'meta':
-        return _run(func, args, kwargs)
-    if func is aten.convolution.default:
-        return _convolution(*args)
-    if func is aten.native_batch_norm.default and not args[5]:
-        return _batch_norm(args[0], args[1:5])
-    if _changes_one_tensor(func):
-        return args[0]
+    shortcut = _find(func)
+    if shortcut is not None and _is_meta(args):
+        result = shortcut(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
     return _run(func, args, kwargs)
+
+
+def tensors_of(result: Any) -> tuple[Tensor, ...]:
+    """Return the tensors among what an operation returned."""
+    if isinstance(result, Tensor):
+        return (result,)
+    if isinstance(result, list | tuple):
+        return tuple(item for item in result if isinstance(item, Tensor))
+    return ()
+
+
+def _is_meta(args: tuple[Any, ...]) -> bool:
+    first = args[0] if args else None
+    if isinstance(first, list | tuple):
+        first = first[0] if first else None
+    return isinstance(first, Tensor) and first.device.type == 'meta'
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -34,14 +59,13 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
         return func(*args, **kwargs)
     except RuntimeError:
-        tensors = [*tensors_in_arguments(args), *tensors_in_arguments(tuple(kwargs.values()))]
+        tensors = [*_tensors_among(args), *_tensors_among(tuple(kwargs.values()))]
         if len({tensor.device.type == 'meta' for tensor in tensors}) < 2:
             raise
     return func(*_on_meta(args), **{name: _on_meta(value) for name, value in kwargs.items()})
 
 
-def tensors_in_arguments(values: Sequence[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among arguments, lists of tensors included."""
+def _tensors_among(values: Sequence[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -57,18 +81,21 @@ def _on_meta(value: Any) -> Any:
     return value
 
 
-def tensors_of(result: Any) -> tuple[Tensor, ...]:
-    """Return the tensors among what an operation returned."""
-    if isinstance(result, Tensor):
-        return (result,)
-    if isinstance(result, list | tuple):
-        return tuple(item for item in result if isinstance(item, Tensor))
-    return ()
-
-
 @cache
+def _find(func: Any) -> Shortcut | None:
+    known = _SHORTCUTS.get(func)
+    if known is None and _changes_one_tensor(func):
+        return _itself
+    if known is None and torch.Tag.pointwise in func.tags:
+        name = func.overloadpacket.__name__
+        return _pointwise if name in _SAME_KIND and 'out' not in func._overloadname else None
+    return known
+
+
 def _changes_one_tensor(func: Any) -> bool:
     """Tell whether ``func`` works in place on its first argument and takes no other tensor."""
+    if not func._schema.arguments:
+        return False
     first, *others = func._schema.arguments
     return (
         func._schema.name.endswith('_')
@@ -79,6 +106,73 @@ def _changes_one_tensor(func: Any) -> bool:
     )
 
 
+def _itself(x: Tensor, *others: Any, **options: Any) -> Tensor:
+    return x
+
+
+def _shortcut(*overloads: Any) -> Callable[[Shortcut], Shortcut]:
+    def register(function: Shortcut) -> Shortcut:
+        _SHORTCUTS.update(dict.fromkeys(overloads, function))
+        return function
+
+    return register
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device='meta')
+
+
+def _pointwise(*args: Any, **options: Any) -> Any:
+    """Return an empty tensor of the shape that broadcasting gives.
+
+    It is laid out as the arguments of that shape are; where these differ, it is left to torch.
+    """
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    first = tensors[0]
+    shape = list(first.shape)
+    for tensor in tensors:
+        if tensor.dtype != first.dtype or not tensor.is_floating_point():
+            return NotImplemented
+        together = _broadcast(shape, list(tensor.shape))
+        if together is None:
+            return NotImplemented
+        shape = together
+    layouts = {tensor.stride() for tensor in tensors if list(tensor.shape) == shape}
+    if not layouts:
+        plain = all(tensor.is_contiguous() for tensor in tensors)
+        return _empty(shape, first) if plain else NotImplemented
+    strides = layouts.pop()
+    if layouts or not _is_dense(shape, strides):
+        return NotImplemented
+    return torch.empty_strided(shape, strides, dtype=first.dtype, device='meta')
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Tell whether memory is covered without gaps or overlaps, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _broadcast(a: list[int], b: list[int]) -> list[int] | None:
+    """Return the shape that two shapes are broadcast to; None if they do not fit."""
+    if a == b:
+        return a
+    if len(a) < len(b):
+        a, b = b, a
+    shape = list(a)
+    for position, size in enumerate(b, start=len(a) - len(b)):
+        if shape[position] == 1:
+            shape[position] = size
+        elif size not in (1, shape[position]):
+            return None
+    return shape
+
+
+@_shortcut(aten.convolution.default)
 def _convolution(
     x: Tensor,
     weight: Tensor,
@@ -90,11 +184,6 @@ def _convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    """Return an empty tensor of the convolution's output shape.
-
-    Raises:
-        RuntimeError: the input's channels do not fit the weight's, as the kernel itself would.
-    """
     expected = weight.shape[0] if transposed else weight.shape[1] * groups
     if x.shape[1] != expected or (
         bias is not None and bias.shape[0] != _out(weight, transposed, groups)
@@ -120,7 +209,7 @@ def _convolution(
             f'a convolution with kernel {tuple(weight.shape[2:])} is larger than its '
             f'input of shape {tuple(x.shape)}'
         )
-    return x.new_empty((x.shape[0], _out(weight, transposed, groups), *extents))
+    return _empty((x.shape[0], _out(weight, transposed, groups), *extents), x)
 
 
 def _out(weight: Tensor, transposed: bool, groups: int) -> int:
@@ -131,10 +220,96 @@ def _each(value: list[int], count: int) -> list[int]:
     return list(value) * count if len(value) == 1 else list(value)
 
 
-def _batch_norm(x: Tensor, per_channel: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    for tensor in per_channel:
+@_shortcut(aten.native_batch_norm.default)
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    *others: Any,
+) -> Any:
+    if training or not x.is_contiguous():
+        return NotImplemented
+    for tensor in (weight, bias, mean, variance):
         if tensor is not None and tensor.shape[0] != x.shape[1]:
             raise RuntimeError(
                 f'a batch norm of {tensor.shape[0]} channels got an input of shape {tuple(x.shape)}'
             )
-    return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+    return _empty(x.shape, x), _empty((0,), x), _empty((0,), x)
+
+
+@_shortcut(aten.native_layer_norm.default)
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
+) -> Any:
+    count = len(shape)
+    for extent in (weight, bias):
+        if extent is not None and list(extent.shape) != list(shape):
+            return NotImplemented
+    if list(x.shape[x.dim() - count :]) != list(shape):
+        return NotImplemented
+    rows = (*x.shape[: x.dim() - count], *([1] * count))
+    return _empty(x.shape, x), _empty(rows, x), _empty(rows, x)
+
+
+@_shortcut(aten.addmm.default)
+def _addmm(added: Tensor, a: Tensor, b: Tensor, **factors: Any) -> Any:
+    if added.shape[-1] not in (1, b.shape[-1]) or added.dim() > 1:
+        return NotImplemented
+    return _matrix_product(a, b)
+
+
+@_shortcut(aten.mm.default, aten.bmm.default)
+def _matrix_product(a: Tensor, b: Tensor) -> Any:
+    if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+        return NotImplemented
+    return _empty((*a.shape[:-1], b.shape[-1]), a)
+
+
+@_shortcut(aten._softmax.default, aten._log_softmax.default)
+def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return _empty(x.shape, x) if x.is_contiguous() and not half_to_float else NotImplemented
+
+
+@_shortcut(aten._safe_softmax.default)
+def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Any:
+    return _empty(x.shape, x) if x.is_contiguous() and dtype is None else NotImplemented
+
+
+@_shortcut(aten.cat.default)
+def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
+    first = tensors[0]
+    dim = dim + first.dim() if dim < 0 else dim
+    rest = [size for i, size in enumerate(first.shape) if i != dim]
+    for tensor in tensors:
+        others = [size for i, size in enumerate(tensor.shape) if i != dim]
+        fits = tensor.dtype == first.dtype and tensor.is_contiguous() and others == rest
+        if not fits or tensor.device.type != 'meta':
+            return NotImplemented
+    shape = list(first.shape)
+    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
+    return _empty(shape, first)
+
+
+@_shortcut(aten.mean.dim)
+def _mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, **options: Any) -> Any:
+    if options or not dims or not x.is_contiguous():
+        return NotImplemented
+    reduced = {dim + x.dim() if dim < 0 else dim for dim in dims}
+    if keepdim:
+        return _empty([1 if i in reduced else size for i, size in enumerate(x.shape)], x)
+    return _empty([size for i, size in enumerate(x.shape) if i not in reduced], x)
+
+
+@_shortcut(aten.clone.default)
+def _clone(x: Tensor, memory_format: torch.memory_format | None = None) -> Any:
+    contiguous = memory_format is torch.contiguous_format or x.is_contiguous()
+    usual = memory_format in (None, torch.preserve_format, torch.contiguous_format)
+    return _empty(x.shape, x) if contiguous and usual else NotImplemented
+
+
+@_shortcut(aten.roll.default)
+def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
+    return _empty(x.shape, x)

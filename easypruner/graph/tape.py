@@ -70,10 +70,16 @@ def worlds() -> Iterator[World]:
     Meta tensors have no device of their own and cannot be mixed with the tensors that a model
     keeps in plain attributes; fake ones can. Neither has values.
     """
-    yield World(False, lambda tensor: torch.empty_like(tensor, device='meta', requires_grad=False))
+    yield World(False, _on_meta)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     yield World(False, lambda tensor: fake.from_tensor(tensor.detach()), lambda: _quiet(fake))
     yield World(True, lambda tensor: tensor.detach().clone())
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    # Python code behind torch.empty_like() makes it ten times as slow on this device.
+    shape, strides = tensor.shape, tensor.stride()
+    return torch.empty_strided(shape, strides, dtype=tensor.dtype, device='meta')
 
 
 @contextlib.contextmanager
