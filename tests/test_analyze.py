@@ -205,7 +205,7 @@ class TestSvg:
             y = float(element.get('y', element.get('cy', element.get('y2', '0'))))
             assert 0 <= x < width and 0 <= y < height
 
-    @pytest.mark.parametrize('build', [Residual, Concatenated])
+    @pytest.mark.parametrize('build', [Plain, Residual, Concatenated])
     def test_lines_of_two_groups_never_meet(self, build: type[nn.Module]) -> None:
         spans: dict[str, list[tuple[float, float]]] = {}
         for line in self.read(build).iter(f'{SVG}line'):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -88,6 +89,20 @@ class TestEveryNetwork:
         for name, group in graph.groups.items():
             after = graph.cost({**masks, name: torch.zeros(group.size, dtype=torch.bool)})
             assert total({'goes': costs[name], 'stays': after}) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['densenet121', 'shufflenet_v2_x1_0', 'vit_b_16', 'swin_t'])
+def test_an_architectures_cost_is_that_of_the_pruned_model_traced_anew(name: str) -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None)
+    inputs = torch.zeros(2, 3, 224, 224)
+    graph = easypruner.trace(model, inputs)
+    masks = {name: torch.arange(group.size) % 3 < 2 for name, group in graph.groups.items()}
+    predicted = graph.cost(masks)
+    assert predicted != graph.cost()
+    easypruner.prune(model, masks, graph=graph)
+    assert easypruner.trace(model, inputs).cost() == predicted
 
 
 def test_by_hand() -> None:
