@@ -64,7 +64,7 @@ def find_model(
         name: ``'LIBRARY::MODEL'``, or the model alone; then the first library that has it counts:
             torchvision, mmpretrain, timm.
         shape: of the input tensor; the model's usual one if None.
-        configs: names that would not have been models; suggested where the name comes near.
+        configs: other names that may have been meant, to be suggested.
 
     Raises:
         ConfigError: no such model, or it cannot be built.
