@@ -2,7 +2,8 @@
 
 from easypruner.graph.cost import Cost
 from easypruner.graph.graph import ChannelGraph, prune, trace
-from easypruner.graph.groups import ChannelGroup, Frozen, Member
+from easypruner.graph.groups import ChannelGroup, Frozen
+from easypruner.graph.places import Member
 from easypruner.graph.record import ArchitectureRecord, TensorCut, load_pruned
 from easypruner.graph.verify import Verification, verify
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from easypruner.errors import MaskError
 from easypruner.graph.coupling import Axis, Coupling
-from easypruner.graph.groups import ChannelGroup, Ids, Partition
+from easypruner.graph.groups import ChannelGroup, Partition
+from easypruner.graph.places import Ids
 
 _QUANTITIES = ('macs', 'params', 'activations')
 
@@ -242,7 +243,7 @@ class AxisTable:
 
     def sizes(self, parts: Partition) -> AxisSizes:
         """Return the kept sizes of all numbered axes as functions of the kept units."""
-        count, groups = len(self._axes), len(parts.groups)
+        count, groups = len(self._axes), len(parts.sizes)
         ids = np.concatenate(self._axes)
         row = np.repeat(np.arange(count), [axis.size for axis in self._axes])
         unit = np.where(
@@ -252,5 +253,4 @@ class AxisTable:
         base = np.bincount(row[stays], minlength=count).astype(np.float64)
         cell = row[~stays] * groups + parts.group_of[unit[~stays]]
         share = np.bincount(cell, minlength=count * groups).reshape(count, groups)
-        sizes = np.array([group.size for group in parts.groups.values()], dtype=np.float64)
-        return AxisSizes(base, share / sizes if groups else share.astype(np.float64))
+        return AxisSizes(base, share / parts.sizes if groups else share.astype(np.float64))

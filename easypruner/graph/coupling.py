@@ -69,7 +69,7 @@ class Coupling:
         self.counting = True
         self.terms: list[Term] = []
         self.activations: list[Term] = []
-        self.mixed: list[tuple[Axis, str]] = []
+        self.mixed: list[tuple[Axis, Operation]] = []
         self.operands: dict[str, str] = {}
         self.reasons: list[str] = []
         self.owners: list[Owner] = []
@@ -227,7 +227,8 @@ class Coupling:
     def mix(self, axis: Axis) -> None:
         """Note that the operation at hand mixes the channels of an axis."""
         if not self.is_constant(axis):
-            self.mixed.append((axis, str(self.operation)))
+            assert self.operation is not None
+            self.mixed.append((axis, self.operation))
 
     # Parameters in their roles
 

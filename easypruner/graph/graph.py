@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,8 +17,9 @@ from easypruner.graph import rules
 from easypruner.graph.attributes import Attributes
 from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes, kept_units
 from easypruner.graph.coupling import Coupling
-from easypruner.graph.groups import ChannelGroup, Frozen, Member, Partition, frozen, partition
+from easypruner.graph.groups import ChannelGroup, Frozen, Partition, frozen, make_groups, partition
 from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.places import Members, Places
 from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
 from easypruner.graph.rehearsal import Rehearsal
@@ -44,6 +46,7 @@ class ChannelGraph:
         self,
         model: nn.Module,
         groups: Mapping[str, ChannelGroup],
+        places: Places,
         operands: Mapping[str, str],
         cost: Callable[[], CostModel],
         attributes: AttributeModel,
@@ -52,6 +55,7 @@ class ChannelGraph:
     ) -> None:
         self.model = model
         self.groups = dict(groups)
+        self._places = places
         self.operands = dict(operands)
         self.handlers = tuple(handlers)
         self._build_cost = cost
@@ -136,37 +140,22 @@ class ChannelGraph:
             (parameter or buffer, dim) -> bool tensor of that dimension's size, True = keep, for
             each dimension that loses something.
         """
-        spread: dict[tuple[str, int], Tensor] = {}
-        for name, mask in masks.items():
-            removed = ~mask
-            if not bool(removed.any()):
-                continue
-            for member in self.groups[name].members:
-                place = (member.param, member.dim)
-                if place not in spread:
-                    size = self.parameter(member.param).shape[member.dim]
-                    spread[place] = torch.ones(size, dtype=torch.bool)
-                spread[place][member.index[removed].flatten()] = False
-        return spread
+        return self._places.spread(self._places.kept_units(self._numbered(masks)))
 
-    def _shrink(self, masks: Mapping[str, Tensor], keep: Mapping[tuple[str, int], Tensor]) -> None:
+    def _numbered(self, masks: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        return {n: masks[name] for n, name in enumerate(self.groups) if name in masks}
+
+    def _shrink(self, masks: Mapping[str, Tensor]) -> None:
         """Describe the model after a cut."""
-        position = {place: kept.cumsum(0) - 1 for place, kept in keep.items()}
-        for name, group in self.groups.items():
-            mask = masks.get(name)
-            members = tuple(_shrunk(member, mask, position) for member in group.members)
-            size = group.size if mask is None else int(mask.sum())
-            self.groups[name] = replace(group, size=size, members=members)
-
-
-def _shrunk(
-    member: Member, mask: Tensor | None, position: Mapping[tuple[str, int], Tensor]
-) -> Member:
-    moved = position.get((member.param, member.dim))
-    if moved is None:
-        return member
-    index = member.index if mask is None else member.index[mask]
-    return replace(member, index=moved[index])
+        places = self._places.after(self._places.kept_units(self._numbered(masks)))
+        sizes = np.diff(places.first_unit).tolist()
+        self._places = places
+        self.groups = {
+            name: replace(group, size=size, members=Members(places, number))
+            for number, ((name, group), size) in enumerate(
+                zip(self.groups.items(), sizes, strict=True)
+            )
+        }
 
 
 def trace(
@@ -205,9 +194,11 @@ def trace(
     compares = not tapes[0].world.depends_on_values
     settled = settle(Trial(rehearsal, tapes[0], coupling, parts, handlers, compares))
     parts = settled.parts
+    groups, places = make_groups(coupling, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,
-        groups=parts.groups,
+        groups=groups,
+        places=places,
         operands=coupling.operands,
         cost=lambda: cost_model(coupling, parts, parameters),
         attributes=AttributeModel.build(settled.repairs, coupling, parts),
@@ -302,5 +293,5 @@ def prune(
     attributes = graph.attributes(checked)
     record_of_cut = ArchitectureRecord.of(model, kept, checked, attributes)
     cut(model, kept, graph.handlers, attributes, optimizer)
-    graph._shrink(checked, keep)
+    graph._shrink(checked)
     return record_of_cut

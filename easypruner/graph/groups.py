@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from easypruner.graph.coupling import Axis, Coupling
+from easypruner.graph.places import Dimension, Ids, Member, Members, Places
 
-Ids = npt.NDArray[np.int64]
 Signatures = npt.NDArray[np.uint64]
-Role = Literal['out', 'in']
 
 _SIGNATURE_SEED = 20220117
-
-
-@dataclass(frozen=True)
-class Member:
-    """The part that one dimension of one parameter or buffer has in a group.
-
-    Attributes:
-        param: dotted name of the parameter or buffer.
-        dim: the dimension that is cut.
-        role: 'out' where it makes or carries the channels, 'in' where it reads (sums over) them.
-        index: int64 tensor of shape ``(units, k)``: the indices of each unit in the dimension.
-        operand: what the parameter is used as, e.g. ``'batch_norm.weight'``.
-    """
-
-    param: str
-    dim: int
-    role: Role
-    index: Tensor
-    operand: str
-
-    @property
-    def module(self) -> str:
-        """Dotted path of the module that owns the parameter."""
-        return self.param.rpartition('.')[0]
 
 
 @dataclass(frozen=True)
@@ -61,8 +33,13 @@ class ChannelGroup:
 
     name: str
     size: int
-    members: tuple[Member, ...]
+    members: Members
     mixed: tuple[str, ...] = ()
+
+    @property
+    def producers(self) -> tuple[Member, ...]:
+        """The weights that make the group's channels; failing these, all its members."""
+        return self.members.makers or tuple(self.members)
 
     def __repr__(self) -> str:
         return f'ChannelGroup({self.name!r}, {self.size} units, {len(self.members)} members)'
@@ -90,13 +67,13 @@ class Partition:
     """How the node ids fall into groups.
 
     Attributes:
-        groups: in the order in which the forward pass meets them.
+        sizes: the units of each group, in the order in which the forward pass meets them.
         unit_of: node id -> number of its unit over all groups, or -1 where it stays.
         group_of: number of a unit -> number of its group.
         reason_of: node id -> number of the reason it stays for, or -1 where it is free.
     """
 
-    groups: dict[str, ChannelGroup]
+    sizes: Ids
     unit_of: Ids
     group_of: Ids
     reason_of: Ids
@@ -110,22 +87,34 @@ def partition(coupling: Coupling, counted: Iterable[Axis]) -> Partition:
         counted: axes whose kept size enters a cost; every unit of a group must hold as many
             indices of each as the others.
     """
-    nodes = coupling.nodes
     labels, reasons = _components(coupling)
-    node, owner = _owned_nodes(coupling)
-    free = reasons[labels[node]] < 0
-    rows = _Rows(node[free], owner[free], labels[node[free]])
-    signature = _signatures(rows, labels, list(counted), reasons.size)
-    unit_of_label, group_of = _number_units(rows, signature)
-    unit_of = unit_of_label[labels[:nodes]]
-    members = _members(coupling, rows, unit_of, group_of)
-    notes = _notes(coupling, unit_of, group_of)
+    rows = _Rows.of(coupling)
+    label = labels[rows.node]
+    free = reasons[label] < 0
+    rows, label = rows.at(free), label[free]
+    signature = _signatures(rows.owner, label, labels, list(counted), reasons.size)
+    unit_of_label, group_of = _number_units(label, signature)
+    of_nodes = labels[: coupling.nodes]
+    return Partition(
+        sizes=np.bincount(group_of) if group_of.size else np.empty(0, dtype=np.int64),
+        unit_of=unit_of_label[of_nodes],
+        group_of=group_of,
+        reason_of=reasons[of_nodes],
+    )
+
+
+def make_groups(
+    coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, ChannelGroup], Places]:
+    """Return name -> group, and where their units stand in the parameters."""
+    places = _places(coupling, parts, tensors)
+    notes = _notes(coupling, parts)
     groups: dict[str, ChannelGroup] = {}
-    for number, parts in enumerate(members):
-        name = _group_name(parts, groups)
+    for number, (size, lead) in enumerate(zip(parts.sizes.tolist(), _leads(places), strict=True)):
+        name = _unique(lead.removesuffix('.weight'), groups)
         mixed = tuple(notes.get(number, ()))
-        groups[name] = ChannelGroup(name, len(parts[0].index), tuple(parts), mixed)
-    return Partition(groups, unit_of, group_of, reasons[labels[:nodes]])
+        groups[name] = ChannelGroup(name, size, Members(places, number), mixed)
+    return groups, places
 
 
 def _components(coupling: Coupling) -> tuple[Ids, Ids]:
@@ -143,54 +132,54 @@ def _components(coupling: Coupling) -> tuple[Ids, Ids]:
     return labels.astype(np.int64), reason_of
 
 
-def _owned_nodes(coupling: Coupling) -> tuple[Ids, Ids]:
-    """Return the nodes that are indices of parameters, and the number of each one's owner."""
-    sizes = np.array([owner.size for owner in coupling.owners], dtype=np.int64)
-    starts = np.array([owner.start for owner in coupling.owners], dtype=np.int64)
-    owner = np.repeat(np.arange(sizes.size), sizes)
-    before = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    node = np.arange(owner.size) + np.repeat(starts - before[: sizes.size], sizes)
-    return node, owner
-
-
 @dataclass(frozen=True)
 class _Rows:
-    """The free nodes that are indices of parameters: node id, owner and component of each."""
+    """The nodes that are indices of parameters, in ascending order: node id and owner of each."""
 
     node: Ids
     owner: Ids
-    label: Ids
+
+    @classmethod
+    def of(cls, coupling: Coupling) -> _Rows:
+        sizes = np.array([owner.size for owner in coupling.owners], dtype=np.int64)
+        starts = np.array([owner.start for owner in coupling.owners], dtype=np.int64)
+        owner = np.repeat(np.arange(sizes.size), sizes)
+        before = np.cumsum(sizes) - sizes
+        return cls(np.arange(owner.size) + np.repeat(starts - before, sizes), owner)
+
+    def at(self, rows: Ids | npt.NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.node[rows], self.owner[rows])
 
 
-def _signatures(rows: _Rows, labels: Ids, counted: list[Axis], components: int) -> Signatures:
-    """Return a number per component, equal where the same dimensions have equal shares."""
-    owners = int(rows.owner.max(initial=-1)) + 1
-    width = owners + len(counted)
-    if width == 0:
-        return np.zeros(components, dtype=np.uint64)
-    keys = [rows.label * width + rows.owner]
-    for extra, axis in enumerate(counted, start=owners):
-        keys.append(labels[axis[axis >= 0]] * width + extra)
-    key, count = np.unique(np.concatenate(keys), return_counts=True)
-    where, which = np.divmod(key, width)
+def _signatures(
+    owner: Ids, label: Ids, labels: Ids, counted: list[Axis], components: int
+) -> Signatures:
+    """Return a number per component, equal where the same dimensions have equal shares.
+
+    A random number per dimension, added up over a component's indices, tells apart how many of
+    them it has in each.
+    """
+    width = int(owner.max(initial=-1)) + 1 + len(counted)
     weights = np.random.default_rng(_SIGNATURE_SEED).integers(0, 2**63, size=width, dtype=np.uint64)
-    # Multiplying by an odd number and adding wraps around: a hash of the multiset of pairs.
-    terms = (weights[which] + count.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-    terms ^= terms >> np.uint64(29)
     signature = np.zeros(components, dtype=np.uint64)
-    np.add.at(signature, where, terms * np.uint64(0xBF58476D1CE4E5B9))
+    np.add.at(signature, label, weights[owner])
+    if counted:
+        ids = np.concatenate(counted)
+        weight = np.repeat(weights[width - len(counted) :], [axis.size for axis in counted])
+        np.add.at(signature, labels[ids[ids >= 0]], weight[ids >= 0])
     return signature
 
 
-def _number_units(rows: _Rows, signature: Signatures) -> tuple[Ids, Ids]:
+def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
     """Number units group by group; return the unit of each component and the group of each unit.
 
     Groups come in the order of their first node, units in the order of theirs.
     """
     unit_of_label = np.full(signature.size, -1, dtype=np.int64)
-    label, first = np.unique(rows.label, return_index=True)
-    order = np.argsort(rows.node[first], kind='stable')
-    label = label[order]
+    # Written backwards, so that the first row of each component is what remains.
+    first = np.full(signature.size, -1, dtype=np.int64)
+    first[row_label[::-1]] = np.arange(row_label.size)[::-1]
+    label = row_label[np.sort(first[first >= 0])]
     _, where, inverse = np.unique(signature[label], return_index=True, return_inverse=True)
     rank = np.empty(where.size, dtype=np.int64)
     rank[np.argsort(where, kind='stable')] = np.arange(where.size)
@@ -200,48 +189,60 @@ def _number_units(rows: _Rows, signature: Signatures) -> tuple[Ids, Ids]:
     return unit_of_label, group[by_group]
 
 
-def _members(coupling: Coupling, rows: _Rows, unit_of: Ids, group_of: Ids) -> list[list[Member]]:
-    """Return the members of each group."""
-    unit = unit_of[rows.node]
-    group = group_of[unit]
-    order = np.lexsort((rows.node, unit, rows.owner, group))
-    node, owner, group = rows.node[order], rows.owner[order], group[order]
-    sizes = np.bincount(group_of) if group_of.size else np.empty(0, dtype=np.int64)
+def _places(coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]) -> Places:
+    """Return where the units stand: rows sorted by group, dimension, unit and index."""
+    rows = _Rows.of(coupling)
+    rows = rows.at(parts.unit_of[rows.node] >= 0)
+    unit = parts.unit_of[rows.node]
+    group = parts.group_of[unit]
+    # The rows come sorted by index; sorting is stable.
+    order = np.lexsort((unit, group * len(coupling.owners) + rows.owner))
+    node, owner, unit, group = rows.node[order], rows.owner[order], unit[order], group[order]
     reads = np.zeros(coupling.nodes, dtype=bool)
     ids = coupling.reads()
     reads[ids[ids >= 0]] = True
-    turns = np.diff(group * (len(coupling.owners) + 1) + owner, prepend=-1, append=-1)
-    edges = np.flatnonzero(turns) if node.size else np.empty(0, dtype=np.int64)
-    members: list[list[Member]] = [[] for _ in sizes]
-    for start, stop in pairwise(edges.tolist()):
-        number, part = int(group[start]), coupling.owners[owner[start]]
-        index = (node[start:stop] - part.start).reshape(int(sizes[number]), -1)
-        members[number].append(
-            Member(
-                param=part.param,
-                dim=part.dim,
-                role='in' if reads[node[start]] else 'out',
-                index=torch.from_numpy(index),
-                operand=coupling.operands.get(part.param, 'parameter'),
+    starts = np.array([owner.start for owner in coupling.owners], dtype=np.int64)
+    return Places(
+        dimensions=tuple(
+            Dimension(
+                part.param,
+                part.dim,
+                part.size,
+                tensors[part.param].dim(),
+                coupling.operands.get(part.param, 'parameter'),
             )
-        )
-    return members
+            for part in coupling.owners
+        ),
+        dimension=owner,
+        index=node - starts[owner],
+        unit=unit,
+        reads=reads[node],
+        starts=np.searchsorted(group, np.arange(len(parts.sizes) + 1)),
+        first_unit=np.concatenate([[0], np.cumsum(parts.sizes)]).astype(np.int64),
+    )
 
 
-def _notes(coupling: Coupling, unit_of: Ids, group_of: Ids) -> dict[int, dict[str, None]]:
+def _notes(coupling: Coupling, parts: Partition) -> dict[int, dict[str, None]]:
     """Return the operations that mix the channels of each group, in order."""
     notes: dict[int, dict[str, None]] = {}
     for axis, operation in coupling.mixed:
-        units = unit_of[axis[axis >= 0]]
-        for number in np.unique(group_of[units[units >= 0]]).tolist():
-            notes.setdefault(number, {})[operation] = None
+        units = parts.unit_of[axis[axis >= 0]]
+        for number in np.unique(parts.group_of[units[units >= 0]]).tolist():
+            notes.setdefault(number, {})[str(operation)] = None
     return notes
 
 
-def _group_name(members: list[Member], taken: Mapping[str, object]) -> str:
-    lead = next((m for m in members if m.role == 'out'), members[0])
-    name = unique = lead.param.removesuffix('.weight')
-    number = 2
+def _leads(places: Places) -> Iterator[str]:
+    """Yield the parameter that each group is named after: the first that makes its channels."""
+    makes = np.flatnonzero(~places.reads)
+    nearest = np.searchsorted(makes, places.starts[:-1])
+    for begin, end, place in zip(places.starts[:-1], places.starts[1:], nearest, strict=True):
+        row = makes[place] if place < makes.size and makes[place] < end else begin
+        yield places.dimensions[places.dimension[row]].param
+
+
+def _unique(name: str, taken: Mapping[str, object]) -> str:
+    unique, number = name, 2
     while unique in taken:
         unique = f'{name}#{number}'
         number += 1

@@ -135,7 +135,7 @@ class Trial:
         """
         group_of, random = self.parts.group_of, self._random
         kept = random > 1 / 3
-        numbers = np.arange(len(self.parts.groups))
+        numbers = np.arange(len(self.parts.sizes))
         # At least one unit of each group goes, and one stays.
         order = np.lexsort((random, group_of))
         starts = np.searchsorted(group_of[order], numbers)
@@ -191,7 +191,7 @@ class Trial:
 
     def at_fault(self, failure: Failure, attributes: Callable[[Widths], Attributes]) -> set[int]:
         """Return the groups to blame for a failure, by bisection."""
-        suspects = self.involved(failure) or set(range(len(self.parts.groups)))
+        suspects = self.involved(failure) or set(range(len(self.parts.sizes)))
         return self._bisect(sorted(suspects), attributes) or suspects
 
     def _bisect(

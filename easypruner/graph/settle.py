@@ -34,7 +34,7 @@ def settle(trial: Trial) -> Settled:
     What is found for one module is tried on all modules of its type at once.
     """
     repairs: tuple[Repair, ...] = ()
-    while any(group.size > 1 for group in trial.parts.groups.values()):
+    while (trial.parts.sizes > 1).any():
         widths = trial.widths()
         failure = trial.run(widths, attributes_under(repairs, widths))
         if failure is None:
