@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.graph import ChannelGraph, ChannelGroup, Member
+from easypruner.graph import ChannelGraph, Member
+
+
+_PART = 1 << 18
+"""Elements of a weight that are worked on at a time."""
 
 
 class L1Norm(MaskSource):
@@ -34,28 +38,20 @@ class L1Norm(MaskSource):
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         return {
-            name: torch.stack([_norms(graph, member) for member in _producers(graph, group)])
+            name: torch.stack([_norms(graph, member) for member in group.producers])
             for name, group in graph.groups.items()
         }
 
 
-def _producers(graph: ChannelGraph, group: ChannelGroup) -> list[Member]:
-    """Return the weights that make a group's channels; failing these, all it consists of."""
-    made = [
-        member
-        for member in group.members
-        if member.role == 'out' and graph.parameter(member.param).dim() > 1
-    ]
-    return made or list(group.members)
-
-
 def _norms(graph: ChannelGraph, member: Member) -> Tensor:
     weight = graph.parameter(member.param).detach()
-    norms = (
-        weight.abs().transpose(0, member.dim).flatten(1).sum(dim=1)
-        if weight.dim() > 1
-        else weight.abs()
-    )
+    if member.dim == 0 and weight.dim() > 1:
+        # In parts: the magnitudes of a large layer would not stay in the cache until summed.
+        rows = weight.flatten(1)
+        parts = rows.split(max(_PART // rows.shape[1], 1))
+        norms = torch.cat([part.abs().sum(dim=1) for part in parts])
+    else:
+        norms = weight.abs().sum(dim=[dim for dim in range(weight.dim()) if dim != member.dim])
     return norms.cpu()[member.index].sum(dim=1)
 
 
