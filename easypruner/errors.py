@@ -47,6 +47,10 @@ class BudgetError(EasyPrunerError):
     """A limit that no mask can meet."""
 
 
+class CutError(EasyPrunerError):
+    """A cut that an optimizer, a copy or a wrapper of the model would not survive."""
+
+
 class RecordError(EasyPrunerError):
     """An architecture record that is damaged or belongs to another model."""
 

@@ -7,7 +7,7 @@ Ids below zero are reasons: an index coupled with a reason stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -63,7 +63,10 @@ class Coupling:
     """
 
     def __init__(
-        self, tapes: Sequence[Tape], fixed: Mapping[tuple[str, int], str] | None = None
+        self,
+        tapes: Sequence[Tape],
+        fixed: Mapping[tuple[str, int], str] | None = None,
+        directions: Collection[str] = (),
     ) -> None:
         self.operation: Operation | None = None
         self.counting = True
@@ -76,6 +79,7 @@ class Coupling:
         self.nodes = 0
         self.ambiguous = False
         self._fixed = dict(fixed or {})
+        self._directions = directions
         self._reason_id: dict[str, int] = {}
         self._constants: dict[tuple[int, int], Axis] = {}
         self._constant_arrays: set[int] = set()
@@ -228,6 +232,10 @@ class Coupling:
         """Note that the operation at hand mixes the channels of an axis."""
         if not self.is_constant(axis):
             assert self.operation is not None
+            # The length of a direction is summed over it; a cut sees to it that the weight stays.
+            source = self.operation.args[0]
+            if isinstance(source, Tensor) and self.weight_of(source) in self._directions:
+                return
             self.mixed.append((axis, self.operation))
 
     # Parameters in their roles

@@ -18,7 +18,8 @@ from easypruner.graph.attributes import Attributes
 from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes, kept_units
 from easypruner.graph.coupling import Coupling
 from easypruner.graph.groups import ChannelGroup, Frozen, Partition, frozen, make_groups, partition
-from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.handlers import known_handlers
+from easypruner.graph.parametrized import held, weight_norms
 from easypruner.graph.places import Members, Places
 from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
@@ -27,6 +28,7 @@ from easypruner.graph.repair import AttributeModel
 from easypruner.graph.settle import settle
 from easypruner.graph.surgery import Kept, cut
 from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
+from easypruner.graph.wrappers import cuttable, traceable
 from easypruner.masks import Masks
 
 
@@ -158,10 +160,12 @@ class ChannelGraph:
         }
 
 
+# In inference mode composite operations would come whole, where the rules know their parts.
+@torch.inference_mode(False)
 def trace(
     model: nn.Module,
     example_inputs: ExampleInputs,
-    handlers: Sequence[LayerHandler] = TORCH_HANDLERS,
+    handlers: Sequence[LayerHandler] = (),
 ) -> ChannelGraph:
     """Find out which channels of ``model`` can be removed, and with which others.
 
@@ -169,13 +173,17 @@ def trace(
     and the model is left as it was.
 
     Args:
-        model: any network whose forward runs on ``example_inputs``.
+        model: any network whose forward runs on ``example_inputs``. Of one that is wrapped in
+            DistributedDataParallel, DataParallel or ``torch.compile`` the graph is that of the
+            network inside, with its names.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
             MACs are those of this input, the whole batch.
-        handlers: keep the modules' own numbers true after a cut, in order of precedence.
+        handlers: keep the modules' own numbers true after a cut, in order of precedence. Behind
+            them come those of plugins, then those for torch's own layers.
 
     Raises:
-        TraceError: the forward pass fails.
+        TraceError: the forward pass fails, or is not Python's (TorchScript); or parameters are
+            sharded over processes.
 
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
@@ -187,10 +195,12 @@ def trace(
     >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
     8928
     """
+    model = traceable(model)
+    handlers = known_handlers(handlers)
     parameters = dict(model.named_parameters())
     rehearsal = Rehearsal(model)
     tapes = _tapes(rehearsal, example_inputs)
-    coupling, parts = _walk(tapes)
+    coupling, parts = _walk(tapes, model)
     compares = not tapes[0].world.depends_on_values
     settled = settle(Trial(rehearsal, tapes[0], coupling, parts, handlers, compares))
     parts = settled.parts
@@ -229,11 +239,12 @@ def _unread(tape: Tape, model: nn.Module) -> bool:
     return any(id(tape.parameters[name]) not in read for name, _ in model.named_parameters())
 
 
-def _walk(tapes: Sequence[Tape]) -> tuple[Coupling, Partition]:
+def _walk(tapes: Sequence[Tape], model: nn.Module) -> tuple[Coupling, Partition]:
     """Let the rules walk the tapes; walk again where the first walk could not tell what stays."""
-    fixed: dict[tuple[str, int], str] = {}
+    fixed = held(model)
+    directions = frozenset(normed.direction for normed in weight_norms(model))
     while True:
-        coupling = Coupling(tapes, fixed)
+        coupling = Coupling(tapes, fixed, directions)
         for tape in tapes:
             for operation in tape.operations:
                 rules.apply(coupling, operation)
@@ -262,26 +273,34 @@ def prune(
     *,
     graph: ChannelGraph | None = None,
     example_inputs: ExampleInputs | None = None,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] = (),
+    copies: nn.Module | Sequence[nn.Module] = (),
 ) -> ArchitectureRecord:
     """Remove what ``masks`` do not keep, in place.
 
-    Parameters stay the same objects. On any failure the model is left as it was. The graph is
+    Parameters stay the same objects, with their gradients cut, so optimizers, hooks and ties hold.
+    On any failure the model, the optimizers and the copies are left as they were. The graph is
     updated: it describes the pruned model afterwards.
 
     Args:
-        model: the network.
+        model: the network; inside DataParallel or ``torch.compile`` the network in it is cut.
         masks: group -> bool tensor ``(units,)``, True = keep.
         graph: of this model; without it the model is traced on ``example_inputs``.
         example_inputs: as for :func:`trace`; only needed without ``graph``.
-        optimizer: whose state (momentum, moments) is cut along.
+        optimizer: one or several whose states (momentum, moments) are cut along.
+        copies: networks of the same class and shapes that are cut along by the same indices, each
+            its own weights: a teacher, or an average of the weights such as
+            ``torch.optim.swa_utils.AveragedModel`` or MMEngine's ``ExponentialMovingAverage``.
 
     Returns:
         The record from which :func:`load_pruned` rebuilds the architecture.
 
     Raises:
         MaskError: masks that do not fit, or that leave nothing of a group.
+        CutError: a copy is another network, an optimizer's state cannot be cut, or the model is
+            wrapped in DistributedDataParallel, which has to be built anew after a cut.
     """
+    model = cuttable(model)
     if graph is None:
         if example_inputs is None:
             raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
@@ -292,6 +311,8 @@ def prune(
     kept: Kept = {place: mask.nonzero().flatten() for place, mask in keep.items()}
     attributes = graph.attributes(checked)
     record_of_cut = ArchitectureRecord.of(model, kept, checked, attributes)
-    cut(model, kept, graph.handlers, attributes, optimizer)
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    copies = [copies] if isinstance(copies, nn.Module) else list(copies)
+    cut(model, kept, graph.handlers, attributes, optimizers, copies)
     graph._shrink(checked)
     return record_of_cut

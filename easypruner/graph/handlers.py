@@ -1,8 +1,12 @@
-"""Handlers for torch's own layers: they keep a module's numbers true after a cut."""
+"""Handlers of layers: finding them, letting them work, and those for torch's own layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+import pkgutil
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 
 import torch
 from torch import nn
@@ -10,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from easypruner.contracts import LayerHandler
+from easypruner.graph.parametrized import with_computed
 from easypruner.graph.rules.contractions import removes_whole_groups
 
 Shapes = Mapping[str, torch.Size]
@@ -100,6 +105,61 @@ class EmbeddingHandler(LayerHandler):
             layer.num_embeddings, layer.embedding_dim = shapes['weight']
 
 
+class RecurrentHandler(LayerHandler):
+    """RNN, LSTM and GRU: features in, hidden units, and the width of a projection."""
+
+    handles = (nn.RNNBase,)
+
+    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.RNNBase)
+        if 'weight_ih_l0' in shapes:
+            rows, layer.input_size = shapes['weight_ih_l0']
+            before = layer.get_parameter('weight_ih_l0').shape[0]
+            layer.hidden_size = rows * layer.hidden_size // before
+        if 'weight_hr_l0' in shapes:
+            layer.proj_size = shapes['weight_hr_l0'][0]
+
+
+class RecurrentCellHandler(LayerHandler):
+    """Cells of RNN, LSTM and GRU: features in and hidden units."""
+
+    handles = (nn.RNNCellBase,)
+
+    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.RNNCellBase)
+        if 'weight_ih' in shapes:
+            layer.input_size = shapes['weight_ih'][1]
+        if 'weight_hh' in shapes:
+            layer.hidden_size = shapes['weight_hh'][1]
+
+
+class AttentionHandler(LayerHandler):
+    """Multi-head attention: the widths of queries, keys, values and heads; their number stays."""
+
+    handles = (nn.MultiheadAttention,)
+
+    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.MultiheadAttention)
+        if 'in_proj_weight' in shapes:
+            layer.embed_dim = layer.kdim = layer.vdim = shapes['in_proj_weight'][1]
+        for weight, name in (('q_proj_weight', 'embed_dim'), ('k_proj_weight', 'kdim'),
+                             ('v_proj_weight', 'vdim')):  # fmt: skip
+            if weight in shapes:
+                setattr(layer, name, shapes[weight][1])
+        layer.head_dim = layer.embed_dim // layer.num_heads
+
+
+class BilinearHandler(LayerHandler):
+    """Bilinear layers: features of both inputs and out."""
+
+    handles = (nn.Bilinear,)
+
+    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        assert isinstance(layer, nn.Bilinear)
+        if 'weight' in shapes:
+            layer.out_features, layer.in1_features, layer.in2_features = shapes['weight']
+
+
 TORCH_HANDLERS: tuple[LayerHandler, ...] = (
     ConvolutionHandler(),
     LinearHandler(),
@@ -108,12 +168,54 @@ TORCH_HANDLERS: tuple[LayerHandler, ...] = (
     GroupNormHandler(),
     PReLUHandler(),
     EmbeddingHandler(),
+    RecurrentHandler(),
+    RecurrentCellHandler(),
+    AttentionHandler(),
+    BilinearHandler(),
 )
+
+_BUILT_INS = 'easypruner_plugins'
+_SUFFIX = '_layers'
+_loaded: list[tuple[LayerHandler, ...]] = []
+
+
+def use_handlers(handlers: Iterable[LayerHandler]) -> None:
+    """Let ``handlers``, those of all loaded plugins, stand before torch's own from now on."""
+    _loaded[:] = [tuple(handlers)]
+
+
+def known_handlers(handlers: Sequence[LayerHandler] = ()) -> tuple[LayerHandler, ...]:
+    """Return all handlers in order of precedence: ``handlers``, the plugins', torch's own.
+
+    As long as no plugins were loaded, the plugins' are those of the built-in files that are named
+    ``*_layers.py``. None of them imports the library whose layers it knows.
+    """
+    return (*handlers, *(_loaded[0] if _loaded else _built_in()), *TORCH_HANDLERS)
+
+
+@cache
+def _built_in() -> tuple[LayerHandler, ...]:
+    package = importlib.util.find_spec(_BUILT_INS)
+    if package is None:
+        return ()
+    names = [module.name for module in pkgutil.iter_modules(package.submodule_search_locations)]
+    return tuple(
+        component()
+        for name in sorted(names)
+        if name.endswith(_SUFFIX)
+        for component in import_module(f'{_BUILT_INS}.{name}').easypruner_components()
+        if issubclass(component, LayerHandler)
+    )
 
 
 def find_handler(layer: nn.Module, handlers: Sequence[LayerHandler]) -> LayerHandler | None:
-    """Return the first handler for the type of ``layer``."""
-    return next((h for h in handlers if isinstance(layer, h.handles)), None)
+    """Return the first handler for the type of ``layer``, or for a type it descends from."""
+    names = {f'{base.__module__}.{base.__qualname__}' for base in type(layer).__mro__}
+    for handler in handlers:
+        for handled in handler.handles:
+            if handled in names if isinstance(handled, str) else isinstance(layer, handled):
+                return handler
+    return None
 
 
 def resize_layers(
@@ -127,7 +229,7 @@ def resize_layers(
         handlers: in order of precedence.
     """
     done: set[int] = set()
-    for path, own in _by_module(shapes).items():
+    for path, own in with_computed(model, _by_module(shapes)).items():
         layer = model.get_submodule(path)
         # A module that stands at several places is one module.
         if id(layer) in done:

@@ -18,9 +18,10 @@ from easypruner.contracts import LayerHandler
 from easypruner.errors import RecordError, nearest
 from easypruner.files import write_json
 from easypruner.graph.attributes import Attributes
-from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.handlers import known_handlers
 from easypruner.graph.surgery import cut
 from easypruner.graph.tape import named_tensors
+from easypruner.graph.wrappers import cuttable
 
 FORMAT = 1
 _RANGES = re.compile(r'\d+(-\d+)?(,\d+(-\d+)?)*')
@@ -97,12 +98,14 @@ class ArchitectureRecord:
             versions={'easypruner': __version__, 'torch': torch.__version__},
         )
 
-    def apply(self, model: nn.Module, handlers: Sequence[LayerHandler] = TORCH_HANDLERS) -> None:
+    def apply(self, model: nn.Module, handlers: Sequence[LayerHandler] = ()) -> None:
         """Cut ``model``, which has its original shapes, in place.
 
         Raises:
             RecordError: the model lacks a tensor of the record, or has it in another shape.
+            CutError: the model is wrapped in DistributedDataParallel.
         """
+        model = cuttable(model)
         tensors = named_tensors(model)
         for name, entry in self.tensors.items():
             tensor = tensors.get(name)
@@ -124,7 +127,7 @@ class ArchitectureRecord:
                 for name, entry in self.tensors.items()
                 for dim, indices in entry.kept.items()
             },
-            handlers,
+            known_handlers(handlers),
             {place: self._fitted(model, *place) for place in self.attributes},
         )
 
@@ -230,7 +233,7 @@ def load_pruned(
     model_factory: Callable[[], nn.Module],
     checkpoint: str | os.PathLike[str],
     architecture: ArchitectureRecord | str | os.PathLike[str],
-    handlers: Sequence[LayerHandler] = TORCH_HANDLERS,
+    handlers: Sequence[LayerHandler] = (),
 ) -> nn.Module:
     """Rebuild a pruned network: original shape, cut by the record, weights loaded strictly.
 

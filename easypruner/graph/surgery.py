@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.contracts import LayerHandler
+from easypruner.errors import CutError
 from easypruner.graph.attributes import Attributes, attributes_restored, set_attributes
 from easypruner.graph.handlers import resize_layers
+from easypruner.graph.parametrized import refresh, weight_norms
 from easypruner.graph.tape import all_shapes, named_tensors
+from easypruner.graph.wrappers import inside
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer, dim) -> the indices that stay, int64, ascending."""
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def cut(
     model: nn.Module,
     kept: Kept,
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
-    optimizer: Optimizer | None = None,
+    optimizers: Sequence[Optimizer] = (),
+    copies: Sequence[nn.Module] = (),
 ) -> None:
-    """Cut ``model`` in place to the kept indices; on any failure it is left as it was.
+    """Cut ``model`` in place to the kept indices; on any failure everything is left as it was.
 
-    Parameters stay the same objects, so ties, hooks and the optimizer's groups hold. Gradients
-    and those optimizer states that have a parameter's shape are cut with it.
+    Parameters stay the same objects, so ties, hooks and the optimizers' groups hold. Gradients
+    and optimizer states are cut with their parameters. A weight under weight norm keeps its
+    values: its lengths are those of what is left of its directions.
 
     Args:
         model: the network.
@@ -36,37 +45,72 @@ def cut(
             first name.
         handlers: keep the modules' own numbers true, in order of precedence.
         attributes: plain attributes of modules to set besides.
-        optimizer: whose state is to be cut as well.
+        optimizers: whose states are to be cut as well.
+        copies: networks of the same class and shapes, or averages that hold one, to be cut alike.
+
+    Raises:
+        CutError: a copy is another network; an optimizer's state cannot be cut.
     """
-    tensors = named_tensors(model)
-    selections = _by_tensor(kept)
-    swaps = [_Swap.plan(tensors[name], select, optimizer) for name, select in selections.items()]
-    new_shapes = {name: swap.data.shape for name, swap in zip(selections, swaps, strict=True)}
-    with attributes_restored(model, on_success=False):
-        resize_layers(model, all_shapes(model, new_shapes), handlers)
-        set_attributes(model, attributes)
-    for swap in swaps:
-        swap.perform(optimizer)
+    networks = [model, *(_alike(copy, model) for copy in copies)]
+    swaps: dict[int, _Swap] = {}
+    for network in networks:
+        for swap in _plan(network, kept, optimizers):
+            swaps.setdefault(id(swap.tensor), swap)
+    with contextlib.ExitStack() as stack:
+        for network in {id(n): n for n in (*networks, *copies)}.values():
+            stack.enter_context(attributes_restored(network, on_success=False))
+        for network in {id(n): n for n in networks}.values():
+            _resize(network, swaps, handlers, attributes)
+        stack.enter_context(_performed(list(swaps.values())))
+        for copy in copies:
+            _repoint(copy, list(swaps.values()))
+        for network in networks:
+            refresh(network)
+            _flatten(network)
 
 
-Select = Callable[[Tensor], Tensor]
+def _alike(copy: nn.Module, model: nn.Module) -> nn.Module:
+    """Return the network in ``copy``, which has the shapes of ``model``."""
+    network = inside(copy, model)
+    shapes, expected = (
+        {name: tuple(tensor.shape) for name, tensor in named_tensors(n).items()}
+        for n in (network, model)
+    )
+    for name in {**expected, **shapes}:
+        if shapes.get(name) != expected.get(name):
+            raise CutError(
+                f'a copy to be cut along has {name!r} of shape {shapes.get(name)}; '
+                f'expected {expected.get(name)}, as the model has it'
+            )
+    return network
 
 
-def _by_tensor(kept: Kept) -> dict[str, Select]:
-    dims: dict[str, list[tuple[int, Tensor]]] = {}
-    for (name, dim), index in kept.items():
-        dims.setdefault(name, []).append((dim, index))
-    return {name: _selector(parts) for name, parts in dims.items()}
+def _resize(
+    network: nn.Module,
+    swaps: Mapping[int, _Swap],
+    handlers: Sequence[LayerHandler],
+    attributes: Attributes,
+) -> None:
+    shapes = {
+        name: swaps[id(tensor)].data.shape
+        for name, tensor in named_tensors(network).items()
+        if id(tensor) in swaps
+    }
+    resize_layers(network, all_shapes(network, shapes), handlers)
+    set_attributes(network, attributes)
 
 
-def _selector(parts: Sequence[tuple[int, Tensor]]) -> Select:
-    def select(tensor: Tensor) -> Tensor:
-        result = tensor
-        for dim, index in parts:
-            result = result.index_select(dim, index.to(tensor.device))
-        return _in_layout_of(tensor, result)
+Cuts = Sequence[tuple[int, Tensor]]
+"""(dim, indices that stay) for each dimension of a tensor that loses some."""
 
-    return select
+
+def _select(value: Tensor, cuts: Cuts, sizes: torch.Size) -> Tensor:
+    """Cut a tensor along the dimensions in which it has the given sizes."""
+    result = value
+    for dim, index in cuts:
+        if value.shape[dim] == sizes[dim]:
+            result = result.index_select(dim, index.to(value.device))
+    return result if value.is_sparse else _in_layout_of(value, result)
 
 
 def _in_layout_of(tensor: Tensor, result: Tensor) -> Tensor:
@@ -80,31 +124,132 @@ def _in_layout_of(tensor: Tensor, result: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Swap:
-    """The new content of one tensor, computed before anything is changed."""
+    """The new content of one tensor, computed before anything is changed.
+
+    Attributes:
+        tensor: the parameter or buffer.
+        data: its new content.
+        grad: its new gradient.
+        states: (optimizer's entries for the tensor, the new ones among them).
+        before: content and gradient as they were.
+    """
 
     tensor: Tensor
     data: Tensor
     grad: Tensor | None
-    state: dict[str, Tensor]
+    states: tuple[tuple[dict[str, Any], dict[str, Tensor]], ...]
+    before: tuple[Tensor, Tensor | None] = field(repr=False)
 
     @classmethod
-    def plan(cls, tensor: Tensor, select: Select, optimizer: Optimizer | None) -> _Swap:
-        state = optimizer.state.get(tensor, {}) if optimizer is not None else {}
-        with torch.no_grad():
-            return cls(
-                tensor=tensor,
-                data=select(tensor.detach()),
-                grad=None if tensor.grad is None else select(tensor.grad),
-                state={
-                    key: select(value)
-                    for key, value in state.items()
-                    if isinstance(value, Tensor) and value.shape == tensor.shape
-                },
-            )
+    def plan(cls, name: str, tensor: Tensor, cuts: Cuts, optimizers: Sequence[Optimizer]) -> _Swap:
+        content = tensor.detach()
+        # A tensor made in inference mode must go on being one.
+        with torch.inference_mode(tensor.is_inference()):
+            data = _select(content, cuts, tensor.shape)
+        return cls(
+            tensor=tensor,
+            data=data,
+            grad=None if tensor.grad is None else _select(tensor.grad, cuts, tensor.shape),
+            states=tuple(
+                (optimizer.state[tensor], _cut_state(optimizer, name, tensor, cuts))
+                for optimizer in optimizers
+                if tensor in optimizer.state
+            ),
+            before=(content, tensor.grad),
+        )
 
-    def perform(self, optimizer: Optimizer | None) -> None:
+    def perform(self) -> None:
+        self._set(self.data, self.grad)
+        for held, new in self.states:
+            held.update(new)
+
+    def undo(self, states: Sequence[dict[str, Any]]) -> None:
+        self._set(*self.before)
+        for (held, _), old in zip(self.states, states, strict=True):
+            held.update(old)
+
+    def _set(self, data: Tensor, grad: Tensor | None) -> None:
         self.tensor.grad = None
-        self.tensor.data = self.data
-        self.tensor.grad = self.grad
-        if self.state and optimizer is not None:
-            optimizer.state[self.tensor].update(self.state)
+        if self.tensor.requires_grad and not self.tensor.is_inference():
+            # As long as a graph of the past is alive (a loss that a variable still holds), so is
+            # the node that collects this gradient, and it expects the old shape. Another dtype
+            # makes autograd forget it.
+            other = torch.float32 if data.dtype == torch.float16 else torch.float16
+            self.tensor.data = torch.empty(0, dtype=other, device=data.device)
+        self.tensor.data = data
+        self.tensor.grad = grad
+
+
+def _cut_state(optimizer: Optimizer, name: str, tensor: Tensor, cuts: Cuts) -> dict[str, Tensor]:
+    """Return the entries of an optimizer's state that follow a cut; scalars do not."""
+    result = {}
+    for key, value in optimizer.state[tensor].items():
+        if not isinstance(value, Tensor) or value.numel() == 1:
+            continue
+        # Factored moments have size 1 where they are summed over.
+        sizes = list(zip(value.shape, tensor.shape, strict=False))
+        if value.dim() != tensor.dim() or any(size not in (1, whole) for size, whole in sizes):
+            raise CutError(
+                f'{type(optimizer).__name__} keeps {key!r} of shape {tuple(value.shape)} for '
+                f'{name!r} of shape {tuple(tensor.shape)}: it cannot be cut along; build the '
+                'optimizer after the cut'
+            )
+        result[key] = _select(value, cuts, tensor.shape)
+    return result
+
+
+def _plan(network: nn.Module, kept: Kept, optimizers: Sequence[Optimizer]) -> Iterator[_Swap]:
+    tensors = named_tensors(network)
+    cuts: dict[str, list[tuple[int, Tensor]]] = {}
+    for (name, dim), index in kept.items():
+        cuts.setdefault(name, []).append((dim, index))
+    swaps = {
+        name: _Swap.plan(name, tensors[name], parts, optimizers) for name, parts in cuts.items()
+    }
+    for normed in weight_norms(network):
+        if all(dim == normed.dim for dim, _ in cuts.get(normed.direction, ())):
+            continue
+        length, direction = tensors[normed.length], tensors[normed.direction]
+        swap = swaps.get(normed.length) or _Swap.plan(normed.length, length, (), optimizers)
+        ratio = normed.ratio(length.detach(), direction.detach())
+        ratio = _select(ratio, cuts.get(normed.length, ()), length.shape)
+        data = normed.rescaled(ratio, swaps[normed.direction].data).to(length.dtype)
+        swaps[normed.length] = replace(swap, data=data)
+    yield from swaps.values()
+
+
+@contextlib.contextmanager
+def _performed(swaps: Sequence[_Swap]) -> Iterator[None]:
+    """Perform all swaps; undo them if any, or what follows, fails."""
+    states = [[{key: held[key] for key in new} for held, new in swap.states] for swap in swaps]
+    done = 0
+    try:
+        for swap in swaps:
+            done += 1
+            swap.perform()
+        yield
+    except BaseException:
+        for swap, old in zip(swaps[:done], states[:done], strict=True):
+            swap.undo(old)
+        raise
+
+
+def _repoint(copy: nn.Module, swaps: Sequence[_Swap]) -> None:
+    """Let the dicts of a copy's wrapper hold the new tensors where they held the old memory.
+
+    Averages may keep a state dict of their network, to update it in place.
+    """
+    at = {(swap.before[0].data_ptr(), swap.before[0].shape): swap for swap in swaps}
+    for value in vars(copy).values():
+        if not isinstance(value, dict):
+            continue
+        for key, held in value.items():
+            if type(held) is Tensor and (held.data_ptr(), held.shape) in at:
+                value[key] = at[held.data_ptr(), held.shape].tensor.detach()
+
+
+def _flatten(network: nn.Module) -> None:
+    """Lay the weights of recurrent layers out in one piece again, as fast kernels want them."""
+    for module in network.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()

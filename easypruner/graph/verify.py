@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from easypruner.contracts import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
-from easypruner.graph.handlers import TORCH_HANDLERS
+from easypruner.graph.parametrized import Normed, weight_norms
 from easypruner.graph.tape import (
     ExampleInputs,
     call_arguments,
     map_tensors,
     tensors_in,
 )
+from easypruner.graph.wrappers import traceable
 from easypruner.masks import Masks
 
 
@@ -43,11 +44,12 @@ class Verification:
         return self.error < 1e-5
 
 
+@torch.inference_mode(False)
 def verify(
     model: nn.Module,
     masks: Mapping[str, Tensor],
     example_inputs: ExampleInputs,
-    handlers: Sequence[LayerHandler] = TORCH_HANDLERS,
+    handlers: Sequence[LayerHandler] = (),
 ) -> Verification:
     """Compare the pruned network's outputs with the full one's, its readers zeroed.
 
@@ -56,17 +58,18 @@ def verify(
     mode and double precision, so that rounding does not blur the comparison.
 
     Args:
-        model: the full network; it is left as it was.
+        model: the full network, wrapped or not; it is left as it was.
         masks: group -> bool tensor, True = keep.
         example_inputs: real tensors; random values find more than zeros do.
         handlers: as given to :func:`easypruner.trace`.
 
     Raises:
         MaskError: masks that do not fit.
+        TraceError: as for :func:`easypruner.trace`.
     """
     checked = Masks(masks)
-    full = copy.deepcopy(model).double()
-    pruned = copy.deepcopy(full)
+    full = _copied(traceable(model)).double()
+    pruned = _copied(full)
     inputs = map_tensors(example_inputs, lambda t: t.double() if t.is_floating_point() else t)
     graph = trace(pruned, inputs, handlers)
     checked.check(graph)
@@ -81,16 +84,33 @@ def verify(
     )
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy, also where plain attributes hold tensors that have a history."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    memo = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    return copy.deepcopy(model, memo)
+
+
 @torch.no_grad()
 def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGraph) -> None:
     """Zero, in place, the weights of ``model`` that read the channels ``masks`` remove."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    ratios = {normed: _ratio(normed, tensors) for normed in weight_norms(model)}
+    # A direction that is zero has no length; where each has its own, that is to be zero.
+    own = {(normed.direction, normed.dim): ratio for normed, ratio in ratios.items()}
     for name, mask in masks.items():
         for member in graph.groups[name].members:
             if member.role == 'in':
-                tensor = tensors[member.param]
+                tensor = own.get((member.param, member.dim), tensors[member.param])
                 removed = member.index[~mask].flatten().to(tensor.device)
                 tensor.index_fill_(member.dim, removed, 0.0)
+    # Weight norm would stretch what is left of a direction to its former length.
+    for normed, ratio in ratios.items():
+        tensors[normed.length].copy_(normed.rescaled(ratio, tensors[normed.direction]))
+
+
+def _ratio(normed: Normed, tensors: Mapping[str, Tensor]) -> Tensor:
+    return normed.ratio(tensors[normed.length], tensors[normed.direction])
 
 
 @torch.no_grad()
