@@ -20,6 +20,9 @@ from easypruner.graph.tape import Operation, Tape
 Axis = npt.NDArray[np.int64]
 """The node id of each index of one dimension."""
 
+SplitKey = int
+"""The number of a split of one dimension into several, in the order of the forward pass."""
+
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 SINGLE = 'has a single channel'
 TABLE = 'a table of integers'
@@ -37,12 +40,20 @@ class Term:
 
 @dataclass(frozen=True)
 class Owner:
-    """A dimension of a parameter or buffer, and the node ids it was given."""
+    """A dimension of a parameter or buffer, and the node id of each of its indices.
+
+    Attributes:
+        param: dotted name.
+        dim: the dimension.
+        ids: of the nodes.
+        reads: whether the dimension reads channels; None where its ids are its own, so that
+            :meth:`Coupling.reads` tells.
+    """
 
     param: str
     dim: int
-    start: int
-    size: int
+    ids: Axis
+    reads: bool | None = None
 
 
 class Coupling:
@@ -83,7 +94,12 @@ class Coupling:
         self._reason_id: dict[str, int] = {}
         self._constants: dict[tuple[int, int], Axis] = {}
         self._constant_arrays: set[int] = set()
+        self.heads: dict[SplitKey, int] = {}
+        self.head_widths: dict[SplitKey, int] = {}
+        self._splits = 0
+        self._parts: dict[int, tuple[Axis, SplitKey, int]] = {}
         self._axes: dict[int, tuple[Axis, ...]] = {}
+        self._taken: set[tuple[str, int]] = set()
         self._edges: list[tuple[Axis, Axis]] = []
         self._reads: list[Axis] = []
         self._factors: dict[int, tuple[Axis, tuple[Axis, ...]]] = {}
@@ -117,6 +133,42 @@ class Coupling:
         self._axes[id(tensor)] = axes
         return axes
 
+    def own(
+        self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None = None
+    ) -> tuple[Axis, ...]:
+        """Return the axes of a parameter, some of which are known to be others'.
+
+        A parameter that is met for the first time takes these as they are, which spares the nodes
+        and edges of coupling them.
+
+        Args:
+            tensor: usually a parameter or buffer.
+            given: dimension -> the axis it is to be coupled with, of the same size.
+            reads: one of the given dimensions, which reads channels.
+        """
+        name = self._parameters.get(id(tensor))
+        if name is None or name in self._axes_of or not tensor.is_floating_point():
+            axes = self.axes(tensor)
+            for dim, axis in given.items():
+                self.couple(axis, axes[dim])
+            if reads is not None and self.weight_of(tensor) is None:
+                self.mix(axes[reads])
+            elif reads is not None and (name, reads) not in self._taken:
+                self.read(axes[reads])
+            return axes
+        taken = []
+        for dim, size in enumerate(tensor.shape):
+            if dim in given and size > 1 and (name, dim) not in self._fixed:
+                taken.append(given[dim])
+                self._taken.add((name, dim))
+                self.owners.append(Owner(name, dim, given[dim], reads == dim))
+            else:
+                taken.append(self._own(name, dim, size))
+                if dim in given:
+                    self.couple(given[dim], taken[-1])
+        self._axes_of[name] = self._axes[id(tensor)] = tuple(taken)
+        return self._axes_of[name]
+
     def assign(self, tensor: Tensor, axes: Iterable[Axis]) -> None:
         """Say what the dimensions of an operation's output are."""
         self._axes[id(tensor)] = tuple(axes)
@@ -146,8 +198,9 @@ class Coupling:
         reason = self._fixed.get((name, dim))
         if reason is not None:
             return self.constant(size, reason)
-        self.owners.append(Owner(name, dim, self.nodes, size))
-        return self._allocate(size)
+        axis = self._allocate(size)
+        self.owners.append(Owner(name, dim, axis))
+        return axis
 
     def _allocate(self, size: int) -> Axis:
         start = self.nodes
@@ -288,6 +341,35 @@ class Coupling:
                 storage = output.untyped_storage()
                 if output.numel() and not any(storage is other for other in memory):
                     self.activations.append(Term(1, self.axes(output), self.operation.module))
+
+    # Dimensions that a split makes
+
+    def next_split(self) -> SplitKey:
+        """Return the name of the split at hand, the same in every walk over the tape."""
+        self._splits += 1
+        return self._splits
+
+    def mark_part(self, axis: Axis, split: SplitKey, part: int) -> Axis:
+        """Return an axis that is known as one part of a split, wherever it comes whole."""
+        marked = axis
+        if self.is_constant(axis):
+            marked = axis.copy()
+            self._constant_arrays.add(id(marked))
+        self._parts[id(marked)] = (marked, split, part)
+        return marked
+
+    def pass_mark(self, axis: Axis, sources: Sequence[Axis]) -> Axis:
+        """Return ``axis`` as the part of a split that just one of ``sources`` is known as."""
+        marks = [self._parts[id(source)] for source in sources if id(source) in self._parts]
+        return self.mark_part(axis, *marks[0][1:]) if len(marks) == 1 else axis
+
+    def attend(self, heads: Iterable[Axis], widths: Iterable[Axis]) -> None:
+        """Note an attention: which axes count its heads, and which are as wide as a head."""
+        for axes, found in ((heads, self.heads), (widths, self.head_widths)):
+            for axis in axes:
+                if id(axis) in self._parts:
+                    _, split, part = self._parts[id(axis)]
+                    found[split] = part
 
     # Merged dimensions
 

@@ -17,7 +17,15 @@ from easypruner.graph import rules
 from easypruner.graph.attributes import Attributes
 from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes, kept_units
 from easypruner.graph.coupling import Coupling
-from easypruner.graph.groups import ChannelGroup, Frozen, Partition, frozen, make_groups, partition
+from easypruner.graph.groups import (
+    ChannelGroup,
+    Frozen,
+    Partition,
+    frozen,
+    make_groups,
+    partition,
+    reasons_at,
+)
 from easypruner.graph.handlers import known_handlers
 from easypruner.graph.parametrized import held, weight_norms
 from easypruner.graph.places import Members, Places
@@ -258,11 +266,11 @@ def _walk(tapes: Sequence[Tape], model: nn.Module) -> tuple[Coupling, Partition]
         if not coupling.ambiguous:
             return coupling, parts
         found = {
-            (owner.param, owner.dim): coupling.reasons[parts.reason_of[owner.start]]
+            (owner.param, owner.dim): coupling.reasons[numbers[0]]
             for owner in coupling.owners
-            if (parts.reason_of[owner.start : owner.start + owner.size] >= 0).all()
+            if ((numbers := reasons_at(owner, parts.reason_of)) >= 0).all()
         }
-        if not found:
+        if found.keys() <= fixed.keys():
             return coupling, parts
         fixed |= found
 

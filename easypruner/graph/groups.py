@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from easypruner.graph.coupling import Axis, Coupling
+from easypruner.graph.coupling import Axis, Coupling, Owner
 from easypruner.graph.places import Dimension, Ids, Member, Members, Places
 
 Signatures = npt.NDArray[np.uint64]
@@ -88,11 +88,11 @@ def partition(coupling: Coupling, counted: Iterable[Axis]) -> Partition:
             indices of each as the others.
     """
     labels, reasons = _components(coupling)
-    rows = _Rows.of(coupling)
-    label = labels[rows.node]
+    node, owner = _owned(coupling)
+    label = labels[node]
     free = reasons[label] < 0
-    rows, label = rows.at(free), label[free]
-    signature = _signatures(rows.owner, label, labels, list(counted), reasons.size)
+    label = label[free]
+    signature = _signatures(owner[free], label, labels, list(counted), reasons.size)
     unit_of_label, group_of = _number_units(label, signature)
     of_nodes = labels[: coupling.nodes]
     return Partition(
@@ -132,23 +132,13 @@ def _components(coupling: Coupling) -> tuple[Ids, Ids]:
     return labels.astype(np.int64), reason_of
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The nodes that are indices of parameters, in ascending order: node id and owner of each."""
-
-    node: Ids
-    owner: Ids
-
-    @classmethod
-    def of(cls, coupling: Coupling) -> _Rows:
-        sizes = np.array([owner.size for owner in coupling.owners], dtype=np.int64)
-        starts = np.array([owner.start for owner in coupling.owners], dtype=np.int64)
-        owner = np.repeat(np.arange(sizes.size), sizes)
-        before = np.cumsum(sizes) - sizes
-        return cls(np.arange(owner.size) + np.repeat(starts - before, sizes), owner)
-
-    def at(self, rows: Ids | npt.NDArray[np.bool_]) -> _Rows:
-        return _Rows(self.node[rows], self.owner[rows])
+def _owned(coupling: Coupling) -> tuple[Ids, Ids]:
+    """Return a row per index of a parameter that is not known to stay: node id and owner."""
+    if not coupling.owners:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    node = np.concatenate([owner.ids for owner in coupling.owners])
+    owner = np.repeat(np.arange(len(coupling.owners)), [o.ids.size for o in coupling.owners])
+    return node[node >= 0], owner[node >= 0]
 
 
 def _signatures(
@@ -191,32 +181,39 @@ def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
 
 def _places(coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]) -> Places:
     """Return where the units stand: rows sorted by group, dimension, unit and index."""
-    rows = _Rows.of(coupling)
-    rows = rows.at(parts.unit_of[rows.node] >= 0)
-    unit = parts.unit_of[rows.node]
+    owners = coupling.owners
+    sizes = np.array([owner.ids.size for owner in owners], dtype=np.int64)
+    node = np.concatenate([o.ids for o in owners]) if owners else np.empty(0, dtype=np.int64)
+    owner = np.repeat(np.arange(len(owners)), sizes)
+    index = np.arange(node.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    unit = np.full(node.size, -1, dtype=np.int64)
+    unit[node >= 0] = parts.unit_of[node[node >= 0]]
+    free = unit >= 0
+    node, owner, index, unit = node[free], owner[free], index[free], unit[free]
     group = parts.group_of[unit]
-    # The rows come sorted by index; sorting is stable.
-    order = np.lexsort((unit, group * len(coupling.owners) + rows.owner))
-    node, owner, unit, group = rows.node[order], rows.owner[order], unit[order], group[order]
-    reads = np.zeros(coupling.nodes, dtype=bool)
+    # The rows come sorted by index; sorting is stable, and fast on long ascending runs.
+    key = (group * len(owners) + owner) * max(parts.group_of.size, 1) + unit
+    order = np.argsort(key, kind='stable')
+    node, owner, group = node[order], owner[order], group[order]
+    marked = np.zeros(coupling.nodes, dtype=bool)
     ids = coupling.reads()
-    reads[ids[ids >= 0]] = True
-    starts = np.array([owner.start for owner in coupling.owners], dtype=np.int64)
+    marked[ids[ids >= 0]] = True
+    given = np.array([-1 if o.reads is None else o.reads for o in owners], dtype=np.int8)[owner]
     return Places(
         dimensions=tuple(
             Dimension(
                 part.param,
                 part.dim,
-                part.size,
+                part.ids.size,
                 tensors[part.param].dim(),
                 coupling.operands.get(part.param, 'parameter'),
             )
-            for part in coupling.owners
+            for part in owners
         ),
         dimension=owner,
-        index=node - starts[owner],
-        unit=unit,
-        reads=reads[node],
+        index=index[order],
+        unit=unit[order],
+        reads=np.where(given < 0, marked[node], given == 1),
         starts=np.searchsorted(group, np.arange(len(parts.sizes) + 1)),
         first_unit=np.concatenate([[0], np.cumsum(parts.sizes)]).astype(np.int64),
     )
@@ -260,9 +257,17 @@ def frozen(coupling: Coupling, reason_of: Ids, tensors: Mapping[str, Tensor]) ->
                 reason = coupling.why_fixed(param, dim, size)
                 result.append(Frozen(param, dim, int(size), reason))
                 continue
-            numbers = reason_of[owner.start : owner.start + owner.size]
+            numbers = reasons_at(owner, reason_of)
             for number, count in zip(
                 *np.unique(numbers[numbers >= 0], return_counts=True), strict=True
             ):
                 result.append(Frozen(param, dim, int(count), coupling.reasons[number]))
     return tuple(result)
+
+
+def reasons_at(owner: Owner, reason_of: Ids) -> Ids:
+    """Return the number of the reason that each index of a dimension stays for, or -1."""
+    held = owner.ids < 0
+    numbers = np.where(held, -owner.ids - 1, -1)
+    numbers[~held] = reason_of[owner.ids[~held]]
+    return numbers

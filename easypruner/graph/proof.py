@@ -135,13 +135,11 @@ class Trial:
         """
         group_of, random = self.parts.group_of, self._random
         kept = random > 1 / 3
-        numbers = np.arange(len(self.parts.sizes))
-        # At least one unit of each group goes, and one stays.
-        order = np.lexsort((random, group_of))
-        starts = np.searchsorted(group_of[order], numbers)
-        ends = np.searchsorted(group_of[order], numbers, side='right')
-        kept[order[starts]] = False
-        kept[order[ends - 1]] = True
+        # At least one unit of each group goes, and one stays. Units are numbered group by group.
+        if random.size:
+            starts = np.cumsum(self.parts.sizes) - self.parts.sizes
+            kept[random == np.minimum.reduceat(random, starts)[group_of]] = False
+            kept[random == np.maximum.reduceat(random, starts)[group_of]] = True
         if groups is not None:
             kept |= ~np.isin(group_of, list(groups))
         return Widths(self.coupling, self.parts, kept)

@@ -10,6 +10,7 @@ from torch import Tensor
 from easypruner.graph.coupling import INNER, Axis, Coupling
 from easypruner.graph.rules import rule
 from easypruner.graph.rules.arguments import argument, first_tensor
+from easypruner.graph.rules.spatial import extents_after
 from easypruner.graph.tape import Operation
 
 KERNEL = 'the extent of a convolution kernel'
@@ -33,20 +34,22 @@ def convolution(coupling: Coupling, operation: Operation) -> None:
     groups = operation.args[8] if full else argument(operation, 6, 'groups', 1)
     output = operation.outputs[0]
     coupling.use(weight, 'convolution.weight')
-    axes, kernel = coupling.axes(x), coupling.axes(weight)
-    for axis in kernel[2:]:
-        coupling.fix(axis, KERNEL)
+    axes = coupling.axes(x)
+    extents = {dim: coupling.constant(size, KERNEL) for dim, size in enumerate(weight.shape[2:], 2)}
     if groups == 1:
         reader, producer = (0, 1) if transposed else (1, 0)
-        coupling.contract(x, axes[1], weight, kernel[reader])
+        kernel = coupling.own(weight, {reader: axes[1], **extents}, reads=reader)
         out = kernel[producer]
+    elif groups == weight.shape[0] and weight.shape[1] == 1:
+        kernel = coupling.own(weight, {0: axes[1], **extents})
+        out = kernel[0]
     else:
+        kernel = coupling.own(weight, extents)
         out = _grouped(coupling, axes[1], weight, groups, transposed)
     if bias is not None:
         coupling.use(bias, 'convolution.bias')
-        out = coupling.couple(out, coupling.axes(bias)[0])
-    spatial = [coupling.constant(size) for size in output.shape[2:]]
-    coupling.assign(output, (axes[0], out, *spatial))
+        coupling.own(bias, {0: out})
+    coupling.assign(output, (axes[0], out, *extents_after(coupling, axes[2:], output)))
     area = math.prod((x if transposed else output).shape[2:])
     coupling.macs(x.shape[0] * area * math.prod(weight.shape[2:]), kernel[0], kernel[1])
 
@@ -102,7 +105,7 @@ def linear(coupling: Coupling, operation: Operation) -> None:
     coupling.contract(x, axes[-1], weight, reads)
     if bias is not None:
         coupling.use(bias, 'linear.bias')
-        out = coupling.couple(out, coupling.axes(bias)[0])
+        coupling.own(bias, {0: out})
     coupling.assign(operation.outputs[0], (*axes[:-1], out))
     coupling.macs(math.prod(x.shape[:-1]), reads, coupling.axes(weight)[0])
 
@@ -138,6 +141,8 @@ def _product(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     coupling.contract(a, summed_left, b, summed_right)
     rows = [left.pop()] if left else []
     columns = [right.pop()] if right else []
+    if coupling.weight_of(a) is None and coupling.weight_of(b) is None:
+        coupling.attend([*left, *right], [summed_left, summed_right])
     batch = _batch(coupling, left, right)
     summed = summed_left if coupling.is_constant(summed_left) else summed_right
     coupling.macs(1, summed, *batch, *rows, *columns)
@@ -167,6 +172,7 @@ def attention(coupling: Coupling, operation: Operation) -> None:
     (*batch, rows, width), (*batch_k, keys, width_k), (*batch_v, values, out) = (
         coupling.axes(t) for t in (q, k, v)
     )
+    coupling.attend([*batch, *batch_k, *batch_v], [width, width_k, out])
     for i in range(len(batch)):
         for other in (batch_k[i], batch_v[i]):
             if other.size == batch[i].size:
@@ -214,8 +220,7 @@ def deformable(coupling: Coupling, operation: Operation) -> None:
     out = coupling.couple(kernel[0], coupling.axes(bias)[0])
     coupling.use(bias, 'convolution.bias')
     output = operation.outputs[0]
-    spatial = [coupling.constant(size) for size in output.shape[2:]]
-    coupling.assign(output, (axes[0], out, *spatial))
+    coupling.assign(output, (axes[0], out, *extents_after(coupling, axes[2:], output)))
 
 
 @rule('cdist', '_cdist_forward')

@@ -22,7 +22,7 @@ def batch_norm(coupling: Coupling, operation: Operation) -> None:
     for name, tensor in zip(_PER_CHANNEL, operation.args[1:5], strict=False):
         if isinstance(tensor, Tensor):
             coupling.use(tensor, f'batch_norm.{name}')
-            axes[1] = coupling.couple(axes[1], coupling.axes(tensor)[0])
+            coupling.own(tensor, {0: axes[1]})
     coupling.assign(operation.outputs[0], axes)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, [axes[1]] if extra.numel() else [coupling.constant(0)])
