@@ -82,13 +82,26 @@ def _even_pieces(coupling: Coupling, axis: Axis, window: slice) -> None:
 
     Bounds such as ``channels // 2`` are computed from the shape, so the parts must stay equal.
     """
-    if coupling.is_constant(axis) or window.step != 1:
+    if coupling.is_constant(axis):
+        return
+    if window.step != 1:
+        _every_few(coupling, axis, window.step)
         return
     size = window.stop - window.start
     if size > 1 and axis.size % size == 0 and window.start % size == 0:
         rows = axis.reshape(-1, size)
         for row in rows[1:]:
             coupling.couple(rows[0], row)
+
+
+def _every_few(coupling: Coupling, axis: Axis, step: int) -> None:
+    """Couple the channels within each step, so that those behind keep their turn."""
+    if axis.size % step:
+        coupling.fix(axis, f'one of {step} channels is picked, and the last step is shorter')
+        return
+    turns = axis.reshape(-1, step).T
+    for turn in turns[1:]:
+        coupling.couple(turns[0], turn)
 
 
 @rule('select', 'select_copy')

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from easypruner.graph.coupling import Coupling
+import numpy as np
+from torch import Tensor
+
+from easypruner.graph.coupling import Axis, Coupling
 from easypruner.graph.rules import rule
 from easypruner.graph.rules.arguments import argument, first_tensor
 from easypruner.graph.rules.views import merge
 from easypruner.graph.tape import Operation
+
+POSITIONS = 'channels are read as positions'
 
 _PLANES = {
     1: ('max_pool1d', 'max_pool1d_with_indices', 'avg_pool1d', 'adaptive_avg_pool1d',
@@ -25,13 +30,23 @@ _PLANES = {
 }  # fmt: skip
 
 
+def extents_after(coupling: Coupling, before: Sequence[Axis], output: Tensor) -> list[Axis]:
+    """Return the last axes of ``output``, the extents that an operation makes of ``before``.
+
+    Where code reads channels as positions, they must stay: neighbours would become others.
+    """
+    for axis in before:
+        coupling.fix(axis, POSITIONS)
+    return [coupling.constant(size) for size in output.shape[output.dim() - len(before) :]]
+
+
 def _plane_rule(count: int) -> None:
     @rule(*_PLANES[count])
     def per_plane(coupling: Coupling, operation: Operation) -> None:
         axes = coupling.axes(first_tensor(operation))
         for output in operation.outputs:
-            spatial = [coupling.constant(size) for size in output.shape[output.dim() - count :]]
-            coupling.assign(output, (*axes[: output.dim() - count], *spatial))
+            spatial = extents_after(coupling, axes[-count:], output)
+            coupling.assign(output, (*axes[:-count], *spatial))
 
 
 for _count in _PLANES:
@@ -67,8 +82,7 @@ def pixel_shuffle(coupling: Coupling, operation: Operation) -> None:
         channels = lead
     else:
         channels = coupling.constant(output.shape[-3])
-    spatial = [coupling.constant(size) for size in output.shape[-2:]]
-    coupling.assign(output, (*axes[:-3], channels, *spatial))
+    coupling.assign(output, (*axes[:-3], channels, *extents_after(coupling, axes[-2:], output)))
 
 
 @rule('pixel_unshuffle')
@@ -77,8 +91,8 @@ def pixel_unshuffle(coupling: Coupling, operation: Operation) -> None:
     output = operation.outputs[0]
     factor = operation.args[1]
     inner = coupling.constant(factor * factor)
-    spatial = [coupling.constant(size) for size in output.shape[-2:]]
-    coupling.assign(output, (*axes[:-3], merge(coupling, [axes[-3], inner]), *spatial))
+    channels = merge(coupling, [axes[-3], inner])
+    coupling.assign(output, (*axes[:-3], channels, *extents_after(coupling, axes[-2:], output)))
 
 
 @rule('channel_shuffle', 'native_channel_shuffle')
@@ -101,6 +115,8 @@ def unfold(coupling: Coupling, operation: Operation) -> None:
     axes = coupling.axes(x)
     kernel = output.shape[-2] // x.shape[-3]
     columns = merge(coupling, [axes[-3], coupling.constant(kernel)])
+    for axis in axes[-2:]:
+        coupling.fix(axis, POSITIONS)
     coupling.assign(output, (*axes[:-3], columns, coupling.constant(output.shape[-1])))
 
 
@@ -120,6 +136,7 @@ def fold(coupling: Coupling, operation: Operation) -> None:
         for column in grid.T[1:]:
             if not np.array_equal(column, kept):
                 kept = coupling.couple(kept, column)
+    coupling.fix(axes[-1], POSITIONS)
     spatial = [coupling.constant(size) for size in output.shape[-2:]]
     coupling.assign(output, (*axes[:-2], kept, *spatial))
 
@@ -141,8 +158,7 @@ def grid_sampler(coupling: Coupling, operation: Operation) -> None:
     for axis in coupling.axes(grid):
         coupling.fix(axis, 'coordinates of samples')
     output = operation.outputs[0]
-    spatial = [coupling.constant(size) for size in output.shape[2:]]
-    coupling.assign(output, (axes[0], axes[1], *spatial))
+    coupling.assign(output, (*axes[:2], *extents_after(coupling, axes[2:], output)))
 
 
 @rule('roi_align', 'roi_pool')
@@ -150,10 +166,10 @@ def region_pool(coupling: Coupling, operation: Operation) -> None:
     x, boxes = operation.args[:2]
     for axis in coupling.axes(boxes):
         coupling.fix(axis, 'coordinates of regions')
-    channels = coupling.axes(x)[1]
+    _, channels, *plane = coupling.axes(x)
     for output in operation.outputs:
-        spatial = [coupling.constant(size) for size in output.shape[2:]]
-        coupling.assign(output, (coupling.constant(output.shape[0]), channels, *spatial))
+        regions = coupling.constant(output.shape[0])
+        coupling.assign(output, (regions, channels, *extents_after(coupling, plane, output)))
 
 
 @rule('fft_fft2', '_fft_r2c', '_fft_c2r', '_fft_c2c')

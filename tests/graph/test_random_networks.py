@@ -1,0 +1,157 @@
+"""Random networks: whatever the structure, what is traced can be cut, counted and reloaded.
+
+The oracles know nothing of the graph: the full network with readers zeroed, the full network with
+the channels in another order, torch's count of operations, and the network built anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import easypruner
+from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph.verify import outputs, relative_error, zero_readers
+from tests.random_blocks import BLOCKS
+from tests.random_networks import Description, descriptions
+
+NUMBERS = 'the forward pass does not follow a cut'
+
+
+def random_masks(graph: ChannelGraph, generator: torch.Generator, least: int) -> dict[str, Tensor]:
+    """Return masks that keep a random share of each group, ``least`` units if it has as many."""
+    masks = {}
+    for name, group in graph.groups.items():
+        share = torch.rand((), generator=generator)
+        masks[name] = torch.rand(group.size, generator=generator) < share
+        masks[name][torch.randperm(group.size, generator=generator)[:least]] = True
+    return masks
+
+
+@torch.no_grad()
+def reorder(model: nn.Module, graph: ChannelGraph, generator: torch.Generator) -> None:
+    """Put the units of every group in a random order, in all tensors that hold them."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for group in graph.groups.values():
+        order = torch.randperm(group.size, generator=generator)
+        for member in group.members:
+            tensor = tensors[member.param]
+            moved = tensor.index_select(member.dim, member.index[order].flatten())
+            tensor.index_copy_(member.dim, member.index.flatten(), moved)
+
+
+def counted(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[int, int]:
+    """Return torch's own count: multiply-adds and parameters."""
+    inputs = tuple(t.to('meta') for t in inputs)
+    # With gradients, so that attention does not take a path of its own.
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to('meta')(*inputs)
+    return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
+
+
+def cut_is_exact(
+    graph: ChannelGraph, masks: dict[str, Tensor], inputs: tuple[Tensor, ...]
+) -> ArchitectureRecord:
+    """Prune the graph's model, compare shapes and cost with those foretold; return the record."""
+    model = graph.model
+    shapes, foretold = [t.shape for t in outputs(model, inputs)], graph.cost(masks)
+    record = easypruner.prune(model, masks, graph=graph)
+    assert [t.shape for t in outputs(model, inputs)] == shapes
+    assert (foretold.macs, foretold.params) == counted(model, inputs)
+    assert graph.cost() == foretold
+    return record
+
+
+def reloads(
+    description: Description, model: nn.Module, record: ArchitectureRecord, folder: Path
+) -> None:
+    """Compare ``model`` with what is rebuilt of its record and its weights, both saved."""
+    record.save(folder / 'architecture.json')
+    torch.save(model.state_dict(), folder / 'pruned.pth')
+    again = easypruner.load_pruned(
+        description.build, folder / 'pruned.pth', folder / 'architecture.json'
+    )
+    inputs = description.example_inputs()
+    for expected, met in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
+        assert torch.equal(expected, met)
+
+
+def cut_is_equivalent(
+    graph: ChannelGraph, masks: dict[str, Tensor], inputs: tuple[Tensor, ...]
+) -> None:
+    """Compare a copy of the graph's model, cut, with one that has the readers zeroed."""
+    masks = {name: mask for name, mask in masks.items() if not graph.groups[name].mixed}
+    twin = copy.deepcopy(graph)
+    cut, zeroed = twin.model, copy.deepcopy(twin.model)
+    zero_readers(zeroed, masks, twin)
+    easypruner.prune(cut, masks, graph=twin)
+    assert relative_error(outputs(zeroed, inputs), outputs(cut, inputs)) < 1e-9
+
+
+def order_is_free(
+    graph: ChannelGraph, generator: torch.Generator, inputs: tuple[Tensor, ...]
+) -> None:
+    """Compare a copy of the graph's model with one whose units stand in another order."""
+    reordered = copy.deepcopy(graph.model)
+    reorder(reordered, graph, generator)
+    assert relative_error(outputs(graph.model, inputs), outputs(reordered, inputs)) < 1e-9
+
+
+def check(description: Description, seed: int, folder: Path) -> None:
+    """Hold a network to everything that a cut promises."""
+    generator = torch.Generator().manual_seed(seed)
+    # torch.einsum() sums over a single channel without a contraction that could be counted; and
+    # where one channel is left in each group, a grouped convolution is one by channels.
+    single = {'einsum', 'grouped'}.isdisjoint(step.kind for step in description.steps)
+    least = 1 if single else 2
+    model, inputs = description.build(), description.example_inputs()
+    graph = easypruner.trace(model, inputs)
+    if not description.keeps_numbers:
+        assert not [entry for entry in graph.frozen if entry.reason.startswith(NUMBERS)]
+    order_is_free(graph, generator, inputs)
+    masks = random_masks(graph, generator, least)
+    assert easypruner.verify(model, masks, inputs).passed
+    first = cut_is_exact(graph, masks, inputs)
+    reloads(description, model, first, folder)
+    masks = random_masks(graph, generator, least)
+    cut_is_equivalent(graph, masks, inputs)
+    second = cut_is_exact(graph, masks, inputs)
+    reloads(description, model, first.then(second), folder)
+
+
+FIXED = settings(
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@settings(FIXED, max_examples=40)
+@given(description=descriptions(), seed=st.integers(0, 2**31))
+def test_a_random_network_is_cut_right(description: Description, seed: int, tmp_path: Path) -> None:
+    check(description, seed, tmp_path)
+
+
+@pytest.mark.slow
+@settings(FIXED, max_examples=400)
+@given(description=descriptions(), seed=st.integers(0, 2**31))
+def test_many_random_networks_are_cut_right(
+    description: Description, seed: int, tmp_path: Path
+) -> None:
+    check(description, seed, tmp_path)
+
+
+@pytest.mark.parametrize('kind', sorted(BLOCKS))
+@settings(FIXED, max_examples=2)
+@given(data=st.data(), seed=st.integers(0, 2**31))
+def test_every_kind_of_block_is_cut_right(
+    kind: str, data: st.DataObject, seed: int, tmp_path: Path
+) -> None:
+    check(data.draw(descriptions((kind, 'conv'))), seed, tmp_path)
