@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from easypruner.graph import load_pruned, prune, trace
     from easypruner.graph.verify import verify
+    from easypruner.limits import Limits
     from easypruner.masks import Masks
     from easypruner.models.pruned import PrunedModel
 
@@ -34,6 +35,7 @@ __all__ = [
     'Component',
     'Context',
     'LayerHandler',
+    'Limits',
     'MaskSource',
     'Masks',
     'Progress',
@@ -63,6 +65,7 @@ _CONTRACTS = (
 _HOMES = {
     **dict.fromkeys(_CONTRACTS, 'easypruner.contracts'),
     **dict.fromkeys(('load_pruned', 'prune', 'trace', 'verify'), 'easypruner.graph'),
+    'Limits': 'easypruner.limits',
     'Masks': 'easypruner.masks',
     'PrunedModel': 'easypruner.models.pruned',
 }

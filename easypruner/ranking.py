@@ -1,4 +1,4 @@
-"""Ranking: which units go first, with the best of each group always kept."""
+"""Ranking: which units go first, within the limits of their groups."""
 
 from __future__ import annotations
 
@@ -9,16 +9,29 @@ import torch
 from torch import Tensor
 
 from easypruner.errors import BudgetError
+from easypruner.limits import Limits
 from easypruner.masks import Masks
 
+NO_LIMITS = Limits()
 
-def keep_best(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> Masks:
-    """Return ``masks`` with the best unit kept in each group that would lose them all."""
+
+def within_limits(
+    masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], limits: Mapping[str, Limits]
+) -> Masks:
+    """Return ``masks`` with the best units kept in each group left with a width it may not have.
+
+    Args:
+        masks: group -> bool tensor ``(units,)``, True = keep.
+        scores: group -> ``(units,)``, higher = keep.
+        limits: group -> its limits; a group that is not named keeps one unit at the least.
+    """
     safe = {}
     for name, mask in masks.items():
-        if not bool(mask.any()):
-            mask = mask.clone()
-            mask[scores[name].argmax()] = True
+        kept = int(mask.sum())
+        wanted = int(limits.get(name, NO_LIMITS).nearest_widths(mask.numel())[kept])
+        if wanted != kept:
+            mask = torch.zeros_like(mask)
+            mask[scores[name].argsort(descending=True, stable=True)[:wanted]] = True
         safe[name] = mask
     return Masks(safe)
 
@@ -30,49 +43,65 @@ class Ranking:
     Attributes:
         names: the groups, in order.
         sizes: the units of each.
-        order: positions in the row of all units, in the order in which they go. The best unit of
-            each group is not among them.
+        order: positions in the row of all units, in the order in which they go. Those that the
+            limits of their group keep in any case are not among them.
+        group: of each position, the number of its group.
+        place: of each position, how many units of its group are better.
+        widths: of each group, the nearest allowed number of units for 0 to all of them.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     order: Tensor
+    group: Tensor
+    place: Tensor
+    widths: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, scores: Mapping[str, Tensor]) -> Ranking:
+    def of(
+        cls, scores: Mapping[str, Tensor], limits: Mapping[str, Limits] | None = None
+    ) -> Ranking:
         """Rank the units of ``scores``; equal scores go evenly from all groups.
 
         Args:
             scores: group -> ``(units,)``, higher = keep.
+            limits: group -> its limits, as ``graph.limits``; a group that is not named keeps one
+                unit at the least.
         """
         names = tuple(scores)
         sizes = tuple(scores[name].numel() for name in names)
+        none = torch.empty(0, dtype=torch.int64)
         if not names:
-            return cls(names, sizes, torch.empty(0, dtype=torch.int64))
+            return cls(names, sizes, none, none, none, ())
         row = torch.cat([scores[name].double() for name in names])
-        best = torch.zeros(row.numel(), dtype=torch.bool)
-        start = 0
-        for name, size in zip(names, sizes, strict=True):
-            best[start + int(scores[name].argmax())] = True
-            start += size
-        place = torch.cat([torch.arange(size) / size for size in sizes])
-        evenly = torch.argsort(place, stable=True)
+        group = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        evenly = torch.argsort(
+            torch.cat([torch.arange(size) / size for size in sizes]), stable=True
+        )
         order = evenly[torch.argsort(row[evenly], stable=True)]
-        return cls(names, sizes, order[~best[order]])
+        own = order[torch.argsort(group[order], stable=True)]
+        place = torch.empty_like(own)
+        place[own] = torch.cat([torch.arange(size - 1, -1, -1) for size in sizes])
+        bounds = [(limits or {}).get(name, NO_LIMITS) for name in names]
+        widths = tuple(b.nearest_widths(size) for b, size in zip(bounds, sizes, strict=True))
+        least = torch.stack([table[0] for table in widths])
+        free = place[order] >= least[group[order]]
+        return cls(names, sizes, order[free], group, place, widths)
 
     def removing(self, count: int) -> Masks:
-        """Return masks that remove the ``count`` lowest units."""
+        """Return masks that remove the ``count`` lowest units, to within the limits."""
         return self._masks(self._kept(count))
 
     def _kept(self, count: int) -> Tensor:
-        keep = torch.ones(sum(self.sizes), dtype=torch.bool)
-        keep[self.order[:count]] = False
-        return keep
+        """Return how many units each group keeps when the ``count`` lowest go."""
+        gone = torch.bincount(self.group[self.order[:count]], minlength=len(self.names))
+        kept = (torch.tensor(self.sizes) - gone).tolist()
+        return torch.tensor([int(t[k]) for t, k in zip(self.widths, kept, strict=True)])
 
     def within(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
         """Return masks that remove the lowest units until ``cost`` is at or under ``limit``.
 
-        What then still fits is given back, so that no single unit more could stay.
+        What then still fits is given back, so that no single step more could stay.
 
         Args:
             cost: of masks; it must not grow when more is removed.
@@ -80,15 +109,15 @@ class Ranking:
             what: the limit's name for the error, e.g. ``'MACs'``.
 
         Raises:
-            BudgetError: not even removing all but one unit of each group gets there.
+            BudgetError: not even removing all that the groups' limits allow gets there.
         """
         low, high = 0, len(self.order)
         least = cost(self.removing(high))
         if least > limit:
             raise BudgetError(
                 f'at most {limit:,.0f} {what} were asked for, but {least:,.0f} is the least that '
-                f'can be had: each of the {len(self.names)} groups keeps its best unit, and what '
-                'is frozen stays whole; raise the limit'
+                f'can be had: each of the {len(self.names)} groups keeps its best unit, or what '
+                'its limits say, and what is frozen stays whole; raise the limit'
             )
         while low < high:
             middle = (low + high) // 2
@@ -103,24 +132,29 @@ class Ranking:
 
         The last unit to go may be a costly one, and leave room for many others.
         """
-        keep = self._kept(count)
-        starts = torch.tensor((0, *self.sizes)).cumsum(0)
-        group = torch.searchsorted(starts, self.order[:count], right=True) - 1
+        kept = self._kept(count)
+        steps = [torch.unique(table) for table in self.widths]
         full: set[int] = set()
-        for position, number in zip(
-            reversed(self.order[:count].tolist()), reversed(group.tolist()), strict=True
-        ):
+        for position in reversed(self.order[:count].tolist()):
+            number = int(self.group[position])
             # All units of a group cost the same: where one does not fit, none does.
-            if number in full:
+            if number in full or int(self.place[position]) < int(kept[number]):
                 continue
-            keep[position] = True
-            if cost(self._masks(keep)) > limit:
-                keep[position] = False
-                full.add(number)
-                if len(full) == len(self.names):
-                    break
-        return self._masks(keep)
+            before = int(kept[number])
+            above = steps[number][steps[number] > before]
+            if len(above):
+                kept[number] = above[0]
+                if cost(self._masks(kept)) <= limit:
+                    continue
+            kept[number] = before
+            full.add(number)
+            if len(full) == len(self.names):
+                break
+        return self._masks(kept)
 
-    def _masks(self, keep: Tensor) -> Masks:
+    def _masks(self, kept: Tensor) -> Masks:
+        if not self.names:
+            return Masks()
+        keep = self.place < kept[self.group]
         parts = torch.split(keep, list(self.sizes))
         return Masks(dict(zip(self.names, parts, strict=True)))

@@ -10,7 +10,6 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
 
-
 _PART = 1 << 18
 """Elements of a weight that are worked on at a time."""
 
@@ -48,7 +47,7 @@ def _norms(graph: ChannelGraph, member: Member) -> Tensor:
     if member.dim == 0 and weight.dim() > 1:
         # In parts: the magnitudes of a large layer would not stay in the cache until summed.
         rows = weight.flatten(1)
-        parts = rows.split(max(_PART // rows.shape[1], 1))
+        parts = torch.split(rows, max(_PART // rows.shape[1], 1))
         norms = torch.cat([part.abs().sum(dim=1) for part in parts])
     else:
         norms = weight.abs().sum(dim=[dim for dim in range(weight.dim()) if dim != member.dim])

@@ -39,7 +39,8 @@ class Macs(Budget):
     ) -> Masks:
         limit = self.limit if self.keep is None else self.keep * graph.cost().macs
         assert limit is not None
-        return Ranking.of(scores).within(lambda masks: graph.cost(masks).macs, limit, 'MACs')
+        ranking = Ranking.of(scores, graph.limits)
+        return ranking.within(lambda masks: graph.cost(masks).macs, limit, 'MACs')
 
     @property
     def asked(self) -> float:

@@ -3,55 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.errors import BudgetError, ConfigError
+from easypruner.errors import BudgetError, ConfigError, nearest
 from easypruner.graph import ChannelGraph
+from easypruner.graph.scopes import SCOPES, scopes_of
 from easypruner.ranking import Ranking
 
 
 class Ratio(Budget):
-    """Keeps a share of the units: the best of the whole network, or the best of each group.
+    """Keeps a share of the units: the best of the whole network, or of each scope.
 
-    The best unit of a group is always kept.
+    A group keeps what its limits ask for, and its best unit in any case.
 
     Args:
         keep: the share of units that stays, in 0..1.
-        scope: ``'global'`` ranks all units together, ``'layer'`` each group by itself.
+        scope: which groups are ranked together: ``'global'`` all, ``'layer'`` none, ``'stage'``
+            those of the same spatial extent, ``'isomorphic'`` those made of the same parts.
     """
 
-    def __init__(self, keep: float, scope: Literal['global', 'layer'] = 'global') -> None:
+    def __init__(self, keep: float, scope: str = 'global') -> None:
         if not 0 <= keep <= 1:
             raise ConfigError(f'keep={keep!r} of Ratio is not a share; expected a number in 0..1')
-        if scope not in ('global', 'layer'):
-            raise ConfigError(
-                f"scope={scope!r} of Ratio is not known; expected 'global' or 'layer'"
-            )
+        if scope not in SCOPES:
+            raise ConfigError(f'scope={scope!r} of Ratio is not known; {nearest(scope, SCOPES)}')
         self.keep = keep
         self.scope = scope
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
     ) -> Masks:
-        if self.scope == 'global':
-            return self._cut(scores)
         masks: dict[str, Tensor] = {}
-        for name, score in scores.items():
-            masks |= self._cut({name: score})
-        return Masks(masks)
+        for names in scopes_of(graph, self.scope):
+            masks |= self._cut({name: scores[name] for name in names if name in scores}, graph)
+        return Masks({name: masks[name] for name in scores})
 
-    def _cut(self, scores: Mapping[str, Tensor]) -> Masks:
-        ranking = Ranking.of(scores)
+    def _cut(self, scores: Mapping[str, Tensor], graph: ChannelGraph) -> Masks:
+        ranking = Ranking.of(scores, graph.limits)
         units = sum(ranking.sizes)
         remove = units - round(self.keep * units)
         if self.scope == 'global' and remove > len(ranking.order):
+            least = units - len(ranking.order)
             raise BudgetError(
                 f'Ratio(keep={self.keep}) asks for {units - remove} of {units} units, but each of '
-                f'the {len(ranking.names)} groups keeps its best unit; '
-                f'keep={len(ranking.names) / units:.4f} is the least that can be had'
+                f'the {len(ranking.names)} groups keeps its best unit, or what its limits say; '
+                f'keep={least / units:.4f} is the least that can be had'
             )
         return ranking.removing(min(remove, len(ranking.order)))
 

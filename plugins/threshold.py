@@ -8,12 +8,12 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.ranking import keep_best
+from easypruner.ranking import within_limits
 from easypruner.scores import Scores
 
 
 class Threshold(Budget):
-    """Keeps the units whose score is above ``value``, and the best of each group in any case.
+    """Keeps the units whose score is above ``value``, and of each group what its limits ask for.
 
     Args:
         value: in the unit of the scores; MaskSparsity uses 0.01 on batch-norm scales.
@@ -26,7 +26,7 @@ class Threshold(Budget):
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
     ) -> Masks:
         scored = scores if isinstance(scores, Scores) else Scores(scores)
-        return keep_best(scored.above(self.value), scored)
+        return within_limits(scored.above(self.value), scored, graph.limits)
 
     @property
     def asked(self) -> float:

@@ -20,8 +20,8 @@ from easypruner.graph.tape import Operation, Tape
 Axis = npt.NDArray[np.int64]
 """The node id of each index of one dimension."""
 
-SplitKey = int
-"""The number of a split of one dimension into several, in the order of the forward pass."""
+SplitKey = tuple[int, int]
+"""A split of one dimension into several: the number of its operation, and its own within that."""
 
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 SINGLE = 'has a single channel'
@@ -71,6 +71,12 @@ class Coupling:
         mixed: axes whose channels an operation mixes (a layer norm, a mean over channels), with
             the operation: removing one changes the others.
         operands: parameter name -> the operation and argument it is first used as.
+        extents: name of a weight -> the spatial extent, or sequence, at which it makes channels.
+        step: the number of the operation at hand.
+        preferred: split -> the part of it that is to stay free.
+        split_at: split -> the part of it that did stay free.
+        heads: split -> the part of it that counts the heads of an attention.
+        head_widths: split -> the part of it that is the width of a head.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Coupling:
         tapes: Sequence[Tape],
         fixed: Mapping[tuple[str, int], str] | None = None,
         directions: Collection[str] = (),
+        preferred: Mapping[SplitKey, int] | None = None,
     ) -> None:
         self.operation: Operation | None = None
         self.counting = True
@@ -96,7 +103,11 @@ class Coupling:
         self._constant_arrays: set[int] = set()
         self.heads: dict[SplitKey, int] = {}
         self.head_widths: dict[SplitKey, int] = {}
-        self._splits = 0
+        self.split_at: dict[SplitKey, int] = {}
+        self.extents: dict[str, tuple[int, ...]] = {}
+        self.preferred = dict(preferred or {})
+        self.step = 0
+        self._split: SplitKey = (0, -1)
         self._parts: dict[int, tuple[Axis, SplitKey, int]] = {}
         self._axes: dict[int, tuple[Axis, ...]] = {}
         self._taken: set[tuple[str, int]] = set()
@@ -305,12 +316,14 @@ class Coupling:
             if first is not None and None not in names:
                 self._weights[id(tensor)] = first
 
-    def use(self, tensor: Tensor | None, operand: str) -> None:
-        """Note what a parameter is used as; the first use counts."""
+    def use(self, tensor: Tensor | None, operand: str, extent: Sequence[int] | None = None) -> None:
+        """Note what a parameter is used as, and at which extent; the first use counts."""
         if tensor is not None:
             name = self._weights.get(id(tensor))
             if name is not None:
                 self.operands.setdefault(name, operand)
+                if extent is not None:
+                    self.extents.setdefault(name, tuple(extent))
 
     def contract(self, a: Tensor, axis_a: Axis, b: Tensor, axis_b: Axis) -> None:
         """Couple two axes that are summed over together; a parameter's is one that reads."""
@@ -346,8 +359,9 @@ class Coupling:
 
     def next_split(self) -> SplitKey:
         """Return the name of the split at hand, the same in every walk over the tape."""
-        self._splits += 1
-        return self._splits
+        step, number = self._split
+        self._split = (self.step, number + 1 if step == self.step else 0)
+        return self._split
 
     def mark_part(self, axis: Axis, split: SplitKey, part: int) -> Axis:
         """Return an axis that is known as one part of a split, wherever it comes whole."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +16,15 @@ from easypruner.contracts import LayerHandler
 from easypruner.errors import MaskError, TraceError
 from easypruner.graph import rules
 from easypruner.graph.attributes import Attributes
-from easypruner.graph.cost import Cost, CostModel, cost_model, counted_axes, kept_units
-from easypruner.graph.coupling import Coupling
+from easypruner.graph.choice import Attention, Choice, Ignored
+from easypruner.graph.cost import Cost, CostModel, cost_model, kept_units
 from easypruner.graph.groups import (
     ChannelGroup,
     Frozen,
-    Partition,
     frozen,
     make_groups,
-    partition,
-    reasons_at,
 )
 from easypruner.graph.handlers import known_handlers
-from easypruner.graph.parametrized import held, weight_norms
 from easypruner.graph.places import Members, Places
 from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
@@ -36,7 +33,9 @@ from easypruner.graph.repair import AttributeModel
 from easypruner.graph.settle import settle
 from easypruner.graph.surgery import Kept, cut
 from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
+from easypruner.graph.walk import walk
 from easypruner.graph.wrappers import cuttable, traceable
+from easypruner.limits import Limits
 from easypruner.masks import Masks
 
 
@@ -50,6 +49,8 @@ class ChannelGraph:
         groups: name -> group, in the order in which the forward pass meets them.
         operands: parameter or buffer -> what it is used as, e.g. ``'batch_norm.weight'``; frozen
             ones too.
+        extents: weight -> the spatial extent, or sequence, at which it makes channels.
+        limits: group -> how much of it may go, where that was said. Budgets keep to it.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class ChannelGraph:
         groups: Mapping[str, ChannelGroup],
         places: Places,
         operands: Mapping[str, str],
+        extents: Mapping[str, tuple[int, ...]],
+        limits: Mapping[str, Limits],
         cost: Callable[[], CostModel],
         attributes: AttributeModel,
         explain: Callable[[], tuple[Frozen, ...]],
@@ -67,6 +70,8 @@ class ChannelGraph:
         self.groups = dict(groups)
         self._places = places
         self.operands = dict(operands)
+        self.extents = dict(extents)
+        self.limits = dict(limits)
         self.handlers = tuple(handlers)
         self._build_cost = cost
         self._attributes = attributes
@@ -174,6 +179,10 @@ def trace(
     model: nn.Module,
     example_inputs: ExampleInputs,
     handlers: Sequence[LayerHandler] = (),
+    *,
+    ignore: Ignored | Iterable[Ignored] = (),
+    limits: Limits | Mapping[str, Any] | None = None,
+    attention: Attention = 'width',
 ) -> ChannelGraph:
     """Find out which channels of ``model`` can be removed, and with which others.
 
@@ -188,8 +197,16 @@ def trace(
             MACs are those of this input, the whole batch.
         handlers: keep the modules' own numbers true after a cut, in order of precedence. Behind
             them come those of plugins, then those for torch's own layers.
+        ignore: modules whose channels stay: paths (with all inside), globs, names of classes, or
+            classes. They may still come to read fewer channels.
+        limits: how much of each group may go: :class:`easypruner.Limits` or a dict of its
+            attributes for all, or a dict with such for paths, globs or names of groups, of which
+            the first that fits counts. Budgets keep to them.
+        attention: ``'width'`` removes width of every head of an attention, ``'heads'`` whole
+            heads.
 
     Raises:
+        ConfigError: ``ignore``, ``limits`` or ``attention`` that is not understood or fits nothing.
         TraceError: the forward pass fails, or is not Python's (TorchScript); or parameters are
             sharded over processes.
 
@@ -203,14 +220,15 @@ def trace(
     >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
     8928
     """
+    choice = Choice.of(ignore, limits, attention)
     model = traceable(model)
     handlers = known_handlers(handlers)
     parameters = dict(model.named_parameters())
     rehearsal = Rehearsal(model)
     tapes = _tapes(rehearsal, example_inputs)
-    coupling, parts = _walk(tapes, model)
-    compares = not tapes[0].world.depends_on_values
-    settled = settle(Trial(rehearsal, tapes[0], coupling, parts, handlers, compares))
+    walked = walk(rehearsal, tapes, choice)
+    coupling = walked.coupling
+    settled = settle(Trial(rehearsal, tapes[0], walked, handlers))
     parts = settled.parts
     groups, places = make_groups(coupling, parts, tapes[0].parameters)
     return ChannelGraph(
@@ -218,6 +236,8 @@ def trace(
         groups=groups,
         places=places,
         operands=coupling.operands,
+        extents=coupling.extents,
+        limits=choice.limits_of(groups),
         cost=lambda: cost_model(coupling, parts, parameters),
         attributes=AttributeModel.build(settled.repairs, coupling, parts),
         explain=lambda: frozen(coupling, parts.reason_of, parameters),
@@ -245,34 +265,6 @@ def _unread(tape: Tape, model: nn.Module) -> bool:
     """Tell whether some parameter is read by no operation of the tape."""
     read = {id(t) for operation in tape.operations for t in rules.tensors_of(operation)}
     return any(id(tape.parameters[name]) not in read for name, _ in model.named_parameters())
-
-
-def _walk(tapes: Sequence[Tape], model: nn.Module) -> tuple[Coupling, Partition]:
-    """Let the rules walk the tapes; walk again where the first walk could not tell what stays."""
-    fixed = held(model)
-    directions = frozenset(normed.direction for normed in weight_norms(model))
-    while True:
-        coupling = Coupling(tapes, fixed, directions)
-        for tape in tapes:
-            for operation in tape.operations:
-                rules.apply(coupling, operation)
-            coupling.operation = None
-            for path, tensor in tape.outputs:
-                for axis in coupling.axes(tensor):
-                    coupling.fix(axis, f'an output of the model ({path})')
-            # The cost is that of the evaluation pass, which comes first.
-            coupling.counting = False
-        parts = partition(coupling, counted_axes(coupling))
-        if not coupling.ambiguous:
-            return coupling, parts
-        found = {
-            (owner.param, owner.dim): coupling.reasons[numbers[0]]
-            for owner in coupling.owners
-            if ((numbers := reasons_at(owner, parts.reason_of)) >= 0).all()
-        }
-        if found.keys() <= fixed.keys():
-            return coupling, parts
-        fixed |= found
 
 
 def prune(

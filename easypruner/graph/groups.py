@@ -195,10 +195,6 @@ def _places(coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor])
     key = (group * len(owners) + owner) * max(parts.group_of.size, 1) + unit
     order = np.argsort(key, kind='stable')
     node, owner, group = node[order], owner[order], group[order]
-    marked = np.zeros(coupling.nodes, dtype=bool)
-    ids = coupling.reads()
-    marked[ids[ids >= 0]] = True
-    given = np.array([-1 if o.reads is None else o.reads for o in owners], dtype=np.int8)[owner]
     return Places(
         dimensions=tuple(
             Dimension(
@@ -213,10 +209,29 @@ def _places(coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor])
         dimension=owner,
         index=index[order],
         unit=unit[order],
-        reads=np.where(given < 0, marked[node], given == 1),
+        reads=_reads(coupling, node, owner),
         starts=np.searchsorted(group, np.arange(len(parts.sizes) + 1)),
         first_unit=np.concatenate([[0], np.cumsum(parts.sizes)]).astype(np.int64),
     )
+
+
+def _reads(coupling: Coupling, node: Ids, owner: Ids) -> npt.NDArray[np.bool_]:
+    """Return for each row whether its dimension reads channels there."""
+    marked = np.zeros(coupling.nodes, dtype=bool)
+    ids = coupling.reads()
+    marked[ids[ids >= 0]] = True
+    given = np.array(
+        [-1 if one.reads is None else one.reads for one in coupling.owners], dtype=np.int8
+    )[owner]
+    return np.where(given < 0, marked[node], given == 1)
+
+
+def reading(coupling: Coupling) -> npt.NDArray[np.bool_]:
+    """Return for each owner whether it reads channels."""
+    node, owner = _owned(coupling)
+    reads = np.zeros(len(coupling.owners), dtype=bool)
+    reads[owner[_reads(coupling, node, owner)]] = True
+    return reads
 
 
 def _notes(coupling: Coupling, parts: Partition) -> dict[int, dict[str, None]]:

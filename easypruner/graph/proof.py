@@ -26,11 +26,12 @@ from easypruner.contracts import LayerHandler
 from easypruner.graph import shapes
 from easypruner.graph.attributes import Attributes, set_attributes
 from easypruner.graph.coupling import Axis, Coupling
-from easypruner.graph.groups import Partition
+from easypruner.graph.groups import Partition, partition
 from easypruner.graph.handlers import resize_layers
 from easypruner.graph.rehearsal import Rehearsal
 from easypruner.graph.script import BOOKKEEPING, Script
 from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward, tensors_in
+from easypruner.graph.walk import Walk
 
 _SEED = 20220117
 _LOOKAHEAD = 64
@@ -89,19 +90,14 @@ class Trial:
     Attributes:
         rehearsal: of the model that was traced.
         tape: of its evaluation pass.
-        coupling: the walk over the tape.
-        parts: how its nodes fall into groups.
+        walked: the walk over the tape, and how its nodes fall into groups.
         handlers: keep the modules' own numbers true.
-        compares: whether shapes are compared with the predicted ones; else all that counts is that
-            the forward pass gets through, as where they depend on values.
     """
 
     rehearsal: Rehearsal
     tape: Tape
-    coupling: Coupling
-    parts: Partition
+    walked: Walk
     handlers: Sequence[LayerHandler]
-    compares: bool = True
 
     @property
     def model(self) -> nn.Module:
@@ -118,9 +114,28 @@ class Trial:
         """What the forward pass is expected to do."""
         return Script(self.rehearsal.modules, self.tape, self.coupling)
 
-    def among(self, parts: Partition) -> Trial:
-        """Return the trial of another partition of the same walk."""
-        other = replace(self, parts=parts)
+    @property
+    def coupling(self) -> Coupling:
+        """The walk over the tape."""
+        return self.walked.coupling
+
+    @property
+    def parts(self) -> Partition:
+        """How the nodes fall into groups."""
+        return self.walked.parts
+
+    @property
+    def compares(self) -> bool:
+        """Whether shapes are compared with the predicted ones.
+
+        Else, where they depend on values, all that counts is that the forward gets through.
+        """
+        return not self.tape.world.depends_on_values
+
+    def regrouped(self) -> Trial:
+        """Return the trial of the groups that the coupling makes by now."""
+        parts = partition(self.coupling, self.walked.counted)
+        other = replace(self, walked=replace(self.walked, parts=parts))
         other.__dict__['script'] = self.script
         return other
 
@@ -157,7 +172,7 @@ class Trial:
             for name, tensor in parameters.items()
             if tensor is not self.tape.parameters[name]
         }
-        check = _Check(self.operations, self.coupling, widths, self.compares)
+        check = _Check(self, widths)
         expected = [tensor for _, tensor in self.tape.outputs]
         with self.rehearsal.with_tensors(self.tape.parameters, training=False):
             try:
@@ -231,24 +246,17 @@ class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Compares each operation with the one on the tape.
 
     Args:
-        operations: on the tape.
-        coupling: the walk over it.
+        trial: what is known of the model.
         widths: what is kept.
-        compares: whether shapes are compared; else operations are only followed.
     """
 
-    def __init__(
-        self,
-        operations: Sequence[Operation],
-        coupling: Coupling,
-        widths: Widths,
-        compares: bool,
-    ) -> None:
+    def __init__(self, trial: Trial, widths: Widths) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._operations = operations
-        self._coupling = coupling
+        self._operations = trial.operations
+        self._coupling = trial.coupling
+        self._rehearsal = trial.rehearsal
+        self._compares = trial.compares
         self._widths = widths
-        self._compares = compares
         self._position = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -265,15 +273,17 @@ class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _find_again(self, func: Any, met: Sequence[Tensor]) -> None:
-        """Go on at the next operation on the tape that is like this one; if none is, pass it over.
+        """Go on at the module's next operation that is like this one; if none is, pass it over.
 
         What is cached in the first pass, or copied only where memory is laid out one way, makes
         two passes differ. Whatever is passed over, the outputs are compared in the end.
         """
+        path = self._rehearsal.path
         ahead = range(self._position, min(self._position + _LOOKAHEAD, len(self._operations)))
         for position in ahead:
             operation = self._operations[position]
-            if operation.func is func and self._fits(operation.outputs, met):
+            same = operation.func is func and operation.module == path
+            if same and self._fits(operation.outputs, met):
                 self._position = position + 1
                 return
 

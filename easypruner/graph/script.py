@@ -107,6 +107,14 @@ class Script:
                 for place, axis in enumerate(self.axes_of(other)):
                     yield Location(up, position, place), axis
 
+    def behind(self, operation: Operation) -> Iterator[tuple[Location, Axis]]:
+        """Yield the axes that the operation's module meets later in its own forward."""
+        start = self._order[id(operation)]
+        for position, other in enumerate(self.within(operation.module)):
+            if self._order[id(other)] > start and other.module == operation.module:
+                for place, axis in enumerate(self.axes_of(other)):
+                    yield Location(0, position, place), axis
+
     def at(self, operation: Operation, location: Location) -> Axis | None:
         """Return the axis at a location relative to ``operation``; None if there is none."""
         inside = self.within(outwards(operation.module, location.up))

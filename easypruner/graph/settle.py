@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from easypruner.graph.cost import counted_axes
-from easypruner.graph.groups import Partition, partition
+from easypruner.graph.groups import Partition
 from easypruner.graph.proof import Failure, Trial
 from easypruner.graph.repair import Repair, attributes_under, find_repairs
 from easypruner.graph.ties import find_tie
@@ -44,12 +43,12 @@ def settle(trial: Trial) -> Settled:
             repairs = better
             continue
         attributes = partial(attributes_under, repairs)
-        parts = find_tie(trial, failure, attributes)
-        if parts is None:
+        tied = find_tie(trial, failure, attributes)
+        if tied is None:
             blamed = trial.at_fault(failure, attributes)
             blamed |= _alike(trial, failure, blamed)
-            parts = _hold(trial, blamed, failure.reason)
-        trial = trial.among(parts)
+            tied = _hold(trial, blamed, failure.reason)
+        trial = tied
     return Settled(repairs, trial.parts)
 
 
@@ -71,10 +70,10 @@ def _alike(trial: Trial, failure: Failure, blamed: set[int]) -> set[int]:
     }
 
 
-def _hold(trial: Trial, groups: Iterable[int], reason: str) -> Partition:
-    """Partition anew, with ``groups`` frozen."""
+def _hold(trial: Trial, groups: Iterable[int], reason: str) -> Trial:
+    """Return the trial with ``groups`` frozen."""
     parts = trial.parts
     free = np.flatnonzero(parts.unit_of >= 0)
     group = parts.group_of[parts.unit_of[free]]
     trial.coupling.hold(free[np.isin(group, list(groups))], reason)
-    return partition(trial.coupling, counted_axes(trial.coupling))
+    return trial.regrouped()

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from easypruner.graph.attributes import Attributes
-from easypruner.graph.cost import counted_axes
 from easypruner.graph.coupling import Axis
-from easypruner.graph.groups import Partition, partition
 from easypruner.graph.proof import Failure, Trial, Widths
 from easypruner.graph.script import Location
 from easypruner.graph.tape import Operation
@@ -28,24 +27,26 @@ class Tie:
 
     Attributes:
         wide: the axis of more indices, relative to the operation that failed.
-        narrow: the place of the other among the axes near that operation.
+        narrow: the other: its place among the axes near that operation, or where it is met later.
         inner: whether the narrow axis varies faster within the wide one.
     """
 
     wide: Location
-    narrow: int
+    narrow: int | Location
     inner: bool
 
     def axes(self, trial: Trial, operation: Operation) -> tuple[Axis, Axis] | None:
         """Return both axes for an operation; None where they are not free or do not fit."""
+        wide, narrow = trial.script.at(operation, self.wide), self._narrow(trial, operation)
+        if wide is None or narrow is None or not (_is_free(wide) and _is_free(narrow)):
+            return None
+        return None if wide.size % narrow.size else (wide, narrow)
+
+    def _narrow(self, trial: Trial, operation: Operation) -> Axis | None:
+        if isinstance(self.narrow, Location):
+            return trial.script.at(operation, self.narrow)
         near = trial.script.axes_near(operation)
-        wide = trial.script.at(operation, self.wide)
-        if wide is None or self.narrow >= len(near):
-            return None
-        narrow = near[self.narrow]
-        if not (_is_free(wide) and _is_free(narrow)) or wide.size % narrow.size:
-            return None
-        return wide, narrow
+        return near[self.narrow] if self.narrow < len(near) else None
 
     def couple(self, trial: Trial, operation: Operation) -> None:
         """Couple the axes index by index."""
@@ -59,8 +60,8 @@ class Tie:
 
 def find_tie(
     trial: Trial, failure: Failure, attributes: Callable[[Widths], Attributes]
-) -> Partition | None:
-    """Return the partition under a tie that gets a trial run past ``failure``, if there is one.
+) -> Trial | None:
+    """Return the trial under a tie that gets a trial run past ``failure``, if there is one.
 
     The tie's edges are then part of the coupling. What holds for one module is tried on all of
     its type at once.
@@ -74,34 +75,37 @@ def find_tie(
             mark = trial.coupling.mark()
             for place in operations:
                 tie.couple(trial, place)
-            parts = partition(trial.coupling, counted_axes(trial.coupling))
-            tied = trial.among(parts)
+            tied = trial.regrouped()
             widths = tied.widths()
             later = tied.run(widths, attributes(widths))
             if later is None or later.position > failure.position:
-                return parts
+                return tied
             trial.coupling.revert(mark)
     return None
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
-    """Yield ties of an axis met in or around the module with one at the failing operation."""
-    near: dict[tuple[frozenset[int], int], tuple[int, Axis]] = {}
-    for place, axis in enumerate(trial.script.axes_near(operation)):
+    """Yield ties of an axis met in or around the module with one at, or behind, the operation.
+
+    A module may check its widths before it uses them.
+    """
+    narrow: dict[tuple[frozenset[int], int], tuple[int | Location, Axis]] = {}
+    near: list[tuple[int | Location, Axis]] = list(enumerate(trial.script.axes_near(operation)))
+    for place, axis in chain(near, trial.script.behind(operation)):
         if axis.size > 1 and _is_free(axis):
-            near.setdefault((_groups(trial, axis), axis.size), (place, axis))
-    tried: set[tuple[frozenset[int], int, int]] = set()
+            narrow.setdefault((_groups(trial, axis), axis.size), (place, axis))
+    tried: set[tuple[frozenset[int], int, int | Location]] = set()
     for location, axis in trial.script.around(operation, _MOST_UP):
         if axis.size < 2 or not _is_free(axis):
             continue
         groups = _groups(trial, axis)
-        for place, narrow in near.values():
+        for place, other in narrow.values():
             key = (groups, axis.size, place)
-            if axis.size % narrow.size or key in tried or groups & _groups(trial, narrow):
+            if axis.size % other.size or key in tried or groups & _groups(trial, other):
                 continue
             tried.add(key)
             yield Tie(location, place, inner=True)
-            if axis.size > narrow.size:
+            if axis.size > other.size:
                 yield Tie(location, place, inner=False)
             if len(tried) >= _MOST_TRIED:
                 return

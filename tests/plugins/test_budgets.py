@@ -113,7 +113,7 @@ def test_an_impossible_budget_says_what_can_be_had(build: object) -> None:
 @pytest.mark.parametrize(
     'build',
     [lambda: Macs(), lambda: Macs(keep=0.5, limit=1), lambda: Macs(keep=2), lambda: Ratio(keep=-1),
-     lambda: Ratio(keep=0.5, scope='stage')],
+     lambda: Ratio(keep=0.5, scope='stages')],
 )  # fmt: skip
 def test_arguments_out_of_range_are_refused(build: object) -> None:
     with pytest.raises(ConfigError):

@@ -24,6 +24,7 @@ _FAMILIES = (
     'views',
     'pieces',
     'contractions',
+    'recurrent',
     'norms',
     'spatial',
     'indexing',
@@ -47,6 +48,7 @@ def apply(coupling: Coupling, operation: Operation) -> None:
     if not operation.outputs:
         return
     coupling.operation = operation
+    coupling.step += 1
     _find(operation)(coupling, operation)
     sources = tensors_of(operation)
     for output in operation.outputs:

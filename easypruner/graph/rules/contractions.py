@@ -33,7 +33,7 @@ def convolution(coupling: Coupling, operation: Operation) -> None:
     transposed = bool(full and operation.args[6])
     groups = operation.args[8] if full else argument(operation, 6, 'groups', 1)
     output = operation.outputs[0]
-    coupling.use(weight, 'convolution.weight')
+    coupling.use(weight, 'convolution.weight', output.shape[2:])
     axes = coupling.axes(x)
     extents = {dim: coupling.constant(size, KERNEL) for dim, size in enumerate(weight.shape[2:], 2)}
     if groups == 1:
@@ -100,7 +100,7 @@ def _same_positions(coupling: Coupling, grid: Axis) -> Axis:
 def linear(coupling: Coupling, operation: Operation) -> None:
     x, weight = operation.args[:2]
     bias = argument(operation, 2, 'bias')
-    coupling.use(weight, 'linear.weight')
+    coupling.use(weight, 'linear.weight', x.shape[:-1])
     axes, (out, reads) = coupling.axes(x), coupling.axes(weight)
     coupling.contract(x, axes[-1], weight, reads)
     if bias is not None:
@@ -134,7 +134,7 @@ def _product(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     """Couple what a (batched) matrix product sums over; return the axes of the result."""
     for tensor, other in ((a, b), (b, a)):
         if coupling.weight_of(other) is None:
-            coupling.use(tensor, 'linear.weight')
+            coupling.use(tensor, 'linear.weight', other.shape[:-1])
     left, right = list(coupling.axes(a)), list(coupling.axes(b))
     summed_left = left.pop()
     summed_right = right.pop(-2 if len(right) > 1 else 0)

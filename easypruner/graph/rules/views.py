@@ -59,7 +59,7 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
     free = [i for i, axis in enumerate(block) if not coupling.is_constant(axis)]
     total = int(np.prod([axis.size for axis in block]))
     if not free:
-        return coupling.resized(block[0], total)
+        return coupling.pass_mark(coupling.resized(block[0], total), block)
     if len(free) > 1:
         # Which of them will stay is not known before the walk has ended: walk again then.
         coupling.ambiguous = True
@@ -88,7 +88,9 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     if factors is not None and [f.size for f in factors] == list(sizes):
         return list(factors)
     grid = axis.reshape(sizes)
-    free = _free_dimension(grid)
+    key = coupling.next_split()
+    free = coupling.preferred.get(key, _free_dimension(grid))
+    coupling.split_at[key] = free
     rows = np.moveaxis(grid, free, -1).reshape(-1, sizes[free])
     kept = rows[0]
     for row in rows[1:]:
@@ -96,7 +98,8 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
             kept = coupling.couple(kept, row)
     if kept.size and (kept < 0).all():
         kept = coupling.resized(kept, kept.size)
-    return [kept if i == free else coupling.constant(size) for i, size in enumerate(sizes)]
+    parts = (kept if i == free else coupling.constant(size) for i, size in enumerate(sizes))
+    return [coupling.mark_part(part, key, i) for i, part in enumerate(parts)]
 
 
 def _free_dimension(grid: Axis) -> int:
