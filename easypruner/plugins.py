@@ -15,11 +15,12 @@ from typing import Any
 import pluggy
 
 from easypruner import discovery, hookspecs
-from easypruner.contracts import Component
+from easypruner.contracts import Component, LayerHandler
 from easypruner.discovery import Candidate, find_plugins
 from easypruner.errors import PluginError, nearest
+from easypruner.graph.handlers import use_handlers
 from easypruner.hookspecs import GROUP
-from easypruner.registry import REGISTRIES, ComponentRegistry
+from easypruner.registry import LAYER_HANDLERS, REGISTRIES, ComponentRegistry
 
 DISABLE_VARIABLE = 'EASYPRUNER_DISABLE_PLUGINS'
 
@@ -118,8 +119,9 @@ def load_plugins(
 
     Raises:
         PluginError: a plugin cannot be imported, misspells or misdeclares a hook, contributes
-            what is no component, or contributes a class name that another has; a folder does not
-            exist; ``disable`` names a plugin that there is not.
+            what is no component, or contributes a class name that another has; a layer handler
+            handles nothing or takes arguments; a folder does not exist; ``disable`` names a plugin
+            that there is not.
         ConfigError: ``custom_imports`` is not understood.
     """
     candidates = list(find_plugins(folders, custom_imports))
@@ -129,7 +131,26 @@ def load_plugins(
     plugins = loader.finish()
     for registry in REGISTRIES:
         registry.fill(c.cls for c in plugins.components if c.kind == registry.kind)
+    use_handlers([_handler(c) for c in plugins.components if c.kind == LAYER_HANDLERS.kind])
     return plugins
+
+
+def _handler(component: ComponentInfo) -> LayerHandler:
+    """Make a layer handler: no config does."""
+    try:
+        handler = component.cls()
+    except Exception as error:
+        raise PluginError(
+            f'layer handler {component.name!r} of {component.plugin} cannot be made without '
+            f'arguments: {type(error).__name__}: {error}'
+        ) from error
+    assert isinstance(handler, LayerHandler)
+    if not handler.handles or isinstance(handler.handles, str):
+        raise PluginError(
+            f'layer handler {component.name!r} of {component.plugin} handles '
+            f'{handler.handles!r}; expected a tuple of module types or of their full names'
+        )
+    return handler
 
 
 def _enabled(candidates: Sequence[Candidate], disable: Sequence[str]) -> list[Candidate]:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -114,8 +114,9 @@ class RecurrentHandler(LayerHandler):
         assert isinstance(layer, nn.RNNBase)
         if 'weight_ih_l0' in shapes:
             rows, layer.input_size = shapes['weight_ih_l0']
-            before = layer.get_parameter('weight_ih_l0').shape[0]
-            layer.hidden_size = rows * layer.hidden_size // before
+            weight = layer.weight_ih_l0
+            assert isinstance(weight, Tensor)
+            layer.hidden_size = rows * layer.hidden_size // weight.shape[0]
         if 'weight_hr_l0' in shapes:
             layer.proj_size = shapes['weight_hr_l0'][0]
 

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm, _WeightNorm
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 _HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 _SOURCES = ('_v', '_orig')
-_SPECTRAL = 'spectral norm divides by a number that all of the weight decides'
-_ORTHOGONAL = 'an orthogonal weight is made of all its rows and columns together'
 
 
 @dataclass(frozen=True)
@@ -56,32 +53,6 @@ def weight_norms(model: nn.Module) -> Iterator[Normed]:
             if isinstance(hook, WeightNorm):
                 name = f'{path}.{hook.name}' if path else hook.name
                 yield Normed(f'{name}_g', f'{name}_v', hook.dim)
-
-
-def held(model: nn.Module) -> dict[tuple[str, int], str]:
-    """Return (parameter or buffer, dim) -> reason for the weights that cannot lose anything."""
-    found: dict[tuple[str, int], str] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, ParametrizationList):
-            for part in module.children():
-                if isinstance(part, (_SpectralNorm, _Orthogonal)):
-                    reason = _SPECTRAL if isinstance(part, _SpectralNorm) else _ORTHOGONAL
-                    found |= _whole(module, path, '', reason)
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, SpectralNorm):
-                found |= _whole(module, path, f'{hook.name}_', _SPECTRAL)
-    return found
-
-
-def _whole(module: nn.Module, path: str, prefix: str, reason: str) -> dict[tuple[str, int], str]:
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    start = f'{path}.' if path else ''
-    return {
-        (start + name, dim): reason
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-        for dim in range(tensor.dim())
-    }
 
 
 Shapes = Mapping[str, Mapping[str, torch.Size]]

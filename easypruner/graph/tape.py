@@ -211,10 +211,32 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        noted = args
+        if torch.Tag.inplace_view in func.tags:
+            noted = (self._set_apart(args[0]), *args[1:])
         result = shapes.run(func, args, kwargs)
         outputs = shapes.tensors_of(result)
-        self.operations.append(Operation(func, args, kwargs, outputs, self._rehearsal.path))
+        self.operations.append(Operation(func, noted, kwargs, outputs, self._rehearsal.path))
         return result
+
+    def _set_apart(self, tensor: Tensor) -> Tensor:
+        """Return a stand-in for ``tensor``, whose shape is about to change in place.
+
+        The operations so far refer to it from now on.
+        """
+        made = any(tensor is output for op in self.operations for output in op.outputs)
+        if not made:
+            return tensor
+        before = tensor.detach()
+        self.operations = [
+            dataclasses.replace(
+                op,
+                args=map_tensors(op.args, lambda t: before if t is tensor else t),
+                outputs=tuple(before if t is tensor else t for t in op.outputs),
+            )
+            for op in self.operations
+        ]
+        return before
 
 
 def call_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -12,7 +12,8 @@ from easypruner.graph.choice import Choice
 from easypruner.graph.cost import counted_axes
 from easypruner.graph.coupling import Axis, Coupling
 from easypruner.graph.groups import Partition, partition, reading, reasons_at
-from easypruner.graph.parametrized import held, weight_norms
+from easypruner.graph.held import held
+from easypruner.graph.parametrized import weight_norms
 from easypruner.graph.rehearsal import Rehearsal
 from easypruner.graph.tape import Tape
 
@@ -40,7 +41,7 @@ def walk(rehearsal: Rehearsal, tapes: Sequence[Tape], choice: Choice) -> Walk:
         tapes: of the evaluation pass, and of the training pass if there is one.
         choice: what may go.
     """
-    fixed = held(rehearsal.model)
+    fixed = held(rehearsal.modules)
     directions = frozenset(normed.direction for normed in weight_norms(rehearsal.model))
     ignored = choice.ignored(rehearsal.modules) if choice.ignore else {}
     preferred: dict[tuple[int, int], int] = {}
