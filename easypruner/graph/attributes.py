@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from operator import is_
 from typing import Any
 
 from torch import nn
@@ -12,52 +13,55 @@ Attributes = Mapping[tuple[str, str], Any]
 """(module path, attribute) -> value."""
 
 
-def set_attributes(model: nn.Module, attributes: Attributes) -> None:
-    """Set plain attributes of modules."""
+def set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes) -> None:
+    """Set plain attributes of modules.
+
+    Args:
+        modules: dotted path -> module.
+        attributes: what to set.
+    """
     for (path, name), value in attributes.items():
-        setattr(model.get_submodule(path), name, value)
+        setattr(modules[path], name, value)
+
+
+class Snapshot:
+    """What the attributes of modules hold, the content of lists and dicts among them included."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._states: list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]] = []
+        for module in modules:
+            held = module.__dict__
+            contents = [(v, v.copy()) for v in held.values() if type(v) in (dict, list)]
+            self._states.append((held, held.copy(), contents))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for held, before, contents in self._states:
+            # Most modules have not changed: comparing first is a fraction of the work.
+            if len(held) != len(before) or not all(map(is_, held.values(), before.values())):
+                for name in held.keys() - before.keys():
+                    del held[name]
+                held.update(before)
+            for value, content in contents:
+                _restore_content(value, content)
+
+
+def _restore_content(value: Any, content: Any) -> None:
+    if isinstance(value, dict):
+        same = len(value) == len(content) and all(map(is_, value.values(), content.values()))
+        if not same or list(value) != list(content):
+            value.clear()
+            value.update(content)
+    elif len(value) != len(content) or not all(map(is_, value, content)):
+        value[:] = content
 
 
 @contextlib.contextmanager
-def attributes_restored(model: nn.Module, on_success: bool = True) -> Iterator[None]:
-    """Put every module's plain attributes back as they were: always, or only after an error.
-
-    Lists and dicts among them are restored to their former content.
-    """
-    before = [(module, _snapshot(module)) for module in model.modules()]
+def restored_on_error(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the attributes of modules back as they were if what follows fails."""
+    before = Snapshot(modules)
     try:
         yield
     except BaseException:
-        _restore(before)
+        before.restore()
         raise
-    if on_success:
-        _restore(before)
-
-
-def _snapshot(module: nn.Module) -> dict[str, Any]:
-    return {
-        name: (value, value.copy() if type(value) in (list, dict) else None)
-        for name, value in module.__dict__.items()
-    }
-
-
-def _restore(before: list[tuple[nn.Module, dict[str, Any]]]) -> None:
-    for module, saved in before:
-        for name in module.__dict__.keys() - saved.keys():
-            del module.__dict__[name]
-        for name, (value, content) in saved.items():
-            module.__dict__[name] = value
-            if content is not None and not _holds(value, content):
-                value.clear()
-                (value.extend if isinstance(value, list) else value.update)(content)
-
-
-def _holds(value: Any, content: Any) -> bool:
-    """Tell whether a list or dict holds the same objects as its copy: tensors do not compare."""
-    if len(value) != len(content):
-        return False
-    pairs = zip(value, content, strict=True)
-    if isinstance(value, dict):
-        pairs = zip(value.items(), content.items(), strict=True)
-        return all(a[0] == b[0] and a[1] is b[1] for a, b in pairs)
-    return all(a is b for a, b in pairs)

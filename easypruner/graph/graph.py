@@ -25,6 +25,7 @@ from easypruner.graph.groups import (
     make_groups,
 )
 from easypruner.graph.handlers import known_handlers
+from easypruner.graph.inventory import Inventory
 from easypruner.graph.places import Members, Places
 from easypruner.graph.proof import Trial
 from easypruner.graph.record import ArchitectureRecord
@@ -223,9 +224,9 @@ def trace(
     choice = Choice.of(ignore, limits, attention)
     model = traceable(model)
     handlers = known_handlers(handlers)
-    parameters = dict(model.named_parameters())
     rehearsal = Rehearsal(model)
-    tapes = _tapes(rehearsal, example_inputs)
+    parameters = {n: t for n, t in rehearsal.tensors.items() if isinstance(t, nn.Parameter)}
+    tapes = _tapes(rehearsal, example_inputs, parameters)
     walked = walk(rehearsal, tapes, choice)
     coupling = walked.coupling
     settled = settle(Trial(rehearsal, tapes[0], walked, handlers))
@@ -245,13 +246,15 @@ def trace(
     )
 
 
-def _tapes(rehearsal: Rehearsal, example_inputs: ExampleInputs) -> list[Tape]:
+def _tapes(
+    rehearsal: Rehearsal, example_inputs: ExampleInputs, parameters: Iterable[str]
+) -> list[Tape]:
     """Record the evaluation pass and, if it leaves parameters out, the training pass as well.
 
     Auxiliary heads run in training only, and read channels that the main path makes.
     """
     evaluation = record(rehearsal, example_inputs)
-    if not _unread(evaluation, rehearsal.model):
+    if not _unread(evaluation, parameters):
         return [evaluation]
     # A batch norm in training needs more than one value per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
@@ -261,10 +264,10 @@ def _tapes(rehearsal: Rehearsal, example_inputs: ExampleInputs) -> list[Tape]:
         return [evaluation]
 
 
-def _unread(tape: Tape, model: nn.Module) -> bool:
+def _unread(tape: Tape, parameters: Iterable[str]) -> bool:
     """Tell whether some parameter is read by no operation of the tape."""
     read = {id(t) for operation in tape.operations for t in rules.tensors_of(operation)}
-    return any(id(tape.parameters[name]) not in read for name, _ in model.named_parameters())
+    return any(id(tape.parameters[name]) not in read for name in parameters)
 
 
 def prune(
@@ -310,9 +313,10 @@ def prune(
     keep = graph.keep(checked)
     kept: Kept = {place: mask.nonzero().flatten() for place, mask in keep.items()}
     attributes = graph.attributes(checked)
-    record_of_cut = ArchitectureRecord.of(model, kept, checked, attributes)
+    inventory = Inventory(model)
+    record_of_cut = ArchitectureRecord.of(inventory, kept, checked, attributes)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
-    cut(model, kept, graph.handlers, attributes, optimizers, copies)
+    cut(inventory, kept, graph.handlers, attributes, optimizers, copies)
     graph._shrink(checked)
     return record_of_cut

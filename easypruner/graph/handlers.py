@@ -220,30 +220,19 @@ def find_handler(layer: nn.Module, handlers: Sequence[LayerHandler]) -> LayerHan
 
 
 def resize_layers(
-    model: nn.Module, shapes: Mapping[str, torch.Size], handlers: Sequence[LayerHandler]
+    modules: Mapping[str, nn.Module],
+    shapes: Mapping[str, Mapping[str, torch.Size]],
+    handlers: Sequence[LayerHandler],
 ) -> None:
     """Let the handlers set the numbers of every layer whose tensors change shape.
 
     Args:
-        model: with its tensors still in their old shapes.
-        shapes: dotted name -> new shape, under every name a tied tensor has.
+        modules: dotted path -> module, their tensors still in their old shapes.
+        shapes: path of a module -> local name of a tensor -> its new shape.
         handlers: in order of precedence.
     """
-    done: set[int] = set()
-    for path, own in with_computed(model, _by_module(shapes)).items():
-        layer = model.get_submodule(path)
-        # A module that stands at several places is one module.
-        if id(layer) in done:
-            continue
-        done.add(id(layer))
+    for path, own in with_computed(modules, shapes).items():
+        layer = modules[path]
         handler = find_handler(layer, handlers)
         if handler is not None:
             handler.resize(layer, own)
-
-
-def _by_module(shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Size]]:
-    modules: dict[str, dict[str, torch.Size]] = {}
-    for name, shape in shapes.items():
-        path, _, local = name.rpartition('.')
-        modules.setdefault(path, {})[local] = shape
-    return modules

@@ -6,7 +6,7 @@ Both ways of torch are covered: ``torch.nn.utils.parametrizations``, where the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,9 +43,9 @@ class Normed:
         return ratio * torch.norm_except_dim(direction, 2, self.dim)
 
 
-def weight_norms(model: nn.Module) -> Iterator[Normed]:
-    """Yield the weights of ``model`` that have weight norm."""
-    for path, module in model.named_modules():
+def weight_norms(modules: Mapping[str, nn.Module]) -> Iterator[Normed]:
+    """Yield the weights among ``modules`` that have weight norm."""
+    for path, module in modules.items():
         if isinstance(module, _WeightNorm):
             owner = path.rpartition('.')[0]
             yield Normed(f'{owner}.original0', f'{owner}.original1', module.dim)
@@ -59,11 +59,13 @@ Shapes = Mapping[str, Mapping[str, torch.Size]]
 """Module path -> local name -> new shape."""
 
 
-def with_computed(model: nn.Module, shapes: Shapes) -> dict[str, dict[str, torch.Size]]:
+def with_computed(
+    modules: Mapping[str, nn.Module], shapes: Shapes
+) -> dict[str, dict[str, torch.Size]]:
     """Return ``shapes`` with those of the weights that are computed from the tensors they name."""
     result = {path: dict(own) for path, own in shapes.items()}
     for path, own in shapes.items():
-        layer = model.get_submodule(path)
+        layer = modules[path]
         for local, shape in own.items():
             for suffix in _SOURCES:
                 stem = local.removesuffix(suffix)
@@ -77,7 +79,7 @@ def with_computed(model: nn.Module, shapes: Shapes) -> dict[str, dict[str, torch
             if path == start or path.startswith(f'{start}.')
             for local, shape in own.items()
         }
-        parametrization = model.get_submodule(start)
+        parametrization = modules[start]
         result.setdefault(owner, {})[name] = _computed_shape(parametrization, inner)
     return result
 
@@ -111,9 +113,9 @@ def _computed_shape(parametrization: nn.Module, shapes: Mapping[str, torch.Size]
 
 
 @torch.no_grad()
-def refresh(model: nn.Module) -> None:
+def refresh(modules: Iterable[nn.Module]) -> None:
     """Compute the plain attributes anew that hooks set before every forward pass."""
-    for module in model.modules():
+    for module in modules:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, _HOOKS):
                 hook(module, ())

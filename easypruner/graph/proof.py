@@ -30,7 +30,7 @@ from easypruner.graph.groups import Partition, partition
 from easypruner.graph.handlers import resize_layers
 from easypruner.graph.rehearsal import Rehearsal
 from easypruner.graph.script import BOOKKEEPING, Script
-from easypruner.graph.tape import Operation, Tape, all_shapes, run_forward, tensors_in
+from easypruner.graph.tape import Operation, Tape, run_forward, tensors_in
 from easypruner.graph.walk import Walk
 
 _SEED = 20220117
@@ -176,8 +176,9 @@ class Trial:
         expected = [tensor for _, tensor in self.tape.outputs]
         with self.rehearsal.with_tensors(self.tape.parameters, training=False):
             try:
-                resize_layers(self.model, all_shapes(self.model, changed), self.handlers)
-                set_attributes(self.model, attributes)
+                modules = self.rehearsal.modules
+                resize_layers(modules, self.rehearsal.by_layer(changed), self.handlers)
+                set_attributes(modules, attributes)
                 self.rehearsal.swap(parameters)
                 output = run_forward(self.model, self.tape.example_inputs, self.tape.world, check)
                 check.compare_outputs(expected, [tensor for _, tensor in tensors_in(output)])

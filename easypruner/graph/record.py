@@ -19,8 +19,8 @@ from easypruner.errors import RecordError, nearest
 from easypruner.files import write_json
 from easypruner.graph.attributes import Attributes
 from easypruner.graph.handlers import known_handlers
+from easypruner.graph.inventory import Inventory
 from easypruner.graph.surgery import cut
-from easypruner.graph.tape import named_tensors
 from easypruner.graph.wrappers import cuttable
 
 FORMAT = 1
@@ -69,22 +69,22 @@ class ArchitectureRecord:
     @classmethod
     def of(
         cls,
-        model: nn.Module,
+        inventory: Inventory,
         kept: Mapping[tuple[str, int], Tensor],
         masks: Mapping[str, Tensor],
         attributes: Attributes,
     ) -> ArchitectureRecord:
-        """Return the record of a cut that ``model`` has not undergone yet."""
+        """Return the record of a cut that the model has not undergone yet."""
         from easypruner import __version__
 
-        tensors = named_tensors(model)
         dims: dict[str, dict[int, tuple[int, ...]]] = {}
         for (name, dim), index in kept.items():
             dims.setdefault(name, {})[dim] = tuple(index.tolist())
         return cls(
-            model=type(model).__name__,
+            model=type(inventory.model).__name__,
             tensors={
-                name: TensorCut(tuple(tensors[name].shape), cuts) for name, cuts in dims.items()
+                name: TensorCut(tuple(inventory.tensors[name].shape), cuts)
+                for name, cuts in dims.items()
             },
             groups={
                 name: (tuple(mask.nonzero().flatten().tolist()), mask.numel())
@@ -106,13 +106,13 @@ class ArchitectureRecord:
             CutError: the model is wrapped in DistributedDataParallel.
         """
         model = cuttable(model)
-        tensors = named_tensors(model)
+        inventory = Inventory(model)
         for name, entry in self.tensors.items():
-            tensor = tensors.get(name)
+            tensor = inventory.tensors.get(name)
             if tensor is None:
                 raise RecordError(
                     f'the architecture record cuts {name!r}, which this '
-                    f'{type(model).__name__} does not have; {nearest(name, tensors)}'
+                    f'{type(model).__name__} does not have; {nearest(name, inventory.tensors)}'
                 )
             if tuple(tensor.shape) != entry.before:
                 raise RecordError(
@@ -121,7 +121,7 @@ class ArchitectureRecord:
                     'build the original, unpruned network'
                 )
         cut(
-            model,
+            inventory,
             {
                 (name, dim): torch.tensor(indices, dtype=torch.int64)
                 for name, entry in self.tensors.items()

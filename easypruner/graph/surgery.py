@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from easypruner.contracts import LayerHandler
 from easypruner.errors import CutError
-from easypruner.graph.attributes import Attributes, attributes_restored, set_attributes
+from easypruner.graph.attributes import Attributes, restored_on_error, set_attributes
 from easypruner.graph.handlers import resize_layers
+from easypruner.graph.inventory import Inventory
 from easypruner.graph.parametrized import refresh, weight_norms
-from easypruner.graph.tape import all_shapes, named_tensors
 from easypruner.graph.wrappers import inside
 
 Kept = Mapping[tuple[str, int], Tensor]
@@ -26,21 +26,21 @@ Kept = Mapping[tuple[str, int], Tensor]
 @torch.inference_mode(False)
 @torch.no_grad()
 def cut(
-    model: nn.Module,
+    inventory: Inventory,
     kept: Kept,
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
     optimizers: Sequence[Optimizer] = (),
     copies: Sequence[nn.Module] = (),
 ) -> None:
-    """Cut ``model`` in place to the kept indices; on any failure everything is left as it was.
+    """Cut a model in place to the kept indices; on any failure everything is left as it was.
 
     Parameters stay the same objects, so ties, hooks and the optimizers' groups hold. Gradients
     and optimizer states are cut with their parameters. A weight under weight norm keeps its
     values: its lengths are those of what is left of its directions.
 
     Args:
-        model: the network.
+        inventory: of the network.
         kept: what stays; a dimension that is not named stays whole. Tied tensors go by their
             first name.
         handlers: keep the modules' own numbers true, in order of precedence.
@@ -51,30 +51,29 @@ def cut(
     Raises:
         CutError: a copy is another network; an optimizer's state cannot be cut.
     """
-    networks = [model, *(_alike(copy, model) for copy in copies)]
+    networks = [inventory, *(_alike(copy, inventory) for copy in copies)]
     swaps: dict[int, _Swap] = {}
     for network in networks:
         for swap in _plan(network, kept, optimizers):
             swaps.setdefault(id(swap.tensor), swap)
     with contextlib.ExitStack() as stack:
-        for network in {id(n): n for n in (*networks, *copies)}.values():
-            stack.enter_context(attributes_restored(network, on_success=False))
-        for network in {id(n): n for n in networks}.values():
+        modules = [module for network in networks for module in network.modules.values()]
+        stack.enter_context(restored_on_error([*modules, *copies]))
+        for network in {id(n.model): n for n in networks}.values():
             _resize(network, swaps, handlers, attributes)
         stack.enter_context(_performed(list(swaps.values())))
         for copy in copies:
             _repoint(copy, list(swaps.values()))
-        for network in networks:
-            refresh(network)
-            _flatten(network)
+        refresh(modules)
+        _flatten(modules)
 
 
-def _alike(copy: nn.Module, model: nn.Module) -> nn.Module:
-    """Return the network in ``copy``, which has the shapes of ``model``."""
-    network = inside(copy, model)
+def _alike(copy: nn.Module, original: Inventory) -> Inventory:
+    """Return the network in ``copy``, which has the shapes of the original."""
+    network = Inventory(inside(copy, original.model))
     shapes, expected = (
-        {name: tuple(tensor.shape) for name, tensor in named_tensors(n).items()}
-        for n in (network, model)
+        {name: tuple(tensor.shape) for name, tensor in n.tensors.items()}
+        for n in (network, original)
     )
     for name in {**expected, **shapes}:
         if shapes.get(name) != expected.get(name):
@@ -86,18 +85,18 @@ def _alike(copy: nn.Module, model: nn.Module) -> nn.Module:
 
 
 def _resize(
-    network: nn.Module,
+    network: Inventory,
     swaps: Mapping[int, _Swap],
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
 ) -> None:
     shapes = {
         name: swaps[id(tensor)].data.shape
-        for name, tensor in named_tensors(network).items()
+        for name, tensor in network.tensors.items()
         if id(tensor) in swaps
     }
-    resize_layers(network, all_shapes(network, shapes), handlers)
-    set_attributes(network, attributes)
+    resize_layers(network.modules, network.by_layer(shapes), handlers)
+    set_attributes(network.modules, attributes)
 
 
 Cuts = Sequence[tuple[int, Tensor]]
@@ -198,15 +197,15 @@ def _cut_state(optimizer: Optimizer, name: str, tensor: Tensor, cuts: Cuts) -> d
     return result
 
 
-def _plan(network: nn.Module, kept: Kept, optimizers: Sequence[Optimizer]) -> Iterator[_Swap]:
-    tensors = named_tensors(network)
+def _plan(network: Inventory, kept: Kept, optimizers: Sequence[Optimizer]) -> Iterator[_Swap]:
+    tensors = network.tensors
     cuts: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), index in kept.items():
         cuts.setdefault(name, []).append((dim, index))
     swaps = {
         name: _Swap.plan(name, tensors[name], parts, optimizers) for name, parts in cuts.items()
     }
-    for normed in weight_norms(network):
+    for normed in weight_norms(network.modules):
         if all(dim == normed.dim for dim, _ in cuts.get(normed.direction, ())):
             continue
         length, direction = tensors[normed.length], tensors[normed.direction]
@@ -248,8 +247,8 @@ def _repoint(copy: nn.Module, swaps: Sequence[_Swap]) -> None:
                 value[key] = at[held.data_ptr(), held.shape].tensor.detach()
 
 
-def _flatten(network: nn.Module) -> None:
+def _flatten(modules: Iterable[nn.Module]) -> None:
     """Lay the weights of recurrent layers out in one piece again, as fast kernels want them."""
-    for module in network.modules():
+    for module in modules:
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()

@@ -120,32 +120,6 @@ class Tape:
         return tuple(tensor for _, tensor in tensors_in(self.example_inputs))
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return dotted name -> tensor for parameters and buffers; tied tensors once, first name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def tied_names(model: nn.Module) -> dict[str, str]:
-    """Return every name of a parameter or buffer -> the first name of the same tensor."""
-    first: dict[int, str] = {}
-    names: dict[str, str] = {}
-    for name, tensor in all_names(model):
-        names[name] = first.setdefault(id(tensor), name)
-    return names
-
-
-def all_names(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter and buffer under each of its names."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
-
-
-def all_shapes(model: nn.Module, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
-    """Return ``shapes`` under every name that a tied tensor has."""
-    first = tied_names(model)
-    return {name: shapes[first[name]] for name in first if first[name] in shapes}
-
-
 def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool = False) -> Tape:
     """Run the model once on the meta device and return what it did.
 
@@ -160,7 +134,7 @@ def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool =
     Raises:
         TraceError: the forward pass fails.
     """
-    for name, tensor in rehearsal.parameters.items():
+    for name, tensor in rehearsal.tensors.items():
         if nn.parameter.is_lazy(tensor):
             raise TraceError(
                 f'parameter {name!r} has no shape yet (a lazy module); '
@@ -180,7 +154,7 @@ def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool =
 def _try(
     rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool, world: World
 ) -> tuple[Tape | None, Exception | None]:
-    parameters = {name: world.stand_in(t) for name, t in rehearsal.parameters.items()}
+    parameters = {name: world.stand_in(t) for name, t in rehearsal.tensors.items()}
     inputs = map_tensors(example_inputs, world.stand_in)
     recorder = _Recorder(rehearsal)
     try:

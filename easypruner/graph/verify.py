@@ -95,7 +95,8 @@ def _copied(model: nn.Module) -> nn.Module:
 def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGraph) -> None:
     """Zero, in place, the weights of ``model`` that read the channels ``masks`` remove."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    ratios = {normed: _ratio(normed, tensors) for normed in weight_norms(model)}
+    norms = weight_norms(dict(model.named_modules()))
+    ratios = {normed: _ratio(normed, tensors) for normed in norms}
     # A direction that is zero has no length; where each has its own, that is to be zero.
     own = {(normed.direction, normed.dim): ratio for normed, ratio in ratios.items()}
     for name, mask in masks.items():

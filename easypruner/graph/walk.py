@@ -42,7 +42,7 @@ def walk(rehearsal: Rehearsal, tapes: Sequence[Tape], choice: Choice) -> Walk:
         choice: what may go.
     """
     fixed = held(rehearsal.modules)
-    directions = frozenset(normed.direction for normed in weight_norms(rehearsal.model))
+    directions = frozenset(normed.direction for normed in weight_norms(rehearsal.modules))
     ignored = choice.ignored(rehearsal.modules) if choice.ignore else {}
     preferred: dict[tuple[int, int], int] = {}
     while True:
