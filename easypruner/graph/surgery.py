@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,8 @@ from easypruner.graph.wrappers import inside
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer, dim) -> the indices that stay, int64, ascending."""
+
+_OWN = ('_parameters', '_buffers', '_modules')
 
 
 @torch.inference_mode(False)
@@ -51,7 +54,7 @@ def cut(
     Raises:
         CutError: a copy is another network; an optimizer's state cannot be cut.
     """
-    networks = [inventory, *(_alike(copy, inventory) for copy in copies)]
+    networks = [inventory, *(_alike(other, inventory) for other in copies)]
     swaps: dict[int, _Swap] = {}
     for network in networks:
         for swap in _plan(network, kept, optimizers):
@@ -62,15 +65,15 @@ def cut(
         for network in {id(n.model): n for n in networks}.values():
             _resize(network, swaps, handlers, attributes)
         stack.enter_context(_performed(list(swaps.values())))
-        for copy in copies:
-            _repoint(copy, list(swaps.values()))
+        for other in copies:
+            _repoint(other, list(swaps.values()))
         refresh(modules)
         _flatten(modules)
 
 
-def _alike(copy: nn.Module, original: Inventory) -> Inventory:
-    """Return the network in ``copy``, which has the shapes of the original."""
-    network = Inventory(inside(copy, original.model))
+def _alike(other: nn.Module, original: Inventory) -> Inventory:
+    """Return the network in ``other``, which has the shapes of the original."""
+    network = Inventory(inside(other, original.model))
     shapes, expected = (
         {name: tuple(tensor.shape) for name, tensor in n.tensors.items()}
         for n in (network, original)
@@ -233,18 +236,20 @@ def _performed(swaps: Sequence[_Swap]) -> Iterator[None]:
         raise
 
 
-def _repoint(copy: nn.Module, swaps: Sequence[_Swap]) -> None:
-    """Let the dicts of a copy's wrapper hold the new tensors where they held the old memory.
+def _repoint(average: nn.Module, swaps: Sequence[_Swap]) -> None:
+    """Let the dicts of an average hold the new tensors where they held the old memory.
 
-    Averages may keep a state dict of their network, to update it in place.
+    It may keep a state dict of its network, to update it in place.
     """
     at = {(swap.before[0].data_ptr(), swap.before[0].shape): swap for swap in swaps}
-    for value in vars(copy).values():
-        if not isinstance(value, dict):
-            continue
-        for key, held in value.items():
-            if type(held) is Tensor and (held.data_ptr(), held.shape) in at:
-                value[key] = at[held.data_ptr(), held.shape].tensor.detach()
+    for name, value in vars(average).items():
+        if isinstance(value, dict) and name not in _OWN:
+            # Another dict, so that the one that was there is still as it was after a failure.
+            pointed = copy.copy(value)
+            for key, held in value.items():
+                if type(held) is Tensor and (held.data_ptr(), held.shape) in at:
+                    pointed[key] = at[held.data_ptr(), held.shape].tensor.detach()
+            vars(average)[name] = pointed
 
 
 def _flatten(modules: Iterable[nn.Module]) -> None:

@@ -16,7 +16,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     how it is run.
     """
     while True:
-        inner = model._modules.get('_orig_mod')
+        inner = _part(model, '_orig_mod')
         if isinstance(model, (DistributedDataParallel, DataParallel)):
             inner = model.module
         if inner is None:
@@ -74,7 +74,7 @@ def cuttable(model: nn.Module) -> nn.Module:
                 'was built with; prune its .module in every process, with the same masks, and '
                 'wrap that anew'
             )
-        inner = inner._modules.get('_orig_mod')
+        inner = _part(inner, '_orig_mod')
     return traceable(model)
 
 
@@ -88,11 +88,16 @@ def inside(copy: nn.Module, model: nn.Module) -> nn.Module:
     while inner is not None:
         if type(inner) is type(model):
             return inner
-        inner = inner._modules.get('module') or inner._modules.get('_orig_mod')
+        inner = _part(inner, 'module') or _part(inner, '_orig_mod')
     raise CutError(
         f'a copy to be cut along is a {_kind(copy)}; expected a {_kind(model)}, or a wrapper such '
         'as AveragedModel with one under its .module'
     )
+
+
+def _part(model: nn.Module, name: str) -> nn.Module | None:
+    parts: dict[str, nn.Module | None] = dict(model._modules.items())
+    return parts.get(name)
 
 
 def _kind(model: nn.Module) -> str:
