@@ -1,0 +1,122 @@
+"""Tries EasyPruner on the models of torchvision, mmpretrain, timm and transformers.
+
+python benchmarks/coverage.py [--source torchvision] [--only PATTERN] [--workers 2]
+
+Each model is measured in a process of its own and under a time limit. Results are appended to a
+file of JSON lines; models that stand there are not measured again. Then docs/coverage.md is
+written from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from coverage_check import Result, check
+from coverage_page import page
+from models import SOURCES, Entry, entries
+
+ROOT = Path(__file__).resolve().parent.parent
+_WORK_DIR = ROOT / 'work_dirs' / 'coverage'
+# A server that has imported the libraries forks a process for each model at once.
+_CONTEXT = multiprocessing.get_context('forkserver')
+_IMPORTED = ('torchvision', 'timm', 'mmpretrain', 'easypruner')
+
+# Where a library does not tell how many parameters a model has.
+_USUAL_SIZE = 30_000_000
+
+
+def main() -> None:
+    """Measure what has not been measured yet, then write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--source', choices=SOURCES, help='the one library to try')
+    parser.add_argument('--only', default='', help='a regular expression for names and families')
+    parser.add_argument('--workers', type=int, default=2, help='models that are measured at once')
+    parser.add_argument('--limit', type=float, default=300, help='seconds for one model')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'coverage.md')
+    parser.add_argument('--resume', type=Path, default=_WORK_DIR / 'results.jsonl')
+    args = parser.parse_args()
+    chosen = [args.source] if args.source else SOURCES
+    found = [e for s in chosen for e in entries(s, args.only, _WORK_DIR, args.workers)]
+    results = load(args.resume)
+    left = [entry for entry in found if (entry.source, entry.name) not in results]
+    args.resume.parent.mkdir(parents=True, exist_ok=True)
+    with args.resume.open('a', encoding='utf-8') as file:
+        for result in measure(left, args.workers, args.limit):
+            results[result.source, result.name] = result
+            file.write(json.dumps(asdict(result)) + '\n')
+            file.flush()
+            print(_line(result), flush=True)
+    # In the order of the libraries' own lists.
+    rows = [results[entry.source, entry.name] for entry in found]
+    args.out.write_text(page(rows), encoding='utf-8')
+
+
+def load(path: Path) -> dict[tuple[str, str], Result]:
+    """Return the results that a file of JSON lines holds; none if there is no file."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding='utf-8').splitlines()
+    results = [Result(**json.loads(line)) for line in lines]
+    return {(result.source, result.name): result for result in results}
+
+
+def measure(left: Iterable[Entry], workers: int, limit: float) -> Iterator[Result]:
+    """Measure models, small ones first, each in a process of its own; yield them as they end.
+
+    Args:
+        left: the models.
+        workers: how many are measured at once.
+        limit: seconds that each may take.
+    """
+    _CONTEXT.set_forkserver_preload(list(_IMPORTED))
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(_measure, e, limit) for e in sorted(left, key=_size)]
+        for job in as_completed(jobs):
+            yield job.result()
+
+
+def _size(entry: Entry) -> int:
+    return entry.size or _USUAL_SIZE
+
+
+def _measure(entry: Entry, limit: float) -> Result:
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_report, args=(entry, sender))
+    process.start()
+    sender.close()
+    status, error, start = 'timeout', f'not done after {limit:.0f} s', time.monotonic()
+    try:
+        if receiver.poll(limit):
+            result: Result = receiver.recv()
+            return result
+    except EOFError:
+        seconds = time.monotonic() - start
+        status, error = 'failed', f'the process ended without a result after {seconds:.0f} s'
+    finally:
+        process.kill()
+        process.join()
+    return Result(entry.source, entry.name, entry.family, status, error)
+
+
+def _report(entry: Entry, sender: Connection) -> None:
+    sender.send(check(entry))
+
+
+def _line(result: Result) -> str:
+    state = 'ok' if result.handled else result.status if result.error else 'differs'
+    held = sum(result.held.values())
+    return f'{result.source} {result.name}: {state}, {held} held {result.error}'
+
+
+if __name__ == '__main__':
+    main()

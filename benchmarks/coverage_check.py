@@ -1,0 +1,350 @@
+"""What is checked of one model: its graph, a random cut, verification and costs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import is_not
+from typing import Any
+
+import torch
+from models import Entry, kind_of
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import easypruner
+from easypruner.graph import ChannelGraph, Cost, Frozen
+from easypruner.graph.rehearsal import without_fast_path
+from easypruner.graph.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
+from easypruner.graph.verify import outputs, relative_error, zero_readers
+
+TOLERANCE, TOLERANCE_SINGLE = 1e-5, 1e-3
+"""The relative errors that verification allows in double and in single precision."""
+
+META_PARAMS = 120_000_000
+"""Models with more parameters than this are built on the meta device and not verified."""
+
+CAUSES = ('boundary', 'fixed', 'unused', 'held')
+_BOUNDARY = ('an input of the model', 'an output of the model')
+_FIXED = (
+    'a constant tensor',
+    'a spatial, batch or sequence extent',
+    'a table made in the forward pass',
+    'a table of integers',
+    'coordinates of regions',
+    'coordinates of samples',
+    'entries are looked up by their position',
+    'entries are written by their position',
+    'has a single channel',
+    'the extent of a convolution kernel',
+    'the channels within one group of a grouped convolution',
+    'the position of a channel is used as a value',
+    'the triangle of a square',
+)
+_UNUSED = ('not used in the forward pass',)
+
+# Smaller images than these sides are left as they are; larger ones shrink for verification.
+_VERIFY_SIDE = 96
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out for one model.
+
+    Attributes:
+        source: the library.
+        name: in that library.
+        family: of which it is the one variant.
+        status: 'measured'; 'failed' (the error tells), 'timeout', or 'unusable' where the model's
+            own forward fails on the example inputs.
+        error: what was raised, and in which step.
+        kind: 'cnn' or 'other'.
+        params: of the whole model.
+        seconds: that the trace took.
+        groups: how many there are.
+        prunable: share of the parameters that have a dimension in a group.
+        neither: channels of parameters that are in no group and not frozen, or counted twice.
+        frozen: cause -> dimensions of parameters that stay for it, whole or in part.
+        held: reason -> dimensions, of those that are held.
+        verify_error: relative error of verification; None if it was not done.
+        verified_on: the inputs of verification: 'full'; 'small' images; 'single' precision where
+            the model's own forward allows no other; '' where there was none.
+        unchecked: groups that verification leaves whole, as their channels are mixed.
+        keeps_shapes: whether the pruned model runs, with outputs of the same shapes.
+        costs: what of the cost was compared ('macs before', 'params after', ...) -> whether the
+            graph's number is the measured one.
+        counted_on: 'meta', or 'values' where the number of operations depends on values; then
+            MACs after the cut cannot be predicted, and are not compared.
+    """
+
+    source: str
+    name: str
+    family: str
+    status: str
+    error: str = ''
+    kind: str = ''
+    params: int = 0
+    seconds: float = 0.0
+    groups: int = 0
+    prunable: float = 0.0
+    neither: int = 0
+    frozen: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+    verify_error: float | None = None
+    verified_on: str = ''
+    unchecked: int = 0
+    keeps_shapes: bool = False
+    costs: Mapping[str, bool] = field(default_factory=dict)
+    counted_on: str = ''
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is held: every channel is in a group or stays for good reason."""
+        return self.status == 'measured' and not self.frozen['held'] and not self.neither
+
+    @property
+    def tolerance(self) -> float:
+        """The relative error that verification allows."""
+        return TOLERANCE if self.verified_on != 'single' else TOLERANCE_SINGLE
+
+    @property
+    def handled(self) -> bool:
+        """Whether everything that was checked holds."""
+        return (
+            self.status == 'measured'
+            and not self.neither
+            and self.keeps_shapes
+            and all(self.costs.values())
+            and (self.verify_error is None or self.verify_error < self.tolerance)
+        )
+
+
+def check(entry: Entry) -> Result:
+    """Measure a model; whatever goes wrong is part of the result."""
+    warnings.filterwarnings('ignore')
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {'status': 'failed'}
+    step = 'building'
+    try:
+        model, inputs = _build(entry)
+        on_meta = next(model.parameters()).is_meta
+        found |= {'params': sum(p.numel() for p in model.parameters())}
+        step = 'its own forward'
+        found['kind'] = kind_of(model, inputs)
+        if not on_meta:
+            enliven(model, inputs)
+        shapes = [tensor.shape for tensor in outputs(model, inputs)]
+        step = 'trace'
+        start = time.perf_counter()
+        graph = easypruner.trace(model, inputs)
+        found['seconds'] = time.perf_counter() - start
+        found |= structure(graph)
+        masks = random_masks(graph)
+        if not on_meta:
+            step = 'verify'
+            found |= verification(model, masks, inputs)
+        step = 'counting'
+        depends, macs = count(model, inputs)
+        found['counted_on'] = 'values' if depends else 'meta'
+        found['costs'] = compare(graph.cost(), macs, model, 'before')
+        predicted = graph.cost(masks)
+        step = 'prune'
+        easypruner.prune(model, masks, graph=graph)
+        step = 'the pruned forward'
+        found['keeps_shapes'] = depends or shapes == [t.shape for t in outputs(model, inputs)]
+        step = 'counting after the cut'
+        macs = None if depends else count(model, inputs)[1]
+        found['costs'] |= compare(predicted, macs, model, 'after')
+        found['status'] = 'measured'
+    except Exception as error:  # whatever a model's or the library's code raises is a finding
+        found['error'] = f'{step}: {type(error).__name__}: {" ".join(str(error).split())[:300]}'
+        if step in ('building', 'its own forward'):
+            found['status'] = 'unusable'
+    return Result(entry.source, entry.name, entry.family, **found)
+
+
+def _build(entry: Entry) -> tuple[nn.Module, ExampleInputs]:
+    """Build a model; a large one, or one of unknown size that turns out large, on meta."""
+    if not 0 < entry.size <= META_PARAMS:
+        try:
+            with torch.device('meta'):
+                model, inputs = entry.build()
+        except Exception:  # not every constructor gets along with tensors without values
+            return entry.build()
+        if sum(p.numel() for p in model.parameters()) > META_PARAMS:
+            return model.eval(), inputs
+    model, inputs = entry.build()
+    return model.eval(), inputs
+
+
+@torch.no_grad()
+def enliven(model: nn.Module, inputs: ExampleInputs) -> None:
+    """Let the outputs depend on every channel: new weights often have branches that add nothing.
+
+    What is constant (norms' scales, layer scales, biases) becomes random, and batch norms take
+    the statistics of the example inputs where they can.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.numel() > 1 and parameter.std() == 0:
+            low, high = (0.5, 1.5) if parameter.flatten()[0] else (-0.2, 0.2)
+            parameter.uniform_(low, high, generator=generator)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.training, norm.momentum = True, None
+    twice = map_tensors(inputs, lambda t: torch.cat([t, t]) if t.dim() > 3 else t)
+    args, kwargs = call_arguments(twice)
+    with contextlib.suppress(Exception):  # such as a norm that meets one value per channel
+        model(*args, **kwargs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.training, norm.momentum = False, momentum
+
+
+def structure(graph: ChannelGraph) -> dict[str, Any]:
+    """Return what the graph says of the model's parameters."""
+    parameters = dict(graph.model.named_parameters())
+    counted: Counter[tuple[str, int]] = Counter()
+    for group in graph.groups.values():
+        for member in group.members:
+            counted[member.param, member.dim] += member.index.numel()
+    free = {param for param, _ in counted} & parameters.keys()
+    for entry in graph.frozen:
+        counted[entry.param, entry.dim] += entry.channels
+    sizes = {(n, dim): size for n, p in parameters.items() for dim, size in enumerate(p.shape)}
+    frozen = [entry for entry in graph.frozen if entry.param in parameters]
+    total = sum(p.numel() for p in parameters.values())
+    return {
+        'groups': len(graph.groups),
+        'prunable': sum(parameters[name].numel() for name in free) / total,
+        'neither': sum(abs(size - counted[place]) for place, size in sizes.items()),
+        'frozen': _causes(frozen),
+        'held': _reasons(entry for entry in frozen if cause_of(entry) == 'held'),
+    }
+
+
+def _causes(frozen: Iterable[Frozen]) -> dict[str, int]:
+    places: dict[str, set[tuple[str, int]]] = {cause: set() for cause in CAUSES}
+    for entry in frozen:
+        places[cause_of(entry)].add((entry.param, entry.dim))
+    return {cause: len(found) for cause, found in places.items()}
+
+
+def _reasons(held: Iterable[Frozen]) -> dict[str, int]:
+    """Return reason -> dimensions, numbers in it left out, so that layers share theirs."""
+    return dict(Counter(re.sub(r'\d+', '#', entry.reason) for entry in held).most_common())
+
+
+def cause_of(entry: Frozen) -> str:
+    """Return why a dimension stays: one of CAUSES.
+
+    What is not known to be the nature of the network counts as held.
+    """
+    for cause, starts in (('boundary', _BOUNDARY), ('fixed', _FIXED), ('unused', _UNUSED)):
+        if entry.reason.startswith(starts):
+            return cause
+    return 'held'
+
+
+def random_masks(graph: ChannelGraph) -> dict[str, Tensor]:
+    """Return seeded masks that remove each unit with a chance of one half; each group keeps one."""
+    generator = torch.Generator().manual_seed(0)
+    masks = {}
+    for group in graph.groups.values():
+        masks[group.name] = torch.rand(group.size, generator=generator) < 0.5
+        masks[group.name][torch.randint(group.size, (), generator=generator)] = True
+    return masks
+
+
+def verification(
+    model: nn.Module, masks: Mapping[str, Tensor], inputs: ExampleInputs
+) -> dict[str, Any]:
+    """Verify the cut; on smaller images where the model takes them and has the same groups.
+
+    Where a model's own forward insists on single precision, the same comparison is made in that.
+    """
+    small = map_tensors(inputs, _shrunk)
+    shrinks = any(map(is_not, _tensors(small), _tensors(inputs)))
+    for used, chosen in (('small', small), ('full', inputs)):
+        if used == 'small' and not shrinks:
+            continue
+        try:
+            result = easypruner.verify(model, masks, chosen)
+        except Exception:  # whatever the model raises on images that are too small for it
+            if used == 'full' and _runs_in_double(model, inputs):
+                raise
+            continue
+        unchecked = len(result.unchecked)
+        return {'verify_error': result.error, 'verified_on': used, 'unchecked': unchecked}
+    return _verified_in_single(model, masks, inputs)
+
+
+def _tensors(inputs: ExampleInputs) -> list[Tensor]:
+    return [tensor for _, tensor in tensors_in(inputs)]
+
+
+def _runs_in_double(model: nn.Module, inputs: ExampleInputs) -> bool:
+    double = map_tensors(inputs, lambda t: t.double() if t.is_floating_point() else t)
+    try:
+        outputs(copy.deepcopy(model).double(), double)
+    except Exception:  # whatever the model raises
+        return False
+    return True
+
+
+def _verified_in_single(
+    model: nn.Module, masks: Mapping[str, Tensor], inputs: ExampleInputs
+) -> dict[str, Any]:
+    pruned, full = copy.deepcopy(model), copy.deepcopy(model)
+    graph = easypruner.trace(pruned, inputs)
+    checked = {name: mask for name, mask in masks.items() if not graph.groups[name].mixed}
+    zero_readers(full, checked, graph)
+    easypruner.prune(pruned, checked, graph=graph)
+    return {
+        'verify_error': relative_error(outputs(full, inputs), outputs(pruned, inputs)),
+        'verified_on': 'single',
+        'unchecked': len(masks) - len(checked),
+    }
+
+
+def _shrunk(tensor: Tensor) -> Tensor:
+    if tensor.dim() < 4 or min(tensor.shape[-2:]) <= _VERIFY_SIDE:
+        return tensor
+    return tensor[..., :_VERIFY_SIDE, :_VERIFY_SIDE]
+
+
+def count(model: nn.Module, inputs: ExampleInputs) -> tuple[bool, int]:
+    """Return whether the forward pass asks for values, and the floating-point operations counted.
+
+    Torch counts on a copy on the meta device, where attention is taken apart as in a trace, or on
+    the model itself where values are asked for.
+    """
+    try:
+        on_meta = copy.deepcopy(model).to('meta')
+        return False, _flops(on_meta, map_tensors(inputs, lambda t: t.to('meta')))
+    except Exception:  # a meta tensor has no values, and may not be mixed with real ones
+        return True, _flops(model, inputs)
+
+
+def _flops(model: nn.Module, inputs: ExampleInputs) -> int:
+    # The counter does not know the fused attention kernel of the CPU.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with without_fast_path(), plain, FlopCounterMode(display=False) as counter:
+        outputs(model, inputs)
+    return int(counter.get_total_flops())
+
+
+def compare(predicted: Cost, flops: int | None, model: nn.Module, when: str) -> dict[str, bool]:
+    """Compare a predicted cost with the counted operations and the model's parameters."""
+    params = sum(p.numel() for p in model.parameters())
+    found = {f'params {when}': predicted.params == params}
+    if flops is not None:
+        found[f'MACs {when}'] = 2 * predicted.macs == flops
+    return found

@@ -1,0 +1,224 @@
+"""The page docs/coverage.md: totals, a line for each model, and why something is held."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from coverage_check import META_PARAMS, TOLERANCE, TOLERANCE_SINGLE, Result
+
+_LIBRARIES = ('torch', 'torchvision', 'mmpretrain', 'timm', 'transformers')
+_REASON_LENGTH = 220
+
+_TEMPLATE = """# Which models can be pruned
+
+Written by `benchmarks/coverage.py`, which tries EasyPruner on the models of four libraries, with
+random weights: {sources}. Which models these are is read from the libraries' own registries
+(`benchmarks/models.py` tells how). Measured with {versions} on {machine}.
+
+Of each model is checked, in a process of its own:
+
+- *trace*: `easypruner.trace` raises nothing. Its seconds are of one run, the first, while other
+  processes were at work on the machine;
+- *dimensions*: each channel of each parameter is either in a group or among `graph.frozen`, with
+  the reason, and counted once;
+- *verify*: random masks remove half of the units of each group, at random and at least one stays;
+  `easypruner.verify` compares the pruned network in double precision with the full one whose
+  readers of the removed channels are zeroed. The relative error has to be under {tolerance:.0e}.
+  Groups whose channels a layer norm or the like mixes are left whole there, and counted as
+  *unchecked*: removing a channel is not zeroing it. To spare time, models that run on images of
+  96 px are verified on those;
+- *shapes*: the pruned model runs, and its outputs have the shapes they had;
+- *costs*: MACs and parameters that `graph.cost` predicts, of the whole and of the pruned model, are
+  exactly those that torch's `FlopCounterMode` (halved) and the model itself have.
+
+A model is *handled* if all of this holds. It is *complete* if, besides, nothing is *held*: no
+dimension stays because the forward pass does not follow a cut, or an operation has no rule, or for
+another structure that is not supported. What stays by the nature of the network is not held:
+the channels of its inputs and outputs (*boundary*); kernel extents, single channels, tables and
+positions (*fixed*); parameters that the forward pass does not use (*unused*). All numbers of these
+are dimensions of parameters. *prunable* is the share of the parameters that have a dimension
+in a group.
+
+A network is a *cnn* unless its forward pass multiplies two activations as matrices (attention,
+correlation volumes), applies a linear layer to a sequence of tokens, or has a recurrent layer.
+
+## Totals
+
+| | models | handled | goal | complete | goal |
+|---|---|---|---|---|---|
+{totals}
+{problems}
+## All models
+
+{tables}
+m: more than {meta_params} million parameters; built on the meta device, which has no values, and so
+not verified. v: how much the model computes depends on values, such as the number of regions, so
+its MACs after the cut are not predicted. s: its forward pass insists on single precision; the
+error allowed is {tolerance_single:.0e}.
+{held}"""
+
+
+def page(results: Sequence[Result]) -> str:
+    """Return the page over all results."""
+    usable = [result for result in results if result.status != 'unusable']
+    sources = [f'{len(list(rows))} of {source}' for source, rows in _by_source(usable)]
+    return _TEMPLATE.format(
+        sources=', '.join(sources),
+        versions=', '.join(_versions()),
+        machine=machine(),
+        tolerance=TOLERANCE,
+        tolerance_single=TOLERANCE_SINGLE,
+        meta_params=META_PARAMS // 1_000_000,
+        totals='\n'.join(_totals(usable)),
+        problems=_problems(results),
+        tables='\n'.join(_table(source, rows) for source, rows in _by_source(usable)),
+        held=_held(usable),
+    )
+
+
+def machine() -> str:
+    """Return what the processor calls itself, and how many cores there are."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    name = names[0] if names else platform.processor()
+    return f'{name or platform.machine()}, {os.cpu_count()} cores'
+
+
+def _by_source(results: Iterable[Result]) -> Iterator[tuple[str, list[Result]]]:
+    for source, rows in groupby(results, key=lambda result: result.source):
+        yield source, list(rows)
+
+
+def _versions() -> Iterator[str]:
+    for name in _LIBRARIES:
+        if importlib.util.find_spec(name) is not None:
+            yield f'{name} {importlib.metadata.version(name)}'
+
+
+def _totals(usable: Sequence[Result]) -> Iterator[str]:
+    goals = {'cnn': '95 %', 'other': '85 %'}
+    for kind, goal in goals.items():
+        yield _total(kind, [result for result in usable if result.kind == kind], goal)
+    if lost := [result for result in usable if result.kind not in goals]:
+        yield _total('of a kind not found out', lost, '')
+    yield _total('all', usable, '')
+
+
+def _total(name: str, rows: Sequence[Result], goal: str) -> str:
+    handled = _share(rows, lambda result: result.handled)
+    complete = _share(rows, lambda result: result.complete and result.handled)
+    return f'| {name} | {len(rows)} | {handled} | 100 % | {complete} | {goal} |'
+
+
+def _share(rows: Sequence[Result], holds: Callable[[Result], bool]) -> str:
+    count = sum(map(holds, rows))
+    return f'{count} ({100 * count / len(rows):.1f} %)' if rows else '0'
+
+
+def _problems(results: Sequence[Result]) -> str:
+    """Return the sections on what is not handled, and on what could not be tried."""
+    failed = [r for r in results if r.status != 'unusable' and not r.handled]
+    unusable = [r for r in results if r.status == 'unusable']
+    text = ''
+    if failed:
+        lines = [f'- {_name(result)}: {"; ".join(_wrong(result))}' for result in failed]
+        text += '\n## Not handled\n\n' + '\n'.join(lines) + '\n'
+    if unusable:
+        lines = [f'- {_name(result)}: {_short(result.error)}' for result in unusable]
+        text += (
+            '\n## Not tried\n\nThese cannot be built from their defaults alone, or their own '
+            'forward fails on a plain input.\nThey are not counted.\n\n'
+        )
+        text += '\n'.join(lines) + '\n'
+    return text
+
+
+def _wrong(result: Result) -> Iterator[str]:
+    if result.error:
+        yield _short(result.error)
+        return
+    if result.neither:
+        yield f'{result.neither} channels are in no group and not frozen'
+    if result.verify_error is not None and result.verify_error >= result.tolerance:
+        yield f'verification finds an error of {result.verify_error:.1e}'
+    if not result.keeps_shapes:
+        yield 'the outputs of the pruned model have other shapes'
+    differing = [name for name, equal in result.costs.items() if not equal]
+    if differing:
+        yield f'costs that differ: {", ".join(differing)}'
+
+
+def _table(source: str, rows: Sequence[Result]) -> str:
+    head = (
+        f'### {source}\n\n'
+        '| model | kind | params, M | trace, s | groups | prunable, % | boundary | fixed | unused '
+        '| held | verify error | unchecked | shapes | costs | |\n'
+        '|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|'
+    )
+    return '\n'.join([head, *map(_row, rows)]) + '\n'
+
+
+def _row(result: Result) -> str:
+    if result.error:
+        empty = '| ' * 11
+        return f'| {result.name} | {result.kind} {empty}| {result.status} |'
+    error = result.verify_error
+    cells = [
+        result.name,
+        result.kind,
+        f'{result.params / 1e6:.1f}',
+        f'{result.seconds:.2f}',
+        str(result.groups),
+        f'{100 * result.prunable:.1f}',
+        *(str(result.frozen[cause]) for cause in ('boundary', 'fixed', 'unused', 'held')),
+        '' if error is None else '0' if error == 0 else f'{error:.0e}',
+        str(result.unchecked) if error is not None else '',
+        _sign(result.keeps_shapes),
+        _sign(all(result.costs.values())),
+        ' '.join(_notes(result)),
+    ]
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _sign(holds: bool) -> str:
+    return 'same' if holds else '**differ**'
+
+
+def _notes(result: Result) -> Iterator[str]:
+    if not result.verified_on:
+        yield 'm'
+    if result.counted_on == 'values':
+        yield 'v'
+    if result.verified_on == 'single':
+        yield 's'
+
+
+def _held(results: Sequence[Result]) -> str:
+    lines = []
+    for result in results:
+        if result.held:
+            lines.append(f'\n{_name(result)}:\n')
+            lines += [f'- {dims} x {_short(reason)}' for reason, dims in result.held.items()]
+    if not lines:
+        return ''
+    return '\n## What is held, and why\n\nDimensions of parameters, by reason.\n' + '\n'.join(
+        [*lines, '']
+    )
+
+
+def _name(result: Result) -> str:
+    family = f' ({result.family})' if result.family else ''
+    return f'{result.source} `{result.name}`{family}'
+
+
+def _short(text: str) -> str:
+    text = text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + '...'
+    # As code: reasons hold asterisks, brackets and underscores.
+    return '`' + text.replace('`', "'") + '`'
