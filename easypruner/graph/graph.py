@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -35,7 +37,7 @@ from easypruner.graph.settle import settle
 from easypruner.graph.surgery import Kept, cut
 from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
 from easypruner.graph.walk import walk
-from easypruner.graph.wrappers import cuttable, traceable
+from easypruner.graph.wrappers import check_parts, cuttable, traceable
 from easypruner.limits import Limits
 from easypruner.masks import Masks
 
@@ -174,8 +176,21 @@ class ChannelGraph:
         }
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pause the garbage collector: what a trace allocates lives to its end, and is much."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 # In inference mode composite operations would come whole, where the rules know their parts.
 @torch.inference_mode(False)
+@_without_collection()
 def trace(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -225,6 +240,7 @@ def trace(
     model = traceable(model)
     handlers = known_handlers(handlers)
     rehearsal = Rehearsal(model)
+    check_parts(rehearsal)
     parameters = {n: t for n, t in rehearsal.tensors.items() if isinstance(t, nn.Parameter)}
     tapes = _tapes(rehearsal, example_inputs, parameters)
     walked = walk(rehearsal, tapes, choice)

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.contracts import LayerHandler
 from easypruner.graph import shapes
@@ -243,7 +242,7 @@ class _DeviationError(Exception):
     """A tensor of another shape than predicted."""
 
 
-class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
     """Compares each operation with the one on the tape.
 
     Args:
@@ -252,7 +251,7 @@ class _Check(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, trial: Trial, widths: Widths) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._operations = trial.operations
         self._coupling = trial.coupling
         self._rehearsal = trial.rehearsal

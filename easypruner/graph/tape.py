@@ -175,11 +175,11 @@ def run_forward(
         return model(*args, **kwargs)
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(shapes.Watcher):  # type: ignore[no-untyped-call]
     """Writes down every operation while active."""
 
     def __init__(self, rehearsal: Rehearsal) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.operations: list[Operation] = []
         self._rehearsal = rehearsal
 

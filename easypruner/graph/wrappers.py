@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from easypruner.errors import CutError, TraceError
+from easypruner.graph.inventory import Inventory
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -28,15 +29,23 @@ def traceable(model: nn.Module) -> nn.Module:
     """Return the network inside wrappers.
 
     Raises:
-        TraceError: parts of it have no Python forward, or do not hold their own parameters.
+        TraceError: it has no Python forward.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
             f'a TorchScript module ({_kind(model)}) has no Python forward to follow; '
             'trace the module that it was made of, and script the pruned one'
         )
-    inner = unwrapped(model)
-    for path, part in inner.named_modules():
+    return unwrapped(model)
+
+
+def check_parts(inventory: Inventory) -> None:
+    """Raise what makes a network untraceable.
+
+    Raises:
+        TraceError: parts of it have no Python forward, or do not hold their own parameters.
+    """
+    for path, part in inventory.modules.items():
         if isinstance(part, torch.jit.ScriptModule):
             raise TraceError(
                 f'{path or "the model"} is a TorchScript module, which has no Python forward to '
@@ -48,13 +57,12 @@ def traceable(model: nn.Module) -> nn.Module:
                 f'{path} is wrapped in DistributedDataParallel, whose buckets would not follow '
                 'a cut; prune the model before its parts are wrapped'
             )
-    for name, tensor in inner.named_parameters():
+    for name, tensor in inventory.tensors.items():
         if type(tensor).__name__ == 'DTensor':
             raise TraceError(
                 f'{name} is sharded over processes (a DTensor); prune the model before '
                 'fully_shard() or another way of sharding it'
             )
-    return inner
 
 
 def cuttable(model: nn.Module) -> nn.Module:
