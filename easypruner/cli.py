@@ -97,6 +97,18 @@ def _add_analyze(commands: Any) -> None:
     parser.add_argument(
         '--frozen', action='store_true', help='list each frozen dimension, not each reason'
     )
+    parser.add_argument(
+        '--ignore',
+        action='append',
+        default=[],
+        metavar='MODULE',
+        help='keep the channels of a module: its path, a glob or a class name; may be repeated',
+    )
+    parser.add_argument(
+        '--attention',
+        choices=('width', 'heads'),
+        help='what attention loses: width of every head, or whole heads; default: width',
+    )
     parser.add_argument('--dot', metavar='FILE', help='write layers and groups for Graphviz')
     parser.add_argument('--svg', metavar='FILE', help='draw layers and groups')
     parser.add_argument('--overwrite', action='store_true', help='replace existing drawings')

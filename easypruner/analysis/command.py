@@ -21,7 +21,7 @@ from easypruner.analysis.wiring import wire
 from easypruner.configs import shipped_configs
 from easypruner.engine.building import building, model_settings
 from easypruner.engine.compat import prepare, quiet
-from easypruner.engine.runner import example_input
+from easypruner.engine.runner import example_input, graph_options
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.files import write_whole
 from easypruner.graph import trace
@@ -36,7 +36,12 @@ def analyze_command(args: Namespace) -> int:
     drawings = [(Path(file), draw) for file, draw in ((args.dot, dot), (args.svg, svg)) if file]
     _check_files([file for file, _ in drawings], args.overwrite)
     subject = _find(args)
-    graph = trace(subject.model, subject.inputs)
+    options = dict(subject.options)
+    if args.ignore:
+        options['ignore'] = [*options.get('ignore', ()), *args.ignore]
+    if args.attention:
+        options['attention'] = args.attention
+    graph = trace(subject.model, subject.inputs, **options)
     found = analyze(graph)
     shapes = [list(tensor.shape) for _, tensor in tensors_in(subject.inputs)]
     if args.json:
@@ -107,11 +112,12 @@ def _of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subjec
     with building('the model'):
         model: nn.Module = MODELS.build(model_settings(config))
     if shape is not None:
-        return Subject(name, model, {'inputs': example_images(shape), 'mode': 'tensor'})
+        images = {'inputs': example_images(shape), 'mode': 'tensor'}
+        return Subject(name, model, images, graph_options(config))
     if config.get('val_dataloader') is None:
         raise ConfigError(f'{name!r} has no val_dataloader; say what goes in with --input-shape')
     try:
         with building('val_dataloader'):
-            return Subject(name, model, example_input(config, model))
+            return Subject(name, model, example_input(config, model), graph_options(config))
     except ConfigError as error:
         raise ConfigError(f'{error}; or say what goes in with --input-shape') from error

@@ -6,8 +6,8 @@ import difflib
 import importlib.util
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,11 +31,13 @@ class Subject:
         name: where it comes from, such as ``'torchvision::resnet50'``.
         model: with random weights.
         inputs: that its forward takes.
+        options: of :func:`easypruner.trace`.
     """
 
     name: str
     model: nn.Module
     inputs: ExampleInputs
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

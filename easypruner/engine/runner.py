@@ -22,7 +22,7 @@ from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.distributed import is_main, wrapper_config
 from easypruner.engine.hooks import unwrapped
-from easypruner.errors import EasyPrunerError
+from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, trace
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
@@ -228,9 +228,24 @@ def trace_for(config: Config) -> Callable[[nn.Module], ChannelGraph]:
         if not example:
             example.update(example_input(config, model))
         device = next(model.parameters()).device
-        return trace(model, {**example, 'inputs': example['inputs'].to(device)})
+        inputs = {**example, 'inputs': example['inputs'].to(device)}
+        return trace(model, inputs, **graph_options(config))
 
     return traced
+
+
+def graph_options(config: Config) -> dict[str, Any]:
+    """Return what a config's ``graph`` says of the choice of what may go.
+
+    Raises:
+        ConfigError: an option that there is not.
+    """
+    options = dict(config.get('graph') or {})
+    known = ('ignore', 'limits', 'attention')
+    for name in options:
+        if name not in known:
+            raise ConfigError(f'graph has {name!r}, which is no option; {nearest(name, known)}')
+    return options
 
 
 def main_process_only(action: Callable[[], object]) -> None:

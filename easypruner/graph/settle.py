@@ -42,13 +42,13 @@ def settle(trial: Trial) -> Settled:
         if better is not repairs:
             repairs = better
             continue
-        attributes = partial(attributes_under, repairs)
-        tied = find_tie(trial, failure, attributes)
-        if tied is None:
-            blamed = trial.at_fault(failure, attributes)
-            blamed |= _alike(trial, failure, blamed)
-            tied = _hold(trial, blamed, failure.reason)
-        trial = tied
+        tied = find_tie(trial, failure, repairs)
+        if tied is not None:
+            trial, repairs = tied
+            continue
+        blamed = trial.at_fault(failure, partial(attributes_under, repairs))
+        blamed |= _alike(trial, failure, blamed)
+        trial = _hold(trial, blamed, failure.reason)
     return Settled(repairs, trial.parts)
 
 

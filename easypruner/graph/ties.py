@@ -7,13 +7,13 @@ gets past the operation that failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 
-from easypruner.graph.attributes import Attributes
 from easypruner.graph.coupling import Axis
-from easypruner.graph.proof import Failure, Trial, Widths
+from easypruner.graph.proof import Failure, Trial
+from easypruner.graph.repair import Repair, attributes_under, find_repairs
 from easypruner.graph.script import Location
 from easypruner.graph.tape import Operation
 
@@ -59,29 +59,42 @@ class Tie:
 
 
 def find_tie(
-    trial: Trial, failure: Failure, attributes: Callable[[Widths], Attributes]
-) -> Trial | None:
-    """Return the trial under a tie that gets a trial run past ``failure``, if there is one.
+    trial: Trial, failure: Failure, repairs: tuple[Repair, ...]
+) -> tuple[Trial, tuple[Repair, ...]] | None:
+    """Return the trial under a tie that gets a run past ``failure``, and the repairs it needs.
 
     The tie's edges are then part of the coupling. What holds for one module is tried on all of
-    its type at once.
+    its type at once. Where no tie helps alone, each is tried with further repairs.
     """
     operation = failure.operation
     if operation is None:
         return None
     alike = trial.script.alike(operation)
-    for tie in _candidates(trial, operation):
-        for operations in ([operation, *alike], [operation]) if alike else ([operation],):
+    places = [[operation, *alike], [operation]] if alike else [[operation]]
+    candidates = list(_candidates(trial, operation))
+    for mends in (False, True):
+        for tie, operations in product(candidates, places):
             mark = trial.coupling.mark()
             for place in operations:
                 tie.couple(trial, place)
             tied = trial.regrouped()
-            widths = tied.widths()
-            later = tied.run(widths, attributes(widths))
-            if later is None or later.position > failure.position:
-                return tied
+            found = _past(tied, failure, repairs, mends)
+            if found is not None:
+                return tied, found
             trial.coupling.revert(mark)
     return None
+
+
+def _past(
+    trial: Trial, failure: Failure, repairs: tuple[Repair, ...], mends: bool
+) -> tuple[Repair, ...] | None:
+    """Return the repairs under which a trial gets past ``failure``; None if it does not."""
+    widths = trial.widths()
+    if not mends:
+        later = trial.run(widths, attributes_under(repairs, widths))
+        return repairs if later is None or later.position > failure.position else None
+    better = find_repairs(trial, failure, widths, repairs)
+    return None if better is repairs else better
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:

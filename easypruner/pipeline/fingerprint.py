@@ -13,6 +13,7 @@ _APART = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
 _PARTS = {
     'model': ('model', 'data_preprocessor'),
     'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
+    'graph': ('graph',),
     'schedule': ('optim_wrapper', 'param_scheduler', 'train_cfg'),
 }
 

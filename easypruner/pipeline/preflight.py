@@ -22,7 +22,7 @@ from easypruner.graph import ChannelGraph
 from easypruner.pipeline.outlook import Outlook
 from easypruner.registry import STAGES, build
 
-OWN_KEYS = frozenset({'stages', 'seed'})
+OWN_KEYS = frozenset({'stages', 'seed', 'graph'})
 _ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',
                          'auto_scale_lr', 'find_unused_parameters', 'sync_bn'})  # fmt: skip
 _DICTS = ('model', 'train_dataloader', 'val_dataloader')
