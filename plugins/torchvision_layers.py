@@ -1,0 +1,26 @@
+"""Layer handlers: layers of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from easypruner import Component, LayerHandler, hookimpl
+
+
+class DeformableConvolution(LayerHandler):
+    """Keeps the channels of deformable convolutions; their number of groups stays."""
+
+    handles = ('torchvision.ops.deform_conv.DeformConv2d',)
+
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        if 'weight' in shapes:
+            out, per_group = shapes['weight'][:2]
+            layer.out_channels, layer.in_channels = out, per_group * layer.groups
+
+
+@hookimpl
+def easypruner_components() -> Iterable[type[Component]]:
+    return [DeformableConvolution]
