@@ -117,32 +117,28 @@ def test_a_cut_layer_is_like_one_built_so(name: str) -> None:
     fresh.load_state_dict(model.layer.state_dict(), strict=True)
 
 
-@pytest.mark.parametrize('widths', [{}, {'kdim': 10, 'vdim': 6}])
-def test_attention_knows_what_it_reads(widths: dict[str, int]) -> None:
+def test_attention_knows_what_it_reads() -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.query = nn.Linear(6, 8)
-            self.key = nn.Linear(6, widths.get('kdim', 8))
-            self.value = nn.Linear(6, widths.get('vdim', 8))
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **widths)
-            self.head = nn.Linear(8, 3)
+            self.before, self.after = nn.Linear(6, 32), nn.Linear(32, 3)
+            self.itself = nn.MultiheadAttention(32, 4, batch_first=True)
+            self.key, self.value = nn.Linear(6, 10), nn.Linear(6, 14)
+            self.other = nn.MultiheadAttention(32, 4, batch_first=True, kdim=10, vdim=14)
 
         def forward(self, x: Tensor) -> Tensor:
-            q, k, v = self.query(x), self.key(x), self.value(x)
-            return self.head(self.attention(q, k, v)[0])
+            y = self.before(x)
+            y = y + self.itself(y, y, y)[0]
+            return self.after(y + self.other(y, self.key(x), self.value(x))[0])
 
     model = halved(Attention(), torch.randn(2, 5, 6))
-    layer, projections = model.attention, dict(model.attention.named_parameters())
-    if widths:
-        read = [projections[f'{name}_proj_weight'].shape[1] for name in 'qkv']
-        assert read[1:] == [5, 3]
-    else:
-        read = [projections['in_proj_weight'].shape[1]] * 3
-    assert [layer.embed_dim, layer.kdim, layer.vdim] == read
-    assert layer.head_dim * layer.num_heads == layer.embed_dim
-    assert model.query.out_features == read[0] and model.key.out_features == read[1]
-    model(torch.randn(2, 5, 6))
+    assert model.before.out_features == 16
+    for layer, expected in (
+        (model.itself, nn.MultiheadAttention(16, 4, batch_first=True)),
+        (model.other, nn.MultiheadAttention(16, 4, batch_first=True, kdim=5, vdim=7)),
+    ):
+        assert numbers(layer) == numbers(expected)
+        expected.load_state_dict(layer.state_dict(), strict=True)
 
 
 def test_timm_transformers_tell_their_new_width() -> None:
