@@ -7,8 +7,9 @@ changes. It is kept if the trial run then gets past the failing operation, and a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, cycle
+from operator import is_
 from typing import Any
 
 from torch import nn
@@ -24,9 +25,10 @@ from easypruner.graph.tape import Operation
 _HIDDEN = ('_parameters', '_buffers', '_modules', '_version')
 _MOST_TOGETHER = 2
 _MOST_TRIED = 8
+_SMALL = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Repair:
     """An attribute of a module that holds the width of an axis, or several.
 
@@ -102,11 +104,25 @@ def find_repairs(
         if count >= _MOST_TRIED and best is not repairs:
             break
         combined, reached = _extend(trial, failure, widths, repairs, candidates)
+        sparing = tuple(filter(None, map(_without_small, candidates)))
+        if sparing and sparing != candidates and (reached is None or reached > failure.position):
+            fewer, reached_by_fewer = _extend(trial, failure, widths, repairs, sparing)
+            worse = reached_by_fewer is not None and (reached is None or reached_by_fewer < reached)
+            if not worse:
+                combined, reached = fewer, reached_by_fewer
         if reached is None:
             return combined
         if reached > furthest:
             best, furthest = combined, reached
     return best
+
+
+def _without_small(repair: Repair) -> Repair | None:
+    """Return a repair without small numbers, which equal a width by chance: strides, kernels."""
+    axes = tuple(None if axis is None or axis.size < _SMALL else axis for axis in repair.axes)
+    if all(map(is_, axes, repair.axes)):
+        return repair
+    return replace(repair, axes=axes) if any(axis is not None for axis in axes) else None
 
 
 def _extend(
@@ -131,10 +147,14 @@ def _elsewhere(
     trial: Trial, operation: Operation, candidates: tuple[Repair, ...]
 ) -> Iterator[Repair]:
     """Yield the repairs that correspond to ``candidates`` in other modules of the same type."""
-    place_of = {id(axis): place for place, axis in enumerate(trial.script.axes_near(operation))}
+    place_of: dict[int, int] = {}
+    for place, axis in enumerate(trial.script.axes_about(operation)):
+        place_of.setdefault(id(axis), place)
     for other in trial.script.alike(operation):
-        axes = trial.script.axes_near(other)
+        axes = trial.script.axes_about(other)
         for repair in candidates:
+            if any(axis is not None and place_of[id(axis)] >= len(axes) for axis in repair.axes):
+                continue
             path = outwards(other.module, _depth(operation.module) - _depth(repair.module))
             numbers = _numbers(vars(trial.model.get_submodule(path)).get(repair.attribute))
             found = tuple(
@@ -165,12 +185,16 @@ def attributes_under(repairs: tuple[Repair, ...], widths: Widths) -> Attributes:
 def _choices(trial: Trial, operation: Operation, widths: Widths) -> Iterator[tuple[Repair, ...]]:
     """Yield sets of candidates, the likeliest first: all of a module at once, then few."""
     axes = [axis for axis in trial.script.axes_near(operation) if widths(axis) != axis.size]
+    about = [axis for axis in trial.script.axes_about(operation) if widths(axis) != axis.size]
     path = operation.module
     while True:
         by_attribute = [list(found) for found in _candidates(trial.model, path, axes, widths)]
         likeliest = tuple(found[0] for found in by_attribute)
         if likeliest:
             yield likeliest
+            if path == operation.module:
+                # Some numbers of a list may be widths that are met elsewhere in the module.
+                yield tuple(next(f) for f in _candidates(trial.model, path, about, widths))
             every = [repair for found in by_attribute for repair in found]
             for count in range(1, min(_MOST_TOGETHER, len(by_attribute)) + 1):
                 yield from (
@@ -179,8 +203,12 @@ def _choices(trial: Trial, operation: Operation, widths: Widths) -> Iterator[tup
                     if len({repair.attribute for repair in choice}) == count
                 )
         if not path:
-            return
+            break
         path = path.rpartition('.')[0]
+    for part in trial.script.recent_parts(operation):
+        found = tuple(next(f) for f in _candidates(trial.model, part, axes, widths))
+        if found:
+            yield found
 
 
 def _candidates(

@@ -69,6 +69,30 @@ class Script:
         axes = self.axes_of(operation)
         return axes if following is None else [*axes, *self.axes_of(following)]
 
+    def axes_about(self, operation: Operation) -> list[Axis]:
+        """Return the axes near an operation, then all that its module meets in its own forward."""
+        own = [op for op in self.within(operation.module) if op.module == operation.module]
+        return [*self.axes_near(operation), *(axis for op in own for axis in self.axes_of(op))]
+
+    def recent_parts(self, operation: Operation, count: int = 4) -> list[str]:
+        """Return the parts of the operation's module that ran last before it, the last first.
+
+        A module may read numbers of its parts: ``block.out_channels`` after a loop over blocks.
+        """
+        path, limit = operation.module, self._order[id(operation)]
+        depth = path.count('.') + 1 if path else 0
+        parts: dict[str, None] = {}
+        for other in reversed(self.within(path)):
+            if self._order[id(other)] >= limit or other.module == path:
+                continue
+            names = other.module.split('.')
+            for level in (depth + 1, depth + 2):
+                if level <= len(names):
+                    parts['.'.join(names[:level])] = None
+            if len(parts) >= count:
+                break
+        return list(parts)[:count]
+
     @cached_property
     def _following(self) -> dict[int, Operation]:
         return {id(one): other for one, other in pairwise(self.operations)}

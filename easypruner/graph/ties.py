@@ -7,9 +7,9 @@ gets past the operation that failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import islice, product
 
 from easypruner.graph.coupling import Axis
 from easypruner.graph.proof import Failure, Trial
@@ -18,7 +18,7 @@ from easypruner.graph.script import Location
 from easypruner.graph.tape import Operation
 
 _MOST_UP = 2
-_MOST_TRIED = 12
+_MOST_TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,26 @@ def _past(
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
-    """Yield ties of an axis met in or around the module with one at, or behind, the operation.
+    """Yield ties of an axis met in or around the module with one at the operation, then behind it.
 
     A module may check its widths before it uses them.
     """
-    narrow: dict[tuple[frozenset[int], int], tuple[int | Location, Axis]] = {}
     near: list[tuple[int | Location, Axis]] = list(enumerate(trial.script.axes_near(operation)))
-    for place, axis in chain(near, trial.script.behind(operation)):
+    tried: set[tuple[frozenset[int], int, int | Location]] = set()
+    for found in (near, trial.script.behind(operation)):
+        yield from islice(_pairs(trial, operation, found, tried), _MOST_TRIED)
+
+
+def _pairs(
+    trial: Trial,
+    operation: Operation,
+    found: Iterable[tuple[int | Location, Axis]],
+    tried: set[tuple[frozenset[int], int, int | Location]],
+) -> Iterator[Tie]:
+    narrow: dict[tuple[frozenset[int], int], tuple[int | Location, Axis]] = {}
+    for place, axis in found:
         if axis.size > 1 and _is_free(axis):
             narrow.setdefault((_groups(trial, axis), axis.size), (place, axis))
-    tried: set[tuple[frozenset[int], int, int | Location]] = set()
     for location, axis in trial.script.around(operation, _MOST_UP):
         if axis.size < 2 or not _is_free(axis):
             continue
@@ -120,8 +130,6 @@ def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
             yield Tie(location, place, inner=True)
             if axis.size > other.size:
                 yield Tie(location, place, inner=False)
-            if len(tried) >= _MOST_TRIED:
-                return
 
 
 def _is_free(axis: Axis) -> bool:

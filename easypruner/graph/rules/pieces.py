@@ -66,6 +66,8 @@ def slice_(coupling: Coupling, operation: Operation) -> None:
         window = slice(*slice(first, last, argument(operation, 4, 'step', 1)).indices(size))
     axis = axes[dim]
     if output.shape[dim] != size:
+        if output.shape[dim] == 1:
+            coupling.fix(axis, 'one channel is picked by its position')
         axes[dim] = _piece(coupling, axis, window, output.shape[dim])
         _even_pieces(coupling, axis, window)
     coupling.assign(output, axes)
