@@ -330,10 +330,12 @@ def count(model: nn.Module, inputs: ExampleInputs) -> tuple[bool, int]:
         on_meta = copy.deepcopy(model).to('meta')
         return False, _flops(on_meta, map_tensors(inputs, lambda t: t.to('meta')))
     except Exception:  # a meta tensor has no values, and may not be mixed with real ones
-        return True, _flops(model, inputs)
+        return True, _flops(copy.deepcopy(model), inputs)
 
 
 def _flops(model: nn.Module, inputs: ExampleInputs) -> int:
+    # Else the counter wants gradient functions of parameters that modules are called with.
+    model.requires_grad_(False)
     # The counter does not know the fused attention kernel of the CPU.
     plain = sdpa_kernel(SDPBackend.MATH)
     with without_fast_path(), plain, FlopCounterMode(display=False) as counter:

@@ -1,0 +1,363 @@
+"""Clocks for the graph: beside Torch-Pruning, over the size of networks, and part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import importlib.util
+import math
+import multiprocessing
+import re
+import signal
+import statistics
+import time
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from easypruner_plugins.l1_norm import L1Norm
+from easypruner_plugins.ratio import Ratio
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import easypruner
+from easypruner import Context
+from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph import graph as graph_module
+from easypruner.graph import walk as walk_module
+
+_KEEP = 0.5
+_CLASSES = 1000
+_NEW_MASKS = 200
+# Seconds after which one more repetition of a slow run is not worth it.
+_SLOW = 5.0
+
+Phases = dict[str, float]
+"""Part of the work -> seconds."""
+
+_PARTS: tuple[tuple[str, Any, str], ...] = (
+    ('tape: the forward pass on meta', graph_module, '_tapes'),
+    ('rules: index arrays and edges', graph_module, 'walk'),
+    ('components and units', walk_module, 'partition'),
+    ('groups', graph_module, 'make_groups'),
+    ('proof: the trial cut', graph_module, 'settle'),
+    ('scores: L1 norms', L1Norm, 'score'),
+    ('masks: half of each group', Ratio, '__call__'),
+    ('architecture record', ArchitectureRecord, 'of'),
+    ('surgery', graph_module, 'cut'),
+    ('cost: its model, and one evaluation', ChannelGraph, 'cost'),
+)
+"""What is clocked: its name, and the function that does it, by owner and attribute."""
+
+
+def example() -> Tensor:
+    """Return the image that all networks are run on."""
+    return torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+def cut_with_easypruner(model: nn.Module, steps: int = 1) -> None:
+    """Trace, then remove half of each group in equal steps, the smallest L1 norms first."""
+    graph = easypruner.trace(model, example())
+    context = Context()
+    for step in range(1, steps + 1):
+        before, after = (1 - (1 - _KEEP) * done / steps for done in (step - 1, step))
+        source = L1Norm(Ratio(keep=after / before, scope='layer'))
+        easypruner.prune(model, source.select(graph, context), graph=graph)
+
+
+def cut_with_torch_pruning(model: nn.Module, steps: int = 1) -> None:
+    """Do the same with Torch-Pruning; its classifier has to be named."""
+    import torch_pruning as tp
+
+    pruner = tp.pruner.BasePruner(
+        model,
+        example(),
+        importance=tp.importance.MagnitudeImportance(p=1),
+        pruning_ratio=1 - _KEEP,
+        iterative_steps=steps,
+        ignored_layers=[m for m in model.modules() if _outputs(m) == _CLASSES],
+    )
+    for _ in range(steps):
+        pruner.step()
+
+
+def _outputs(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.out_channels if isinstance(module, nn.Conv2d) else None
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Seconds of EasyPruner and of Torch-Pruning on one network.
+
+    Attributes:
+        name: of the network.
+        operations: of its forward pass.
+        ours: seconds of EasyPruner, the best run.
+        theirs: seconds of Torch-Pruning, the best run; None if it is not installed or fails.
+        failure: how it fails.
+    """
+
+    name: str
+    operations: int
+    ours: float
+    theirs: float | None
+    failure: str = ''
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long Torch-Pruning takes."""
+        return math.nan if self.theirs is None else self.theirs / self.ours
+
+
+def duel(name: str, model: nn.Module, steps: int, repeats: int, limit: float) -> Duel:
+    """Let both prune copies of ``model``, in turn, and return the best seconds of each."""
+    ours, theirs, failure = math.inf, math.inf, ''
+    if importlib.util.find_spec('torch_pruning') is None:
+        failure = 'not installed'
+    for _ in range(repeats):
+        ours = min(ours, clock(lambda m: cut_with_easypruner(m, steps), model))
+        if failure:
+            continue
+        try:
+            with _limited(limit):
+                theirs = min(theirs, clock(lambda m: cut_with_torch_pruning(m, steps), model))
+        except Exception as error:  # whatever it raises
+            failure = f'{type(error).__name__}: {error}'[:100]
+        if max(ours, theirs) > _SLOW:
+            break
+    return Duel(name, operations(model), ours, None if failure else theirs, failure)
+
+
+def warm_up(model: nn.Module) -> None:
+    """Let both prune a copy of ``model`` once: first calls import and fill caches."""
+    clock(cut_with_easypruner, model)
+    if importlib.util.find_spec('torch_pruning') is not None:
+        clock(cut_with_torch_pruning, model)
+
+
+def clock(work: Callable[[nn.Module], object], model: nn.Module) -> float:
+    """Return the seconds that ``work`` takes on a copy of ``model``, which must still run."""
+    model = copy.deepcopy(model)
+    gc.collect()
+    start = time.process_time()
+    work(model)
+    seconds = time.process_time() - start
+    with torch.no_grad():
+        model(example())
+    return seconds
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer than ``seconds``."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError(f'no end within {seconds:.0f} s')
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Empty(TorchDispatchMode):
+    """Does nothing but count: the least that writing a tape can cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(model: nn.Module) -> int:
+    """Return how many ATen operations a forward pass is."""
+    return _bare_forward(model)[0]
+
+
+def _bare_forward(model: nn.Module) -> tuple[int, float]:
+    """Return the operations of a forward pass on meta, and its seconds in an empty mode."""
+    on_meta = copy.deepcopy(model).to('meta')
+    with torch.no_grad(), _Empty() as mode:
+        start = time.process_time()
+        on_meta(example().to('meta'))
+        return mode.operations, time.process_time() - start
+
+
+# Over the size of networks
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the seconds of a family grow with its operations, as exponents of fitted powers.
+
+    Attributes:
+        operations: of each network.
+        seconds: of trace, scores, masks and cut.
+        exponent: of these seconds.
+        trace_exponent: of the seconds of the trace alone.
+    """
+
+    operations: tuple[int, ...]
+    seconds: tuple[float, ...]
+    exponent: float
+    trace_exponent: float
+
+
+def growth(models: Sequence[nn.Module], repeats: int) -> Growth:
+    """Measure a family of networks of growing size."""
+    counts = [operations(model) for model in models]
+    seconds = [min(clock(cut_with_easypruner, m) for _ in range(repeats)) for m in models]
+    traces = [min(clock(_trace, m) for _ in range(repeats)) for m in models]
+    return Growth(
+        tuple(counts), tuple(seconds), _exponent(counts, seconds), _exponent(counts, traces)
+    )
+
+
+def _trace(model: nn.Module) -> ChannelGraph:
+    return easypruner.trace(model, example())
+
+
+def _exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+# Memory
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of a trace and a cost beyond what was there before, in bytes.
+
+    Attributes:
+        model: of its parameters and buffers.
+        traced: as tracemalloc saw it: Python objects and numpy arrays.
+        resident: as the system saw it, of the whole process; None where it does not tell.
+    """
+
+    model: int
+    traced: int
+    resident: int | None
+
+
+def peak_memory(model: nn.Module, warm_up: nn.Module) -> Memory:
+    """Measure in a process of its own, which has traced ``warm_up`` before."""
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_memory, (model, warm_up))
+
+
+def _peak_memory(model: nn.Module, warm_up: nn.Module) -> Memory:
+    torch.set_num_threads(1)
+    # What is imported or cached at first use is no cost of this model.
+    _trace(warm_up).cost()
+    gc.collect()
+    before = _reset_peak()
+    _trace(model).cost()
+    after = _status('VmHWM')
+    gc.collect()
+    tracemalloc.start()
+    _trace(model).cost()
+    _, traced = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return Memory(size, traced, None if before is None or after is None else after - before)
+
+
+def _reset_peak() -> int | None:
+    """Let the system measure the peak anew; return the bytes that are resident now."""
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        return None
+    return _status('VmRSS')
+
+
+def _status(name: str) -> int | None:
+    file = Path('/proc/self/status')
+    found = re.search(rf'^{name}:\s+(\d+) kB$', file.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+# Part by part
+
+
+def cost_of_new_masks(model: nn.Module) -> float:
+    """Return the median seconds of ``graph.cost`` for masks that it has not seen."""
+    graph = _trace(model)
+    graph.cost()
+    generator = torch.Generator().manual_seed(0)
+    seconds = []
+    for _ in range(_NEW_MASKS):
+        masks = {n: torch.rand(g.size, generator=generator) < 0.5 for n, g in graph.groups.items()}
+        start = time.process_time()
+        graph.cost(masks)
+        seconds.append(time.process_time() - start)
+    return statistics.median(seconds)
+
+
+def phases(model: nn.Module) -> Phases:
+    """Return where the seconds of a cut by half and of the cost go.
+
+    Each part has what is spent in its function, without the parts that it calls.
+    """
+    spent: dict[str, float] = defaultdict(float)
+    stack: list[str] = []
+    last = [0.0]
+
+    def switch() -> None:
+        now = time.process_time()
+        spent[stack[-1] if stack else 'the rest'] += now - last[0]
+        last[0] = now
+
+    def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            switch()
+            stack.append(part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                switch()
+                stack.pop()
+
+        return run
+
+    def work(model: nn.Module) -> None:
+        last[0] = time.process_time()
+        graph = easypruner.trace(model, example())
+        masks = L1Norm(Ratio(keep=_KEEP, scope='layer')).select(graph, Context())
+        graph.cost(masks)
+        easypruner.prune(model, masks, graph=graph)
+        switch()
+
+    with contextlib.ExitStack() as hooks:
+        for part, owner, name in _PARTS:
+            hooked = clocked(part, getattr(owner, name))
+            hooks.enter_context(mock.patch.object(owner, name, _as(owner, name, hooked)))
+        total = clock(work, model)
+    found: Phases = {part: spent[part] for part, _, _ in _PARTS}
+    found['the rest'] = max(total - sum(found.values()), 0.0)
+    found['all'] = total
+    found['floor: a bare meta forward in an empty dispatch mode'] = _bare_forward(model)[1]
+    return found
+
+
+def _as(owner: Any, name: str, function: Callable[..., Any]) -> Any:
+    """Return ``function`` in the form that a class keeps it in: what is bound stays bound."""
+    held: Mapping[str, Any] = vars(owner)
+    return staticmethod(function) if isinstance(held[name], classmethod) else function
