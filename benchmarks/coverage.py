@@ -13,7 +13,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent
 _WORK_DIR = ROOT / 'work_dirs' / 'coverage'
 # A server that has imported the libraries forks a process for each model at once.
 _CONTEXT = multiprocessing.get_context('forkserver')
-_IMPORTED = ('torchvision', 'timm', 'mmpretrain', 'easypruner')
 
 # Where a library does not tell how many parameters a model has.
 _USUAL_SIZE = 30_000_000
@@ -70,7 +69,7 @@ def load(path: Path) -> dict[tuple[str, str], Result]:
     return {(result.source, result.name): result for result in results}
 
 
-def measure(left: Iterable[Entry], workers: int, limit: float) -> Iterator[Result]:
+def measure(left: Sequence[Entry], workers: int, limit: float) -> Iterator[Result]:
     """Measure models, small ones first, each in a process of its own; yield them as they end.
 
     Args:
@@ -78,7 +77,7 @@ def measure(left: Iterable[Entry], workers: int, limit: float) -> Iterator[Resul
         workers: how many are measured at once.
         limit: seconds that each may take.
     """
-    _CONTEXT.set_forkserver_preload(list(_IMPORTED))
+    _CONTEXT.set_forkserver_preload(['easypruner', *{entry.source for entry in left}])
     with ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(_measure, e, limit) for e in sorted(left, key=_size)]
         for job in as_completed(jobs):

@@ -151,17 +151,17 @@ def check(entry: Entry) -> Result:
             step = 'verify'
             found |= verification(model, masks, inputs)
         step = 'counting'
-        depends, macs = count(model, inputs)
+        depends, flops = count(model, inputs)
         found['counted_on'] = 'values' if depends else 'meta'
-        found['costs'] = compare(graph.cost(), macs, model, 'before')
+        found['costs'] = compare(graph.cost(), flops, model, 'before')
         predicted = graph.cost(masks)
         step = 'prune'
         easypruner.prune(model, masks, graph=graph)
         step = 'the pruned forward'
         found['keeps_shapes'] = depends or shapes == [t.shape for t in outputs(model, inputs)]
         step = 'counting after the cut'
-        macs = None if depends else count(model, inputs)[1]
-        found['costs'] |= compare(predicted, macs, model, 'after')
+        left = None if depends else count(model, inputs)[1]
+        found['costs'] |= compare(predicted, left, model, 'after')
         found['status'] = 'measured'
     except Exception as error:  # whatever a model's or the library's code raises is a finding
         found['error'] = f'{step}: {type(error).__name__}: {" ".join(str(error).split())[:300]}'

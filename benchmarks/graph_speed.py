@@ -42,7 +42,7 @@ FAMILIES = {
     'DenseNet-121 to 201': ('densenet121', 'densenet169', 'densenet201'),
     'ViT, 4 to 32 layers': ('vit4', 'vit8', 'vit16', 'vit32'),
 }
-_QUICK_FAMILIES = {'ResNet-18 and 34': ('resnet18', 'resnet34')}
+_QUICK_FAMILIES: dict[str, tuple[str, ...]] = {'ResNet-18 and 34': ('resnet18', 'resnet34')}
 
 
 def main() -> None:

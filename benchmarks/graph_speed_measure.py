@@ -172,11 +172,11 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class _Empty(TorchDispatchMode):
+class _Empty(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Does nothing but count: the least that writing a tape can cost."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def _list_mmpretrain(workers: int) -> Iterator[Entry]:
         variants[_architecture(meta.config.model)].append((size, name))
     for family, members in variants.items():
         for size, name in sorted(members):
-            if _builds(lambda name=name: mmpretrain.get_model(name, pretrained=False)):
+            if _builds(partial(mmpretrain.get_model, name, pretrained=False)):
                 yield Entry('mmpretrain', name, size, family)
                 break
 
@@ -295,11 +296,11 @@ def kind_of(model: nn.Module, example_inputs: ExampleInputs) -> str:
     return 'other' if found or products.met else 'cnn'
 
 
-class _ProductsOfActivations(TorchDispatchMode):
+class _ProductsOfActivations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches for matrix products of two tensors that both depend on the inputs."""
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.met = False
         # Held, so that no other tensor gets the id of one that is gone.
         self._activations = {id(tensor): tensor for tensor in inputs}
