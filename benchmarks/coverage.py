@@ -113,7 +113,7 @@ def _report(entry: Entry, sender: Connection) -> None:
 
 def _line(result: Result) -> str:
     state = 'ok' if result.handled else result.status if result.error else 'differs'
-    held = sum(result.held.values())
+    held = sum(result.frozen('held').values())
     return f'{result.source} {result.name}: {state}, {held} held {result.error}'
 
 

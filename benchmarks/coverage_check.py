@@ -8,7 +8,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import is_not
 from typing import Any
@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
-from easypruner.graph import ChannelGraph, Cost, Frozen
+from easypruner.graph import ChannelGraph, Cost
 from easypruner.graph.rehearsal import without_fast_path
 from easypruner.graph.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
 from easypruner.graph.verify import outputs, relative_error, zero_readers
@@ -32,23 +32,28 @@ META_PARAMS = 120_000_000
 """Models with more parameters than this are built on the meta device and not verified."""
 
 CAUSES = ('boundary', 'fixed', 'unused', 'held')
-_BOUNDARY = ('an input of the model', 'an output of the model')
-_FIXED = (
-    'a constant tensor',
-    'a spatial, batch or sequence extent',
-    'a table made in the forward pass',
-    'a table of integers',
-    'coordinates of regions',
-    'coordinates of samples',
-    'entries are looked up by their position',
-    'entries are written by their position',
-    'has a single channel',
-    'the extent of a convolution kernel',
-    'the channels within one group of a grouped convolution',
-    'the position of a channel is used as a value',
-    'the triangle of a square',
-)
-_UNUSED = ('not used in the forward pass',)
+_STARTS = {
+    'boundary': ('an input of the model', 'an output of the model'),
+    'fixed': (
+        'a constant tensor',
+        'a spatial, batch or sequence extent',
+        'a table made in the forward pass',
+        'a table of integers',
+        'channels are sorted',
+        'coordinates of regions',
+        'coordinates of samples',
+        'entries are looked up by their position',
+        'entries are written by their position',
+        'has a single channel',
+        'one channel is picked by its position',
+        'the channels within one group of a grouped convolution',
+        'the extent of a convolution kernel',
+        'the position of a channel is used as a value',
+        'the triangle of a square',
+    ),
+    'unused': ('not used in the forward pass',),
+}
+"""Cause -> how the reasons for it begin. Any other reason counts as held."""
 
 # Smaller images than these sides are left as they are; larger ones shrink for verification.
 _VERIFY_SIDE = 96
@@ -71,8 +76,8 @@ class Result:
         groups: how many there are.
         prunable: share of the parameters that have a dimension in a group.
         neither: channels of parameters that are in no group and not frozen, or counted twice.
-        frozen: cause -> dimensions of parameters that stay for it, whole or in part.
-        held: reason -> dimensions, of those that are held.
+        reasons: why dimensions of parameters stay, whole or in part -> how many; numbers in the
+            reasons are left out, so that layers share theirs.
         verify_error: relative error of verification; None if it was not done.
         verified_on: the inputs of verification: 'full'; 'small' images; 'single' precision where
             the model's own forward allows no other; '' where there was none.
@@ -95,8 +100,7 @@ class Result:
     groups: int = 0
     prunable: float = 0.0
     neither: int = 0
-    frozen: Mapping[str, int] = field(default_factory=dict)
-    held: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
     verify_error: float | None = None
     verified_on: str = ''
     unchecked: int = 0
@@ -104,10 +108,14 @@ class Result:
     costs: Mapping[str, bool] = field(default_factory=dict)
     counted_on: str = ''
 
+    def frozen(self, cause: str) -> dict[str, int]:
+        """Return the reasons of a cause, with the dimensions that stay for each."""
+        return {why: count for why, count in self.reasons.items() if cause_of(why) == cause}
+
     @property
     def complete(self) -> bool:
         """Whether nothing is held: every channel is in a group or stays for good reason."""
-        return self.status == 'measured' and not self.frozen['held'] and not self.neither
+        return self.status == 'measured' and not self.frozen('held') and not self.neither
 
     @property
     def tolerance(self) -> float:
@@ -219,38 +227,22 @@ def structure(graph: ChannelGraph) -> dict[str, Any]:
     for entry in graph.frozen:
         counted[entry.param, entry.dim] += entry.channels
     sizes = {(n, dim): size for n, p in parameters.items() for dim, size in enumerate(p.shape)}
-    frozen = [entry for entry in graph.frozen if entry.param in parameters]
     total = sum(p.numel() for p in parameters.values())
+    why = [re.sub(r'\d+', '#', e.reason) for e in graph.frozen if e.param in parameters]
     return {
         'groups': len(graph.groups),
         'prunable': sum(parameters[name].numel() for name in free) / total,
         'neither': sum(abs(size - counted[place]) for place, size in sizes.items()),
-        'frozen': _causes(frozen),
-        'held': _reasons(entry for entry in frozen if cause_of(entry) == 'held'),
+        'reasons': dict(Counter(why).most_common()),
     }
 
 
-def _causes(frozen: Iterable[Frozen]) -> dict[str, int]:
-    places: dict[str, set[tuple[str, int]]] = {cause: set() for cause in CAUSES}
-    for entry in frozen:
-        places[cause_of(entry)].add((entry.param, entry.dim))
-    return {cause: len(found) for cause, found in places.items()}
-
-
-def _reasons(held: Iterable[Frozen]) -> dict[str, int]:
-    """Return reason -> dimensions, numbers in it left out, so that layers share theirs."""
-    return dict(Counter(re.sub(r'\d+', '#', entry.reason) for entry in held).most_common())
-
-
-def cause_of(entry: Frozen) -> str:
+def cause_of(reason: str) -> str:
     """Return why a dimension stays: one of CAUSES.
 
     What is not known to be the nature of the network counts as held.
     """
-    for cause, starts in (('boundary', _BOUNDARY), ('fixed', _FIXED), ('unused', _UNUSED)):
-        if entry.reason.startswith(starts):
-            return cause
-    return 'held'
+    return next((cause for cause, starts in _STARTS.items() if reason.startswith(starts)), 'held')
 
 
 def random_masks(graph: ChannelGraph) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from coverage_check import META_PARAMS, TOLERANCE, TOLERANCE_SINGLE, Result
+from coverage_check import CAUSES, META_PARAMS, TOLERANCE, TOLERANCE_SINGLE, Result
 
 _LIBRARIES = ('torch', 'torchvision', 'mmpretrain', 'timm', 'transformers')
 _REASON_LENGTH = 220
@@ -40,10 +40,11 @@ Of each model is checked, in a process of its own:
 A model is *handled* if all of this holds. It is *complete* if, besides, nothing is *held*: no
 dimension stays because the forward pass does not follow a cut, or an operation has no rule, or for
 another structure that is not supported. What stays by the nature of the network is not held:
-the channels of its inputs and outputs (*boundary*); kernel extents, single channels, tables and
-positions (*fixed*); parameters that the forward pass does not use (*unused*). All numbers of these
-are dimensions of parameters. *prunable* is the share of the parameters that have a dimension
-in a group.
+the channels of its inputs and outputs (*boundary*); kernel extents, single channels, tables, and
+channels that the model's code tells apart by their position, such as the class scores that a
+detector sorts and the coordinates of its boxes (*fixed*); parameters that the forward pass does not
+use (*unused*). All numbers of these are dimensions of parameters. *prunable* is the share of the
+parameters that have a dimension in a group.
 
 A network is a *cnn* unless its forward pass multiplies two activations as matrices (attention,
 correlation volumes), applies a linear layer to a sequence of tokens, or has a recurrent layer.
@@ -177,7 +178,7 @@ def _row(result: Result) -> str:
         f'{result.seconds:.2f}',
         str(result.groups),
         f'{100 * result.prunable:.1f}',
-        *(str(result.frozen[cause]) for cause in ('boundary', 'fixed', 'unused', 'held')),
+        *(str(sum(result.frozen(cause).values())) for cause in CAUSES),
         '' if error is None else '0' if error == 0 else f'{error:.0e}',
         str(result.unchecked) if error is not None else '',
         _sign(result.keeps_shapes),
@@ -203,9 +204,9 @@ def _notes(result: Result) -> Iterator[str]:
 def _held(results: Sequence[Result]) -> str:
     lines = []
     for result in results:
-        if result.held:
+        if held := result.frozen('held'):
             lines.append(f'\n{_name(result)}:\n')
-            lines += [f'- {dims} x {_short(reason)}' for reason, dims in result.held.items()]
+            lines += [f'- {dims} x {_short(reason)}' for reason, dims in held.items()]
     if not lines:
         return ''
     return '\n## What is held, and why\n\nDimensions of parameters, by reason.\n' + '\n'.join(
