@@ -247,7 +247,7 @@ def trace(
     coupling = walked.coupling
     settled = settle(Trial(rehearsal, tapes[0], walked, handlers))
     parts = settled.parts
-    groups, places = make_groups(coupling, parts, tapes[0].parameters)
+    groups, places = make_groups(coupling, walked.owned, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,
         groups=groups,
@@ -327,7 +327,8 @@ def prune(
     checked = masks if isinstance(masks, Masks) else Masks(masks)
     checked.check(graph)
     keep = graph.keep(checked)
-    kept: Kept = {place: mask.nonzero().flatten() for place, mask in keep.items()}
+    index = {id(mask): mask.nonzero().flatten() for mask in keep.values()}
+    kept: Kept = {place: index[id(mask)] for place, mask in keep.items()}
     attributes = graph.attributes(checked)
     inventory = Inventory(model)
     record_of_cut = ArchitectureRecord.of(inventory, kept, checked, attributes)

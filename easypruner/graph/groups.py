@@ -79,20 +79,55 @@ class Partition:
     reason_of: Ids
 
 
-def partition(coupling: Coupling, counted: Iterable[Axis]) -> Partition:
+@dataclass(frozen=True)
+class OwnedAxes:
+    """The distinct axes of parameters and buffers; most stand for several of their dimensions.
+
+    Attributes:
+        axis_of: of each of the coupling's owners, the number of its axis.
+        sizes: of the axes.
+        node: one row per index that is not known to stay: its node id,
+        axis: the number of its axis,
+        index: and its index in that.
+    """
+
+    axis_of: Ids
+    sizes: Ids
+    node: Ids
+    axis: Ids
+    index: Ids
+
+    @classmethod
+    def of(cls, coupling: Coupling) -> OwnedAxes:
+        """Gather the axes in the order in which they were met."""
+        number: dict[int, int] = {}
+        axes: list[Axis] = []
+        for owner in coupling.owners:
+            if number.setdefault(id(owner.ids), len(axes)) == len(axes):
+                axes.append(owner.ids)
+        sizes = np.array([axis.size for axis in axes], dtype=np.int64)
+        node = np.concatenate(axes) if axes else np.empty(0, dtype=np.int64)
+        axis = np.repeat(np.arange(sizes.size), sizes)
+        index = np.arange(node.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        free = node >= 0
+        axis_of = np.array([number[id(owner.ids)] for owner in coupling.owners], dtype=np.int64)
+        return cls(axis_of, sizes, node[free], axis[free], index[free])
+
+
+def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> Partition:
     """Sort the node ids into units and groups.
 
     Args:
         coupling: the finished walk over the tape.
+        owned: the axes of its parameters.
         counted: axes whose kept size enters a cost; every unit of a group must hold as many
             indices of each as the others.
     """
     labels, reasons = _components(coupling)
-    node, owner = _owned(coupling)
-    label = labels[node]
+    label = labels[owned.node]
     free = reasons[label] < 0
     label = label[free]
-    signature = _signatures(owner[free], label, labels, list(counted), reasons.size)
+    signature = _signatures(owned, owned.axis[free], label, labels, list(counted), reasons.size)
     unit_of_label, group_of = _number_units(label, signature)
     of_nodes = labels[: coupling.nodes]
     return Partition(
@@ -104,10 +139,10 @@ def partition(coupling: Coupling, counted: Iterable[Axis]) -> Partition:
 
 
 def make_groups(
-    coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]
+    coupling: Coupling, owned: OwnedAxes, parts: Partition, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, ChannelGroup], Places]:
     """Return name -> group, and where their units stand in the parameters."""
-    places = _places(coupling, parts, tensors)
+    places = _places(coupling, owned, parts, tensors)
     notes = _notes(coupling, parts)
     groups: dict[str, ChannelGroup] = {}
     for number, (size, lead) in enumerate(zip(parts.sizes.tolist(), _leads(places), strict=True)):
@@ -132,30 +167,21 @@ def _components(coupling: Coupling) -> tuple[Ids, Ids]:
     return labels.astype(np.int64), reason_of
 
 
-def _owned(coupling: Coupling) -> tuple[Ids, Ids]:
-    """Return a row per index of a parameter that is not known to stay: node id and owner."""
-    if not coupling.owners:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    node = np.concatenate([owner.ids for owner in coupling.owners])
-    owner = np.repeat(np.arange(len(coupling.owners)), [o.ids.size for o in coupling.owners])
-    return node[node >= 0], owner[node >= 0]
-
-
 def _signatures(
-    owner: Ids, label: Ids, labels: Ids, counted: list[Axis], components: int
+    owned: OwnedAxes, axis: Ids, label: Ids, labels: Ids, counted: list[Axis], components: int
 ) -> Signatures:
     """Return a number per component, equal where the same dimensions have equal shares.
 
     A random number per dimension, added up over a component's indices, tells apart how many of
     them it has in each.
     """
-    width = int(owner.max(initial=-1)) + 1 + len(counted)
-    weights = np.random.default_rng(_SIGNATURE_SEED).integers(0, 2**63, size=width, dtype=np.uint64)
+    count = owned.sizes.size + len(counted)
+    weights = np.random.default_rng(_SIGNATURE_SEED).integers(0, 2**63, size=count, dtype=np.uint64)
     signature = np.zeros(components, dtype=np.uint64)
-    np.add.at(signature, label, weights[owner])
+    np.add.at(signature, label, weights[axis])
     if counted:
         ids = np.concatenate(counted)
-        weight = np.repeat(weights[width - len(counted) :], [axis.size for axis in counted])
+        weight = np.repeat(weights[owned.sizes.size :], [axis.size for axis in counted])
         np.add.at(signature, labels[ids[ids >= 0]], weight[ids >= 0])
     return signature
 
@@ -179,59 +205,54 @@ def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
     return unit_of_label, group[by_group]
 
 
-def _places(coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]) -> Places:
-    """Return where the units stand: rows sorted by group, dimension, unit and index."""
-    owners = coupling.owners
-    sizes = np.array([owner.ids.size for owner in owners], dtype=np.int64)
-    node = np.concatenate([o.ids for o in owners]) if owners else np.empty(0, dtype=np.int64)
-    owner = np.repeat(np.arange(len(owners)), sizes)
-    index = np.arange(node.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    unit = np.full(node.size, -1, dtype=np.int64)
-    unit[node >= 0] = parts.unit_of[node[node >= 0]]
+def _places(
+    coupling: Coupling, owned: OwnedAxes, parts: Partition, tensors: Mapping[str, Tensor]
+) -> Places:
+    """Return where the units stand: rows sorted by group, axis, unit and index."""
+    unit = parts.unit_of[owned.node] if owned.node.size else owned.node
     free = unit >= 0
-    node, owner, index, unit = node[free], owner[free], index[free], unit[free]
+    node, axis, index, unit = owned.node[free], owned.axis[free], owned.index[free], unit[free]
     group = parts.group_of[unit]
     # The rows come sorted by index; sorting is stable, and fast on long ascending runs.
-    key = (group * len(owners) + owner) * max(parts.group_of.size, 1) + unit
+    key = (group * owned.sizes.size + axis) * max(parts.group_of.size, 1) + unit
     order = np.argsort(key, kind='stable')
-    node, owner, group = node[order], owner[order], group[order]
     return Places(
         dimensions=tuple(
             Dimension(
-                part.param,
-                part.dim,
-                part.ids.size,
-                tensors[part.param].dim(),
-                coupling.operands.get(part.param, 'parameter'),
+                owner.param,
+                owner.dim,
+                tensors[owner.param].dim(),
+                coupling.operands.get(owner.param, 'parameter'),
+                number,
+                owner.reads,
             )
-            for part in owners
+            for owner, number in zip(coupling.owners, owned.axis_of.tolist(), strict=True)
         ),
-        dimension=owner,
+        sizes=owned.sizes,
+        axis=axis[order],
         index=index[order],
         unit=unit[order],
-        reads=_reads(coupling, node, owner),
-        starts=np.searchsorted(group, np.arange(len(parts.sizes) + 1)),
+        reads=_read(coupling)[node[order]],
+        starts=np.searchsorted(group[order], np.arange(len(parts.sizes) + 1)),
         first_unit=np.concatenate([[0], np.cumsum(parts.sizes)]).astype(np.int64),
     )
 
 
-def _reads(coupling: Coupling, node: Ids, owner: Ids) -> npt.NDArray[np.bool_]:
-    """Return for each row whether its dimension reads channels there."""
-    marked = np.zeros(coupling.nodes, dtype=bool)
+def _read(coupling: Coupling) -> npt.NDArray[np.bool_]:
+    """Return for each node whether the parameter whose own index it is reads channels there."""
+    read = np.zeros(coupling.nodes, dtype=bool)
     ids = coupling.reads()
-    marked[ids[ids >= 0]] = True
-    given = np.array(
-        [-1 if one.reads is None else one.reads for one in coupling.owners], dtype=np.int8
-    )[owner]
-    return np.where(given < 0, marked[node], given == 1)
+    read[ids[ids >= 0]] = True
+    return read
 
 
-def reading(coupling: Coupling) -> npt.NDArray[np.bool_]:
+def reading(coupling: Coupling) -> list[bool]:
     """Return for each owner whether it reads channels."""
-    node, owner = _owned(coupling)
-    reads = np.zeros(len(coupling.owners), dtype=bool)
-    reads[owner[_reads(coupling, node, owner)]] = True
-    return reads
+    read = _read(coupling)
+    return [
+        bool(read[owner.ids[owner.ids >= 0]].any()) if owner.reads is None else owner.reads
+        for owner in coupling.owners
+    ]
 
 
 def _notes(coupling: Coupling, parts: Partition) -> dict[int, dict[str, None]]:
@@ -246,11 +267,8 @@ def _notes(coupling: Coupling, parts: Partition) -> dict[int, dict[str, None]]:
 
 def _leads(places: Places) -> Iterator[str]:
     """Yield the parameter that each group is named after: the first that makes its channels."""
-    makes = np.flatnonzero(~places.reads)
-    nearest = np.searchsorted(makes, places.starts[:-1])
-    for begin, end, place in zip(places.starts[:-1], places.starts[1:], nearest, strict=True):
-        row = makes[place] if place < makes.size and makes[place] < end else begin
-        yield places.dimensions[places.dimension[row]].param
+    for number in range(len(places.starts) - 1):
+        yield places.lead(number)
 
 
 def _unique(name: str, taken: Mapping[str, object]) -> str:

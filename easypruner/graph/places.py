@@ -7,7 +7,8 @@ parameters, and the graph is brought up to date after a cut, in one pass over th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal, overload
 
@@ -47,55 +48,81 @@ class Member:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension of a parameter or buffer that holds units of groups.
+    """A dimension of a parameter or buffer that may hold units of groups.
 
     Attributes:
         param: dotted name of the parameter or buffer.
         dim: the dimension.
-        size: how many indices it has.
         rank: how many dimensions the parameter has.
         operand: what the parameter is used as.
+        axis: the number of its axis; dimensions that are cut alike share one.
+        reads: whether it reads channels; None where the rows of its axis tell.
     """
 
     param: str
     dim: int
-    size: int
     rank: int
     operand: str
+    axis: int
+    reads: bool | None
 
 
 @dataclass(frozen=True)
 class Places:
-    """Rows, sorted by group, dimension and unit.
+    """Where units stand in axes, as rows sorted by group, axis and unit.
 
     Attributes:
-        dimensions: that hold units.
-        dimension: of each row, its place in ``dimensions``.
-        index: of each row, its index in that dimension.
+        dimensions: of parameters and buffers.
+        sizes: how many indices each axis has.
+        axis: of each row, the number of its axis.
+        index: of each row, its index in that axis.
         unit: of each row, the number of its unit over all groups.
-        reads: whether the dimension reads channels there.
+        reads: whether the dimension that the axis was made for reads channels there.
         starts: where each group's rows start, with the end of the last; shape ``(groups + 1,)``.
         first_unit: number of each group's first unit, with their total; shape ``(groups + 1,)``.
     """
 
     dimensions: tuple[Dimension, ...]
-    dimension: Ids
+    sizes: Ids
+    axis: Ids
     index: Ids
     unit: Ids
     reads: Bools
     starts: Ids
     first_unit: Ids
 
+    @cached_property
+    def _by_axis(self) -> list[list[int]]:
+        """The dimensions of each axis."""
+        found: list[list[int]] = [[] for _ in self.sizes]
+        for number, dimension in enumerate(self.dimensions):
+            found[dimension.axis].append(number)
+        return found
+
+    def _parts(self, group: int) -> list[tuple[int, bool, int, int]]:
+        """Return dimension, whether it reads, and first and last row, for each that has units."""
+        begin, end = int(self.starts[group]), int(self.starts[group + 1])
+        edges = np.flatnonzero(np.diff(self.axis[begin:end], prepend=-1, append=-1)) + begin
+        parts = []
+        for start, stop in pairwise(edges.tolist()):
+            for number in self._by_axis[self.axis[start]]:
+                given = self.dimensions[number].reads
+                reads = bool(self.reads[start]) if given is None else given
+                parts.append((number, reads, start, stop))
+        return sorted(parts)
+
+    def lead(self, group: int) -> str:
+        """Return the first parameter that makes channels of a group, else the first with some."""
+        parts = self._parts(group)
+        number = next((number for number, reads, *_ in parts if not reads), parts[0][0])
+        return self.dimensions[number].param
+
     def members(self, group: int, makers: bool = False) -> tuple[Member, ...]:
         """Return the members of a group; only the weights that make its channels if asked."""
-        begin, end = int(self.starts[group]), int(self.starts[group + 1])
         units = int(self.first_unit[group + 1] - self.first_unit[group])
-        rows = self.dimension[begin:end]
-        edges = np.flatnonzero(np.diff(rows, prepend=-1, append=-1)) + begin
         members = []
-        for start, stop in pairwise(edges.tolist()):
-            place = self.dimensions[self.dimension[start]]
-            reads = bool(self.reads[start])
+        for number, reads, start, stop in self._parts(group):
+            place = self.dimensions[number]
             if makers and (reads or place.rank < 2):
                 continue
             index = torch.from_numpy(self.index[start:stop].reshape(units, -1))
@@ -112,33 +139,36 @@ class Places:
         return kept
 
     def spread(self, kept: Bools) -> dict[tuple[str, int], Tensor]:
-        """Return (parameter or buffer, dim) -> bool tensor, True = keep, where something goes."""
+        """Return (parameter or buffer, dim) -> bool tensor, True = keep, where something goes.
+
+        Dimensions of one axis share the tensor.
+        """
         gone = ~kept[self.unit]
         flat, offsets = self._flat(gone)
-        touched = np.zeros(len(self.dimensions), dtype=bool)
-        touched[self.dimension[gone]] = True
+        touched = np.zeros(self.sizes.size, dtype=bool)
+        touched[self.axis[gone]] = True
+        masks = {
+            number: torch.from_numpy(flat[offsets[number] : offsets[number] + self.sizes[number]])
+            for number in np.flatnonzero(touched).tolist()
+        }
         return {
-            (place.param, place.dim): torch.from_numpy(flat[start : start + place.size])
-            for place, start, cut in zip(self.dimensions, offsets.tolist(), touched, strict=True)
-            if cut
+            (place.param, place.dim): masks[place.axis]
+            for place in self.dimensions
+            if place.axis in masks
         }
 
     def after(self, kept: Bools) -> Places:
         """Return the places in the model that is left of a cut."""
         stays = kept[self.unit]
         flat, offsets = self._flat(~stays)
-        position = np.cumsum(flat) - 1
-        before = np.concatenate([[0], position + 1])
-        ends = offsets + np.array([place.size for place in self.dimensions], dtype=np.int64)
-        sizes = before[ends] - before[offsets] if offsets.size else offsets
-        moved = position[offsets[self.dimension] + self.index] - before[offsets[self.dimension]]
-        return Places(
-            dimensions=tuple(
-                Dimension(place.param, place.dim, size, place.rank, place.operand)
-                for place, size in zip(self.dimensions, sizes.tolist(), strict=True)
-            ),
-            dimension=self.dimension[stays],
-            index=moved[stays],
+        before = np.concatenate([[0], np.cumsum(flat)])
+        first = before[offsets]
+        axis, index = self.axis[stays], self.index[stays]
+        return replace(
+            self,
+            sizes=before[offsets + self.sizes] - first,
+            axis=axis,
+            index=before[offsets[axis] + index] - first[axis],
             unit=(np.cumsum(kept) - 1)[self.unit[stays]],
             reads=self.reads[stays],
             starts=_counted(stays, self.starts),
@@ -146,12 +176,11 @@ class Places:
         )
 
     def _flat(self, gone: Bools) -> tuple[Bools, Ids]:
-        """Return all dimensions in a row, True = keep, and where each starts."""
-        sizes = np.array([place.size for place in self.dimensions], dtype=np.int64)
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        flat = np.ones(int(offsets[-1]), dtype=bool)
-        flat[offsets[self.dimension[gone]] + self.index[gone]] = False
-        return flat, offsets[:-1]
+        """Return all axes in a row, True = keep, and where each starts."""
+        offsets = np.cumsum(self.sizes) - self.sizes
+        flat = np.ones(int(self.sizes.sum()), dtype=bool)
+        flat[offsets[self.axis[gone]] + self.index[gone]] = False
+        return flat, offsets
 
 
 def _counted(stays: Bools, bounds: Ids) -> Ids:

@@ -133,7 +133,7 @@ class Trial:
 
     def regrouped(self) -> Trial:
         """Return the trial of the groups that the coupling makes by now."""
-        parts = partition(self.coupling, self.walked.counted)
+        parts = partition(self.coupling, self.walked.owned, self.walked.counted)
         other = replace(self, walked=replace(self.walked, parts=parts))
         other.__dict__['script'] = self.script
         return other

@@ -78,8 +78,9 @@ class ArchitectureRecord:
         from easypruner import __version__
 
         dims: dict[str, dict[int, tuple[int, ...]]] = {}
+        listed = {id(index): tuple(index.tolist()) for index in kept.values()}
         for (name, dim), index in kept.items():
-            dims.setdefault(name, {})[dim] = tuple(index.tolist())
+            dims.setdefault(name, {})[dim] = listed[id(index)]
         return cls(
             model=type(inventory.model).__name__,
             tensors={

@@ -11,7 +11,7 @@ from easypruner.graph import rules
 from easypruner.graph.choice import Choice
 from easypruner.graph.cost import counted_axes
 from easypruner.graph.coupling import Axis, Coupling
-from easypruner.graph.groups import Partition, partition, reading, reasons_at
+from easypruner.graph.groups import OwnedAxes, Partition, partition, reading, reasons_at
 from easypruner.graph.held import held
 from easypruner.graph.parametrized import weight_norms
 from easypruner.graph.rehearsal import Rehearsal
@@ -24,11 +24,13 @@ class Walk:
 
     Attributes:
         coupling: what is coupled with what.
+        owned: the axes of parameters.
         parts: how the indices fall into groups.
         counted: axes that enter the cost besides those of parameters.
     """
 
     coupling: Coupling
+    owned: OwnedAxes
     parts: Partition
     counted: list[Axis]
 
@@ -53,17 +55,17 @@ def walk(rehearsal: Rehearsal, tapes: Sequence[Tape], choice: Choice) -> Walk:
             preferred = {**preferred, **wanted}
             continue
         _hold_ignored(coupling, ignored)
-        counted = counted_axes(coupling)
-        parts = partition(coupling, counted)
+        owned, counted = OwnedAxes.of(coupling), counted_axes(coupling)
+        parts = partition(coupling, owned, counted)
         if not coupling.ambiguous:
-            return Walk(coupling, parts, counted)
+            return Walk(coupling, owned, parts, counted)
         found = {
             (owner.param, owner.dim): coupling.reasons[numbers[0]]
             for owner in coupling.owners
             if ((numbers := reasons_at(owner, parts.reason_of)) >= 0).all()
         }
         if found.keys() <= fixed.keys():
-            return Walk(coupling, parts, counted)
+            return Walk(coupling, owned, parts, counted)
         fixed = {**fixed, **found}
 
 
