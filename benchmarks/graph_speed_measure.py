@@ -158,18 +158,18 @@ def clock(work: Callable[[nn.Module], object], model: nn.Module) -> float:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer than ``seconds``."""
+    """Raise TimeoutError in what takes longer than ``seconds`` of the processor."""
 
     def stop(number: int, frame: object) -> None:
         raise TimeoutError(f'no end within {seconds:.0f} s')
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 class _Empty(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -12,10 +12,10 @@ from graph_speed_measure import Duel, Growth, Memory, Phases
 
 _TEMPLATE = """# How fast the graph is
 
-Written by `benchmarks/graph_speed.py`, with {versions} on {machine}. One process, one thread, batch
-1, 224 px, random weights. Seconds are CPU time of the process, which other work on the machine
-lengthens little; the best of {repeats} runs counts (fewer of what takes long). Building and copying
-the model is outside of the clock.
+Written by `benchmarks/graph_speed.py`, with {versions} on {machine}.
+One process, one thread, batch 1, 224 px, random weights. Seconds are CPU time of the process, which
+other work on the machine lengthens little; the best of {repeats} runs counts (one where a run takes
+more than five seconds). Building and copying the model is outside of the clock.
 
 ## From a model to a pruned model
 
@@ -33,7 +33,7 @@ pruned model has to run.
 
 The same half, removed in {steps} equal steps, the norms taken anew in each. EasyPruner traces once:
 `prune` keeps the graph up to date. Torch-Pruning: `iterative_steps={steps}`, and `step()` {steps}
-times.
+times. Networks that both cut at once; the best of at most two runs.
 
 {stepwise_summary}
 
