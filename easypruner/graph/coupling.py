@@ -75,6 +75,7 @@ class Coupling:
         step: the number of the operation at hand.
         preferred: split -> the part of it that is to stay free.
         split_at: split -> the part of it that did stay free.
+        numbers: (module, attribute, the axis whose width it holds), as far as rules know.
         heads: split -> the part of it that counts the heads of an attention.
         head_widths: split -> the part of it that is the width of a head.
     """
@@ -101,6 +102,7 @@ class Coupling:
         self._reason_id: dict[str, int] = {}
         self._constants: dict[tuple[int, int], Axis] = {}
         self._constant_arrays: set[int] = set()
+        self.numbers: list[tuple[str, str, Axis]] = []
         self.heads: dict[SplitKey, int] = {}
         self.head_widths: dict[SplitKey, int] = {}
         self.split_at: dict[SplitKey, int] = {}
@@ -324,6 +326,11 @@ class Coupling:
                 self.operands.setdefault(name, operand)
                 if extent is not None:
                     self.extents.setdefault(name, tuple(extent))
+
+    def count(self, attribute: str, axis: Axis) -> None:
+        """Note that an attribute of the module at hand, if it has it, is the width of an axis."""
+        if self.operation is not None and not self.is_constant(axis):
+            self.numbers.append((self.operation.module, attribute, axis))
 
     def contract(self, a: Tensor, axis_a: Axis, b: Tensor, axis_b: Axis) -> None:
         """Couple two axes that are summed over together; a parameter's is one that reads."""

@@ -275,7 +275,7 @@ def _tapes(
     # A batch norm in training needs more than one value per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
     try:
-        return [evaluation, record(rehearsal, twice, training=True)]
+        return [evaluation, record(rehearsal, twice, training=True, world=evaluation.world)]
     except TraceError:
         return [evaluation]
 

@@ -15,7 +15,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from easypruner.contracts import LayerHandler
 from easypruner.graph.parametrized import with_computed
-from easypruner.graph.rules.contractions import removes_whole_groups
 
 Shapes = Mapping[str, torch.Size]
 
@@ -29,10 +28,8 @@ class ConvolutionHandler(LayerHandler):
         assert isinstance(layer, _ConvNd)
         if 'weight' not in shapes:
             return
-        old, new = layer.weight.shape, shapes['weight']
-        per_group = old[0] // layer.groups
-        if layer.groups > 1 and removes_whole_groups(old[1], per_group):
-            layer.groups = layer.groups * new[0] // old[0]
+        # The number of groups is known by now: the shapes alone do not tell it.
+        new = shapes['weight']
         whole, part = new[0], new[1] * layer.groups
         transposed = isinstance(layer, _ConvTransposeNd)
         layer.in_channels, layer.out_channels = (whole, part) if transposed else (part, whole)

@@ -34,6 +34,9 @@ from easypruner.graph.walk import Walk
 
 _SEED = 20220117
 _LOOKAHEAD = 64
+_TURNS_OF_WINDOWS = 8
+_FEW_UNITS = 256
+_WINDOWS = (torch.ops.aten.slice.Tensor,)
 _OWN_CODE = str(Path(__file__).parent)
 _TORCH_CODE = str(Path(torch.__file__).parent)
 
@@ -47,12 +50,14 @@ class Failure:
         operation: as it ran on the full model; None behind the last one.
         text: what happened, in a few words.
         line: the line of code outside torch at which it happened, or ''.
+        turn: of the widths under which it happened.
     """
 
     position: int
     operation: Operation | None
     text: str
     line: str
+    turn: int
 
     @property
     def reason(self) -> str:
@@ -65,13 +70,18 @@ class Widths:
     """Kept sizes of axes under a choice of units."""
 
     def __init__(
-        self, coupling: Coupling, parts: Partition, kept_units: npt.NDArray[np.bool_]
+        self,
+        coupling: Coupling,
+        parts: Partition,
+        kept_units: npt.NDArray[np.bool_],
+        turn: int = 0,
     ) -> None:
         stays = np.ones(coupling.nodes + len(coupling.reasons) + 1, dtype=bool)
         held = parts.unit_of >= 0
         # Reasons are negative ids: they count from the end, and stay.
         stays[: parts.unit_of.size][held] = kept_units[parts.unit_of[held]]
         self.stays = stays
+        self.turn = turn
         self._sizes: dict[int, int] = {}
 
     def __call__(self, axis: Axis) -> int:
@@ -138,25 +148,51 @@ class Trial:
         other.__dict__['script'] = self.script
         return other
 
-    @cached_property
-    def _random(self) -> npt.NDArray[np.float64]:
-        return np.random.default_rng(_SEED).random(self.parts.group_of.size)
+    def counts(self, turn: int = 0) -> npt.NDArray[np.int64]:
+        """Return how many units each group keeps in a trial: from two fifths to all but one.
 
-    def widths(self, groups: Iterable[int] | None = None) -> Widths:
-        """Return the widths of a trial: each of ``groups`` (all by default) cut by about a third.
-
-        Which units go is random, so that parts that only happen to be equal become unequal.
+        Groups of one size keep different numbers as far as there are enough, and other numbers in
+        another turn: what holds only where two widths happen to be equal is to fail.
         """
-        group_of, random = self.parts.group_of, self._random
-        kept = random > 1 / 3
-        # At least one unit of each group goes, and one stays. Units are numbered group by group.
-        if random.size:
-            starts = np.cumsum(self.parts.sizes) - self.parts.sizes
-            kept[random == np.minimum.reduceat(random, starts)[group_of]] = False
-            kept[random == np.maximum.reduceat(random, starts)[group_of]] = True
+        sizes = self.parts.sizes
+        counts = np.ones_like(sizes)
+        for size in np.unique(sizes[sizes > 1]).tolist():
+            # Where one of several is left, torch works differently: a copy need not be made.
+            least = 1 if size == 2 else max(2, -(-2 * size // 5))
+            choices = np.random.default_rng((_SEED, size, turn)).permutation(np.arange(least, size))
+            alike = np.flatnonzero(sizes == size)
+            counts[alike] = choices[np.arange(alike.size) % choices.size]
+        return counts
+
+    def turns(self) -> range:
+        """Return the turns in which a cut is tried: more where one may succeed by chance.
+
+        That is where widths are small, where groups of one size keep equal numbers, and where
+        windows are cut out whose bounds may be worked out from a width, as ``channels // 2``.
+        """
+        if self.script.has_windows:
+            return range(_TURNS_OF_WINDOWS)
+        sizes = self.parts.sizes
+        cut = sizes > 1
+        pairs = np.stack([sizes[cut], self.counts()[cut]])
+        by_chance = len(np.unique(pairs, axis=1).T) < cut.sum()
+        return range(3 if by_chance or sizes.sum() < _FEW_UNITS else 1)
+
+    def widths(self, groups: Iterable[int] | None = None, turn: int = 0) -> Widths:
+        """Return the widths of a trial in which ``groups`` (all by default) are cut.
+
+        Which units go is random.
+        """
+        group_of = self.parts.group_of
+        random = np.random.default_rng((_SEED, turn)).random(group_of.size)
+        # Units are numbered group by group.
+        order = np.lexsort((random, group_of))
+        starts = np.cumsum(self.parts.sizes) - self.parts.sizes
+        kept = np.empty(group_of.size, dtype=bool)
+        kept[order] = np.arange(order.size) - starts[group_of] < self.counts(turn)[group_of]
         if groups is not None:
             kept |= ~np.isin(group_of, list(groups))
-        return Widths(self.coupling, self.parts, kept)
+        return Widths(self.coupling, self.parts, kept, turn)
 
     def run(self, widths: Widths, attributes: Attributes) -> Failure | None:
         """Run the forward on cut stand-ins; None where every shape is as predicted.
@@ -176,8 +212,8 @@ class Trial:
         with self.rehearsal.with_tensors(self.tape.parameters, training=False):
             try:
                 modules = self.rehearsal.modules
-                resize_layers(modules, self.rehearsal.by_layer(changed), self.handlers)
                 set_attributes(modules, attributes)
+                resize_layers(modules, self.rehearsal.by_layer(changed), self.handlers)
                 self.rehearsal.swap(parameters)
                 output = run_forward(self.model, self.tape.example_inputs, self.tape.world, check)
                 check.compare_outputs(expected, [tensor for _, tensor in tensors_in(output)])
@@ -205,19 +241,21 @@ class Trial:
     def at_fault(self, failure: Failure, attributes: Callable[[Widths], Attributes]) -> set[int]:
         """Return the groups to blame for a failure, by bisection."""
         suspects = self.involved(failure) or set(range(len(self.parts.sizes)))
-        return self._bisect(sorted(suspects), attributes) or suspects
+        return self._bisect(sorted(suspects), attributes, failure.turn) or suspects
 
     def _bisect(
-        self, groups: Sequence[int], attributes: Callable[[Widths], Attributes]
+        self, groups: Sequence[int], attributes: Callable[[Widths], Attributes], turn: int
     ) -> set[int]:
         """Return the groups that fail on their own, or all where only together they do."""
-        widths = self.widths(groups)
+        widths = self.widths(groups, turn)
         if not groups or self.run(widths, attributes(widths)) is None:
             return set()
         if len(groups) == 1:
             return set(groups)
         middle = len(groups) // 2
-        parts = [self._bisect(half, attributes) for half in (groups[:middle], groups[middle:])]
+        parts = [
+            self._bisect(half, attributes, turn) for half in (groups[:middle], groups[middle:])
+        ]
         return parts[0] | parts[1] or set(groups)
 
     def involved(self, failure: Failure) -> set[int]:
@@ -267,6 +305,8 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
         position, met = self._position, shapes.tensors_of(result)
         if position < len(operations) and operations[position].func is func:
             self._compare(operations[position].outputs, met)
+            if func in _WINDOWS:
+                self._compare_window(operations[position], args)
             self._position += 1
         else:
             self._find_again(func, met)
@@ -302,6 +342,21 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
                 raise _DeviationError(f'a tensor of shape {predicted} was expected, '
                                  f'{tuple(after.shape)} is made')  # fmt: skip
 
+    def _compare_window(self, operation: Operation, args: tuple[Any, ...]) -> None:
+        """Raise unless a window starts behind just those channels that it started behind."""
+        if not self._compares or len(operation.args) > 4:
+            return
+        dim, start = _window(operation.args)
+        met = _window(args)[1]
+        axis = self._coupling.axes(operation.args[0])[dim]
+        first, last = slice(start, None).indices(axis.size)[:2]
+        predicted = int(np.count_nonzero(self._widths.stays[axis[:first]]))
+        begins = slice(met, None).indices(self._widths(axis))[0]
+        if begins != predicted and first < last:
+            raise _DeviationError(
+                f'a window that starts at {predicted} was expected, it starts at {begins}'
+            )
+
     def _predicted(self, tensor: Tensor) -> tuple[int, ...]:
         return tuple([self._widths(axis) for axis in self._coupling.axes(tensor)])
 
@@ -318,7 +373,13 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
             text = f'{type(error).__name__}: {text}'
         known = self._position < len(self._operations)
         operation = self._operations[self._position] if known else None
-        return Failure(self._position, operation, text, _user_line(error.__traceback__))
+        line = _user_line(error.__traceback__)
+        return Failure(self._position, operation, text, line, self._widths.turn)
+
+
+def _window(args: tuple[Any, ...]) -> tuple[int, int | None]:
+    """Return the dimension and the start of a slice."""
+    return args[1] if len(args) > 1 else 0, args[2] if len(args) > 2 else None
 
 
 def _user_line(trace: TracebackType | None) -> str:

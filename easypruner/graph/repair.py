@@ -89,6 +89,14 @@ class AttributeModel:
         }
 
 
+def known_numbers(trial: Trial) -> Iterator[Repair]:
+    """Yield the attributes that the rules know to follow an axis: the groups of convolutions."""
+    for path, attribute, axis in trial.coupling.numbers:
+        value = vars(trial.rehearsal.modules[path]).get(attribute)
+        if type(value) is int and value == axis.size:
+            yield Repair(path, attribute, (axis,), (value,), int)
+
+
 def find_repairs(
     trial: Trial, failure: Failure, widths: Widths, repairs: tuple[Repair, ...]
 ) -> tuple[Repair, ...]:

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from easypruner.graph.groups import Partition
-from easypruner.graph.proof import Failure, Trial
-from easypruner.graph.repair import Repair, attributes_under, find_repairs
+from easypruner.graph.proof import Failure, Trial, Widths
+from easypruner.graph.repair import Repair, attributes_under, find_repairs, known_numbers
 from easypruner.graph.ties import find_tie
 
 
@@ -32,10 +32,9 @@ def settle(trial: Trial) -> Settled:
 
     What is found for one module is tried on all modules of its type at once.
     """
-    repairs: tuple[Repair, ...] = ()
+    repairs = tuple(known_numbers(trial))
     while (trial.parts.sizes > 1).any():
-        widths = trial.widths()
-        failure = trial.run(widths, attributes_under(repairs, widths))
+        widths, failure = _try(trial, repairs, trial.turns())
         if failure is None:
             break
         better = find_repairs(trial, failure, widths, repairs)
@@ -50,6 +49,18 @@ def settle(trial: Trial) -> Settled:
         blamed |= _alike(trial, failure, blamed)
         trial = _hold(trial, blamed, failure.reason)
     return Settled(repairs, trial.parts)
+
+
+def _try(
+    trial: Trial, repairs: tuple[Repair, ...], turns: Iterable[int]
+) -> tuple[Widths, Failure | None]:
+    """Run the trials of some turns, up to the first that fails."""
+    for turn in turns:
+        widths = trial.widths(turn=turn)
+        failure = trial.run(widths, attributes_under(repairs, widths))
+        if failure is not None:
+            break
+    return widths, failure
 
 
 def _alike(trial: Trial, failure: Failure, blamed: set[int]) -> set[int]:

@@ -98,8 +98,8 @@ def _resize(
         for name, tensor in network.tensors.items()
         if id(tensor) in swaps
     }
-    resize_layers(network.modules, network.by_layer(shapes), handlers)
     set_attributes(network.modules, attributes)
+    resize_layers(network.modules, network.by_layer(shapes), handlers)
 
 
 Cuts = Sequence[tuple[int, Tensor]]

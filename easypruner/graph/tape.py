@@ -120,7 +120,12 @@ class Tape:
         return tuple(tensor for _, tensor in tensors_in(self.example_inputs))
 
 
-def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool = False) -> Tape:
+def record(
+    rehearsal: Rehearsal,
+    example_inputs: ExampleInputs,
+    training: bool = False,
+    world: World | None = None,
+) -> Tape:
     """Run the model once on the meta device and return what it did.
 
     Tensors that the model keeps in plain attributes may mix devices; then the pass is repeated
@@ -130,6 +135,7 @@ def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool =
         rehearsal: of the model.
         example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments.
         training: run in training mode instead of evaluation mode.
+        world: what is to stand in for tensors; by default the cheapest that will do.
 
     Raises:
         TraceError: the forward pass fails.
@@ -141,8 +147,8 @@ def record(rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool =
                 'run the model once on real data before tracing it'
             )
     reason: Exception | None = None
-    for world in worlds():
-        tape, reason = _try(rehearsal, example_inputs, training, world)
+    for tried in worlds() if world is None else (world,):
+        tape, reason = _try(rehearsal, example_inputs, training, tried)
         if tape is not None:
             return tape
     raise TraceError(

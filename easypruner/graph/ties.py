@@ -38,7 +38,11 @@ class Tie:
     def axes(self, trial: Trial, operation: Operation) -> tuple[Axis, Axis] | None:
         """Return both axes for an operation; None where they are not free or do not fit."""
         wide, narrow = trial.script.at(operation, self.wide), self._narrow(trial, operation)
-        if wide is None or narrow is None or not (_is_free(wide) and _is_free(narrow)):
+        if (
+            wide is None
+            or narrow is None
+            or not (_is_free(trial, wide) and _is_free(trial, narrow))
+        ):
             return None
         return None if wide.size % narrow.size else (wide, narrow)
 
@@ -89,7 +93,7 @@ def _past(
     trial: Trial, failure: Failure, repairs: tuple[Repair, ...], mends: bool
 ) -> tuple[Repair, ...] | None:
     """Return the repairs under which a trial gets past ``failure``; None if it does not."""
-    widths = trial.widths()
+    widths = trial.widths(turn=failure.turn)
     if not mends:
         later = trial.run(widths, attributes_under(repairs, widths))
         return repairs if later is None or later.position > failure.position else None
@@ -116,10 +120,10 @@ def _pairs(
 ) -> Iterator[Tie]:
     narrow: dict[tuple[frozenset[int], int], tuple[int | Location, Axis]] = {}
     for place, axis in found:
-        if axis.size > 1 and _is_free(axis):
+        if axis.size > 1 and _is_free(trial, axis):
             narrow.setdefault((_groups(trial, axis), axis.size), (place, axis))
     for location, axis in trial.script.around(operation, _MOST_UP):
-        if axis.size < 2 or not _is_free(axis):
+        if axis.size < 2 or not _is_free(trial, axis):
             continue
         groups = _groups(trial, axis)
         for place, other in narrow.values():
@@ -132,8 +136,8 @@ def _pairs(
                 yield Tie(location, place, inner=False)
 
 
-def _is_free(axis: Axis) -> bool:
-    return bool((axis >= 0).all())
+def _is_free(trial: Trial, axis: Axis) -> bool:
+    return bool((axis >= 0).all()) and bool((trial.parts.unit_of[axis] >= 0).all())
 
 
 def _groups(trial: Trial, axis: Axis) -> frozenset[int]:

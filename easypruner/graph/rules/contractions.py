@@ -43,6 +43,7 @@ def convolution(coupling: Coupling, operation: Operation) -> None:
     elif groups == weight.shape[0] and weight.shape[1] == 1:
         kernel = coupling.own(weight, {0: axes[1], **extents})
         out = kernel[0]
+        coupling.count('groups', out)
     else:
         kernel = coupling.own(weight, extents)
         out = _grouped(coupling, axes[1], weight, groups, transposed)
@@ -85,6 +86,7 @@ def _by_groups(
     for table in (grid, rows):
         for column in table.T[1:]:
             lead = coupling.couple(lead, column)
+    coupling.count('groups', lead)
     return np.repeat(lead, second.size) if transposed else first
 
 
