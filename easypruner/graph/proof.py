@@ -36,6 +36,7 @@ _SEED = 20220117
 _LOOKAHEAD = 64
 _TURNS_OF_WINDOWS = 8
 _FEW_UNITS = 256
+_NEAR = 12
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
 _OWN_CODE = str(Path(__file__).parent)
 _TORCH_CODE = str(Path(torch.__file__).parent)
@@ -64,6 +65,14 @@ class Failure:
         """Why the groups at fault stay, for a user to read."""
         where = f' at {self.line}' if self.line else ''
         return f'the forward pass does not follow a cut: {self.text}{where}: {self.operation}'
+
+
+def _least(size: int) -> int:
+    """Return the smallest number of units that a group keeps in a trial.
+
+    Where one of several is left, torch works differently: a copy need not be made.
+    """
+    return 1 if size == 2 else max(2, -(-2 * size // 5))
 
 
 class Widths:
@@ -157,9 +166,8 @@ class Trial:
         sizes = self.parts.sizes
         counts = np.ones_like(sizes)
         for size in np.unique(sizes[sizes > 1]).tolist():
-            # Where one of several is left, torch works differently: a copy need not be made.
-            least = 1 if size == 2 else max(2, -(-2 * size // 5))
-            choices = np.random.default_rng((_SEED, size, turn)).permutation(np.arange(least, size))
+            random = np.random.default_rng((_SEED, size, turn))
+            choices = random.permutation(np.arange(_least(size), size))
             alike = np.flatnonzero(sizes == size)
             counts[alike] = choices[np.arange(alike.size) % choices.size]
         return counts
@@ -167,16 +175,16 @@ class Trial:
     def turns(self) -> range:
         """Return the turns in which a cut is tried: more where one may succeed by chance.
 
-        That is where widths are small, where groups of one size keep equal numbers, and where
-        windows are cut out whose bounds may be worked out from a width, as ``channels // 2``.
+        That is where widths are small, where groups of one size that are near each other keep
+        equal numbers, and where windows are cut out whose bounds may be worked out from a width,
+        as ``channels // 2``.
         """
-        if self.script.has_windows:
+        if any(self.groups_of(axis) for axis in self.script.windowed):
             return range(_TURNS_OF_WINDOWS)
-        sizes = self.parts.sizes
-        cut = sizes > 1
-        pairs = np.stack([sizes[cut], self.counts()[cut]])
-        by_chance = len(np.unique(pairs, axis=1).T) < cut.sum()
-        return range(3 if by_chance or sizes.sum() < _FEW_UNITS else 1)
+        sizes, alike = np.unique(self.parts.sizes[self.parts.sizes > 1], return_counts=True)
+        choices = np.array([size - _least(size) for size in sizes.tolist()], dtype=np.int64)
+        by_chance = bool((choices < np.minimum(alike, _NEAR)).any())
+        return range(3 if by_chance or self.parts.sizes.sum() < _FEW_UNITS else 1)
 
     def widths(self, groups: Iterable[int] | None = None, turn: int = 0) -> Widths:
         """Return the widths of a trial in which ``groups`` (all by default) are cut.

@@ -148,16 +148,17 @@ class Script:
         return axes[location.place] if location.place < len(axes) else None
 
     @cached_property
-    def has_windows(self) -> bool:
-        """Whether some operation cuts a window out of channels that is no even part of them."""
+    def windowed(self) -> list[Axis]:
+        """The axes out of which an operation cuts a window that is no even part of them."""
+        found: dict[int, Axis] = {}
         for operation in self.operations:
             if operation.name == 'slice':
                 dim = operation.args[1] if len(operation.args) > 1 else 0
                 axis = self.coupling.axes(operation.args[0])[dim]
                 width = operation.outputs[0].shape[dim]
                 if (axis >= 0).any() and width and axis.size % width:
-                    return True
-        return False
+                    found[id(axis)] = axis
+        return list(found.values())
 
     def within(self, path: str) -> list[Operation]:
         """Return the operations that run in a module or in its parts."""
