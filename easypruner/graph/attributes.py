@@ -43,7 +43,8 @@ class Snapshot:
                     del held[name]
                 held.update(before)
             for value, content in contents:
-                _restore_content(value, content)
+                if value or content:
+                    _restore_content(value, content)
 
 
 def _restore_content(value: Any, content: Any) -> None:

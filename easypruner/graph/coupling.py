@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,8 @@ INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 SINGLE = 'has a single channel'
 TABLE = 'a table of integers'
 UNUSED = 'not used in the forward pass'
+_UNTOLD_VIEWS = ('_unsafe_view', 'unsafe_split', 'unsafe_split_with_sizes', 'unsafe_chunk')
+"""Operations that return views without saying so."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,14 @@ class Owner:
     dim: int
     ids: Axis
     reads: bool | None = None
+
+
+@cache
+def _makes_memory(func: Any) -> bool:
+    """Tell whether an operation returns new tensors, not views or what it changed in place."""
+    if func.overloadpacket.__name__ in _UNTOLD_VIEWS:
+        return False
+    return any(returned.alias_info is None for returned in func._schema.returns)
 
 
 class Coupling:
@@ -354,13 +366,12 @@ class Coupling:
 
     def made(self, sources: Sequence[Tensor]) -> None:
         """Count the outputs of the operation at hand that are new memory, not views of sources."""
-        assert self.operation is not None
-        if self.counting:
-            memory = [source.untyped_storage() for source in sources]
-            for output in self.operation.outputs:
-                storage = output.untyped_storage()
-                if output.numel() and not any(storage is other for other in memory):
-                    self.activations.append(Term(1, self.axes(output), self.operation.module))
+        operation = self.operation
+        assert operation is not None
+        if self.counting and _makes_memory(operation.func):
+            for output in operation.outputs:
+                if output.numel() and not any(output is source for source in sources):
+                    self.activations.append(Term(1, self.axes(output), operation.module))
 
     # Dimensions that a split makes
 

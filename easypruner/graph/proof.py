@@ -194,7 +194,7 @@ class Trial:
         group_of = self.parts.group_of
         random = np.random.default_rng((_SEED, turn)).random(group_of.size)
         # Units are numbered group by group.
-        order = np.lexsort((random, group_of))
+        order = np.argsort(group_of + random)
         starts = np.cumsum(self.parts.sizes) - self.parts.sizes
         kept = np.empty(group_of.size, dtype=bool)
         kept[order] = np.arange(order.size) - starts[group_of] < self.counts(turn)[group_of]
