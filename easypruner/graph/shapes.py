@@ -102,6 +102,8 @@ def _find(func: Any) -> Shortcut | None:
         return _itself
     if known is None and torch.Tag.pointwise in func.tags:
         name = func.overloadpacket.__name__
+        if name.endswith('_') and name[:-1] in _SAME_KIND:
+            return _in_place
         return _pointwise if name in _SAME_KIND and 'out' not in func._overloadname else None
     return known
 
@@ -159,6 +161,14 @@ def _pointwise(*args: Any, **options: Any) -> Any:
     if layouts or not _is_dense(shape, strides):
         return NotImplemented
     return torch.empty_strided(shape, strides, dtype=first.dtype, device='meta')
+
+
+def _in_place(x: Tensor, *others: Any, **options: Any) -> Any:
+    shape = list(x.shape)
+    for other in others:
+        if isinstance(other, Tensor) and _broadcast(shape, list(other.shape)) != shape:
+            return NotImplemented
+    return x
 
 
 def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
