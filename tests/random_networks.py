@@ -134,14 +134,8 @@ def _head(kind: str, channels: int, height: int, width: int) -> nn.Module:
     return builders[kind]()
 
 
-# Behind other blocks, the rows of torch's packed projection may be cut to other widths than it
-# reads: these two stand alone.
-_ALONE = ('multihead', 'encoder_layer')
-_KINDS = tuple(kind for kind in BLOCKS if kind not in _ALONE)
-
-
 @st.composite
-def descriptions(draw: st.DrawFn, kinds: tuple[str, ...] = _KINDS) -> Description:
+def descriptions(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(BLOCKS)) -> Description:
     """Draw a description of two to six blocks."""
     step = st.builds(Step, st.sampled_from(kinds), st.integers(4, 10), st.integers(0, 2**12 - 1))
     return Description(

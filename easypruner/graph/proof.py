@@ -52,6 +52,8 @@ class Failure:
         text: what happened, in a few words.
         line: the line of code outside torch at which it happened, or ''.
         turn: of the widths under which it happened.
+        earlier: the first operation on the tape that did not come about, if others did in its
+            place; what failed may have gone wrong there.
     """
 
     position: int
@@ -59,6 +61,7 @@ class Failure:
     text: str
     line: str
     turn: int
+    earlier: Operation | None
 
     @property
     def reason(self) -> str:
@@ -304,6 +307,7 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
         self._compares = trial.compares
         self._widths = widths
         self._position = 0
+        self._missed: Operation | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = shapes.run(func, args, kwargs or {})
@@ -327,6 +331,8 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
         two passes differ. Whatever is passed over, the outputs are compared in the end.
         """
         path = self._rehearsal.path
+        if self._missed is None and self._position < len(self._operations):
+            self._missed = self._operations[self._position]
         ahead = range(self._position, min(self._position + _LOOKAHEAD, len(self._operations)))
         for position in ahead:
             operation = self._operations[position]
@@ -382,7 +388,7 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
         known = self._position < len(self._operations)
         operation = self._operations[self._position] if known else None
         line = _user_line(error.__traceback__)
-        return Failure(self._position, operation, text, line, self._widths.turn)
+        return Failure(self._position, operation, text, line, self._widths.turn, self._missed)
 
 
 def _window(args: tuple[Any, ...]) -> tuple[int, int | None]:

@@ -105,16 +105,30 @@ def find_repairs(
     An attribute may equal a width by chance. So unless all candidates of a module together bring
     the run to its end, the choice that gets it furthest is taken.
     """
-    if failure.operation is None:
-        return repairs
+    for operation in (failure.operation, failure.earlier):
+        if operation is not None:
+            better = _best(trial, operation, failure, widths, repairs)
+            if better is not repairs:
+                return better
+    return repairs
+
+
+def _best(
+    trial: Trial,
+    operation: Operation,
+    failure: Failure,
+    widths: Widths,
+    repairs: tuple[Repair, ...],
+) -> tuple[Repair, ...]:
+    """Return the repairs at an operation that get a trial run furthest."""
     best, furthest = repairs, failure.position
-    for count, candidates in enumerate(_choices(trial, failure.operation, widths)):
+    for count, candidates in enumerate(_choices(trial, operation, widths)):
         if count >= _MOST_TRIED and best is not repairs:
             break
-        combined, reached = _extend(trial, failure, widths, repairs, candidates)
+        combined, reached = _extend(trial, operation, failure, widths, repairs, candidates)
         sparing = tuple(filter(None, map(_without_small, candidates)))
         if sparing and sparing != candidates and (reached is None or reached > failure.position):
-            fewer, reached_by_fewer = _extend(trial, failure, widths, repairs, sparing)
+            fewer, reached_by_fewer = _extend(trial, operation, failure, widths, repairs, sparing)
             worse = reached_by_fewer is not None and (reached is None or reached_by_fewer < reached)
             if not worse:
                 combined, reached = fewer, reached_by_fewer
@@ -135,14 +149,14 @@ def _without_small(repair: Repair) -> Repair | None:
 
 def _extend(
     trial: Trial,
+    operation: Operation,
     failure: Failure,
     widths: Widths,
     repairs: tuple[Repair, ...],
     candidates: tuple[Repair, ...],
 ) -> tuple[tuple[Repair, ...], int | None]:
     """Add candidates, in all modules alike if that helps; return where a run then fails."""
-    assert failure.operation is not None
-    elsewhere = tuple(_elsewhere(trial, failure.operation, candidates))
+    elsewhere = tuple(_elsewhere(trial, operation, candidates))
     combined = merged(repairs, (*elsewhere, *candidates))
     later = trial.run(widths, attributes_under(combined, widths))
     if elsewhere and later is not None and later.position <= failure.position:

@@ -77,28 +77,69 @@ def find_tie(
     places = [[operation, *alike], [operation]] if alike else [[operation]]
     candidates = list(_candidates(trial, operation))
     for mends in (False, True):
+        best: _Tied | None = None
         for tie, operations in product(candidates, places):
-            mark = trial.coupling.mark()
-            for place in operations:
-                tie.couple(trial, place)
-            tied = trial.regrouped()
-            found = _past(tied, failure, repairs, mends)
-            if found is not None:
-                return tied, found
-            trial.coupling.revert(mark)
+            tried = _try(trial, tie, operations, failure, repairs, mends)
+            if tried is not None and (best is None or tried.reached > best.reached):
+                best = tried
+            if best is not None and best.left:
+                break
+        if best is not None:
+            for place in best.operations:
+                best.tie.couple(trial, place)
+            return trial.regrouped(), best.repairs
     return None
 
 
-def _past(
-    trial: Trial, failure: Failure, repairs: tuple[Repair, ...], mends: bool
-) -> tuple[Repair, ...] | None:
-    """Return the repairs under which a trial gets past ``failure``; None if it does not."""
-    widths = trial.widths(turn=failure.turn)
-    if not mends:
-        later = trial.run(widths, attributes_under(repairs, widths))
-        return repairs if later is None or later.position > failure.position else None
-    better = find_repairs(trial, failure, widths, repairs)
-    return None if better is repairs else better
+@dataclass(frozen=True)
+class _Tied:
+    """A tie that gets a trial past a failure.
+
+    Attributes:
+        tie: at
+        operations: these operations.
+        repairs: that it needs.
+        reached: the position at which the run fails then.
+        left: whether it got out of the module that failed: another tie may get past a check in it,
+            and fail a few lines on.
+    """
+
+    tie: Tie
+    operations: list[Operation]
+    repairs: tuple[Repair, ...]
+    reached: int
+    left: bool
+
+
+def _try(
+    trial: Trial,
+    tie: Tie,
+    operations: list[Operation],
+    failure: Failure,
+    repairs: tuple[Repair, ...],
+    mends: bool,
+) -> _Tied | None:
+    """Try a tie, with further repairs if ``mends``; None where it does not get past ``failure``."""
+    mark = trial.coupling.mark()
+    for place in operations:
+        tie.couple(trial, place)
+    tied = trial.regrouped()
+    widths = tied.widths(turn=failure.turn)
+    if mends:
+        repairs, before = find_repairs(tied, failure, widths, repairs), repairs
+    later = None
+    if not mends or repairs is not before:
+        later = tied.run(widths, attributes_under(repairs, widths))
+    trial.coupling.revert(mark)
+    if mends and repairs is before:
+        return None
+    if later is None:
+        return _Tied(tie, operations, repairs, len(trial.operations) + 1, left=True)
+    if later.position <= failure.position:
+        return None
+    path = operations[0].module
+    inside = later.operation is not None and (later.operation.module + '.').startswith(path + '.')
+    return _Tied(tie, operations, repairs, later.position, left=not inside)
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:

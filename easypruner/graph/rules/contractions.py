@@ -144,7 +144,7 @@ def _product(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     rows = [left.pop()] if left else []
     columns = [right.pop()] if right else []
     if coupling.weight_of(a) is None and coupling.weight_of(b) is None:
-        coupling.attend([*left, *right], [summed_left, summed_right])
+        coupling.attend([*left, *right], [summed_left, summed_right, *rows, *columns])
     batch = _batch(coupling, left, right)
     summed = summed_left if coupling.is_constant(summed_left) else summed_right
     coupling.macs(1, summed, *batch, *rows, *columns)
