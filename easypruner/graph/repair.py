@@ -214,9 +214,12 @@ def _choices(trial: Trial, operation: Operation, widths: Widths) -> Iterator[tup
         likeliest = tuple(found[0] for found in by_attribute)
         if likeliest:
             yield likeliest
-            if path == operation.module:
-                # Some numbers of a list may be widths that are met elsewhere in the module.
-                yield tuple(next(f) for f in _candidates(trial.model, path, about, widths))
+        if path == operation.module:
+            # Some numbers may be widths that are met elsewhere in the module.
+            met = tuple(next(f) for f in _candidates(trial.model, path, about, widths))
+            if met:
+                yield met
+        if likeliest:
             every = [repair for found in by_attribute for repair in found]
             for count in range(1, min(_MOST_TOGETHER, len(by_attribute)) + 1):
                 yield from (

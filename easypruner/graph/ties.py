@@ -7,7 +7,7 @@ gets past the operation that failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, product
 
@@ -23,43 +23,38 @@ _MOST_TRIED = 16
 
 @dataclass(frozen=True)
 class Tie:
-    """Two axes whose widths keep their ratio.
+    """Axes whose widths keep their ratio.
 
     Attributes:
         wide: the axis of more indices, relative to the operation that failed.
-        narrow: the other: its place among the axes near that operation, or where it is met later.
+        narrow: the others, all of one size: the place of each among the axes near that operation,
+            or where it is met later.
         inner: whether the narrow axis varies faster within the wide one.
     """
 
     wide: Location
-    narrow: int | Location
+    narrow: tuple[int | Location, ...]
     inner: bool
 
-    def axes(self, trial: Trial, operation: Operation) -> tuple[Axis, Axis] | None:
-        """Return both axes for an operation; None where they are not free or do not fit."""
-        wide, narrow = trial.script.at(operation, self.wide), self._narrow(trial, operation)
-        if (
-            wide is None
-            or narrow is None
-            or not (_is_free(trial, wide) and _is_free(trial, narrow))
-        ):
-            return None
-        return None if wide.size % narrow.size else (wide, narrow)
-
-    def _narrow(self, trial: Trial, operation: Operation) -> Axis | None:
-        if isinstance(self.narrow, Location):
-            return trial.script.at(operation, self.narrow)
-        near = trial.script.axes_near(operation)
-        return near[self.narrow] if self.narrow < len(near) else None
-
     def couple(self, trial: Trial, operation: Operation) -> None:
-        """Couple the axes index by index."""
-        axes = self.axes(trial, operation)
-        if axes is not None:
-            wide, narrow = axes
+        """Couple the axes index by index, where they are free and fit."""
+        wide = trial.script.at(operation, self.wide)
+        if wide is None or not _is_free(trial, wide):
+            return
+        for place in self.narrow:
+            narrow = _axis_at(trial, operation, place)
+            if narrow is None or not _is_free(trial, narrow) or wide.size % narrow.size:
+                continue
             rows = wide.reshape(-1, narrow.size) if self.inner else wide.reshape(narrow.size, -1).T
             for row in rows:
                 trial.coupling.couple(row, narrow)
+
+
+def _axis_at(trial: Trial, operation: Operation, place: int | Location) -> Axis | None:
+    if isinstance(place, Location):
+        return trial.script.at(operation, place)
+    near = trial.script.axes_near(operation)
+    return near[place] if place < len(near) else None
 
 
 def find_tie(
@@ -148,7 +143,7 @@ def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
     A module may check its widths before it uses them.
     """
     near: list[tuple[int | Location, Axis]] = list(enumerate(trial.script.axes_near(operation)))
-    tried: set[tuple[frozenset[int], int, int | Location]] = set()
+    tried: set[tuple[frozenset[int], int, tuple[int | Location, ...]]] = set()
     for found in (near, trial.script.behind(operation)):
         yield from islice(_pairs(trial, operation, found, tried), _MOST_TRIED)
 
@@ -157,24 +152,41 @@ def _pairs(
     trial: Trial,
     operation: Operation,
     found: Iterable[tuple[int | Location, Axis]],
-    tried: set[tuple[frozenset[int], int, int | Location]],
+    tried: set[tuple[frozenset[int], int, tuple[int | Location, ...]]],
 ) -> Iterator[Tie]:
-    narrow: dict[tuple[frozenset[int], int], tuple[int | Location, Axis]] = {}
+    narrow: dict[tuple[frozenset[int], int], int | Location] = {}
     for place, axis in found:
         if axis.size > 1 and _is_free(trial, axis):
-            narrow.setdefault((_groups(trial, axis), axis.size), (place, axis))
+            narrow.setdefault((_groups(trial, axis), axis.size), place)
     for location, axis in trial.script.around(operation, _MOST_UP):
         if axis.size < 2 or not _is_free(trial, axis):
             continue
         groups = _groups(trial, axis)
-        for place, other in narrow.values():
-            key = (groups, axis.size, place)
-            if axis.size % other.size or key in tried or groups & _groups(trial, other):
-                continue
-            tried.add(key)
-            yield Tie(location, place, inner=True)
-            if axis.size > other.size:
-                yield Tie(location, place, inner=False)
+        for size, chosen in _fitting(groups, axis.size, narrow):
+            if (groups, axis.size, chosen) not in tried:
+                tried.add((groups, axis.size, chosen))
+                yield Tie(location, chosen, inner=True)
+                if axis.size > size:
+                    yield Tie(location, chosen, inner=False)
+
+
+def _fitting(
+    groups: frozenset[int],
+    width: int,
+    narrow: Mapping[tuple[frozenset[int], int], int | Location],
+) -> Iterator[tuple[int, tuple[int | Location, ...]]]:
+    """Yield size and places of what may be tied to a width: all of a size together, then each.
+
+    Code may derive several widths from one.
+    """
+    places: dict[int, list[int | Location]] = {}
+    for (others, size), place in narrow.items():
+        if width % size == 0 and not groups & others:
+            places.setdefault(size, []).append(place)
+    for size, found in places.items():
+        yield size, tuple(found)
+        if len(found) > 1:
+            yield from ((size, (place,)) for place in found)
 
 
 def _is_free(trial: Trial, axis: Axis) -> bool:

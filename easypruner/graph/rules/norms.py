@@ -23,6 +23,10 @@ def batch_norm(coupling: Coupling, operation: Operation) -> None:
         if isinstance(tensor, Tensor):
             coupling.use(tensor, f'batch_norm.{name}')
             coupling.own(tensor, {0: axes[1]})
+    if len(operation.args) > 5 and operation.args[5] is True:
+        # Statistics of the batch; over weights, as standardized ones are made, of the fan-in.
+        for axis in (axes[0], *axes[2:]):
+            coupling.mix(axis)
     coupling.assign(operation.outputs[0], axes)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, [axes[1]] if extra.numel() else [coupling.constant(0)])

@@ -162,12 +162,18 @@ def as_strided(coupling: Coupling, operation: Operation) -> None:
     output = operation.outputs[0]
     if output is x:
         return
-    if tuple(output.shape) == tuple(x.shape) and output.stride() == x.stride():
+    if tuple(output.shape) == tuple(x.shape) and _steps(output) == _steps(x):
         coupling.assign(output, coupling.axes(x))
         return
     for axis in coupling.axes(x):
         coupling.fix(axis, 'memory is addressed by strides')
     coupling.assign(output, (coupling.constant(size) for size in output.shape))
+
+
+def _steps(tensor: Tensor) -> list[int]:
+    """Return the strides that matter: along a single entry there is no step."""
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return [stride for size, stride in pairs if size > 1]
 
 
 @rule('select_scatter', 'slice_scatter')
