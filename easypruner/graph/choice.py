@@ -73,7 +73,7 @@ class Choice:
                 name = entry if isinstance(entry, str) else entry.__name__
                 known = {*modules, *(type(module).__name__ for module in modules.values())} - {''}
                 raise ConfigError(
-                    f'ignore has {name!r}, which no module is; {nearest(name, known)}'
+                    f'ignore has {name!r}, which fits no module; {nearest(name, known)}'
                 )
             for path in modules:
                 if any(path == p or not p or path.startswith(p + '.') for p in paths):

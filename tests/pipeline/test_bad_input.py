@@ -208,6 +208,18 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         ['stages[2].regularizer', 'raech'],
     ),
     'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
+    'an unknown option of the graph': (
+        changed(graph=dict(ignored=['head'])),
+        ["graph has 'ignored'", "did you mean 'ignore'"],
+    ),
+    'an ignored module that there is not': (
+        changed(graph=dict(ignore=['backbone.stagez'])),
+        ["ignore has 'backbone.stagez'", "did you mean 'backbone.stages'"],
+    ),
+    'limits that the budget cannot meet': (
+        changed(graph=dict(limits=dict(max_removed=0.1))),
+        ['stages[1]', 'MACs', 'limits'],
+    ),
 }
 
 

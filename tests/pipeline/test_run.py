@@ -354,3 +354,18 @@ def easypruner_configure_runner(runner, state):
     config = write_config(tmp_path, tiny_config(stages=stages))
     assert prune(config, tmp_path / 'run', '--plugins', str(plugin.parent)) == 0
     assert told.read_text().splitlines() == ['00_train True', '01_evaluate True']
+
+
+def test_a_config_chooses_what_may_go(tmp_path: Path) -> None:
+    stages = [
+        dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Ratio', keep=0.5))),
+        dict(type='Prune'),
+        dict(type='Report'),
+    ]
+    graph = dict(ignore=['backbone.stages.0.*'], limits=dict(round_to=2))
+    content = tiny_config(stages=stages, graph=graph)
+    assert prune(write_config(tmp_path, content), tmp_path / 'work') == 0
+    masks = Masks.load(tmp_path / 'work' / 'masks.safetensors')
+    assert masks and masks.removed_units
+    assert all(masks.kept(name) % 2 == 0 for name in masks)
+    assert not any(name.startswith('backbone.stages.0.') for name in masks)
