@@ -78,6 +78,7 @@ class Script:
         """Return the parts of the operation's module that ran last before it, the last first.
 
         A module may read numbers of its parts: ``block.out_channels`` after a loop over blocks.
+        Behind them come its direct parts, as many.
         """
         path, limit = operation.module, self._order[id(operation)]
         depth = path.count('.') + 1 if path else 0
@@ -91,7 +92,9 @@ class Script:
                     parts['.'.join(names[:level])] = None
             if len(parts) >= count:
                 break
-        return list(parts)[:count]
+        start = f'{path}.' if path else ''
+        direct = [p for p in self.modules if p.startswith(start) and p.count('.') == depth and p]
+        return list(dict.fromkeys([*list(parts)[:count], *direct[: 2 * count]]))
 
     @cached_property
     def _following(self) -> dict[int, Operation]:
