@@ -43,11 +43,17 @@ def main() -> None:
     parser.add_argument('--limit', type=float, default=300, help='seconds for one model')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'coverage.md')
     parser.add_argument('--resume', type=Path, default=_WORK_DIR / 'results.jsonl')
+    parser.add_argument(
+        '--page', action='store_true', help='measure nothing; write what has been measured so far'
+    )
     args = parser.parse_args()
     chosen = [args.source] if args.source else SOURCES
     found = [e for s in chosen for e in entries(s, args.only, _WORK_DIR, args.workers)]
+    every = len(found)
     results = load(args.resume)
     left = [entry for entry in found if (entry.source, entry.name) not in results]
+    if args.page:
+        found, left = [entry for entry in found if entry not in left], []
     args.resume.parent.mkdir(parents=True, exist_ok=True)
     with args.resume.open('a', encoding='utf-8') as file:
         for result in measure(left, args.workers, args.limit):
@@ -57,7 +63,7 @@ def main() -> None:
             print(_line(result), flush=True)
     # In the order of the libraries' own lists.
     rows = [results[entry.source, entry.name] for entry in found]
-    args.out.write_text(page(rows), encoding='utf-8')
+    args.out.write_text(page(rows, missing=every - len(rows)), encoding='utf-8')
 
 
 def load(path: Path) -> dict[tuple[str, str], Result]:

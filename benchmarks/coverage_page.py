@@ -19,7 +19,7 @@ _TEMPLATE = """# Which models can be pruned
 
 Written by `benchmarks/coverage.py`, which tries EasyPruner on the models of four libraries, with
 random weights: {sources}. Which models these are is read from the libraries' own registries
-(`benchmarks/models.py` tells how). Measured with {versions} on {machine}.
+(`benchmarks/models.py` tells how).{missing} Measured with {versions} on {machine}.
 
 Of each model is checked, in a process of its own:
 
@@ -65,12 +65,22 @@ error allowed is {tolerance_single:.0e}.
 {held}"""
 
 
-def page(results: Sequence[Result]) -> str:
-    """Return the page over all results."""
+def _missing(count: int) -> str:
+    return f' {count} more, the largest or slowest among them, were not reached.' if count else ''
+
+
+def page(results: Sequence[Result], missing: int = 0) -> str:
+    """Return the page over all results.
+
+    Args:
+        results: of the models that were measured.
+        missing: how many were not.
+    """
     usable = [result for result in results if result.status != 'unusable']
     sources = [f'{len(list(rows))} of {source}' for source, rows in _by_source(usable)]
     return _TEMPLATE.format(
         sources=', '.join(sources),
+        missing=_missing(missing),
         versions=', '.join(_versions()),
         machine=machine(),
         tolerance=TOLERANCE,
