@@ -65,7 +65,11 @@ def main() -> None:
     once = _duels(names, 1, repeats, args.limit)
     # What fails in one step fails in ten.
     both = [found.name for found in once if found.theirs is not None] or names[:1]
+    networks = "all of torchvision's for classification of up to 60 million parameters"
+    if args.quick or args.only:
+        networks = f"some of torchvision's: {', '.join(names)}"
     text = page(
+        networks=networks,
         repeats=repeats,
         once=once,
         stepwise=_duels(both, _STEPS, min(repeats, 2), args.limit),

@@ -22,8 +22,7 @@ more than five seconds). Building and copying the model is outside of the clock.
 Half of each layer's channels, the smallest L1 norms first. EasyPruner: `trace`,
 `L1Norm(Ratio(keep=0.5, scope='layer')).select`, `prune`. Torch-Pruning: `BasePruner` with
 `MagnitudeImportance(p=1)`, `pruning_ratio=0.5`, the classifier ignored, and `step()`. The networks
-are all of torchvision's for classification of up to 60 million parameters. After each run the
-pruned model has to run.
+are {networks}. After each run the pruned model has to run.
 
 {once_summary}
 
@@ -72,6 +71,7 @@ of the parts it calls; the best of all runs for each line, so lines need not add
 
 def page(
     *,
+    networks: str,
     repeats: int,
     once: Sequence[Duel],
     stepwise: Sequence[Duel],
@@ -86,6 +86,7 @@ def page(
     return _TEMPLATE.format(
         versions=', '.join(_versions()),
         machine=machine(),
+        networks=networks,
         repeats=repeats,
         once_summary=_summary(once),
         once=_duels(once),

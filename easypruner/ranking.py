@@ -15,6 +15,21 @@ from easypruner.masks import Masks
 NO_LIMITS = Limits()
 
 
+def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
+    """Return the mask that keeps the ``count`` best units of a group, to within its limits.
+
+    Args:
+        score: ``(units,)``, higher = keep.
+        count: how many are to stay.
+        limits: of the group.
+    """
+    size = score.numel()
+    kept = max(count, 1) if limits is NO_LIMITS else int(limits.nearest_widths(size)[count])
+    mask = torch.ones(size, dtype=torch.bool)
+    mask[score.argsort(stable=True)[: size - kept]] = False
+    return mask
+
+
 def within_limits(
     masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], limits: Mapping[str, Limits]
 ) -> Masks:
@@ -27,12 +42,8 @@ def within_limits(
     """
     safe = {}
     for name, mask in masks.items():
-        kept = int(mask.sum())
-        wanted = int(limits.get(name, NO_LIMITS).nearest_widths(mask.numel())[kept])
-        if wanted != kept:
-            mask = torch.zeros_like(mask)
-            mask[scores[name].argsort(descending=True, stable=True)[:wanted]] = True
-        safe[name] = mask
+        fitting = keep_best(scores[name], int(mask.sum()), limits.get(name, NO_LIMITS))
+        safe[name] = mask if int(fitting.sum()) == int(mask.sum()) else fitting
     return Masks(safe)
 
 

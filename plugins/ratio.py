@@ -10,7 +10,7 @@ from easypruner import Budget, Component, Context, Masks, hookimpl
 from easypruner.errors import BudgetError, ConfigError, nearest
 from easypruner.graph import ChannelGraph
 from easypruner.graph.scopes import SCOPES, scopes_of
-from easypruner.ranking import Ranking
+from easypruner.ranking import NO_LIMITS, Ranking, keep_best
 
 
 class Ratio(Budget):
@@ -41,6 +41,10 @@ class Ratio(Budget):
         return Masks({name: masks[name] for name in scores})
 
     def _cut(self, scores: Mapping[str, Tensor], graph: ChannelGraph) -> Masks:
+        if self.scope != 'global' and len(scores) == 1:
+            ((name, score),) = scores.items()
+            limits = graph.limits.get(name, NO_LIMITS)
+            return Masks({name: keep_best(score, round(self.keep * score.numel()), limits)})
         ranking = Ranking.of(scores, graph.limits)
         units = sum(ranking.sizes)
         remove = units - round(self.keep * units)
