@@ -47,6 +47,26 @@ def within_limits(
     return Masks(safe)
 
 
+def part_of(
+    masks: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    limits: Mapping[str, Limits],
+    part: float,
+) -> Masks:
+    """Return masks that remove a part of what ``masks`` remove of each group, the lowest first.
+
+    Args:
+        masks: group -> bool tensor ``(units,)``, True = keep.
+        scores: group -> ``(units,)``, higher = keep.
+        limits: group -> its limits; a group that is not named keeps one unit at the least.
+        part: of the units that go, in 0..1.
+    """
+    kept = {name: mask.numel() - round(part * int((~mask).sum())) for name, mask in masks.items()}
+    return Masks(
+        {name: keep_best(scores[name], n, limits.get(name, NO_LIMITS)) for name, n in kept.items()}
+    )
+
+
 @dataclass(frozen=True)
 class Ranking:
     """All units of all scored groups, the lowest score first.

@@ -70,8 +70,9 @@ def build(registry: ComponentRegistry, config: Any, *, path: str = '', **default
 
     ``type`` names the class, the other keys are its arguments. A dict under an argument that is
     called ``source``, ``budget``, ``regularizer``, ``stage`` or ``handler`` is itself built as a
-    component of that kind; so is every dict of a list under the plural of one. Anything else
-    reaches the constructor as it is. A component that is built already is returned.
+    component of that kind; so is every dict of a list under the plural of one, and of a list of
+    budgets under ``budget``. Anything else reaches the constructor as it is. A component that is
+    built already is returned.
 
     Args:
         registry: of the expected kind.
@@ -170,6 +171,8 @@ def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any
     for registry in REGISTRIES:
         if name == registry.parameter and isinstance(value, Mapping):
             return _build(registry, value, {}, path, mistakes)
+        if registry is BUDGETS and name == registry.parameter and isinstance(value, list | tuple):
+            return _build_list(registry, value, path, mistakes)
         if name == registry.parameter and _is_name(value) and value in registry.module_dict:
             mistakes.add(f'{value!r} alone is no {registry.kind}; use dict(type={value!r})', path)
         if name == f'{registry.parameter}s' and isinstance(value, list | tuple):

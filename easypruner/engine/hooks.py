@@ -76,7 +76,8 @@ class PruningHook(Hook):
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             nonlocal done
             scale = getattr(optimizer, 'grad_scale', None)
-            progress = Progress(done, self._schedule.updates, scale)
+            lr = float(optimizer.param_groups[0]['lr'])
+            progress = Progress(done, self._schedule.updates, scale, lr)
             self._regularizer.add_gradient(graph, self._masks, progress)
             done += 1
 

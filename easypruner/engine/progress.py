@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+_Item = TypeVar('_Item')
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -66,6 +70,16 @@ class StageProgress:
         if done == total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._console.print(f'  {self._title}: epoch {done}/{total}', markup=False)
+
+    def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
+        """Yield ``items``, of which there are ``total`` at the most, and show how far it is."""
+        self.start(total)
+        try:
+            for item in items:
+                yield item
+                self.advance('')
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from easypruner.contracts import Schedule
@@ -37,22 +40,22 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
     group = wrapper.param_groups[0]
-    lr_sum, updates, iteration, last = 0.0, 0, 0, epoch_length * epochs
+    rates: list[npt.NDArray[np.float64]] = []
+    iteration, last = 0, epoch_length * epochs
     for _ in range(epochs):
         if not by_iteration and accumulation == 1:
-            lr_sum += group['lr'] * epoch_length
-            updates += epoch_length
+            rates.append(np.full(epoch_length, float(group['lr'])))
         else:
             for _ in range(epoch_length):
                 iteration += 1
                 if iteration % accumulation == 0 or iteration == last:
-                    lr_sum += group['lr']
-                    updates += 1
+                    rates.append(np.array([float(group['lr'])]))
                 for scheduler in by_iteration:
                     scheduler.step()
         for scheduler in by_epoch:
             scheduler.step()
-    return Schedule(lr_sum=lr_sum, momentum=_momentum(group), updates=updates)
+    row = np.concatenate(rates) if rates else np.empty(0)
+    return Schedule(lr_sum=math.fsum(row), momentum=_momentum(group), updates=row.size, rates=row)
 
 
 def _check_optimizer(config: Mapping[str, Any]) -> None:

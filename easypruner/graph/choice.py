@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
@@ -12,6 +12,7 @@ from torch import nn
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.groups import ChannelGroup
 from easypruner.limits import Limits
+from easypruner.patterns import first_fitting
 
 Attention = Literal['width', 'heads']
 Ignored = str | type[nn.Module]
@@ -86,16 +87,7 @@ class Choice:
         Raises:
             ConfigError: a pattern that fits no group.
         """
-        found: dict[str, Limits] = {}
-        for pattern, limits in self.limits.items():
-            names = [name for name, group in groups.items() if _concerns(pattern, group)]
-            if not names and pattern != '*':
-                raise ConfigError(
-                    f'limits name {pattern!r}, which fits no group; {nearest(pattern, groups)}'
-                )
-            for name in names:
-                found.setdefault(name, limits)
-        return found
+        return first_fitting(self.limits, groups, 'limits')
 
 
 def _by_pattern(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
@@ -117,14 +109,3 @@ def _fits(entry: Ignored, path: str, module: nn.Module) -> bool:
     if isinstance(entry, str):
         return fnmatchcase(path, entry) or entry in {base.__name__ for base in type(module).__mro__}
     return isinstance(module, entry)
-
-
-def _concerns(pattern: str, group: ChannelGroup) -> bool:
-    return any(
-        fnmatchcase(path, pattern) or path.startswith(pattern + '.') for path in _paths(group)
-    )
-
-
-def _paths(group: ChannelGroup) -> Iterator[str]:
-    yield group.name
-    yield from (member.module for member in group.producers)

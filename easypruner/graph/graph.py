@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,6 +55,7 @@ class ChannelGraph:
             ones too.
         extents: weight -> the spatial extent, or sequence, at which it makes channels.
         limits: group -> how much of it may go, where that was said. Budgets keep to it.
+        example_inputs: that the model was traced on.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class ChannelGraph:
         attributes: AttributeModel,
         explain: Callable[[], tuple[Frozen, ...]],
         handlers: Sequence[LayerHandler],
+        example_inputs: ExampleInputs,
     ) -> None:
         self.model = model
+        self.example_inputs = example_inputs
         self.groups = dict(groups)
         self._places = places
         self.operands = dict(operands)
@@ -90,6 +94,31 @@ class ChannelGraph:
     def frozen(self) -> tuple[Frozen, ...]:
         """What cannot be pruned: parameter, dimension, number of channels and the reason."""
         return self._explain()
+
+    def on(self, model: nn.Module) -> ChannelGraph:
+        """Return this graph for another instance of the same architecture, such as a copy.
+
+        Nothing is traced again. To cut that model leaves this graph as it is.
+
+        Args:
+            model: has parameters of the same names and shapes.
+
+        Raises:
+            TraceError: it has not.
+        """
+        model = traceable(model)
+        tensors = Inventory(model).tensors
+        for name, expected in Inventory(self.model).tensors.items():
+            met = tensors.get(name)
+            if met is None or met.shape != expected.shape:
+                raise TraceError(
+                    f'this graph is of another architecture: {name!r} is '
+                    f'{tuple(expected.shape)} in its model, and in the given one '
+                    + ('not there' if met is None else f'{tuple(met.shape)}')
+                )
+        other = copy.copy(self)
+        other.model = model
+        return other
 
     def parameter(self, name: str) -> Tensor:
         """Return a parameter or buffer of the model by its dotted name."""
@@ -259,6 +288,7 @@ def trace(
         attributes=AttributeModel.build(settled.repairs, coupling, parts),
         explain=lambda: frozen(coupling, parts.reason_of, parameters),
         handlers=handlers,
+        example_inputs=example_inputs,
     )
 
 

@@ -23,6 +23,7 @@ from easypruner.engine.runner import trace_for
 from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.files import write_json
+from easypruner.pipeline.expansion import expanded
 from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
@@ -43,6 +44,7 @@ def prune_command(args: Namespace) -> int:
         skip_broken=args.skip_broken_plugins,
         disable=args.disable_plugin,
     )
+    config.stages = expanded(config.get('stages'))
     prepare()
     if not args.verbose:
         quiet(MMLogger.get_current_instance())

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mmengine.config import Config
 from torch import nn
 
-from easypruner.contracts import Context
 from easypruner.errors import EasyPrunerError
 from easypruner.files import write_json
 from easypruner.masks import Masks
@@ -187,15 +186,6 @@ class PruningState:
         return None if path is None else self.work_dir / path
 
     # What stages share
-
-    def context(
-        self,
-        batches: Callable[[], Any] | None = None,
-        loss: Callable[[nn.Module, Any], Any] | None = None,
-        evaluate: Callable[[nn.Module], float] | None = None,
-    ) -> Context:
-        """Return the context that strategies get."""
-        return Context(seed=self.run.seed, batches=batches, loss=loss, evaluate=evaluate)
 
     def configure(self, runner: Runner) -> None:
         """Let the plugins change a runner before it runs."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -92,6 +93,13 @@ def training_loss(model: nn.Module, batch: Any) -> Tensor:
     parse: Any = model.parse_losses
     total: Tensor = parse(losses)[0]
     return total
+
+
+@torch.no_grad()
+def forward_pass(model: nn.Module, batch: Any) -> object:
+    """Run a model on the images of a batch of its data loader."""
+    preprocessor: Any = model.data_preprocessor
+    return model(preprocessor(batch, False)['inputs'], mode='tensor')
 
 
 def copy_file(source: Any, target: Any) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from easypruner.contracts import Context, MaskSource, Stage
 from easypruner.engine.distributed import barrier, is_main
+from easypruner.engine.progress import StageProgress
+from easypruner.errors import ConfigError
 from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import (
+    forward_pass,
     loaded_runner,
     training_batches,
     training_loss,
@@ -25,12 +29,26 @@ class SelectMask(Stage):
 
     Args:
         source: chooses them, within its budget.
+        part: in a run that removes its channels in several steps, the share of the way that the
+            steps before have made, and the share after this one, both in 0..1.
         name: of the stage.
     """
 
-    def __init__(self, source: MaskSource, name: str = 'select_mask') -> None:
+    def __init__(
+        self,
+        source: MaskSource,
+        part: Sequence[float] | None = None,
+        name: str = 'select_mask',
+    ) -> None:
         super().__init__(name)
         self.source = source
+        if part is not None:
+            if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
+                raise ConfigError(
+                    f'part={part!r} of SelectMask is not understood; expected the shares of the '
+                    'way before and after this step, as in (0.25, 0.5)'
+                )
+            source.budget = source.needed_budget().partial(*part)
 
     def check(self) -> None:
         self.source.check()
@@ -44,7 +62,16 @@ class SelectMask(Stage):
         """Select on the weights at hand."""
         runner = loaded_runner(state)
         graph = state.run.trace(runner.plain_model)
-        context = state.context(training_batches(state), training_loss, runner.accuracy_of)
+        progress = StageProgress(self.name, state.run.console, shown=is_main())
+        context = Context(
+            seed=state.run.seed,
+            batches=training_batches(state),
+            loss=training_loss,
+            evaluate=runner.accuracy_of,
+            forward=forward_pass,
+            folder=state.stage,
+            track=progress.track,
+        )
         masks = self.source.select(graph, context)
         masks.check(graph)
         budget = self.source.budget
