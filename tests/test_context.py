@@ -1,0 +1,54 @@
+"""What strategies may use: absent parts are told, batches come in order, progress is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from easypruner import Context
+from easypruner.errors import ConfigError, EasyPrunerError
+
+
+def test_the_first_batches_of_a_pass() -> None:
+    context = Context(batches=lambda: range(5))
+    assert list(context.some_batches(3, 'Me')) == [0, 1, 2]
+    assert list(context.some_batches(9, 'Me')) == [0, 1, 2, 3, 4]
+
+
+def test_a_stream_is_read_no_further_than_asked() -> None:
+    read = []
+
+    def stream() -> Iterator[int]:
+        for number in range(10):
+            read.append(number)
+            yield number
+
+    list(Context(batches=stream).some_batches(2, 'Me'))
+    assert read == [0, 1]
+
+
+def test_no_batch_at_all_is_an_error_that_names_who_asked() -> None:
+    with pytest.raises(EasyPrunerError, match=r'Me looks at .* the data set is empty'):
+        list(Context(batches=lambda: []).some_batches(2, 'Me'))
+
+
+@pytest.mark.parametrize('part', ['batches', 'loss', 'evaluate', 'forward', 'folder'])
+def test_an_absent_part_is_told(part: str) -> None:
+    with pytest.raises(ConfigError, match=rf'Me needs .* give {part}='):
+        Context().needed(part, 'Me')
+    with pytest.raises(ConfigError, match='Me needs batches'):
+        Context().some_batches(1, 'Me')
+
+
+def test_progress_sees_every_batch() -> None:
+    seen: list[object] = []
+
+    def track(items: Iterable[object], total: int) -> Iterator[object]:
+        seen.append(total)
+        for item in items:
+            yield item
+            seen.append(item)
+
+    list(Context(batches=lambda: 'abc', track=track).some_batches(2, 'Me'))
+    assert seen == [2, 'a', 'b']
