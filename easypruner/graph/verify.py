@@ -116,9 +116,14 @@ def _ratio(normed: Normed, tensors: Mapping[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
-    """Return every tensor of the model's output, in evaluation mode."""
+    """Return every tensor of the model's output, in evaluation mode.
+
+    What a forward pass draws at random, such as a masked autoencoder's patches, is the same for
+    every call.
+    """
     args, kwargs = call_arguments(example_inputs)
-    with _evaluating(model):
+    with _evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(0)
         return [tensor for _, tensor in tensors_in(model(*args, **kwargs))]
 
 

@@ -50,9 +50,11 @@ def convolution(coupling: Coupling, operation: Operation) -> None:
     if bias is not None:
         coupling.use(bias, 'convolution.bias')
         coupling.own(bias, {0: out})
-    coupling.assign(output, (axes[0], out, *extents_after(coupling, axes[2:], output)))
-    area = math.prod((x if transposed else output).shape[2:])
-    coupling.macs(x.shape[0] * area * math.prod(weight.shape[2:]), kernel[0], kernel[1])
+    after = extents_after(coupling, axes[2:], output)
+    coupling.assign(output, (axes[0], out, *after))
+    # A batch or an extent may hold channels that a reshape has put there.
+    places = (axes[0], *(axes[2:] if transposed else after))
+    coupling.macs(math.prod(weight.shape[2:]), *places, kernel[0], kernel[1])
 
 
 def _grouped(
@@ -109,7 +111,7 @@ def linear(coupling: Coupling, operation: Operation) -> None:
         coupling.use(bias, 'linear.bias')
         coupling.own(bias, {0: out})
     coupling.assign(operation.outputs[0], (*axes[:-1], out))
-    coupling.macs(math.prod(x.shape[:-1]), reads, coupling.axes(weight)[0])
+    coupling.macs(1, *axes[:-1], reads, coupling.axes(weight)[0])
 
 
 @rule('mm', 'matmul', 'mv', 'dot', 'bmm', 'vdot')
