@@ -174,3 +174,33 @@ class TestRefusals:
         graph = easypruner.trace(Plain(), example())
         with pytest.raises(MaskError, match=r"'body.0.0'.*expected torch.bool of shape \(8,\)"):
             graph.layer_costs({'body.0.0': mask})
+
+
+class ChannelsInBatch(nn.Module):
+    """A layer of its own for each channel, which a reshape has put into the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.single = nn.Conv2d(1, 1, 3, padding=1)
+        self.row = nn.Linear(6, 6)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        n, _, h, w = x.shape
+        x = self.single(x.reshape(-1, 1, h, w))
+        x = self.row(x.reshape(-1, w)).reshape(n, -1, h, w)
+        return self.head(x)
+
+
+def test_channels_in_the_batch_count() -> None:
+    model = ChannelsInBatch().eval()
+    image = torch.rand(2, 3, 5, 6)
+    graph = easypruner.trace(model, image)
+    masks = {'stem': torch.arange(8) < 5}
+    predicted = graph.cost(masks)
+    easypruner.prune(model, masks, graph=graph)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    assert predicted.macs * 2 == counter.get_total_flops() == graph.cost().macs * 2

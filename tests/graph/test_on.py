@@ -23,9 +23,7 @@ def test_a_copy_is_cut_as_if_it_had_been_traced(build: type[nn.Module]) -> None:
     before = graph.cost()
     easypruner.prune(one, masks, graph=graph.on(one))
     easypruner.prune(other, masks, example_inputs=example())
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert torch.equal(one.eval()(example()), other.eval()(example()))
     # The graph it was lent from is of the whole network still.
     assert graph.cost() == before

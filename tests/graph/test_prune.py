@@ -220,3 +220,19 @@ def test_verify_reads_dictionaries_of_outputs() -> None:
     model = TwoInputs().eval()
     result = easypruner.verify(model, {'both.0': torch.arange(7) < 4}, inputs)
     assert result.passed and result.removed_units == 3
+
+
+class Masked(Plain):
+    """Sees only half of the positions, drawn anew in each pass, as masked autoencoders do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (torch.rand(x.shape[-2:]) < 0.5))
+
+
+def test_verify_draws_alike_in_both_networks() -> None:
+    model = lively(Masked)
+    assert not torch.equal(model(example()), model(example()))
+    assert easypruner.verify(model, random_masks(model, 0), example()).error < 1e-12
+    before = torch.get_rng_state()
+    outputs(model, example())
+    assert torch.equal(torch.get_rng_state(), before)
