@@ -43,7 +43,7 @@ def ramp_of(schedule: str | Mapping[str, float], owner: str) -> Ramp:
     """
     if isinstance(schedule, Mapping) and set(schedule) == {'warmup'}:
         part = schedule['warmup']
-        if isinstance(part, int | float) and 0 < part <= 1:
+        if isinstance(part, int | float) and not isinstance(part, bool) and 0 < part <= 1:
             return _warmup(part)
     elif isinstance(schedule, str) and schedule in RAMPS:
         return RAMPS[schedule]

@@ -1,15 +1,14 @@
-"""Regularizer: L1 on the batch-norm scales a mask will remove (MaskSparsity, arXiv 2201.06776)."""
+"""Regularizer: a penalty on the norm scales a mask will remove (MaskSparsity, arXiv 2201.06776)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from easypruner import Component, Masks, hookimpl
-from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.scale_penalty import ScalePenalty, batch_norm_scales
+from easypruner.scale_penalty import ScalePenalty
 
 
 class MaskSparsity(ScalePenalty):
@@ -19,16 +18,29 @@ class MaskSparsity(ScalePenalty):
 
     Args:
         strength: lambda; the released code uses 5e-4. ``dict(reach=R)`` picks it from the schedule.
+        norm: ``'l1'`` as in the paper, ``'l2'`` (half the square), or ``'smooth_l1'``.
+        scales: the kinds of norm whose scales are pushed.
+        without_scales: what becomes of groups that lose units and have none: ``'error'``,
+            ``'weights'`` pushes the weights that make these units, ``'skip'`` leaves them alone.
+        strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
+            ``dict(warmup=share)``.
+        group_strengths: path, glob or name of groups -> factor of the strength there.
     """
 
-    def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[str, Tensor]:
-        if masks is None:
-            raise ConfigError(
-                'MaskSparsity pushes the channels that masks remove, but there are no masks yet; '
-                'put a SelectMask or LoadMask stage before this Train stage'
-            )
-        keep = graph.keep(masks)
-        return {name: ~keep[name, 0] for name in batch_norm_scales(graph) if (name, 0) in keep}
+    def __init__(
+        self,
+        strength: float | Mapping[str, float],
+        norm: str = 'l1',
+        scales: str | Sequence[str] = ('batch_norm',),
+        without_scales: str = 'error',
+        strength_schedule: str | Mapping[str, float] = 'constant',
+        group_strengths: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(strength, norm, scales, without_scales, strength_schedule, group_strengths)
+
+    def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[tuple[str, int], Tensor]:
+        keep = graph.keep(self.needed_masks(graph, masks))
+        return {place: ~kept for place, kept in keep.items()}
 
 
 @hookimpl

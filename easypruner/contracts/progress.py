@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+from torch.optim import Optimizer
 
 from easypruner.ramps import Ramp
 
@@ -56,12 +57,14 @@ class Progress:
         grad_scale: what gradients are multiplied with at this point (fused optimizers under a
             GradScaler), else None.
         lr: the learning rate of this update, of the optimizer's first parameter group.
+        optimizer: that is about to step, for rules that concern its momentum; None where unknown.
     """
 
     update: int
     updates: int
     grad_scale: Tensor | None = None
     lr: float = 0.0
+    optimizer: Optimizer | None = field(default=None, compare=False, repr=False)
 
     @property
     def share(self) -> float:

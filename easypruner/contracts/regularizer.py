@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ class Regularizer(Component):
             self._check_factor(f'group_strengths[{pattern!r}]', factor)
 
     def _check_factor(self, argument: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
             raise ConfigError(
                 f'{argument}={value!r} of {type(self).__name__} must be a number of at least 0'
             )
@@ -82,12 +84,34 @@ class Regularizer(Component):
         found = first_fitting(self.group_strengths, graph.groups, what)
         return {name: found.get(name, 1.0) for name in graph.groups}
 
+    def needed_masks(self, graph: ChannelGraph, masks: Masks | None) -> Masks:
+        """Return the masks, for a regularizer that pushes what they remove.
+
+        Raises:
+            ConfigError: there are none.
+            MaskError: a mask of no group of this graph, or not of its group's shape.
+        """
+        if masks is None:
+            raise ConfigError(
+                f'{type(self).__name__} pushes the channels that masks remove, but there are no '
+                'masks yet; put a SelectMask or LoadMask stage before this Train stage'
+            )
+        # Here a group may lose all its units: before a run starts, no more is known.
+        Masks({name: mask for name, mask in masks.items() if bool(mask.any())}).check(graph)
+        return masks
+
     def reach(self, schedule: Schedule) -> float:
         """Return how far the penalty alone can move a parameter over ``schedule``."""
         return self.strength * schedule.reach_under(self.ramp)
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        """Return the largest magnitude that must come to zero; 0 where nothing need."""
+        """Return the largest magnitude that must come to zero; 0 where nothing need.
+
+        Where groups have factors of their own, each counts relative to its group's.
+
+        Raises:
+            EasyPrunerError: what is to be pushed is not there, or is not a number.
+        """
         return 0.0
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:

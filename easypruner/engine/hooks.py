@@ -77,7 +77,7 @@ class PruningHook(Hook):
             nonlocal done
             scale = getattr(optimizer, 'grad_scale', None)
             lr = float(optimizer.param_groups[0]['lr'])
-            progress = Progress(done, self._schedule.updates, scale, lr)
+            progress = Progress(done, self._schedule.updates, scale, lr, optimizer)
             self._regularizer.add_gradient(graph, self._masks, progress)
             done += 1
 

@@ -1,0 +1,156 @@
+"""Measures what each regularizer adds to an optimizer step, and writes docs/regularizers.md.
+
+python benchmarks/regularizer_overhead.py [--quick] [--out FILE]
+
+One process, one thread. A step with the regularizer and one without take turns, and their
+difference counts. Seconds are CPU time of the process, so that what others run on the machine does
+not count; still, run it on a quiet machine: caches and memory are shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from regularizer_page import Measured, page
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import Masks, Progress, Regularizer
+from easypruner.graph import ChannelGraph
+from easypruner.plugins import load_plugins
+from easypruner.registry import REGULARIZERS, build
+
+ROOT = Path(__file__).resolve().parent.parent
+STRENGTH = 1e-4
+REGULARIZERS_MEASURED = (
+    dict(type='GlobalSparsity', strength=STRENGTH),
+    dict(type='GlobalSparsity', strength=STRENGTH, norm='l2'),
+    dict(type='GlobalSparsity', strength=STRENGTH, norm='smooth_l1'),
+    dict(type='MaskSparsity', strength=STRENGTH),
+    dict(type='MaskSparsity', strength=STRENGTH, norm='l2'),
+    dict(type='MaskSparsity', strength=STRENGTH, norm='smooth_l1'),
+    dict(type='GradDecay'),
+    dict(type='Polarization', strength=STRENGTH),
+    dict(type='HoyerSquare', strength=STRENGTH),
+    dict(type='HoyerSquare', strength=STRENGTH, on='weights'),
+    dict(type='GReg'),
+    dict(type='GReg', over='group'),
+    dict(type='GroupLasso', strength=STRENGTH),
+    dict(type='GroupLasso', strength=STRENGTH, masked=True),
+    dict(type='GroupLasso', strength=STRENGTH, over='group'),
+    dict(type='GroupLasso', strength=STRENGTH, over='group', alpha=4.0),
+)
+"""Configs; strengths are of no account to the time."""
+
+
+def main() -> None:
+    """Measure everything, then write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--quick', action='store_true', help='a small model, to try the script')
+    parser.add_argument('--pairs', type=int, default=25, help='pairs of steps in a round')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds over all regularizers')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'regularizers.md')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    load_plugins()
+    name = 'resnet18' if args.quick else 'resnet50'
+    bench = Bench(name)
+    pushes: dict[str, Callable[[], None]] = {
+        label(config): bench.push(build(REGULARIZERS, config)) for config in REGULARIZERS_MEASURED
+    }
+    pushes |= {
+        'loop, as `GlobalSparsity()`': bench.loop,
+        'loop, as `MaskSparsity()`': bench.masked_loop,
+    }
+    found: dict[str, list[Measured]] = {key: [] for key in pushes}
+    pairs, rounds = (3, 1) if args.quick else (args.pairs, args.rounds)
+    for _ in range(rounds):
+        for key, push in pushes.items():
+            found[key].append(bench.measure(push, pairs))
+            print(key, found[key][-1], flush=True)
+    args.out.write_text(page(name, pairs, found), encoding='utf-8')
+
+
+def label(config: dict[str, object]) -> str:
+    """Return how the page names a config."""
+    options = [f'{k}={v!r}' for k, v in config.items() if k not in ('type', 'strength')]
+    return f'`{config["type"]}({", ".join(options)})`'
+
+
+class Bench:
+    """A network of torchvision with random weights and gradients, half of its channels to go.
+
+    Args:
+        name: of the network.
+    """
+
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = torchvision.models.get_model(name, weights=None)
+        self.graph: ChannelGraph = easypruner.trace(self.model, torch.zeros(1, 3, 64, 64))
+        groups = self.graph.groups.items()
+        self.masks = Masks({n: torch.arange(group.size) % 2 == 0 for n, group in groups})
+        # So small a rate that however many steps it takes, the weights stay what they are.
+        parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, foreach=True)
+        for parameter in parameters:
+            parameter.grad = 1e-3 * torch.randn_like(parameter)
+        keep = self.graph.keep(self.masks)
+        self.layers = [
+            (module, (~keep.get((f'{path}.weight', 0), torch.ones_like(module.weight).bool())))
+            for path, module in self.model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+        ]
+
+    def push(self, regularizer: Regularizer) -> Callable[[], None]:
+        """Return what a regularizer does before each step."""
+        progress = Progress(1, 10**9, None, 0.1, self.optimizer)
+        return lambda: regularizer.add_gradient(self.graph, self.masks, progress)
+
+    def loop(self) -> None:
+        """Push all scales, layer by layer in Python."""
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                scale: Tensor = module.weight
+                assert scale.grad is not None
+                scale.grad.data.add_(STRENGTH * torch.sign(scale.data))
+
+    def masked_loop(self) -> None:
+        """Push the scales that will go, layer by layer in Python."""
+        for module, goes in self.layers:
+            scale: Tensor = module.weight
+            assert scale.grad is not None
+            scale.grad.data.add_(STRENGTH * torch.sign(scale.data) * goes)
+
+    def measure(self, push: Callable[[], None], pairs: int) -> Measured:
+        """Let steps with and without a push take turns; return medians over the pairs."""
+
+        def pushed() -> None:
+            push()
+            self.optimizer.step()
+
+        pushed()
+        plain, added = [], []
+        for _ in range(pairs):
+            plain.append(seconds(self.optimizer.step))
+            added.append(seconds(pushed) - plain[-1])
+        return Measured(1e3 * statistics.median(added), 1e3 * statistics.median(plain))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the CPU time of a call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,82 @@
+"""Regularizer: pulls norm scales apart (Polarization; Zhuang et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from easypruner import Component, Masks, Progress, Regularizer, hookimpl
+from easypruner.graph import ChannelGraph
+from easypruner.norm_scales import FlatScales, norms_of, refuse_nothing
+from easypruner.pushing import PlanOnce, check_numbers, scaled
+
+
+class Polarization(Regularizer):
+    """strength * sum of (t * |gamma| - |gamma - mean of all gamma|) over all norm scales.
+
+    Equation 2 of the paper. L1 pushes every scale; this one pushes those well under the mean to
+    zero and lifts the others away from it, so that scales part into two heaps. The mean is one
+    over the whole network, and has a gradient.
+
+    Args:
+        strength: lambda; about 1e-4 in the paper. ``dict(reach=R)`` picks it from the schedule.
+        t: the weight of the L1 part; 1.2 in most of the paper.
+        scales: the kinds of norm whose scales these are, of
+            :data:`easypruner.norm_scales.SCALES`.
+        strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
+            ``dict(warmup=share)``.
+        group_strengths: path, glob or name of groups -> factor of their scales' terms; scales with
+            0 do not count in the mean.
+    """
+
+    def __init__(
+        self,
+        strength: float | Mapping[str, float],
+        t: float = 1.2,
+        scales: str | Sequence[str] = ('batch_norm',),
+        strength_schedule: str | Mapping[str, float] = 'constant',
+        group_strengths: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(strength, strength_schedule, group_strengths)
+        self._check_factor('t', t)
+        self.t = t
+        self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
+        self._norms = norms_of(scales, 'Polarization')
+        self._planned = PlanOnce(self._plan)
+
+    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        plan = self._planned(graph, masks)
+        row = plan.row()
+        mean = row[plan.factors > 0].mean()
+        terms = self.t * row.abs() - (row - mean).abs()
+        return self.strength * (plan.factors * terms).sum()
+
+    @torch.no_grad()
+    def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        plan = self._planned(graph, masks)
+        row = plan.row()
+        counts = (plan.factors > 0).to(row)
+        mean = (row * counts).sum() / counts.sum()
+        sides = plan.factors * torch.sign(row - mean)
+        pushes = self.t * plan.factors * torch.sign(row) - sides
+        pushes += counts * (sides.sum() / counts.sum())
+        plan.add(pushes * scaled(self.strength_at(progress), progress))
+
+    def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
+        """Return 0: which scales come to zero is for the training to find out."""
+        plan = self._planned(graph, masks)
+        check_numbers(plan.names, plan.tensors, 'Polarization')
+        return 0.0
+
+    def _plan(self, graph: ChannelGraph, masks: Masks | None) -> FlatScales:
+        plan = FlatScales.of(graph, self._norms, self.group_factors(graph))
+        if plan is None or not bool(plan.factors.any()):
+            raise refuse_nothing(graph, 'Polarization', self.scales)
+        return plan
+
+
+@hookimpl
+def easypruner_components() -> Iterable[type[Component]]:
+    return [Polarization]

@@ -1,0 +1,119 @@
+"""GReg: an L2 penalty on what will go, whose factor grows as the paper's algorithm 1 has it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from easypruner_plugins.greg import GReg
+from torch import Tensor, nn
+
+from easypruner import Masks, Progress, Schedule
+from easypruner.errors import ConfigError, EasyPrunerError
+from tests.networks import NETWORKS, Concatenated, Plain, Shared
+from tests.plugins.pushes import GRAD_SCALE, PROGRESS, Case, added, assert_same, case, narrow, slope
+
+
+def algorithm(delta: float, every: int, ceiling: float, update: int) -> float:
+    """Return lambda after that many updates, counted one by one."""
+    factor = 0.0
+    for done in range(update + 1):
+        if done % every == 0:
+            factor = min(factor + delta, ceiling)
+    return factor
+
+
+def by_hand(case: Case, over: str) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for group, unit, slices in case.units(over):
+        if not case.masks[group][unit]:
+            for part in slices:
+                total = total + case.factor(group) / 2 * (part**2).sum()
+    return total
+
+
+@pytest.mark.parametrize('over', ['producers', 'group'])
+@pytest.mark.parametrize('build', NETWORKS)
+def test_the_gradient_is_that_of_the_growing_penalty(build: type[nn.Module], over: str) -> None:
+    given = case(build)
+    regularizer = GReg(0.01, every=3, ceiling=0.035, over=over, group_strengths=given.strengths)
+    expected = slope(by_hand(given, over), given.model)
+    for update in (0, 2, 3, 9, 30):
+        progress = replace(PROGRESS, update=update, updates=40)
+        factor = algorithm(0.01, 3, 0.035, update)
+        assert_same(added(regularizer, given, given.masks, progress), expected, factor * GRAD_SCALE)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    regularizer = GReg()
+    for update in (0, 9, 10, 25, 1000, 99_989, 99_990, 500_000):
+        rises = update // 10 + 1
+        assert regularizer.factor(update) == pytest.approx(min(1e-4 * rises, 1.0))
+
+
+@pytest.mark.parametrize('build', [Concatenated, Shared])
+def test_the_penalty_is_that_at_the_ceiling(build: type[nn.Module]) -> None:
+    given = case(build)
+    regularizer = GReg(0.5, every=1, ceiling=0.75, group_strengths=given.strengths)
+    penalty = regularizer.penalty(given.graph, given.masks)
+    torch.testing.assert_close(penalty, 0.75 * by_hand(given, 'producers'))
+    at_ceiling = Progress(5, 6)
+    met = added(regularizer, given, given.masks, at_ceiling)
+    assert_same(met, slope(penalty, given.model), 1)
+
+
+def test_the_reach_is_the_exponent_of_what_is_left() -> None:
+    rates = np.full(400, 0.01)
+    schedule = Schedule(float(rates.sum()), 0.0, 400, rates)
+    regularizer = GReg(0.05, every=10, ceiling=1.5)
+    weight = 1.0
+    for update in range(400):
+        weight -= 0.01 * algorithm(0.05, 10, 1.5, update) * weight
+    assert np.exp(-regularizer.reach(schedule)) == pytest.approx(weight, rel=0.05)
+
+
+def test_a_reach_picks_the_rise() -> None:
+    rates = np.linspace(0.1, 0.01, 300)
+    schedule = Schedule(float(rates.sum()), 0.9, 300, rates)
+    regularizer = GReg({'reach': 7.0})
+    regularizer.schedule(schedule)
+    factors = [algorithm(regularizer.strength, 10, 1.0, update) for update in range(300)]
+    assert float(rates @ factors) / 0.1 == pytest.approx(7.0)
+    assert regularizer.reach(schedule) == pytest.approx(7.0)
+    with pytest.raises(ConfigError, match='under its ceiling'):
+        GReg({'reach': 7.0}, ceiling=0.01).schedule(schedule)
+    with pytest.raises(ConfigError, match='under its ceiling'):
+        GReg({'reach': 7.0}).schedule(Schedule(0.0, 0.9, 0, np.empty(0)))
+
+
+def test_masks_are_needed() -> None:
+    given = case(Plain)
+    with pytest.raises(ConfigError, match='SelectMask'):
+        GReg().largest(given.graph, None)
+    with pytest.raises(EasyPrunerError, match='none are to be pushed in this Plain'):
+        GReg().largest(given.graph, Masks())
+
+
+def test_a_group_of_one_unit() -> None:
+    given = narrow(Plain)
+    weight = given.model.body[0][0].weight.detach()
+    met = added(GReg(0.5), given, given.masks, Progress(0, 1))['body.0.0.weight']
+    torch.testing.assert_close(met, 0.5 * weight)
+    assert GReg(0.5).largest(given.graph, given.masks) >= float(weight.norm())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ({'strength': -1.0}, 'strength='),
+        ({'every': 0}, 'every='),
+        ({'every': 2.5}, 'every='),
+        ({'ceiling': -1.0}, 'ceiling='),
+        ({'over': 'groups'}, "did you mean 'group'"),
+    ],
+)
+def test_arguments_that_are_none_are_refused(arguments: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        GReg(**arguments)

@@ -1,0 +1,66 @@
+"""Ramps: their values, and how far a strength that follows one reaches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from easypruner_plugins.global_sparsity import GlobalSparsity
+
+from easypruner import Progress, Schedule
+from easypruner.errors import ConfigError
+from easypruner.ramps import RAMPS, ramp_of
+
+VALUES = {
+    'constant': lambda share: 1.0,
+    'linear': lambda share: share,
+    'cosine': lambda share: (1 - math.cos(math.pi * share)) / 2,
+    'warmup': lambda share: min(share / 0.1, 1.0),
+}
+
+
+def test_every_ramp_is_tested() -> None:
+    assert VALUES.keys() == RAMPS.keys()
+
+
+@pytest.mark.parametrize('name', VALUES)
+def test_values(name: str) -> None:
+    shares = np.linspace(0, 1, 21)
+    expected = [VALUES[name](share) for share in shares]
+    ramp = ramp_of(name, 'Me')
+    np.testing.assert_allclose(ramp(shares), expected)
+    np.testing.assert_allclose([float(ramp(share)) for share in shares], expected)
+
+
+def test_a_warmup_of_a_share_of_ones_own() -> None:
+    ramp = ramp_of({'warmup': 0.5}, 'Me')
+    assert [float(ramp(share)) for share in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    'schedule', ['liner', {'warmup': 0}, {'warmup': 1.5}, {'warmup': True}, {'warm': 0.1}, 3, None]
+)
+def test_what_is_none_is_refused(schedule: object) -> None:
+    with pytest.raises(ConfigError, match=r'strength_schedule=.* of Me is not understood'):
+        ramp_of(schedule, 'Me')
+
+
+@pytest.mark.parametrize('name', [*VALUES, {'warmup': 0.3}])
+def test_the_reach_is_the_sum_of_all_steps(name: str | dict) -> None:
+    rates = np.array([0.4, 0.3, 0.2, 0.1])
+    schedule = Schedule(float(rates.sum()), 0.5, 4, rates)
+    regularizer = GlobalSparsity(2.0, strength_schedule=name)
+    moved = sum(
+        rate * regularizer.strength_at(Progress(update, 4)) for update, rate in enumerate(rates)
+    )
+    assert regularizer.reach(schedule) == pytest.approx(moved / 0.5)
+    picked = GlobalSparsity({'reach': 5.0}, strength_schedule=name)
+    picked.schedule(schedule)
+    assert picked.reach(schedule) == pytest.approx(5.0)
+
+
+def test_a_reach_under_a_sum_of_rates_and_no_updates() -> None:
+    ramp = ramp_of('linear', 'Me')
+    assert Schedule(2.0, 0.0, 4).reach_under(ramp) == pytest.approx(2.0 * (0 + 1 + 2 + 3) / 16)
+    assert Schedule(0.0, 0.0, 0).reach_under(ramp) == 0
