@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -12,10 +15,70 @@ from easypruner.contracts.budget import Budget
 from easypruner.contracts.context import Context
 from easypruner.errors import ConfigError
 from easypruner.masks import Masks
-from easypruner.ranking import Ranking
+from easypruner.ranking import Ranking, shown
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
+
+
+def check_share(value: Any, argument: str, owner: str) -> None:
+    """Raise ConfigError unless a value is a share in 0..1.
+
+    Args:
+        value: as a config gives it.
+        argument: its name, for the message.
+        owner: whose argument it is.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ConfigError(
+            f'{argument}={value!r} of {owner} is not a share; expected a number in 0..1'
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of several steps in which a run removes its channels.
+
+    Attributes:
+        done: the share of the way that earlier steps have made, in 0..1.
+        share: the share of the way after this step.
+        reference: what the limit is a share of; None where that is not known any more.
+    """
+
+    done: float = 0.0
+    share: float = 1.0
+    reference: Any = None
+
+    def share_of_start(self, keep: float) -> float:
+        """Return the share of the network before the first step that stays after this one."""
+        return _towards(keep, self.share)
+
+    def share_at_hand(self, keep: float) -> float:
+        """Return the share that stays of what earlier steps have left, as planned.
+
+        Args:
+            keep: the share of the whole network that all steps together keep.
+
+        >>> Step(0.5, 1.0).share_at_hand(0.5)  # from 75 % to 50 %
+        0.6666666666666666
+        """
+        left = _towards(keep, self.done)
+        return self.share_of_start(keep) / left if left else 0.0
+
+    @property
+    def part(self) -> float:
+        """The part of what was left of the way that this step makes."""
+        return (self.share - self.done) / (1 - self.done)
+
+
+def _towards(keep: float, way: float) -> float:
+    """Return what is left after a share of the way; exactly 1 and ``keep`` at its ends."""
+    return keep * way + (1 - way)
+
+
+WHOLE = Step()
+"""All of the way at once."""
 
 
 class CostBudget(Budget):
@@ -36,23 +99,40 @@ class CostBudget(Budget):
         name = type(self).__name__
         if (keep is None) == (limit is None):
             raise ConfigError(f'{name} takes either keep (a share) or limit ({self.unit})')
-        if keep is not None and not 0 <= keep <= 1:
-            raise ConfigError(f'keep={keep!r} of {name} is not a share; expected a number in 0..1')
-        if limit is not None and limit < 0:
-            raise ConfigError(f'limit={limit!r} of {name} is below 0')
+        if keep is not None:
+            check_share(keep, 'keep', name)
+        if limit is not None and not _is_amount(limit):
+            raise ConfigError(f'limit={limit!r} of {name} must be a number of at least 0')
         self.keep = keep
         self.limit = limit
+        self.step = WHOLE
 
     @abstractmethod
     def cost(self, graph: ChannelGraph, masks: Mapping[str, Tensor] | None) -> float:
-        """Return what the network costs under ``masks``, in :attr:`unit`; None keeps it whole."""
+        """Return what the network costs under ``masks``, in :attr:`unit`; None keeps it whole.
+
+        It does not grow when more is removed.
+        """
+
+    @property
+    def exact(self) -> bool:
+        """Whether :meth:`cost` is the same each time, and cheap enough to be tried on many masks.
+
+        What is not is never combined with others: its own call has to find the masks.
+        """
+        return True
 
     def limit_for(self, graph: ChannelGraph) -> float:
         """Return the limit for a network, in :attr:`unit`."""
-        if self.limit is not None:
+        if self.keep is not None:
+            if self.step.reference is not None:
+                return self.step.share_of_start(self.keep) * float(self.step.reference)
+            return self.step.share_at_hand(self.keep) * self.cost(graph, None)
+        assert self.limit is not None
+        if self.step.part == 1:
             return self.limit
-        assert self.keep is not None
-        return self.keep * self.cost(graph, None)
+        now = self.cost(graph, None)
+        return now + (self.limit - now) * self.step.part
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
@@ -62,54 +142,36 @@ class CostBudget(Budget):
 
     @property
     def asked(self) -> float:
-        value = self.limit if self.keep is None else self.keep
-        assert value is not None
-        return value
+        if self.keep is None:
+            assert self.limit is not None
+            return self.limit
+        known = self.step.reference is not None
+        return self.keep if known else self.step.share_at_hand(self.keep)
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         cost = self.cost(graph, masks)
-        return cost if self.keep is None else cost / self.cost(graph, None)
-
-    def partial(self, done: float, share: float) -> Budget:
         if self.keep is None:
-            return self if share >= 1 else _Towards(self, (share - done) / (1 - done))
-        return type(self)(keep=keep_of_step(self.keep, done, share))
+            return cost
+        whole = self.cost(graph, None) if self.step.reference is None else self.step.reference
+        return cost / float(whole) if whole else 1.0
+
+    def reference(self, graph: ChannelGraph) -> Any:
+        return None if self.keep is None else self.cost(graph, None)
+
+    def partial(self, done: float, share: float, reference: Any = None) -> Budget:
+        """Return the budget of one step.
+
+        With a reference it reports shares of the network before the first step, and no error of
+        an earlier step adds to it; without, shares of the network at hand.
+        """
+        part = copy.copy(self)
+        part.step = Step(done, share, reference)
+        return part
 
 
-def keep_of_step(keep: float, done: float, share: float) -> float:
-    """Return the share that one step keeps of what the steps before it have left.
-
-    Args:
-        keep: the share of the whole network that all steps together keep.
-        done: the share of the way that earlier steps have made, in 0..1.
-        share: the share of the way after this step.
-
-    >>> keep_of_step(0.5, 0.5, 1.0)  # from 75 % to 50 %
-    0.6666666666666666
-    """
-    left = 1 - (1 - keep) * done
-    return (1 - (1 - keep) * share) / left if left else 0.0
-
-
-class _Towards(CostBudget):
-    """Part of the way from what the network at hand costs to another budget's limit."""
-
-    def __init__(self, whole: CostBudget, part: float) -> None:
-        super().__init__(limit=whole.limit)
-        self._whole = whole
-        self._part = part
-        self.unit = whole.unit
-
-    def cost(self, graph: ChannelGraph, masks: Mapping[str, Tensor] | None) -> float:
-        return self._whole.cost(graph, masks)
-
-    def limit_for(self, graph: ChannelGraph) -> float:
-        now, goal = self.cost(graph, None), self._whole.limit_for(graph)
-        return now + (goal - now) * self._part
-
-    @property
-    def kind(self) -> str:
-        return self._whole.kind
+def _is_amount(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0
 
 
 class Tightest(Budget):
@@ -131,16 +193,18 @@ class Tightest(Budget):
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
     ) -> Masks:
-        costs = [budget for budget in self.budgets if isinstance(budget, CostBudget)]
-        found = [b(scores, graph, context) for b in self.budgets if not isinstance(b, CostBudget)]
+        costs = [b for b in self.budgets if isinstance(b, CostBudget) and b.exact]
+        found = [b(scores, graph, context) for b in self.budgets if b not in costs]
         if costs:
             found.append(_within_all(costs, scores, graph))
-        first, *others = found
-        kept = {name: mask.clone() for name, mask in first.items()}
-        for masks in others:
-            for name, mask in masks.items():
-                kept[name] = kept[name] & mask if name in kept else mask
-        return Masks(kept)
+        names = dict.fromkeys(name for masks in found for name in masks)
+        # All keep the best of the same scores: what the fewest keep, all of them keep.
+        return Masks(
+            {
+                name: min((m[name] for m in found if name in m), key=lambda mask: int(mask.sum()))
+                for name in names
+            }
+        )
 
     @property
     def kind(self) -> str:
@@ -150,11 +214,27 @@ class Tightest(Budget):
     def asked(self) -> float:
         return self.budgets[0].asked
 
+    def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
+        return self.budgets[0].asked_of(masks, graph)
+
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         return self.budgets[0].delivered(masks, graph)
 
-    def partial(self, done: float, share: float) -> Budget:
-        return Tightest([budget.partial(done, share) for budget in self.budgets])
+    @property
+    def spread(self) -> float | None:
+        return self.budgets[0].spread
+
+    def parts(self) -> tuple[Budget, ...]:
+        return tuple(part for budget in self.budgets for part in budget.parts())
+
+    def reference(self, graph: ChannelGraph) -> Any:
+        return [budget.reference(graph) for budget in self.budgets]
+
+    def partial(self, done: float, share: float, reference: Any = None) -> Budget:
+        known = [None] * len(self.budgets) if reference is None else reference
+        return Tightest(
+            [b.partial(done, share, r) for b, r in zip(self.budgets, known, strict=True)]
+        )
 
 
 def _within_all(
@@ -167,8 +247,8 @@ def _within_all(
         shares = []
         for budget, limit in zip(costs, limits, strict=True):
             cost = budget.cost(graph, masks)
-            shares.append(cost / limit if limit else float('inf'))
+            shares.append(cost / limit if limit else math.inf if cost else 0.0)
         return max(shares)
 
-    names = ' and '.join(f'{limit:,.0f} {b.unit}' for b, limit in zip(costs, limits, strict=True))
+    names = ' and '.join(f'{shown(limit)} {b.unit}' for b, limit in zip(costs, limits, strict=True))
     return Ranking.of(scores, graph.limits).within(worst, 1.0, f'times the limits ({names})')

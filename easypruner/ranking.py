@@ -15,6 +15,15 @@ from easypruner.masks import Masks
 NO_LIMITS = Limits()
 
 
+def shown(value: float) -> str:
+    """Return a limit for a message: counts whole, small ones with four digits.
+
+    >>> shown(20_400_000), shown(0.00123)
+    ('20,400,000', '0.00123')
+    """
+    return f'{value:,.0f}' if value >= 100 else f'{value:.4g}'
+
+
 def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
     """Return the mask that keeps the ``count`` best units of a group, to within its limits.
 
@@ -146,9 +155,9 @@ class Ranking:
         least = cost(self.removing(high))
         if least > limit:
             raise BudgetError(
-                f'at most {limit:,.0f} {what} were asked for, but {least:,.0f} is the least that '
-                f'can be had: each of the {len(self.names)} groups keeps its best unit, or what '
-                'its limits say, and what is frozen stays whole; raise the limit'
+                f'at most {shown(limit)} {what} were asked for, but {shown(least)} is the least '
+                f'that can be had: each of the {len(self.names)} groups keeps its best unit, or '
+                'what its limits say, and what is frozen stays whole; raise the limit'
             )
         while low < high:
             middle = (low + high) // 2

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from easypruner_plugins.l1_norm import L1Norm
+from easypruner_plugins.lp_norm import L1Norm
 from easypruner_plugins.macs import Macs
 from easypruner_plugins.random_source import Random
 from easypruner_plugins.ratio import Ratio

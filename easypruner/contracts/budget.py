@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -44,11 +44,41 @@ class Budget(Component):
     def asked(self) -> float:
         """The limit as the user gave it."""
 
+    def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
+        """Return the limit in the unit of :meth:`delivered`, where it depends on the network.
+
+        By default that is :attr:`asked`.
+        """
+        return self.asked
+
     @abstractmethod
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         """What ``masks`` amount to, in the unit of :attr:`asked`."""
 
-    def partial(self, done: float, share: float) -> Budget:
+    @property
+    def spread(self) -> float | None:
+        """How far :meth:`delivered` strayed when it was measured; None where it is exact.
+
+        The median absolute deviation, in the unit of :attr:`asked`.
+        """
+        return None
+
+    def parts(self) -> tuple[Budget, ...]:
+        """Return the budgets that this one consists of, each with its own asked and delivered."""
+        return (self,)
+
+    def reference(self, graph: ChannelGraph) -> Any:
+        """Return what the limit is a share of, for a run that removes channels in several steps.
+
+        Args:
+            graph: of the network before the first step.
+
+        Returns:
+            what JSON can hold; None where nothing need be known.
+        """
+        return None
+
+    def partial(self, done: float, share: float, reference: Any = None) -> Budget:
         """Return the budget of one step of a run that removes its channels in several.
 
         By default the step removes its part of what this budget would remove of the network as
@@ -58,6 +88,8 @@ class Budget(Component):
         Args:
             done: the share of the way that earlier steps have made, in 0..1 and below ``share``.
             share: the share of the way after this step; 1 at the last.
+            reference: :meth:`reference` of the network before the first step. Without it the
+                earlier steps are taken to have made exactly their share.
         """
         return self if share >= 1 else _Part(self, done, share)
 
@@ -82,5 +114,12 @@ class _Part(Budget):
     def asked(self) -> float:
         return self._whole.asked
 
+    def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
+        return self._whole.asked_of(masks, graph)
+
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         return self._whole.delivered(masks, graph)
+
+    @property
+    def spread(self) -> float | None:
+        return self._whole.spread

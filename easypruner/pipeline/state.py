@@ -86,6 +86,8 @@ class PruningState:
         cut: the last cut.
         rows: of the final table.
         budget: what was asked and delivered.
+        reference: what the budget is a share of, while channels are removed in several steps; None
+            where nothing need be known. What JSON can hold.
         warnings: for the reader of the summary.
         seconds: wall time of each finished stage.
     """
@@ -100,6 +102,7 @@ class PruningState:
     cut: Cut | None = None
     rows: tuple[Row, ...] = ()
     budget: BudgetResult | None = None
+    reference: Any = None
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -162,6 +165,7 @@ class PruningState:
             },
             'rows': [dataclasses.asdict(row) for row in self.rows],
             'budget': self.budget and dataclasses.asdict(self.budget),
+            'reference': self.reference,
             'warnings': list(self.warnings),
             'seconds': dict(self.seconds),
         }
@@ -173,7 +177,8 @@ class PruningState:
             **{name: self._absolute(content[name]) for name in _PATHS},
             cut=Cut(**{name: self._absolute(path) for name, path in cut.items()}) if cut else None,
             rows=tuple(Row(**row) for row in content['rows']),
-            budget=BudgetResult(**content['budget']) if content['budget'] else None,
+            budget=BudgetResult.from_dict(content['budget']) if content['budget'] else None,
+            reference=content['reference'],
             warnings=tuple(content['warnings']),
             seconds=dict(content['seconds']),
         )

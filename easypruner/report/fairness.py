@@ -87,7 +87,9 @@ def _differing(comparison: Comparison, what: str, values: Sequence[str]) -> Iter
 
 
 def _budget(run: RunResult) -> str:
-    return f'{run.budget.kind} {run.budget.asked:g}' if run.budget else 'no budget'
+    if run.budget is None:
+        return 'no budget'
+    return ' and '.join(f'{budget.kind} {budget.asked:g}' for budget in run.budget.each)
 
 
 def _range(values: list[float]) -> float:

@@ -41,11 +41,34 @@ class Row:
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """A limit and what came of it; asked and delivered are in the same unit."""
+    """A limit and what came of it; asked, delivered and spread are in the same unit.
+
+    Attributes:
+        kind: the limit's name.
+        asked: the limit.
+        delivered: what the masks amount to.
+        spread: how far delivered strayed when it was measured (median absolute deviation); None
+            where it is exact.
+        parts: where several limits were kept to, each of them; the values above are then those of
+            the first.
+    """
 
     kind: str
     asked: float
     delivered: float
+    spread: float | None = None
+    parts: tuple[BudgetResult, ...] = ()
+
+    @property
+    def each(self) -> tuple[BudgetResult, ...]:
+        """Every limit that was kept to."""
+        return self.parts or (self,)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> BudgetResult:
+        """Build the result from what ``dataclasses.asdict`` made of one."""
+        parts = tuple(cls.from_dict(part) for part in value['parts'])
+        return cls(**{**value, 'parts': parts})
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,7 @@ class RunResult:
         name: of the run's config.
         work_dir: where the run lies; not part of the summary, which may move with its folder.
         rows: the points of the run in order; the last is its outcome.
-        budget: the limit, None where the mask source has none.
+        budget: the limit or limits, None where the mask source has none.
         seed: of the run.
         config_hash: of the config without its seed and work directory: runs that share it are
             repetitions of each other.
@@ -233,10 +256,13 @@ def _read_row(row: Field) -> Row:
 
 
 def _read_budget(budget: Field) -> BudgetResult:
+    spread, parts = budget.get('spread'), budget.get('parts')
     return BudgetResult(
         kind=budget['kind'].text(),
         asked=budget['asked'].number(),
         delivered=budget['delivered'].number(),
+        spread=spread.number(0) if spread else None,
+        parts=tuple(_read_budget(part) for part in parts.items()) if parts else (),
     )
 
 

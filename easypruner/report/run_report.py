@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easypruner.report.artifacts import collect_artifacts
-from easypruner.report.result import Row, RunResult
+from easypruner.report.result import BudgetResult, Row, RunResult
 from easypruner.report.text import (
     amount,
     change,
@@ -96,11 +96,7 @@ def _cells(row: Row, baseline: Row) -> tuple[str, ...]:
 def _facts(result: RunResult) -> list[str]:
     facts = []
     if result.budget is not None:
-        budget = result.budget
-        facts.append(
-            f'budget {budget.kind}: asked {amount(budget.asked)}, '
-            f'delivered {amount(budget.delivered)}'
-        )
+        facts += [_budget_fact(budget) for budget in result.budget.each]
     if result.cut is not None:
         before, after = result.cut
         facts.append(
@@ -120,6 +116,14 @@ def _facts(result: RunResult) -> list[str]:
             f'of it {longest} {duration(result.seconds[longest])}; seed {result.seed}'
         )
     return facts
+
+
+def _budget_fact(budget: BudgetResult) -> str:
+    spread = '' if budget.spread is None else f' ± {amount(budget.spread)}'
+    return (
+        f'budget {budget.kind}: asked {amount(budget.asked)}, '
+        f'delivered {amount(budget.delivered)}{spread}'
+    )
 
 
 def _draw(

@@ -150,12 +150,19 @@ def test_equal_lines_need_no_notes(tmp_path: Path) -> None:
     assert fairness_notes(compare(runs)) == ()
 
 
+BOTH = (BudgetResult('Macs', 0.5, 0.4), BudgetResult('Params', 0.6, 0.6))
+
+
 @pytest.mark.parametrize(
     ('changes', 'note'),
     [
         ({'parts': {'data': 'cccc', 'schedule': 'bbbb'}}, 'differ in their data: aaaa (a); cccc'),
         ({'parts': {'data': 'aaaa'}}, 'differ in their schedule: bbbb (a); unknown (b)'),
         ({'budget': BudgetResult('Macs', 0.6, 0.6)}, 'budgets differ: Macs 0.5 (a); Macs 0.6 (b)'),
+        (
+            {'budget': BudgetResult('Macs + Params', 0.5, 0.4, parts=BOTH)},
+            'budgets differ: Macs 0.5 (a); Macs 0.5 and Params 0.6 (b)',
+        ),
         ({'budget': None}, 'budgets differ: Macs 0.5 (a); no budget (b)'),
         ({'versions': {'torch': '2.9'}}, 'versions of torch differ: 2.14.1 (a); 2.9 (b)'),
         ({'seed': 7}, 'seeds differ: 0 (a); 7 (b)'),

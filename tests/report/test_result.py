@@ -19,12 +19,20 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 magnitudes = st.floats(min_value=0, max_value=1e30)
 counts = st.integers(min_value=0, max_value=2**63 - 1)
 rows = st.builds(Row, st.text(), st.floats(0, 100), counts, counts, counts)
+singles = st.builds(BudgetResult, st.text(), numbers, numbers, st.none() | magnitudes)
+several = st.builds(
+    BudgetResult,
+    st.text(),
+    numbers,
+    numbers,
+    parts=st.lists(singles, min_size=2, max_size=3).map(tuple),
+)
 results = st.builds(
     RunResult,
     name=st.text(),
     work_dir=st.just(Path('run')),
     rows=st.lists(rows, min_size=1, max_size=4).map(tuple),
-    budget=st.none() | st.builds(BudgetResult, st.text(), numbers, numbers),
+    budget=st.none() | singles | several,
     seed=st.integers(-(2**63) + 1, 2**63 - 1),
     config_hash=st.text(),
     versions=st.dictionaries(st.text(), st.text(), max_size=3),
@@ -66,6 +74,14 @@ def test_least_summary_is_named_by_its_folder(tmp_path: Path) -> None:
     }
     result = RunResult.from_json(least, tmp_path / 'my_run')
     assert (result.name, result.scales, result.warnings) == ('my_run', None, ())
+
+
+def test_a_budget_of_before_there_were_several_is_read(tmp_path: Path) -> None:
+    summary = make_result(tmp_path).to_json()
+    summary['budget'] = {'kind': 'Macs', 'asked': 0.5, 'delivered': 0.4977}
+    result = RunResult.from_json(summary, tmp_path)
+    assert result.budget == BudgetResult('Macs', 0.5, 0.4977)
+    assert result.budget is not None and result.budget.each == (result.budget,)
 
 
 def test_cut_is_the_last_pruned_row_with_the_one_before(tmp_path: Path) -> None:
@@ -110,6 +126,9 @@ def damage(path: str, value: Any) -> dict[str, Any]:
         ('rows.0.name', None, 'rows[0].name'),
         ('budget.asked', float('inf'), 'budget.asked'),
         ('budget', 'Macs', 'budget'),
+        ('budget.spread', -1, 'budget.spread'),
+        ('budget.parts', 'both', 'budget.parts'),
+        ('budget.parts', [{'kind': 'Macs', 'asked': 'all'}], 'budget.parts[0].asked'),
         ('seed', '0', 'seed'),
         ('config_hash', 12, 'config_hash'),
         ('versions.torch', 2.14, 'versions.torch'),

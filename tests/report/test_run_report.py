@@ -14,7 +14,7 @@ from rich.console import Console
 import easypruner
 from easypruner import hookspecs
 from easypruner.errors import PluginError
-from easypruner.report.result import Artifact, RunResult
+from easypruner.report.result import Artifact, BudgetResult, RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import LayerChannels, Scales
 
@@ -79,6 +79,16 @@ def test_the_facts_a_reader_needs_are_there(tmp_path: Path) -> None:
     final = next(line for line in text.splitlines() if 'finetuned' in line)
     shown = 'finetuned 97.50 % -0.50 20.4 M 50.0 % 132 k 48.6 % 554 KiB 50.3 %'
     assert ' '.join(final.split()) == shown
+
+
+def test_every_limit_is_shown_with_what_came_of_it(tmp_path: Path) -> None:
+    parts = (BudgetResult('Macs', 0.5, 0.4977), BudgetResult('Latency', 0.02, 0.0193, 0.0004))
+    both = BudgetResult('Macs + Latency', 0.5, 0.4977, parts=parts)
+    text = printed(make_result(tmp_path, budget=both))
+    assert 'budget Macs: asked 0.5, delivered 0.4977\n' in text
+    assert 'budget Latency: asked 0.02, delivered 0.0193 ± 0.0004\n' in text
+    assert 'Macs + Latency' not in text
+    assert RunResult.load(tmp_path).budget == both
 
 
 @pytest.mark.parametrize('name', ['[red]', '[/]', '[link=x]y', ':smile:', 'a\\[b]'])

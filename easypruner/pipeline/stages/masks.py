@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from easypruner.contracts import Context, MaskSource, Stage
+from easypruner.contracts import Budget, Context, MaskSource, Stage
 from easypruner.engine.distributed import barrier, is_main
 from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError
+from easypruner.graph import ChannelGraph
 from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import (
@@ -48,7 +49,9 @@ class SelectMask(Stage):
                     f'part={part!r} of SelectMask is not understood; expected the shares of the '
                     'way before and after this step, as in (0.25, 0.5)'
                 )
-            source.budget = source.needed_budget().partial(*part)
+            source.needed_budget()
+        self.part = part
+        self._budget = source.budget
 
     def check(self) -> None:
         self.source.check()
@@ -62,6 +65,7 @@ class SelectMask(Stage):
         """Select on the weights at hand."""
         runner = loaded_runner(state)
         graph = state.run.trace(runner.plain_model)
+        state = self._stepped(state, graph)
         progress = StageProgress(self.name, state.run.console, shown=is_main())
         context = Context(
             seed=state.run.seed,
@@ -76,14 +80,25 @@ class SelectMask(Stage):
         masks.check(graph)
         budget = self.source.budget
         if budget is not None:
-            delivered = budget.delivered(masks, graph)
-            state = replace(state, budget=BudgetResult(budget.kind, budget.asked, delivered))
+            state = replace(state, budget=budget_result(budget, masks, graph))
         return replace(with_masks(state, masks), selected=state.checkpoint)
 
+    def _stepped(self, state: PruningState, graph: ChannelGraph) -> PruningState:
+        """Give the source the budget of this step; return the state that knows where all began."""
+        if self.part is None or self._budget is None:
+            return state
+        done, share = self.part
+        if done == 0:
+            state = replace(state, reference=self._budget.reference(graph))
+        self.source.budget = self._budget.partial(done, share, state.reference)
+        return state
+
     def plan(self, state: PruningState) -> str:
-        budget = self.source.budget
-        limit = f', budget {budget.kind} {budget.asked:g}' if budget is not None else ''
-        return f'select masks by {type(self.source).__name__}{limit}'
+        budgets = self._budget.parts() if self._budget is not None else ()
+        limits = ' and '.join(f'{budget.kind} {budget.asked:g}' for budget in budgets)
+        limit = f', budget {limits}' if limits else ''
+        way = f', {self.part[0]:.0%} to {self.part[1]:.0%} of the way' if self.part else ''
+        return f'select masks by {type(self.source).__name__}{limit}{way}'
 
 
 class LoadMask(Stage):
@@ -114,6 +129,17 @@ class LoadMask(Stage):
 
     def plan(self, state: PruningState) -> str:
         return f'load masks from {self.path}'
+
+
+def budget_result(budget: Budget, masks: Masks, graph: ChannelGraph) -> BudgetResult:
+    """Return what a budget, and each that it consists of, asked for and got."""
+    each = []
+    for part in budget.parts():
+        delivered = part.delivered(masks, graph)
+        each.append(BudgetResult(part.kind, part.asked_of(masks, graph), delivered, part.spread))
+    if len(each) == 1:
+        return each[0]
+    return replace(each[0], kind=budget.kind, parts=tuple(each))
 
 
 def with_masks(state: PruningState, masks: Masks) -> PruningState:

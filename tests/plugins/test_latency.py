@@ -1,0 +1,409 @@
+"""Latency: by a table, and measured with a clock that the test's networks turn."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from easypruner_plugins.latency import Latency
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import Context, Limits, Masks
+from easypruner.budgets import Tightest
+from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
+from easypruner.graph import ChannelGraph
+from easypruner.latency import Reading, Stopwatch, measure_table
+from easypruner.latency_table import LatencyTable, Savings, Together
+from tests.networks import Plain, example, lively
+
+
+class Clock:
+    """A clock that stands still unless a network runs: each parameter takes a microsecond."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.load: Iterator[float] = itertools.repeat(1.0)
+        self.passes = 0
+        self.trained = False
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, model: nn.Module) -> None:
+        self.now += 1e-6 * sum(p.numel() for p in model.parameters()) * next(self.load)
+        self.passes += 1
+        self.trained |= model.training
+
+
+CLOCK = Clock()
+
+
+class Timed(Plain):
+    """A network that takes time by the clock of this test."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != 'meta':
+            CLOCK.run(self)
+        return super().forward(x)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    CLOCK.__init__()  # type: ignore[misc]
+    monkeypatch.setattr('easypruner.latency.perf_counter', CLOCK)
+    return CLOCK
+
+
+GRAPH = easypruner.trace(lively(Timed), example())
+SMALL, LARGE = GRAPH.groups
+WHOLE = GRAPH.cost().params * 1e-6
+
+
+def some_scores(seed: int = 0, graph: ChannelGraph = GRAPH) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
+
+
+def seconds(masks: Masks | dict[str, Tensor]) -> float:
+    return GRAPH.cost(masks).params * 1e-6
+
+
+class TestMeasured:
+    def test_the_ratio_of_really_pruned_networks(self) -> None:
+        budget = Latency(keep=0.6)
+        masks = budget(some_scores(), GRAPH, Context())
+        ratio = seconds(masks) / WHOLE
+        assert budget.delivered(masks, GRAPH) == pytest.approx(ratio)
+        assert budget.spread == pytest.approx(0, abs=1e-9)
+        # A grid of 64 tells single units apart here: with one unit less to go it is too slow.
+        assert ratio <= 0.6 < self.with_one_more(masks) / WHOLE
+        assert (budget.kind, budget.asked) == ('Latency', 0.6)
+
+    @staticmethod
+    def with_one_more(masks: Masks) -> float:
+        """Return the seconds with the best of all units that go kept as well."""
+        scores = some_scores()
+        _, name, unit = max(
+            (float(scores[n][u]), n, u)
+            for n, mask in masks.items()
+            for u in (~mask).nonzero().flatten().tolist()
+        )
+        wider = {n: mask.clone() for n, mask in masks.items()}
+        wider[name][unit] = True
+        return seconds(wider)
+
+    def test_a_limit_in_seconds(self) -> None:
+        budget = Latency(limit=0.5 * WHOLE)
+        masks = budget(some_scores(), GRAPH, Context())
+        assert budget.delivered(masks, GRAPH) == pytest.approx(seconds(masks))
+        assert seconds(masks) <= 0.5 * WHOLE < self.with_one_more(masks)
+
+    def test_few_networks_are_measured(self, clock: Clock) -> None:
+        Latency(keep=0.6, repeats=5, warmup=1)(some_scores(), GRAPH, Context())
+        networks = clock.passes / (2 * (5 + 1))
+        assert networks <= 2 + 6
+
+    def test_a_share_holds_under_a_load_that_comes_and_goes(self, clock: Clock) -> None:
+        clock.load = itertools.cycle([1.0] * 7 + [3.0] * 11 + [1.5] * 5)
+        masks = Latency(keep=0.6)(some_scores(), GRAPH, Context())
+        assert seconds(masks) <= 0.6 * WHOLE
+
+    def test_neither_network_is_always_the_first(self, clock: Clock) -> None:
+        clock.load = itertools.cycle([1.0, 2.0])
+        assert Stopwatch(GRAPH, repeats=20, warmup=0).compare().ratio.median == pytest.approx(1.25)
+
+    def test_noise_is_kept_away_from(self, clock: Clock) -> None:
+        random = torch.Generator().manual_seed(0)
+        clock.load = (1 + 0.2 * float(torch.rand((), generator=random)) for _ in itertools.count())
+        budget = Latency(keep=0.6, repeats=40)
+        masks = budget(some_scores(), GRAPH, Context())
+        assert seconds(masks) <= 0.6 * WHOLE
+        budget.delivered(masks, GRAPH)
+        assert budget.spread is not None and budget.spread > 0.01
+
+    def test_a_limit_inside_the_noise_is_refused(self, clock: Clock) -> None:
+        clock.load = itertools.cycle([1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 1.0])
+        with pytest.raises(BudgetError, match=r'cannot be told from what there is: .* ± .*repeats'):
+            Latency(keep=0.98)(some_scores(), GRAPH, Context())
+
+    @pytest.mark.parametrize('limit', [{'keep': 0.01}, {'keep': 0.0}, {'limit': 1e-9}])
+    def test_an_infeasible_limit_says_what_can_be_had(self, limit: dict[str, float]) -> None:
+        least = {n: torch.arange(g.size) < 1 for n, g in GRAPH.groups.items()}
+        value = seconds(least) if 'limit' in limit else seconds(least) / WHOLE
+        with pytest.raises(BudgetError, match=re.escape(f'but {value:.4g} ± ')):
+            Latency(**limit)(some_scores(), GRAPH, Context())
+
+    @pytest.mark.parametrize('limit', [{'keep': 1.0}, {'limit': 1.0}, {'limit': WHOLE * 1.01}])
+    def test_what_is_fast_enough_stays_whole(self, limit: dict[str, float]) -> None:
+        assert Latency(**limit)(some_scores(), GRAPH, Context()).removed_units == 0
+
+    def test_limits_of_groups_are_kept_to(self) -> None:
+        graph = easypruner.trace(lively(Timed), example(), limits=Limits(min_units=4, round_to=2))
+        masks = Latency(keep=0.7)(some_scores(), graph, Context())
+        for name, mask in masks.items():
+            assert masks.kept(name) in graph.limits[name].widths(mask.numel())
+
+    def test_the_model_is_left_as_it_was(self, clock: Clock) -> None:
+        model = lively(Timed).train()
+        graph = easypruner.trace(model, example())
+        before = copy.deepcopy(model.state_dict())
+        clock.trained = False
+        budget = Latency(keep=0.6)
+        budget.delivered(budget(some_scores(), graph, Context()), graph)
+        assert model.training and not clock.trained
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        assert [group.size for group in graph.groups.values()] == [8, 12]
+
+    @pytest.mark.parametrize('limit', [{'keep': 0.5}, {'limit': 0.5 * WHOLE}])
+    def test_in_steps(self, limit: dict[str, float]) -> None:
+        model = lively(Timed)
+        graph = easypruner.trace(model, example())
+        whole = Latency(**limit)
+        assert whole.reference(graph) is None, 'seconds of another time do not compare'
+        for done, share in ((0.0, 0.5), (0.5, 1.0)):
+            budget = whole.partial(done, share)
+            masks = budget(some_scores(1, graph), graph, Context())
+            assert masks.removed_units
+            easypruner.prune(model, masks, graph=graph)
+        assert 0.4 * WHOLE < graph.cost().params * 1e-6 <= 0.5 * WHOLE
+
+    def test_with_others_the_tightest_counts(self, clock: Clock) -> None:
+        for other in (Macs(keep=0.3), Macs(keep=0.9)):
+            budget = Tightest([Latency(keep=0.6, repeats=5, warmup=0), other])
+            before = clock.passes
+            masks = budget(some_scores(), GRAPH, Context())
+            assert clock.passes - before <= 8 * 2 * 5
+            latency, macs = budget.parts()
+            assert latency.delivered(masks, GRAPH) <= 0.6
+            assert macs.delivered(masks, GRAPH) <= macs.asked
+
+
+def table_of(graph: ChannelGraph = GRAPH) -> LatencyTable:
+    """Return a table by which half the time can be saved, most of it by the larger group."""
+    return LatencyTable(
+        seconds=0.01,
+        spread=1e-4,
+        repeats=20,
+        machine={'processor': 'of the test'},
+        groups={
+            SMALL: Savings(8, (1, 4), (2e-3, 1e-3), (1e-5, 1e-5)),
+            LARGE: Savings(12, (2, 6), (3e-3, 2e-3), (1e-5, 1e-5)),
+        },
+        together=Together((3e-3, 5e-3), (2.5e-3, 4e-3), (1e-5, 1e-5)),
+    )
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('tables') / 'table.json'
+    table_of().save(path)
+    return path
+
+
+class TestTable:
+    @pytest.mark.parametrize(
+        ('small', 'large', 'expected'),
+        [
+            (8, 12, 0.01),
+            (4, 12, 0.01 - 1e-3 * 2.5 / 3),  # 1 ms of 3, which together save 2.5
+            (8, 1, 0.01 - 2.5e-3),  # fewer units than measured save no more
+            (4, 6, 0.01 - 2.5e-3),
+            (1, 2, 0.01 - 4e-3),
+            (6, 12, 0.01 - 0.5e-3 * 2.5 / 3),  # half way between 4 and 8 units
+            (1, 6, 0.01 - (2.5e-3 + 1.5e-3 / 2)),  # 4 ms: half way between 3 and 5
+        ],
+    )
+    def test_savings_are_interpolated_and_added_up(
+        self, small: int, large: int, expected: float
+    ) -> None:
+        masks = {SMALL: torch.arange(8) < small, LARGE: torch.arange(12) < large}
+        assert table_of().predict(GRAPH, masks) == pytest.approx(expected)
+
+    @settings(deadline=None, max_examples=40)
+    @given(seed=st.integers(0, 1000), keep=st.floats(0.6, 1))
+    def test_the_limit_is_met_and_no_unit_more_would_fit(
+        self, table: Path, seed: int, keep: float
+    ) -> None:
+        scores = some_scores(seed)
+        budget = Latency(keep=keep, table=table)
+        masks = budget(scores, GRAPH, Context())
+        known = table_of()
+        assert known.predict(GRAPH, masks) <= keep * 0.01 + 1e-12
+        assert budget.delivered(masks, GRAPH) == known.predict(GRAPH, masks) / 0.01
+        assert (budget.kind, budget.spread) == ('Latency by table', None)
+        for name, mask in masks.items():
+            if mask.all():
+                continue
+            assert scores[name][~mask].max() <= scores[name][mask].min()
+            one_back = dict(masks) | {name: mask.clone()}
+            one_back[name][int((~mask).nonzero()[0])] = True
+            assert known.predict(GRAPH, one_back) > keep * 0.01
+
+    def test_nothing_is_measured(self, table: Path, clock: Clock) -> None:
+        budget = Latency(limit=0.008, table=str(table))
+        masks = budget(some_scores(), GRAPH, Context())
+        assert budget.delivered(masks, GRAPH) <= 0.008
+        assert clock.passes == 0
+
+    def test_an_infeasible_limit_says_what_can_be_had(self, table: Path) -> None:
+        with pytest.raises(BudgetError, match=r'at most 0\.005 seconds .* but 0\.006 is the least'):
+            Latency(keep=0.5, table=table)(some_scores(), GRAPH, Context())
+
+    def test_with_others_all_are_met_together(self, table: Path) -> None:
+        budget = Tightest([Latency(keep=0.8, table=table), Params(keep=0.8)])
+        masks = budget(some_scores(), GRAPH, Context())
+        assert all(part.delivered(masks, GRAPH) <= 0.8 for part in budget.parts())
+
+    def test_noise_that_says_less_is_saved_with_fewer_units_is_smoothed(self) -> None:
+        savings = Savings(8, (1, 2, 4, 6), (1e-3, 3e-3, -1e-3, 1e-4), (0.0,) * 4)
+        assert list(savings.by_units[[0, 1, 2, 4, 6, 8]]) == [3e-3, 3e-3, 3e-3, 1e-4, 1e-4, 0]
+
+    def test_after_a_cut_the_same_table_holds(self, table: Path) -> None:
+        model = lively(Timed)
+        graph = easypruner.trace(model, example())
+        whole = Latency(keep=0.7, table=table)
+        reference = whole.reference(graph)
+        for step in range(3):
+            budget = whole.partial(step / 3, (step + 1) / 3, reference)
+            easypruner.prune(model, budget(some_scores(2, graph), graph, Context()), graph=graph)
+        left = table_of().predict(graph)
+        assert 0.0065 < left <= 0.007
+        everything = Masks({n: torch.ones(g.size) > 0 for n, g in graph.groups.items()})
+        assert budget.delivered(everything, graph) == pytest.approx(left / 0.01)
+
+
+class TestMeasuringATable:
+    def test_it_is_what_the_clock_says_and_loads_again(self, tmp_path: Path) -> None:
+        table = measure_table(GRAPH, tmp_path / 'new' / 'table.json', repeats=5, warmup=0)
+        assert LatencyTable.load(tmp_path / 'new' / 'table.json') == table
+        assert table.seconds == pytest.approx(WHOLE)
+        small = table.groups[SMALL]
+        assert (small.units, small.kept) == (8, (1, 2, 4, 6))
+        for kept, saved in zip(small.kept, small.saved, strict=True):
+            assert saved == pytest.approx(WHOLE - seconds({SMALL: torch.arange(8) < kept}))
+        # Where all groups are cut alike, the table says what is so, though the sum is not.
+        for shares in ((6, 9), (4, 6), (2, 3), (1, 1)):
+            masks = {
+                n: torch.arange(GRAPH.groups[n].size) < k
+                for n, k in zip((SMALL, LARGE), shares, strict=True)
+            }
+            assert table.predict(GRAPH, masks) == pytest.approx(seconds(masks))
+        assert sum(s.saved[0] for s in table.groups.values()) > table.together.saved[-1]
+        assert {'processor', 'threads', 'torch', 'device'} <= table.machine.keys()
+
+    def test_widths_are_allowed_ones(self, tmp_path: Path) -> None:
+        graph = easypruner.trace(lively(Timed), example(), limits=Limits(min_units=3, round_to=3))
+        table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
+        assert [s.kept for s in table.groups.values()] == [(3, 6), (3, 6, 9)]
+
+    def test_a_group_of_one_unit(self, tmp_path: Path) -> None:
+        model = lively(Timed)
+        graph = easypruner.trace(model, example())
+        easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
+        table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
+        assert table.groups[SMALL] == Savings(1, (), (), ())
+        assert LatencyTable.load(tmp_path / 'table.json') == table
+
+
+def test_a_group_cut_to_a_single_channel_is_in_the_table_still(table: Path) -> None:
+    model = lively(Timed)
+    graph = easypruner.trace(model, example())
+    easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
+    retraced = easypruner.trace(model, example())
+    assert list(retraced.groups) == [LARGE]
+    known = LatencyTable.load(table)
+    assert known.predict(retraced) == known.predict(graph) < known.seconds
+
+
+def damaged(path: str, value: Any, file: Path) -> Path:
+    """Write a good table with one entry replaced (``...`` deletes it)."""
+    content = json.loads((file.parent / 'table.json').read_text())
+    *parents, last = [SMALL if key == 'GROUP' else key for key in path.split('/')]
+    target = content
+    for key in parents:
+        target = target[key]
+    if value is ...:
+        del target[last]
+    else:
+        target[last] = value
+    file.write_text(json.dumps(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'field'),
+    [
+        ('format', 'other', 'format'),
+        ('seconds', -1, 'seconds'),
+        ('seconds', float('nan'), 'seconds'),
+        ('repeats', 0, 'repeats'),
+        ('machine', [], 'machine'),
+        ('groups', ..., 'groups'),
+        ('groups/GROUP/units', 'eight', f'groups.{SMALL}.units'),
+        ('groups/GROUP/kept', [4, 1], f'groups.{SMALL}.kept'),
+        ('groups/GROUP/kept', [1, 8], f'groups.{SMALL}.kept'),
+        ('groups/GROUP/kept', [0, 4], f'groups.{SMALL}.kept[0]'),
+        ('groups/GROUP/saved', [1e-3], f'groups.{SMALL}.saved'),
+        ('groups/GROUP/spread', [1e-3, -1], f'groups.{SMALL}.spread[1]'),
+        ('together/added', [2, 1], 'together.added'),
+        ('together/saved', ..., 'together.saved'),
+    ],
+)
+def test_damage_is_told_by_file_and_field(table: Path, path: str, value: Any, field: str) -> None:
+    file = damaged(path, value, table.parent / 'damaged.json')
+    with pytest.raises(EasyPrunerError) as caught:
+        Latency(keep=0.8, table=file).check()
+    assert repr(field) in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_a_table_that_is_not_there_or_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='measure_table'):
+        Latency(keep=0.5, table=tmp_path / 'none.json').check()
+    (tmp_path / 'text.json').write_text('{')
+    with pytest.raises(EasyPrunerError, match='cannot be read as JSON'):
+        Latency(keep=0.5, table=tmp_path / 'text.json').check()
+
+
+def test_a_table_of_another_network_is_refused(table: Path) -> None:
+    known = table_of()
+    groups = dict(known.groups)
+    wider = groups | {SMALL: Savings(6, (1,), (1e-3,), (0.0,))}
+    renamed = {f'{n}x': s for n, s in groups.items()}
+    more = groups | {'other': groups[SMALL]}
+    for changed, message in (
+        (wider, f'group {SMALL!r} has 8 units, and 6'),
+        (renamed, f"knows no group {SMALL!r}; did you mean '{SMALL}x'"),
+        (more, "has group 'other', which this network does not have"),
+    ):
+        file = table.parent / 'other.json'
+        LatencyTable(0.01, 0.0, 5, {}, changed, known.together).save(file)
+        with pytest.raises(EasyPrunerError, match=re.escape(message)):
+            Latency(keep=0.8, table=file)(some_scores(), GRAPH, Context())
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [{}, {'keep': 0.5, 'limit': 1}, {'keep': 2}, {'limit': -1}, {'limit': float('nan')},
+     {'keep': 0.5, 'repeats': 1}, {'keep': 0.5, 'repeats': 2.5}, {'keep': 0.5, 'warmup': -1}],
+)  # fmt: skip
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Latency(**arguments)
+
+
+def test_a_reading_is_median_and_median_absolute_deviation() -> None:
+    reading = Reading.of([3.0, 1.0, 10.0, 2.0, 4.0])
+    assert (reading.median, reading.spread, reading.count) == (3.0, 1.0, 5)
+    assert Reading.of([1.0, 1.2] * 200).noise < Reading.of([1.0, 1.2] * 2).noise / 9
