@@ -22,7 +22,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from easypruner_plugins.l1_norm import L1Norm
+from easypruner_plugins.lp_norm import L1Norm
 from easypruner_plugins.ratio import Ratio
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode

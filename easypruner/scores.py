@@ -78,10 +78,48 @@ REDUCTIONS: dict[str, Callable[[Mapping[str, Tensor]], Scores]] = {
 
 def _divide_by(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def normalize(scores: Tensor) -> Tensor:
-        divisor = measure(scores)
-        return scores / divisor if float(divisor) else scores
+        divisor = float(measure(scores))
+        if divisor < 0 or (divisor == 0 and bool(scores.any())):
+            raise EasyPrunerError(f'have one of {divisor:g}, and to divide by it ranks nothing')
+        return scores / divisor if divisor else scores
 
     return normalize
+
+
+def gaussian(scores: Tensor) -> Tensor:
+    """Return the scores less their mean, over their standard deviation; zeros if all are equal.
+
+    >>> gaussian(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([-1.2247,  0.0000,  1.2247])
+    """
+    if bool((scores == scores[0]).all()):
+        return scores - scores
+    return (scores - scores.mean()) / scores.std(correction=0)
+
+
+def lamp(scores: Tensor) -> Tensor:
+    """Return each score over the sum of those not before it, sorted from low to high (LAMP).
+
+    The highest comes to 1. Of equal scores the first in place comes first; zeros stay zeros.
+    Lee et al., 2021, arXiv 2010.07611.
+
+    Args:
+        scores: ``(units,)``, squared magnitudes in the paper.
+
+    Raises:
+        EasyPrunerError: a score below zero.
+
+    >>> lamp(torch.tensor([4.0, 1.0, 5.0]))
+    tensor([0.4444, 0.1000, 1.0000])
+    """
+    if bool((scores < 0).any()):
+        raise EasyPrunerError(f'have scores below 0, as low as {float(scores.min()):g}')
+    order = torch.argsort(scores, stable=True)
+    ranked = scores[order].double()
+    rest = ranked.flip(0).cumsum(0).flip(0)
+    shares = torch.empty_like(scores)
+    shares[order] = torch.where(ranked == 0, 0, ranked / rest).to(scores)
+    return shares
 
 
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -89,6 +127,8 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     'mean': _divide_by(lambda scores: scores.mean()),
     'max': _divide_by(lambda scores: scores.max()),
     'sum': _divide_by(lambda scores: scores.sum()),
+    'gaussian': gaussian,
+    'lamp': lamp,
 }
 """How the scores of a group are made comparable with other groups'."""
 
@@ -97,7 +137,8 @@ def normalize(scores: Scores, normalization: str) -> Scores:
     """Scale each group's scores by a name of :data:`NORMALIZATIONS`.
 
     Raises:
-        EasyPrunerError: scores of a vote, which are the layers' own and cannot be scaled.
+        EasyPrunerError: scores of a vote, which are the layers' own and cannot be scaled; or
+            scores that this normalization does not keep in their order, as some below zero.
     """
     change = NORMALIZATIONS[normalization]
     if change is None:
@@ -107,7 +148,21 @@ def normalize(scores: Scores, normalization: str) -> Scores:
             f"reduction='vote' compares the layers' own scores with a threshold and cannot be "
             f"combined with normalization={normalization!r}; use normalization='none'"
         )
-    return Scores({name: change(score) for name, score in scores.items()})
+    changed = Scores()
+    for name, score in scores.items():
+        try:
+            changed[name] = change(score)
+        except EasyPrunerError as error:
+            raise EasyPrunerError(
+                f'normalization={normalization!r} keeps the order of scores that are not negative, '
+                f"but those of group {name!r} {error}; use normalization='gaussian' or 'none'"
+            ) from None
+        if changed[name].isnan().any():
+            raise EasyPrunerError(
+                f'group {name!r} has scores that normalization={normalization!r} turns into NaN: '
+                f'they go up to {float(score.max()):g}; the weights are damaged or have diverged'
+            )
+    return changed
 
 
 def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:

@@ -89,6 +89,59 @@ def test_normalization_makes_groups_comparable(name: str, measure: object) -> No
     assert zeros['a'].tolist() == [0, 0, 0]
 
 
+positive = st.lists(st.floats(0, 100).map(lambda x: round(x, 3)), min_size=1, max_size=8)
+
+
+@given(scores=positive)
+def test_lamp_divides_by_all_that_are_not_before(scores: list[float]) -> None:
+    met = normalize(Scores({'a': torch.tensor(scores, dtype=torch.float64)}), 'lamp')['a'].tolist()
+    order = sorted(range(len(scores)), key=lambda unit: (scores[unit], unit))
+    for place, unit in enumerate(order):
+        rest = sum(scores[other] for other in order[place:])
+        expected = scores[unit] / rest if scores[unit] else 0
+        assert met[unit] == pytest.approx(expected, rel=1e-9)
+
+
+@given(scores=st.lists(st.integers(-50, 50), min_size=1, max_size=8))
+def test_gaussian_has_no_mean_and_a_deviation_of_one(scores: list[int]) -> None:
+    met = normalize(Scores({'a': torch.tensor(scores).double() / 7}), 'gaussian')['a'].tolist()
+    if len(set(scores)) == 1:
+        assert met == [0] * len(scores)
+        return
+    assert sum(met) == pytest.approx(0, abs=1e-9)
+    assert sum(score**2 for score in met) / len(met) == pytest.approx(1)
+    assert sorted(range(len(met)), key=lambda u: met[u]) == sorted(
+        range(len(met)), key=lambda u: scores[u]
+    )
+
+
+def test_equal_scores_stay_equal_whatever_their_mean_rounds_to() -> None:
+    for value in (0.1, 0.3, 1e-30, 1e30):
+        assert (
+            normalize(Scores({'a': torch.full((7,), value)}), 'gaussian')['a'].tolist() == [0] * 7
+        )
+
+
+@pytest.mark.parametrize('name', ['mean', 'max', 'sum', 'lamp'])
+@pytest.mark.parametrize('scores', [[-3.0, -1.0], [-4.0, 0.0, -1.0], [-0.5, -0.5]])
+def test_scores_below_zero_are_not_turned_around(name: str, scores: list[float]) -> None:
+    with pytest.raises(EasyPrunerError, match=r"group 'a' have .*; use normalization='gaussian'"):
+        normalize(Scores({'a': torch.tensor(scores)}), name)
+
+
+@pytest.mark.parametrize('name', ['mean', 'sum'])
+def test_a_divisor_of_zero_is_told_if_scores_differ(name: str) -> None:
+    with pytest.raises(EasyPrunerError, match="group 'a' have one of 0"):
+        normalize(Scores({'a': torch.tensor([-1.0, 1.0])}), name)
+
+
+@pytest.mark.parametrize('name', ['mean', 'max', 'sum', 'gaussian', 'lamp'])
+def test_scores_that_become_no_numbers_are_refused(name: str) -> None:
+    scores = Scores({'b': torch.ones(2), 'a': torch.tensor([1.0, float('inf')])})
+    with pytest.raises(EasyPrunerError, match=r"group 'a' .* turns into NaN.* up to inf"):
+        normalize(scores, name)
+
+
 def test_votes_cannot_be_normalized() -> None:
     with pytest.raises(EasyPrunerError, match="normalization='mean'"):
         normalize(VoteScores({'g': LAYERS}), 'mean')

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from easypruner_plugins.bn_scale import BNScale
-from easypruner_plugins.l1_norm import L1Norm
+from easypruner_plugins.lp_norm import L1Norm
 from easypruner_plugins.mask_file import MaskFile
 from easypruner_plugins.random_source import Random
 from easypruner_plugins.ratio import Ratio

@@ -1,0 +1,64 @@
+"""Samples: a batch taken apart into batches of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from easypruner.errors import EasyPrunerError
+
+
+def samples_of(batch: Any, asking: str) -> list[Any]:
+    """Return batches of one sample each, built as the given one.
+
+    Args:
+        batch: a tensor, a tuple or list of tensors, or a dict of tensors and lists, all with one
+            entry for each sample in their first dimension. None stays what it is.
+        asking: the name of the component that needs them, for messages.
+
+    Raises:
+        EasyPrunerError: a batch of another build, or of parts that differ in length.
+
+    >>> import torch
+    >>> samples_of({'inputs': torch.tensor([[1.0], [2.0]]), 'names': ['a', 'b']}, 'Fisher')[1]
+    {'inputs': tensor([[2.]]), 'names': ['b']}
+    """
+    if isinstance(batch, Mapping):
+        parts = dict(batch)
+    elif isinstance(batch, tuple | list):
+        # A list of anything but tensors may be one of samples, or of what belongs to them.
+        if not all(part is None or isinstance(part, Tensor) for part in batch):
+            raise _not_understood(batch, asking)
+        parts = dict(enumerate(batch))
+    else:
+        parts = {0: batch}
+    sizes = {_size(part, batch, asking) for part in parts.values() if part is not None}
+    if len(sizes) != 1:
+        raise _not_understood(batch, asking)
+    return [_sample(batch, parts, number) for number in range(sizes.pop())]
+
+
+def _sample(batch: Any, parts: Mapping[Any, Any], number: int) -> Any:
+    own = {key: None if p is None else p[number : number + 1] for key, p in parts.items()}
+    if isinstance(batch, Mapping):
+        return own
+    if isinstance(batch, tuple | list):
+        values: list[Any] = list(own.values())
+        return type(batch)(*values) if hasattr(batch, '_fields') else type(batch)(values)
+    return own[0]
+
+
+def _size(part: Any, batch: Any, asking: str) -> int:
+    if isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
+        return len(part)
+    raise _not_understood(batch, asking)
+
+
+def _not_understood(batch: Any, asking: str) -> EasyPrunerError:
+    return EasyPrunerError(
+        f'{asking} looks at single samples, but cannot take apart a batch that is a '
+        f'{type(batch).__name__}; expected a tensor, a tuple of tensors or a dict of tensors and '
+        "lists, each with one entry for each sample; with per='batch' it is taken as a whole"
+    )
