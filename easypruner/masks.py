@@ -92,6 +92,35 @@ class Masks(Mapping[str, Tensor]):
         same = sum(int((m == other[n]).sum()) for n, m in self.items())
         return same / total if total else 1.0
 
+    def then(self, later: Masks) -> Masks:
+        """Return these masks followed by ``later`` ones, over the units there were before both.
+
+        Args:
+            later: found on the network that these masks leave.
+
+        Raises:
+            MaskError: a later mask does not have as many entries as units are left of its group.
+
+        >>> first = Masks({'conv1': torch.tensor([True, False, True])})
+        >>> first.then(Masks({'conv1': torch.tensor([False, True])}))['conv1']
+        tensor([False, False,  True])
+        """
+        both = dict(self._masks)
+        for name, mask in later.items():
+            earlier = both.get(name)
+            if earlier is None:
+                both[name] = mask
+                continue
+            if mask.numel() != int(earlier.sum()):
+                raise MaskError(
+                    f'the later mask of group {name!r} has {mask.numel()} entries, but the '
+                    f'earlier one leaves {int(earlier.sum())} of {earlier.numel()} units; '
+                    'give the masks in the order in which they were found'
+                )
+            both[name] = earlier.clone()
+            both[name][earlier] = mask
+        return Masks(both)
+
     def check(self, graph: ChannelGraph) -> None:
         """Raise MaskError unless every mask fits a group of ``graph`` and leaves a unit in it."""
         for name, mask in self.items():

@@ -1,34 +1,102 @@
-"""Mask source: masks that were saved before."""
+"""Mask source: masks that were saved before, by EasyPruner or other code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from easypruner import Component, Context, Masks, MaskSource, hookimpl
+from easypruner.arguments import check_name
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
+from easypruner.layer_masks import CONFLICTS, LayerMasks, load_masks, renamed, to_groups
+
+_MEANINGS = ('keep', 'remove')
 
 
 class MaskFile(MaskSource):
-    """Takes the masks from a safetensors file, such as masks.safetensors of another run.
+    r"""Takes the masks from a file.
+
+    That is masks.safetensors of another run (group name -> bool tensor), or a dictionary of layer
+    name -> bool tensor of its channels, as ``torch.save`` or safetensors writes it. So the
+    MaskSparsity repository (arXiv 2201.06776) releases its masks, by the names of batch norms.
+    Layers that are not named have no say in their group.
 
     Args:
-        path: the file: group name -> bool tensor, True = keep.
+        path: of the file; or a list, each found on the network that those before it leave, as when
+            a pruned network is pruned again.
+        rename: regular expression -> replacement, for the names of layers in other code. Each
+            replaces whole parts between dots wherever it fits, one after the other, as in
+            ``{'module': '', r's1\.b1': 'layer1.0', 'a_bn': 'bn1'}``; an empty replacement leaves
+            the parts out.
+        true: what True means in files of layers: ``'keep'``, as in the released ones, or
+            ``'remove'``.
+        conflict: what becomes of units on which coupled layers disagree: ``'error'``, or
+            ``'keep'``, which removes a unit only where all layers that are named do.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        rename: Mapping[str, str] | None = None,
+        true: str = 'keep',
+        conflict: str = 'error',
+    ) -> None:
         super().__init__()
-        self.path = path
+        self.paths = (path,) if isinstance(path, str) else tuple(path)
+        if not self.paths:
+            raise ConfigError('path=[] of MaskFile names no file')
+        self.rename = dict(rename or {})
+        self.true = check_name(true, 'true', 'MaskFile', _MEANINGS)
+        self.conflict = check_name(conflict, 'conflict', 'MaskFile', CONFLICTS)
 
     def check(self) -> None:
-        Masks.load(self.path)
+        self._loaded()
 
     def try_on(self, graph: ChannelGraph, context: Context) -> None:
         self.select(graph, context)
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
-        masks = Masks.load(self.path)
-        masks.check(graph)
+        """Return the masks of all files together.
+
+        Raises:
+            MaskError: a file that is not there or damaged, or masks that do not fit the network.
+        """
+        masks = Masks()
+        for loaded, of_groups in self._loaded():
+            if of_groups:
+                masks = masks.then(Masks(loaded))
+            else:
+                masks = Masks({**masks, **to_groups(loaded, graph, masks, self.conflict)})
+            masks.check(graph)
         return masks
+
+    def _loaded(self) -> list[tuple[LayerMasks, bool]]:
+        """Return what each file holds, True = keep, and whether it names groups."""
+        files = [load_masks(path) for path in self.paths]
+        if (self.rename or self.true == 'remove') and all(of_groups for _, of_groups in files):
+            raise ConfigError(
+                "rename= and true='remove' of MaskFile are for files of layers, but those it "
+                'is given were written by EasyPruner: they name groups, and True keeps'
+            )
+        return [(m if of_groups else self._understood(m), of_groups) for m, of_groups in files]
+
+    def _understood(self, masks: LayerMasks) -> LayerMasks:
+        found = renamed(masks, self.rename)
+        return {n: ~m for n, m in found.items()} if self.true == 'remove' else found
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        masks = {
+            name: torch.arange(group.size) < max(group.size // 2, 1)
+            for name, group in graph.groups.items()
+        }
+        path = folder / 'masks.safetensors'
+        Masks(masks).save(path)
+        return {'path': str(path)}
 
 
 @hookimpl

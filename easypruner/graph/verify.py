@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,7 @@ from easypruner.graph.tape import (
 )
 from easypruner.graph.wrappers import traceable
 from easypruner.masks import Masks
+from easypruner.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def verify(
     masks: Mapping[str, Tensor],
     example_inputs: ExampleInputs,
     handlers: Sequence[LayerHandler] = (),
+    graph: ChannelGraph | None = None,
 ) -> Verification:
     """Compare the pruned network's outputs with the full one's, its readers zeroed.
 
@@ -62,6 +63,7 @@ def verify(
         masks: group -> bool tensor, True = keep.
         example_inputs: real tensors; random values find more than zeros do.
         handlers: as given to :func:`easypruner.trace`.
+        graph: of the model, where it was traced with options of its own; it is left as it is.
 
     Raises:
         MaskError: masks that do not fit.
@@ -71,7 +73,7 @@ def verify(
     full = _copied(traceable(model)).double()
     pruned = _copied(full)
     inputs = map_tensors(example_inputs, lambda t: t.double() if t.is_floating_point() else t)
-    graph = trace(pruned, inputs, handlers)
+    graph = trace(pruned, inputs, handlers) if graph is None else graph.on(pruned)
     checked.check(graph)
     unchecked = tuple(name for name in checked if graph.groups[name].mixed)
     checked = Masks({name: mask for name, mask in checked.items() if name not in unchecked})
@@ -122,7 +124,7 @@ def outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
     every call.
     """
     args, kwargs = call_arguments(example_inputs)
-    with _evaluating(model), torch.random.fork_rng():
+    with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(0)
         return [tensor for _, tensor in tensors_in(model(*args, **kwargs))]
 
@@ -145,19 +147,3 @@ def relative_error(expected: Sequence[Tensor], met: Sequence[Tensor]) -> float:
             return float('inf')
         worst = max(worst, difference / magnitude if magnitude else difference)
     return worst
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, and back afterwards.
-
-    Flags are set directly: ``eval()`` may be overridden and do more than that.
-    """
-    before = [(module, module.training) for module in model.modules()]
-    for module, _ in before:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was

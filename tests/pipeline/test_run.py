@@ -259,7 +259,8 @@ class TestOtherStages:
         assert accuracy == twice['accuracy']
 
     def test_calibrate_averages_what_the_batch_norms_see(self, tmp_path: Path) -> None:
-        from easypruner.pipeline.stages.calibrate import calibrate
+        from easypruner.calibration import calibrate
+        from easypruner.pipeline.stages.common import forward_pass
 
         model = original_model().eval()
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -268,7 +269,7 @@ class TestOtherStages:
             {'inputs': [torch.randint(256, (1, 8, 8), generator=generator) for _ in range(4)]}
             for _ in range(3)
         ]
-        calibrate(model, batches)
+        calibrate(model, batches, forward_pass)
         seen = [model.data_preprocessor(batch)['inputs'] for batch in batches]
         maps = [model.backbone.conv1(inputs) for inputs in seen]
         norm = model.backbone.bn1

@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 from mmengine.runner import Runner
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from easypruner.calibration import calibrate
 from easypruner.contracts import Stage
 from easypruner.engine.distributed import average_buffers, is_main
 from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
+from easypruner.pipeline.stages.common import (
+    forward_pass,
+    loaded_runner,
+    with_row,
+    with_weights,
+)
 from easypruner.pipeline.state import PruningState
 
 
@@ -54,7 +58,7 @@ class Calibrate(Stage):
         torch.manual_seed(state.run.seed)
         progress.start(total)
         try:
-            calibrate(model, self._passes(loader, total, progress))
+            calibrate(model, self._passes(loader, total, progress), forward_pass)
         finally:
             progress.stop()
         average_buffers(model)
@@ -68,27 +72,3 @@ class Calibrate(Stage):
 
     def plan(self, state: PruningState) -> str:
         return f'recalibrate batch norm on {self.batches} batches'
-
-
-@torch.no_grad()
-def calibrate(model: nn.Module, batches: Any) -> None:
-    """Reset the running statistics of ``model`` and average them over ``batches``, in place."""
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
-    before = [(norm, norm.momentum) for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        # Without a momentum torch keeps the plain average.
-        norm.momentum = None
-        norm.train()
-    preprocessor: Any = model.data_preprocessor
-    for batch in batches:
-        data = preprocessor(batch, True)
-        model(data['inputs'], mode='tensor')
-    for norm, momentum in before:
-        norm.momentum = momentum
-    model.eval()

@@ -1,0 +1,71 @@
+"""APoZ against the count of zeros."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from easypruner_plugins.apoz import APoZ
+from easypruner_plugins.macs import Macs
+from torch import Tensor, nn
+
+import easypruner
+from easypruner.errors import ConfigError
+from tests.contexts import tiny_batches, tiny_context
+from tests.networks import NETWORKS, Plain, Residual, example, lively
+from tests.plugins.hard_cases import check_hard_cases
+
+
+def formula(maps: list[Tensor], channel: int) -> float:
+    """Return one less the percentage of zeros, counted one by one."""
+    zeros = total = 0
+    for batch in maps:
+        for sample in batch:
+            for value in sample[channel].flatten().tolist():
+                zeros += value == 0
+                total += 1
+    return 1 - zeros / total
+
+
+@torch.no_grad()
+def test_the_formula_over_samples_and_positions() -> None:
+    model = lively(Residual)
+    scores = APoZ(batches=2).score(easypruner.trace(model, example()), tiny_context())
+    batches = [images for images, _ in tiny_batches(2)]
+    before = [model.stem(images) for images in batches]
+    after = [torch.relu(x + model.conv(x)).mean((2, 3)) for x in before]
+    for layer, maps in enumerate((before, after)):
+        for channel in range(8):
+            met = float(scores['stem.0'][layer, channel])
+            assert met == pytest.approx(formula(maps, channel), rel=1e-5)
+    inner = [model.conv[0](x) for x in before]
+    for channel in range(6):
+        met = float(scores['conv.0.0'][0, channel])
+        assert met == pytest.approx(formula(inner, channel), rel=1e-5)
+
+
+def test_a_silent_unit_goes_first() -> None:
+    model = lively(Plain)
+    with torch.no_grad():
+        model.body[0][1].weight[5], model.body[0][1].bias[5] = 0, -1
+    graph = easypruner.trace(model, example())
+    assert float(APoZ().score(graph, tiny_context())['body.0.0'][0, 5]) == 0
+    masks = APoZ(Macs(keep=0.9)).select(graph, tiny_context())
+    assert not masks['body.0.0'][5]
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+def test_chosen_masks_verify(build: type[nn.Module]) -> None:
+    model = lively(build)
+    graph = easypruner.trace(model, example())
+    masks = APoZ(Macs(keep=0.6), batches=1).select(graph, tiny_context())
+    assert set(masks) == set(graph.groups)
+    assert easypruner.verify(model, masks, example()).error < 1e-12
+
+
+def test_hard_cases() -> None:
+    check_hard_cases(lambda budget: APoZ(budget, batches=1))
+
+
+def test_arguments_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match='batches=0 of APoZ'):
+        APoZ(batches=0)

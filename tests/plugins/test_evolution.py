@@ -1,0 +1,163 @@
+"""Evolution: generations bred from the best, the same for the same seed, resumed at any point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from easypruner_plugins.eagle_eye import EagleEye
+from easypruner_plugins.evolution import Evolution
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.random_source import Random
+from easypruner_plugins.ratio import Ratio
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import Context
+from easypruner.candidates import Widths
+from easypruner.errors import ConfigError, EasyPrunerError
+from tests.contexts import tiny_context
+from tests.networks import NETWORKS, example, lively
+from tests.plugins.hard_cases import check_hard_cases
+from tests.plugins.searching import check_resume, known, plain, wide_first, widths_of
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_the_best_of_what_was_measured_wins(seed: int) -> None:
+    context, loss = known(wide_first)
+    source = Evolution(Macs(keep=0.5), population=4, generations=4, seed=seed, batches=1)
+    masks = source.select(plain(), context)
+    assert len(set(loss.asked)) == len(loss.asked) > 3, 'equal candidates are measured once'
+    assert widths_of(masks) == min(loss.asked, key=wide_first)
+
+
+def test_one_generation_is_what_a_random_search_draws() -> None:
+    graph = plain()
+    for population in (1, 6):
+        context, bred = known(wide_first)
+        one = Evolution(Macs(keep=0.5), population=population, generations=1, batches=1)
+        masks = one.select(graph, context)
+        context, drawn = known(wide_first)
+        other = EagleEye(Macs(keep=0.5), candidates=population, tolerance=1, batches=1)
+        assert other.select(graph, context) == masks and bred.asked == drawn.asked
+
+
+class Many(nn.Module):
+    """Layers side by side, each a group of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 16, 1) for _ in range(8))
+        self.heads = nn.ModuleList(nn.Conv2d(16, 5, 1) for _ in range(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = zip(self.heads, self.layers, strict=True)
+        return torch.stack([head(layer(x)) for head, layer in pairs]).sum((0, 3, 4))
+
+
+def test_breeding_finds_more_than_chance_with_as_many_candidates() -> None:
+    torch.manual_seed(0)
+    graph = easypruner.trace(Many().eval(), example())
+
+    def loss(model: nn.Module, batch: object) -> Tensor:
+        widths = [layer.out_channels for layer in model.layers]
+        return torch.tensor(float(sum(widths[::2]) - sum(widths[1::2])))
+
+    def width(masks: easypruner.Masks) -> float:
+        kept = [masks.kept(name) for name in graph.groups]
+        return sum(kept[::2]) - sum(kept[1::2])
+
+    context = tiny_context(loss=loss)
+    for seed in range(2):
+        common = dict(max_removed=1.0, batches=1, calibration_batches=0, seed=seed)
+        bred = Evolution(Ratio(keep=0.5), population=12, generations=8, parents=4, **common)
+        drawn = EagleEye(Ratio(keep=0.5), candidates=96, tolerance=1, **common)
+        assert width(bred.select(graph, context)) < width(drawn.select(graph, context))
+
+
+def vectors(mutation: float) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Return the vectors of the first generation, and those of the second."""
+    source = Evolution(Ratio(keep=0.5), population=40, generations=2, parents=3, mutation=mutation)
+    found: list[tuple[float, ...]] = []
+    original = Widths.scores
+
+    def noted(self: Widths, rates: tuple[float, ...]) -> object:
+        found.append(rates)
+        return original(self, rates)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Widths, 'scores', noted)
+        torch.manual_seed(0)
+        graph = easypruner.trace(Many().eval(), example())
+        context = tiny_context(loss=lambda model, batch: torch.tensor(float(len(found))))
+        source.select(graph, context)
+    return found[:40], found[40:]
+
+
+@pytest.mark.parametrize('mutation', [0.0, 0.3, 1.0])
+def test_children_have_the_rates_of_the_best(mutation: float) -> None:
+    first, second = vectors(mutation)
+    # The loss is the number of the candidate: the first three are the best.
+    parents = first[:3]
+    changed = [
+        min(sum(a != b for a, b in zip(child, p, strict=True)) for p in parents)
+        for child in second[::2]
+    ]
+    for child in second[1::2]:
+        assert all(rate in {p[place] for p in parents} for place, rate in enumerate(child))
+    assert len(second) == 40 and min(changed) >= 1
+    expected = 1 + 7 * mutation
+    assert sum(changed) / len(changed) == pytest.approx(expected, abs=0.6)
+
+
+def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
+    check_resume(
+        lambda: Evolution(Macs(keep=0.5), population=4, generations=4, batches=1), tmp_path
+    )
+
+
+def test_the_seed_decides() -> None:
+    graph = plain()
+    asked = []
+    for seed in (None, 0, 1):
+        context, loss = known(wide_first)
+        Evolution(Macs(keep=0.5), population=5, generations=3, seed=seed).select(graph, context)
+        asked.append(loss.asked)
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_nothing_but_nan_is_an_error() -> None:
+    context, _ = known(lambda widths: float('nan'))
+    with pytest.raises(EasyPrunerError, match='no candidate whose loss is a number'):
+        Evolution(Macs(keep=0.5), population=2, generations=2).select(plain(), context)
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+def test_chosen_masks_verify(build: type[nn.Module]) -> None:
+    model = lively(build)
+    graph = easypruner.trace(model, example())
+    source = Evolution(Macs(keep=0.6), Random(), population=2, generations=2)
+    masks = source.select(graph, tiny_context())
+    assert graph.cost(masks).macs <= 0.6 * graph.cost().macs
+    assert easypruner.verify(model, masks, example()).error < 1e-12
+    source.try_on(graph, Context())
+
+
+def test_hard_cases() -> None:
+    check_hard_cases(lambda budget: Evolution(budget, population=2, generations=2))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ({'population': 0}, 'population=0 of Evolution'),
+        ({'generations': 1.5}, 'generations=1.5 of Evolution'),
+        ({'parents': 0}, 'parents=0 of Evolution'),
+        ({'mutation': -0.1}, 'mutation=-0.1 of Evolution'),
+        ({'max_removed': 1.1}, 'max_removed=1.1 of Evolution'),
+    ],
+)
+def test_arguments_that_are_none_are_refused(arguments: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Evolution(**arguments)

@@ -1,0 +1,337 @@
+"""MaskFile: masks of groups and of layers, from any code, one after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from easypruner_plugins.mask_file import MaskFile
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import Context, Masks
+from easypruner.errors import ConfigError, MaskError
+from easypruner.graph import ChannelGraph
+from tests.graph.test_prune import random_masks
+from tests.networks import (
+    NETWORKS,
+    Concatenated,
+    Depthwise,
+    Grouped,
+    Plain,
+    Residual,
+    example,
+    lively,
+)
+
+
+def bits(text: str) -> Tensor:
+    return torch.tensor([letter == '1' for letter in text])
+
+
+def released(path: Path, masks: dict[str, Any], **options: Any) -> str:
+    torch.save(OrderedDict(masks), path, **options)
+    return str(path)
+
+
+def graph_of(build: type[nn.Module]) -> ChannelGraph:
+    return easypruner.trace(lively(build), example())
+
+
+def select(path: Any, graph: ChannelGraph, **arguments: Any) -> Masks:
+    source = MaskFile(path, **arguments)
+    source.check()
+    source.try_on(graph, Context())
+    return source.select(graph, Context())
+
+
+def layers_of(graph: ChannelGraph, masks: Masks, norms_only: bool = False) -> dict[str, Tensor]:
+    """Return the mask of every layer that makes channels, unit by unit."""
+    found: dict[str, Tensor] = {}
+    for name, group in graph.groups.items():
+        for member in group.members:
+            weight = graph.parameter(member.param)
+            module = graph.model.get_submodule(member.module)
+            norm = isinstance(module, nn.BatchNorm2d)
+            if member.role == 'in' or not member.param.endswith('.weight'):
+                continue
+            if norms_only and not norm:
+                continue
+            if getattr(module, 'transposed', False) and member.dim == 0:
+                continue
+            repeats = module.groups if getattr(module, 'transposed', False) else 1
+            width = weight.shape[member.dim]
+            mask = found.setdefault(member.module, torch.ones(width * repeats) > 0)
+            for unit, kept in enumerate(masks[name].tolist()):
+                for index in member.index[unit].tolist():
+                    for repeat in range(repeats):
+                        mask[index + repeat * width] = kept
+    return found
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('build', NETWORKS)
+def test_layers_say_what_the_groups_are(
+    build: type[nn.Module], legacy: bool, tmp_path: Path
+) -> None:
+    graph = graph_of(build)
+    masks = Masks(random_masks(graph.model, 3))
+    layers = layers_of(graph, masks)
+    assert len(layers) > 1
+    options = {'_use_new_zipfile_serialization': not legacy}
+    path = released(tmp_path / 'flops50.mask', layers, **options)
+    assert select(path, graph) == masks
+    assert easypruner.verify(graph.model, masks, example()).error < 1e-12
+
+
+def test_batch_norms_alone_are_enough_as_released(tmp_path: Path) -> None:
+    graph = graph_of(Residual)
+    masks = Masks({'stem.0': bits('10110101'), 'conv.0.0': bits('111010')})
+    layers = layers_of(graph, masks, norms_only=True)
+    assert set(layers) == {'stem.1', 'conv.0.1', 'conv.2'}
+    assert select(released(tmp_path / 'mask.pth', layers), graph) == masks
+    del layers['stem.1'], layers['conv.0.1']
+    met = select(released(tmp_path / 'mask.pth', layers), graph)
+    assert met == Masks({'stem.0': masks['stem.0']})
+
+
+def test_true_may_mean_remove(tmp_path: Path) -> None:
+    graph = graph_of(Plain)
+    path = released(tmp_path / 'mask.pth', {'body.0.1': bits('10000001')})
+    assert select(path, graph)['body.0.0'].tolist() == bits('10000001').tolist()
+    assert select(path, graph, true='remove')['body.0.0'].tolist() == bits('01111110').tolist()
+
+
+def test_layers_in_a_safetensors_file(tmp_path: Path) -> None:
+    path = tmp_path / 'layers.safetensors'
+    save_file({'grouped.1': bits('101111' * 3)}, path)
+    graph = graph_of(Grouped)
+    assert select(str(path), graph)['grouped.0'].tolist() == bits('101111').tolist()
+
+
+@pytest.mark.parametrize(
+    'rename',
+    [
+        {'module': '', 's1.b1': 'body.0', 's1.b2': 'body.1', 'a_bn': '1'},
+        {r'module\.s1\.b1\.a_bn': 'body.0.1', r'module\.s1\.b2\.a_bn': 'body.1.1'},
+        {r'module\.s1': 'body', r'b1': '0', 'b2': '1', r'a_(bn)': '1', 'never': 'fits'},
+        {r'module\.s1\.b(\d)\.a_bn': r'layer\1', 'layer1': 'body.0.1', 'layer2': 'body.1.1'},
+    ],
+)
+def test_names_of_other_code_are_mapped(rename: dict[str, str], tmp_path: Path) -> None:
+    first, second = bits('10101010'), bits('110110110110')
+    path = released(
+        tmp_path / 'mask.pth', {'module.s1.b1.a_bn': first, 'module.s1.b2.a_bn': second}
+    )
+    met = select(path, graph_of(Plain), rename=rename)
+    assert met == Masks({'body.0.0': first, 'body.1.0': second})
+
+
+def test_a_rule_replaces_whole_parts_only(tmp_path: Path) -> None:
+    path = released(tmp_path / 'mask.pth', {'body.0.1': bits('10101010')})
+    met = select(path, graph_of(Plain), rename={'bod': 'x', 'ody': 'x', r'0\.1': '0.1'})
+    assert met.kept('body.0.0') == 4
+
+
+@pytest.mark.parametrize(
+    ('rename', 'error', 'words'),
+    [
+        ({'(': 'x'}, ConfigError, r"rename\['\('\] is no regular expression"),
+        ({'body': r'\7'}, ConfigError, 'is no regular expression'),
+        ({r'body\.(0|1)': 'body'}, MaskError, "both 'body.0.1' and 'body.1.1' into 'body.1'"),
+        ({'body': 'bady'}, MaskError, "did you mean 'body.0.1'.*rename="),
+    ],
+)
+def test_rules_that_do_not_work(
+    rename: dict[str, str], error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    layers = {'body.0.1': bits('1' * 8), 'body.1.1': bits('1' * 12)}
+    path = released(tmp_path / 'mask.pth', layers)
+    with pytest.raises(error, match=words):
+        select(path, graph_of(Plain), rename=rename)
+
+
+def test_coupled_layers_that_disagree(tmp_path: Path) -> None:
+    graph = graph_of(Residual)
+    path = released(tmp_path / 'mask.pth', {'stem.1': bits('00111111'), 'conv.2': bits('01011111')})
+    with pytest.raises(MaskError, match=r"'stem\.1' and 'conv\.2' of group 'stem\.0' .* 2 of 8"):
+        select(path, graph)
+    met = select(path, graph, conflict='keep')['stem.0']
+    assert met.tolist() == bits('01111111').tolist()
+
+
+def test_channels_of_one_unit_that_disagree(tmp_path: Path) -> None:
+    graph = graph_of(Depthwise)
+    path = released(tmp_path / 'mask.pth', {'multiplied.1': bits('0001' + '1' * 12)})
+    with pytest.raises(MaskError, match=r"layer 'multiplied\.1' .* 1 units of group 'expand\.0'"):
+        select(path, graph)
+    met = select(path, graph, conflict='keep')['expand.0']
+    assert met.tolist() == bits('01111111').tolist()
+
+
+def test_a_layer_of_several_groups(tmp_path: Path) -> None:
+    class Joined(Concatenated):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.a(x)
+            ab = self.norm(torch.cat([a, self.b(a)], dim=1))
+            return self.head(torch.cat([ab, self.c(ab)], dim=1).mean((2, 3)))
+
+    graph = graph_of(Joined)
+    path = released(tmp_path / 'mask.pth', {'norm': bits('0111101101')})
+    assert select(path, graph) == Masks({'a.0': bits('0111'), 'b.0': bits('101101')})
+
+
+@pytest.mark.parametrize('kinds', ['gg', 'gl', 'lg', 'll', 'lll'])
+@pytest.mark.parametrize('build', [Residual, Grouped, Depthwise])
+def test_masks_found_on_pruned_networks_follow_each_other(
+    build: type[nn.Module], kinds: str, tmp_path: Path
+) -> None:
+    graph, model = graph_of(build), lively(build)
+    paths = []
+    for number, kind in enumerate(kinds):
+        now = easypruner.trace(model, example())
+        masks = Masks(random_masks(model, number + 5))
+        path = tmp_path / f'{number}.masks'
+        if kind == 'g':
+            masks.save(path)
+        else:
+            released(path, layers_of(now, masks))
+        paths.append(str(path))
+        easypruner.prune(model, masks, graph=now)
+    whole = copy.deepcopy(graph.model)
+    easypruner.prune(whole, select(paths, graph), example_inputs=example())
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in whole.state_dict().items())
+    assert torch.equal(whole(example()), model(example()))
+
+
+def test_masks_in_the_wrong_order(tmp_path: Path) -> None:
+    first = released(tmp_path / 'first.pth', {'body.0.1': bits('11110000')})
+    second = released(tmp_path / 'second.pth', {'body.0.1': bits('0111')})
+    graph = graph_of(Plain)
+    assert select([first, second], graph)['body.0.0'].tolist() == bits('01110000').tolist()
+    with pytest.raises(MaskError, match=r"'body\.0\.1' has 4 entries; the layer has 8 channels$"):
+        select([second, first], graph)
+    with pytest.raises(MaskError, match='has 8 entries; the layer has 4 channels left of 8'):
+        select([first, first], graph)
+
+
+@given(data=st.data())
+def test_then_is_one_after_the_other(data: st.DataObject) -> None:
+    names = st.sampled_from('abc')
+    sizes = {'a': 4, 'b': 1, 'c': 6}
+
+    def masks(left: dict[str, int]) -> Masks:
+        chosen = data.draw(st.sets(names))
+        drawn = {
+            n: data.draw(st.lists(st.booleans(), min_size=left[n], max_size=left[n]))
+            for n in chosen
+        }
+        return Masks({n: torch.tensor(m, dtype=torch.bool) for n, m in drawn.items()})
+
+    first = masks(sizes)
+    second = masks({n: first.kept(n) if n in first else size for n, size in sizes.items()})
+    both = first.then(second)
+    assert set(both) == set(first) | set(second)
+    for name, mask in both.items():
+        units = list(range(sizes[name]))
+        for step in (first, second):
+            if name in step:
+                units = [u for u, kept in zip(units, step[name].tolist(), strict=True) if kept]
+        assert mask.nonzero().flatten().tolist() == units
+
+
+def test_then_leaves_what_it_is_made_of() -> None:
+    first, second = Masks({'a': bits('1011')}), Masks({'a': bits('010')})
+    assert first.then(second)['a'].tolist() == bits('0010').tolist()
+    assert first['a'].tolist() == bits('1011').tolist()
+    with pytest.raises(MaskError, match=r"'a' has 4 entries, but the earlier one leaves 3 of 4"):
+        first.then(first)
+
+
+class Stranger:
+    """Something that only code could bring back."""
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ({'body.0.1': torch.ones(8)}, "layer 'body.0.1' in .* is torch.float32 of shape"),
+        ({'body.0.1': torch.ones(8, dtype=torch.uint8)}, 'torch.uint8 of shape'),
+        ({'body.0.1': torch.ones(2, 4) > 0}, r'torch.bool of shape \(2, 4\)'),
+        ({'body.0.1': [True] * 8}, 'is list; expected a one-dimensional bool tensor'),
+        ({3: bits('1' * 8)}, 'names a layer 3'),
+        ([bits('1' * 8)], 'holds a list; expected a dictionary'),
+        ({'body.0.1': Stranger()}, 'cannot be read as masks'),
+        ({'body.0.1': bits('1' * 7)}, 'has 7 entries; the layer has 8 channels'),
+        ({'body.0.1': bits('0' * 8)}, 'removes all 8 units'),
+        ({'body.0.2': bits('1' * 8 + '0')}, r"'body\.0\.2' removes 1 channels that cannot"),
+        ({'head': bits('11101')}, r"layer 'head' removes 1 channels that cannot .* output"),
+        ({'body.7.1': bits('1' * 8)}, "names? layer 'body.7.1'.* does not have; did you mean"),
+    ],
+)
+def test_files_that_hold_something_else(content: Any, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / 'mask.pth')
+    with pytest.raises(MaskError, match=words):
+        select(str(tmp_path / 'mask.pth'), graph_of(Plain))
+
+
+def test_layers_that_cannot_be_cut_may_be_kept(tmp_path: Path) -> None:
+    path = released(tmp_path / 'mask.pth', {'head': bits('11111'), 'body.0.1': bits('11110000')})
+    assert select(path, graph_of(Plain)).removed_units == 4
+
+
+@pytest.mark.parametrize('kept', [0, 2, 3, 40])
+def test_missing_and_damaged_files(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / 'mask.pth'
+    with pytest.raises(MaskError, match='there is no mask file'):
+        MaskFile(str(path)).check()
+    released(path, {'body.0.1': bits('1' * 8)})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(MaskError, match='cannot be read as masks'):
+        MaskFile(str(path)).check()
+
+
+def test_nothing_is_run_from_a_file(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / 'ran',)
+
+    torch.save({'body.0.1': Harmful()}, tmp_path / 'mask.pth')
+    with pytest.raises(MaskError, match='cannot be read as masks'):
+        MaskFile(str(tmp_path / 'mask.pth')).check()
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_what_our_own_files_say_cannot_be_turned_round(tmp_path: Path) -> None:
+    path = tmp_path / 'masks.safetensors'
+    Masks({'body.0.0': bits('11110000')}).save(path)
+    for arguments in ({'true': 'remove'}, {'rename': {'body': 'x'}}):
+        with pytest.raises(ConfigError, match='they name groups, and True keeps'):
+            MaskFile(str(path), **arguments).check()
+    later = released(tmp_path / 'later.pth', {'x.0.1': bits('1000')})
+    met = select([str(path), later], graph_of(Plain), rename={'x': 'body'}, true='remove')
+    assert met['body.0.0'].tolist() == bits('01110000').tolist()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ({'path': []}, 'names no file'),
+        ({'path': 'x', 'true': 'kept'}, "did you mean 'keep'"),
+        ({'path': 'x', 'conflict': 'eror'}, "did you mean 'error'"),
+    ],
+)
+def test_arguments_that_are_none_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        MaskFile(**arguments)

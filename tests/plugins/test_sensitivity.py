@@ -1,0 +1,139 @@
+"""Sensitivity: the curves of layers cut one by one, and the ratios they lead to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.random_source import Random
+from easypruner_plugins.ratio import Ratio
+from easypruner_plugins.sensitivity import Sensitivity
+from easypruner_plugins.threshold import Threshold
+from torch import nn
+
+import easypruner
+from easypruner import Context
+from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.graph import ChannelGraph
+from tests.contexts import tiny_context
+from tests.networks import NETWORKS, Residual, example, lively
+from tests.plugins.hard_cases import check_hard_cases
+from tests.plugins.searching import check_resume, known, plain, widths_of
+
+
+def losses(graph: ChannelGraph, context: Context, group: str, order: list[int]) -> list[float]:
+    """Return the loss without the first 0, 1, 2, ... units of an order."""
+    found = []
+    for gone in range(len(order)):
+        model = copy.deepcopy(graph.model)
+        mask = torch.ones(len(order), dtype=torch.bool)
+        for unit in order[:gone]:
+            mask[unit] = False
+        easypruner.prune(model, {group: mask}, example_inputs=example())
+        with torch.no_grad():
+            each = [float(context.loss(model, batch)) for batch in context.batches()]
+        found.append(sum(each) / len(each))
+    return found
+
+
+def in_steps(size: int, steps: int) -> Iterator[int]:
+    """Yield how many units go at each step, each number once."""
+    last = 0
+    for step in range(1, steps + 1):
+        gone = round(size * step / (steps + 1))
+        if last < gone < size:
+            yield gone
+            last = gone
+
+
+@pytest.mark.parametrize('steps', [1, 3, 9])
+def test_a_unit_scores_what_is_lost_with_all_up_to_it(steps: int) -> None:
+    graph = easypruner.trace(lively(Residual), example())
+    context, source = tiny_context(), Random(seed=4)
+    scores = Sensitivity(source=source, steps=steps).score(graph, context)
+    for name, ranks in source.score(graph, context).items():
+        order = ranks.argsort().tolist()
+        curve = losses(graph, context, name, order)
+        highest = 0.0
+        measured = list(in_steps(len(order), steps))
+        for gone in measured:
+            highest = max(highest, curve[gone] - curve[0])
+            assert float(scores[name][order[gone - 1]]) == pytest.approx(highest, abs=1e-5)
+        along = [float(scores[name][unit]) for unit in order]
+        assert all(a < b for a, b in pairwise(along))
+
+
+def test_between_steps_the_curve_is_a_line_and_goes_on_behind_the_last() -> None:
+    context, _ = known(lambda widths: float((8 - widths[0]) ** 2))
+    scores = Sensitivity(steps=3).score(plain(), context)
+    met = scores['body.0.0'].sort().values
+    expected = torch.tensor([2.0, 4.0, 10.0, 16.0, 26.0, 36.0, 46.0, 56.0]).double()
+    torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_curve_never_falls_and_gains_are_no_loss() -> None:
+    wave = {8: 0.0, 7: -5.0, 6: 3.0, 5: 1.0, 4: 2.0, 3: 7.0, 2: 7.0, 1: 9.0}
+    context, _ = known(lambda widths: wave[widths[0]])
+    met = Sensitivity(steps=7).score(plain(), context)['body.0.0'].sort().values
+    expected = torch.tensor([0.0, 3.0, 3.0, 3.0, 7.0, 7.0, 9.0, 11.0]).double()
+    torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-4)
+    assert bool((met.diff() > 0).all())
+
+
+def test_a_layer_that_does_not_matter_is_cut_first() -> None:
+    context, _ = known(lambda widths: 10.0 * (8 - widths[0]))
+    masks = Sensitivity(Ratio(keep=0.5)).select(plain(), context)
+    assert widths_of(masks) == (8, 2)
+    context, _ = known(lambda widths: 10.0 * (12 - widths[1]))
+    masks = Sensitivity(Macs(keep=0.5)).select(plain(), context)
+    assert masks.kept('body.1.0') == 12 and masks.kept('body.0.0') < 8
+
+
+def test_a_threshold_is_what_each_layer_may_lose() -> None:
+    context, _ = known(lambda widths: 1.0 * (8 - widths[0]) + 0.5 * (12 - widths[1]))
+    masks = Sensitivity(Threshold(3.01), steps=30).select(plain(), context)
+    assert widths_of(masks) == (5, 6)
+
+
+def test_by_accuracy_it_is_the_drop() -> None:
+    context = tiny_context(evaluate=lambda model: 90.0 + model.body[0][0].out_channels, loss=None)
+    scores = Sensitivity(by='accuracy', steps=20).score(plain(), context)['body.0.0']
+    expected = torch.arange(1, 9).double()
+    torch.testing.assert_close(scores.sort().values, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stopped_analysis_goes_on(tmp_path: Path) -> None:
+    check_resume(lambda: Sensitivity(Macs(keep=0.5), steps=3, batches=1), tmp_path)
+
+
+def test_losses_that_are_no_numbers_name_the_group() -> None:
+    context, _ = known(lambda widths: float('nan') if widths[1] < 9 else 1.0)
+    with pytest.raises(EasyPrunerError, match=r"units of group 'body\.1\.0' is not a number"):
+        Sensitivity(Ratio(keep=0.5)).select(plain(), context)
+    context, _ = known(lambda widths: float('nan'))
+    with pytest.raises(EasyPrunerError, match='loss of the whole network is not a number'):
+        Sensitivity(Ratio(keep=0.5)).select(plain(), context)
+
+
+@pytest.mark.parametrize('build', NETWORKS)
+def test_chosen_masks_verify(build: type[nn.Module]) -> None:
+    model = lively(build)
+    graph = easypruner.trace(model, example())
+    source = Sensitivity(Macs(keep=0.6), steps=2, calibration_batches=1)
+    masks = source.select(graph, tiny_context())
+    assert graph.cost(masks).macs <= 0.6 * graph.cost().macs
+    assert easypruner.verify(model, masks, example()).error < 1e-12
+
+
+def test_hard_cases() -> None:
+    check_hard_cases(lambda budget: Sensitivity(budget, steps=2))
+
+
+def test_arguments_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match='steps=0 of Sensitivity'):
+        Sensitivity(steps=0)
