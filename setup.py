@@ -94,7 +94,7 @@ setup(
     packages=[*find_packages(include=['easypruner', 'easypruner.*']), PLUGINS, CONFIGS],
     package_dir={PLUGINS: 'plugins', CONFIGS: 'configs'},
     package_data={
-        'easypruner': ['py.typed', 'report/*.html'],
+        'easypruner': ['py.typed', 'report/*.html', 'templates/*.txt'],
         CONFIGS: ['*.py', '**/*.py'],
     },
     zip_safe=False,

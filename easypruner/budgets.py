@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -167,6 +168,10 @@ class CostBudget(Budget):
         part = copy.copy(self)
         part.step = Step(done, share, reference)
         return part
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'keep': 0.6}
 
 
 def _is_amount(value: Any) -> bool:

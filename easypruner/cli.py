@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import easypruner
 from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.new_plugin import KINDS
 
 if TYPE_CHECKING:
     from easypruner.plugins import Plugins
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_analyze(commands)
     _add_compare(commands)
     _add_plugins(commands)
+    _add_new_plugin(commands)
     return parser
 
 
@@ -139,6 +141,17 @@ def _add_plugins(commands: Any) -> None:
     parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
 
 
+def _add_new_plugin(commands: Any) -> None:
+    summary = 'write a plugin to start from, and its test'
+    parser = commands.add_parser('new-plugin', help=summary, description=summary)
+    parser.set_defaults(command=_new_plugin)
+    parser.add_argument('name', metavar='NAME', help='as ReaderNorm or reader_norm')
+    parser.add_argument('--kind', required=True, choices=KINDS, help='what it contributes')
+    parser.add_argument('--dir', default='my_plugins', metavar='DIR', help='default: my_plugins')
+    parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
+    parser.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
+
+
 def _add_command(commands: Any, name: str, command: Any, summary: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     parser.set_defaults(command=command)
@@ -198,6 +211,12 @@ def _plugins(args: argparse.Namespace) -> int:
 
     print_plugins(_load_plugins(args), as_json=args.json)
     return 0
+
+
+def _new_plugin(args: argparse.Namespace) -> int:
+    from easypruner.new_plugin import new_plugin_command
+
+    return new_plugin_command(args)
 
 
 def _load_plugins(args: argparse.Namespace) -> Plugins:

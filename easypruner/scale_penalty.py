@@ -76,7 +76,10 @@ class ScalePenalty(Regularizer):
 
     @abstractmethod
     def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[tuple[str, int], Tensor]:
-        """Return (parameter, dim) -> bool tensor of that dimension's size, True = pushed to 0."""
+        """Return (parameter, dim) -> bool tensor of that dimension's size, True = pushed to 0.
+
+        Empty where nothing is asked for, as by masks that remove nothing.
+        """
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None, width: float = 0.0) -> Tensor:
         """Return the penalty at full :attr:`strength` as a scalar that has a gradient.
@@ -88,6 +91,8 @@ class ScalePenalty(Regularizer):
                 method knows no lr. With 0 it is l1. A group's own factor multiplies it.
         """
         plan = self._complete(graph, masks)
+        if not plan.tensors:
+            return torch.zeros((), requires_grad=True)
         parts = [
             self._norm_of(tensor, weight, width).sum()
             for tensor, weight in zip(plan.tensors, plan.weights, strict=True)
@@ -107,6 +112,8 @@ class ScalePenalty(Regularizer):
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
         plan = self._complete(graph, masks)
+        if not plan.tensors:
+            return
         strength = self.strength_at(progress)
         added = gradients(plan.tensors)
         if self.norm == 'smooth_l1' and progress.lr > 0:
@@ -131,8 +138,11 @@ class ScalePenalty(Regularizer):
         plan = self._planned(graph, masks)
         check_numbers(plan.names, plan.tensors, type(self).__name__)
         return max(
-            float(torch.where(weight > 0, tensor.abs() / weight, 0).max())
-            for tensor, weight in zip(plan.tensors, plan.weights, strict=True)
+            (
+                float(torch.where(weight > 0, tensor.abs() / weight, 0).max())
+                for tensor, weight in zip(plan.tensors, plan.weights, strict=True)
+            ),
+            default=0.0,
         )
 
     def _complete(self, graph: ChannelGraph, masks: Masks | None) -> Chosen:
@@ -145,7 +155,10 @@ class ScalePenalty(Regularizer):
         return plan
 
     def _plan(self, graph: ChannelGraph, masks: Masks | None) -> Chosen:
-        chosen = self._choice.of(graph, self.pushed(graph, masks), self.group_factors(graph))
+        pushed = self.pushed(graph, masks)
+        if not pushed:
+            return Chosen()
+        chosen = self._choice.of(graph, pushed, self.group_factors(graph))
         if not chosen.tensors:
             refuse_lacking(chosen.lacking, type(self).__name__, self.scales)
             raise refuse_nothing(graph, type(self).__name__, self.scales)

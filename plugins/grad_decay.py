@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,15 +87,21 @@ class GradDecay(Regularizer):
         plan = self._planned(graph, masks)
         check_numbers(plan.names, plan.tensors, 'GradDecay')
         pairs = zip(plan.tensors, plan.weights, strict=True)
-        return max(float((tensor.abs() * weight).max()) for tensor, weight in pairs)
+        return max((float((tensor.abs() * w).max()) for tensor, w in pairs), default=0.0)
 
     def _plan(self, graph: ChannelGraph, masks: Masks | None) -> Chosen:
         keep = graph.keep(self.needed_masks(graph, masks))
+        if not keep:
+            return Chosen()
         chosen = self._choice.of(graph, {place: ~kept for place, kept in keep.items()})
         if not chosen.tensors:
             refuse_lacking(chosen.lacking, 'GradDecay', self.scales)
             raise refuse_nothing(graph, 'GradDecay', self.scales)
         return chosen
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {}
 
 
 def _multiply(values: Sequence[tuple[Tensor, Tensor]], factor: float) -> None:

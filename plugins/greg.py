@@ -110,10 +110,11 @@ class GReg(Regularizer):
     def _plan(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
         pushed = {n: ~mask for n, mask in self.needed_masks(graph, masks).items()}
         units = UnitNorms.of(graph, self.over, self.group_factors(graph), pushed)
-        if units is None or not bool(units.factors.any()):
+        asked = any(bool(mask.any()) for mask in pushed.values())
+        if units is None or (asked and not bool(units.factors.any())):
             raise EasyPrunerError(
                 'GReg pushes the weights of removed units to zero, but none are to be pushed in '
-                f'this {type(graph.model).__name__}: the masks remove nothing, none of it trains, '
+                f'this {type(graph.model).__name__}: none of it trains, '
                 'or group_strengths leave it out'
             )
         return units

@@ -91,7 +91,8 @@ class GroupLasso(Regularizer):
         if self.masked:
             pushed = {n: ~mask for n, mask in self.needed_masks(graph, masks).items()}
         units = UnitNorms.of(graph, self.over, self.group_factors(graph), pushed)
-        if units is None or not bool(units.factors.any()):
+        asked = pushed is None or any(bool(mask.any()) for mask in pushed.values())
+        if units is None or (asked and not bool(units.factors.any())):
             raise EasyPrunerError(
                 f'GroupLasso pushes the weights of units to zero, but none are to be pushed in '
                 f'this {type(graph.model).__name__}: no channel can be pruned, no weight of one '

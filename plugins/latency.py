@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from easypruner import Component, Context, Masks, hookimpl
@@ -14,7 +16,7 @@ from easypruner.budgets import CostBudget
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.latency import Reading, Stopwatch
-from easypruner.latency_table import LatencyTable
+from easypruner.latency_table import LatencyTable, Savings, Together, added_up
 from easypruner.ranking import Ranking
 
 _GRID = 64
@@ -161,6 +163,23 @@ class Latency(CostBudget):
     def reference(self, graph: ChannelGraph) -> Any:
         """Return the table's seconds; measured ones of another time would not compare."""
         return super().reference(graph) if self.exact else None
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        # Of a machine that does one multiply-add in a nanosecond.
+        groups = {}
+        for name, cost in graph.group_costs().items():
+            units = graph.groups[name].size
+            kept = (1,) if units > 1 else ()
+            saved = tuple(1e-9 * cost.macs * (1 - k / units) for k in kept)
+            groups[name] = Savings(units, kept, saved, (0.0,) * len(kept))
+        least = {name: torch.arange(group.size) < 1 for name, group in graph.groups.items()}
+        whole, left = graph.cost().macs, graph.cost(least).macs
+        added = added_up(groups, dict.fromkeys(groups, 1))
+        together = Together((added,), (1e-9 * (whole - left),), (0.0,))
+        path = folder / 'latency.json'
+        LatencyTable(1e-9 * whole, 0.0, 1, {}, groups, together).save(path)
+        return {'keep': 0.6, 'table': str(path)}
 
 
 @hookimpl

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,10 @@ class OptimalThreshold(Budget):
         share: of the group's energy, in 0..1. MaskSparsity uses 1e-4, the paper 1e-3, both on
             batch-norm scales.
     """
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'share': 0.2}
 
     def __init__(self, share: float = 1e-4) -> None:
         check_share(share, 'share', 'OptimalThreshold')

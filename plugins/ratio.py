@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -164,6 +165,10 @@ class Ratio(Budget):
         part = copy.copy(self)
         part._step = Step(done, share, reference)
         return part
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'keep': 0.6}
 
 
 @hookimpl

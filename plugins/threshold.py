@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -34,6 +36,10 @@ class Threshold(Budget):
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         return self.value
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'value': 0.5}
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,3 +138,7 @@ class Regularizer(Component):
                 parameter.grad = gradient * factor
             else:
                 parameter.grad.add_(gradient, alpha=factor)
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'strength': 1e-3}

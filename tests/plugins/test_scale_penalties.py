@@ -128,8 +128,7 @@ def test_mask_sparsity_without_masks_says_what_is_missing() -> None:
     graph = easypruner.trace(lively(Residual), example())
     with pytest.raises(ConfigError, match='SelectMask'):
         MaskSparsity(1.0).add_gradient(graph, None, Progress(0, 1))
-    with pytest.raises(EasyPrunerError, match='none are to be pushed'):
-        MaskSparsity(1.0).add_gradient(graph, Masks(), Progress(0, 1))
+    assert MaskSparsity(1.0).largest(graph, Masks()) == 0
 
 
 @pytest.mark.parametrize('strength', [-1.0, 'much', True, {'far': 1.0}, {'reach': -2.0}])
@@ -339,8 +338,9 @@ def test_masks_that_remove_nothing_or_nearly_all(masks: str) -> None:
     sizes = {name: group.size for name, group in given.graph.groups.items()}
     if masks == 'none':
         whole = Masks({name: torch.ones(size).bool() for name, size in sizes.items()})
-        with pytest.raises(EasyPrunerError, match='none are to be pushed'):
-            MaskSparsity(STRENGTH).add_gradient(given.graph, whole, Progress(0, 1))
+        met = added(MaskSparsity(STRENGTH), given, whole, Progress(0, 1))
+        assert not any(gradient.any() for gradient in met.values())
+        assert float(MaskSparsity(STRENGTH).penalty(given.graph, whole)) == 0
         return
     one_left = Masks({name: torch.arange(size) == 2 for name, size in sizes.items()})
     for name, module in given.scales().items():

@@ -1,0 +1,37 @@
+"""What tests of plugins need: tiny networks, contexts, checks, compositions and runs."""
+
+from easypruner.testing.checks import (
+    check_budget,
+    check_gradient,
+    check_handler,
+    check_met,
+    check_source,
+    random_masks,
+)
+from easypruner.testing.components import component, example_budget
+from easypruner.testing.composition import Combination, combinations, compose, run
+from easypruner.testing.contexts import tiny_context
+from easypruner.testing.networks import NETWORKS, TinyNetwork, network
+from easypruner.testing.runs import check_stage, run_stages, tiny_config
+
+__all__ = [
+    'NETWORKS',
+    'Combination',
+    'TinyNetwork',
+    'check_budget',
+    'check_gradient',
+    'check_handler',
+    'check_met',
+    'check_source',
+    'check_stage',
+    'combinations',
+    'component',
+    'compose',
+    'example_budget',
+    'network',
+    'random_masks',
+    'run',
+    'run_stages',
+    'tiny_config',
+    'tiny_context',
+]

@@ -1,0 +1,168 @@
+"""Checks of single components: what every mask source, budget, regularizer and handler must do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from easypruner.contracts import Budget, LayerHandler, MaskSource, Progress, Regularizer
+from easypruner.errors import EasyPrunerError
+from easypruner.graph import ChannelGraph, prune, trace
+from easypruner.graph.tape import ExampleInputs
+from easypruner.graph.verify import verify
+from easypruner.masks import Masks
+from easypruner.testing.contexts import tiny_context
+from easypruner.testing.networks import NETWORKS, TinyNetwork
+
+Formula = Callable[[ChannelGraph, Masks | None], Tensor]
+"""A penalty as its paper writes it, as a scalar that has a gradient."""
+
+
+def random_masks(graph: ChannelGraph, keep: float = 0.6, seed: int = 0) -> Masks:
+    """Return masks that keep units at random, one of each group at the least."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = {}
+    for name, group in graph.groups.items():
+        mask = torch.rand(group.size, generator=generator) < keep
+        mask[int(torch.randint(group.size, (1,), generator=generator))] = True
+        masks[name] = mask
+    return Masks(masks)
+
+
+def check_source(source: MaskSource, networks: Iterable[TinyNetwork] = NETWORKS) -> None:
+    """Check a mask source with a budget on tiny networks of every structure.
+
+    Its masks fit, leave a unit in every group and verify; the same call chooses the same; the
+    network is left as it was. A network that it refuses with an EasyPrunerError is passed over,
+    as long as there is one that it does not.
+
+    Args:
+        source: with its budget.
+        networks: to try.
+
+    Raises:
+        AssertionError: something of this does not hold.
+    """
+    tried, refused = tuple(networks), []
+    for network in tried:
+        model = network.make()
+        before = copy.deepcopy(model.state_dict())
+        graph = trace(model, network.inputs())
+        context = tiny_context(network)
+        try:
+            masks = source.select(graph, context)
+        except EasyPrunerError as error:
+            refused.append(f'{network.name}: {error}')
+            continue
+        masks.check(graph)
+        assert source.select(graph, context) == masks, f'{network.name}: another choice each time'
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]), f'{network.name}: {name} has changed'
+        assert not any(m.training for m in model.modules()), f'{network.name}: in training mode'
+        error_of_cut = verify(model, masks, network.inputs()).error
+        assert error_of_cut < 1e-5, f'{network.name}: verify finds an error of {error_of_cut}'
+    assert len(refused) < len(tried), f'refuses all networks: {refused}'
+
+
+def check_budget(budget: Budget, networks: Iterable[TinyNetwork] = NETWORKS) -> None:
+    """Check a budget on random scores of tiny networks.
+
+    Its masks fit, leave a unit in every group, and meet what was asked to within one unit.
+
+    Raises:
+        AssertionError: something of this does not hold.
+    """
+    for network in networks:
+        graph = trace(network.make(), network.inputs())
+        generator = torch.Generator().manual_seed(0)
+        scores = {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
+        try:
+            masks = budget(scores, graph, tiny_context(network))
+        except EasyPrunerError:
+            continue
+        masks.check(graph)
+        assert masks.keys() <= graph.groups.keys()
+        check_met(budget, masks, graph)
+
+
+def check_met(budget: Budget, masks: Masks, graph: ChannelGraph) -> None:
+    """Check that masks deliver what each part of a budget asked for, to within one unit.
+
+    Raises:
+        AssertionError: one of them does not.
+    """
+    units = sum(group.size for group in graph.groups.values())
+    for part in budget.parts():
+        asked, delivered = part.asked_of(masks, graph), part.delivered(masks, graph)
+        assert delivered <= asked + 1 / units, f'{part.kind}: {delivered} for {asked}'
+
+
+def check_gradient(
+    regularizer: Regularizer, formula: Formula, networks: Iterable[TinyNetwork] = NETWORKS
+) -> None:
+    """Check that a regularizer adds the gradient of a formula, in double precision.
+
+    A network that it refuses with an EasyPrunerError is passed over, as long as there is one that
+    it does not.
+
+    Args:
+        regularizer: to check; its strength schedule has to be constant.
+        formula: the penalty, written independently of the regularizer.
+        networks: to try.
+
+    Raises:
+        AssertionError: for some parameter it does not.
+    """
+    tried, refused = tuple(networks), []
+    for network in tried:
+        model = network.make().double()
+        graph = trace(model, network.inputs().double())
+        masks = random_masks(graph)
+        parameters = dict(model.named_parameters())
+        for parameter in parameters.values():
+            parameter.grad = torch.full_like(parameter, 0.25)
+        try:
+            regularizer.add_gradient(graph, masks, Progress(0, 10))
+        except EasyPrunerError as error:
+            refused.append(f'{network.name}: {error}')
+            continue
+        expected = torch.autograd.grad(
+            formula(graph, masks), list(parameters.values()), allow_unused=True
+        )
+        for (name, parameter), slope in zip(parameters.items(), expected, strict=True):
+            wanted = 0.25 + (torch.zeros_like(parameter) if slope is None else slope)
+            same = parameter.grad is not None and torch.allclose(parameter.grad, wanted)
+            assert same, f'{network.name}, {name}: {parameter.grad}, expected {wanted}'
+    assert len(refused) < len(tried), f'refuses all networks: {refused}'
+
+
+def check_handler(
+    handler: LayerHandler | Sequence[LayerHandler], model: nn.Module, inputs: ExampleInputs
+) -> Mapping[str, nn.Module]:
+    """Cut a network by random masks, with a layer handler, and run it.
+
+    Args:
+        handler: one, or several in order of precedence.
+        model: with layers that it handles; it is cut in place.
+        inputs: for the model.
+
+    Returns:
+        path -> module of the pruned network, to look at the numbers in.
+
+    Raises:
+        AssertionError: nothing can be cut, or the pruned network computes something else.
+    """
+    handlers = [handler] if isinstance(handler, LayerHandler) else list(handler)
+    graph = trace(model, inputs, handlers)
+    masks = random_masks(graph, keep=0.5)
+    assert masks.removed_units, f'nothing of this {type(model).__name__} can be cut'
+    found = verify(model, masks, inputs, handlers)
+    assert found.passed, f'verify finds an error of {found.error}'
+    prune(model, masks, graph=graph)
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    with torch.no_grad():
+        model(**inputs) if isinstance(inputs, dict) else model(*args)
+    return dict(model.named_modules())

@@ -1,0 +1,70 @@
+"""A context as a run gives it, on a handful of made-up batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from easypruner.contracts import Context
+from easypruner.modes import evaluating
+from easypruner.testing.networks import CLASSES, TinyNetwork
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _Data:
+    network: TinyNetwork
+    seed: int
+
+    def batch(self, number: int) -> Batch:
+        """Return eight samples and their classes; the same for the same number."""
+        seed = 1000 * self.seed + number
+        classes = torch.randint(CLASSES, (8,), generator=torch.Generator().manual_seed(seed))
+        return self.network.inputs(seed, samples=8), classes
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean cross entropy."""
+        weight = next(model.parameters())
+        inputs, classes = batch[0].to(weight), batch[1].to(weight.device)
+        return nn.functional.cross_entropy(model(inputs), classes)
+
+    @torch.no_grad()
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = model(batch[0].to(next(model.parameters())))
+        return logits
+
+    def evaluate(self, model: nn.Module) -> float:
+        """Return the accuracy on two other batches, in percent."""
+        batches = [self.batch(number) for number in (100, 101)]
+        with evaluating(model):
+            right = [
+                (self.forward(model, batch).argmax(dim=1).cpu() == batch[1]) for batch in batches
+            ]
+        return float(100 * torch.cat(right).double().mean())
+
+
+def tiny_context(
+    network: TinyNetwork, batches: int = 3, seed: int = 0, folder: Path | None = None
+) -> Context:
+    """Return a context with seeded batches, a loss, forward passes and an accuracy.
+
+    Args:
+        network: that will be run on them.
+        batches: how many training batches there are, each of eight samples; 0 for an empty set.
+        seed: of the batches, and of the context.
+        folder: where a search may keep what it has found.
+    """
+    data = _Data(network, seed)
+    return Context(
+        seed=seed,
+        batches=lambda: (data.batch(number) for number in range(batches)),
+        loss=data.loss,
+        evaluate=data.evaluate,
+        forward=data.forward,
+        folder=folder,
+    )

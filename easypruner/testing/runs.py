@@ -1,0 +1,96 @@
+"""Runs: a whole pipeline in seconds, an 8-layer network on a few digits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+TRAIN_IMAGES = 96
+VAL_IMAGES = 60
+BATCH = 32
+
+StageConfig = Mapping[str, Any]
+
+
+def tiny_config(stages: Sequence[StageConfig]) -> dict[str, Any]:
+    """Return the content of a config: scikit-learn's digits, a narrow ResNet-8, and ``stages``."""
+    return dict(
+        default_scope='mmpretrain',
+        data_preprocessor=dict(num_classes=10, mean=[78.0], std=[96.0]),
+        model=dict(
+            type='ImageClassifier',
+            backbone=dict(type='easypruner.ResNetCifar', depth=8, width=4, in_channels=1),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
+        ),
+        train_dataloader=_loader('train', TRAIN_IMAGES, shuffle=True),
+        val_dataloader=_loader('val', VAL_IMAGES, shuffle=False),
+        val_evaluator=dict(type='Accuracy', topk=(1,)),
+        val_cfg=dict(),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+        param_scheduler=dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True),
+        train_cfg=dict(max_epochs=2),
+        stages=list(stages),
+    )
+
+
+def _loader(split: str, images: int, shuffle: bool) -> dict[str, Any]:
+    crop = [dict(type='RandomCrop', crop_size=8, padding=1)] if shuffle else []
+    return dict(
+        batch_size=BATCH,
+        num_workers=0,
+        dataset=dict(
+            type='easypruner.Digits',
+            split=split,
+            scale=1,
+            indices=images,
+            pipeline=[*crop, dict(type='PackInputs')],
+        ),
+        sampler=dict(type='DefaultSampler', shuffle=shuffle),
+        collate_fn=dict(type='default_collate'),
+    )
+
+
+def run_stages(
+    stages: Sequence[StageConfig], folder: Path, plugins: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Run stages on the digits, as ``easypruner prune`` does, and return the run's summary.
+
+    Args:
+        stages: of the run; a Report is added.
+        folder: for the config and the work directory, ``run`` in it.
+        plugins: folders whose files are plugins too.
+
+    Raises:
+        AssertionError: the run did not succeed.
+    """
+    from mmengine.config import Config
+
+    from easypruner.cli import main
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config, work_dir = folder / 'tiny.py', folder / 'run'
+    Config(tiny_config([*stages, dict(type='Report')])).dump(config)
+    options = [option for path in plugins for option in ('--plugins', str(path))]
+    code = main(['prune', str(config), '--work-dir', str(work_dir), *options])
+    assert code == 0, f'the run ended with code {code}'
+    summary: dict[str, Any] = json.loads((work_dir / 'summary.json').read_text(encoding='utf-8'))
+    return summary
+
+
+def check_stage(stage: StageConfig, folder: Path, plugins: Sequence[Path] = ()) -> dict[str, Any]:
+    """Run a stage after training and a selection, before a cut, and return the run's summary.
+
+    Args:
+        stage: its config.
+        folder: for the config and the work directory.
+        plugins: folders whose files are plugins too.
+
+    Raises:
+        AssertionError: the run did not succeed.
+    """
+    source = dict(type='BNScale', budget=dict(type='Macs', keep=0.6))
+    before = [dict(type='Train', epochs=1, row='baseline'), dict(type='SelectMask', source=source)]
+    return run_stages([*before, stage, dict(type='Prune')], folder, plugins)
