@@ -1,0 +1,36 @@
+"""Every source with every budget and every regularizer, in one cut and in several."""
+
+from __future__ import annotations
+
+import pytest
+
+from easypruner.plugins import load_plugins
+from easypruner.registry import BUDGETS, MASK_SOURCES, REGULARIZERS
+from easypruner.testing import Combination, combinations, run
+
+# One in so many is run by default: a prime, so that all pairs come around.
+_SAMPLE = 23
+
+load_plugins()
+ALL = list(combinations())
+
+
+def test_every_class_takes_part() -> None:
+    for registry, attribute in ((MASK_SOURCES, 'source'), (BUDGETS, 'budget')):
+        assert set(registry.module_dict.values()) <= {getattr(c, attribute) for c in ALL}
+    assert set(REGULARIZERS.module_dict.values()) == {c.regularizer for c in ALL}
+    ranking = len({c.source for c in ALL if c.budget is not None})
+    budgets, regularizers = len(BUDGETS.module_dict), len(REGULARIZERS.module_dict)
+    given = len(MASK_SOURCES.module_dict) - ranking
+    assert len(ALL) == 2 * ranking * budgets * regularizers + given * regularizers
+
+
+@pytest.mark.parametrize('combination', ALL[::_SAMPLE], ids=str)
+def test_some_work_together(combination: Combination) -> None:
+    run(combination)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('combination', ALL, ids=str)
+def test_all_work_together(combination: Combination) -> None:
+    run(combination)
