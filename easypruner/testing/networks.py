@@ -35,8 +35,9 @@ class TinyNetwork:
             model = self.build()
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    nn.init.uniform_(module.running_mean, -0.5, 0.5)
-                    nn.init.uniform_(module.running_var, 0.5, 1.5)
+                    statistics = dict(module.named_buffers())
+                    nn.init.uniform_(statistics['running_mean'], -0.5, 0.5)
+                    nn.init.uniform_(statistics['running_var'], 0.5, 1.5)
                 if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
                     nn.init.uniform_(module.weight, 0.5, 1.5)
                     nn.init.uniform_(module.bias, -0.5, 0.5)
