@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +142,7 @@ def check_gradient(
 
 def check_handler(
     handler: LayerHandler | Sequence[LayerHandler], model: nn.Module, inputs: ExampleInputs
-) -> Mapping[str, nn.Module]:
+) -> dict[str, Any]:
     """Cut a network by random masks, with a layer handler, and run it.
 
     Args:

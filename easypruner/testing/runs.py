@@ -92,5 +92,10 @@ def check_stage(stage: StageConfig, folder: Path, plugins: Sequence[Path] = ()) 
         AssertionError: the run did not succeed.
     """
     source = dict(type='BNScale', budget=dict(type='Macs', keep=0.6))
-    before = [dict(type='Train', epochs=1, row='baseline'), dict(type='SelectMask', source=source)]
-    return run_stages([*before, stage, dict(type='Prune')], folder, plugins)
+    stages: list[StageConfig] = [
+        dict(type='Train', epochs=1, row='baseline'),
+        dict(type='SelectMask', source=source),
+        stage,
+        dict(type='Prune'),
+    ]
+    return run_stages(stages, folder, plugins)
