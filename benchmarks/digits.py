@@ -18,24 +18,29 @@ if TYPE_CHECKING:
     from easypruner.report.result import RunResult
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ('masksparsity', 'slimming', 'l1', 'random')
+_SUFFIX = '_r20_digits'
+CONFIGS = tuple(
+    path.stem.removesuffix(_SUFFIX) for path in sorted((ROOT / 'configs').glob(f'*{_SUFFIX}.py'))
+)
 ROWS = ('baseline', 'sparse', 'pruned', 'calibrated', 'finetuned')
 
-_TEMPLATE = """# Four methods on the digits
+_TEMPLATE = """# The recipes on the digits
 
 Written by `benchmarks/digits.py`: ResNet-20 on scikit-learn's digits (1,437 images to train on,
 360 to validate on), half the MACs, {seeds} seeds, mean ± standard deviation of the top-1 accuracy
-in percent. All methods train for the same number of epochs. Measured with torch {torch} on
-{machine} (CPU).
+in percent. All recipes of [the cookbook](cookbook.md) train for the same number of epochs. Measured
+with torch {torch} on {machine} (CPU), one thread.
 
 | method | baseline | before the cut | right after it | recalibrated | fine-tuned | MACs left \
 | removed scales, median |
 |---|---|---|---|---|---|---|---|
 {lines}
 
-One image is 0.28 points of the validation accuracy. What the methods differ in is the cut itself;
-fine-tuning on a task as small as this one makes up for any cut, a random one included, so the
-last accuracies do not tell the methods apart.
+One image is 0.28 points of the validation accuracy. Empty cells are stages that a recipe does not
+have; `agp` cuts four times and has a row for each. *Fine-tuned* is the end of each recipe, for
+`scratch` the training from new weights. On a task as small as this one fine-tuning makes up for
+any cut, a random one included, so the last accuracies do not tell the methods apart; what they
+differ in is the cut itself.
 """
 
 
@@ -54,7 +59,7 @@ def _run(name: str, seed: int, work_dir: Path) -> Path:
     folder = work_dir / f'{name}_{seed}'
     if not (folder / 'summary.json').is_file():
         command = [sys.executable, str(ROOT / 'tools' / 'prune.py')]
-        command += [str(ROOT / 'configs' / f'{name}_r20_digits.py'), '--seed', str(seed)]
+        command += [str(ROOT / 'configs' / f'{name}{_SUFFIX}.py'), '--seed', str(seed)]
         command += ['--work-dir', str(folder), '--overwrite']
         subprocess.run(command, check=True)
     return folder
@@ -75,13 +80,14 @@ def _page(folders: dict[str, list[Path]], seeds: Sequence[int]) -> str:
 
 
 def _line(name: str, runs: Sequence[RunResult]) -> str:
-    cells = [f'`{name}_r20_digits`']
+    cells = [f'`{name}{_SUFFIX}`']
     for row in ROWS:
         values = [r.accuracy for run in runs for r in run.rows if r.name == row]
         cells.append(f'{statistics.mean(values):.2f} ± {_spread(values):.2f}' if values else '')
     shares = [run.rows[-1].macs / run.rows[0].macs for run in runs]
     cells.append(f'{100 * statistics.mean(shares):.1f} %')
-    cells.append(f'{statistics.mean(run.scales.median for run in runs):.1e}')
+    medians = [run.scales.median for run in runs if run.scales is not None]
+    cells.append(f'{statistics.mean(medians):.1e}' if medians else '')
     return '| ' + ' | '.join(cells) + ' |'
 
 

@@ -1,6 +1,6 @@
-"""Writes the generated part of plugins.md: the reference of the hooks, from their definitions.
+"""Writes the generated parts of plugins.md: the hooks, and an example of each kind of plugin.
 
-Run it after a change of the hooks: ``python docs/generate.py``.
+Run it after a change of the hooks or of easypruner/templates: ``python docs/generate.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,18 @@ from easypruner import hookspecs
 from easypruner.files import write_whole
 
 PAGE = Path(__file__).with_name('plugins.md')
-BEGIN = '<!-- generated from easypruner/hookspecs.py by docs/generate.py: begin -->'
-END = '<!-- generated: end -->'
+TEMPLATES = Path(hookspecs.__file__).with_name('templates')
+HOOKS = 'easypruner/hookspecs.py'
+EXAMPLES = {
+    'budget': 'BestUnits',
+    'regularizer': 'FilterDecay',
+    'stage': 'Halve',
+    'handler': 'Keeper',
+}
+"""Kind -> what the example of a plugin of that kind is called on the page."""
+
+_BEGIN = '<!-- generated from {} by docs/generate.py: begin -->'
+_END = '<!-- generated: end -->'
 
 _SECTION = re.compile(r'^Args:\n((?:    .*\n|\n)*)', re.MULTILINE)
 _ARGUMENT = re.compile(r'^    (\w+): ((?:.*)(?:\n        .*)*)', re.MULTILINE)
@@ -27,11 +37,21 @@ def hook_reference() -> str:
     return '\n'.join(_section(hook) for hook in hooks)
 
 
+def example(kind: str, name: str) -> str:
+    """Return the file that ``easypruner new-plugin`` writes for a kind, as Markdown."""
+    code = (TEMPLATES / f'{kind}.txt').read_text(encoding='utf-8').replace('CLASS', name)
+    return f'```python\n{code}```\n'
+
+
 def updated(page: str) -> str:
-    """Return ``page`` with the part between the markers written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f'{before}{BEGIN}\n\n{hook_reference()}\n{END}{after}'
+    """Return ``page`` with what stands between the markers written anew."""
+    parts = {f'easypruner/templates/{kind}.txt': example(kind, n) for kind, n in EXAMPLES.items()}
+    for origin, text in {**parts, HOOKS: hook_reference()}.items():
+        begin = _BEGIN.format(origin)
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(_END)
+        page = f'{before}{begin}\n\n{text}\n{_END}{after}'
+    return page
 
 
 def _section(hook: Callable[..., object]) -> str:

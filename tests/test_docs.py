@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import easypruner
-from easypruner import hookspecs
+from easypruner import Budget, LayerHandler, Regularizer, hookspecs
 from easypruner.contracts import Context
 from easypruner.plugins import load_plugins
 from easypruner.registry import MASK_SOURCES, build
+from easypruner.testing import check_handler, check_stage, component, compose
 from tests.networks import Plain, example
 
 DOCS = Path(__file__).parents[1] / 'docs'
@@ -62,3 +63,24 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
     scores = source.score(graph, Context())
     (last,) = [s for s in scores.values() if s.numel() == model.head.in_features]
     torch.testing.assert_close(last, model.head.weight.detach().norm(dim=0))
+
+
+@pytest.mark.parametrize('name', ['BestUnits', 'FilterDecay', 'Halve', 'Keeper'])
+def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
+    (code,) = (
+        block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
+        if f'class {name}(' in block
+    )  # fmt: skip
+    assert len(code.splitlines()) <= 50
+    (tmp_path / 'example.py').write_text(code)
+    cls = component(name, tmp_path)
+    if issubclass(cls, Budget | Regularizer):
+        compose(cls)
+    elif issubclass(cls, LayerHandler):
+        (layer,) = cls.handles
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), layer(8), torch.nn.Conv2d(8, 2, 1))
+        modules = check_handler(cls(), model, torch.rand(1, 3, 4, 4))
+        assert modules['1'].channels < 8
+    else:
+        summary = check_stage({'type': name}, tmp_path / 'run', plugins=[tmp_path])
+        assert summary['rows'][1]['name'] == 'rounded'

@@ -10,15 +10,15 @@ from typing import Any
 from mmengine.config import Config
 
 from easypruner.cli import main
+from easypruner.testing import runs
 
-TRAIN_IMAGES = 96
-VAL_IMAGES = 60
-BATCH = 32
+TRAIN_IMAGES, VAL_IMAGES, BATCH = runs.TRAIN_IMAGES, runs.VAL_IMAGES, runs.BATCH
 
 
 def tiny_config(**changes: Any) -> dict[str, Any]:
     """Return the content of a config; a key given as None is left out."""
-    return {key: value for key, value in {**_content(), **changes}.items() if value is not None}
+    content = {**runs.tiny_config(tiny_stages()), **changes}
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def tiny_stages() -> list[dict[str, Any]]:
@@ -57,44 +57,6 @@ def summary(work_dir: Path) -> dict[str, Any]:
     """Return the content of a run's summary.json."""
     content: dict[str, Any] = json.loads((work_dir / 'summary.json').read_text())
     return content
-
-
-def _content() -> dict[str, Any]:
-    return dict(
-        default_scope='mmpretrain',
-        data_preprocessor=dict(num_classes=10, mean=[78.0], std=[96.0]),
-        model=dict(
-            type='ImageClassifier',
-            backbone=dict(type='easypruner.ResNetCifar', depth=8, width=4, in_channels=1),
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
-        ),
-        train_dataloader=_loader('train', TRAIN_IMAGES, shuffle=True),
-        val_dataloader=_loader('val', VAL_IMAGES, shuffle=False),
-        val_evaluator=dict(type='Accuracy', topk=(1,)),
-        val_cfg=dict(),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-        param_scheduler=dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True),
-        train_cfg=dict(max_epochs=2),
-        stages=tiny_stages(),
-    )
-
-
-def _loader(split: str, images: int, shuffle: bool) -> dict[str, Any]:
-    crop = [dict(type='RandomCrop', crop_size=8, padding=1)] if shuffle else []
-    return dict(
-        batch_size=BATCH,
-        num_workers=0,
-        dataset=dict(
-            type='easypruner.Digits',
-            split=split,
-            scale=1,
-            indices=images,
-            pipeline=[*crop, dict(type='PackInputs')],
-        ),
-        sampler=dict(type='DefaultSampler', shuffle=shuffle),
-        collate_fn=dict(type='default_collate'),
-    )
 
 
 def _source() -> dict[str, Any]:
