@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from easypruner.limits import Limits
     from easypruner.masks import Masks
     from easypruner.models.pruned import PrunedModel
+    from easypruner.slimming import Slimmed, slim
 
 __version__ = '2.0.0.dev0'
 
@@ -42,11 +43,13 @@ __all__ = [
     'PrunedModel',
     'Regularizer',
     'Schedule',
+    'Slimmed',
     'Stage',
     '__version__',
     'hookimpl',
     'load_pruned',
     'prune',
+    'slim',
     'trace',
     'verify',
 ]
@@ -68,6 +71,7 @@ _HOMES = {
     'Limits': 'easypruner.limits',
     'Masks': 'easypruner.masks',
     'PrunedModel': 'easypruner.models.pruned',
+    **dict.fromkeys(('Slimmed', 'slim'), 'easypruner.slimming'),
 }
 
 

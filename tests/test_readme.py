@@ -10,10 +10,10 @@ import pytest
 README = Path(__file__).resolve().parent.parent / 'README.md'
 
 
-def code_block(first_line: str) -> str:
-    """Return the README's Python block that begins with a line."""
+def code_block(words: str) -> str:
+    """Return the README's Python block that has these words."""
     blocks = re.findall(r'```python\n(.*?)```', README.read_text(encoding='utf-8'), re.DOTALL)
-    return next(block for block in blocks if block.startswith(first_line))
+    return next(block for block in blocks if words in block)
 
 
 @pytest.mark.slow
@@ -22,12 +22,19 @@ def test_the_api_example(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code_block('import torch, torchvision'), names)
+    exec(code_block('architecture = easypruner.prune'), names)
     printed = capsys.readouterr().out
     assert '37 groups' in printed
     error = float(re.search(r'error=([-+.e\d]+)', printed)[1])
     assert error < 1e-5
     assert names['again'].fc.weight.shape == names['model'].fc.weight.shape == (1000, 1024)
+
+
+def test_the_example_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict = {}
+    exec(code_block('easypruner.slim('), names)
+    assert 'asked for Macs 0.5, delivered 0.' in capsys.readouterr().out
+    assert names['model'].conv1.out_channels < 64
 
 
 def test_the_plugin_example(tmp_path: Path) -> None:

@@ -209,8 +209,9 @@ def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
 def _remove_later(state: PruningState) -> None:
     """Remove what later stages have left: they came of another run of the stage at hand."""
     if distributed.is_main():
-        for folder in state.work_dir.glob('[0-9][0-9]_*'):
-            if int(folder.name[:2]) > state.index:
+        for folder in state.work_dir.glob('[0-9][0-9]*_*'):
+            number = folder.name.partition('_')[0]
+            if number.isdigit() and int(number) > state.index:
                 shutil.rmtree(folder)
     distributed.barrier()
 

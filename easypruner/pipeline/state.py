@@ -83,6 +83,7 @@ class PruningState:
         architecture: record of the network's shape; None while it is the original.
         masks: file of masks that are selected and not cut yet.
         selected: weights on which these were selected.
+        unpruned: weights right before the first cut; None while there was none.
         cut: the last cut.
         rows: of the final table.
         budget: what was asked and delivered.
@@ -99,6 +100,7 @@ class PruningState:
     architecture: Path | None = None
     masks: Path | None = None
     selected: Path | None = None
+    unpruned: Path | None = None
     cut: Cut | None = None
     rows: tuple[Row, ...] = ()
     budget: BudgetResult | None = None
@@ -203,4 +205,4 @@ class PruningState:
         return Row(name, accuracy, cost.macs, cost.params, self.checkpoint.stat().st_size)
 
 
-_PATHS = ('checkpoint', 'architecture', 'masks', 'selected')
+_PATHS = ('checkpoint', 'architecture', 'masks', 'selected', 'unpruned')

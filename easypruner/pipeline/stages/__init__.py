@@ -4,18 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from easypruner.contracts import Component
+from easypruner.contracts import Component, Stage
 from easypruner.hookspecs import hookimpl
 from easypruner.pipeline.stages.calibrate import Calibrate
+from easypruner.pipeline.stages.distill import Distill
 from easypruner.pipeline.stages.evaluate import Evaluate
+from easypruner.pipeline.stages.iterative import Iterative
 from easypruner.pipeline.stages.masks import LoadMask, SelectMask
 from easypruner.pipeline.stages.prune import Prune
+from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.pipeline.stages.report import Report
 from easypruner.pipeline.stages.train import Train
+from easypruner.pipeline.stages.zero import Zero
 
-__all__ = ['Calibrate', 'Evaluate', 'LoadMask', 'Prune', 'Report', 'SelectMask', 'Train']
+_STAGES: tuple[type[Stage], ...] = (
+    Train,
+    SelectMask,
+    LoadMask,
+    Prune,
+    Calibrate,
+    Evaluate,
+    Report,
+    Iterative,
+    Zero,
+    Reinitialise,
+    Distill,
+)
+
+__all__ = [
+    'Calibrate',
+    'Distill',
+    'Evaluate',
+    'Iterative',
+    'LoadMask',
+    'Prune',
+    'Reinitialise',
+    'Report',
+    'SelectMask',
+    'Train',
+    'Zero',
+]
 
 
 @hookimpl
 def easypruner_components() -> Iterable[type[Component]]:
-    return [Train, SelectMask, LoadMask, Prune, Calibrate, Evaluate, Report]
+    return _STAGES

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from easypruner.contracts import Stage
+from easypruner.arguments import check_count
+from easypruner.compensation import mean_compensation
+from easypruner.contracts import Context, Stage
 from easypruner.engine.distributed import barrier, is_main
+from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError
-from easypruner.graph import ArchitectureRecord, prune
+from easypruner.graph import ArchitectureRecord, ChannelGraph, prune
 from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
-from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
+from easypruner.pipeline.stages.common import (
+    forward_pass,
+    loaded_runner,
+    training_batches,
+    with_row,
+    with_weights,
+)
 from easypruner.pipeline.state import Cut, PruningState
 
 ARCHITECTURE = 'architecture.json'
@@ -22,12 +31,28 @@ class Prune(Stage):
 
     Args:
         row: name of the row that the result gets in the final table; None for no row.
+        compensate: ``'mean'`` adds what the removed channels hold on average, times the weights
+            that read it, to the biases behind (or takes it off the running mean of the batch norm
+            there): a channel whose scale is zero still holds its bias. None adds nothing.
+        batches: of training data, for these means.
         name: of the stage.
     """
 
-    def __init__(self, row: str | None = 'pruned', name: str = 'prune') -> None:
+    def __init__(
+        self,
+        row: str | None = 'pruned',
+        compensate: str | None = None,
+        batches: int = 50,
+        name: str = 'prune',
+    ) -> None:
         super().__init__(name)
+        if compensate not in (None, 'mean'):
+            raise ConfigError(
+                f"compensate={compensate!r} of Prune is not known; expected 'mean' or None"
+            )
         self.row = row
+        self.compensate = compensate
+        self.batches = check_count(batches, 'batches', 'Prune')
 
     def foresee(self, outlook: Outlook) -> Outlook:
         if not outlook.masks:
@@ -36,12 +61,16 @@ class Prune(Stage):
 
     def run(self, state: PruningState) -> PruningState:
         """Cut, save the weights and the architecture record, evaluate."""
-        if state.masks is None:
+        file = state.masks
+        if file is None:
             raise ConfigError(_NO_MASKS)
         runner = loaded_runner(state)
         model = runner.plain_model
         graph = state.run.trace(model)
-        masks = state.load_masks() or Masks()
+        masks = Masks.load(file)
+        masks.check(graph)
+        if self.compensate is not None:
+            state = self._compensated(state, graph, masks)
         record = prune(model, masks, graph=graph)
         if state.architecture is not None:
             record = ArchitectureRecord.load(state.architecture).then(record)
@@ -53,13 +82,37 @@ class Prune(Stage):
         assert state.checkpoint is not None
         cut = Cut(
             checkpoint=state.checkpoint,
-            masks=state.masks,
+            masks=file,
             architecture=state.architecture,
             selected=state.selected,
         )
         state = with_weights(state, model)
-        state = replace(state, architecture=path, masks=None, selected=None, cut=cut)
+        unpruned = state.unpruned or cut.checkpoint
+        state = replace(
+            state, architecture=path, masks=None, selected=None, unpruned=unpruned, cut=cut
+        )
         return with_row(state, self.row, runner, graph)
 
+    def _compensated(self, state: PruningState, graph: ChannelGraph, masks: Masks) -> PruningState:
+        """Make up for the means of what goes; return the state, warned of what could not be."""
+        progress = StageProgress(self.name, state.run.console, shown=is_main())
+        context = Context(
+            seed=state.run.seed,
+            batches=training_batches(state),
+            forward=forward_pass,
+            track=progress.track,
+        )
+        found = mean_compensation(graph, masks, context, self.batches, 'Prune')
+        found.apply()
+        if not found.left:
+            return state
+        layers = ', '.join(found.left[:3]) + (', ...' if len(found.left) > 3 else '')
+        return state.warned(
+            f'{self.name}: not compensated, for want of a bias or a batch norm right behind what '
+            f'reads the removed channels: {layers} ({len(found.left)} in all)'
+        )
+
     def plan(self, state: PruningState) -> str:
-        return 'cut'
+        if self.compensate is None:
+            return 'cut'
+        return f'cut, and make up for the mean of what goes, from {self.batches} batches'

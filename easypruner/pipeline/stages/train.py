@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.hooks import Hook
+
 from easypruner.contracts import Regularizer, Schedule, Stage
+from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.building import building
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.distributed import is_main
@@ -26,6 +29,8 @@ _DEFAULT_HOOKS = dict(
 class Train(Stage):
     """Trains the network where it stands, pushed by a regularizer if there is one.
 
+    The optimizer starts anew: no momentum of an earlier stage acts on.
+
     Args:
         name: of the stage.
         epochs: to train for; by default the config's ``train_cfg.max_epochs``.
@@ -33,6 +38,9 @@ class Train(Stage):
         row: name of the row that the result gets in the final table; None for no row.
         optim_wrapper: merged over the config's.
         param_scheduler: instead of the config's. A scheduler without ``end`` ends with the stage.
+        ema: what the stage leaves behind is an exponential moving average of the weights, in which
+            the weights of each optimizer update have this share, e.g. 0.0002; None for the last
+            weights.
     """
 
     def __init__(
@@ -43,15 +51,20 @@ class Train(Stage):
         row: str | None = None,
         optim_wrapper: Mapping[str, Any] | None = None,
         param_scheduler: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        ema: float | None = None,
     ) -> None:
         super().__init__(name)
+        owner = type(self).__name__
         if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
-            raise ConfigError(f'epochs={epochs!r} of Train is not a number of at least 1')
+            raise ConfigError(f'epochs={epochs!r} of {owner} is not a number of at least 1')
+        if ema is not None:
+            _check_ema(ema, owner)
         self.epochs = epochs
         self.regularizer = regularizer
         self.row = row
         self.optim_wrapper = optim_wrapper
         self.param_scheduler = param_scheduler
+        self.ema = ema
 
     def length(self, config: Mapping[str, Any]) -> int:
         """Return the number of epochs under a run's config."""
@@ -106,6 +119,7 @@ class Train(Stage):
                 BufferHook(),
                 PlainCheckpointHook(),
                 ProgressHook(progress),
+                *self.hooks(state),
             ],
         )
         if self.regularizer is not None:
@@ -127,10 +141,16 @@ class Train(Stage):
         state = with_weights(state, runner.plain_model)
         return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
 
+    def hooks(self, state: PruningState) -> list[Hook]:
+        """Return what this kind of training registers with its runner besides."""
+        return [] if self.ema is None else [AveragingHook(self.ema)]
+
     def plan(self, state: PruningState) -> str:
         text = f'train {self.length(state.config)} epochs'
         if self.regularizer is not None:
             text += f' with {type(self.regularizer).__name__}'
+        if self.ema is not None:
+            text += f', weights averaged ({self.ema:g})'
         return text
 
     def _overrides(self) -> dict[str, Any]:
@@ -140,6 +160,16 @@ class Train(Stage):
         if self.param_scheduler is not None:
             overrides['param_scheduler'] = self.param_scheduler
         return overrides
+
+
+def _check_ema(ema: Any, owner: str) -> None:
+    number = isinstance(ema, int | float) and not isinstance(ema, bool)
+    if not number or not 0 < ema <= 0.5:
+        hint = f'; {ema!r} of the average itself is ema={1 - ema:g}' if number and ema < 1 else ''
+        raise ConfigError(
+            f'ema={ema!r} of {owner} is the share of the new weights in each update of the '
+            f'average; expected a number above 0 and up to 0.5{hint}'
+        )
 
 
 def pushes_last(stages: Sequence[Mapping[str, Any]], index: int) -> bool:

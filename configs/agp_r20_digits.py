@@ -1,0 +1,33 @@
+"""Gradual pruning (cubic schedule, arXiv 1710.01878): ResNet-20 on the digits, half the MACs.
+
+Four cuts, most of it in the first, with training in between.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='Iterative',
+        steps=4,
+        schedule='agp',
+        each=[
+            dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))),
+            dict(type='Prune'),
+            dict(type='Train', epochs=3, optim_wrapper=dict(optimizer=dict(lr=0.05))),
+        ],
+    ),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=6,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

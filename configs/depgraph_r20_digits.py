@@ -1,0 +1,33 @@
+"""DepGraph's group sparsity (arXiv 2301.12900): ResNet-20 on the digits, half the MACs.
+
+All weights of a coupled group are pushed and ranked together.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='Train',
+        name='group_sparsity',
+        epochs=6,
+        row='sparse',
+        regularizer=dict(type='GroupLasso', strength=1e-3, over='group', alpha=4),
+    ),
+    dict(type='SelectMask', source=dict(type='Group', budget=dict(type='Macs', keep=0.5))),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=12,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

@@ -1,0 +1,29 @@
+"""EagleEye (arXiv 2007.02491): ResNet-20 on the digits, half the MACs.
+
+Random widths that meet the budget, each judged with its batch norm adapted; the best is cut.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='SelectMask',
+        source=dict(type='EagleEye', candidates=30, batches=4, budget=dict(type='Macs', keep=0.5)),
+    ),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=18,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

@@ -1,0 +1,33 @@
+"""Growing regularization (GReg-1, arXiv 2012.09243): ResNet-20 on the digits, half the MACs.
+
+The L2 penalty on the filters that will go grows until they are nothing.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))),
+    dict(
+        type='Train',
+        name='growing',
+        epochs=6,
+        row='sparse',
+        regularizer=dict(type='GReg', strength=0.01, every=1, ceiling=1.0),
+    ),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=12,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

@@ -1,0 +1,33 @@
+"""Polarization (Zhuang et al., NeurIPS 2020): ResNet-20 on the digits, half the MACs.
+
+Scales are driven apart, some to zero and the others away from it, before they are ranked.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='Train',
+        name='polarization',
+        epochs=6,
+        row='sparse',
+        regularizer=dict(type='Polarization', strength=1e-3, t=1.2),
+    ),
+    dict(type='SelectMask', source=dict(type='BNScale', budget=dict(type='Macs', keep=0.5))),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=12,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

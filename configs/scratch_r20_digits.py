@@ -1,0 +1,20 @@
+"""The baseline from scratch (arXiv 1810.05270): ResNet-20 on the digits, half the MACs.
+
+The widths are those of l1_r20_digits, the weights are drawn anew and trained as long.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))),
+    dict(type='Prune'),
+    dict(type='Reinitialise'),
+    dict(type='Train', name='scratch', epochs=18, row='finetuned'),
+    dict(type='Report'),
+]

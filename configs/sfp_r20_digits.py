@@ -1,0 +1,36 @@
+"""Soft filter pruning (arXiv 1808.06866): ResNet-20 on the digits, half the MACs.
+
+After each epoch the lowest filters are set to zero and may come back; the cut is at the end.
+"""
+
+_base_ = [
+    '_base_/models/resnet20_digits.py',
+    '_base_/datasets/digits.py',
+    '_base_/schedules/digits.py',
+    '_base_/runtime.py',
+]
+
+stages = [
+    dict(type='Train', name='baseline', epochs=8, row='baseline'),
+    dict(
+        type='Iterative',
+        steps=6,
+        schedule='constant',
+        each=[
+            dict(type='SelectMask', source=dict(type='L2Norm', budget=dict(type='Macs', keep=0.5))),
+            dict(type='Zero'),
+            dict(type='Train', epochs=1, optim_wrapper=dict(optimizer=dict(lr=0.05))),
+        ],
+    ),
+    dict(type='SelectMask', source=dict(type='L2Norm', budget=dict(type='Macs', keep=0.5))),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs=12,
+        row='finetuned',
+        optim_wrapper=dict(optimizer=dict(lr=0.02)),
+    ),
+    dict(type='Report'),
+]

@@ -1,0 +1,105 @@
+"""The stage Reinitialise: new weights for the shape that the network has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from easypruner.chance import same_chance
+from easypruner.contracts import Stage
+from easypruner.engine.building import model_settings
+from easypruner.engine.checkpoint import fill
+from easypruner.engine.seeding import seed_everything
+from easypruner.errors import ConfigError
+from easypruner.graph import ArchitectureRecord
+from easypruner.pipeline.outlook import Outlook
+from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
+from easypruner.pipeline.state import PruningState
+
+
+class Reinitialise(Stage):
+    """Draws all weights anew, at the shape at hand: the baseline that trains from scratch.
+
+    Every method has to beat it (Liu et al., 2019, "Rethinking the value of network pruning",
+    arXiv 1810.05270): where it does not, it has found widths, and its weights were of no use. The
+    original network is built anew with another seed, cut by the architecture record, and
+    initialised at that shape; nothing of the weights and statistics before is left. Pretrained
+    weights that the model's config names as an ``init_cfg`` are not loaded.
+
+    Args:
+        row: name of the row that the result gets in the final table; None for no row.
+        name: of the stage.
+    """
+
+    def __init__(self, row: str | None = None, name: str = 'reinitialise') -> None:
+        super().__init__(name)
+        self.row = row
+
+    def foresee(self, outlook: Outlook) -> Outlook:
+        one, other = (fresh(outlook.config, None, outlook.seed, n) for n in (1, 2))
+        drawn_alike = [
+            name
+            for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True)
+            if a.requires_grad and torch.equal(a, b) and bool((a != a.flatten()[0]).any())
+        ]
+        if drawn_alike:
+            raise ConfigError(
+                f'Reinitialise draws weights anew, but {len(drawn_alike)} parameters of the model '
+                f'come out the same under any seed, such as {drawn_alike[0]!r}: they are loaded '
+                "from a file; leave what loads them, such as pretrained=True, out of the model's "
+                'config, and start from a checkpoint by load_from instead'
+            )
+        return outlook
+
+    def run(self, state: PruningState) -> PruningState:
+        """Draw, save the weights, evaluate."""
+        runner = stage_runner(state)
+        model = runner.plain_model
+        drawn = fresh(state.config, state.architecture, state.run.seed, state.index)
+        fill(model, drawn.state_dict(), 'a new network')
+        state = with_weights(state, model)
+        return with_row(state, self.row, runner, state.run.trace(model))
+
+    def plan(self, state: PruningState) -> str:
+        return 'draw all weights anew'
+
+
+def fresh(config: Config, architecture: Path | None, *entropy: int) -> nn.Module:
+    """Return a network with new weights.
+
+    Args:
+        config: of a run.
+        architecture: record of its shape; None for the original.
+        entropy: what the weights are drawn from.
+    """
+    with same_chance(0):
+        seed_everything(*entropy)
+        model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
+        if architecture is not None:
+            ArchitectureRecord.load(architecture).apply(model)
+        # After the cut, for how weights are drawn depends on the widths.
+        initialise: Any = getattr(model, 'init_weights', None)
+        if initialise is not None:
+            initialise()
+    return model
+
+
+def _without_pretrained(settings: Any) -> Any:
+    """Return a model's settings without the initialisations that load files."""
+    if isinstance(settings, Mapping):
+        kept = {key: _without_pretrained(value) for key, value in settings.items()}
+        given = settings.get('init_cfg')
+        if given and not kept['init_cfg']:
+            del kept['init_cfg']
+        return None if settings.get('type') == 'Pretrained' else kept
+    if isinstance(settings, list | tuple):
+        kept_items = [_without_pretrained(item) for item in settings]
+        loads = [isinstance(i, Mapping) and i.get('type') == 'Pretrained' for i in settings]
+        return [item for item, skip in zip(kept_items, loads, strict=True) if not skip]
+    return settings

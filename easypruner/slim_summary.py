@@ -1,0 +1,160 @@
+"""The summary of slim(): what was asked for, what came of it, and what stayed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from easypruner.analysis.summary import FrozenRow, aggregate
+from easypruner.contracts import MaskSource
+from easypruner.graph import ChannelGraph, Cost, Frozen, Verification
+from easypruner.masks import Masks
+from easypruner.pipeline.stages.masks import budget_result
+from easypruner.ranking import NO_LIMITS
+from easypruner.report.result import BudgetResult
+from easypruner.report.text import amount, change, count, share
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class SlimSummary:
+    """What became of a network. Printed, it is a table of plain text.
+
+    Attributes:
+        model: class name of the network.
+        source: class name of the mask source.
+        before: what the network cost.
+        after: what it costs now.
+        units: how many there were in all groups, and how many are left.
+        budget: the limit or limits, None where the source has none.
+        groups: how many there are.
+        whole: the groups that lost nothing -> ``'limits'`` or ``'scores'``, which left them whole.
+        frozen: the weights that make channels which cannot go and why, most channels first.
+        verification: of the cut; None if that was not asked for.
+        accuracy: before and after, in percent; None where it is not known.
+    """
+
+    model: str
+    source: str
+    before: Cost
+    after: Cost
+    units: tuple[int, int]
+    budget: BudgetResult | None
+    groups: int
+    whole: Mapping[str, str]
+    frozen: tuple[FrozenRow, ...]
+    verification: Verification | None
+    accuracy: tuple[float, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        graph: ChannelGraph,
+        masks: Masks,
+        source: MaskSource,
+        verification: Verification | None,
+    ) -> SlimSummary:
+        """Sum up a cut that is about to be made.
+
+        Args:
+            graph: of the full network.
+            masks: True = keep.
+            source: that has chosen them.
+            verification: of them.
+        """
+        units = sum(group.size for group in graph.groups.values())
+        budget = source.budget
+        return cls(
+            model=type(graph.model).__name__,
+            source=type(source).__name__,
+            before=graph.cost(),
+            after=graph.cost(masks),
+            units=(units, units - masks.removed_units),
+            budget=None if budget is None else budget_result(budget, masks, graph),
+            groups=len(graph.groups),
+            whole=_whole(graph, masks),
+            frozen=aggregate(entry for entry in graph.frozen if _makes(graph, entry)),
+            verification=verification,
+        )
+
+    def with_accuracy(self, before: float, after: float) -> SlimSummary:
+        """Return the summary with accuracies in percent."""
+        return replace(self, accuracy=(before, after))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        title = f'{self.model}, pruned by {self.source}'
+        return '\n'.join([title, *_aligned(list(self._rows())), *self._lines()])
+
+    def _rows(self) -> Iterator[tuple[str, str, str, str]]:
+        yield '', 'before', 'after', 'left'
+        pairs = {
+            'MACs': (self.before.macs, self.after.macs),
+            'params': (self.before.params, self.after.params),
+            'channels': self.units,
+        }
+        for name, (before, after) in pairs.items():
+            yield name, count(before), count(after), share(after, before)
+        if self.accuracy is not None:
+            full, pruned = self.accuracy
+            yield 'accuracy', f'{full:.2f} %', f'{pruned:.2f} %', change(pruned - full)
+
+    def _lines(self) -> Iterator[str]:
+        for limit in self.budget.each if self.budget is not None else ():
+            spread = '' if limit.spread is None else f' (+- {amount(limit.spread)})'
+            yield (
+                f'asked for {limit.kind} {amount(limit.asked)}, '
+                f'delivered {amount(limit.delivered)}{spread}'
+            )
+        if self.verification is not None:
+            yield _verified(self.verification)
+        if self.whole:
+            names = [f'{name} ({why})' for name, why in self.whole.items()]
+            yield f'{len(self.whole)} of {self.groups} groups lost nothing: {_first(names)}'
+        if self.frozen:
+            rows = [
+                f'{row.channels} at {row.example or "the model itself"}, {row.reason}'
+                for row in self.frozen
+            ]
+            yield f'channels that cannot go: {_first(rows, "; ")}'
+
+
+def _whole(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> dict[str, str]:
+    whole = {}
+    for name, group in graph.groups.items():
+        if name not in masks or bool(masks[name].all()):
+            least = int(graph.limits.get(name, NO_LIMITS).nearest_widths(group.size)[0])
+            whole[name] = 'limits' if least == group.size else 'scores'
+    return whole
+
+
+def _verified(verification: Verification) -> str:
+    verdict = 'verified' if verification.passed else 'NOT verified'
+    text = f'{verdict}: the outputs are off by {verification.error:.0e} at the most'
+    if verification.unchecked:
+        text += f'; not checked, as their channels mix: {_first(list(verification.unchecked))}'
+    return text
+
+
+def _makes(graph: ChannelGraph, entry: Frozen) -> bool:
+    return entry.dim == 0 and graph.parameter(entry.param).dim() > 1
+
+
+def _first(items: list[str], between: str = ', ') -> str:
+    more = [f'and {len(items) - _SHOWN} more'] if len(items) > _SHOWN else []
+    return between.join([*items[:_SHOWN], *more])
+
+
+def _aligned(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
+    widths = [max(len(row[place]) for row in rows) for place in range(4)]
+    for name, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        yield '  '.join([name.ljust(widths[0]), *padded])
