@@ -17,7 +17,7 @@ stages = [
         name='group_sparsity',
         epochs=6,
         row='sparse',
-        regularizer=dict(type='GroupLasso', strength=1e-3, over='group', alpha=4),
+        regularizer=dict(type='GroupLasso', strength=5e-3, over='group', alpha=4),
     ),
     dict(type='SelectMask', source=dict(type='Group', budget=dict(type='Macs', keep=0.5))),
     dict(type='Prune'),

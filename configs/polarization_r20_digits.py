@@ -17,7 +17,7 @@ stages = [
         name='polarization',
         epochs=6,
         row='sparse',
-        regularizer=dict(type='Polarization', strength=1e-3, t=1.2),
+        regularizer=dict(type='Polarization', strength=dict(reach=1.0), t=1.2),
     ),
     dict(type='SelectMask', source=dict(type='BNScale', budget=dict(type='Macs', keep=0.5))),
     dict(type='Prune'),

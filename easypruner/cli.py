@@ -1,4 +1,4 @@
-"""The command line: easypruner prune, analyze, compare, plugins.
+"""The command line: easypruner prune, analyze, compare, plugins, new-plugin.
 
 Parsing needs nothing heavy, so that --help answers at once; each command imports what it needs.
 """

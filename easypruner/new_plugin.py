@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import keyword
 import re
+import shlex
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -28,8 +32,8 @@ def new_plugin_command(args: Namespace) -> int:
     plugin, test = write_plugin(args.name, args.kind, Path(args.dir), args.overwrite)
     name = class_name(args.name)
     print(f'wrote {plugin} and {test}')
-    print(f'  test it:             pytest {test}')
-    print(f'  see it listed:       easypruner plugins --plugins {args.dir}')
+    print(f'  test it:             pytest {shlex.quote(str(test))}')
+    print(f'  see it listed:       easypruner plugins --plugins {shlex.quote(args.dir)}')
     print(f'  name it in a config: {_IN_A_CONFIG[args.kind].format(name)}')
     return 0
 
@@ -48,11 +52,13 @@ def write_plugin(name: str, kind: str, folder: Path, overwrite: bool = False) ->
 
     Raises:
         ConfigError: a name that cannot be that of a class, or is taken.
-        EasyPrunerError: a file is there already.
+        EasyPrunerError: a file is there already, or cannot be written.
     """
     cls = class_name(name)
-    _check_free(cls, kind)
     stem = file_stem(cls)
+    _check_meaning(cls, kind)
+    _check_taken(cls, stem, kind)
+    _check_module(stem)
     targets = (folder / f'{stem}.py', folder / 'tests' / f'test_{stem}.py')
     for target in targets:
         if target.exists() and not overwrite:
@@ -60,9 +66,7 @@ def write_plugin(name: str, kind: str, folder: Path, overwrite: bool = False) ->
                 f'{str(target)!r} exists; replace it with --overwrite, or choose another name'
             )
     for target, template in zip(targets, (f'{kind}.txt', f'{kind}_test.txt'), strict=True):
-        text = (_TEMPLATES / template).read_text(encoding='utf-8').replace(_CLASS, cls)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, text.encode())
+        _write(target, _template(template).replace(_CLASS, cls))
     return targets
 
 
@@ -93,13 +97,60 @@ def file_stem(cls: str) -> str:
     return re.sub(r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])', '_', cls).lower()
 
 
-def _check_free(cls: str, kind: str) -> None:
+def _write(target: Path, text: str) -> None:
+    try:
+        write_whole(target, text)
+    except OSError as error:
+        raise EasyPrunerError(
+            f'{str(target)!r} cannot be written: {error.strerror}; choose another --dir'
+        ) from error
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding='utf-8')
+
+
+def _check_meaning(cls: str, kind: str) -> None:
+    """Raise ConfigError if the files use the name for something else, such as ``Tensor``."""
+    nodes = [
+        node
+        for name in (f'{kind}.txt', f'{kind}_test.txt')
+        for node in ast.walk(ast.parse(_template(name)))
+    ]
+    used = {node.name for node in nodes if isinstance(node, ast.alias)}
+    used |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    if cls in used or hasattr(builtins, cls):
+        raise ConfigError(
+            f'{cls!r} means something else in Python or in a plugin file; '
+            'choose another name for yours'
+        )
+
+
+def _check_taken(cls: str, stem: str, kind: str) -> None:
+    """Raise ConfigError if the names of the class or of the plugin are those of others."""
     from easypruner.plugins import load_plugins
     from easypruner.registry import REGISTRIES
 
-    load_plugins()
-    for registry in REGISTRIES:
-        if registry.parameter == kind and cls in registry.module_dict:
+    plugins = load_plugins(skip_broken=True)
+    (registry,) = (registry for registry in REGISTRIES if registry.parameter == kind)
+    for other in registry.module_dict:
+        # Two names that differ in their capitals are mistaken for each other.
+        if other.lower() == cls.lower():
             raise ConfigError(
-                f'there is a {registry.kind} {cls!r} already; choose another name for yours'
+                f'there is a {registry.kind} {other!r} already; choose another name for yours'
             )
+    for plugin in plugins.plugins:
+        if plugin.name == stem:
+            raise ConfigError(
+                f'there is a plugin {stem!r} already, {plugin.origin}, and plugins are disabled '
+                'by name; choose another name for yours'
+            )
+
+
+def _check_module(stem: str) -> None:
+    """Raise ConfigError if the file cannot be imported, or hides a module that others import."""
+    if keyword.iskeyword(stem) or stem in sys.stdlib_module_names or stem in sys.modules:
+        raise ConfigError(
+            f'the file would be {stem}.py, but {stem!r} is a word or a module of Python, or of '
+            'a package in use; choose another name for yours'
+        )

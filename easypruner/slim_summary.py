@@ -14,9 +14,9 @@ from easypruner.contracts import MaskSource
 from easypruner.graph import ChannelGraph, Cost, Frozen, Verification
 from easypruner.masks import Masks
 from easypruner.pipeline.stages.masks import budget_result
-from easypruner.ranking import NO_LIMITS
 from easypruner.report.result import BudgetResult
 from easypruner.report.text import amount, change, count, share
+from easypruner.toolkit.ranking import NO_LIMITS
 
 _SHOWN = 3
 

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.arguments import check_count
-from easypruner.budgets import Tightest
-from easypruner.calibration import calibrate
 from easypruner.chance import same_chance
 from easypruner.contracts import Budget, Context, MaskSource
 from easypruner.errors import ConfigError
@@ -26,6 +24,8 @@ from easypruner.modes import evaluating
 from easypruner.plugins import load_plugins
 from easypruner.registry import BUDGETS, MASK_SOURCES, build, build_list
 from easypruner.slim_summary import SlimSummary
+from easypruner.toolkit.budgets import Tightest
+from easypruner.toolkit.calibration import calibrate
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Something that can be gone through several times, or a function that opens a new pass."""

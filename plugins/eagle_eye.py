@@ -11,10 +11,10 @@ import torch
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
 from easypruner.arguments import check_count
-from easypruner.budgets import check_share
-from easypruner.candidates import Widths, check_most, masks_digest
 from easypruner.graph import ChannelGraph
-from easypruner.search import Search
+from easypruner.toolkit.budgets import check_share
+from easypruner.toolkit.candidates import Widths, check_most, masks_digest
+from easypruner.toolkit.search import Search
 
 
 class EagleEye(Search):

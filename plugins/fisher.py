@@ -8,8 +8,8 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.arguments import check_count, check_name
-from easypruner.gradients import SquaredProducts, mean_over_batches
 from easypruner.graph import ChannelGraph
+from easypruner.toolkit.gradients import SquaredProducts, mean_over_batches
 
 PER = ('sample', 'batch')
 """What one gradient is taken of."""

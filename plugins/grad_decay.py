@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.norm_scales import (
+from easypruner.toolkit.norm_scales import (
     Choice,
     Chosen,
     check_without_scales,
@@ -21,7 +21,7 @@ from easypruner.norm_scales import (
     refuse_lacking,
     refuse_nothing,
 )
-from easypruner.pushing import PlanOnce, check_numbers
+from easypruner.toolkit.pushing import PlanOnce, check_numbers
 
 
 class GradDecay(Regularizer):
@@ -40,7 +40,7 @@ class GradDecay(Regularizer):
 
     Args:
         share: of the stage after which they are zero, above 0 and up to 1.
-        scales: the kinds of norm, of :data:`easypruner.norm_scales.SCALES`.
+        scales: the kinds of norm, of :data:`easypruner.toolkit.norm_scales.SCALES`.
         without_scales: what becomes of groups that lose units and have no such norm: ``'error'``,
             ``'weights'`` takes down the weights that make these units, ``'skip'`` leaves them.
     """

@@ -12,10 +12,10 @@ from torch import Tensor
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.pushing import PlanOnce, check_numbers, scaled
-from easypruner.ramps import Ramp
-from easypruner.unit_norms import UnitNorms
-from easypruner.units import check_over
+from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
+from easypruner.toolkit.ramps import Ramp
+from easypruner.toolkit.unit_norms import UnitNorms
+from easypruner.toolkit.units import check_over
 
 
 class GReg(Regularizer):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
-from easypruner.units import score_units, unit_sums, wide
+from easypruner.toolkit.units import score_units, unit_sums, wide
 
 
 class Group(MaskSource):

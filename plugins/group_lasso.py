@@ -10,9 +10,9 @@ from torch import Tensor
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.pushing import PlanOnce, check_numbers, scaled
-from easypruner.unit_norms import UnitNorms
-from easypruner.units import check_over
+from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
+from easypruner.toolkit.unit_norms import UnitNorms
+from easypruner.toolkit.units import check_over
 
 
 class GroupLasso(Regularizer):
@@ -82,8 +82,14 @@ class GroupLasso(Regularizer):
 
     @torch.no_grad()
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
+        """Return the largest norm of a unit that is pushed; 0 with ``alpha``.
+
+        Then a unit shrinks by a share of itself, and how much depends on the others of its group.
+        """
         units = self._planned(graph, masks)
         check_numbers(units.names, units.tensors, 'GroupLasso')
+        if self.alpha is not None:
+            return 0.0
         return float(torch.where(units.factors > 0, units.norms() / units.factors, 0).max())
 
     def _plan(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:

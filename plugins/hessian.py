@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.arguments import check_count
-from easypruner.gradients import Named, mean_over_batches, slopes
 from easypruner.graph import ChannelGraph
-from easypruner.units import check_over, score_units, unit_sums, weights_of, wide
+from easypruner.toolkit.gradients import Named, mean_over_batches, slopes
+from easypruner.toolkit.units import check_over, score_units, unit_sums, weights_of, wide
 
 
 class Hessian(MaskSource):

@@ -11,9 +11,9 @@ from torch import Tensor
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph
-from easypruner.norm_scales import FlatScales, norms_of, refuse_nothing
-from easypruner.pushing import PlanOnce, check_numbers, scaled
-from easypruner.unit_norms import UnitNorms
+from easypruner.toolkit.norm_scales import FlatScales, norms_of, refuse_nothing
+from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
+from easypruner.toolkit.unit_norms import UnitNorms
 
 ON = ('scales', 'weights')
 _NOTHING = 1e-30
@@ -33,7 +33,7 @@ class HoyerSquare(Regularizer):
             schedule, for a slope of 1.
         on: ``'scales'`` or ``'weights'``.
         scales: the kinds of norm whose scales these are, of
-            :data:`easypruner.norm_scales.SCALES`.
+            :data:`easypruner.toolkit.norm_scales.SCALES`.
         strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
             ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of the strength there. A norm over

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Context, Masks, hookimpl
-from easypruner.budgets import CostBudget
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.latency import Reading, Stopwatch
-from easypruner.latency_table import LatencyTable, Savings, Together, added_up
-from easypruner.ranking import Ranking
+from easypruner.toolkit.budgets import CostBudget
+from easypruner.toolkit.latency import Reading, Stopwatch
+from easypruner.toolkit.latency_table import LatencyTable, Savings, Together, added_up
+from easypruner.toolkit.ranking import Ranking
 
 _GRID = 64
 _FEWEST_REPEATS = 5
@@ -31,8 +31,8 @@ class Latency(CostBudget):
     many units go is found to a sixty-fourth of all. A limit counts as met where it is so by more
     than the noise: twice the standard error of the median.
 
-    With a table, measured before by :func:`easypruner.latency.measure_table`, nothing is measured:
-    what the groups save is added up, which is fast and always comes out the same.
+    With a table, measured before by :func:`easypruner.toolkit.latency.measure_table`, nothing is
+    measured: what the groups save is added up, which is fast and always comes out the same.
 
     Args:
         keep: the limit as a share of the time that the network at hand takes, in 0..1; or

@@ -11,7 +11,7 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Member
-from easypruner.units import check_over, score_units, unit_sums, wide
+from easypruner.toolkit.units import check_over, score_units, unit_sums, wide
 
 _PART = 1 << 18
 """Elements of a weight that are worked on at a time."""

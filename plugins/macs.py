@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from easypruner import Component, hookimpl
-from easypruner.budgets import CostBudget
 from easypruner.graph import ChannelGraph
+from easypruner.toolkit.budgets import CostBudget
 
 
 class Macs(CostBudget):

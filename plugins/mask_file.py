@@ -12,7 +12,7 @@ from easypruner import Component, Context, Masks, MaskSource, hookimpl
 from easypruner.arguments import check_name
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.layer_masks import CONFLICTS, LayerMasks, load_masks, renamed, to_groups
+from easypruner.toolkit.layer_masks import CONFLICTS, LayerMasks, load_masks, renamed, to_groups
 
 _MEANINGS = ('keep', 'remove')
 

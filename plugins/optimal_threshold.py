@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.budgets import check_share
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.ranking import within_limits
+from easypruner.toolkit.budgets import check_share
+from easypruner.toolkit.ranking import within_limits
 
 
 class OptimalThreshold(Budget):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.norm_scales import FlatScales, norms_of, refuse_nothing
-from easypruner.pushing import PlanOnce, check_numbers, scaled
+from easypruner.toolkit.norm_scales import FlatScales, norms_of, refuse_nothing
+from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
 
 
 class Polarization(Regularizer):
@@ -24,7 +24,7 @@ class Polarization(Regularizer):
         strength: lambda; about 1e-4 in the paper. ``dict(reach=R)`` picks it from the schedule.
         t: the weight of the L1 part; 1.2 in most of the paper.
         scales: the kinds of norm whose scales these are, of
-            :data:`easypruner.norm_scales.SCALES`.
+            :data:`easypruner.toolkit.norm_scales.SCALES`.
         strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
             ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of their scales' terms; scales with

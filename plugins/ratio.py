@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.budgets import WHOLE, Step, check_share
 from easypruner.errors import BudgetError, ConfigError, nearest
 from easypruner.graph import ChannelGraph
 from easypruner.graph.scopes import SCOPES, scopes_of
 from easypruner.patterns import first_fitting
-from easypruner.ranking import NO_LIMITS, Ranking, keep_best
+from easypruner.toolkit.budgets import WHOLE, Step, check_share
+from easypruner.toolkit.ranking import NO_LIMITS, Ranking, keep_best
 
 
 class Ratio(Budget):

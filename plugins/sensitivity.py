@@ -15,8 +15,8 @@ from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
 from easypruner.arguments import check_count
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.ranking import keep_best
-from easypruner.search import Search
+from easypruner.toolkit.ranking import keep_best
+from easypruner.toolkit.search import Search
 
 _LIFT = 1e-6
 """By how much of the largest drop scores are set apart where a curve is flat."""

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.errors import EasyPrunerError
-from easypruner.gradients import check_finite, slopes, stand_ins
 from easypruner.graph import ChannelGraph
 from easypruner.graph.tape import call_arguments, map_tensors, tensors_in
-from easypruner.units import check_over, score_units, unit_sums, weights_of
+from easypruner.toolkit.gradients import check_finite, slopes, stand_ins
+from easypruner.toolkit.units import check_over, score_units, unit_sums, weights_of
 
 _OVERFLOW = (
     'it is too deep, or its weights are too large, for what flows through them to be held in '

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.arguments import check_count
-from easypruner.gradients import SquaredProducts, mean_over_batches
 from easypruner.graph import ChannelGraph
+from easypruner.toolkit.gradients import SquaredProducts, mean_over_batches
 
 
 class Taylor(MaskSource):

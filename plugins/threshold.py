@@ -10,8 +10,8 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.ranking import within_limits
-from easypruner.scores import Scores
+from easypruner.toolkit.ranking import within_limits
+from easypruner.toolkit.scores import Scores
 
 
 class Threshold(Budget):

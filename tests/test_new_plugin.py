@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import keyword
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ def write(folder: Path, name: str, kind: str, *options: str) -> int:
     return main(['new-plugin', name, '--kind', kind, '--dir', str(folder), *options])
 
 
+@pytest.mark.slow
 def test_each_kind_passes_its_own_test_unedited(tmp_path: Path) -> None:
     for kind in KINDS:
         assert write(tmp_path, f'own_{kind}', kind) == 0
@@ -51,16 +54,25 @@ def installed(tool: str) -> pytest.MarkDecorator:
         pytest.param(
             ['ruff', 'check', '--isolated', '--select', 'E4,E7,E9,F,I,B'], marks=installed('ruff')
         ),
+        # As the code of the project itself: other widths and quotes are a matter of taste.
+        pytest.param(
+            [
+                *('ruff', 'format', '--check', '--isolated', '--line-length', '100'),
+                *('--config', 'format.quote-style="single"'),
+            ],
+            marks=installed('ruff'),
+        ),
         pytest.param(
             ['mypy', '--strict', '--follow-imports=silent', '--ignore-missing-imports'],
             marks=[installed('mypy'), pytest.mark.slow],
         ),
     ],
-    ids=lambda command: command[0],
+    ids=['ruff', 'ruff format', 'mypy'],
 )
 def test_it_is_clean(command: list[str], tmp_path: Path) -> None:
     for kind in KINDS:
         write(tmp_path, f'own_{kind}', kind)
+        write(tmp_path, f'a_rather_long_name_of_a_{kind}', kind)
     found = subprocess.run(
         [sys.executable, '-m', *command, '.'],
         capture_output=True,
@@ -73,22 +85,82 @@ def test_it_is_clean(command: list[str], tmp_path: Path) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.mark.parametrize('name', ['', '3d', 'class', 'My Source', 'a.b', '../evil', 'größe'])
+def refused(folder: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the message with which a name is refused."""
+    assert write(folder, name, kind) == 2
+    assert not list(folder.iterdir())
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['', '__', '3d', 'none', 'My Source', 'a.b', '../evil', 'größe'])
 def test_a_name_that_cannot_be_one(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = write(tmp_path, name, 'source')
-    if name == 'class':  # the class is called Class, which is allowed
-        assert code == 0
-        return
-    assert code == 2
-    assert 'cannot be the name of a plugin' in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert 'cannot be the name of a plugin' in refused(tmp_path, name, 'source', capsys)
 
 
-def test_a_name_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert write(tmp_path, 'BNScale', 'source') == 2
-    assert "there is a mask source 'BNScale' already" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        ('Tensor', 'source'),
+        ('Masks', 'budget'),
+        ('Regularizer', 'regularizer'),
+        ('PruningState', 'stage'),
+        ('LAYER', 'handler'),
+        ('KeyError', 'handler'),
+    ],
+)
+def test_a_name_that_means_something_else(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f'{name!r} means something else' in refused(tmp_path, name, kind, capsys)
+
+
+@pytest.mark.parametrize('name', ['class', 'Torch', 'random', 'turtle'])
+def test_a_file_that_python_would_mistake(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f'would be {name.lower()}.py' in refused(tmp_path, name, 'budget', capsys)
+    assert keyword.iskeyword(name) or importlib.util.find_spec(name.lower())
+
+
+@pytest.mark.parametrize('name', ['BNScale', 'bn_scale', 'bnscale'])
+def test_a_class_that_is_taken(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(tmp_path, name, 'source', capsys)
+    assert "there is a mask source 'BNScale' already" in message
+
+
+def test_a_plugin_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Disabling one of two plugins of one name would disable both.
+    message = refused(tmp_path, 'RandomSource', 'source', capsys)
+    assert "there is a plugin 'random_source' already, built in" in message
+
+
+def test_a_folder_that_cannot_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / 'file').touch()
+    assert write(tmp_path / 'file', 'Own', 'source') == 2
+    assert 'cannot be written' in capsys.readouterr().err
+
+
+def test_what_to_do_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / 'my plugins'
+    assert write(folder, 'Own', 'source') == 0
+    written = capsys.readouterr().out
+    (test,) = (line.split(':', 1)[1] for line in written.splitlines() if 'test it' in line)
+    assert shlex.split(test) == ['pytest', str(folder / 'tests' / 'test_own.py')]
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        'import sys; from easypruner.cli import main\n'
+        'try: main(["new-plugin", "--help"])\n'
+        'except SystemExit: print({"torch", "mmengine", "numpy"} & set(sys.modules))'
+    )
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith('usage: easypruner new-plugin')
+    assert found.stdout.endswith('set()\n')
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

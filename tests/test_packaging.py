@@ -51,12 +51,12 @@ import sys
 sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]
 sys.path[:] = [entry for entry in sys.path if '__editable__' not in entry]
 """
-LIST = "from easypruner.cli import main; sys.exit(main(['plugins', '--json']))"
+LIST = "from easypruner.cli import main; sys.exit(main(['plugins', '--json', *sys.argv[1:]]))"
 
 
-def listing(site: Path, cwd: Path, checkout: bool = False) -> dict[str, Any]:
+def listing(site: Path, cwd: Path, *options: str, checkout: bool = False) -> dict[str, Any]:
     code = f'import sys\n{LIST}' if checkout else NO_CHECKOUT + LIST
-    found: dict[str, Any] = json.loads(run('-c', code, site=site, cwd=cwd))
+    found: dict[str, Any] = json.loads(run('-c', code, *options, site=site, cwd=cwd))
     return found
 
 
@@ -130,7 +130,7 @@ class TestWheel:
         assert set(BUILT_INS) - names == {'macs'}
 
 
-def test_a_plugin_that_pip_installed(tmp_path: Path) -> None:
+def test_a_plugin_that_pip_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / 'project'
     write_source(project, 'FromPip', 'from_pip.py')
     (project / 'setup.py').write_text(
@@ -149,6 +149,10 @@ def test_a_plugin_that_pip_installed(tmp_path: Path) -> None:
         'from-pip (from_pip)',
     )
     assert info['file'] == str(site / 'from_pip.py')
+    off = listing(site, tmp_path, '--disable-plugin', 'pipped', checkout=True)
+    assert 'FromPip' not in {component['name'] for component in off['components']}
+    monkeypatch.setenv('EASYPRUNER_DISABLE_PLUGINS', 'pipped')
+    assert listing(site, tmp_path, checkout=True) == off
 
 
 def test_setup_reads_the_version_from_the_package() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from easypruner.contracts.component import Component
 from easypruner.contracts.context import Context
 from easypruner.masks import Masks
-from easypruner.ranking import part_of
+from easypruner.toolkit.ranking import part_of
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.optim import Optimizer
 
-from easypruner.ramps import Ramp
+from easypruner.toolkit.ramps import Ramp
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Schedule:
         """Return the reach of strength 1 where it is multiplied by a function of the progress.
 
         Args:
-            ramp: as of :mod:`easypruner.ramps`.
+            ramp: as of :mod:`easypruner.toolkit.ramps`.
         """
         if not self.updates:
             return 0.0

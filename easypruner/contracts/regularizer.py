@@ -15,7 +15,7 @@ from easypruner.contracts.progress import Progress, Schedule
 from easypruner.errors import ConfigError
 from easypruner.masks import Masks
 from easypruner.patterns import first_fitting
-from easypruner.ramps import ramp_of
+from easypruner.toolkit.ramps import ramp_of
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
@@ -28,7 +28,7 @@ class Regularizer(Component):
         strength: lambda, the factor of the penalty; or ``dict(reach=R)``, which picks the strength
             so that the penalty alone can move a parameter by R over the stage's schedule.
         strength_schedule: what the strength is multiplied with over the stage: a name of
-            :data:`easypruner.ramps.RAMPS`, or ``dict(warmup=0.2)``.
+            :data:`easypruner.toolkit.ramps.RAMPS`, or ``dict(warmup=0.2)``.
         group_strengths: path, glob or name of groups -> what the strength is multiplied with
             there; the first that fits counts.
     """

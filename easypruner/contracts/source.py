@@ -13,7 +13,7 @@ from easypruner.contracts.component import Component
 from easypruner.contracts.context import Context
 from easypruner.errors import ConfigError, nearest
 from easypruner.masks import Masks
-from easypruner.scores import NORMALIZATIONS, REDUCTIONS, normalize, reduce_layers
+from easypruner.toolkit.scores import NORMALIZATIONS, REDUCTIONS, normalize, reduce_layers
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
@@ -25,9 +25,9 @@ class MaskSource(Component):
     Args:
         budget: how much may stay; of several, all are kept to.
         reduction: how the scores of coupled layers become one: a name of
-            :data:`easypruner.scores.REDUCTIONS`.
+            :data:`easypruner.toolkit.scores.REDUCTIONS`.
         normalization: how the scores of groups are made comparable: a name of
-            :data:`easypruner.scores.NORMALIZATIONS`.
+            :data:`easypruner.toolkit.scores.NORMALIZATIONS`.
     """
 
     def __init__(
@@ -94,6 +94,6 @@ def _one(budget: Budget | Sequence[Budget] | None) -> Budget | None:
     if budget is None or isinstance(budget, Budget):
         return budget
     # The combination is a budget itself, and so builds on this module.
-    from easypruner.budgets import Tightest
+    from easypruner.toolkit.budgets import Tightest
 
     return Tightest(budget)

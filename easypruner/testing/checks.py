@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,16 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.contracts import Budget, LayerHandler, MaskSource, Progress, Regularizer
-from easypruner.errors import EasyPrunerError
+from easypruner.errors import EasyPrunerError, MaskError
 from easypruner.graph import ChannelGraph, prune, trace
 from easypruner.graph.tape import ExampleInputs
 from easypruner.graph.verify import verify
+from easypruner.limits import Limits
 from easypruner.masks import Masks
 from easypruner.testing.contexts import tiny_context
 from easypruner.testing.networks import NETWORKS, TinyNetwork
 
 Formula = Callable[[ChannelGraph, Masks | None], Tensor]
 """A penalty as its paper writes it, as a scalar that has a gradient."""
+
+_LIMITS = Limits(min_units=2, round_to=2)
 
 
 def random_masks(graph: ChannelGraph, keep: float = 0.6, seed: int = 0) -> Masks:
@@ -58,7 +62,7 @@ def check_source(source: MaskSource, networks: Iterable[TinyNetwork] = NETWORKS)
         except EasyPrunerError as error:
             refused.append(f'{network.name}: {error}')
             continue
-        masks.check(graph)
+        _check_fit(masks, graph, network)
         assert source.select(graph, context) == masks, f'{network.name}: another choice each time'
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name]), f'{network.name}: {name} has changed'
@@ -69,24 +73,46 @@ def check_source(source: MaskSource, networks: Iterable[TinyNetwork] = NETWORKS)
 
 
 def check_budget(budget: Budget, networks: Iterable[TinyNetwork] = NETWORKS) -> None:
-    """Check a budget on random scores of tiny networks.
+    """Check a budget on random scores of tiny networks, with and without limits of the groups.
 
-    Its masks fit, leave a unit in every group, and meet what was asked to within one unit.
+    Its masks fit, leave a unit in every group, meet what was asked to within one unit, and leave
+    each group with a width that its limits allow. A network that it refuses with an
+    EasyPrunerError is passed over, as long as there is one that it does not.
 
     Raises:
         AssertionError: something of this does not hold.
     """
-    for network in networks:
-        graph = trace(network.make(), network.inputs())
+    tried, refused = tuple(networks), []
+    for network, limits in itertools.product(tried, (None, _LIMITS)):
+        graph = trace(network.make(), network.inputs(), limits=limits)
         generator = torch.Generator().manual_seed(0)
         scores = {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
         try:
             masks = budget(scores, graph, tiny_context(network))
-        except EasyPrunerError:
+        except EasyPrunerError as error:
+            refused.append(f'{network.name}: {error}')
             continue
+        _check_fit(masks, graph, network)
+        if limits is None:
+            check_met(budget, masks, graph)
+        else:
+            # A group's limits come before what was asked of it.
+            _check_widths(masks, graph, network)
+    assert len(refused) < 2 * len(tried), f'refuses all networks: {refused}'
+
+
+def _check_fit(masks: Masks, graph: ChannelGraph, network: TinyNetwork) -> None:
+    try:
         masks.check(graph)
-        assert masks.keys() <= graph.groups.keys()
-        check_met(budget, masks, graph)
+    except MaskError as error:
+        raise AssertionError(f'{network.name}: {error}') from error
+
+
+def _check_widths(masks: Masks, graph: ChannelGraph, network: TinyNetwork) -> None:
+    for name, mask in masks.items():
+        kept, allowed = int(mask.sum()), graph.limits[name].widths(mask.numel())
+        found = f'{network.name}: {kept} units stay of group {name!r}'
+        assert kept in allowed, f'{found}, whose limits allow {allowed}'
 
 
 def check_met(budget: Budget, masks: Masks, graph: ChannelGraph) -> None:
@@ -106,38 +132,45 @@ def check_gradient(
 ) -> None:
     """Check that a regularizer adds the gradient of a formula, in double precision.
 
-    A network that it refuses with an EasyPrunerError is passed over, as long as there is one that
-    it does not.
+    That is tried with masks and without. What it refuses with an EasyPrunerError is passed over,
+    as long as there is a network that it does not.
 
     Args:
         regularizer: to check; its strength schedule has to be constant.
-        formula: the penalty, written independently of the regularizer.
+        formula: the penalty, written independently of the regularizer; its masks are None where
+            a regularizer that needs none is called without.
         networks: to try.
 
     Raises:
         AssertionError: for some parameter it does not.
     """
     tried, refused = tuple(networks), []
-    for network in tried:
+    for network, masked in itertools.product(tried, (True, False)):
         model = network.make().double()
         graph = trace(model, network.inputs().double())
-        masks = random_masks(graph)
-        parameters = dict(model.named_parameters())
-        for parameter in parameters.values():
-            parameter.grad = torch.full_like(parameter, 0.25)
+        masks = random_masks(graph) if masked else None
+        case = network.name if masked else f'{network.name} without masks'
         try:
-            regularizer.add_gradient(graph, masks, Progress(0, 10))
+            _check_slopes(regularizer, formula, graph, masks, case)
         except EasyPrunerError as error:
-            refused.append(f'{network.name}: {error}')
-            continue
-        expected = torch.autograd.grad(
-            formula(graph, masks), list(parameters.values()), allow_unused=True
-        )
-        for (name, parameter), slope in zip(parameters.items(), expected, strict=True):
-            wanted = 0.25 + (torch.zeros_like(parameter) if slope is None else slope)
-            same = parameter.grad is not None and torch.allclose(parameter.grad, wanted)
-            assert same, f'{network.name}, {name}: {parameter.grad}, expected {wanted}'
-    assert len(refused) < len(tried), f'refuses all networks: {refused}'
+            refused.append(f'{case}: {error}')
+    assert len(refused) < 2 * len(tried), f'refuses all networks: {refused}'
+
+
+def _check_slopes(
+    regularizer: Regularizer, formula: Formula, graph: ChannelGraph, masks: Masks | None, case: str
+) -> None:
+    parameters = dict(graph.model.named_parameters())
+    for parameter in parameters.values():
+        parameter.grad = torch.full_like(parameter, 0.25)
+    regularizer.add_gradient(graph, masks, Progress(0, 10))
+    expected = torch.autograd.grad(
+        formula(graph, masks), list(parameters.values()), allow_unused=True
+    )
+    for (name, parameter), slope in zip(parameters.items(), expected, strict=True):
+        wanted = 0.25 + (torch.zeros_like(parameter) if slope is None else slope)
+        same = parameter.grad is not None and torch.allclose(parameter.grad, wanted)
+        assert same, f'{case}, {name}: {parameter.grad}, expected {wanted}'
 
 
 def check_handler(

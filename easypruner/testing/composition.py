@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from easypruner.contracts import Budget, Component, MaskSource, Progress, Regularizer, Schedule
+from easypruner.errors import EasyPrunerError
 from easypruner.graph import prune, trace
 from easypruner.graph.verify import verify
 from easypruner.plugins import load_plugins
@@ -116,7 +117,13 @@ def compose(component: type[Component]) -> None:
 
     Raises:
         AssertionError: in some combination something does not hold; see :func:`run`.
+        EasyPrunerError: a class of another kind.
     """
+    if not issubclass(component, MaskSource | Budget | Regularizer):
+        raise EasyPrunerError(
+            f'{component.__name__} is no mask source, budget or regularizer; '
+            'check_stage and check_handler are for stages and layer handlers'
+        )
     for combination in pairs(component):
         _run_named(combination)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from easypruner.errors import EasyPrunerError, nearest
+
 CLASSES = 5
 
 
@@ -188,7 +190,13 @@ NETWORKS = (
 def network(name: str) -> TinyNetwork:
     """Return the network of a name.
 
+    Raises:
+        EasyPrunerError: there is none of that name.
+
     >>> network('residual').make()(network('residual').inputs()).shape
     torch.Size([2, 5])
     """
-    return {entry.name: entry for entry in NETWORKS}[name]
+    found = {entry.name: entry for entry in NETWORKS}
+    if name not in found:
+        raise EasyPrunerError(f'there is no tiny network {name!r}; {nearest(name, found)}')
+    return found[name]

@@ -259,8 +259,8 @@ class TestOtherStages:
         assert accuracy == twice['accuracy']
 
     def test_calibrate_averages_what_the_batch_norms_see(self, tmp_path: Path) -> None:
-        from easypruner.calibration import calibrate
         from easypruner.pipeline.stages.common import forward_pass
+        from easypruner.toolkit.calibration import calibrate
 
         model = original_model().eval()
         before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -19,9 +19,9 @@ from torch import Tensor
 
 import easypruner
 from easypruner import Budget, Context, Limits, Masks
-from easypruner.budgets import CostBudget, Tightest
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
+from easypruner.toolkit.budgets import CostBudget, Tightest
 from tests.networks import Concatenated, Depthwise, Plain, Residual, example, lively
 
 GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner import Context
-from easypruner.candidates import Widths
 from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.toolkit.candidates import Widths
 from tests.contexts import tiny_context
 from tests.networks import NETWORKS, example, lively
 from tests.plugins.hard_cases import check_hard_cases

@@ -134,6 +134,7 @@ def test_the_largest_is_the_longest_unit_that_is_pushed() -> None:
     }
     gone = [n for (group, unit), n in norms.items() if not given.masks[group][unit]]
     assert GroupLasso(1.0).largest(given.graph, None) == pytest.approx(max(norms.values()))
+    assert GroupLasso(1.0, over='group', alpha=4).largest(given.graph, None) == 0
     masked = GroupLasso(1.0, masked=True)
     assert masked.largest(given.graph, given.masks) == pytest.approx(max(gone))
 

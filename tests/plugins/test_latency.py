@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner import Context, Limits, Masks
-from easypruner.budgets import Tightest
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.latency import Reading, Stopwatch, measure_table
-from easypruner.latency_table import LatencyTable, Savings, Together
+from easypruner.toolkit.budgets import Tightest
+from easypruner.toolkit.latency import Reading, Stopwatch, measure_table
+from easypruner.toolkit.latency_table import LatencyTable, Savings, Together
 from tests.networks import Plain, example, lively
 
 
@@ -62,7 +62,7 @@ class Timed(Plain):
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     CLOCK.__init__()  # type: ignore[misc]
-    monkeypatch.setattr('easypruner.latency.perf_counter', CLOCK)
+    monkeypatch.setattr('easypruner.toolkit.latency.perf_counter', CLOCK)
     return CLOCK
 
 

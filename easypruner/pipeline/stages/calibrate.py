@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.runner import Runner
 
-from easypruner.calibration import calibrate
 from easypruner.contracts import Stage
 from easypruner.engine.distributed import average_buffers, is_main
 from easypruner.engine.progress import StageProgress
@@ -20,6 +19,7 @@ from easypruner.pipeline.stages.common import (
     with_weights,
 )
 from easypruner.pipeline.state import PruningState
+from easypruner.toolkit.calibration import calibrate
 
 
 class Calibrate(Stage):

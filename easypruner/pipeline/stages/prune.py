@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from easypruner.arguments import check_count
-from easypruner.compensation import mean_compensation
 from easypruner.contracts import Context, Stage
 from easypruner.engine.distributed import barrier, is_main
 from easypruner.engine.progress import StageProgress
@@ -21,6 +20,7 @@ from easypruner.pipeline.stages.common import (
     with_weights,
 )
 from easypruner.pipeline.state import Cut, PruningState
+from easypruner.toolkit.compensation import mean_compensation
 
 ARCHITECTURE = 'architecture.json'
 _NO_MASKS = 'Prune has no masks to cut by; put a SelectMask or LoadMask stage before it'

@@ -18,10 +18,10 @@ from torch import Tensor
 
 import easypruner
 from easypruner import Budget, Context, Limits, Masks
-from easypruner.budgets import CostBudget, Tightest
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.scores import VoteScores
+from easypruner.toolkit.budgets import CostBudget, Tightest
+from easypruner.toolkit.scores import VoteScores
 from tests.networks import Concatenated, Depthwise, Plain, example, lively
 
 GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]

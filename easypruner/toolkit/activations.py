@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from easypruner.chance import same_chance
 from easypruner.errors import EasyPrunerError
 from easypruner.modes import evaluating
-from easypruner.units import wide
+from easypruner.toolkit.units import wide
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner import Context, Masks
-from easypruner.candidates import RECORDS, Trial, Trials, Widths
 from easypruner.errors import ConfigError
+from easypruner.toolkit.candidates import RECORDS, Trial, Trials, Widths
 from tests.contexts import restless, tiny_batches, tiny_context
 from tests.networks import Plain, example, lively
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from easypruner.activations import makes, output_channels
 from easypruner.errors import ConfigError, MaskError, nearest
 from easypruner.masks import Masks
+from easypruner.toolkit.activations import makes, output_channels
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph, Member

@@ -143,7 +143,7 @@ class LatencyTable:
         if not file.is_file():
             raise ConfigError(
                 f'there is no latency table {str(file)!r}; '
-                'write one with easypruner.latency.measure_table'
+                'write one with easypruner.toolkit.latency.measure_table'
             )
         try:
             value = json.loads(file.read_bytes())

@@ -16,7 +16,7 @@ from easypruner.contracts.budget import Budget
 from easypruner.contracts.context import Context
 from easypruner.errors import ConfigError
 from easypruner.masks import Masks
-from easypruner.ranking import Ranking, shown
+from easypruner.toolkit.ranking import Ranking, shown
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph

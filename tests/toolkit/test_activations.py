@@ -11,8 +11,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import easypruner
 from easypruner import Context
-from easypruner.activations import look, makers, observe, readers
 from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.toolkit.activations import look, makers, observe, readers
 from tests.contexts import restless, tiny_context
 from tests.networks import (
     NETWORKS,

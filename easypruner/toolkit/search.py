@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from easypruner.candidates import Trial, Trials
 from easypruner.contracts import Budget, Context, MaskSource
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.scores import reduce_layers
-from easypruner.units import score_units, unit_sums, wide
+from easypruner.toolkit.candidates import Trial, Trials
+from easypruner.toolkit.scores import reduce_layers
+from easypruner.toolkit.units import score_units, unit_sums, wide
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from easypruner.graph import ChannelGraph, prune
 from easypruner.graph.tape import call_arguments, map_tensors
-from easypruner.latency_table import LatencyTable, Savings, Together, added_up
 from easypruner.limits import Limits
+from easypruner.toolkit.latency_table import LatencyTable, Savings, Together, added_up
 
 # Of a normal distribution: its deviation over its median absolute deviation, and the error of a
 # median over that of a mean.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
-from easypruner.pushing import Places, gradients, group_places
-from easypruner.units import weights_of
+from easypruner.toolkit.pushing import Places, gradients, group_places
+from easypruner.toolkit.units import weights_of
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph, ChannelGroup

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from easypruner.arguments import check_name
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph.rehearsal import Rehearsal, without_fast_path
-from easypruner.samples import samples_of
-from easypruner.units import check_over, gates_of, score_units, unit_sums, weights_of, wide
+from easypruner.toolkit.samples import samples_of
+from easypruner.toolkit.units import check_over, gates_of, score_units, unit_sums, weights_of, wide
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context
@@ -150,7 +150,8 @@ class SquaredProducts:
     Args:
         form: a name of :data:`FORMS`. ``'weight'``: the sum of (g * w)^2 over the weights of a
             unit. ``'gate'``: (sum of g * w)^2 over all that is linear in a gate on the unit.
-        over: a name of :data:`easypruner.units.OVER`, the weights that count in the weight form.
+        over: a name of :data:`easypruner.toolkit.units.OVER`, the weights that count in the
+            weight form.
         owner: whose arguments they are, for messages.
 
     Raises:

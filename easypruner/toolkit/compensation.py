@@ -12,10 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from easypruner.activations import Sight, look, readers
 from easypruner.graph.rehearsal import Rehearsal
 from easypruner.graph.rules import tensors_of
 from easypruner.graph.tape import Operation, record
+from easypruner.toolkit.activations import Sight, look, readers
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context

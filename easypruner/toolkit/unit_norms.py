@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from easypruner.pushing import gradients
-from easypruner.units import weights_of
+from easypruner.toolkit.pushing import gradients
+from easypruner.toolkit.units import weights_of
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph, ChannelGroup, Member
@@ -53,7 +53,7 @@ class UnitNorms:
 
         Args:
             graph: of the model.
-            over: which weights count: a name of :data:`easypruner.units.OVER`.
+            over: which weights count: a name of :data:`easypruner.toolkit.units.OVER`.
             factors: group -> factor of the strength.
             pushed: group -> bool tensor ``(units,)``, False = the factor is 0; nothing is pushed
                 of a group that is not named. None pushes all.

@@ -12,7 +12,7 @@ from torch import Tensor
 from easypruner.contracts import Progress, Regularizer
 from easypruner.errors import ConfigError, nearest
 from easypruner.masks import Masks
-from easypruner.norm_scales import (
+from easypruner.toolkit.norm_scales import (
     Choice,
     Chosen,
     check_without_scales,
@@ -20,7 +20,7 @@ from easypruner.norm_scales import (
     refuse_lacking,
     refuse_nothing,
 )
-from easypruner.pushing import PlanOnce, check_numbers, gradients, scaled
+from easypruner.toolkit.pushing import PlanOnce, check_numbers, gradients, scaled
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
@@ -45,10 +45,10 @@ class ScalePenalty(Regularizer):
         strength: lambda. ``dict(reach=R)`` picks it from the schedule.
         norm: a name of :data:`NORMS`.
         scales: the kinds of norm whose scales are pushed, of
-            :data:`easypruner.norm_scales.SCALES`. Each batch or instance norm channel has its own
-            statistics, and one with scale 0 is gone but for its bias. Group and layer norm silence
-            a channel as well, but their statistics still see it: when it is cut, what the other
-            channels of its norm hold changes. There, calibrate or fine-tune after the cut.
+            :data:`easypruner.toolkit.norm_scales.SCALES`. Each batch or instance norm channel has
+            its own statistics, and one with scale 0 is gone but for its bias. Group and layer norm
+            silence a channel as well, but their statistics still see it: when it is cut, what the
+            other channels of its norm hold changes. There, calibrate or fine-tune after the cut.
         without_scales: what becomes of groups that have no such scale (or none that trains):
             ``'error'``; ``'weights'`` pushes, entry by entry, the weights that make the channels;
             ``'skip'`` leaves them alone.

@@ -16,13 +16,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from easypruner.arguments import check_count, check_name
-from easypruner.calibration import calibrate
 from easypruner.chance import same_chance
 from easypruner.engine.distributed import average_buffers, barrier, is_main
 from easypruner.errors import ConfigError
 from easypruner.graph import prune
 from easypruner.masks import Masks
-from easypruner.scores import Scores
+from easypruner.toolkit.calibration import calibrate
+from easypruner.toolkit.scores import Scores
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context

@@ -11,7 +11,7 @@ from torch import Tensor
 from easypruner.errors import BudgetError
 from easypruner.limits import Limits
 from easypruner.masks import Masks
-from easypruner.ranking import Ranking, keep_best, part_of, shown, within_limits
+from easypruner.toolkit.ranking import Ranking, keep_best, part_of, shown, within_limits
 
 limits = st.builds(
     Limits,

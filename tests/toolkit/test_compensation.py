@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner import Context
-from easypruner.compensation import mean_compensation
 from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.toolkit.compensation import mean_compensation
 
 
 class Constant(nn.Module):
