@@ -15,7 +15,7 @@ stages = [
     dict(
         type='Train',
         name='global_sparsity',
-        epochs=6,
+        epochs=12,
         row='sparse',
         regularizer=dict(type='GlobalSparsity', strength=dict(reach=2.5)),
     ),
@@ -30,7 +30,7 @@ stages = [
     dict(
         type='Train',
         name='finetune',
-        epochs=12,
+        epochs=6,
         row='finetuned',
         optim_wrapper=dict(optimizer=dict(lr=0.02)),
     ),

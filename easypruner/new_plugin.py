@@ -117,8 +117,7 @@ def _check_meaning(cls: str, kind: str) -> None:
         for name in (f'{kind}.txt', f'{kind}_test.txt')
         for node in ast.walk(ast.parse(_template(name)))
     ]
-    used = {node.name for node in nodes if isinstance(node, ast.alias)}
-    used |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
     if cls in used or hasattr(builtins, cls):
         raise ConfigError(
             f'{cls!r} means something else in Python or in a plugin file; '

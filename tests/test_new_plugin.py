@@ -72,7 +72,7 @@ def installed(tool: str) -> pytest.MarkDecorator:
 def test_it_is_clean(command: list[str], tmp_path: Path) -> None:
     for kind in KINDS:
         write(tmp_path, f'own_{kind}', kind)
-        write(tmp_path, f'a_rather_long_name_of_a_{kind}', kind)
+        write(tmp_path, f'a_really_rather_long_name_for_a_{kind}', kind)
     found = subprocess.run(
         [sys.executable, '-m', *command, '.'],
         capture_output=True,
