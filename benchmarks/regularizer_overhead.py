@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from regularizer_page import Measured, page
+from regularizer_page import Measured, on_scales, page
 from torch import Tensor, nn
 
 import easypruner
@@ -47,6 +47,8 @@ REGULARIZERS_MEASURED = (
     dict(type='GroupLasso', strength=STRENGTH, over='group', alpha=4.0),
 )
 """Configs; strengths are of no account to the time."""
+LAZY = 16
+"""Updates from one push to the next, of those that read all weights: ``Train(regularize_every)``."""
 
 
 def main() -> None:
@@ -70,11 +72,17 @@ def main() -> None:
         'loop, as `GlobalSparsity()`': bench.loop,
         'loop, as `MaskSparsity()`': bench.masked_loop,
     }
-    found: dict[str, list[Measured]] = {key: [] for key in pushes}
+    cases = [(key, push, 1) for key, push in pushes.items()]
+    cases += [
+        (f'{key}, every {LAZY} updates', push, LAZY)
+        for key, push in pushes.items()
+        if not on_scales(key)
+    ]
+    found: dict[str, list[Measured]] = {key: [] for key, _, _ in cases}
     pairs, rounds = (3, 1) if args.quick else (args.pairs, args.rounds)
     for _ in range(rounds):
-        for key, push in pushes.items():
-            found[key].append(bench.measure(push, pairs))
+        for key, push, every in cases:
+            found[key].append(bench.measure(push, pairs, every))
             print(key, found[key][-1], flush=True)
     args.out.write_text(page(name, pairs, found), encoding='utf-8')
 
@@ -130,18 +138,22 @@ class Bench:
             assert scale.grad is not None
             scale.grad.data.add_(STRENGTH * torch.sign(scale.data) * goes)
 
-    def measure(self, push: Callable[[], None], pairs: int) -> Measured:
-        """Let steps with and without a push take turns; return medians over the pairs."""
+    def measure(self, push: Callable[[], None], pairs: int, every: int = 1) -> Measured:
+        """Let so many steps with one push, and without, take turns; return medians over pairs."""
+
+        def plainly() -> None:
+            for _ in range(every):
+                self.optimizer.step()
 
         def pushed() -> None:
             push()
-            self.optimizer.step()
+            plainly()
 
         pushed()
         plain, added = [], []
         for _ in range(pairs):
-            plain.append(seconds(self.optimizer.step))
-            added.append(seconds(pushed) - plain[-1])
+            plain.append(seconds(plainly) / every)
+            added.append(seconds(pushed) / every - plain[-1])
         return Measured(1e3 * statistics.median(added), 1e3 * statistics.median(plain))
 
 

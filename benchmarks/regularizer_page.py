@@ -33,6 +33,11 @@ stage by `'linear'`, `'cosine'` (both from 0 to 1), or `'warmup'` (over the firs
 `dict(warmup=0.2)`). `group_strengths=dict(layer4=2.0)` multiplies it in the groups that a path, a
 glob or a name fits.
 
+`Train(regularizer=..., regularize_every=16)` pushes at every 16th update only, 16 times as strongly
+(lazy regularization, Karras et al., 2020, 1912.04958). Over the stage that adds up to the same
+push, at a sixteenth of the time. Penalties that are squares shrink by lr · λ · 16 at once then:
+keep that well under 1.
+
 ## Arguments and their defaults
 
 {defaults}
@@ -53,8 +58,10 @@ forward and backward passes are not in it.
 of the network, in Python, once for each batch norm. What is on scales alone adds at most
 {scales:.1f} %. The others read every weight of the network and write every gradient, where the
 step itself reads weights, gradients and momentum, and writes the first and the last: like
-it, they are bound by memory. With `over='group'` a weight is gone over twice,
-for the channels it makes and for those it reads.
+it, they are bound by memory, and cannot be had at a tenth of its time at every update. With
+`over='group'` a weight is gone over twice, for the channels it makes and for those it reads.
+*Every 16 updates* is what `regularize_every=16` adds, spread over the updates: at most
+{lazy:.1f} %.
 """
 
 _FORMULAS = {
@@ -122,7 +129,8 @@ def page(network: str, pairs: int, found: Mapping[str, Sequence[Measured]]) -> s
         pairs=pairs,
         rounds=len(rounds),
         step=statistics.median(r.step for several in found.values() for r in several),
-        scales=100 * max(_share(r) for name, r in found.items() if _on_scales(name)),
+        scales=100 * max(_share(r) for name, r in found.items() if on_scales(name) and 'loop' not in name),
+        lazy=100 * max(_share(r) for name, r in found.items() if 'updates' in name),
         costs='\n'.join(_cost(name, several) for name, several in found.items()),
     )
 
@@ -134,8 +142,9 @@ def _arguments(name: str) -> str:
     return str(inspect.Signature(bare))
 
 
-def _on_scales(name: str) -> bool:
-    return not any(word in name for word in ('weights', 'GReg', 'GroupLasso', 'loop'))
+def on_scales(name: str) -> bool:
+    """Tell whether a row is of what reads and writes norm scales, rather than all weights."""
+    return not any(word in name for word in ('weights', 'GReg', 'GroupLasso'))
 
 
 def _share(rounds: Sequence[Measured]) -> float:

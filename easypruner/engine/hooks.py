@@ -41,6 +41,8 @@ class PruningHook(Hook):
         schedule: of the stage.
         trace: makes the channel graph of the runner's model.
         warn: told when the regularizer cannot bring down what it should; None where it need not.
+        every: updates from one push to the next, which stands for as many as there are until then
+            (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section 3.1).
     """
 
     priority = 'VERY_LOW'
@@ -52,12 +54,14 @@ class PruningHook(Hook):
         schedule: Schedule,
         trace: Callable[[nn.Module], ChannelGraph],
         warn: Callable[[str], object] | None = None,
+        every: int = 1,
     ) -> None:
         self._regularizer = regularizer
         self._masks = masks
         self._schedule = schedule
         self._trace = trace
         self._warn = warn
+        self._every = every
         self._handle: Any = None
 
     def before_train(self, runner: Any) -> None:
@@ -75,13 +79,26 @@ class PruningHook(Hook):
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             nonlocal done
-            scale = getattr(optimizer, 'grad_scale', None)
-            lr = float(optimizer.param_groups[0]['lr'])
-            progress = Progress(done, self._schedule.updates, scale, lr, optimizer)
-            self._regularizer.add_gradient(graph, self._masks, progress)
+            if done % self._every == 0:
+                progress = self._progress(done, optimizer)
+                self._regularizer.add_gradient(graph, self._masks, progress)
             done += 1
 
         self._handle = optimizer.register_step_pre_hook(push)
+
+    def _progress(self, done: int, optimizer: torch.optim.Optimizer) -> Progress:
+        """Return where training stands, for a push that stands for all updates until the next."""
+        updates = self._schedule.updates
+        scale = getattr(optimizer, 'grad_scale', None)
+        first = optimizer.param_groups[0]
+        lr = float(first['lr'])
+        times = max(min(self._every, updates - done), 1)
+        if times > 1:
+            # So many steps at once: the gradient is as much larger, and moves as much further.
+            device = first['params'][0].device
+            scale = torch.tensor(float(times), device=device) if scale is None else scale * times
+            lr *= times
+        return Progress(done, updates, scale, lr, optimizer)
 
     def after_train(self, runner: Any) -> None:
         """Let go of the optimizer."""

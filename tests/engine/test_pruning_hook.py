@@ -96,13 +96,17 @@ WAYS = {
 
 
 def run(
-    folder: Path, regularizer: Regularizer, masks: Masks | None, **optim_wrapper: Any
+    folder: Path,
+    regularizer: Regularizer,
+    masks: Masks | None,
+    every: int = 1,
+    **optim_wrapper: Any,
 ) -> tuple[Gradients, Gradients, Schedule]:
     content = tiny_config(stages=None)
     content['optim_wrapper'] |= optim_wrapper
     schedule = measure_schedule(content, ITERATIONS // EPOCHS, EPOCHS)
     config = Config(content)
-    hook = PruningHook(regularizer, masks, schedule, trace_for(config))
+    hook = PruningHook(regularizer, masks, schedule, trace_for(config), every=every)
     before, after = Gradients('LOW'), Gradients('LOWEST')
     plan = RunnerPlan(folder, seed=0, epochs=EPOCHS, hooks=[hook, before, after])
     runner = build_runner(config, plan)
@@ -195,6 +199,40 @@ def test_progress_counts_updates(accumulation: int, updates: int, tmp_path: Path
     assert [told.update for told in regularizer.told] == list(range(updates))
     assert {told.updates for told in regularizer.told} == {updates}
     assert {told.grad_scale for told in regularizer.told} == {None}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_a_lazy_push_stands_for_the_updates_until_the_next(
+    way: str, masks: Masks, tmp_path: Path
+) -> None:
+    """Over the stage it adds what a push at each update would, scales of one sign given."""
+    every = 4
+    before, after, schedule = run(tmp_path, GlobalSparsity(STRENGTH), None, every, **WAYS[way])
+    in_all = 0
+    for update, (without, pushed) in enumerate(zip(before.steps, after.steps, strict=True)):
+        times = 0 if update % every else min(every, schedule.updates - update)
+        in_all += times
+        for name, gradient in pushed.items():
+            is_scale = gradient.dim() == 1 and bool((gradient != without[name]).any())
+            push = times * STRENGTH * torch.sign(after.scales[update][name]) if is_scale else 0.0
+            assert torch.equal(gradient, without[name] + push), name
+        moved = any(bool((pushed[name] != without[name]).any()) for name in pushed)
+        assert moved == bool(times)
+    assert in_all == schedule.updates
+
+
+def test_a_lazy_push_takes_small_scales_to_zero_and_not_beyond(tmp_path: Path) -> None:
+    """One step of plain SGD by smooth l1 lands at zero, however many updates it stands for."""
+    regularizer = GlobalSparsity(strength=1e3, norm='smooth_l1')
+    before, after, _ = run(
+        tmp_path, regularizer, None, every=3, optimizer=dict(type='SGD', lr=0.1, momentum=0.0)
+    )
+    pushes = {n: g - before.steps[0][n] for n, g in after.steps[0].items()}
+    pushed = [name for name, push in pushes.items() if bool(push.any())]
+    assert pushed
+    for name in pushed:
+        landed = after.scales[0][name] - 0.1 * pushes[name]
+        torch.testing.assert_close(landed, torch.zeros_like(landed), rtol=0, atol=1e-5)
 
 
 class Reaching(Regularizer):

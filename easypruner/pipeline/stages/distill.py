@@ -41,6 +41,7 @@ class Distill(Train):
         optim_wrapper: merged over the config's.
         param_scheduler: instead of the config's.
         ema: as of Train.
+        regularize_every: as of Train.
         soft: what the logits are taught by, ``dict(weight=1.0, temperature=4.0, logits=None)``;
             see :class:`easypruner.engine.distillation.Soft`. None leaves it out.
         hints: what inner layers are taught by, ``dict(layers=[paths of modules], weight=1.0)``;
@@ -61,8 +62,18 @@ class Distill(Train):
         soft: Mapping[str, Any] | None = MappingProxyType({}),
         hints: Mapping[str, Any] | None = None,
         teacher: str | None = None,
+        regularize_every: int = 1,
     ) -> None:
-        super().__init__(name, epochs, regularizer, row, optim_wrapper, param_scheduler, ema)
+        super().__init__(
+            name,
+            epochs,
+            regularizer,
+            row,
+            optim_wrapper,
+            param_scheduler,
+            ema,
+            regularize_every,
+        )
         self.soft = _part(Soft, soft, 'soft')
         self.hints = _part(Hints, hints, 'hints')
         if self.soft is None and self.hints is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from easypruner.arguments import check_count
 from easypruner.contracts import Regularizer, Schedule, Stage
 from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.building import building
@@ -41,6 +42,10 @@ class Train(Stage):
         ema: what the stage leaves behind is an exponential moving average of the weights, in which
             the weights of each optimizer update have this share, e.g. 0.0002; None for the last
             weights.
+        regularize_every: optimizer updates from one push of the regularizer to the next, each as
+            strong as so many (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section
+            3.1): what it adds to the time of a step becomes as much less. The reach stays what it
+            is. Only for regularizers that are penalties.
     """
 
     def __init__(
@@ -52,19 +57,24 @@ class Train(Stage):
         optim_wrapper: Mapping[str, Any] | None = None,
         param_scheduler: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         ema: float | None = None,
+        regularize_every: int = 1,
     ) -> None:
         super().__init__(name)
         owner = type(self).__name__
-        if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
-            raise ConfigError(f'epochs={epochs!r} of {owner} is not a number of at least 1')
+        if epochs is not None:
+            check_count(epochs, 'epochs', owner)
         if ema is not None:
             _check_ema(ema, owner)
+        check_count(regularize_every, 'regularize_every', owner)
+        if regularize_every > 1:
+            _check_lazy(regularizer, owner)
         self.epochs = epochs
         self.regularizer = regularizer
         self.row = row
         self.optim_wrapper = optim_wrapper
         self.param_scheduler = param_scheduler
         self.ema = ema
+        self.regularize_every = regularize_every
 
     def length(self, config: Mapping[str, Any]) -> int:
         """Return the number of epochs under a run's config."""
@@ -130,6 +140,7 @@ class Train(Stage):
                 self.schedule(state.config, length),
                 state.run.trace,
                 warnings.append if pushes_last(state.config.stages, state.index) else None,
+                self.regularize_every,
             )
             runner.register_hook(hook)
         try:
@@ -149,6 +160,8 @@ class Train(Stage):
         text = f'train {self.length(state.config)} epochs'
         if self.regularizer is not None:
             text += f' with {type(self.regularizer).__name__}'
+            if self.regularize_every > 1:
+                text += f' every {self.regularize_every} updates'
         if self.ema is not None:
             text += f', weights averaged ({self.ema:g})'
         return text
@@ -169,6 +182,21 @@ def _check_ema(ema: Any, owner: str) -> None:
         raise ConfigError(
             f'ema={ema!r} of {owner} is the share of the new weights in each update of the '
             f'average; expected a number above 0 and up to 0.5{hint}'
+        )
+
+
+def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
+    if regularizer is None:
+        raise ConfigError(
+            f'regularize_every of {owner} says how often a regularizer pushes, but there is none; '
+            'add regularizer=dict(type=...), or leave it out'
+        )
+    if type(regularizer).penalty is Regularizer.penalty:
+        name = type(regularizer).__name__
+        raise ConfigError(
+            f'{name} has no penalty(): it need not be one whose gradient, as many times as large, '
+            f'can stand for several updates; leave out regularize_every of {owner}, or use another '
+            'regularizer'
         )
 
 
