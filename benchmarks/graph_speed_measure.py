@@ -6,6 +6,7 @@ import contextlib
 import copy
 import gc
 import importlib.util
+import inspect
 import math
 import multiprocessing
 import re
@@ -359,5 +360,5 @@ def phases(model: nn.Module) -> Phases:
 
 def _as(owner: Any, name: str, function: Callable[..., Any]) -> Any:
     """Return ``function`` in the form that a class keeps it in: what is bound stays bound."""
-    held: Mapping[str, Any] = vars(owner)
-    return staticmethod(function) if isinstance(held[name], classmethod) else function
+    held = inspect.getattr_static(owner, name)
+    return staticmethod(function) if isinstance(held, classmethod) else function

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coverage_page import machine
@@ -33,10 +33,10 @@ stage by `'linear'`, `'cosine'` (both from 0 to 1), or `'warmup'` (over the firs
 `dict(warmup=0.2)`). `group_strengths=dict(layer4=2.0)` multiplies it in the groups that a path, a
 glob or a name fits.
 
-`Train(regularizer=..., regularize_every=16)` pushes at every 16th update only, 16 times as strongly
-(lazy regularization, Karras et al., 2020, 1912.04958). Over the stage that adds up to the same
-push, at a sixteenth of the time. Penalties that are squares shrink by lr · λ · 16 at once then:
-keep that well under 1.
+`Train(regularizer=..., regularize_every=16)` pushes at every 16th update only, 16 times as
+strongly (lazy regularization, Karras et al., 2020, 1912.04958, section 3.1). Over the stage that
+adds up to the same push, at a sixteenth of the time. A penalty that is a square then takes
+16 · lr · λ of a value at once: keep that well under 1.
 
 ## Arguments and their defaults
 
@@ -60,7 +60,7 @@ of the network, in Python, once for each batch norm. What is on scales alone add
 step itself reads weights, gradients and momentum, and writes the first and the last: like
 it, they are bound by memory, and cannot be had at a tenth of its time at every update. With
 `over='group'` a weight is gone over twice, for the channels it makes and for those it reads.
-*Every 16 updates* is what `regularize_every=16` adds, spread over the updates: at most
+*Every {every} updates* is what `regularize_every={every}` adds, spread over the updates: at most
 {lazy:.1f} %.
 """
 
@@ -109,12 +109,13 @@ class Measured:
         return self.added / self.step
 
 
-def page(network: str, pairs: int, found: Mapping[str, Sequence[Measured]]) -> str:
+def page(network: str, pairs: int, every: int, found: Mapping[str, Sequence[Measured]]) -> str:
     """Return the page.
 
     Args:
         network: that was measured on.
         pairs: of steps in a round.
+        every: updates between the pushes of those that do not push at each.
         found: regularizer -> its rounds.
     """
     rounds = next(iter(found.values()))
@@ -127,10 +128,11 @@ def page(network: str, pairs: int, found: Mapping[str, Sequence[Measured]]) -> s
         defaults='\n'.join(f'- `{name}{_arguments(name)}`' for name in _FORMULAS),
         network=network,
         pairs=pairs,
+        every=every,
         rounds=len(rounds),
         step=statistics.median(r.step for several in found.values() for r in several),
-        scales=100 * max(_share(r) for name, r in found.items() if on_scales(name) and 'loop' not in name),
-        lazy=100 * max(_share(r) for name, r in found.items() if 'updates' in name),
+        scales=_most(found, lambda name: on_scales(name) and 'loop' not in name),
+        lazy=_most(found, lambda name: 'updates' in name),
         costs='\n'.join(_cost(name, several) for name, several in found.items()),
     )
 
@@ -145,6 +147,11 @@ def _arguments(name: str) -> str:
 def on_scales(name: str) -> bool:
     """Tell whether a row is of what reads and writes norm scales, rather than all weights."""
     return not any(word in name for word in ('weights', 'GReg', 'GroupLasso'))
+
+
+def _most(found: Mapping[str, Sequence[Measured]], chosen: Callable[[str], bool]) -> float:
+    """Return the largest share of a step among chosen rows, in percent."""
+    return 100 * max(_share(rounds) for name, rounds in found.items() if chosen(name))
 
 
 def _share(rounds: Sequence[Measured]) -> float:

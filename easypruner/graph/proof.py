@@ -35,6 +35,7 @@ from easypruner.graph.walk import Walk
 _SEED = 20220117
 _LOOKAHEAD = 64
 _TURNS_OF_WINDOWS = 8
+_TURNS_OF_LEAST = 4
 _FEW_UNITS = 256
 _NEAR = 6
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
@@ -76,6 +77,16 @@ def _least(size: int) -> int:
     Where one of several is left, torch works differently: a copy need not be made.
     """
     return 1 if size == 2 else max(2, -(-2 * size // 5))
+
+
+def _choice(numbers: npt.NDArray[np.int64], choices: int, turn: int) -> npt.NDArray[np.int64]:
+    """Return which of so many choices each number takes in a turn.
+
+    Neighbours differ in every turn. Any two numbers below ``choices ** turns`` differ in one of
+    the turns: in the first by their last digit to that base, in the others by a further one.
+    """
+    digit = numbers // min(choices**turn, 2**62) if turn else 0
+    return (numbers + digit) % choices
 
 
 class Widths:
@@ -164,15 +175,19 @@ class Trial:
         """Return how many units each group keeps in a trial: from two fifths to all but one.
 
         Groups of one size keep different numbers as far as there are enough, and other numbers in
-        another turn: what holds only where two widths happen to be equal is to fail.
+        another turn: what holds only where two widths happen to be equal is to fail. Where there
+        is but one number, some groups stay whole in all turns but the first.
         """
         sizes = self.parts.sizes
         counts = np.ones_like(sizes)
         for size in np.unique(sizes[sizes > 1]).tolist():
             random = np.random.default_rng((_SEED, size, turn))
-            choices = random.permutation(np.arange(_least(size), size))
+            choices, step = np.arange(_least(size), size), turn
+            if choices.size == 1 and turn:
+                choices, step = np.append(choices, size), turn - 1
+            choices = random.permutation(choices)
             alike = np.flatnonzero(sizes == size)
-            counts[alike] = choices[np.arange(alike.size) % choices.size]
+            counts[alike] = choices[_choice(np.arange(alike.size), choices.size, step)]
         return counts
 
     def turns(self) -> range:
@@ -186,6 +201,8 @@ class Trial:
             return range(_TURNS_OF_WINDOWS)
         sizes, alike = np.unique(self.parts.sizes[self.parts.sizes > 1], return_counts=True)
         choices = np.array([size - _least(size) for size in sizes.tolist()], dtype=np.int64)
+        if bool(((choices == 1) & (alike > 1)).any()):
+            return range(_TURNS_OF_LEAST)
         by_chance = bool((choices < np.minimum(alike, _NEAR)).any())
         return range(3 if by_chance or self.parts.sizes.sum() < _FEW_UNITS else 1)
 

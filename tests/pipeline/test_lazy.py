@@ -49,15 +49,18 @@ def test_a_stage_pushes_as_often_as_it_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('stage', 'message'),
     [
-        (dict(regularize_every=0), "regularize_every=0 of Train must be a whole number"),
+        (dict(regularize_every=0), 'regularize_every=0 of Train must be a whole number'),
         (dict(regularize_every=2), 'there is none'),
         (
             dict(regularizer=dict(type='Ruling', strength=1.0), regularize_every=2),
             'Ruling has no penalty()',
         ),
-        (dict(regularizer=dict(type='GradDecay'), regularize_every=2), 'GradDecay has no penalty()'),
+        (
+            dict(regularizer=dict(type='GradDecay'), regularize_every=2),
+            'GradDecay has no penalty()',
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused(
     stage: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
