@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph.verify import outputs, relative_error, zero_readers
-from tests.random_blocks import BLOCKS
+from tests.random_blocks import BLOCKS, Step
 from tests.random_networks import Description, descriptions
 
 NUMBERS = 'the forward pass does not follow a cut'
@@ -131,6 +131,11 @@ FIXED = settings(
 )
 
 
+# Two groups of three units, which code needs to be equally wide.
+THREES = Description((Step('shuffle', 4, 0), Step('multihead', 4, 1)), 'image', 'mean', 'tensor')
+
+
+@example(description=THREES, seed=0)
 @settings(FIXED, max_examples=40)
 @given(description=descriptions(), seed=st.integers(0, 2**31))
 def test_a_random_network_is_cut_right(description: Description, seed: int, tmp_path: Path) -> None:
