@@ -17,7 +17,7 @@ from easypruner.graph.tape import Operation, Tape
 BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
 """Operations that autograd and constants bring about, or not, from one run to the next."""
 
-_Place = tuple[type[nn.Module], Any, int, int]
+_Place = tuple[type[nn.Module], Any, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ class Script:
 
     @cached_property
     def _places(self) -> tuple[dict[int, _Place], dict[_Place, list[Operation]]]:
-        """Each operation's place: type of its module, operation, how often it ran there before."""
+        """Each operation's place: type of its module, operation, how often it ran there before.
+
+        And how many axes it has, and has near it: those of two at one place correspond.
+        """
         places: dict[int, _Place] = {}
         alike: dict[_Place, list[Operation]] = {}
         count: dict[tuple[str, Any], int] = {}
@@ -115,7 +118,8 @@ class Script:
             where = (operation.module, operation.func)
             number = count[where] = count.get(where, -1) + 1
             kind = type(self.modules[operation.module])
-            place = (kind, operation.func, number, len(self.axes_near(operation)))
+            own, near = len(self.axes_of(operation)), len(self.axes_near(operation))
+            place = (kind, operation.func, number, own, near)
             places[id(operation)] = place
             alike.setdefault(place, []).append(operation)
         return places, alike

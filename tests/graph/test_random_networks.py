@@ -135,7 +135,14 @@ FIXED = settings(
 THREES = Description((Step('shuffle', 4, 0), Step('multihead', 4, 1)), 'image', 'mean', 'tensor')
 
 
+# Two operations at one place of their modules, whose tensors have not as many dimensions.
+UNLIKE = Description(
+    (Step('bare_parameter', 4, 0), Step('expanded', 4, 0)), 'image', 'mean', 'tensor'
+)
+
+
 @example(description=THREES, seed=0)
+@example(description=UNLIKE, seed=0)
 @settings(FIXED, max_examples=40)
 @given(description=descriptions(), seed=st.integers(0, 2**31))
 def test_a_random_network_is_cut_right(description: Description, seed: int, tmp_path: Path) -> None:
