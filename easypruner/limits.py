@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -59,12 +59,23 @@ class Limits:
                 raise ConfigError(f'{name!r} is no limit of a group; {nearest(name, known)}')
         return cls(**values)
 
-    def widths(self, size: int) -> tuple[int, ...]:
-        """Return the numbers of units that a group of ``size`` may be left with, ascending."""
+    def in_units(self, size: int) -> Limits:
+        """Return what these limits say of a group of ``size``, and go on to say once it is cut.
+
+        >>> Limits(max_removed=0.25).in_units(16)
+        Limits(min_units=12, max_removed=1.0, round_to=1)
+        """
+        return replace(self, min_units=self._least(size), max_removed=1.0)
+
+    def _least(self, size: int) -> int:
+        """Return how many units of a group stay at the least, to be rounded up."""
         # The share is rounded first: 10 x (1 - 0.3) is a little more than 7 in floating point.
         share = math.ceil(round(size * (1 - self.max_removed), 9))
-        least = min(max(self.min_units, share, 1), size)
-        first = -(-least // self.round_to) * self.round_to
+        return min(max(self.min_units, share, 1), size)
+
+    def widths(self, size: int) -> tuple[int, ...]:
+        """Return the numbers of units that a group of ``size`` may be left with, ascending."""
+        first = -(-self._least(size) // self.round_to) * self.round_to
         widths = tuple(range(first, size + 1, self.round_to))
         return widths if widths and widths[-1] == size else (*widths, size)
 

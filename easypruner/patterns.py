@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +15,10 @@ _Value = TypeVar('_Value')
 
 
 def first_fitting(
-    values: Mapping[str, _Value], groups: Mapping[str, ChannelGroup], what: str
+    values: Mapping[str, _Value],
+    groups: Mapping[str, ChannelGroup],
+    what: str,
+    excused: Container[str] = (),
 ) -> dict[str, _Value]:
     """Return group -> the value of the first pattern that fits it, where one does.
 
@@ -26,14 +29,16 @@ def first_fitting(
         values: pattern -> value.
         groups: of a graph.
         what: has the patterns; for the message, e.g. ``'limits'``.
+        excused: patterns that may fit none: those that fit a group of the network before it was
+            cut. One that has been cut to a single channel is no group any more.
 
     Raises:
-        ConfigError: a pattern that fits no group.
+        ConfigError: another pattern that fits no group.
     """
     found: dict[str, _Value] = {}
     for pattern, value in values.items():
         names = [name for name, group in groups.items() if _concerns(pattern, group)]
-        if not names and pattern != '*':
+        if not names and pattern != '*' and pattern not in excused:
             raise ConfigError(
                 f'{what} name {pattern!r}, which fits no group; {nearest(pattern, groups)}'
             )

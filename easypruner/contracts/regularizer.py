@@ -50,6 +50,7 @@ class Regularizer(Component):
         self._check_factor('strength', value)
         self.ramp = ramp_of(strength_schedule, type(self).__name__)
         self.group_strengths = dict(group_strengths or {})
+        self._fitted: frozenset[str] = frozenset()
         for pattern, factor in self.group_strengths.items():
             self._check_factor(f'group_strengths[{pattern!r}]', factor)
 
@@ -78,11 +79,15 @@ class Regularizer(Component):
     def group_factors(self, graph: ChannelGraph) -> dict[str, float]:
         """Return group -> what the strength is multiplied with there, 1 unless asked otherwise.
 
+        What has fitted a group once, as before a run starts, may come to fit none: a group that
+        was cut to a single channel is none any more.
+
         Raises:
             ConfigError: a pattern of :attr:`group_strengths` that fits no group.
         """
         what = f'group_strengths of {type(self).__name__}'
-        found = first_fitting(self.group_strengths, graph.groups, what)
+        found = first_fitting(self.group_strengths, graph.groups, what, self._fitted)
+        self._fitted = frozenset(self.group_strengths)
         return {name: found.get(name, 1.0) for name in graph.groups}
 
     def needed_masks(self, graph: ChannelGraph, masks: Masks | None) -> Masks:

@@ -29,6 +29,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
+def accumulation_of(runner: Any) -> int:
+    """Return how many iterations there are to an optimizer update."""
+    return int(runner.optim_wrapper._accumulative_counts)
+
+
 class PruningHook(Hook):
     """Adds a regularizer's gradient right before every optimizer update.
 
@@ -74,8 +79,7 @@ class PruningHook(Hook):
                 self._warn(warning)
         optimizer = runner.optim_wrapper.optimizer
         # Updates before a resume are done: count on from there.
-        share = runner.iter / max(runner.max_iters, 1)
-        done = round(share * self._schedule.updates)
+        done = min(runner.iter // accumulation_of(runner), self._schedule.updates)
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             nonlocal done

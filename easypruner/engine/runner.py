@@ -20,10 +20,13 @@ from torch import nn
 
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
-from easypruner.engine.distributed import is_main, wrapper_config
+from easypruner.engine.distributed import wrapper_config
 from easypruner.engine.hooks import unwrapped
+from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, trace
+from easypruner.graph.choice import Choice
+from easypruner.limits import Limits
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9
@@ -132,8 +135,7 @@ def runner_config(config: Config, plan: RunnerPlan) -> Config:
     """Return the config that a stage's runner is built from."""
     content = copy.deepcopy(config.to_dict())
     kept = {key: value for key, value in content.items() if key in RUNNER_KEYS}
-    result = Config(kept)
-    result.merge_from_dict(dict(plan.overrides))
+    result = overridden(Config(kept), plan.overrides)
     result.work_dir = str(plan.work_dir)
     result.launcher = plan.launcher
     result.randomness = {**result.get('randomness', {}), 'seed': plan.seed}
@@ -217,21 +219,40 @@ def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
     return {'inputs': inputs, 'mode': 'tensor'}
 
 
-def trace_for(config: Config) -> Callable[[nn.Module], ChannelGraph]:
-    """Return a function that traces a model on the first sample of the config's data.
+class Tracer:
+    """Makes channel graphs of a run's models, on the first sample of the config's data.
 
-    The sample is read once: to list a large data set takes longer than to trace on it.
+    The sample is read once: to list a large data set takes longer than to trace on it. The first
+    model has to be the original: what limits say of a group, they say of what it is there.
+
+    Args:
+        config: of the run.
     """
-    example: dict[str, Any] = {}
 
-    def traced(model: nn.Module) -> ChannelGraph:
-        if not example:
-            example.update(example_input(config, model))
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._example: dict[str, Any] = {}
+        self._original: dict[str, Limits] | None = None
+
+    def __call__(self, model: nn.Module) -> ChannelGraph:
+        """Return the graph of a model."""
+        inputs, options = self._inputs(model), graph_options(self._config)
+        if self._original is None:
+            graph = trace(model, inputs, **options)
+            sizes = {name: group.size for name, group in graph.groups.items()}
+            self._original = {n: own.in_units(sizes[n]) for n, own in graph.limits.items()}
+            return graph
+        asked = Choice.of(limits=options.pop('limits', None))
+        graph = trace(model, inputs, **options)
+        limits = asked.limits_of(graph.groups, excused=asked.limits)
+        graph.limits = {name: self._original.get(name, own) for name, own in limits.items()}
+        return graph
+
+    def _inputs(self, model: nn.Module) -> dict[str, Any]:
+        if not self._example:
+            self._example = example_input(self._config, model)
         device = next(model.parameters()).device
-        inputs = {**example, 'inputs': example['inputs'].to(device)}
-        return trace(model, inputs, **graph_options(config))
-
-    return traced
+        return {**self._example, 'inputs': self._example['inputs'].to(device)}
 
 
 def graph_options(config: Config) -> dict[str, Any]:
@@ -246,9 +267,3 @@ def graph_options(config: Config) -> dict[str, Any]:
         if name not in known:
             raise ConfigError(f'graph has {name!r}, which is no option; {nearest(name, known)}')
     return options
-
-
-def main_process_only(action: Callable[[], object]) -> None:
-    """Do something that writes files in one process only."""
-    if is_main():
-        action()

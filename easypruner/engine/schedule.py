@@ -5,16 +5,32 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from mmengine.config import Config
 from torch import nn
 
 from easypruner.contracts import Schedule
 from easypruner.errors import ConfigError, nearest
 
+if TYPE_CHECKING:
+    from mmengine.registry import Registry
+
 _OF_PARAMETERS = ('constructor', 'paramwise_cfg')
+
+
+def overridden(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a config with a stage's own settings merged over it.
+
+    Schedulers are replaced: what one takes another may not know, or know as something else.
+    """
+    result: Config = copy.deepcopy(config)
+    if changes.get('param_scheduler') is not None:
+        result.pop('param_scheduler', None)
+    result.merge_from_dict(dict(changes))
+    return result
 
 
 def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) -> Schedule:
@@ -29,10 +45,11 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
         ConfigError: an optimizer that is not known.
     """
     from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import OPTIMIZERS
 
     wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
-    _check_optimizer(wrapper_config)
+    _check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}))
     for key in _OF_PARAMETERS:
         wrapper_config.pop(key, None)
     wrapper = build_optim_wrapper(nn.Linear(1, 1), wrapper_config)
@@ -58,13 +75,11 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
     return Schedule(lr_sum=math.fsum(row), momentum=_momentum(group), updates=row.size, rates=row)
 
 
-def _check_optimizer(config: Mapping[str, Any]) -> None:
+def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:
     """Raise for an unknown name, over which MMEngine stumbles without saying it."""
-    from mmengine.registry import OPTIMIZERS
-
-    name = config.get('optimizer', {}).get('type')
-    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
-        raise ConfigError(f'unknown optimizer {name!r}; {nearest(name, OPTIMIZERS.module_dict)}')
+    name = config.get('type')
+    if isinstance(name, str) and registry.get(name) is None:
+        raise ConfigError(f'unknown {kind} {name!r}; {nearest(name, registry.module_dict)}')
 
 
 def _momentum(group: Mapping[str, Any]) -> float:
@@ -78,6 +93,7 @@ def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[An
     entries = config if isinstance(config, list | tuple) else [config] if config else []
     schedulers = []
     for entry in entries:
+        _check_known(PARAM_SCHEDULERS, 'scheduler', entry)
         by_epoch = entry.get('by_epoch', True)
         end = epochs if by_epoch else epochs * epoch_length
         arguments = {'end': end, **copy.deepcopy(dict(entry))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
@@ -81,13 +81,19 @@ class Choice:
                     found.setdefault(path, entry)
         return found
 
-    def limits_of(self, groups: Mapping[str, ChannelGroup]) -> dict[str, Limits]:
+    def limits_of(
+        self, groups: Mapping[str, ChannelGroup], excused: Container[str] = ()
+    ) -> dict[str, Limits]:
         """Return group -> its limits, where there are any.
 
+        Args:
+            groups: of a graph.
+            excused: patterns that may fit none.
+
         Raises:
-            ConfigError: a pattern that fits no group.
+            ConfigError: another pattern that fits no group.
         """
-        return first_fitting(self.limits, groups, 'limits')
+        return first_fitting(self.limits, groups, 'limits', excused)
 
 
 def _by_pattern(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:

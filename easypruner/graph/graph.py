@@ -54,7 +54,8 @@ class ChannelGraph:
         operands: parameter or buffer -> what it is used as, e.g. ``'batch_norm.weight'``; frozen
             ones too.
         extents: weight -> the spatial extent, or sequence, at which it makes channels.
-        limits: group -> how much of it may go, where that was said. Budgets keep to it.
+        limits: group -> how much of it may go, where that was said. Budgets keep to it. A share is
+            of the units that the group had when it was traced.
         example_inputs: that the model was traced on.
     """
 
@@ -194,6 +195,8 @@ class ChannelGraph:
 
     def _shrink(self, masks: Mapping[str, Tensor]) -> None:
         """Describe the model after a cut."""
+        # A share of the units is one of those that there were.
+        self.limits = {n: own.in_units(self.groups[n].size) for n, own in self.limits.items()}
         places = self._places.after(self._places.kept_units(self._numbered(masks)))
         sizes = np.diff(places.first_unit).tolist()
         self._places = places

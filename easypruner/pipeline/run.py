@@ -19,7 +19,7 @@ from easypruner.contracts import Stage
 from easypruner.engine import distributed
 from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
-from easypruner.engine.runner import trace_for
+from easypruner.engine.runner import Tracer
 from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.files import write_json
@@ -57,7 +57,7 @@ def prune_command(args: Namespace) -> int:
         seed=seed,
         plugins=plugins,
         console=report_console(),
-        trace=trace_for(config),
+        trace=Tracer(config),
         launcher=args.launcher,
         verbose=args.verbose,
     )

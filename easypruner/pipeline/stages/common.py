@@ -52,11 +52,6 @@ def loaded_runner(state: PruningState) -> StageRunner:
     return runner
 
 
-def traced(state: PruningState, model: nn.Module) -> ChannelGraph:
-    """Trace a model on the run's data."""
-    return state.run.trace(model)
-
-
 def with_weights(state: PruningState, model: nn.Module) -> PruningState:
     """Write a model's weights into the stage's folder; return the state that points there."""
     path = state.stage / WEIGHTS

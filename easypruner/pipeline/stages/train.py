@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from easypruner.arguments import check_count
 from easypruner.contracts import Regularizer, Schedule, Stage
+from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.building import building
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.distributed import is_main
 from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook
 from easypruner.engine.progress import StageProgress
-from easypruner.engine.schedule import measure_schedule
+from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
@@ -90,16 +92,9 @@ class Train(Stage):
 
     def schedule(self, config: Any, epoch_length: int) -> Schedule:
         """Return the stage's learning rates, summed, under a run's config."""
-        from mmengine.config import Config
-
-        merged = Config(
-            {
-                key: config[key]
-                for key in ('optim_wrapper', 'param_scheduler')
-                if config.get(key) is not None
-            }
-        )
-        merged.merge_from_dict(self._overrides())
+        given = ('optim_wrapper', 'param_scheduler')
+        own = Config({key: config[key] for key in given if config.get(key) is not None})
+        merged = overridden(own, self._overrides())
         if merged.get('optim_wrapper') is None:
             raise ConfigError(
                 f'stage {self.name!r} has no optimizer; give it, or the config, '
@@ -127,6 +122,7 @@ class Train(Stage):
             [
                 EpochSeedHook(state.run.seed, state.index),
                 BufferHook(),
+                AccumulationHook(),
                 PlainCheckpointHook(),
                 ProgressHook(progress),
                 *self.hooks(state),
