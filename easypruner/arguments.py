@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Collection
 from typing import Any
 
@@ -27,14 +29,64 @@ def check_count(value: Any, argument: str, owner: str, least: int = 1) -> int:
     return value
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number; True and False are none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def check_number(value: Any, argument: str, owner: str, least: float = 0.0) -> float:
+    """Return a finite number of at least ``least``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not is_number(value) or value < least:
+        raise ConfigError(f'{argument}={value!r} of {owner} must be a number of at least {least:g}')
+    return float(value)
+
+
 def check_name(value: Any, argument: str, owner: str, known: Collection[str]) -> str:
     """Return a name that is one of ``known``.
 
     Raises:
         ConfigError: it is not; the message has the nearest.
     """
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ConfigError(
             f'{argument}={value!r} of {owner} is not known; {nearest(str(value), known)}'
         )
-    return str(value)
+    return value
+
+
+def check_flag(value: Any, argument: str, owner: str) -> bool:
+    """Return True or False.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f'{argument}={value!r} of {owner} is neither True nor False')
+    return value
+
+
+def check_text(value: Any, argument: str, owner: str) -> str | None:
+    """Return a text, or None.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f'{argument}={value!r} of {owner} must be a text, or None')
+    return value
+
+
+def check_path(value: Any, argument: str, owner: str) -> str:
+    """Return the path of a file or folder.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ConfigError(f'{argument}={value!r} of {owner} must be the path of a file')
+    return str(os.fspath(value))
