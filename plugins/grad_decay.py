@@ -11,15 +11,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
+from easypruner.arguments import check_name, check_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.norm_scales import (
+    WITHOUT_SCALES,
     Choice,
     Chosen,
-    check_without_scales,
     norms_of,
+    nothing_to_push,
     refuse_lacking,
-    refuse_nothing,
 )
 from easypruner.toolkit.pushing import PlanOnce, check_numbers
 
@@ -52,12 +53,12 @@ class GradDecay(Regularizer):
         without_scales: str = 'error',
     ) -> None:
         super().__init__(strength=1.0)
-        self._check_factor('share', share)
+        check_number(share, 'share', 'GradDecay')
         if not 0 < share <= 1:
             raise ConfigError(f'share={share!r} of GradDecay is not a share above 0 and up to 1')
         self.share = share
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
-        check_without_scales(without_scales, 'GradDecay')
+        check_name(without_scales, 'without_scales', 'GradDecay', WITHOUT_SCALES)
         self._choice = Choice(norms_of(scales, 'GradDecay'), without_scales, biases=True)
         self._planned = PlanOnce(self._plan)
 
@@ -96,7 +97,7 @@ class GradDecay(Regularizer):
         chosen = self._choice.of(graph, {place: ~kept for place, kept in keep.items()})
         if not chosen.tensors:
             refuse_lacking(chosen.lacking, 'GradDecay', self.scales)
-            raise refuse_nothing(graph, 'GradDecay', self.scales)
+            raise nothing_to_push(graph, 'GradDecay', self.scales)
         return chosen
 
     @classmethod

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
+from easypruner.arguments import check_count, check_number
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
+from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled, shrinking_reach
 from easypruner.toolkit.ramps import Ramp
 from easypruner.toolkit.unit_norms import UnitNorms
 from easypruner.toolkit.units import check_over
@@ -49,11 +50,8 @@ class GReg(Regularizer):
         group_strengths: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(strength, group_strengths=group_strengths)
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ConfigError(f'every={every!r} of GReg is not a number of updates of at least 1')
-        self._check_factor('ceiling', ceiling)
-        self.every = every
-        self.ceiling = ceiling
+        self.every = check_count(every, 'every', 'GReg')
+        self.ceiling = check_number(ceiling, 'ceiling', 'GReg')
         self.over = check_over(over, 'GReg')
         self._planned = PlanOnce(self._plan)
 
@@ -106,6 +104,9 @@ class GReg(Regularizer):
         units = self._planned(graph, masks)
         check_numbers(units.names, units.tensors, 'GReg')
         return float(torch.where(units.factors > 0, units.norms() / units.factors, 0).max())
+
+    def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
+        return shrinking_reach(self.largest(graph, masks))
 
     def _plan(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
         pushed = {n: ~mask for n, mask in self.needed_masks(graph, masks).items()}

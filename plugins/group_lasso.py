@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.arguments import check_flag, check_number
+from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
 from easypruner.toolkit.unit_norms import UnitNorms
@@ -54,12 +55,8 @@ class GroupLasso(Regularizer):
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
         self.over = check_over(over, 'GroupLasso')
-        if not isinstance(masked, bool):
-            raise ConfigError(f'masked={masked!r} of GroupLasso is neither True nor False')
-        self.masked = masked
-        if alpha is not None:
-            self._check_factor('alpha', alpha)
-        self.alpha = alpha
+        self.masked = check_flag(masked, 'masked', 'GroupLasso')
+        self.alpha = None if alpha is None else check_number(alpha, 'alpha', 'GroupLasso')
         self._planned = PlanOnce(self._plan)
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
-from easypruner.errors import ConfigError, EasyPrunerError, nearest
+from easypruner.arguments import check_name
+from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.norm_scales import FlatScales, norms_of, refuse_nothing
+from easypruner.toolkit.norm_scales import FlatScales, norms_of, nothing_to_push
 from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
 from easypruner.toolkit.unit_norms import UnitNorms
 
@@ -49,9 +50,7 @@ class HoyerSquare(Regularizer):
         group_strengths: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
-        if on not in ON:
-            raise ConfigError(f'on={on!r} of HoyerSquare is not known; {nearest(str(on), ON)}')
-        self.on = on
+        self.on = check_name(on, 'on', 'HoyerSquare', ON)
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
         self._norms = norms_of(scales, 'HoyerSquare')
         self._planned = PlanOnce(self._plan)
@@ -84,7 +83,7 @@ class HoyerSquare(Regularizer):
             scales = FlatScales.of(graph, self._norms, strengths)
             if scales is not None and bool(scales.factors.any()):
                 return _Layers.of(scales, scales.layer, len(scales.names))
-            raise refuse_nothing(graph, 'HoyerSquare', self.scales)
+            raise nothing_to_push(graph, 'HoyerSquare', self.scales)
         units = UnitNorms.of(graph, 'producers', strengths, by_layer=True)
         if units is not None and bool(units.factors.any()):
             return _Layers.of(units, units.family, units.families)

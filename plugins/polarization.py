@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
+from easypruner.arguments import check_number
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.norm_scales import FlatScales, norms_of, refuse_nothing
+from easypruner.toolkit.norm_scales import FlatScales, norms_of, nothing_to_push
 from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
 
 
@@ -40,8 +41,7 @@ class Polarization(Regularizer):
         group_strengths: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
-        self._check_factor('t', t)
-        self.t = t
+        self.t = check_number(t, 't', 'Polarization')
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
         self._norms = norms_of(scales, 'Polarization')
         self._planned = PlanOnce(self._plan)
@@ -73,7 +73,7 @@ class Polarization(Regularizer):
     def _plan(self, graph: ChannelGraph, masks: Masks | None) -> FlatScales:
         plan = FlatScales.of(graph, self._norms, self.group_factors(graph))
         if plan is None or not bool(plan.factors.any()):
-            raise refuse_nothing(graph, 'Polarization', self.scales)
+            raise nothing_to_push(graph, 'Polarization', self.scales)
         return plan
 
 

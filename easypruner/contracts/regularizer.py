@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from easypruner.arguments import check_number
 from easypruner.contracts.component import Component
 from easypruner.contracts.progress import Progress, Schedule
 from easypruner.errors import ConfigError
@@ -47,19 +47,12 @@ class Regularizer(Component):
                 'expected a number or dict(reach=number)'
             )
         value = strength['reach'] if isinstance(strength, Mapping) else strength
-        self._check_factor('strength', value)
+        check_number(value, 'strength', type(self).__name__)
         self.ramp = ramp_of(strength_schedule, type(self).__name__)
         self.group_strengths = dict(group_strengths or {})
         self._fitted: frozenset[str] = frozenset()
         for pattern, factor in self.group_strengths.items():
-            self._check_factor(f'group_strengths[{pattern!r}]', factor)
-
-    def _check_factor(self, argument: str, value: Any) -> None:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise ConfigError(
-                f'{argument}={value!r} of {type(self).__name__} must be a number of at least 0'
-            )
+            check_number(factor, f'group_strengths[{pattern!r}]', type(self).__name__)
 
     def schedule(self, schedule: Schedule) -> None:
         """Fix :attr:`strength` for a stage's schedule. Called once before training."""
@@ -119,6 +112,16 @@ class Regularizer(Component):
             EasyPrunerError: what is to be pushed is not there, or is not a number.
         """
         return 0.0
+
+    def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
+        """Return the reach under which the channels will not come down; 0 where none need.
+
+        By default that is twice :meth:`largest`: the loss pulls the other way.
+
+        Raises:
+            EasyPrunerError: what is to be pushed is not there, or is not a number.
+        """
+        return 2 * self.largest(graph, masks)
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
         """Return the penalty at full :attr:`strength` as a scalar that has a gradient."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
 
 
+_WARNING = 'reach_warning'
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside a distributed wrapper, or the model itself."""
     inner = model.module if is_model_wrapper(model) else model
@@ -67,16 +70,26 @@ class PruningHook(Hook):
         self._trace = trace
         self._warn = warn
         self._every = every
+        self._warning: str | None = None
         self._handle: Any = None
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Take over what a stage that was stopped had to warn of, on the weights it began with."""
+        self._warning = checkpoint.get(_WARNING)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Save it besides the weights."""
+        checkpoint[_WARNING] = self._warning
 
     def before_train(self, runner: Any) -> None:
         """Trace the model and register with the optimizer; checkpoints are loaded by now."""
         graph = self._trace(unwrapped(runner.model))
         self._regularizer.schedule(self._schedule)
         if self._warn is not None:
-            warning = weak_reach(self._regularizer, self._schedule, graph, self._masks)
-            if warning:
-                self._warn(warning)
+            if self._warning is None:
+                self._warning = weak_reach(self._regularizer, self._schedule, graph, self._masks)
+            if self._warning:
+                self._warn(self._warning)
         optimizer = runner.optim_wrapper.optimizer
         # Updates before a resume are done: count on from there.
         done = min(runner.iter // accumulation_of(runner), self._schedule.updates)
@@ -113,15 +126,14 @@ class PruningHook(Hook):
 def weak_reach(
     regularizer: Regularizer, schedule: Schedule, graph: ChannelGraph, masks: Masks | None
 ) -> str:
-    """Return a warning if a penalty's reach is under twice what it must bring to zero, or ''."""
-    reach, largest = regularizer.reach(schedule), regularizer.largest(graph, masks)
-    if reach >= 2 * largest:
+    """Return a warning if a penalty's reach is too small to bring the channels down, or ''."""
+    reach, needed = regularizer.reach(schedule), regularizer.needed_reach(graph, masks)
+    if reach >= needed:
         return ''
     return (
-        f'{type(regularizer).__name__} has a reach of {reach:.2g}, under twice the largest '
-        f'magnitude it must bring to zero ({largest:.2g}): the removed channels will not come '
-        f'down, and the cut will cost accuracy; train longer, or set '
-        f'strength=dict(reach={max(5.0, 2.5 * largest):.1f})'
+        f'{type(regularizer).__name__} has a reach of {reach:.2g}, under the {needed:.2g} that it '
+        f'takes at the least: the removed channels will not come down, and the cut will cost '
+        f'accuracy; train longer, or set strength=dict(reach={max(5.0, 1.25 * needed):.1f})'
     )
 
 

@@ -48,19 +48,6 @@ def norms_of(scales: str | Sequence[str], owner: str) -> frozenset[str]:
     return frozenset(SCALES[kind] for kind in kinds)
 
 
-def check_without_scales(choice: str, owner: str) -> str:
-    """Return ``choice`` if it is one of :data:`WITHOUT_SCALES`.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if choice not in WITHOUT_SCALES:
-        raise ConfigError(
-            f'without_scales={choice!r} of {owner} is not known; {nearest(choice, WITHOUT_SCALES)}'
-        )
-    return choice
-
-
 def operands_named(graph: ChannelGraph, operands: Collection[str]) -> list[str]:
     """Return the parameters that are used as one of ``operands`` and train."""
     return [
@@ -175,7 +162,7 @@ def refuse_lacking(groups: Sequence[str], owner: str, scales: Iterable[str]) -> 
         )
 
 
-def refuse_nothing(graph: ChannelGraph, owner: str, scales: Iterable[str]) -> EasyPrunerError:
+def nothing_to_push(graph: ChannelGraph, owner: str, scales: Iterable[str]) -> EasyPrunerError:
     """Return the error of a regularizer that finds nothing to push."""
     return EasyPrunerError(
         f'{owner} pushes scales ({", ".join(scales)}) to zero, but none are to be pushed in this '

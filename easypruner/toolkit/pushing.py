@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -57,6 +58,17 @@ def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
 def scaled(value: float, progress: Progress) -> float | Tensor:
     """Return a factor of gradients as large as they are at this point of the step."""
     return value if progress.grad_scale is None else progress.grad_scale * value
+
+
+def shrinking_reach(largest: float) -> float:
+    """Return the reach that a penalty needs which shrinks values by a share of themselves.
+
+    Its reach is the exponent: this much leaves a hundredth of them.
+
+    Args:
+        largest: magnitude that has to come down.
+    """
+    return math.log(100.0) if largest > 0 else 0.0
 
 
 def check_numbers(names: Sequence[str], tensors: Sequence[Tensor], owner: str) -> None:

@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from easypruner.arguments import check_name
 from easypruner.contracts import Progress, Regularizer
-from easypruner.errors import ConfigError, nearest
 from easypruner.masks import Masks
 from easypruner.toolkit.norm_scales import (
+    WITHOUT_SCALES,
     Choice,
     Chosen,
-    check_without_scales,
     norms_of,
+    nothing_to_push,
     refuse_lacking,
-    refuse_nothing,
 )
-from easypruner.toolkit.pushing import PlanOnce, check_numbers, gradients, scaled
+from easypruner.toolkit.pushing import (
+    PlanOnce,
+    check_numbers,
+    gradients,
+    scaled,
+    shrinking_reach,
+)
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
@@ -67,11 +73,10 @@ class ScalePenalty(Regularizer):
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
         owner = type(self).__name__
-        if norm not in NORMS:
-            raise ConfigError(f'norm={norm!r} of {owner} is not known; {nearest(norm, NORMS)}')
-        self.norm = norm
+        self.norm = check_name(norm, 'norm', owner, NORMS)
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
-        self._choice = Choice(norms_of(scales, owner), check_without_scales(without_scales, owner))
+        check_name(without_scales, 'without_scales', owner, WITHOUT_SCALES)
+        self._choice = Choice(norms_of(scales, owner), without_scales)
         self._planned = PlanOnce(self._plan)
 
     @abstractmethod
@@ -145,6 +150,10 @@ class ScalePenalty(Regularizer):
             default=0.0,
         )
 
+    def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
+        largest = self.largest(graph, masks)
+        return shrinking_reach(largest) if self.norm == 'l2' else 2 * largest
+
     def _complete(self, graph: ChannelGraph, masks: Masks | None) -> Chosen:
         """Return the plan if it has all that should be pushed.
 
@@ -161,5 +170,5 @@ class ScalePenalty(Regularizer):
         chosen = self._choice.of(graph, pushed, self.group_factors(graph))
         if not chosen.tensors:
             refuse_lacking(chosen.lacking, type(self).__name__, self.scales)
-            raise refuse_nothing(graph, type(self).__name__, self.scales)
+            raise nothing_to_push(graph, type(self).__name__, self.scales)
         return chosen
