@@ -39,6 +39,12 @@ class ComponentRegistry(Registry):
         """Return what its components are called."""
         return str(self.name)
 
+    def class_of(self, config: Mapping[str, Any]) -> type[Any] | None:
+        """Return the class that a config dict names, or is given as; None for an unknown name."""
+        name = config.get('type')
+        found = self.module_dict.get(name) if isinstance(name, str) else name
+        return found if inspect.isclass(found) and issubclass(found, self.contract) else None
+
     def fill(self, classes: Iterable[type[Component]]) -> None:
         """Replace what is registered by ``classes``."""
         self._module_dict.clear()
@@ -148,10 +154,8 @@ def _find_class(
         mistakes.add(f"expected a {registry.kind}, dict(type='...'), got {config!r}", path)
         return None
     name = config['type']
-    if inspect.isclass(name) and issubclass(name, registry.contract):
-        return name
     # Registry.get() would search MMEngine's default scope, which is not ours, and warn.
-    found: type[Component] | None = registry.module_dict.get(name) if _is_name(name) else None
+    found: type[Component] | None = registry.class_of(config)
     if found is None:
         hint = _elsewhere(name) or nearest(str(name), registry.module_dict)
         mistakes.add(f'unknown {registry.kind} {name!r}; {hint}', path)

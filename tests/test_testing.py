@@ -29,7 +29,6 @@ from easypruner.testing import (
     random_masks,
     tiny_context,
 )
-from easypruner.testing.composition import takes_budget
 from easypruner.toolkit.ranking import within_limits
 
 load_plugins()
@@ -64,7 +63,7 @@ def built(registry: ComponentRegistry, cls: type[Any], folder: Path) -> Any:
 @pytest.mark.parametrize('name', MASK_SOURCES.module_dict)
 def test_every_source_there_is_passes(name: str, tmp_path: Path) -> None:
     source = built(MASK_SOURCES, MASK_SOURCES.module_dict[name], tmp_path)
-    if takes_budget(type(source)):
+    if source.takes_budget():
         source.budget = example_budget()
     check_source(source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,12 +77,25 @@ class MaskSource(Component):
             scores = {name: torch.ones(group.size) for name, group in graph.groups.items()}
             budget(scores, graph, context)
 
+    @classmethod
+    def takes_budget(cls) -> bool:
+        """Tell whether it can be given a budget: one that reads masks has no use for any."""
+        parameters = inspect.signature(cls).parameters
+        return 'budget' in parameters or any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+        )
+
     def needed_budget(self) -> Budget:
         """Return the budget.
 
         Raises:
             ConfigError: there is none.
         """
+        if self.budget is None and not self.takes_budget():
+            raise ConfigError(
+                f'{type(self).__name__} takes no budget: it chooses everything at once, and cannot '
+                'make a part of the way; use a source that ranks channels'
+            )
         if self.budget is None:
             raise ConfigError(
                 f'{type(self).__name__} ranks channels and needs a budget; '

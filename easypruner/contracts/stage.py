@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from easypruner.contracts.component import Component
+from easypruner.errors import ConfigError
 
 if TYPE_CHECKING:
     from easypruner.pipeline.outlook import Outlook
     from easypruner.pipeline.state import PruningState
 
 
+_NAME = re.compile(r'[\w.-]+')
+
+
 class Stage(Component):
     """One step of a run. Stages pass a PruningState on; everything heavy in it lies in files.
 
     Args:
-        name: the stage's folder and its row's name; by default the class name in lower case.
+        name: the stage's folder, of letters, digits and any of ``_ . -``; by default the class
+            name in lower case.
     """
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name or type(self).__name__.lower()
+        own = type(self).__name__
+        if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise ConfigError(
+                f'name={name!r} of {own} is to be the name of a folder; expected letters, digits '
+                'and any of _ . -'
+            )
+        self.name = name or own.lower()
 
     @abstractmethod
     def run(self, state: PruningState) -> PruningState:

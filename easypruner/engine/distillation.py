@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.nn import functional
 
+from easypruner.arguments import check_number, check_text
 from easypruner.engine.hooks import unwrapped
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.tape import ExampleInputs, call_arguments
@@ -32,11 +33,11 @@ class Soft:
     logits: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0 or not self.temperature > 0:
-            raise ConfigError(
-                f'weight={self.weight!r} and temperature={self.temperature!r} of soft; expected a '
-                'weight of at least 0 and a temperature above 0'
-            )
+        check_number(self.weight, 'weight', 'soft')
+        check_number(self.temperature, 'temperature', 'soft')
+        if self.temperature == 0:
+            raise ConfigError('temperature=0 of soft is what logits are divided by')
+        check_text(self.logits, 'logits', 'soft')
 
     def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return weight * T^2 * KL(teacher || student), both softened; a mean over samples.
@@ -69,11 +70,26 @@ class Hints:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.layers, str) or not self.layers or not self.weight >= 0:
+        listed = isinstance(self.layers, list | tuple) and self.layers
+        if not listed or not all(isinstance(path, str) for path in self.layers):
             raise ConfigError(
-                f'layers={self.layers!r} and weight={self.weight!r} of hints; expected a list of '
-                'paths of modules, and a weight of at least 0'
+                f'layers={self.layers!r} of hints; expected a list of paths of modules'
             )
+        check_number(self.weight, 'weight', 'hints')
+
+    def check(self, outputs: Mapping[str, Tensor]) -> None:
+        """Raise ConfigError if a layer returns no maps.
+
+        Args:
+            outputs: path -> what the layer returns, of all layers.
+        """
+        for path in self.layers:
+            if outputs[path].dim() < 3:
+                raise ConfigError(
+                    f'hints compare where layers are active, but {path!r} returns '
+                    f'{tuple(outputs[path].shape)}, which has no positions; name a layer ahead of '
+                    'the pooling'
+                )
 
     def loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """Return weight * sum over layers of the squared distance of maps; a mean over samples.
@@ -83,16 +99,34 @@ class Hints:
                 ``(samples, tokens, channels)``.
             teacher: likewise.
         """
-        distances = [
-            (attention(ours) - attention(theirs)).square().sum(dim=1).mean()
-            for ours, theirs in zip(student, teacher, strict=True)
-        ]
+        distances = []
+        for ours, theirs in zip(student, teacher, strict=True):
+            dim = channels_of(ours, theirs)
+            apart = attention(ours, dim) - attention(theirs, dim)
+            distances.append(apart.square().sum(dim=1).mean())
         return self.weight * torch.stack(distances).sum()
 
 
-def attention(features: Tensor) -> Tensor:
-    """Return the map of attention of features, ``(samples, positions)``, each of length 1."""
-    channels = -1 if features.dim() == 3 else 1
+def channels_of(student: Tensor, teacher: Tensor) -> int:
+    """Return the dimension of the channels: the one in which a cut has made two outputs differ.
+
+    Where they do not differ, it is the last of ``(samples, tokens, channels)``, else the second.
+    """
+    differing = [
+        dim
+        for dim, (ours, theirs) in enumerate(zip(student.shape, teacher.shape, strict=True))
+        if ours != theirs
+    ]
+    return differing[0] if differing else 2 if student.dim() == 3 else 1
+
+
+def attention(features: Tensor, channels: int) -> Tensor:
+    """Return the map of attention of features, ``(samples, positions)``, each of length 1.
+
+    Args:
+        features: ``(samples, ...)``.
+        channels: the dimension of the channels; the others are positions.
+    """
     return functional.normalize(features.float().square().mean(dim=channels).flatten(1), dim=1)
 
 

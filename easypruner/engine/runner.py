@@ -7,6 +7,7 @@ import inspect
 import itertools
 import logging
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,13 +175,22 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
         }
         # A worker that lives on has drawn numbers in all epochs before: a resumed run has none.
         config.train_dataloader.persistent_workers = False
-        latest = plan.work_dir / 'last_checkpoint'
-        if latest.is_file():
-            # MMEngine writes a whole path down, but the work directory may have been moved.
-            config.load_from = str(plan.work_dir / Path(latest.read_text().strip()).name)
-            config.resume = True
+        latest = _latest_checkpoint(plan.work_dir)
+        if latest is not None:
+            config.load_from, config.resume = str(latest), True
     for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         config.pop(key, None)
+
+
+def _latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest training checkpoint that is whole: a run may be stopped while it writes."""
+    whole = [path for path in folder.glob('epoch_*.pth') if zipfile.is_zipfile(path)]
+    return max(whole, key=lambda path: _number(path.stem), default=None)
+
+
+def _number(name: str) -> int:
+    digits = name.rpartition('_')[2]
+    return int(digits) if digits.isdigit() else -1
 
 
 def build_runner(

@@ -43,6 +43,5 @@ def _expanded(stages: Any, path: str, mistakes: Mistakes) -> list[Any]:
 
 
 def _stands_for_others(config: Any) -> bool:
-    name = config.get('type') if isinstance(config, Mapping) else None
-    found = STAGES.module_dict.get(name) if isinstance(name, str) else name
-    return isinstance(found, type) and getattr(found, 'expand', None) is not Stage.expand
+    cls = STAGES.class_of(config) if isinstance(config, Mapping) else None
+    return cls is not None and cls.expand is not Stage.expand

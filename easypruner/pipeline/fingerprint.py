@@ -24,15 +24,16 @@ def fingerprint(config: Config) -> str:
     return _hash(content)
 
 
-def part_fingerprints(config: Config) -> dict[str, str]:
+def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
     """Return part -> hash, for what runs must share to be compared like for like.
 
-    The schedule includes how long all training stages together run.
+    Args:
+        config: of a run.
+        epochs: that all its training stages together run; they belong to the schedule.
     """
     content = config.to_dict()
     parts = {part: {key: content.get(key) for key in keys} for part, keys in _PARTS.items()}
-    stages = content.get('stages') or []
-    parts['schedule']['epochs'] = sum(int(stage.get('epochs') or 0) for stage in stages)
+    parts['schedule']['epochs'] = epochs
     return {part: _hash(value) for part, value in parts.items()}
 
 

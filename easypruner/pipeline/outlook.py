@@ -34,7 +34,10 @@ class Outlook:
     @property
     def worst_masks(self) -> Masks | None:
         """Masks that remove everything, where masks will be selected; what they keep is unknown."""
-        if not self.masks:
-            return None
-        groups = self.graph.groups.items()
-        return Masks({name: torch.zeros(g.size, dtype=torch.bool) for name, g in groups})
+        return removing_everything(self.graph) if self.masks else None
+
+
+def removing_everything(graph: ChannelGraph) -> Masks:
+    """Return masks that keep no unit: the worst that a regularizer may have to push."""
+    groups = graph.groups.items()
+    return Masks({name: torch.zeros(g.size, dtype=torch.bool) for name, g in groups})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from rich.console import Console
 
+from easypruner.contracts import Stage
 from easypruner.engine.hooks import weak_reach
-from easypruner.masks import Masks
+from easypruner.pipeline.outlook import removing_everything
 from easypruner.pipeline.preflight import Preflight
+from easypruner.pipeline.stages.distill import Distill
 from easypruner.pipeline.stages.train import Train, pushes_last
 from easypruner.pipeline.state import PruningState
+from easypruner.pipeline.teacher import unpruned_before
 from easypruner.report.text import count, literal, make_table, print_lines
 
 
@@ -26,26 +28,31 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
     for number, stage in enumerate(preflight.stages):
         reach = ''
         if isinstance(stage, Train) and stage.regularizer is not None:
-            reach, warning = _reach(stage, state, preflight)
-            if warning and pushes_last(state.config.stages, number):
-                warnings.append(f'{stage.name}: {warning}')
+            reach, weak, lag = _reach(stage, state, preflight)
+            found = [lag, weak] if pushes_last(state.config.stages, number) else [lag]
+            warnings += [f'{stage.name}: {warning}' for warning in found if warning]
         rows.append((str(number), stage.name, stage.plan(state), reach))
     console.print(make_table(title, ('', 'stage', 'does', 'reach'), rows, left=4))
+    teacher = unpruned_before(preflight.stages, trained=state.config.get('load_from') is not None)
+    if teacher is not None and any(_is_taught(stage) for stage in preflight.stages):
+        name = preflight.stages[teacher].name
+        console.print(f'teacher: the network before {literal(name)}', highlight=False)
     console.print(f'work directory: {literal(str(state.work_dir))}', highlight=False)
     print_lines(console, 'Warnings', warnings, style='yellow')
 
 
-def _reach(stage: Train, state: PruningState, preflight: Preflight) -> tuple[str, str]:
-    """Return how far the penalty alone can move a scale, and a warning if that is not enough."""
+def _is_taught(stage: Stage) -> bool:
+    """Tell whether a stage is taught by the unpruned network of the run itself."""
+    return isinstance(stage, Distill) and stage.teacher is None
+
+
+def _reach(stage: Train, state: PruningState, preflight: Preflight) -> tuple[str, str, str]:
+    """Return how far the penalty alone can move a scale, and warnings of what is in its way."""
     assert stage.regularizer is not None
     schedule = stage.schedule(state.config, preflight.epoch_length)
     stage.regularizer.schedule(schedule)
-    every_unit = Masks(
-        {
-            name: torch.zeros(group.size, dtype=torch.bool)
-            for name, group in preflight.graph.groups.items()
-        }
-    )
-    warning = weak_reach(stage.regularizer, schedule, preflight.graph, every_unit)
+    graph = preflight.graph
+    warning = weak_reach(stage.regularizer, schedule, graph, removing_everything(graph))
     reach = stage.regularizer.reach(schedule)
-    return f'{reach:.2g} (strength {stage.regularizer.strength:.2g})', warning
+    text = f'{reach:.2g} (strength {stage.regularizer.strength:.2g})'
+    return text, warning, stage.lag(schedule)

@@ -28,6 +28,7 @@ from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprin
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
 from easypruner.pipeline.state import PruningState, Run
+from easypruner.pipeline.teacher import unpruned_before
 from easypruner.plugins import load_plugins
 from easypruner.report.text import duration, report_console
 
@@ -194,8 +195,11 @@ def _with_initial_weights(state: PruningState, preflight: Preflight) -> PruningS
 
 def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
     marks = _marks(state.config.stages)
+    teacher = unpruned_before(preflight.stages, trained=state.config.get('load_from') is not None)
     for index, (stage, mark) in enumerate(zip(preflight.stages, marks, strict=True)):
         state = state.at(index, stage.name)
+        if index == teacher:
+            state = replace(state, unpruned=state.checkpoint)
         done = state.resumed(mark)
         if done is None:
             _remove_later(state)

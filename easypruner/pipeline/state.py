@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +82,9 @@ class PruningState:
         architecture: record of the network's shape; None while it is the original.
         masks: file of masks that are selected and not cut yet.
         selected: weights on which these were selected.
-        unpruned: weights right before the first cut; None while there was none.
-        cut: the last cut.
+        unpruned: weights of the unpruned network, before anything pushed it towards a cut; None
+            until then.
+        cuts: that were made, in order.
         rows: of the final table.
         budget: what was asked and delivered.
         reference: what the budget is a share of, while channels are removed in several steps; None
@@ -101,7 +101,7 @@ class PruningState:
     masks: Path | None = None
     selected: Path | None = None
     unpruned: Path | None = None
-    cut: Cut | None = None
+    cuts: tuple[Cut, ...] = ()
     rows: tuple[Row, ...] = ()
     budget: BudgetResult | None = None
     reference: Any = None
@@ -160,24 +160,25 @@ class PruningState:
     def _content(self) -> dict[str, Any]:
         return {
             **{name: self._relative(getattr(self, name)) for name in _PATHS},
-            'cut': self.cut
-            and {
-                entry.name: self._relative(getattr(self.cut, entry.name))
-                for entry in dataclasses.fields(self.cut)
-            },
-            'rows': [dataclasses.asdict(row) for row in self.rows],
-            'budget': self.budget and dataclasses.asdict(self.budget),
+            'cuts': [
+                {entry.name: self._relative(getattr(cut, entry.name)) for entry in fields(cut)}
+                for cut in self.cuts
+            ],
+            'rows': [asdict(row) for row in self.rows],
+            'budget': self.budget and asdict(self.budget),
             'reference': self.reference,
             'warnings': list(self.warnings),
             'seconds': dict(self.seconds),
         }
 
     def _filled(self, content: Mapping[str, Any]) -> PruningState:
-        cut = content['cut']
         return replace(
             self,
             **{name: self._absolute(content[name]) for name in _PATHS},
-            cut=Cut(**{name: self._absolute(path) for name, path in cut.items()}) if cut else None,
+            cuts=tuple(
+                Cut(**{name: self._absolute(path) for name, path in cut.items()})
+                for cut in content['cuts']
+            ),
             rows=tuple(Row(**row) for row in content['rows']),
             budget=BudgetResult.from_dict(content['budget']) if content['budget'] else None,
             reference=content['reference'],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -102,6 +102,12 @@ def gather_scales(
             kept.append(values[keep].flatten())
             removed.append(values[~keep].flatten())
     return Scales(kept=_join(kept), removed=_join(removed))
+
+
+def joined(scales: Sequence[Scales]) -> Scales:
+    """Return the removed scales of several cuts together, and the kept ones of the last."""
+    removed = np.concatenate([part.removed for part in scales])
+    return Scales(kept=scales[-1].kept, removed=removed)
 
 
 def layer_channels(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> tuple[LayerChannels, ...]:

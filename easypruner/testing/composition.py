@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -65,21 +64,21 @@ def pairs(component: type[Component]) -> Iterator[Combination]:
         component: a source, budget or regularizer; it need not be loaded.
     """
     sources, budgets, regularizers = _loaded()
-    ranking = next(source for source in sources if takes_budget(source))
+    ranking = [source for source in sources if source.takes_budget()]
     for steps in WAYS.values():
         if issubclass(component, MaskSource):
             yield from _with(component, budgets, None, steps)
             for regularizer in regularizers:
                 yield from _with(component, budgets[:1], regularizer, steps)
         elif issubclass(component, Budget):
-            for source in filter(takes_budget, sources):
+            for source in ranking:
                 yield Combination(source, component, None, steps)
             for regularizer in regularizers:
-                yield Combination(ranking, component, regularizer, steps)
+                yield Combination(ranking[0], component, regularizer, steps)
         elif issubclass(component, Regularizer):
             for source in sources:
                 yield from _with(source, budgets[:1], component, steps)
-            yield from _with(ranking, budgets[1:], component, steps)
+            yield from _with(ranking[0], budgets[1:], component, steps)
 
 
 def _loaded() -> tuple[list[Any], list[Any], list[Any]]:
@@ -96,17 +95,12 @@ def _with(
     regularizer: type[Regularizer] | None,
     steps: int,
 ) -> Iterator[Combination]:
-    if takes_budget(source):
+    if source.takes_budget():
         for budget in budgets:
             yield Combination(source, budget, regularizer, steps)
     elif steps == 1:
         # Masks that are given cannot be a step of the way.
         yield Combination(source, None, regularizer, steps)
-
-
-def takes_budget(source: type[MaskSource]) -> bool:
-    """Tell whether a mask source can be given a budget."""
-    return 'budget' in inspect.signature(source).parameters
 
 
 def compose(component: type[Component]) -> None:

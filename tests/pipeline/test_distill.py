@@ -109,10 +109,10 @@ class TestLosses:
     def test_channels_of_tokens_are_the_last_dimension(self) -> None:
         tokens = torch.randn(2, 9, 5)
         maps = tokens.transpose(1, 2).unflatten(2, (3, 3))
-        torch.testing.assert_close(attention(tokens), attention(maps))
+        torch.testing.assert_close(attention(tokens, 2), attention(maps, 1))
 
     def test_dead_layers_have_a_map(self) -> None:
-        assert not attention(torch.zeros(2, 3, 4, 4)).any()
+        assert not attention(torch.zeros(2, 3, 4, 4), 1).any()
 
 
 class TestHook:

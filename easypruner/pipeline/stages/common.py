@@ -10,8 +10,10 @@ import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from easypruner.contracts import Context
 from easypruner.engine.checkpoint import load_weights, save_weights
 from easypruner.engine.distributed import barrier, is_main
+from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.files import write_with
 from easypruner.graph import ChannelGraph
@@ -69,6 +71,25 @@ def with_row(
         return state
     row = state.row(name, runner.accuracy(), graph)
     return replace(state, rows=(*state.rows, row))
+
+
+def stage_context(state: PruningState, runner: StageRunner | None = None) -> Context:
+    """Return what a strategy may use in the stage at hand.
+
+    Args:
+        state: at the stage.
+        runner: measures the accuracy; None where it is not asked for.
+    """
+    progress = StageProgress(state.stage.name.partition('_')[2], state.run.console, is_main())
+    return Context(
+        seed=state.run.seed,
+        batches=training_batches(state),
+        loss=training_loss,
+        evaluate=None if runner is None else runner.accuracy_of,
+        forward=forward_pass,
+        folder=state.stage,
+        track=progress.track,
+    )
 
 
 def training_batches(state: PruningState) -> Callable[[], Iterable[Any]]:

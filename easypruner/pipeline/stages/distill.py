@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from torch import nn
 
+from easypruner.arguments import check_path
 from easypruner.contracts import Regularizer
 from easypruner.engine.building import model_settings
 from easypruner.engine.checkpoint import load_weights, read_weights
@@ -46,8 +47,9 @@ class Distill(Train):
             see :class:`easypruner.engine.distillation.Soft`. None leaves it out.
         hints: what inner layers are taught by, ``dict(layers=[paths of modules], weight=1.0)``;
             see :class:`easypruner.engine.distillation.Hints`. None leaves it out.
-        teacher: checkpoint of the original architecture; by default the weights right before the
-            run's first cut.
+        teacher: checkpoint of the original architecture; by default the run's own weights before
+            anything pushed them towards a cut or set them to zero, or, where nothing was trained
+            by then, right before the first cut. The plan names the stage.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Distill(Train):
         self.hints = _part(Hints, hints, 'hints')
         if self.soft is None and self.hints is None:
             raise ConfigError('Distill has neither soft nor hints: there is nothing to teach')
-        self.teacher = teacher
+        self.teacher = None if teacher is None else check_path(teacher, 'teacher', 'Distill')
 
     def check(self) -> None:
         if self.teacher is not None:
@@ -87,7 +89,9 @@ class Distill(Train):
     def foresee(self, outlook: Outlook) -> Outlook:
         model = outlook.graph.model
         paths = heard_paths(model, self.soft, self.hints)
-        returned(model, outlook.graph.example_inputs, paths)
+        outputs = returned(model, outlook.graph.example_inputs, paths)
+        if self.hints is not None:
+            self.hints.check(outputs)
         if self.teacher is not None:
             load_weights(copy.deepcopy(model), self.teacher)
         elif not outlook.cut:
@@ -113,8 +117,13 @@ class Distill(Train):
 def _part(kind: type[_Part], values: Mapping[str, Any] | None, argument: str) -> _Part | None:
     if values is None:
         return None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f'{argument}={values!r} of Distill; expected a dict of its arguments')
     known = [entry.name for entry in fields(kind)]
     for name in values:
         if name not in known:
-            raise ConfigError(f'{argument} of Distill has {name!r}; {nearest(name, known)}')
+            raise ConfigError(f'{argument} of Distill has {name!r}; {nearest(str(name), known)}')
+    for entry in fields(kind):
+        if entry.default is MISSING and entry.name not in values:
+            raise ConfigError(f'{argument} of Distill needs {entry.name!r}, which is missing')
     return kind(**values)

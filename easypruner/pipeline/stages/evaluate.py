@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+from easypruner.arguments import check_path, check_text
 from easypruner.contracts import Stage
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.pipeline.outlook import Outlook
@@ -17,18 +18,19 @@ class Evaluate(Stage):
     """Measures accuracy on the validation data, and the cost.
 
     Args:
-        row: name of the row in the final table.
+        row: name of the row in the final table; None for no row.
         checkpoint: weights to start from, instead of where the run stands: as the first stage,
             a trained network.
         name: of the stage.
     """
 
     def __init__(
-        self, row: str = 'baseline', checkpoint: str | None = None, name: str = 'evaluate'
+        self, row: str | None = 'baseline', checkpoint: str | None = None, name: str = 'evaluate'
     ) -> None:
         super().__init__(name)
-        self.row = row
-        self.checkpoint = checkpoint
+        self.row = check_text(row, 'row', 'Evaluate')
+        given = checkpoint is not None
+        self.checkpoint = check_path(checkpoint, 'checkpoint', 'Evaluate') if given else None
 
     def check(self) -> None:
         if self.checkpoint is not None:

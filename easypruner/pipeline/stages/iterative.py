@@ -152,8 +152,8 @@ def _checked(each: Any) -> list[dict[str, Any]]:
 
 
 def _class_of(config: Mapping[str, Any]) -> type[Stage]:
-    name = config['type']
-    cls: type[Stage] = STAGES.module_dict[name] if isinstance(name, str) else name
+    cls = STAGES.class_of(config)
+    assert cls is not None, 'the stages of a round have been checked'
     return cls
 
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from easypruner.arguments import check_path, is_number
 from easypruner.contracts import Budget, Context, MaskSource, Stage
 from easypruner.engine.distributed import barrier, is_main
-from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
-from easypruner.pipeline.stages.common import (
-    forward_pass,
-    loaded_runner,
-    training_batches,
-    training_loss,
-)
+from easypruner.pipeline.stages.common import loaded_runner, stage_context
 from easypruner.pipeline.state import PruningState
 from easypruner.report.result import BudgetResult
 
@@ -44,11 +40,7 @@ class SelectMask(Stage):
         super().__init__(name)
         self.source = source
         if part is not None:
-            if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
-                raise ConfigError(
-                    f'part={part!r} of SelectMask is not understood; expected the shares of the '
-                    'way before and after this step, as in (0.25, 0.5)'
-                )
+            _check_part(part)
             source.needed_budget()
         self.part = part
         self._budget = source.budget
@@ -66,22 +58,11 @@ class SelectMask(Stage):
         runner = loaded_runner(state)
         graph = state.run.trace(runner.plain_model)
         state = self._stepped(state, graph)
-        progress = StageProgress(self.name, state.run.console, shown=is_main())
-        context = Context(
-            seed=state.run.seed,
-            batches=training_batches(state),
-            loss=training_loss,
-            evaluate=runner.accuracy_of,
-            forward=forward_pass,
-            folder=state.stage,
-            track=progress.track,
-        )
-        masks = self.source.select(graph, context)
+        masks = self.source.select(graph, stage_context(state, runner))
         masks.check(graph)
         budget = self.source.budget
-        if budget is not None:
-            state = replace(state, budget=budget_result(budget, masks, graph))
-        return replace(with_masks(state, masks), selected=state.checkpoint)
+        result = None if budget is None else budget_result(budget, masks, graph)
+        return replace(with_masks(state, masks), selected=state.checkpoint, budget=result)
 
     def _stepped(self, state: PruningState, graph: ChannelGraph) -> PruningState:
         """Give the source the budget of this step; return the state that knows where all began."""
@@ -111,7 +92,7 @@ class LoadMask(Stage):
 
     def __init__(self, path: str, name: str = 'load_mask') -> None:
         super().__init__(name)
-        self.path = path
+        self.path = check_path(path, 'path', 'LoadMask')
 
     def check(self) -> None:
         Masks.load(self.path)
@@ -125,10 +106,19 @@ class LoadMask(Stage):
         """Check the masks against the network, and keep a copy of them."""
         masks = Masks.load(self.path)
         masks.check(state.run.trace(loaded_runner(state).plain_model))
-        return replace(with_masks(state, masks), selected=None)
+        return replace(with_masks(state, masks), selected=None, budget=None)
 
     def plan(self, state: PruningState) -> str:
         return f'load masks from {self.path}'
+
+
+def _check_part(part: Any) -> None:
+    shares = list(part) if isinstance(part, list | tuple) else []
+    if len(shares) != 2 or not all(map(is_number, shares)) or not 0 <= shares[0] < shares[1] <= 1:
+        raise ConfigError(
+            f'part={part!r} of SelectMask is not understood; expected the shares of the way before '
+            'and after this step, as in (0.25, 0.5)'
+        )
 
 
 def budget_result(budget: Budget, masks: Masks, graph: ChannelGraph) -> BudgetResult:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from easypruner.arguments import check_count
-from easypruner.contracts import Context, Stage
+from easypruner.arguments import check_count, check_name, check_text
+from easypruner.contracts import Stage
 from easypruner.engine.distributed import barrier, is_main
-from easypruner.engine.progress import StageProgress
 from easypruner.errors import ConfigError
 from easypruner.graph import ArchitectureRecord, ChannelGraph, prune
 from easypruner.masks import Masks
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import (
-    forward_pass,
     loaded_runner,
-    training_batches,
+    stage_context,
     with_row,
     with_weights,
 )
@@ -46,11 +44,9 @@ class Prune(Stage):
         name: str = 'prune',
     ) -> None:
         super().__init__(name)
-        if compensate not in (None, 'mean'):
-            raise ConfigError(
-                f"compensate={compensate!r} of Prune is not known; expected 'mean' or None"
-            )
-        self.row = row
+        self.row = check_text(row, 'row', 'Prune')
+        if compensate is not None:
+            check_name(compensate, 'compensate', 'Prune', ('mean',))
         self.compensate = compensate
         self.batches = check_count(batches, 'batches', 'Prune')
 
@@ -87,22 +83,13 @@ class Prune(Stage):
             selected=state.selected,
         )
         state = with_weights(state, model)
-        unpruned = state.unpruned or cut.checkpoint
-        state = replace(
-            state, architecture=path, masks=None, selected=None, unpruned=unpruned, cut=cut
-        )
+        cuts = (*state.cuts, cut)
+        state = replace(state, architecture=path, masks=None, selected=None, cuts=cuts)
         return with_row(state, self.row, runner, graph)
 
     def _compensated(self, state: PruningState, graph: ChannelGraph, masks: Masks) -> PruningState:
         """Make up for the means of what goes; return the state, warned of what could not be."""
-        progress = StageProgress(self.name, state.run.console, shown=is_main())
-        context = Context(
-            seed=state.run.seed,
-            batches=training_batches(state),
-            forward=forward_pass,
-            track=progress.track,
-        )
-        found = mean_compensation(graph, masks, context, self.batches, 'Prune')
+        found = mean_compensation(graph, masks, stage_context(state), self.batches, 'Prune')
         found.apply()
         if not found.left:
             return state

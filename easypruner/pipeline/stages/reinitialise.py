@@ -9,18 +9,23 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
+from easypruner.arguments import check_text
 from easypruner.chance import same_chance
 from easypruner.contracts import Stage
 from easypruner.engine.building import model_settings
 from easypruner.engine.checkpoint import fill
+from easypruner.engine.resets import resets
 from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError
 from easypruner.graph import ArchitectureRecord
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.pipeline.state import PruningState
+
+_FEW_VALUES = 4
+"""So many different values code may write down, as those of an identity matrix."""
 
 
 class Reinitialise(Stage):
@@ -32,6 +37,10 @@ class Reinitialise(Stage):
     initialised at that shape; nothing of the weights and statistics before is left. Pretrained
     weights that the model's config names as an ``init_cfg`` are not loaded.
 
+    At that shape are drawn the weights of layers that have them from torch's own
+    ``reset_parameters()``, and all that the model's ``init_weights()`` draws. Weights to which the
+    code of a model gives other values in its constructor are drawn for the original widths.
+
     Args:
         row: name of the row that the result gets in the final table; None for no row.
         name: of the stage.
@@ -39,14 +48,14 @@ class Reinitialise(Stage):
 
     def __init__(self, row: str | None = None, name: str = 'reinitialise') -> None:
         super().__init__(name)
-        self.row = row
+        self.row = check_text(row, 'row', 'Reinitialise')
 
     def foresee(self, outlook: Outlook) -> Outlook:
         one, other = (fresh(outlook.config, None, outlook.seed, n) for n in (1, 2))
         drawn_alike = [
             name
             for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True)
-            if a.requires_grad and torch.equal(a, b) and bool((a != a.flatten()[0]).any())
+            if a.requires_grad and torch.equal(a, b) and _values(a) > _FEW_VALUES
         ]
         if drawn_alike:
             raise ConfigError(
@@ -70,6 +79,11 @@ class Reinitialise(Stage):
         return 'draw all weights anew'
 
 
+def _values(tensor: Tensor) -> int:
+    """Return how many different values a tensor has."""
+    return len(set(tensor.detach().flatten().tolist()))
+
+
 def fresh(config: Config, architecture: Path | None, *entropy: int) -> nn.Module:
     """Return a network with new weights.
 
@@ -80,10 +94,15 @@ def fresh(config: Config, architecture: Path | None, *entropy: int) -> nn.Module
     """
     with same_chance(0):
         seed_everything(*entropy)
-        model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
+        with resets() as drawn:
+            model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
+        plain = [module for module in model.modules() if drawn.are_all_of(module)]
         if architecture is not None:
             ArchitectureRecord.load(architecture).apply(model)
         # After the cut, for how weights are drawn depends on the widths.
+        for module in plain:
+            reset: Any = module.reset_parameters
+            reset()
         initialise: Any = getattr(model, 'init_weights', None)
         if initialise is not None:
             initialise()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.registry import MODELS
 
 import easypruner
 from easypruner.contracts import Stage
+from easypruner.engine.building import model_settings
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.distributed import is_main
 from easypruner.engine.runner import RUNNER_KEYS
@@ -22,10 +24,17 @@ from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.masks import Masks
 from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import copy_file
+from easypruner.pipeline.stages.train import all_epochs
 from easypruner.pipeline.state import Cut, PruningState
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
-from easypruner.report.scales import LayerChannels, Scales, gather_scales, layer_channels
+from easypruner.report.scales import (
+    LayerChannels,
+    Scales,
+    gather_scales,
+    joined,
+    layer_channels,
+)
 
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
 
@@ -53,14 +62,11 @@ class Report(Stage):
         result = _result(state)
         scales: tuple[Scales, Scales] | None = None
         layers: tuple[LayerChannels, ...] = ()
-        if state.cut is not None:
-            graph, masks = _before_cut(state, state.cut)
-            after = gather_scales(graph, masks)
+        if state.cuts:
+            scales, after = _scales(state)
             result = replace(result, scales=after.removed_stats())
-            layers = layer_channels(graph, masks)
-            if state.cut.selected is not None:
-                before = gather_scales(graph, masks, read_weights(state.cut.selected))
-                scales = (before, after)
+            original = state.run.trace(MODELS.build(model_settings(state.config)))
+            layers = layer_channels(original, all_masks(state.cuts))
         report_run(
             result,
             scales=scales,
@@ -82,13 +88,15 @@ def _take_away(state: PruningState) -> list[Path]:
     wanted = {folder / 'pruned.pth': state.checkpoint}
     if state.architecture is not None:
         wanted[folder / 'architecture.json'] = state.architecture
-    if state.cut is not None:
-        wanted[folder / 'masks.safetensors'] = state.cut.masks
     for target, source in wanted.items():
         copy_file(source, target)
-    config = folder / 'pruned_config.py'
-    write_whole(config, _pruned_config(state.config, state.architecture is not None))
-    return [*wanted, config]
+    files = list(wanted)
+    if state.cuts:
+        files.append(folder / 'masks.safetensors')
+        all_masks(state.cuts).save(files[-1])
+    files.append(folder / 'pruned_config.py')
+    write_whole(files[-1], _pruned_config(state.config, state.architecture is not None))
+    return files
 
 
 def _pruned_config(config: Config, cut: bool) -> str:
@@ -127,21 +135,37 @@ def _result(state: PruningState) -> RunResult:
         },
         seconds=state.seconds,
         warnings=state.warnings,
-        parts=part_fingerprints(state.config),
+        parts=part_fingerprints(state.config, all_epochs(state.config)),
     )
+
+
+def all_masks(cuts: Sequence[Cut]) -> Masks:
+    """Return the masks of all cuts together, over the units of the original network."""
+    masks = Masks()
+    for cut in cuts:
+        masks = masks.then(Masks.load(cut.masks))
+    return masks
+
+
+def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:
+    """Return the scales before and after the masks were pushed, if known, and at the cuts.
+
+    What was removed is of all cuts; what was kept, of the last.
+    """
+    before, after = [], []
+    for cut in state.cuts:
+        graph, masks = _before_cut(state, cut)
+        after.append(gather_scales(graph, masks))
+        if cut.selected is not None:
+            before.append(gather_scales(graph, masks, read_weights(cut.selected)))
+    at_cuts = joined(after)
+    return (joined(before), at_cuts) if len(before) == len(after) else None, at_cuts
 
 
 def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
     """Return the graph of the network right before the cut, its weights loaded, and the masks."""
-    model = MODELS.build(_model_config(state.config))
+    model = MODELS.build(model_settings(state.config))
     if cut.architecture is not None:
         ArchitectureRecord.load(cut.architecture).apply(model)
     load_weights(model, cut.checkpoint)
     return state.run.trace(model), Masks.load(cut.masks)
-
-
-def _model_config(config: Config) -> dict[str, Any]:
-    content: dict[str, Any] = config.model.to_dict()
-    if config.get('data_preprocessor') is not None:
-        content.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
-    return content

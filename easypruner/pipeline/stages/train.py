@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from easypruner.arguments import check_count
+from easypruner.arguments import check_count, check_text, is_number
 from easypruner.contracts import Regularizer, Schedule, Stage
 from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
@@ -17,16 +17,22 @@ from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.distributed import is_main
 from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook
 from easypruner.engine.progress import StageProgress
+from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
 from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
+from easypruner.pipeline.stages.prune import Prune
 from easypruner.pipeline.state import PruningState
+from easypruner.registry import STAGES, build
 
 _DEFAULT_HOOKS = dict(
     # Two are kept, so that there is a whole one while the other is being written.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_last=True),
 )
+
+_LITTLE = 0.01
+"""A share of what was in an average that does not matter any more."""
 
 
 class Train(Stage):
@@ -72,7 +78,7 @@ class Train(Stage):
             _check_lazy(regularizer, owner)
         self.epochs = epochs
         self.regularizer = regularizer
-        self.row = row
+        self.row = check_text(row, 'row', owner)
         self.optim_wrapper = optim_wrapper
         self.param_scheduler = param_scheduler
         self.ema = ema
@@ -129,16 +135,7 @@ class Train(Stage):
             ],
         )
         if self.regularizer is not None:
-            length = len(runner.train_dataloader)
-            hook = PruningHook(
-                self.regularizer,
-                state.load_masks(),
-                self.schedule(state.config, length),
-                state.run.trace,
-                warnings.append if pushes_last(state.config.stages, state.index) else None,
-                self.regularize_every,
-            )
-            runner.register_hook(hook)
+            runner.register_hook(self._push(self.regularizer, state, runner, warnings))
         try:
             runner.train()
         finally:
@@ -147,6 +144,40 @@ class Train(Stage):
             state = state.warned(f'{self.name}: {warning}')
         state = with_weights(state, runner.plain_model)
         return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
+
+    def _push(
+        self,
+        regularizer: Regularizer,
+        state: PruningState,
+        runner: StageRunner,
+        warnings: list[str],
+    ) -> PruningHook:
+        """Return the hook that pushes; what is to be warned of is appended to ``warnings``."""
+        schedule = self.schedule(state.config, len(runner.train_dataloader))
+        if lag := self.lag(schedule):
+            warnings.append(lag)
+        return PruningHook(
+            regularizer,
+            state.load_masks(),
+            schedule,
+            state.run.trace,
+            warnings.append if pushes_last(state.config.stages, state.index) else None,
+            self.regularize_every,
+        )
+
+    def lag(self, schedule: Schedule) -> str:
+        """Return a warning if the average still holds what the regularizer pushes away, or ''."""
+        if self.ema is None or self.regularizer is None:
+            return ''
+        held = (1 - self.ema) ** (schedule.updates / 2)
+        if held <= _LITTLE:
+            return ''
+        return (
+            f'the average of weights (ema={self.ema:g}) is to {held:.0%} still that of the first '
+            f'half of the stage, before {type(self.regularizer).__name__} had its way: what is '
+            'zero at the end is not in the average; leave ema to a stage without a regularizer, '
+            'or raise it'
+        )
 
     def hooks(self, state: PruningState) -> list[Hook]:
         """Return what this kind of training registers with its runner besides."""
@@ -172,9 +203,9 @@ class Train(Stage):
 
 
 def _check_ema(ema: Any, owner: str) -> None:
-    number = isinstance(ema, int | float) and not isinstance(ema, bool)
-    if not number or not 0 < ema <= 0.5:
-        hint = f'; {ema!r} of the average itself is ema={1 - ema:g}' if number and ema < 1 else ''
+    if not is_number(ema) or not 0 < ema <= 0.5:
+        meant = is_number(ema) and 0.5 < ema < 1
+        hint = f'; {ema!r} of the average itself is ema={1 - ema:g}' if meant else ''
         raise ConfigError(
             f'ema={ema!r} of {owner} is the share of the new weights in each update of the '
             f'average; expected a number above 0 and up to 0.5{hint}'
@@ -196,6 +227,12 @@ def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
         )
 
 
+def all_epochs(config: Mapping[str, Any]) -> int:
+    """Return how long all training stages of a config together run."""
+    stages = [build(STAGES, stage) for stage in config['stages']]
+    return sum(stage.length(config) for stage in stages if isinstance(stage, Train))
+
+
 def pushes_last(stages: Sequence[Mapping[str, Any]], index: int) -> bool:
     """Tell whether no other regularizer comes between stage ``index`` and the next cut.
 
@@ -204,7 +241,7 @@ def pushes_last(stages: Sequence[Mapping[str, Any]], index: int) -> bool:
     for stage in stages[index + 1 :]:
         if stage.get('regularizer') is not None:
             return False
-        if stage['type'] == 'Prune':
+        if issubclass(STAGES.class_of(stage) or Stage, Prune):
             return True
     return False
 

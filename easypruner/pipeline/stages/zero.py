@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from easypruner.arguments import check_flag, check_text
 from easypruner.contracts import Stage
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
@@ -37,8 +38,8 @@ class Zero(Stage):
 
     def __init__(self, norms: bool = False, row: str | None = None, name: str = 'zero') -> None:
         super().__init__(name)
-        self.norms = norms
-        self.row = row
+        self.norms = check_flag(norms, 'norms', 'Zero')
+        self.row = check_text(row, 'row', 'Zero')
 
     def foresee(self, outlook: Outlook) -> Outlook:
         if not outlook.masks:

@@ -1,0 +1,70 @@
+"""Resets: which layers of a model have their weights as torch draws them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+_RESET = 'reset_parameters'
+
+
+class Resets:
+    """What the layers of a model were given by their own ``reset_parameters()``."""
+
+    def __init__(self) -> None:
+        self._given: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
+
+    def note(self, module: nn.Module) -> None:
+        """Write down what a layer holds after its reset."""
+        self._given[id(module)] = (module, _own(module))
+
+    def are_all_of(self, module: nn.Module) -> bool:
+        """Tell whether a layer was reset and still holds what it was given."""
+        if id(module) not in self._given:
+            return False
+        given, now = self._given[id(module)][1], _own(module)
+        return given.keys() == now.keys() and all(torch.equal(given[n], now[n]) for n in now)
+
+
+@contextlib.contextmanager
+def resets() -> Iterator[Resets]:
+    """Watch layers that are made meanwhile: each resets itself in its constructor.
+
+    What the code of a model then gives them instead, by any means, is seen by comparison.
+    """
+    found = Resets()
+    with contextlib.ExitStack() as patches:
+        for cls in _classes(nn.Module):
+            if _RESET in vars(cls):
+                watched = _watched(vars(cls)[_RESET], found)
+                patches.enter_context(mock.patch.object(cls, _RESET, watched))
+        yield found
+
+
+def _watched(reset: Callable[..., Any], found: Resets) -> Callable[..., Any]:
+    @functools.wraps(reset)
+    def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = reset(self, *args, **kwargs)
+        found.note(self)
+        return result
+
+    return watched
+
+
+def _classes(cls: type[nn.Module]) -> Iterator[type[nn.Module]]:
+    for derived in cls.__subclasses__():
+        yield derived
+        yield from _classes(derived)
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    tensors = dict(module.named_parameters(recurse=False)) | dict(
+        module.named_buffers(recurse=False)
+    )
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
