@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 
 from easypruner import Component, Context, Masks, MaskSource, hookimpl
-from easypruner.arguments import check_name
+from easypruner.arguments import check_name, check_path
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.layer_masks import CONFLICTS, LayerMasks, load_masks, renamed, to_groups
 
 _MEANINGS = ('keep', 'remove')
+
+AnyPath = str | os.PathLike[str]
 
 
 class MaskFile(MaskSource):
@@ -40,15 +43,13 @@ class MaskFile(MaskSource):
 
     def __init__(
         self,
-        path: str | Sequence[str],
+        path: AnyPath | Sequence[AnyPath],
         rename: Mapping[str, str] | None = None,
         true: str = 'keep',
         conflict: str = 'error',
     ) -> None:
         super().__init__()
-        self.paths = (path,) if isinstance(path, str) else tuple(path)
-        if not self.paths:
-            raise ConfigError('path=[] of MaskFile names no file')
+        self.paths = _paths(path)
         self.rename = dict(rename or {})
         self.true = check_name(true, 'true', 'MaskFile', _MEANINGS)
         self.conflict = check_name(conflict, 'conflict', 'MaskFile', CONFLICTS)
@@ -97,6 +98,14 @@ class MaskFile(MaskSource):
         path = folder / 'masks.safetensors'
         Masks(masks).save(path)
         return {'path': str(path)}
+
+
+def _paths(path: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:
+    if isinstance(path, str) or not isinstance(path, Sequence):
+        return (check_path(path, 'path', 'MaskFile'),)
+    if not path:
+        raise ConfigError('path=[] of MaskFile names no file')
+    return tuple(check_path(p, f'path[{n}]', 'MaskFile') for n, p in enumerate(path))
 
 
 @hookimpl

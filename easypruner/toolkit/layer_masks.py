@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,14 @@ LayerMasks = Mapping[str, Tensor]
 CONFLICTS = ('error', 'keep')
 """What coupled layers that disagree on a unit are: an error, or a unit that stays."""
 
-_TORCH = (b'PK', b'\x80')
+# How torch.save begins a file: as a zip archive, or before that with a number, pickled.
+_ZIP = b'PK\x03\x04'
+_PICKLED_NUMBER = b'l\xfc\x9cF\xf9 j\xa8P\x19'
+# Beyond it safetensors takes no header, which keeps other files apart.
+_LONGEST_HEADER = 100_000_000
 
 
-def load_masks(path: str) -> tuple[LayerMasks, bool]:
+def load_masks(path: str | os.PathLike[str]) -> tuple[LayerMasks, bool]:
     """Read a file of masks: safetensors, or a dictionary of tensors as ``torch.save`` writes it.
 
     Nothing but tensors is unpickled.
@@ -37,16 +42,29 @@ def load_masks(path: str) -> tuple[LayerMasks, bool]:
         :meth:`Masks.save` wrote.
 
     Raises:
-        MaskError: no such file, or it holds anything but one-dimensional bool tensors by name.
+        MaskError: no such file, or it holds anything but one-dimensional bool tensors by name, one
+            at the least.
     """
     file = Path(path)
-    if file.is_file():
-        with file.open('rb') as opened:
-            start = opened.read(2)
-        if start.startswith(_TORCH):
-            return _checked(_unpickled(file), file), False
-    masks = Masks.load(path)
-    return masks, _ours(file)
+    if not file.is_file():
+        raise MaskError(f'there is no mask file {str(file)!r}')
+    with file.open('rb') as opened:
+        start = opened.read(32)
+    masks: LayerMasks
+    if _is_safetensors(start):
+        masks, of_groups = Masks.load(file), _ours(file)
+    elif start.startswith(_ZIP) or (start.startswith(b'\x80') and _PICKLED_NUMBER in start):
+        masks, of_groups = _checked(_unpickled(file), file), False
+    else:
+        raise _unreadable(file, 'it is neither a safetensors file nor one that torch.save wrote')
+    if not masks:
+        raise MaskError(f'{str(file)!r} holds no masks; expected one for each layer or group')
+    return masks, of_groups
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Tell it by the length of the header, which may begin with any byte, and the brace behind."""
+    return start[8:9] == b'{' and int.from_bytes(start[:8], 'little') <= _LONGEST_HEADER
 
 
 def _ours(file: Path) -> bool:
@@ -59,13 +77,28 @@ def _ours(file: Path) -> bool:
 def _unpickled(file: Path) -> Any:
     try:
         return torch.load(file, map_location='cpu', weights_only=True)
-    # torch does not tell what it raises on a damaged file.
+    # torch does not tell what it raises on a damaged file. What it says is left out: that the file
+    # could be read if its code were allowed to run.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MaskError(
-            f'{str(file)!r} cannot be read as masks: {reason}; expected a dictionary of bool '
-            'tensors, and nothing but that'
-        ) from error
+        raise _unreadable(file, _reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return why torch does not read a file."""
+    strange = re.search(r'GLOBAL ([\w.]{1,99})', str(error))
+    if strange is None:
+        return 'it is damaged, or written in a way that torch does not read safely'
+    name = strange[1]
+    if name.startswith('numpy'):
+        return 'it holds NumPy arrays; save torch.from_numpy(mask) in place of each'
+    return f'it asks for {name!r} to be called, and nothing that a file asks for is'
+
+
+def _unreadable(file: Path, reason: str) -> MaskError:
+    return MaskError(
+        f'{str(file)!r} cannot be read as masks: {reason}; expected a dictionary of bool tensors '
+        'by the names of layers, and nothing but that, or masks.safetensors of a run'
+    )
 
 
 def _checked(content: Any, file: Path) -> dict[str, Tensor]:
@@ -83,7 +116,7 @@ def _checked(content: Any, file: Path) -> dict[str, Tensor]:
                 met = f'{mask.dtype} of shape {tuple(mask.shape)}'
             raise MaskError(
                 f'the mask of layer {name!r} in {str(file)!r} is {met}; expected a '
-                'one-dimensional bool tensor'
+                'one-dimensional bool tensor, no array or list'
             )
     return dict(content)
 
@@ -214,7 +247,7 @@ def _over_all(
         if layer not in known:
             raise MaskError(
                 f'the masks name layer {layer!r}, which this {type(graph.model).__name__} does not '
-                f'have; {nearest(layer, known)}; rename= maps names of other code'
+                f'have; {_hint(layer, known)}'
             )
         return mask
     param, dim = places[0].keys
@@ -230,6 +263,16 @@ def _over_all(
     full = start.clone()
     full[start] = mask
     return full
+
+
+def _hint(layer: str, known: list[str]) -> str:
+    """Return what may be done about a layer that there is not."""
+    first, _, rest = layer.partition('.')
+    if rest not in known:
+        return f'{nearest(layer, known)}; rename= maps names of other code'
+    # A rule fits all parts of a name unless it is told where.
+    pattern = f'^{first}' if first in rest.split('.') else first
+    return f"rename={{{pattern!r}: ''}} leaves out the {first!r} before {rest!r}"
 
 
 def _of_units(layer: str, channels: Tensor, group: str, conflict: str) -> Tensor:

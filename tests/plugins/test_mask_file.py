@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from easypruner_plugins.mask_file import MaskFile
@@ -147,6 +148,7 @@ def test_a_rule_replaces_whole_parts_only(tmp_path: Path) -> None:
         ({'body': r'\7'}, ConfigError, 'is no regular expression'),
         ({r'body\.(0|1)': 'body'}, MaskError, "both 'body.0.1' and 'body.1.1' into 'body.1'"),
         ({'body': 'bady'}, MaskError, "did you mean 'body.0.1'.*rename="),
+        ({'body': 'module.body'}, MaskError, r"rename=\{'module': ''\} leaves out the 'module'"),
     ],
 )
 def test_rules_that_do_not_work(
@@ -156,6 +158,15 @@ def test_rules_that_do_not_work(
     path = released(tmp_path / 'mask.pth', layers)
     with pytest.raises(error, match=words):
         select(path, graph_of(Plain), rename=rename)
+
+
+def test_the_suggested_rule_helps_where_a_part_comes_twice(tmp_path: Path) -> None:
+    model = nn.Sequential(OrderedDict(net=lively(Plain))).eval()
+    graph = easypruner.trace(model, example())
+    path = released(tmp_path / 'mask.pth', {'net.net.body.0.1': bits('10101010')})
+    with pytest.raises(MaskError, match=r"rename=\{'\^net': ''\} leaves out the 'net' before"):
+        select(path, graph)
+    assert select(path, graph, rename={'^net': ''}).removed_units == 4
 
 
 def test_coupled_layers_that_disagree(tmp_path: Path) -> None:
@@ -272,7 +283,9 @@ class Stranger:
         ({'body.0.1': [True] * 8}, 'is list; expected a one-dimensional bool tensor'),
         ({3: bits('1' * 8)}, 'names a layer 3'),
         ([bits('1' * 8)], 'holds a list; expected a dictionary'),
-        ({'body.0.1': Stranger()}, 'cannot be read as masks'),
+        ({}, 'holds no masks; expected one for each layer'),
+        ({'body.0.1': Stranger()}, r'cannot be read as masks: .*test_mask_file\.Stranger'),
+        ({'body.0.1': np.ones(8, bool)}, r'holds NumPy arrays; save torch\.from_numpy\(mask\)'),
         ({'body.0.1': bits('1' * 7)}, 'has 7 entries; the layer has 8 channels'),
         ({'body.0.1': bits('0' * 8)}, 'removes all 8 units'),
         ({'body.0.2': bits('1' * 8 + '0')}, r"'body\.0\.2' removes 1 channels that cannot"),
@@ -291,26 +304,14 @@ def test_layers_that_cannot_be_cut_may_be_kept(tmp_path: Path) -> None:
     assert select(path, graph_of(Plain)).removed_units == 4
 
 
-@pytest.mark.parametrize('kept', [0, 2, 3, 40])
-def test_missing_and_damaged_files(kept: int, tmp_path: Path) -> None:
+def test_paths_of_any_kind(tmp_path: Path) -> None:
     path = tmp_path / 'mask.pth'
-    with pytest.raises(MaskError, match='there is no mask file'):
-        MaskFile(str(path)).check()
-    released(path, {'body.0.1': bits('1' * 8)})
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(MaskError, match='cannot be read as masks'):
-        MaskFile(str(path)).check()
-
-
-def test_nothing_is_run_from_a_file(tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / 'ran',)
-
-    torch.save({'body.0.1': Harmful()}, tmp_path / 'mask.pth')
-    with pytest.raises(MaskError, match='cannot be read as masks'):
-        MaskFile(str(tmp_path / 'mask.pth')).check()
-    assert not (tmp_path / 'ran').exists()
+    released(path, {'body.0.1': bits('11110000')})
+    graph = graph_of(Plain)
+    assert select(path, graph) == select(str(path), graph)
+    later = tmp_path / 'later.pth'
+    released(later, {'body.0.1': bits('1000')})
+    assert select([path, str(later)], graph) == select((str(path), later), graph)
 
 
 def test_what_our_own_files_say_cannot_be_turned_round(tmp_path: Path) -> None:
@@ -328,6 +329,8 @@ def test_what_our_own_files_say_cannot_be_turned_round(tmp_path: Path) -> None:
     ('arguments', 'words'),
     [
         ({'path': []}, 'names no file'),
+        ({'path': 3}, 'path=3 of MaskFile must be the path of a file'),
+        ({'path': ['x', None]}, r'path\[1\]=None of MaskFile must be the path of a file'),
         ({'path': 'x', 'true': 'kept'}, "did you mean 'keep'"),
         ({'path': 'x', 'conflict': 'eror'}, "did you mean 'error'"),
     ],
