@@ -19,6 +19,7 @@ from easypruner.engine.checkpoint import fill, read_weights
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
+from easypruner.pipeline.expansion import Expansion
 from easypruner.pipeline.outlook import Outlook
 from easypruner.registry import STAGES, build
 
@@ -47,15 +48,21 @@ class Preflight:
     epoch_length: int
 
 
-def check(config: Config, seed: int, trace: Trace) -> Preflight:
+def check(config: Config, seed: int, trace: Trace, expansion: Expansion) -> Preflight:
     """Check a whole config.
+
+    Args:
+        config: of a run, whose stages are expanded.
+        seed: of the run.
+        trace: makes the channel graph of a model.
+        expansion: of the stages.
 
     Raises:
         ConfigError: all its mistakes, each with its place.
     """
     mistakes = Mistakes()
     _check_keys(config, mistakes)
-    stages = _build_stages(config, mistakes)
+    stages = _build_stages(expansion, mistakes)
     lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
@@ -64,8 +71,8 @@ def check(config: Config, seed: int, trace: Trace) -> Preflight:
         mistakes.raise_all()
     assert graph is not None
     outlook = Outlook(config, seed, graph, lengths[0])
-    for place, stage in enumerate(stages):
-        with mistakes.collect(f'stages[{place}]'):
+    for place, stage in zip(expansion.places, stages, strict=True):
+        with mistakes.collect(place):
             outlook = stage.foresee(outlook)
         # What later stages would start from is not known any more.
         mistakes.raise_all()
@@ -105,19 +112,21 @@ def _used(value: Any, content: Any) -> bool:
     return False
 
 
-def _build_stages(config: Config, mistakes: Mistakes) -> list[Stage]:
-    configs = config.get('stages')
-    if not configs:
+def _build_stages(expansion: Expansion, mistakes: Mistakes) -> list[Stage]:
+    for mistake in expansion.mistakes:
+        mistakes.add(mistake)
+    configs = expansion.stages
+    if not configs and not expansion.mistakes:
         mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
         return []
     if not isinstance(configs, list | tuple):
         mistakes.add(f'expected a list of stages, got {configs!r}', 'stages')
         return []
     stages: list[Stage] = []
-    for place, stage in enumerate(configs):
+    for place, stage in zip(expansion.places, configs, strict=True):
         with mistakes.collect():
-            stages.append(build(STAGES, stage, path=f'stages[{place}]'))
-            with mistakes.collect(f'stages[{place}]'):
+            stages.append(build(STAGES, stage, path=place))
+            with mistakes.collect(place):
                 stages[-1].check()
     return stages
 

@@ -23,7 +23,7 @@ from easypruner.engine.runner import Tracer
 from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.files import write_json
-from easypruner.pipeline.expansion import expanded
+from easypruner.pipeline.expansion import Expansion, expand
 from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
@@ -45,7 +45,8 @@ def prune_command(args: Namespace) -> int:
         skip_broken=args.skip_broken_plugins,
         disable=args.disable_plugin,
     )
-    config.stages = expanded(config.get('stages'))
+    expansion = expand(config.get('stages'))
+    config.stages = expansion.stages
     prepare()
     if not args.verbose:
         quiet(MMLogger.get_current_instance())
@@ -63,7 +64,7 @@ def prune_command(args: Namespace) -> int:
         verbose=args.verbose,
     )
     with distributed.launched(args.launcher):
-        execute(run, Mode(args.resume, args.overwrite, args.plan))
+        execute(run, expansion, Mode(args.resume, args.overwrite, args.plan))
     return 0
 
 
@@ -100,8 +101,13 @@ def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
     return config
 
 
-def execute(run: Run, mode: Mode) -> PruningState:
+def execute(run: Run, expansion: Expansion, mode: Mode) -> PruningState:
     """Check a run's config, print the plan, and do the stages that are not done yet.
+
+    Args:
+        run: whose config has the expanded stages.
+        expansion: of the stages.
+        mode: how to treat the work directory.
 
     Raises:
         EasyPrunerError: whatever the user can mend; what was done so far is kept.
@@ -111,7 +117,7 @@ def execute(run: Run, mode: Mode) -> PruningState:
     distributed.barrier()
     init_default_scope(run.config.get('default_scope', 'mmpretrain'))
     seed_everything(run.seed)
-    preflight = check(run.config, run.seed, run.trace)
+    preflight = check(run.config, run.seed, run.trace, expansion)
     state = PruningState(run)
     if distributed.is_main():
         print_plan(run.console, state, preflight)

@@ -9,7 +9,7 @@ import pytest
 
 from easypruner.contracts import Stage
 from easypruner.errors import ConfigError
-from easypruner.pipeline.expansion import expanded
+from easypruner.pipeline.expansion import expand, expanded
 from easypruner.pipeline.state import PruningState
 from easypruner.registry import STAGES
 
@@ -55,7 +55,7 @@ def test_other_stages_are_left_alone(stages: list[Any]) -> None:
 
 @pytest.mark.parametrize('stages', [None, 'Train', dict(type='Twice')])
 def test_what_is_no_list_is_left_alone(stages: Any) -> None:
-    assert expanded(stages) is stages
+    assert expand(stages).stages is stages
 
 
 def test_order_is_kept() -> None:
@@ -78,3 +78,10 @@ def test_all_mistakes_are_told_each_with_its_place() -> None:
         expanded(stages)
     assert [m.partition(':')[0] for m in error.value.mistakes] == ['stages[0]', 'stages[2]']
     assert "'of'" in error.value.mistakes[1]
+
+
+def test_what_is_right_is_expanded_beside_what_is_wrong() -> None:
+    found = expand([dict(type='Twice'), dict(type='Twice', of=dict(type='Once', name='one'))])
+    assert [stage['name'] for stage in found.stages] == ['one', 'one']
+    assert found.places == ('stages[1] (one)',) * 2
+    assert len(found.mistakes) == 1 and found.mistakes[0].startswith('stages[0]: ')

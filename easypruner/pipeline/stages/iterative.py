@@ -72,9 +72,14 @@ class Iterative(Stage):
         name: str = 'iterative',
     ) -> None:
         super().__init__(name)
-        self.steps = check_count(steps, 'steps', 'Iterative')
-        self._way = _way(schedule)
-        self.each = _checked(each)
+        mistakes = Mistakes()
+        with mistakes.collect():
+            self.steps = check_count(steps, 'steps', 'Iterative')
+        with mistakes.collect():
+            self._way = _way(schedule)
+        with mistakes.collect():
+            self.each = _checked(each)
+        mistakes.raise_all()
 
     def expand(self) -> Sequence[Mapping[str, Any]]:
         """Return the stages of all rounds."""
