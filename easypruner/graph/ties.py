@@ -119,6 +119,9 @@ def _try(
     for place in operations:
         tie.couple(trial, place)
     tied = trial.regrouped()
+    if _is_whole(tied, tie, operations):
+        trial.coupling.revert(mark)
+        return None
     widths = tied.widths(turn=failure.turn)
     if mends:
         repairs, before = find_repairs(tied, failure, widths, repairs), repairs
@@ -135,6 +138,16 @@ def _try(
     path = operations[0].module
     inside = later.operation is not None and (later.operation.module + '.').startswith(path + '.')
     return _Tied(tie, operations, repairs, later.position, left=not inside)
+
+
+def _is_whole(tied: Trial, tie: Tie, operations: list[Operation]) -> bool:
+    """Tell whether a tie leaves a group of one unit: what cannot be cut any more fails no trial."""
+    for operation in operations:
+        wide = tied.script.at(operation, tie.wide)
+        groups = tied.groups_of(wide) if wide is not None else ()
+        if any(tied.parts.sizes[group] == 1 for group in groups):
+            return True
+    return False
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
