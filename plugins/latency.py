@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Context, Masks, hookimpl
-from easypruner.errors import BudgetError, ConfigError
+from easypruner.arguments import check_count, check_path
+from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.budgets import CostBudget
 from easypruner.toolkit.latency import Reading, Stopwatch
@@ -53,14 +54,9 @@ class Latency(CostBudget):
         warmup: int = 3,
     ) -> None:
         super().__init__(keep, limit)
-        for name, value, least in (('repeats', repeats, _FEWEST_REPEATS), ('warmup', warmup, 0)):
-            if type(value) is not int or value < least:
-                raise ConfigError(
-                    f'{name}={value!r} of Latency must be a whole number of at least {least}'
-                )
-        self.path = table
-        self.repeats = repeats
-        self.warmup = warmup
+        self.path = None if table is None else check_path(table, 'table', 'Latency')
+        self.repeats = check_count(repeats, 'repeats', 'Latency', _FEWEST_REPEATS)
+        self.warmup = check_count(warmup, 'warmup', 'Latency', least=0)
         self._spread: float | None = None
 
     @cached_property

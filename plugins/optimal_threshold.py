@@ -26,7 +26,8 @@ class OptimalThreshold(Budget):
 
     so each group gets a threshold of its own. Scores below 0 hold no energy. Units of infinite
     score stay, and the others are compared among themselves. Each group keeps what its limits ask
-    for, and its best unit.
+    for, and its best unit. Where they allow only some widths (``round_to``), it is the next one up,
+    so that none loses more than the share.
 
     Args:
         share: of the group's energy, in 0..1. MaskSparsity uses 1e-4, the paper 1e-3, both on

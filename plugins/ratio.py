@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.errors import BudgetError, ConfigError, nearest
+from easypruner.arguments import check_name
+from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.scopes import SCOPES, scopes_of
 from easypruner.patterns import first_fitting
@@ -21,7 +22,11 @@ from easypruner.toolkit.ranking import NO_LIMITS, Ranking, keep_best
 class Ratio(Budget):
     """Keeps a share of the units: the best of the whole network, or of each scope.
 
-    A group keeps what its limits ask for, and its best unit in any case.
+    A group keeps what its limits ask for, and its best unit in any case. Where they allow only some
+    widths (``round_to``), the whole network is left with ``keep`` or less, by less than one step
+    of a group; with another scope each is left with what is nearest. Where they leave no way to
+    get there, ``'global'`` raises a BudgetError that says what can be had. Each of several scopes
+    comes as near as it can instead, and what was delivered says how far that is.
 
     Args:
         keep: the share of units that stays, in 0..1; or a dict of such shares for paths, globs or
@@ -34,9 +39,9 @@ class Ratio(Budget):
 
     def __init__(self, keep: float | Mapping[str, float], scope: str | None = None) -> None:
         by_group = isinstance(keep, Mapping)
-        scope = scope or ('layer' if by_group else 'global')
-        if scope not in SCOPES:
-            raise ConfigError(f'scope={scope!r} of Ratio is not known; {nearest(scope, SCOPES)}')
+        if scope is None:
+            scope = 'layer' if by_group else 'global'
+        check_name(scope, 'scope', 'Ratio', SCOPES)
         if isinstance(keep, Mapping):
             if not keep or scope != 'layer':
                 raise ConfigError(
@@ -81,15 +86,14 @@ class Ratio(Budget):
         ranking = Ranking.of(scores, graph.limits)
         units = sum(ranking.sizes)
         goal = self._goal(self.keep, scores, self._gone(graph) if self.scope == 'global' else {})
-        remove = units - goal
-        if self.scope == 'global' and remove > len(ranking.order):
-            least = units - len(ranking.order)
+        least = units - len(ranking.order)
+        if self.scope == 'global' and goal < least:
             raise BudgetError(
                 f'Ratio(keep={self.keep}) asks for {goal} of {units} units, but each of '
                 f'the {len(ranking.names)} groups keeps its best unit, or what its limits say; '
                 f'keep={least / units:.4f} is the least that can be had'
             )
-        return ranking.removing(min(remove, len(ranking.order)))
+        return ranking.keeping(goal, or_more=self.scope != 'global')
 
     def _goal(
         self, keep: float, scores: Mapping[str, Tensor], gone: Mapping[str, int] | None = None

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
+from easypruner.arguments import is_number
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.ranking import within_limits
 from easypruner.toolkit.scores import Scores
@@ -17,12 +19,16 @@ from easypruner.toolkit.scores import Scores
 class Threshold(Budget):
     """Keeps the units whose score is above ``value``, and of each group what its limits ask for.
 
+    All of those stay: where limits allow only some widths (``round_to``), it is the next one up.
+
     Args:
-        value: in the unit of the scores; MaskSparsity uses 0.01 on batch-norm scales.
+        value: any number, in the unit of the scores; MaskSparsity uses 0.01 on batch-norm scales.
     """
 
     def __init__(self, value: float) -> None:
-        self.value = value
+        if not is_number(value):
+            raise ConfigError(f'value={value!r} of Threshold must be a number')
+        self.value = float(value)
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context

@@ -7,16 +7,18 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from easypruner.arguments import check_number, is_number
 from easypruner.contracts.budget import Budget
 from easypruner.contracts.context import Context
 from easypruner.errors import ConfigError
 from easypruner.masks import Masks
-from easypruner.toolkit.ranking import Ranking, shown
+from easypruner.toolkit.ranking import Ranking
 
 if TYPE_CHECKING:
     from easypruner.graph import ChannelGraph
@@ -30,8 +32,7 @@ def check_share(value: Any, argument: str, owner: str) -> None:
         argument: its name, for the message.
         owner: whose argument it is.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ConfigError(
             f'{argument}={value!r} of {owner} is not a share; expected a number in 0..1'
         )
@@ -102,8 +103,8 @@ class CostBudget(Budget):
             raise ConfigError(f'{name} takes either keep (a share) or limit ({self.unit})')
         if keep is not None:
             check_share(keep, 'keep', name)
-        if limit is not None and not _is_amount(limit):
-            raise ConfigError(f'limit={limit!r} of {name} must be a number of at least 0')
+        if limit is not None:
+            check_number(limit, 'limit', name)
         self.keep = keep
         self.limit = limit
         self.step = WHOLE
@@ -174,11 +175,6 @@ class CostBudget(Budget):
         return {'keep': 0.6}
 
 
-def _is_amount(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
-
-
 class Tightest(Budget):
     """Keeps to several budgets at once.
 
@@ -245,7 +241,10 @@ class Tightest(Budget):
 def _within_all(
     costs: Sequence[CostBudget], scores: Mapping[str, Tensor], graph: ChannelGraph
 ) -> Masks:
+    ranking = Ranking.of(scores, graph.limits)
     limits = [budget.limit_for(graph) for budget in costs]
+    for budget, limit in zip(costs, limits, strict=True):
+        ranking.check_reach(partial(budget.cost, graph), limit, budget.unit)
 
     def worst(masks: Masks) -> float:
         """Return the largest share of its limit that any cost takes."""
@@ -255,5 +254,4 @@ def _within_all(
             shares.append(cost / limit if limit else math.inf if cost else 0.0)
         return max(shares)
 
-    names = ' and '.join(f'{shown(limit)} {b.unit}' for b, limit in zip(costs, limits, strict=True))
-    return Ranking.of(scores, graph.limits).within(worst, 1.0, f'times the limits ({names})')
+    return ranking.within(worst, 1.0, 'of the limits')

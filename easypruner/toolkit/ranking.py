@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -42,7 +43,9 @@ def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
 def within_limits(
     masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], limits: Mapping[str, Limits]
 ) -> Masks:
-    """Return ``masks`` with the best units kept in each group left with a width it may not have.
+    """Return ``masks`` with each group left with a width it may have, the next one up.
+
+    What they keep stays, and where that is not enough the best of the others with it.
 
     Args:
         masks: group -> bool tensor ``(units,)``, True = keep.
@@ -51,9 +54,19 @@ def within_limits(
     """
     safe = {}
     for name, mask in masks.items():
-        fitting = keep_best(scores[name], int(mask.sum()), limits.get(name, NO_LIMITS))
-        safe[name] = mask if int(fitting.sum()) == int(mask.sum()) else fitting
+        widths = limits.get(name, NO_LIMITS).widths(mask.numel())
+        width = widths[bisect_left(widths, int(mask.sum()))]
+        safe[name] = _widened(mask, scores[name], width)
     return Masks(safe)
+
+
+def _widened(mask: Tensor, score: Tensor, width: int) -> Tensor:
+    """Return the mask that keeps ``width`` units: those of ``mask``, and the best besides."""
+    order = score.argsort(stable=True)
+    order = order[mask[order].int().argsort(stable=True)]
+    wider = torch.ones_like(mask)
+    wider[order[: mask.numel() - width]] = False
+    return wider
 
 
 def part_of(
@@ -138,6 +151,30 @@ class Ranking:
         kept = (torch.tensor(self.sizes) - gone).tolist()
         return torch.tensor([int(t[k]) for t, k in zip(self.widths, kept, strict=True)])
 
+    def keeping(self, units: int, or_more: bool = False) -> Masks:
+        """Return masks that keep a number of units, or as near to it as the limits allow.
+
+        Args:
+            units: how many are to stay, of all groups together.
+            or_more: whether more of them may stay where that is nearer. Otherwise it is fewer, but
+                no single step more would fit; more only where the limits let no more go.
+        """
+        count = min(max(sum(self.sizes) - units, 0), len(self.order))
+        kept = self._kept(count)
+        if int(kept.sum()) == units:
+            return self._masks(kept)
+
+        def fits(kept: Tensor) -> bool:
+            return int(kept.sum()) <= units
+
+        count = self._fewest(fits)
+        kept = self._filled(count, fits)
+        if or_more and count:
+            wider = self._kept(count - 1)
+            if int(wider.sum()) - units <= units - int(kept.sum()):
+                kept = wider
+        return self._masks(kept)
+
     def within(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
         """Return masks that remove the lowest units until ``cost`` is at or under ``limit``.
 
@@ -151,46 +188,65 @@ class Ranking:
         Raises:
             BudgetError: not even removing all that the groups' limits allow gets there.
         """
-        low, high = 0, len(self.order)
-        least = cost(self.removing(high))
+        self.check_reach(cost, limit, what)
+
+        def fits(kept: Tensor) -> bool:
+            return cost(self._masks(kept)) <= limit
+
+        return self._masks(self._filled(self._fewest(fits), fits))
+
+    def check_reach(self, cost: Callable[[Masks], float], limit: float, what: str) -> None:
+        """Raise BudgetError unless ``cost`` is at or under ``limit`` with all gone that may go.
+
+        Args:
+            cost: of masks.
+            limit: in the unit of ``cost``.
+            what: the limit's name for the error, e.g. ``'MACs'``.
+        """
+        least = cost(self.removing(len(self.order)))
         if least > limit:
             raise BudgetError(
                 f'at most {shown(limit)} {what} were asked for, but {shown(least)} is the least '
                 f'that can be had: each of the {len(self.names)} groups keeps its best unit, or '
                 'what its limits say, and what is frozen stays whole; raise the limit'
             )
+
+    def _fewest(self, fits: Callable[[Tensor], bool]) -> int:
+        """Return how many of the lowest units must go at the least until what is kept fits."""
+        low, high = 0, len(self.order)
         while low < high:
             middle = (low + high) // 2
-            if cost(self.removing(middle)) <= limit:
+            if fits(self._kept(middle)):
                 high = middle
             else:
                 low = middle + 1
-        return self._filled(low, cost, limit)
+        return low
 
-    def _filled(self, count: int, cost: Callable[[Masks], float], limit: float) -> Masks:
+    def _filled(self, count: int, fits: Callable[[Tensor], bool]) -> Tensor:
         """Remove the ``count`` lowest units, then give back what still fits, the best first.
 
         The last unit to go may be a costly one, and leave room for many others.
         """
         kept = self._kept(count)
         steps = [torch.unique(table) for table in self.widths]
-        full: set[int] = set()
-        for position in reversed(self.order[:count].tolist()):
-            number = int(self.group[position])
+        gone = self.order[:count].flip(0)
+        numbers, places = self.group[gone].tolist(), self.place[gone].tolist()
+        full, groups = set(), len(set(numbers))
+        for number, place in zip(numbers, places, strict=True):
             # All units of a group cost the same: where one does not fit, none does.
-            if number in full or int(self.place[position]) < int(kept[number]):
+            if number in full or place < int(kept[number]):
                 continue
             before = int(kept[number])
             above = steps[number][steps[number] > before]
             if len(above):
                 kept[number] = above[0]
-                if cost(self._masks(kept)) <= limit:
+                if fits(kept):
                     continue
             kept[number] = before
             full.add(number)
-            if len(full) == len(self.names):
+            if len(full) == groups:
                 break
-        return self._masks(kept)
+        return kept
 
     def _masks(self, kept: Tensor) -> Masks:
         if not self.names:

@@ -192,6 +192,16 @@ def test_threshold_keeps_what_is_above_and_the_best_in_any_case() -> None:
     assert int(masks['body.1.0'].sum()) == 1
 
 
+@pytest.mark.parametrize('graph', GRAPHS + LIMITED, ids=str)
+def test_thresholds_hold_whatever_widths_there_are(graph: ChannelGraph) -> None:
+    for number in range(41):
+        value, scores = (number - 2) / 36, random_scores(graph, number)
+        masks = Threshold(value)(scores, graph, Context())
+        assert all(bool(masks[name][score > value].all()) for name, score in scores.items())
+        budget = OptimalThreshold(number / 40)
+        assert budget.delivered(budget(scores, graph, Context()), graph) <= budget.asked + 1e-12
+
+
 def test_equal_scores_are_cut_evenly() -> None:
     graph = GRAPHS[0]
     scores = {name: torch.ones(group.size) for name, group in graph.groups.items()}
@@ -261,7 +271,9 @@ class TestSharesByGroup:
     [lambda: Macs(), lambda: Macs(keep=0.5, limit=1), lambda: Macs(keep=2), lambda: Ratio(keep=-1),
      lambda: Ratio(keep=0.5, scope='stages'), lambda: Ratio({}), lambda: Ratio({'a': 2}),
      lambda: Ratio({'a': 0.5}, scope='global'), lambda: Params(limit=float('nan')),
-     lambda: Params(keep='half'), lambda: Params(limit=True)],
+     lambda: Params(keep='half'), lambda: Params(limit=True), lambda: Threshold(float('nan')),
+     lambda: Threshold('0.1'), lambda: Threshold(float('inf')), lambda: Threshold(True),
+     lambda: Threshold(None), lambda: Ratio(0.5, scope=3)],
 )  # fmt: skip
 def test_arguments_out_of_range_are_refused(build: Callable[[], Any]) -> None:
     with pytest.raises(ConfigError):

@@ -258,13 +258,17 @@ class TestTogether:
         inner = [Macs(keep=0.5), Params(keep=0.5)]
         assert Tightest([Tightest(inner), Ratio(0.5)]).parts()[:2] == tuple(inner)
 
-    def test_what_cannot_be_met_together_says_the_limits(self) -> None:
+    @pytest.mark.parametrize('kind', COST)
+    def test_what_cannot_be_met_says_which_limit_and_its_least(
+        self, kind: type[CostBudget]
+    ) -> None:
         graph = GRAPHS[0]
-        limit = f'{0.9 * graph.cost().macs:,.0f} MACs'
-        with pytest.raises(BudgetError, match=f'{limit} and 1 parameters') as caught:
-            Tightest([Macs(keep=0.9), Params(limit=1)])(random_scores(graph, 0), graph, Context())
-        least = graph.cost(kept_least(graph)).params
-        assert f'{least:,} is the least that can be had' in str(caught.value).replace('.0', '')
+        other = Macs(keep=0.9) if kind is Params else Params(keep=0.9)
+        least = cost_of(kind, graph, kept_least(graph))
+        words = f'at most 1 {kind.unit} were asked for, but {least:,} is the least'
+        for budgets in ([other, kind(limit=1)], [kind(limit=1), other]):
+            with pytest.raises(BudgetError, match=words):
+                Tightest(budgets)(random_scores(graph, 0), graph, Context())
 
     @pytest.mark.parametrize('budgets', [[], ['Macs'], [Macs(keep=0.5), None]])
     def test_what_is_no_list_of_budgets_is_refused(self, budgets: list[object]) -> None:

@@ -143,7 +143,42 @@ def test_masks_within_the_limits_stay_as_they_are() -> None:
     odd = {'a': torch.tensor([True, False, True, False])}
     assert within_limits(odd, scores, {'a': Limits(round_to=2)})['a'].equal(odd['a'])
     wider = within_limits(odd, scores, {'a': Limits(min_units=3)})
-    assert wider['a'].tolist() == [False, True, True, True]
+    assert wider['a'].tolist() == [True, False, True, True]
+
+
+@given(scored, bounds, st.data())
+def test_all_that_masks_keep_stays_and_no_more_than_the_next_width(
+    scores: dict[str, Tensor], given_limits: dict[str, Limits], data: st.DataObject
+) -> None:
+    masks = {
+        name: torch.tensor(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+        for name, n in ((name, score.numel()) for name, score in scores.items())
+    }
+    safe = within_limits(masks, scores, given_limits)
+    for name, mask in masks.items():
+        assert bool(safe[name][mask].all())
+        widths = given_limits.get(name, Limits()).widths(mask.numel())
+        assert safe.kept(name) == min(w for w in widths if w >= int(mask.sum()))
+        added, out = scores[name][safe[name] & ~mask], scores[name][~safe[name]]
+        assert not len(added) or not len(out) or float(added.min()) >= float(out.max())
+
+
+@given(scored, bounds, st.data())
+def test_keeping_is_as_near_as_the_limits_allow(
+    scores: dict[str, Tensor], given_limits: dict[str, Limits], data: st.DataObject
+) -> None:
+    ranking = Ranking.of(scores, given_limits)
+    widths = {n: given_limits.get(n, Limits()).widths(s.numel()) for n, s in scores.items()}
+    least = sum(w[0] for w in widths.values())
+    units = data.draw(st.integers(0, sum(ranking.sizes)))
+    masks, nearest = ranking.keeping(units), ranking.keeping(units, or_more=True)
+    kept, near = (sum(m.kept(name) for name in m) for m in (masks, nearest))
+    assert kept <= max(units, least)
+    assert abs(near - units) <= abs(kept - units)
+    for name, mask in masks.items():
+        assert is_best(mask, scores[name]) and masks.kept(name) in widths[name]
+        above = [w for w in widths[name] if w > masks.kept(name)]
+        assert not above or kept + above[0] - masks.kept(name) > units
 
 
 def test_a_part_is_the_lowest_of_what_goes() -> None:
