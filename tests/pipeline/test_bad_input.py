@@ -154,7 +154,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'an unknown scheduler': (
         changed(param_scheduler=dict(type='CosineLR')),
-        ['stages[0]', 'CosineLR'],
+        ['stages[0]', "unknown scheduler 'CosineLR'"],
     ),
     'a missing checkpoint': (
         first(type='Evaluate', checkpoint='nowhere.pth'),
@@ -207,6 +207,32 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         at('stages', 2, 'regularizer', 'strength', value=dict(raech=5)),
         ['stages[2].regularizer', 'raech'],
     ),
+    'a part of a batch': (first(type='Calibrate', batches=2.5), ['stages[0]', 'batches=2.5']),
+    'a flag that is none': (first(type='Zero', norms='yes'), ['stages[0]', "norms='yes'"]),
+    'a path that is none': (first(type='LoadMask', path=5), ['stages[0]', 'path=5']),
+    'a checkpoint that is no path': (first(type='Evaluate', checkpoint=5), ['checkpoint=5']),
+    'a name that is no folder': (first(type='Train', name='../x'), ['stages[0]', "name='../x'"]),
+    'a name that is no text': (first(type='Train', name=3), ['stages[0]', 'name=3']),
+    'a row that is no text': (first(type='Train', row=5), ['stages[0]', 'row=5']),
+    'a way that is none': (
+        first(type='SelectMask', source=dict(type='Random'), part=0.5),
+        ['stages[0]', 'part=0.5'],
+    ),
+    'a compensation that there is not': (
+        at('stages', 3, 'compensate', value='men'),
+        ['stages[3]', "did you mean 'mean'"],
+    ),
+    'an average of the average': (
+        at('stages', 0, 'ema', value=0.999),
+        ['stages[0]', 'ema=0.999', 'ema=0.001'],
+    ),
+    'an average of nothing': (at('stages', 0, 'ema', value=0), ['stages[0]', 'ema=0 of Train']),
+    'given masks as a part of the way': (
+        with_masks(
+            lambda path: dict(type='Iterative', steps=2, each=[select(path)]), {GROUP: FOUR}
+        ),
+        ['stages[0]', 'MaskFile takes no budget'],
+    ),
     'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
     'an unknown option of the graph': (
         changed(graph=dict(ignored=['head'])),
@@ -254,6 +280,20 @@ def test_all_mistakes_are_told_together(tmp_path: Path, capfd: pytest.CaptureFix
     message = one_message(capfd)
     assert message.startswith('easypruner: 5 mistakes:\n')
     for part in ('epochs', 'Evaluate', 'optim_wrapper', 'data/nowhere', 'nowhere.pth'):
+        assert part in message
+
+
+def test_mistakes_of_rounds_are_told_with_all_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    each = [dict(type='SelectMask', source=dict(type='L1Nrm')), dict(type='Prune', rows=1)]
+    rounds = dict(type='Iterative', steps=0, schedule='agb', each=each)
+    content = at('stages', 0, 'epochs', value=-1)(tmp_path)
+    content['stages'].insert(1, rounds)
+    assert prune(write_config(tmp_path, content), tmp_path / 'work') == 2
+    message = one_message(capfd)
+    assert message.startswith('easypruner: 5 mistakes:\n')
+    for part in ('stages[1]: steps=0', "did you mean 'agp'", "'L1Norm'", "'row'", 'epochs=-1'):
         assert part in message
 
 

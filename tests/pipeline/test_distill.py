@@ -111,6 +111,15 @@ class TestLosses:
         maps = tokens.transpose(1, 2).unflatten(2, (3, 3))
         torch.testing.assert_close(attention(tokens, 2), attention(maps, 1))
 
+    def test_maps_along_one_dimension(self) -> None:
+        """Channels are where a cut made two outputs differ, be they tokens or not."""
+        torch.manual_seed(0)
+        student, teacher = torch.randn(4, 3, 6), torch.randn(4, 8, 6)
+        wide = hints_by_hand(student[:, :, None], teacher[:, :, None])
+        torch.testing.assert_close(Hints(['a']).loss([student], [teacher]), wide)
+        turned = Hints(['a']).loss([student.transpose(1, 2)], [teacher.transpose(1, 2)])
+        torch.testing.assert_close(turned, wide)
+
     def test_dead_layers_have_a_map(self) -> None:
         assert not attention(torch.zeros(2, 3, 4, 4), 1).any()
 
@@ -255,6 +264,14 @@ def test_a_resumed_stage_ends_bit_for_bit_the_same(taught: Path, tmp_path: Path)
         (dict(teacher='nowhere.pth'), 'nowhere.pth'),
         (dict(soft=None, hints=None), 'nothing to teach'),
         (dict(soft=dict(temprature=3)), "did you mean 'temperature'"),
+        (dict(soft=4), 'soft=4 of Distill'),
+        (dict(soft=dict(temperature='4')), "temperature='4'"),
+        (dict(soft=dict(weight=True)), 'weight=True'),
+        (dict(soft=dict(logits=5)), 'logits=5'),
+        (dict(hints=dict(weight=1)), "needs 'layers'"),
+        (dict(hints=dict(layers=[1, 2])), 'layers=[1, 2]'),
+        (dict(hints=dict(layers=['neck'])), "'neck' returns (1, 16), which has no positions"),
+        (dict(teacher=5), 'teacher=5'),
     ],
 )
 def test_mistakes_are_found_before_a_run(

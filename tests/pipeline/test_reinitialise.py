@@ -96,6 +96,38 @@ def test_weights_are_drawn_for_the_pruned_widths(tmp_path: Path) -> None:
     assert checked > 3
 
 
+@MODELS.register_module()
+class Layers(nn.Module):
+    """A neck of torch's own layers, one of which the code gives other weights."""
+
+    def __init__(self, init_cfg: Any = None) -> None:
+        super().__init__()
+        self.plain, self.own = nn.Conv2d(64, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
+        self.own.weight.data.normal_(0, 0.5)
+        self.identity = nn.Parameter(torch.eye(3).flatten())
+
+    def forward(self, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        inner = torch.relu(self.own(torch.relu(self.plain(x[-1]))))
+        return (inner.mean((2, 3)) * self.identity.sum(),)
+
+
+def test_layers_that_only_torch_initialises_are_drawn_for_the_pruned_widths(tmp_path: Path) -> None:
+    """Torch draws uniformly up to 1 / sqrt(fan in); what the code drew itself stays as it was."""
+    backbone = dict(type='easypruner.ResNetCifar', depth=8, width=16, in_channels=1)
+    head = dict(type='LinearClsHead', num_classes=10, in_channels=64)
+    parts = dict(backbone=backbone, neck=dict(type='easypruner.Layers'), head=head)
+    content = config(model=tiny_config()['model'] | parts)
+    content['stages'][1]['source'] = dict(type='Random', budget=dict(type='Ratio', keep=0.25))
+    new = weights_of(tmp_path, content)
+    plain = new['neck.plain.weight']
+    fan = plain.shape[1] * 9
+    assert plain.shape[1] < 32
+    bound = fan**-0.5
+    assert 0.98 * bound < plain.abs().max().item() <= bound
+    assert new['neck.own.weight'].std().item() == pytest.approx(0.5, rel=0.06)
+    assert new['neck.identity'].unique().tolist() in ([0.0], [1.0], [0.0, 1.0])
+
+
 def test_the_seed_decides() -> None:
     one, again, other = (drawn(config(), *seeds) for seeds in ((0, 3), (0, 3), (1, 3)))
     assert all(torch.equal(tensor, again[name]) for name, tensor in one.items())

@@ -40,12 +40,18 @@ PLACES = {
 }
 
 
-def stopped(folder: Path, stage: str, epoch: int | None, iteration: int | None) -> Path:
+def stopped(
+    folder: Path,
+    stage: str,
+    epoch: int | None,
+    iteration: int | None,
+    content: dict[str, Any] | None = None,
+) -> Path:
     """Begin a run that is interrupted at a place and return its work directory."""
     text = STOP.format(stage=stage, epoch=epoch, iteration=iteration)
     plugin = write_plugin(folder / 'plugins', 'stop.py', text)
     arguments = ['--plugins', str(plugin.parent)]
-    assert prune(write_config(folder), folder / 'run', *arguments) == 130
+    assert prune(write_config(folder, content), folder / 'run', *arguments) == 130
     assert (folder / 'run' / stage).is_dir()
     assert not (folder / 'run' / stage / 'state.json').exists()
     return folder / 'run'
@@ -129,6 +135,101 @@ def test_a_finished_run_has_nothing_left_to_do(finished: Path, tmp_path: Path) -
     assert prune(write_config(tmp_path), run, '--resume') == 0
     assert {path: path.stat().st_mtime_ns for path in run.rglob('*.pth')} == before
     assert_same(run, finished)
+
+
+def finished_both_ways(folder: Path, content: dict[str, Any], epoch: int) -> tuple[Path, Path]:
+    """Run a config in one go, and again with a stop in its first stage; return both runs."""
+    config = write_config(folder / 'whole', content)
+    assert prune(config, folder / 'whole' / 'run') == 0
+    run = stopped(folder / 'stopped', '00_baseline', epoch, 0, content)
+    assert prune(write_config(folder / 'stopped', content), run, '--resume') == 0
+    return folder / 'whole' / 'run', run
+
+
+@pytest.mark.parametrize('epoch', [1, 2, 3])
+def test_gradients_that_were_half_accumulated_are_gone_on_from(epoch: int, tmp_path: Path) -> None:
+    """Epochs of three iterations, an update every two: every other epoch ends halfway."""
+    optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+    pushed = dict(type='GReg', strength=1e-3, every=1)
+    content = tiny_config(
+        optim_wrapper=dict(optimizer=optimizer, accumulative_counts=2),
+        stages=[
+            dict(type='Train', name='baseline', epochs=4, row='baseline'),
+            dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))),
+            dict(type='Train', name='pushed', epochs=2, row='pushed', regularizer=pushed),
+            dict(type='Report'),
+        ],
+    )
+    whole, resumed = finished_both_ways(tmp_path, content, epoch)
+    for name in ('00_baseline/weights.pth', 'pruned.pth'):
+        one, other = read_weights(whole / name), read_weights(resumed / name)
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), name
+
+
+def test_a_regularizer_s_updates_are_counted_on(tmp_path: Path) -> None:
+    told = tmp_path / 'told'
+    text = f"""
+from easypruner import Regularizer, hookimpl
+
+class Counting(Regularizer):
+    def penalty(self, graph, masks):
+        raise AssertionError
+
+    def add_gradient(self, graph, masks, progress):
+        with open({str(told)!r}, 'a') as file:
+            print(progress.update, file=file)
+
+@hookimpl
+def easypruner_components():
+    return [Counting]
+"""
+    for folder in ('plugins', 'counting'):
+        plugin = write_plugin(tmp_path / folder, 'counting.py', text)
+    regularizer = dict(type='Counting', strength=1.0)
+    content = tiny_config(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=2),
+        stages=[
+            dict(type='Train', name='baseline', epochs=3, row='x', regularizer=regularizer),
+            dict(type='Report'),
+        ],
+    )
+    run = stopped(tmp_path, '00_baseline', 1, 0, content)
+    arguments = ['--resume', '--plugins', str(plugin.parent)]
+    assert prune(write_config(tmp_path, content), run, *arguments) == 0
+    # Nine iterations: four updates of two, and the last. The one of the epoch in which the stop
+    # was is made again.
+    assert told.read_text().split() == ['0', '1', '1', '2', '3', '4']
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
+    content = tiny_config(
+        stages=[dict(type='Train', name='baseline', epochs=3, row='x'), dict(type='Report')]
+    )
+    assert prune(write_config(tmp_path, content), tmp_path / 'whole') == 0
+    run = stopped(tmp_path, '00_baseline', 2, 0, content)
+    newest = run / '00_baseline' / 'epoch_2.pth'
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    (run / '00_baseline' / 'last_checkpoint').write_text('')
+    assert prune(write_config(tmp_path, content), run, '--resume') == 0
+    one, other = (read_weights(folder / 'pruned.pth') for folder in (tmp_path / 'whole', run))
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+def test_a_warning_of_a_weak_penalty_is_that_of_the_beginning(tmp_path: Path) -> None:
+    weak = dict(type='GlobalSparsity', strength=dict(reach=0.7))
+    content = tiny_config(
+        stages=[
+            dict(type='Train', name='baseline', epochs=2, row='baseline', regularizer=weak),
+            dict(
+                type='SelectMask', source=dict(type='BNScale', budget=dict(type='Macs', keep=0.5))
+            ),
+            dict(type='Prune'),
+            dict(type='Report'),
+        ]
+    )
+    whole, resumed = finished_both_ways(tmp_path, content, 1)
+    assert len(summary(whole)['warnings']) == 1
+    assert summary(resumed)['warnings'] == summary(whole)['warnings']
 
 
 class TestRefusal:
