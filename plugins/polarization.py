@@ -21,9 +21,14 @@ class Polarization(Regularizer):
     zero and lifts the others away from it, so that scales part into two heaps. The mean is one
     over the whole network, and has a gradient.
 
+    The paper's scales are in 0..a, to which its code clips them, with a = 1. Unbounded, those above
+    the mean are pushed up as long as most are below it. With ``bound`` a magnitude above it counts
+    as the bound in the second term: there only L1 is left, which brings it back.
+
     Args:
         strength: lambda; about 1e-4 in the paper. ``dict(reach=R)`` picks it from the schedule.
         t: the weight of the L1 part; 1.2 in most of the paper.
+        bound: a, above the mean of the scales; None for none.
         scales: the kinds of norm whose scales these are, of
             :data:`easypruner.toolkit.norm_scales.SCALES`.
         strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
@@ -39,9 +44,11 @@ class Polarization(Regularizer):
         scales: str | Sequence[str] = ('batch_norm',),
         strength_schedule: str | Mapping[str, float] = 'constant',
         group_strengths: Mapping[str, float] | None = None,
+        bound: float | None = None,
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
         self.t = check_number(t, 't', 'Polarization')
+        self.bound = None if bound is None else check_number(bound, 'bound', 'Polarization')
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
         self._norms = norms_of(scales, 'Polarization')
         self._planned = PlanOnce(self._plan)
@@ -50,7 +57,7 @@ class Polarization(Regularizer):
         plan = self._planned(graph, masks)
         row = plan.row()
         mean = row[plan.factors > 0].mean()
-        terms = self.t * row.abs() - (row - mean).abs()
+        terms = self.t * row.abs() - (self._bounded(row) - mean).abs()
         return self.strength * (plan.factors * terms).sum()
 
     @torch.no_grad()
@@ -59,10 +66,14 @@ class Polarization(Regularizer):
         row = plan.row()
         counts = (plan.factors > 0).to(row)
         mean = (row * counts).sum() / counts.sum()
-        sides = plan.factors * torch.sign(row - mean)
-        pushes = self.t * plan.factors * torch.sign(row) - sides
+        sides = plan.factors * torch.sign(self._bounded(row) - mean)
+        inside = 1.0 if self.bound is None else row.abs() < self.bound
+        pushes = self.t * plan.factors * torch.sign(row) - sides * inside
         pushes += counts * (sides.sum() / counts.sum())
         plan.add(pushes * scaled(self.strength_at(progress), progress))
+
+    def _bounded(self, row: Tensor) -> Tensor:
+        return row if self.bound is None else row.clamp(-self.bound, self.bound)
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
         """Return 0: which scales come to zero is for the training to find out."""

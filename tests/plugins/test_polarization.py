@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from easypruner_plugins.polarization import Polarization
 from torch import Tensor, nn
 
+import easypruner
 from easypruner import Progress
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.networks import NETWORKS, Plain, Residual, Volume
+from tests.networks import NETWORKS, Plain, Residual, Volume, example, lively
 from tests.plugins.pushes import (
     GRAD_SCALE,
     RAMP,
@@ -25,7 +28,7 @@ from tests.plugins.pushes import (
 ONCE = Progress(0, 1)
 
 
-def by_hand(case: Case, t: float, plain: bool = False) -> Tensor:
+def by_hand(case: Case, t: float, plain: bool = False, bound: float = math.inf) -> Tensor:
     terms = [
         (1.0 if plain else factor, module.weight[channel])
         for name, module in case.scales().items()
@@ -34,7 +37,8 @@ def by_hand(case: Case, t: float, plain: bool = False) -> Tensor:
     mean = sum(scale for _, scale in terms) / len(terms)
     total = torch.zeros((), dtype=torch.float64)
     for factor, scale in terms:
-        total = total + STRENGTH * factor * (t * scale.abs() - (scale - mean).abs())
+        reached = scale if -bound < scale < bound else bound * scale.sign().detach()
+        total = total + STRENGTH * factor * (t * scale.abs() - (reached - mean).abs())
     return total
 
 
@@ -47,6 +51,37 @@ def test_the_gradient_is_that_of_the_formula(build: type[nn.Module], t: float) -
     )
     expected = slope(by_hand(given, t), given.model)
     assert_same(added(regularizer, given), expected, RAMP * GRAD_SCALE)
+
+
+@pytest.mark.parametrize('bound', [0.9, 1.2])
+def test_above_the_bound_only_l1_is_left(bound: float) -> None:
+    given = case(Residual)
+    regularizer = Polarization(STRENGTH, group_strengths=given.strengths, bound=bound)
+    scales = torch.cat([module.weight for module in given.scales().values()])
+    assert (scales.abs() > bound).any() and (scales.abs() < bound).any()
+    expected = slope(by_hand(given, 1.2, bound=bound), given.model)
+    assert_same(added(regularizer, given, None, ONCE), expected, 1)
+    assert_same(slope(regularizer.penalty(given.graph, None), given.model), expected, 1)
+
+
+def test_a_bound_keeps_scales_from_running_away() -> None:
+    def largest(bound: float | None) -> float:
+        model = lively(Plain).double()
+        graph = easypruner.trace(model, example().double())
+        scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        with torch.no_grad():
+            for scale in scales:
+                scale.copy_(torch.linspace(0.01, 0.9, len(scale)) ** 4)
+        regularizer = Polarization(1.0, bound=bound)
+        optimizer = torch.optim.SGD(scales, lr=0.01)
+        for update in range(600):
+            optimizer.zero_grad()
+            regularizer.add_gradient(graph, None, Progress(update, 600))
+            optimizer.step()
+        return max(float(scale.detach().abs().max()) for scale in scales)
+
+    assert largest(None) > 1.2
+    assert 0.9 < largest(1.0) < 1.05
 
 
 def test_the_penalty_is_the_formula_at_the_papers_t() -> None:
@@ -100,7 +135,9 @@ def test_a_network_without_scales_is_refused() -> None:
         Polarization(1.0).largest(given.graph, None)
 
 
-@pytest.mark.parametrize('arguments', [{'t': -1.0}, {'t': 'much'}, {'scales': ('norm',)}])
+@pytest.mark.parametrize(
+    'arguments', [{'t': -1.0}, {'t': 'much'}, {'bound': -1}, {'scales': ('norm',)}]
+)
 def test_arguments_that_are_none_are_refused(arguments: dict) -> None:
     with pytest.raises(ConfigError, match='Polarization'):
         Polarization(1.0, **arguments)
