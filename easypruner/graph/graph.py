@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.contracts import LayerHandler
-from easypruner.errors import MaskError, TraceError
+from easypruner.errors import CutError, MaskError, TraceError
 from easypruner.graph import rules
 from easypruner.graph.attributes import Attributes
 from easypruner.graph.choice import Attention, Choice, Ignored
@@ -337,7 +337,8 @@ def prune(
     Args:
         model: the network; inside DataParallel or ``torch.compile`` the network in it is cut.
         masks: group -> bool tensor ``(units,)``, True = keep.
-        graph: of this model; without it the model is traced on ``example_inputs``.
+        graph: of this model, for another instance see :meth:`ChannelGraph.on`; without it the model
+            is traced on ``example_inputs``.
         example_inputs: as for :func:`trace`; only needed without ``graph``.
         optimizer: one or several whose states (momentum, moments) are cut along.
         copies: networks of the same class and shapes that are cut along by the same indices, each
@@ -349,14 +350,22 @@ def prune(
 
     Raises:
         MaskError: masks that do not fit, or that leave nothing of a group.
-        CutError: a copy is another network, an optimizer's state cannot be cut, or the model is
-            wrapped in DistributedDataParallel, which has to be built anew after a cut.
+        CutError: the graph is of another instance, a copy is another network, an optimizer's state
+            cannot be cut, or the model is wrapped in DistributedDataParallel, which has to be
+            built anew after a cut.
+        TraceError: the model is no network, or as for :func:`trace`.
     """
     model = cuttable(model)
     if graph is None:
         if example_inputs is None:
             raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
         graph = trace(model, example_inputs)
+    if graph.model is not model:
+        # It would come to describe a cut that its own model has not undergone.
+        raise CutError(
+            f'the graph is of another instance than the {type(model).__name__} that is to be cut; '
+            'give graph=graph.on(model), or cut the model that was traced'
+        )
     checked = masks if isinstance(masks, Masks) else Masks(masks)
     checked.check(graph)
     keep = graph.keep(checked)

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from easypruner.contracts import LayerHandler
-from easypruner.errors import RecordError, nearest
+from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.files import write_json
 from easypruner.graph.attributes import Attributes
 from easypruner.graph.handlers import known_handlers
 from easypruner.graph.inventory import Inventory
+from easypruner.graph.record_fields import Fields, content_hash, to_ranges
 from easypruner.graph.surgery import cut
 from easypruner.graph.wrappers import cuttable
 
 FORMAT = 1
-_RANGES = re.compile(r'\d+(-\d+)?(,\d+(-\d+)?)*')
+Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TensorCut:
     """How one parameter or buffer was cut.
 
@@ -47,8 +46,11 @@ class TensorCut:
             for dim, size in enumerate(self.before)
         )
 
+    def __repr__(self) -> str:
+        return f'TensorCut({self.before} -> {self.after})'
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class ArchitectureRecord:
     """What turns the original network into the pruned one, weights apart.
 
@@ -99,6 +101,12 @@ class ArchitectureRecord:
             versions={'easypruner': __version__, 'torch': torch.__version__},
         )
 
+    def __repr__(self) -> str:
+        return (
+            f'ArchitectureRecord({self.model}: {len(self.groups)} groups, '
+            f'{len(self.tensors)} tensors cut)'
+        )
+
     def apply(self, model: nn.Module, handlers: Sequence[LayerHandler] = ()) -> None:
         """Cut ``model``, which has its original shapes, in place.
 
@@ -108,19 +116,7 @@ class ArchitectureRecord:
         """
         model = cuttable(model)
         inventory = Inventory(model)
-        for name, entry in self.tensors.items():
-            tensor = inventory.tensors.get(name)
-            if tensor is None:
-                raise RecordError(
-                    f'the architecture record cuts {name!r}, which this '
-                    f'{type(model).__name__} does not have; {nearest(name, inventory.tensors)}'
-                )
-            if tuple(tensor.shape) != entry.before:
-                raise RecordError(
-                    f'the architecture record expects {name!r} of shape {entry.before}, but this '
-                    f'{type(model).__name__} has it of shape {tuple(tensor.shape)}; '
-                    'build the original, unpruned network'
-                )
+        self._check(inventory, lambda entry: entry.before, _not_the_original)
         cut(
             inventory,
             {
@@ -131,6 +127,35 @@ class ArchitectureRecord:
             known_handlers(handlers),
             {place: self._fitted(model, *place) for place in self.attributes},
         )
+
+    def check_cut(self, model: nn.Module) -> None:
+        """Raise RecordError unless ``model`` has the shapes that this cut leaves."""
+        self._check(
+            Inventory(model),
+            lambda entry: entry.after,
+            lambda met, expected: 'give the record of the cuts that it has undergone',
+        )
+
+    def _check(
+        self,
+        inventory: Inventory,
+        shape: Callable[[TensorCut], Shape],
+        advice: Callable[[Shape, Shape], str],
+    ) -> None:
+        kind = type(inventory.model).__name__
+        for name, entry in self.tensors.items():
+            tensor, expected = inventory.tensors.get(name), shape(entry)
+            if tensor is None:
+                raise RecordError(
+                    f'the architecture record cuts {name!r}, which this {kind} does not have; '
+                    + nearest(name, inventory.tensors)
+                )
+            met = tuple(tensor.shape)
+            if met != expected:
+                raise RecordError(
+                    f'the architecture record expects {name!r} of shape {expected}, but this '
+                    f'{kind} has it of shape {met}; {advice(met, expected)}'
+                )
 
     def _fitted(self, model: nn.Module, path: str, attribute: str) -> Any:
         """Return an attribute's value in the type that the model has it in."""
@@ -180,7 +205,7 @@ class ArchitectureRecord:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, whole or not at all."""
         content = self._content()
-        write_json(path, {**content, 'hash': _hash(content)})
+        write_json(path, {**content, 'hash': content_hash(content)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ArchitectureRecord:
@@ -208,7 +233,7 @@ class ArchitectureRecord:
             'model': self.model,
             'versions': dict(self.versions),
             'groups': {
-                name: {'units': size, 'kept': _to_ranges(units)}
+                name: {'units': size, 'kept': to_ranges(units)}
                 for name, (units, size) in self.groups.items()
             },
             'attributes': self._nested_attributes(),
@@ -216,7 +241,7 @@ class ArchitectureRecord:
                 name: {
                     'before': list(entry.before),
                     'after': list(entry.after),
-                    'kept': {str(d): _to_ranges(i) for d, i in sorted(entry.kept.items())},
+                    'kept': {str(d): to_ranges(i) for d, i in sorted(entry.kept.items())},
                 }
                 for name, entry in self.tensors.items()
             },
@@ -230,95 +255,120 @@ class ArchitectureRecord:
         return nested
 
 
+class Recorded(Protocol):
+    """What holds a record, as :func:`easypruner.slim` returns it."""
+
+    @property
+    def record(self) -> ArchitectureRecord: ...
+
+
 def load_pruned(
     model_factory: Callable[[], nn.Module],
-    checkpoint: str | os.PathLike[str],
-    architecture: ArchitectureRecord | str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | Mapping[str, Any],
+    architecture: ArchitectureRecord | Recorded | str | os.PathLike[str],
     handlers: Sequence[LayerHandler] = (),
 ) -> nn.Module:
     """Rebuild a pruned network: original shape, cut by the record, weights loaded strictly.
 
     Args:
         model_factory: builds the original network.
-        checkpoint: a file of the pruned network's state dict, or of a dict that holds it under
-            ``'state_dict'``.
-        architecture: the record, or the path of its file.
+        checkpoint: the state dict of the pruned network, or a dict that holds it under
+            ``'state_dict'``; or a file of one of these.
+        architecture: the record, the path of its file, or what :func:`easypruner.slim` returned.
+            Of a network that was cut several times it is that of all cuts, in their order:
+            ``first.then(second)``.
         handlers: as given to :func:`easypruner.trace`.
 
     Raises:
-        RecordError: the record or the checkpoint does not fit the network.
+        ConfigError: an argument that is none of these.
+        RecordError: the record or the checkpoint is missing, or does not fit the network.
     """
-    record = (
-        architecture
-        if isinstance(architecture, ArchitectureRecord)
-        else ArchitectureRecord.load(architecture)
-    )
+    if isinstance(model_factory, nn.Module) or not callable(model_factory):
+        raise ConfigError(
+            f'model_factory of load_pruned is a {type(model_factory).__name__}; expected what '
+            'builds the original network: its class, or a function without arguments'
+        )
+    record = record_of(architecture, 'architecture', 'load_pruned')
+    state, where = _state(checkpoint)
     model = model_factory()
     record.apply(model, handlers)
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    state = state.get('state_dict', state) if isinstance(state, dict) else state
     try:
         model.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError) as error:
         raise RecordError(
-            f'the checkpoint {os.fspath(checkpoint)!r} does not fit the network that the '
-            f'architecture record describes: {error}'
+            f'{where} does not fit the network that the architecture record describes: {error}'
         ) from error
     return model
 
 
-def _to_ranges(indices: Sequence[int]) -> str:
-    """Write ascending integers as ranges.
+def record_of(architecture: object, argument: str, owner: str) -> ArchitectureRecord:
+    """Return a record: itself, the one that an object has under ``.record``, or that of a file.
 
-    >>> _to_ranges([0, 1, 2, 5, 7, 8])
-    '0-2,5,7-8'
+    Raises:
+        ConfigError: there is none.
+        RecordError: as for :meth:`ArchitectureRecord.load`.
     """
-    parts: list[list[int]] = []
-    for i in indices:
-        if parts and parts[-1][1] == i - 1:
-            parts[-1][1] = i
-        else:
-            parts.append([i, i])
-    return ','.join(str(a) if a == b else f'{a}-{b}' for a, b in parts)
+    if isinstance(architecture, ArchitectureRecord):
+        return architecture
+    held = getattr(architecture, 'record', None)
+    if isinstance(held, ArchitectureRecord):
+        return held
+    if not isinstance(architecture, str | os.PathLike):
+        raise ConfigError(
+            f'{argument} of {owner} is a {type(architecture).__name__}; expected an '
+            'ArchitectureRecord, as prune and slim return it, or the path of its file'
+        )
+    return ArchitectureRecord.load(architecture)
 
 
-def _from_ranges(text: str, limit: int) -> tuple[int, ...]:
-    """Read what :func:`_to_ranges` wrote; ValueError unless ascending and below ``limit``."""
-    if not _RANGES.fullmatch(text):
-        raise ValueError('expected ranges such as "0-3,7"')
-    indices: list[int] = []
-    for part in text.split(','):
-        first, _, last = part.partition('-')
-        start, stop = int(first), int(last or first)
-        if stop < start or stop >= limit or (indices and start <= indices[-1]):
-            raise ValueError(f'expected ascending indices below {limit}')
-        indices.extend(range(start, stop + 1))
-    return tuple(indices)
+def _state(checkpoint: Any) -> tuple[Any, str]:
+    """Return a state dict and what to call it in messages."""
+    content, where = checkpoint, 'the state dict'
+    if isinstance(checkpoint, str | os.PathLike):
+        where = f'the checkpoint {os.fspath(checkpoint)!r}'
+        try:
+            content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        except FileNotFoundError:
+            raise RecordError(f'there is no checkpoint {os.fspath(checkpoint)!r}') from None
+        except Exception as error:
+            raise RecordError(
+                f'{where} cannot be read as plain weights: '
+                f'{(str(error) or type(error).__name__).splitlines()[0]}; expected a state dict '
+                'saved by torch.save'
+            ) from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f'{where} of load_pruned is a {type(content).__name__}; expected a state dict (name -> '
+            'tensor), or the path of a file that holds one'
+        )
+    return content.get('state_dict', content), where
 
 
-def _hash(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _not_the_original(met: Shape, expected: Shape) -> str:
+    advice = 'build the original, unpruned network'
+    if len(met) == len(expected) and all(a >= b for a, b in zip(met, expected, strict=True)):
+        advice += (
+            ', or if it is that, the record is of a later cut: give that of all cuts, '
+            'first.then(second)'
+        )
+    return advice
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Turns the JSON of a file from outside into a record, and names the field that is wrong."""
-
-    file: str
+class _Reader(Fields):
+    """Turns the JSON of a file from outside into a record."""
 
     def record(self, content: Any) -> ArchitectureRecord:
-        top = self._dict(content, 'the file')
+        top = self.mapping(content, 'the file')
         if top.get('kind') != 'easypruner architecture record':
-            raise self._error('kind', 'expected "easypruner architecture record"')
+            raise self.error('kind', 'expected "easypruner architecture record"')
         if top.get('format') != FORMAT:
-            raise self._error('format', f'met {top.get("format")!r}, this version reads {FORMAT}')
+            raise self.error('format', f'met {top.get("format")!r}, this version reads {FORMAT}')
         body = {key: value for key, value in top.items() if key != 'hash'}
-        tensors = self._dict(top.get('tensors'), 'tensors')
-        groups = self._dict(top.get('groups'), 'groups')
-        versions = self._dict(top.get('versions'), 'versions')
+        tensors = self.mapping(top.get('tensors'), 'tensors')
+        groups = self.mapping(top.get('groups'), 'groups')
+        versions = self.mapping(top.get('versions'), 'versions')
         if not isinstance(top.get('model'), str):
-            raise self._error('model', 'expected a class name')
+            raise self.error('model', 'expected a class name')
         record = ArchitectureRecord(
             model=top['model'],
             tensors={name: self._tensor(name, entry) for name, entry in tensors.items()},
@@ -326,60 +376,37 @@ class _Reader:
             attributes=self._attributes(top.get('attributes')),
             versions={str(key): str(value) for key, value in versions.items()},
         )
-        if top.get('hash') != _hash(body):
-            raise self._error(
+        if top.get('hash') != content_hash(body):
+            raise self.error(
                 'hash', 'it does not match the content: the file was edited or damaged'
             )
         return record
 
     def _tensor(self, name: str, entry: Any) -> TensorCut:
         place = f'tensors[{name!r}]'
-        entry = self._dict(entry, place)
-        before = self._shape(entry.get('before'), f'{place}.before')
+        entry = self.mapping(entry, place)
+        before = self.shape(entry.get('before'), f'{place}.before')
         kept = {}
-        for dim, text in self._dict(entry.get('kept'), f'{place}.kept').items():
+        for dim, text in self.mapping(entry.get('kept'), f'{place}.kept').items():
             if not dim.isdigit() or int(dim) >= len(before):
-                raise self._error(f'{place}.kept', f'there is no dimension {dim!r}')
-            kept[int(dim)] = self._indices(text, before[int(dim)], f'{place}.kept[{dim!r}]')
+                raise self.error(f'{place}.kept', f'there is no dimension {dim!r}')
+            kept[int(dim)] = self.indices(text, before[int(dim)], f'{place}.kept[{dim!r}]')
         result = TensorCut(before, kept)
-        if self._shape(entry.get('after'), f'{place}.after') != result.after:
-            raise self._error(f'{place}.after', f'expected {list(result.after)}, as kept says')
+        if self.shape(entry.get('after'), f'{place}.after') != result.after:
+            raise self.error(f'{place}.after', f'expected {list(result.after)}, as kept says')
         return result
 
     def _attributes(self, content: Any) -> dict[tuple[str, str], int | tuple[int, ...]]:
         attributes: dict[tuple[str, str], int | tuple[int, ...]] = {}
-        for path, entries in self._dict(content, 'attributes').items():
-            for name, value in self._dict(entries, f'attributes[{path!r}]').items():
+        for path, entries in self.mapping(content, 'attributes').items():
+            for name, value in self.mapping(entries, f'attributes[{path!r}]').items():
                 place = f'attributes[{path!r}][{name!r}]'
-                numbers = self._shape(value if isinstance(value, list) else [value], place)
+                numbers = self.shape(value if isinstance(value, list) else [value], place)
                 attributes[path, name] = numbers if isinstance(value, list) else numbers[0]
         return attributes
 
     def _group(self, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
         place = f'groups[{name!r}]'
-        entry = self._dict(entry, place)
-        (size,) = self._shape([entry.get('units')], f'{place}.units')
-        return self._indices(entry.get('kept'), size, f'{place}.kept'), size
-
-    def _indices(self, text: Any, limit: int, place: str) -> tuple[int, ...]:
-        try:
-            return _from_ranges(text, limit)
-        except (ValueError, TypeError) as error:
-            raise self._error(place, str(error)) from error
-
-    def _shape(self, value: Any, place: str) -> tuple[int, ...]:
-        if not isinstance(value, list) or not all(_is_size(size) for size in value):
-            raise self._error(place, 'expected sizes, whole numbers of at least 0')
-        return tuple(value)
-
-    def _dict(self, value: Any, place: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self._error(place, f'expected an object, met {type(value).__name__}')
-        return value
-
-    def _error(self, place: str, text: str) -> RecordError:
-        return RecordError(f'the architecture record {self.file!r} is not valid at {place}: {text}')
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        entry = self.mapping(entry, place)
+        (size,) = self.shape([entry.get('units')], f'{place}.units')
+        return self.indices(entry.get('kept'), size, f'{place}.kept'), size

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.contracts import LayerHandler
+from easypruner.errors import TraceError
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.parametrized import Normed, weight_norms
 from easypruner.graph.tape import (
@@ -18,9 +22,13 @@ from easypruner.graph.tape import (
     map_tensors,
     tensors_in,
 )
-from easypruner.graph.wrappers import traceable
+from easypruner.graph.wrappers import check_values, traceable
 from easypruner.masks import Masks
 from easypruner.modes import evaluating
+
+_TOLERANCE = 1e-5
+_ROUNDING = 1e-12
+_LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -32,16 +40,24 @@ class Verification:
         removed_units: how many units were removed in the comparison.
         unchecked: groups left whole because an operation mixes their channels (a layer norm, a
             mean over channels): there, zeroing a channel is not removing it.
+        constant: whether the outputs are the same without any unit of the groups that lose some,
+            as behind a layer of zeros: that they stay the same then proves nothing.
     """
 
     error: float
     removed_units: int
     unchecked: tuple[str, ...]
+    constant: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the error is not below 1e-5."""
+        return not self.error < _TOLERANCE
 
     @property
     def passed(self) -> bool:
-        """Whether the error is below 1e-5."""
-        return self.error < 1e-5
+        """Whether the error is below 1e-5, of outputs that are not constant."""
+        return not self.failed and not self.constant
 
 
 @torch.inference_mode(False)
@@ -67,23 +83,83 @@ def verify(
 
     Raises:
         MaskError: masks that do not fit.
-        TraceError: as for :func:`easypruner.trace`.
+        TraceError: as for :func:`easypruner.trace`; or the network has no values, or does not run
+            in double precision.
     """
     checked = Masks(masks)
-    full = _copied(traceable(model)).double()
-    pruned = _copied(full)
+    model = traceable(model)
+    check_values(model)
+    full = _copied(model).double()
     inputs = map_tensors(example_inputs, lambda t: t.double() if t.is_floating_point() else t)
-    graph = trace(pruned, inputs, handlers) if graph is None else graph.on(pruned)
+    graph = trace(full, inputs, handlers) if graph is None else graph.on(full)
     checked.check(graph)
     unchecked = tuple(name for name in checked if graph.groups[name].mixed)
     checked = Masks({name: mask for name, mask in checked.items() if name not in unchecked})
-    zero_readers(full, checked, graph)
-    prune(pruned, checked, graph=graph)
+    comparison = _Comparison(full, graph, inputs)
+    whole, expected = comparison.zeroed({}), comparison.zeroed(checked)
+    nothing = {n: torch.zeros_like(mask) for n, mask in checked.items() if not bool(mask.all())}
     return Verification(
-        error=relative_error(outputs(full, inputs), outputs(pruned, inputs)),
+        error=relative_error(expected, comparison.pruned(checked)),
         removed_units=checked.removed_units,
         unchecked=unchecked,
+        constant=bool(nothing)
+        and relative_error(whole, expected) < _ROUNDING
+        and relative_error(whole, comparison.zeroed(nothing)) < _ROUNDING,
     )
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Runs copies of a network in double precision; each only once, for a pass may change it."""
+
+    full: nn.Module
+    graph: ChannelGraph
+    inputs: ExampleInputs
+
+    def zeroed(self, masks: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the outputs of the full network, its readers zeroed."""
+        model = _copied(self.full)
+        zero_readers(model, masks, self.graph)
+        return self._outputs(model)
+
+    def pruned(self, masks: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the outputs of the pruned network."""
+        model = _copied(self.full)
+        prune(model, masks, graph=self.graph.on(model))
+        return self._outputs(model)
+
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        try:
+            with _in_double():
+                return outputs(model, self.inputs)
+        except Exception as error:
+            raise TraceError(
+                f'the forward pass of {type(model).__name__} fails on the example inputs in double '
+                f'precision, in which cuts are verified: {type(error).__name__}: {error}; give '
+                'inputs of the types that the network takes, or leave the verification out'
+            ) from error
+
+
+class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Makes double what operations would make in a lower precision."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get('dtype') in _LOWER:
+            kwargs = {**kwargs, 'dtype': torch.float64}
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _in_double() -> Iterator[None]:
+    """Compute in double precision also where a forward pass asks for another, as ``x.float()``."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Double():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -29,14 +31,42 @@ def traceable(model: nn.Module) -> nn.Module:
     """Return the network inside wrappers.
 
     Raises:
-        TraceError: it has no Python forward.
+        TraceError: it is no network, or has no Python forward.
     """
+    check_module(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
             f'a TorchScript module ({_kind(model)}) has no Python forward to follow; '
             'trace the module that it was made of, and script the pruned one'
         )
     return unwrapped(model)
+
+
+def check_module(model: object) -> None:
+    """Raise TraceError unless ``model`` is a network."""
+    if isinstance(model, nn.Module):
+        return
+    if isinstance(model, type):
+        met, advice = f'the class {model.__name__}', f'build it, as in {model.__name__}()'
+    elif isinstance(getattr(model, 'model', None), nn.Module):
+        met, advice = f'a {type(model).__name__}', 'give its .model'
+    elif callable(model):
+        name = getattr(model, '__name__', type(model).__name__)
+        met, advice = f'the function {name}', 'give the network that it builds or runs'
+    else:
+        met, advice = f'{reprlib.repr(model)}, a {type(model).__name__}', 'give the network itself'
+    raise TraceError(f'the model is {met}; expected a torch.nn.Module: {advice}')
+
+
+def check_values(model: nn.Module) -> None:
+    """Raise TraceError if a parameter or buffer has a shape, but no values."""
+    for name, tensor in Inventory(model).tensors.items():
+        if tensor.is_meta:
+            raise TraceError(
+                f'{name} of the {type(model).__name__} is on the meta device and has no values; '
+                'build the model on a real device and load its weights (a meta model can only be '
+                'traced)'
+            )
 
 
 def check_parts(inventory: Inventory) -> None:
@@ -72,6 +102,7 @@ def cuttable(model: nn.Module) -> nn.Module:
         CutError: the wrapper would not survive the cut.
         TraceError: as for :func:`traceable`.
     """
+    check_module(model)
     inner: nn.Module | None = model
     while inner is not None:
         # Its buckets and its hooks on gradients are made for the shapes it was built with. What

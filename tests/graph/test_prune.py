@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import easypruner
-from easypruner.errors import MaskError
+from easypruner.errors import CutError, MaskError, TraceError
 from easypruner.graph.verify import outputs, relative_error
 from tests.networks import (
     NETWORKS,
@@ -214,6 +214,18 @@ def test_the_graph_follows_the_cut(build: type[nn.Module]) -> None:
             assert torch.equal(kept.index, found.index)
 
 
+def test_a_graph_of_another_instance_is_refused_and_stays_as_it_is() -> None:
+    model = lively(Plain)
+    graph, other = easypruner.trace(model, example()), copy.deepcopy(model)
+    masks = {'body.0.0': torch.arange(8) < 5}
+    with pytest.raises(CutError, match=r'graph\.on\(model\)'):
+        easypruner.prune(other, masks, graph=graph)
+    assert other.body[0][0].out_channels == graph.groups['body.0.0'].size == 8
+    easypruner.prune(other, masks, graph=graph.on(other))
+    easypruner.prune(nn.DataParallel(model), masks, graph=graph)
+    assert model.body[0][0].out_channels == graph.groups['body.0.0'].size == 5
+
+
 def test_verify_reads_dictionaries_of_outputs() -> None:
     inputs = {'image': torch.randn(2, 3, 8, 8), 'depth': torch.randn(2, 1, 8, 8)}
     torch.manual_seed(0)
@@ -236,3 +248,91 @@ def test_verify_draws_alike_in_both_networks() -> None:
     before = torch.get_rng_state()
     outputs(model, example())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+MASKS = {'body.0.0': torch.arange(8) < 5}
+
+
+def without_head() -> nn.Module:
+    model = lively(Plain)
+    nn.init.zeros_(model.head.weight)
+    return model
+
+
+def without_channels() -> nn.Module:
+    """The outputs depend on the inputs, but not on the channels that are cut."""
+    model = lively(Residual)
+    nn.init.zeros_(model.conv[0][1].weight)
+    nn.init.zeros_(model.conv[0][1].bias)
+    return model
+
+
+@pytest.mark.parametrize(
+    ('build', 'masks'),
+    [(without_head, MASKS), (without_channels, {'conv.0.0': torch.arange(6) < 3})],
+)
+def test_outputs_that_no_channel_changes_verify_nothing(
+    build: type[nn.Module], masks: dict
+) -> None:
+    result = easypruner.verify(build(), masks, example())
+    assert result.constant and not result.passed and not result.failed
+
+
+def test_channels_that_are_dead_alone_are_verified() -> None:
+    """The removed channels change nothing, but those that are kept do."""
+    model = lively(Plain)
+    with torch.no_grad():
+        model.body[1][0].weight[:, 5:] = 0
+    result = easypruner.verify(model, MASKS, example())
+    assert result.passed and not result.constant and result.removed_units == 3
+
+
+def test_where_nothing_goes_nothing_is_constant() -> None:
+    assert easypruner.verify(lively(Plain), {}, example()).passed
+
+
+class Casting(Plain):
+    """Takes bytes, and computes in single precision whatever it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float() / torch.full((1,), 255, dtype=torch.float32))
+
+
+def test_verify_is_in_double_precision_whatever_the_forward_asks_for() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    result = easypruner.verify(lively(Casting), MASKS, images)
+    assert result.error < 1e-12 and result.passed
+    assert torch.get_default_dtype() == torch.float32
+
+
+class Counting(Plain):
+    """Counts its passes, and returns other values in the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('passes', torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return super().forward(x) * self.passes
+
+
+def test_verify_starts_every_pass_from_the_same_network() -> None:
+    model = lively(Counting)
+    before = model.passes.clone()
+    assert easypruner.verify(model, MASKS, example()).passed
+    assert model.passes == before
+
+
+def test_inputs_that_the_network_cannot_take_are_told() -> None:
+    """Linear layers do not mind the type on the meta device."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+    with pytest.raises(TraceError, match='fails on the example inputs in double precision'):
+        easypruner.verify(model, {'0': torch.arange(8) < 5}, torch.ones(2, 6, dtype=torch.int64))
+
+
+def test_a_network_without_values_is_not_verified() -> None:
+    with torch.device('meta'):
+        model = Plain()
+    with pytest.raises(TraceError, match=r'body\.0\.0\.weight of the Plain is on the meta device'):
+        easypruner.verify(model, MASKS, example())

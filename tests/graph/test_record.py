@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import easypruner
-from easypruner.errors import RecordError
+from easypruner.errors import ConfigError, RecordError
 from easypruner.graph import ArchitectureRecord
 from tests.graph.test_prune import random_masks
 from tests.networks import NETWORKS, Plain, Residual, example, lively
@@ -64,6 +64,65 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     record = easypruner.prune(model, random_masks(model, 0, 0.9), example_inputs=example())
     with pytest.raises(RecordError, match='does not fit'):
         easypruner.load_pruned(Plain, tmp_path / 'full.pth', record)
+
+
+def test_the_record_of_a_later_cut_is_told_from_that_of_all() -> None:
+    model = lively(Residual)
+    first = easypruner.prune(model, random_masks(model, 7, 0.5), example_inputs=example())
+    later = easypruner.prune(model, random_masks(model, 8, 0.5), example_inputs=example())
+    state = model.state_dict()
+    with pytest.raises(
+        RecordError, match=r'later cut: give that of all cuts, first\.then\(second\)'
+    ):
+        easypruner.load_pruned(Residual, state, later)
+    again = easypruner.load_pruned(Residual, state, first.then(later))
+    assert torch.equal(again.eval()(example()), model(example()))
+    first.then(later).check_cut(model)
+    with pytest.raises(RecordError, match='give the record of the cuts that it has undergone'):
+        first.check_cut(model)
+
+
+def test_weights_and_records_may_be_files_or_in_memory(tmp_path: Path) -> None:
+    model = lively(Plain)
+    record = easypruner.prune(model, random_masks(model, 0), example_inputs=example())
+    record.save(tmp_path / 'a.json')
+    torch.save(model.state_dict(), tmp_path / 'a.pth')
+    holder = easypruner.slim(lively(Plain), example(), macs=0.5)
+    for checkpoint, architecture, expected in (
+        (str(tmp_path / 'a.pth'), str(tmp_path / 'a.json'), model),
+        (model.state_dict(), record, model),
+        ({'state_dict': model.state_dict()}, tmp_path / 'a.json', model),
+        (holder.model.state_dict(), holder, holder.model),
+    ):
+        again = easypruner.load_pruned(Plain, checkpoint, architecture)
+        assert torch.equal(again.eval()(example()), expected(example()))
+
+
+def test_what_load_pruned_cannot_use_is_told(tmp_path: Path) -> None:
+    model = lively(Plain)
+    record = easypruner.prune(model, random_masks(model, 0), example_inputs=example())
+    (tmp_path / 'text.pth').write_text('no weights')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    state = model.state_dict()
+    for error, text, arguments in (
+        (ConfigError, 'model_factory of load_pruned is a Plain', (model, state, record)),
+        (ConfigError, 'model_factory of load_pruned is a str', ('resnet50', state, record)),
+        (RecordError, 'there is no checkpoint', (Plain, tmp_path / 'none.pth', record)),
+        (RecordError, 'cannot be read as plain weights', (Plain, tmp_path / 'text.pth', record)),
+        (RecordError, 'cannot be read as plain weights', (Plain, tmp_path, record)),
+        (ConfigError, r'list\.pth.* is a list', (Plain, tmp_path / 'list.pth', record)),
+        (ConfigError, 'is a Plain; expected a state dict', (Plain, model, record)),
+        (ConfigError, 'architecture of load_pruned is a dict', (Plain, state, {})),
+    ):
+        with pytest.raises(error, match=text):
+            easypruner.load_pruned(*arguments)
+
+
+def test_a_record_is_short_when_printed() -> None:
+    model = lively(Plain)
+    record = easypruner.prune(model, {'body.0.0': torch.arange(8) < 5}, example_inputs=example())
+    assert repr(record) == 'ArchitectureRecord(Plain: 1 groups, 6 tensors cut)'
+    assert repr(record.tensors['body.1.0.weight']) == 'TensorCut((12, 8, 3, 3) -> (12, 5, 3, 3))'
 
 
 def spoil(content: dict, place: tuple, value: object) -> dict:

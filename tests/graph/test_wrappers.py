@@ -128,6 +128,26 @@ def test_scripted_and_traced_models_are_refused() -> None:
         easypruner.trace(model, example())
 
 
+@pytest.mark.parametrize(
+    ('given', 'text'),
+    [
+        (Plain, r'the class Plain; expected a torch\.nn\.Module: build it, as in Plain\(\)'),
+        (lively, 'the function lively'),
+        (None, 'None, a NoneType'),
+        ('resnet50', "'resnet50', a str"),
+    ],
+)
+def test_what_is_no_network_is_told(given: object, text: str) -> None:
+    for call in (
+        lambda: easypruner.trace(given, example()),
+        lambda: easypruner.verify(given, MASKS, example()),
+        lambda: easypruner.prune(given, MASKS, example_inputs=example()),
+        lambda: easypruner.trace(lively(Plain), example()).on(given),
+    ):
+        with pytest.raises(TraceError, match=f'the model is {text}'):
+            call()
+
+
 def test_inference_mode() -> None:
     """There composite operations reach the tape whole unless it is left for the trace."""
 
