@@ -17,12 +17,11 @@ stages = [
         steps=6,
         schedule='constant',
         each=[
+            dict(type='Train', epochs=1, optim_wrapper=dict(optimizer=dict(lr=0.05))),
             dict(type='SelectMask', source=dict(type='L2Norm', budget=dict(type='Macs', keep=0.5))),
             dict(type='Zero'),
-            dict(type='Train', epochs=1, optim_wrapper=dict(optimizer=dict(lr=0.05))),
         ],
     ),
-    dict(type='SelectMask', source=dict(type='L2Norm', budget=dict(type='Macs', keep=0.5))),
     dict(type='Prune'),
     dict(type='Calibrate'),
     dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from easypruner.pipeline.state import PruningState
 
 
+_WORDS = re.compile(r'(?<=[a-z0-9])(?=[A-Z])')
 _NAME = re.compile(r'[\w.-]+')
 
 
@@ -23,7 +25,7 @@ class Stage(Component):
 
     Args:
         name: the stage's folder, of letters, digits and any of ``_ . -``; by default the class
-            name in lower case.
+            name in lower case, with ``_`` between its words.
     """
 
     def __init__(self, name: str | None = None) -> None:
@@ -33,7 +35,20 @@ class Stage(Component):
                 f'name={name!r} of {own} is to be the name of a folder; expected letters, digits '
                 'and any of _ . -'
             )
-        self.name = name or own.lower()
+        self.name = name or self.default_name()
+
+    @classmethod
+    def default_name(cls) -> str:
+        """Return the name of a stage that a config does not name: its constructor's default, if any.
+
+        >>> from easypruner.pipeline.stages import SelectMask
+        >>> SelectMask.default_name()
+        'select_mask'
+        """
+        named = inspect.signature(cls).parameters.get('name')
+        if named is not None and isinstance(named.default, str):
+            return named.default
+        return _WORDS.sub('_', cls.__name__).lower()
 
     @abstractmethod
     def run(self, state: PruningState) -> PruningState:

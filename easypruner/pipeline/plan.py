@@ -32,7 +32,8 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
             found = [lag, weak] if pushes_last(state.config.stages, number) else [lag]
             warnings += [f'{stage.name}: {warning}' for warning in found if warning]
         rows.append((str(number), stage.name, stage.plan(state), reach))
-    console.print(make_table(title, ('', 'stage', 'does', 'reach'), rows, left=4))
+    console.print(literal(title), style='bold', soft_wrap=True)
+    console.print(make_table('', ('', 'stage', 'does', 'reach'), rows, left=4))
     teacher = unpruned_before(preflight.stages, trained=state.config.get('load_from') is not None)
     if teacher is not None and any(_is_taught(stage) for stage in preflight.stages):
         name = preflight.stages[teacher].name

@@ -63,6 +63,7 @@ def check(config: Config, seed: int, trace: Trace, expansion: Expansion) -> Pref
     mistakes = Mistakes()
     _check_keys(config, mistakes)
     stages = _build_stages(expansion, mistakes)
+    _check_rows(stages, expansion.places, mistakes)
     lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
@@ -129,6 +130,18 @@ def _build_stages(expansion: Expansion, mistakes: Mistakes) -> list[Stage]:
             with mistakes.collect(place):
                 stages[-1].check()
     return stages
+
+
+def _check_rows(stages: Sequence[Stage], places: Sequence[str], mistakes: Mistakes) -> None:
+    """Note rows of one name: in the final table, nobody could tell them apart."""
+    taken: dict[str, str] = {}
+    for place, stage in zip(places, stages, strict=False):
+        row = getattr(stage, 'row', None)
+        if not isinstance(row, str):
+            continue
+        if row in taken:
+            mistakes.add(f'row={row!r} is that of {taken[row]} as well; give another', place)
+        taken.setdefault(row, place)
 
 
 def _loader_length(config: Config, split: str, mistakes: Mistakes) -> int:

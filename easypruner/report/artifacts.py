@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from easypruner.errors import PluginError
 from easypruner.report.result import Artifact, RunResult
@@ -23,16 +23,23 @@ def collect_artifacts(
     if manager is None:
         return ()
     artifacts: list[Artifact] = []
-    for contribution in manager.hook.easypruner_report(runs=runs):
-        for artifact in contribution:
-            if not isinstance(artifact, Artifact):
-                plugins = ', '.join(
-                    implementation.plugin_name
-                    for implementation in manager.hook.easypruner_report.get_hookimpls()
-                )
-                raise PluginError(
-                    f'easypruner_report returned a {type(artifact).__name__}, expected '
-                    f'easypruner.report.result.Artifact; plugins with this hook: {plugins}'
-                )
-            artifacts.append(artifact)
+    hook = manager.hook.easypruner_report
+    # The last that was registered is asked first, as pluggy has it.
+    for implementation in reversed(hook.get_hookimpls()):
+        others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
+        for contribution in manager.subset_hook_caller(hook.name, others)(runs=runs):
+            artifacts += _checked(contribution, implementation.plugin_name)
     return tuple(artifacts)
+
+
+def _checked(contribution: Any, plugin: str) -> list[Artifact]:
+    listed = isinstance(contribution, Iterable) and not isinstance(contribution, str | Mapping)
+    found: list[Any] = list(contribution) if listed else [contribution]
+    strange = [type(value).__name__ for value in found if not isinstance(value, Artifact)]
+    if strange or not listed:
+        met = f'{strange[0]} in a list' if listed else type(contribution).__name__
+        raise PluginError(
+            f'easypruner_report returned a {met}, expected a list of '
+            f'easypruner.report.result.Artifact: plugin {plugin}'
+        )
+    return found

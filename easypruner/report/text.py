@@ -39,6 +39,15 @@ def size(value: float) -> str:
     return _scaled(value, 1024, _BINARY)
 
 
+def plural(number: int, thing: str) -> str:
+    """Return a number of things.
+
+    >>> plural(1, 'epoch'), plural(2, 'epoch')
+    ('1 epoch', '2 epochs')
+    """
+    return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
+
+
 def duration(seconds: float) -> str:
     """Return a time span in its two largest units.
 

@@ -53,7 +53,7 @@ def with_weights(**stage: Any) -> Callable[[Path], Content]:
 
     def build(folder: Path) -> Content:
         save_weights(torch.nn.Linear(2, 2), folder / 'other.pth')
-        stages = [dict(type='Evaluate', checkpoint=str(folder / 'other.pth'))]
+        stages = [dict(type='Evaluate', row='start', checkpoint=str(folder / 'other.pth'))]
         return tiny_config(stages=[*stages, *tiny_stages()])
 
     return build
@@ -232,6 +232,10 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
             lambda path: dict(type='Iterative', steps=2, each=[select(path)]), {GROUP: FOUR}
         ),
         ['stages[0]', 'MaskFile takes no budget'],
+    ),
+    'a row that is taken': (
+        at('stages', 5, 'row', value='baseline'),
+        ['stages[5]', "row='baseline' is that of stages[0]"],
     ),
     'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
     'an unknown option of the graph': (

@@ -55,7 +55,7 @@ class Iterative(Stage):
     The copies of a stage are named after it, with ``_1`` to ``_n`` behind. In the final table the
     last step has the rows that its stages have by themselves; an earlier step has only those whose
     ``row`` is given in ``each``, numbered likewise, for every row costs an evaluation. Every
-    ``Train`` starts its optimizer anew.
+    ``Train`` starts its optimizer and its learning rates anew.
 
     Args:
         steps: how many rounds.
@@ -93,7 +93,7 @@ class Iterative(Stage):
             cls = _class_of(stage)
             arguments = inspect.signature(cls).parameters
             if 'name' in arguments:
-                stage['name'] = f'{stage.get("name") or _default_name(cls)}_{step}'
+                stage['name'] = f'{stage.get("name") or cls.default_name()}_{step}'
             if 'row' in arguments and not last:
                 given = stage.get('row')
                 stage['row'] = f'{given}_{step}' if given else None
@@ -160,9 +160,3 @@ def _class_of(config: Mapping[str, Any]) -> type[Stage]:
     cls = STAGES.class_of(config)
     assert cls is not None, 'the stages of a round have been checked'
     return cls
-
-
-def _default_name(cls: type[Stage]) -> str:
-    """Return the name that a stage has unless a config gives another."""
-    default = inspect.signature(cls).parameters['name'].default
-    return default if isinstance(default, str) else cls.__name__.lower()

@@ -25,6 +25,7 @@ from easypruner.pipeline.stages.common import stage_runner, with_row, with_weigh
 from easypruner.pipeline.stages.prune import Prune
 from easypruner.pipeline.state import PruningState
 from easypruner.registry import STAGES, build
+from easypruner.report.text import plural
 
 _DEFAULT_HOOKS = dict(
     # Two are kept, so that there is a whole one while the other is being written.
@@ -184,7 +185,7 @@ class Train(Stage):
         return [] if self.ema is None else [AveragingHook(self.ema)]
 
     def plan(self, state: PruningState) -> str:
-        text = f'train {self.length(state.config)} epochs'
+        text = f'train {plural(self.length(state.config), "epoch")}'
         if self.regularizer is not None:
             text += f' with {type(self.regularizer).__name__}'
             if self.regularize_every > 1:
