@@ -13,20 +13,24 @@ from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
 from easypruner.arguments import check_count
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.budgets import check_share
-from easypruner.toolkit.candidates import Widths, check_most, masks_digest
-from easypruner.toolkit.search import Search
+from easypruner.toolkit.candidates import from_main, masks_digest
+from easypruner.toolkit.search import Search, Widths, check_most
 
 
 class EagleEye(Search):
     """Draws candidates at random, adapts the batch norms of each, and takes the best (Li et al.).
 
     A candidate is a rate for each group, uniform up to ``max_removed``; the budget finds by what
-    one factor all rates must be multiplied to meet its limit, so any budget will do. The first
-    candidate has the same rate everywhere. Each is really cut on a copy, its batch norm statistics
-    are averaged anew over ``calibration_batches`` (section 3.3 of the paper), and it is measured.
+    one factor all rates must be multiplied to meet its limit. So it has to rank groups together:
+    one that looks at each by itself, such as ``Ratio`` by layer or by pattern or
+    ``OptimalThreshold``, makes the same masks of all candidates, and they are taken unmeasured,
+    with a warning. The first candidate has the same rate everywhere. Each is really cut on a copy,
+    its batch norm statistics are averaged anew over ``calibration_batches`` (section 3.3 of the
+    paper), and it is measured.
 
-    Where there is a folder for it, each measured candidate is a line of ``candidates.jsonl``
-    there, and a search that was stopped goes on behind the last one.
+    All candidates meet the same batches, which stay in memory. Where there is a folder for it,
+    each measured candidate is a line of ``candidates.jsonl`` there, and a search that was stopped
+    goes on behind the last one. A folder belongs to one data set.
 
     Args:
         budget: how much may stay.
@@ -66,7 +70,10 @@ class EagleEye(Search):
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         """Return the best candidate; of equal ones the first."""
-        drawn = self._near(self._drawn(graph, context), graph)
+        # Of what is measured, as latency, the main process's readings count.
+        drawn = from_main(self._near(self._drawn(graph, context), graph))
+        if len(drawn) == 1:
+            return drawn[0]
         trials = self.trials(graph, context)
         fitness = [trials.fitness(masks) for masks in context.track(drawn, len(drawn))]
         best = max(range(len(drawn)), key=lambda number: fitness[number])
@@ -80,11 +87,11 @@ class EagleEye(Search):
         seed = context.seed if self.seed is None else self.seed
         generator = torch.Generator().manual_seed(seed)
         rates = [widths.even, *(widths.draw(generator) for _ in range(self.candidates - 1))]
-        budget = self.needed_budget()
-        found = (budget(widths.scores(rate), graph, context) for rate in rates)
         distinct: dict[str, Masks] = {}
-        for masks in found:
+        for _, masks in self.candidates_of(rates, widths, graph, context):
             distinct.setdefault(masks_digest(masks), masks)
+        if len(distinct) == 1:
+            self.warn_of_one(self.candidates)
         return list(distinct.values())
 
     def _near(self, drawn: list[Masks], graph: ChannelGraph) -> list[Masks]:

@@ -14,10 +14,8 @@ from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
 from easypruner.arguments import check_count
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.budgets import check_share
-from easypruner.toolkit.candidates import Widths, check_most, masks_digest
-from easypruner.toolkit.search import Search
-
-Rates = tuple[float, ...]
+from easypruner.toolkit.candidates import masks_digest
+from easypruner.toolkit.search import Rates, Search, Widths, check_most
 
 
 class Evolution(Search):
@@ -27,12 +25,15 @@ class Evolution(Search):
     one, half are mutations of the best ``parents`` so far, each rate drawn anew with probability
     ``mutation`` and one of them in any case; half are crossings, each rate from either of two
     parents. The budget finds by what one factor all rates of a vector must be multiplied to meet
-    its limit, so any budget will do. Each candidate is really cut on a copy, its batch norms are
-    adapted, and it is measured; equal ones once. There is no network that predicts weights, as in
-    the paper: candidates have those of the trained network.
+    its limit. So it has to rank groups together: one that looks at each by itself, such as
+    ``Ratio`` by layer or by pattern or ``OptimalThreshold``, makes the same masks of all vectors,
+    and they are taken unmeasured, with a warning. Each candidate is really cut on a copy, its
+    batch norms are adapted, and it is measured; equal ones once. There is no network that predicts
+    weights, as in the paper: candidates have those of the trained network.
 
-    Where there is a folder for it, each measured candidate is a line of ``candidates.jsonl``
-    there, and a search that was stopped goes on behind the last one.
+    All candidates meet the same batches, which stay in memory. Where there is a folder for it,
+    each measured candidate is a line of ``candidates.jsonl`` there, and a search that was stopped
+    goes on behind the last one. A folder belongs to one data set.
 
     Args:
         budget: how much may stay.
@@ -76,18 +77,27 @@ class Evolution(Search):
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         """Return the best candidate of all generations; of equal ones the first."""
-        budget = self.needed_budget()
         widths = Widths.of(self.ranks(graph, context), self.max_removed)
         trials = self.trials(graph, context)
         tried: dict[str, _Tried] = {}
-        vectors = self._vectors(widths, tried, context)
-        for rates in context.track(vectors, self.population * self.generations):
-            masks = budget(widths.scores(rates), graph, context)
+        waiting: list[_Tried] = []
+        number = self.population * self.generations
+        vectors = context.track(self._vectors(widths, tried, context), number)
+        for rates, masks in self.candidates_of(vectors, widths, graph, context):
             key = masks_digest(masks)
-            if key not in tried:
-                tried[key] = _Tried(rates, masks, trials.fitness(masks))
+            if key in tried:
+                continue
+            tried[key] = _Tried(rates, masks)
+            waiting.append(tried[key])
+            # One alone is the best, whatever it is worth.
+            if len(tried) > 1:
+                for one in waiting:
+                    one.fitness = trials.fitness(one.masks)
+                waiting.clear()
         best = _best(tried.values(), 1)[0]
-        if best.fitness == -math.inf:
+        if len(tried) == 1:
+            self.warn_of_one(number)
+        elif best.fitness == -math.inf:
             raise self.nothing_worked()
         return best.masks
 
@@ -100,7 +110,7 @@ class Evolution(Search):
         yield widths.even
         for _ in range(self.population - 1):
             yield widths.draw(generator)
-        for _ in range(self.generations - 1):
+        for _ in range(self.generations - 1 if tried else 0):
             parents = [one.rates for one in _best(tried.values(), self.parents)]
             for number in range(self.population):
                 first, second = (parents[_below(len(parents), generator)] for _ in range(2))
@@ -120,11 +130,11 @@ class Evolution(Search):
         return {'population': 3, 'generations': 2, 'parents': 2, 'batches': 1}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Tried:
     rates: Rates
     masks: Masks
-    fitness: float
+    fitness: float = -math.inf
 
 
 def _best(tried: Iterable[_Tried], count: int) -> list[_Tried]:

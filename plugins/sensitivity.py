@@ -31,8 +31,9 @@ class Sensitivity(Search):
     that ranks all units together so gives each layer the ratio at which it loses what the others
     lose; a ``Threshold`` is what each layer alone may lose.
 
-    Where there is a folder for it, each measured step is a line of ``candidates.jsonl`` there,
-    and an analysis that was stopped goes on behind the last one.
+    All steps meet the same batches, which stay in memory. Where there is a folder for it, each
+    measured step is a line of ``candidates.jsonl`` there, and an analysis that was stopped goes on
+    behind the last one. A folder belongs to one data set.
 
     Args:
         budget: how much may stay.

@@ -1,4 +1,4 @@
-"""Candidates: masks of drawn widths, and what the network under them is worth on some batches."""
+"""Candidates: masks, and what the network under them is worth on some batches."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from easypruner.arguments import check_count, check_name
 from easypruner.chance import same_chance
-from easypruner.engine.distributed import average_buffers, barrier, is_main
-from easypruner.errors import ConfigError
+from easypruner.engine.distributed import average_buffers, is_main
 from easypruner.graph import prune
 from easypruner.masks import Masks
 from easypruner.toolkit.calibration import calibrate
-from easypruner.toolkit.scores import Scores
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context
@@ -33,6 +33,40 @@ MEASURES = ('loss', 'accuracy')
 
 RECORDS = 'candidates.jsonl'
 """The file, in the context's folder, of what was measured so far."""
+
+_Value = TypeVar('_Value')
+
+
+def from_main(value: _Value) -> _Value:
+    """Return the value that the main process has; each process has to call this."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training batches, drawn once: a loader that shuffles has others in each pass.
+
+    They are copies, for a loader may use its memory again, and are handed out as copies, for a
+    loss may work on its batch in place.
+
+    Attributes:
+        calibration: on which batch norms are adapted.
+        loss: over which the loss is a mean.
+    """
+
+    calibration: tuple[Any, ...] = ()
+    loss: tuple[Any, ...] = ()
+
+    def digest(self) -> str:
+        """Return a hash of all arrays, numbers and texts in them; other objects have no say."""
+        digest = hashlib.sha256()
+        for part in _parts([*self.calibration, 'then', *self.loss]):
+            digest.update(part)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,27 +90,52 @@ class Trial:
         check_count(self.batches, 'batches', self.asking)
         check_count(self.calibration_batches, 'calibration_batches', self.asking, least=0)
 
-    def fitness(self, graph: ChannelGraph, masks: Masks, context: Context) -> float:
+    def drawn(self, context: Context) -> Drawn:
+        """Return the batches on which all candidates are tried.
+
+        They stay in memory, as many as :attr:`batches` and :attr:`calibration_batches` say, where
+        the loader has put them.
+        """
+        quiet = replace(context, track=lambda items, total: items)
+        batches = {'calibration': self.calibration_batches, 'loss': self.batches}
+        if self.by == 'accuracy':
+            del batches['loss']
+        context.needed('evaluate' if self.by == 'accuracy' else 'loss', self.asking)
+        with same_chance(context.seed), torch.no_grad():
+            return Drawn(
+                **{
+                    purpose: tuple(map(copy.deepcopy, quiet.some_batches(count, self.asking)))
+                    for purpose, count in batches.items()
+                    if count
+                }
+            )
+
+    def fitness(self, graph: ChannelGraph, masks: Masks, context: Context, drawn: Drawn) -> float:
         """Return the accuracy in percent, or the loss below zero: higher is better; NaN if it is.
 
         The model of ``graph`` is left as it was: a copy is cut.
+
+        Args:
+            graph: of the model.
+            masks: of the candidate.
+            context: the one of which the batches are.
+            drawn: what :meth:`drawn` returned.
         """
-        quiet = replace(context, track=lambda items, total: items)
         model = copy.deepcopy(graph.model)
         prune(model, masks, graph=graph.on(model))
         model.eval()
         with same_chance(context.seed), torch.no_grad():
             if self.calibration_batches:
-                batches = quiet.some_batches(self.calibration_batches, self.asking)
+                batches = map(copy.deepcopy, drawn.calibration)
                 calibrate(model, batches, context.needed('forward', self.asking))
                 average_buffers(model)
             if self.by == 'accuracy':
                 return float(context.needed('evaluate', self.asking)(model))
-            return -self._loss(model, quiet)
+            return -self._loss(model, context, drawn)
 
-    def _loss(self, model: nn.Module, context: Context) -> float:
+    def _loss(self, model: nn.Module, context: Context, drawn: Drawn) -> float:
         loss = context.needed('loss', self.asking)
-        batches = context.some_batches(self.batches, self.asking)
+        batches = map(copy.deepcopy, drawn.loss)
         losses = torch.stack([loss(model, batch).detach().float() for batch in batches])
         mean = losses.mean()
         if dist.is_initialized():
@@ -86,7 +145,10 @@ class Trial:
 
 
 class Trials:
-    """Tries candidates, each once: what was measured before a stop is not measured again.
+    """Tries candidates on the same batches, each once.
+
+    What was measured before a stop, and on the same batches, is not measured again. A folder
+    belongs to one set of validation data: nothing tells in which accuracies were measured.
 
     Args:
         trial: how each is tried.
@@ -99,16 +161,28 @@ class Trials:
         self._graph = graph
         self._context = context
         self._path = None if context.folder is None else context.folder / RECORDS
-        self._setting = _digest([repr(trial), context.seed, _weights(graph.model)])
-        self._known = {} if self._path is None else _read(self._path, self._setting)
-        # No process writes before all have read.
-        barrier()
+
+    @cached_property
+    def _drawn(self) -> Drawn:
+        return self._trial.drawn(self._context)
+
+    @cached_property
+    def _setting(self) -> str:
+        """A hash of all that a measurement hangs on, as the main process has it."""
+        world = dist.get_world_size() if dist.is_initialized() else 1
+        hashes = [_weights(self._graph.model), self._drawn.digest()]
+        return from_main(_digest([repr(self._trial), self._context.seed, world, *hashes]))
+
+    @cached_property
+    def _known(self) -> dict[str, float]:
+        """Masks' hash -> fitness. The main process reads, for it alone writes."""
+        return from_main({} if self._path is None else _read(self._path, self._setting))
 
     def fitness(self, masks: Masks) -> float:
         """Return what masks are worth, higher = better; minus infinity where it is no number."""
         key = masks_digest(masks)
         if key not in self._known:
-            found = self._trial.fitness(self._graph, masks, self._context)
+            found = self._trial.fitness(self._graph, masks, self._context, self._drawn)
             self._known[key] = found if math.isfinite(found) else -math.inf
             self._write(key)
         return self._known[key]
@@ -130,73 +204,6 @@ class Trials:
             file.write(json.dumps(line, allow_nan=False).encode() + b'\n')
 
 
-@dataclass(frozen=True)
-class Widths:
-    """Which units go first in each group, so that a candidate is no more than how many go.
-
-    Attributes:
-        shares: group -> ``(units,)``: the share of the group that is gone with each unit and all
-            that go before it, in 0..1.
-        most: the share of a group that goes before units of others must, in 0..1.
-    """
-
-    shares: Mapping[str, Tensor]
-    most: float = 1.0
-
-    @classmethod
-    def of(cls, scores: Mapping[str, Tensor], most: float = 1.0) -> Widths:
-        """Order the units of each group by scores ``(units,)``, higher = keep."""
-        shares = {}
-        for name, score in scores.items():
-            share = torch.empty(score.numel(), dtype=torch.float64)
-            share[score.argsort(stable=True)] = torch.arange(1, score.numel() + 1).double()
-            shares[name] = share / score.numel()
-        return cls(shares, most)
-
-    def scores(self, rates: Sequence[float]) -> Scores:
-        """Return scores by which a budget removes shares of the groups in proportion to ``rates``.
-
-        A unit that is gone with a share q of its group scores q / rate: at a threshold t the
-        group loses t * rate. Beyond :attr:`most` units score higher than all others.
-
-        Args:
-            rates: of the groups, in order, above 0.
-        """
-        pairs = list(zip(self.shares.items(), rates, strict=True))
-        lift = max((1.0 / rate for _, rate in pairs), default=0.0)
-        return Scores(
-            {
-                name: share / rate + lift * (share > self.most + 1e-9)
-                for (name, share), rate in pairs
-            }
-        )
-
-    def draw(self, generator: torch.Generator) -> tuple[float, ...]:
-        """Return a rate for each group, uniform above 0 and up to :attr:`most`."""
-        drawn = 1 - torch.rand(len(self.shares), generator=generator, dtype=torch.float64)
-        return tuple((drawn * self.most).tolist())
-
-    @property
-    def even(self) -> tuple[float, ...]:
-        """The same rate for each group."""
-        return (self.most,) * len(self.shares)
-
-
-def check_most(value: Any, owner: str) -> float:
-    """Return ``max_removed`` if it is a share above 0.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= 1:
-        raise ConfigError(
-            f'max_removed={value!r} of {owner} is not a share; expected a number above 0 and up '
-            'to 1'
-        )
-    return float(value)
-
-
 def masks_digest(masks: Masks) -> str:
     """Return a hash of masks."""
     return _digest([[name, mask.tolist()] for name, mask in sorted(masks.items())])
@@ -209,11 +216,29 @@ def _digest(value: Any) -> str:
 def _weights(model: nn.Module) -> str:
     """Return a hash of a model's parameters and buffers."""
     digest = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    for named in (*model.named_parameters(), *model.named_buffers()):
+        for part in _parts(named):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """Yield the bytes of arrays, numbers and texts, however nested; of other objects nothing."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        yield f'{value.dtype} {value.shape}'.encode()
+        yield value.tobytes()
+    elif isinstance(value, Tensor) and value.layout == torch.strided:
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        yield f'{value.dtype} {tuple(value.shape)}'.encode()
+        yield flat.view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        yield from _parts([*value.items()])
+    elif isinstance(value, list | tuple):
+        yield f'{len(value)} items'.encode()
+        for item in value:
+            yield from _parts(item)
+    elif isinstance(value, str | int | float | bytes | None):
+        yield repr(value).encode()
 
 
 def _read(path: Path, setting: str) -> dict[str, float]:
@@ -231,10 +256,13 @@ def _entry(text: str, setting: str) -> tuple[str, float] | None:
         line = json.loads(text)
         if line['setting'] != setting:
             return None
-        value = line['fitness']
-        return str(line['masks']), -math.inf if value is None else float(value)
-    except (ValueError, TypeError, KeyError):
+        masks, value = str(line['masks']), line['fitness']
+    # A line may be anything; thousands of brackets are too deep for the reader.
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    if value is None:
+        return masks, -math.inf
+    return (masks, value) if isinstance(value, float) and math.isfinite(value) else None
 
 
 def _ends_a_line(path: Path) -> bool:

@@ -51,8 +51,10 @@ def test_candidates_are_spread_over_what_the_budget_allows() -> None:
 
 def test_the_first_candidate_loses_the_same_share_of_each_group() -> None:
     context, loss = known(wide_first)
-    EagleEye(Ratio(keep=0.5), candidates=1).select(plain(), context)
-    assert set(loss.asked) == {(4, 6)}
+    masks = EagleEye(Ratio(keep=0.5), candidates=1).select(plain(), context)
+    assert widths_of(masks) == (4, 6) and not loss.asked
+    EagleEye(Ratio(keep=0.5), candidates=4).select(plain(), context)
+    assert loss.asked[0] == (4, 6)
 
 
 def test_no_group_loses_more_than_the_most_where_others_can() -> None:
@@ -110,18 +112,17 @@ def test_the_limit_that_binds_counts_and_noise_does_not(budget: Any, all_near: b
 def test_several_limits_are_kept_to() -> None:
     context, loss = known(wide_first)
     graph = plain()
-    masks = EagleEye([Macs(keep=0.9), Params(keep=0.5)], candidates=10).select(graph, context)
+    budget = [Macs(keep=0.9), Params(keep=0.5)]
+    masks = EagleEye(budget, candidates=10, tolerance=1).select(graph, context)
     assert graph.cost(masks).params <= 0.5 * graph.cost().params and loss.asked
 
 
 @pytest.mark.parametrize(
-    'budget',
-    [Ratio(keep=0.5), Ratio(keep=0.5, scope='layer'), Threshold(0.8), Ratio({'body.0.0': 0.5}),
-     Macs(keep=0.5).partial(0.0, 0.5)],
-)  # fmt: skip
-def test_any_budget_will_do(budget: easypruner.Budget) -> None:
+    'budget', [Ratio(keep=0.5), Threshold(0.8), Macs(keep=0.5).partial(0.0, 0.5)]
+)
+def test_any_budget_that_ranks_groups_together_will_do(budget: easypruner.Budget) -> None:
     graph, (context, loss) = plain(), known(wide_first)
-    masks = EagleEye(budget, candidates=5).select(graph, context)
+    masks = EagleEye(budget, candidates=5, tolerance=1).select(graph, context)
     assert masks.removed_units > 0
     assert widths_of(masks) == min(loss.asked, key=wide_first)
 

@@ -1,63 +1,31 @@
-"""Candidates: widths in proportion to rates, measured on a cut copy, each once."""
+"""Candidates: measured on a cut copy and on the same batches, each once."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from easypruner_plugins.threshold import Threshold
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import easypruner
 from easypruner import Context, Masks
 from easypruner.errors import ConfigError
-from easypruner.toolkit.candidates import RECORDS, Trial, Trials, Widths
+from easypruner.graph import ChannelGraph
+from easypruner.toolkit.candidates import RECORDS, Trial, Trials
 from tests.contexts import restless, tiny_batches, tiny_context
 from tests.networks import Plain, example, lively
 
 HALF = Masks({'body.0.0': torch.arange(8) % 2 == 0, 'body.1.0': torch.arange(12) % 3 > 0})
 
 
-@given(data=st.data(), seed=st.integers(0, 99))
-def test_at_a_threshold_groups_lose_shares_in_proportion_to_rates(
-    data: st.DataObject, seed: int
-) -> None:
-    sizes = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
-    generator = torch.Generator().manual_seed(seed)
-    scores = {
-        str(n): torch.randint(5, (size,), generator=generator) for n, size in enumerate(sizes)
-    }
-    widths = Widths.of(scores)
-    rates = widths.draw(generator)
-    threshold = data.draw(st.floats(0, 1))
-    masks = widths.scores(rates).above(threshold)
-    for (name, score), rate in zip(scores.items(), rates, strict=True):
-        gone = [i for i in range(score.numel()) if not masks[name][i]]
-        expected = threshold * rate * score.numel()
-        assert len(gone) == pytest.approx(expected, abs=1) and len(gone) <= expected + 1e-9
-        lowest = sorted(range(score.numel()), key=lambda i, s=score: (float(s[i]), i))
-        assert set(gone) == set(lowest[: len(gone)])
-
-
-def test_beyond_the_most_units_go_after_all_others() -> None:
-    widths = Widths.of({'a': torch.arange(10), 'b': torch.arange(4)}, 0.5)
-    scores = widths.scores((0.01, 0.5))
-    within = torch.cat([scores['a'][:5], scores['b'][:2]])
-    beyond = torch.cat([scores['a'][5:], scores['b'][2:]])
-    assert within.max() < beyond.min()
-
-
-def test_rates_are_above_zero_and_up_to_the_most() -> None:
-    widths = Widths.of({str(n): torch.zeros(3) for n in range(2000)}, 0.7)
-    rates = widths.draw(torch.Generator().manual_seed(0))
-    assert 0 < min(rates) < 0.01 and 0.69 < max(rates) <= 0.7
-    assert widths.even == (0.7,) * 2000
+def fitness(trial: Trial, graph: ChannelGraph, context: Context) -> float:
+    return trial.fitness(graph, HALF, context, trial.drawn(context))
 
 
 def normalized(x: Tensor, norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> Tensor:
@@ -96,7 +64,7 @@ def test_the_loss_of_a_cut_copy_with_its_batch_norms_adapted(
 ) -> None:
     model = lively(Plain)
     graph = easypruner.trace(model, example())
-    met = Trial('loss', batches, calibration, 'Me').fitness(graph, HALF, tiny_context())
+    met = fitness(Trial('loss', batches, calibration, 'Me'), graph, tiny_context())
     cut = copy.deepcopy(model)
     easypruner.prune(cut, HALF, example_inputs=example())
     assert met == pytest.approx(-adapted_loss(cut, min(calibration, 3), batches), rel=1e-5)
@@ -110,19 +78,65 @@ def test_without_calibration_the_statistics_stay() -> None:
     easypruner.prune(cut, HALF, example_inputs=example())
     losses = [float(context.loss(cut, batch)) for batch in context.batches()]
     model.train()
-    met = Trial('loss', 3, 0, 'Me').fitness(graph, HALF, context)
+    met = fitness(Trial('loss', 3, 0, 'Me'), graph, context)
     assert met == pytest.approx(-sum(losses) / 3)
-    assert Trial('accuracy', 3, 0, 'Me').fitness(graph, HALF, context) == context.evaluate(cut)
+    assert fitness(Trial('accuracy', 3, 0, 'Me'), graph, context) == context.evaluate(cut)
 
 
 def test_candidates_meet_the_same_data() -> None:
     graph = easypruner.trace(lively(Plain), example())
     trial, context = Trial('loss', 2, 2, 'Me'), restless(tiny_context())
     torch.manual_seed(0)
-    first = trial.fitness(graph, HALF, context)
+    first = fitness(trial, graph, context)
     torch.rand(5)
-    assert trial.fitness(graph, HALF, context) == first
-    assert trial.fitness(graph, HALF, replace(context, seed=1)) != first
+    assert fitness(trial, graph, context) == first
+    assert fitness(trial, graph, replace(context, seed=1)) != first
+
+
+def in_place(context: Context) -> Context:
+    """Return a context whose loss leaves its batch in another state."""
+
+    def loss(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        batch[0].mul_(0.5)
+        found = context.loss(model, batch)
+        batch[1].zero_()
+        return found
+
+    return replace(context, loss=loss)
+
+
+def refilled(batches: list[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]]:
+    """Yield batches in the same memory, as loaders do that save on it."""
+    place = [torch.empty_like(part) for part in batches[0]]
+    for batch in batches:
+        for part, value in zip(place, batch, strict=True):
+            part.copy_(value)
+        yield place
+
+
+def test_candidates_meet_the_same_batches_of_a_loader_with_chance_of_its_own() -> None:
+    graph = easypruner.trace(lively(Plain), example())
+    data = TensorDataset(*(torch.cat(parts) for parts in zip(*tiny_batches(9), strict=True)))
+    loader = DataLoader(data, 8, shuffle=True, generator=torch.Generator().manual_seed(5))
+    for context in (
+        replace(tiny_context(), batches=lambda: loader),
+        in_place(replace(tiny_context(), batches=lambda: loader)),
+        in_place(replace(tiny_context(), batches=lambda: refilled(tiny_batches(9)))),
+    ):
+        trials = Trials(Trial('loss', 2, 2, 'Me'), graph, context)
+        # No mask and masks that keep everything are the same network.
+        everything = Masks({name: torch.ones_like(mask) for name, mask in HALF.items()})
+        assert trials.fitness(Masks()) == trials.fitness(everything) != trials.fitness(HALF)
+
+
+def test_batches_in_the_same_memory_are_told_apart() -> None:
+    graph = easypruner.trace(lively(Plain), example())
+    trial, batches = Trial('loss', 3, 2, 'Me'), tiny_batches(3)
+    usual, refills = (
+        Trials(trial, graph, replace(tiny_context(), batches=opened)).fitness(HALF)
+        for opened in (lambda: iter(batches), lambda: refilled(batches))
+    )
+    assert usual == refills
 
 
 class Counted:
@@ -174,6 +188,23 @@ def test_nothing_is_taken_from_another_setting(tmp_path: Path) -> None:
     assert loss.calls == 5 and len((tmp_path / RECORDS).read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize('place', [0, 1])
+def test_nothing_is_taken_from_other_batches(place: int, tmp_path: Path) -> None:
+    graph = easypruner.trace(lively(Plain), example())
+    context, loss = counted(tmp_path)
+    batches = tiny_batches(2)
+    for image in (0.5, 0.5, 0.7):
+        batches[place][0][3, 1, 2, 2] = image
+        changed = replace(context, batches=lambda: [dict(inputs=[b], more=None) for b in batches])
+        unpacked = replace(
+            changed,
+            loss=lambda model, batch: loss(model, batch['inputs'][0]),
+            forward=lambda model, batch: context.forward(model, batch['inputs'][0]),
+        )
+        Trials(Trial('loss', 1, 2, 'Me'), graph, unpacked).fitness(HALF)
+    assert loss.calls == 2
+
+
 def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
     graph = easypruner.trace(lively(Plain), example())
     trial = Trial('loss', 1, 1, 'Me')
@@ -186,6 +217,23 @@ def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
     assert Trials(trial, graph, context).fitness(Masks()) == found[1] and loss.calls == 3
 
 
+@pytest.mark.parametrize(
+    'fitness',
+    ['NaN', 'Infinity', '-Infinity', '1e999', '9' * 400, '"-0.5"', 'true', '[' * 200_000, '{}'],
+    ids=lambda text: text[:9],
+)
+def test_lines_that_nobody_wrote_are_passed_over(fitness: str, tmp_path: Path) -> None:
+    graph = easypruner.trace(lively(Plain), example())
+    trial = Trial('loss', 1, 1, 'Me')
+    context, loss = counted(tmp_path)
+    found = Trials(trial, graph, context).fitness(HALF)
+    file = tmp_path / RECORDS
+    start, _, _ = file.read_text().partition('"fitness"')
+    file.write_text(f'{start}"fitness": {fitness}}}\n{fitness}\n')
+    assert Trials(trial, graph, context).fitness(HALF) == found and loss.calls == 2
+    assert Trials(trial, graph, context).fitness(HALF) == found and loss.calls == 2
+
+
 def test_what_is_no_number_is_the_worst(tmp_path: Path) -> None:
     graph = easypruner.trace(lively(Plain), example())
     context = tiny_context(loss=lambda model, batch: torch.tensor(float('nan')), folder=tmp_path)
@@ -193,13 +241,6 @@ def test_what_is_no_number_is_the_worst(tmp_path: Path) -> None:
         trials = Trials(Trial('loss', 1, 0, 'Me'), graph, context)
         assert trials.fitness(HALF) == -float('inf')
     assert json.loads((tmp_path / RECORDS).read_text())['fitness'] is None
-
-
-def test_widths_suit_budgets_that_know_no_rates() -> None:
-    graph = easypruner.trace(lively(Plain), example())
-    widths = Widths.of({n: torch.arange(g.size) for n, g in graph.groups.items()})
-    masks = Threshold(1.0)(widths.scores((0.5, 0.25)), graph, Context())
-    assert [masks.kept(name) for name in masks] == [4, 9]
 
 
 @pytest.mark.parametrize(
