@@ -131,3 +131,14 @@ def test_isomorphic_groups_are_ranked_together() -> None:
     assert scopes_of(graph, 'global') == [['0', '3', '7']]
     assert scopes_of(graph, 'layer') == [['0'], ['3'], ['7']]
     assert len(scopes_of(graph, 'stage')) == 3
+
+
+def test_after_a_cut_a_share_is_one_of_the_units_there_were() -> None:
+    model = lively(Residual)
+    graph = easypruner.trace(model, example(), limits=dict(max_removed=0.5))
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    for _ in range(3):
+        masks = L1Norm(Ratio(keep=0.7, scope='layer')).select(graph, Context())
+        easypruner.prune(model, masks, graph=graph)
+    for name, group in graph.groups.items():
+        assert group.size == math.ceil(sizes[name] / 2)

@@ -30,8 +30,10 @@ class Compensation:
 
     Attributes:
         shifts: (bias or running mean, what is added to it).
-        left: paths of layers that lose something and have neither, and parameters that read
-            channels in another way than a convolution or linear layer: their output shifts.
+        left: paths of layers that lose something and have neither, parameters that read channels
+            in another way than a convolution or linear layer, and operations that mix the channels
+            of a group, such as a layer norm or a product of queries and keys: what comes out of
+            them shifts.
     """
 
     shifts: tuple[tuple[Tensor, Tensor], ...]
@@ -52,8 +54,9 @@ def mean_compensation(
     A layer that reads a removed channel loses its mean, over samples and positions, times the
     weights that read it. That is added to the layer's bias; where it has none and what it returns
     goes to a batch norm alone, it is taken off that norm's running mean. For channels that hold
-    the same everywhere the cut is exact then, but at borders that are padded, and behind
-    transposed convolutions with a stride, where the kernel's mean over positions stands for each.
+    the same everywhere the cut is exact then, but at borders that are padded, behind transposed
+    convolutions with a stride, where the kernel's mean over positions stands for each, and where
+    operations mix channels: the statistics of a layer or group norm are those of what is left.
 
     Args:
         graph: of the full network.
@@ -80,7 +83,7 @@ def mean_compensation(
         losses[sight.path] = losses[sight.path] + lost if sight.path in losses else lost
     means_behind = _running_means_behind(graph, losses)
     shifts: dict[int, _Shift] = {}
-    left = _unseen(graph, masks, modules)
+    left = [*_unseen(graph, masks, modules), *_mixing(graph, masks)]
     for path, lost in losses.items():
         bias = modules[path].bias
         if bias is None and path not in means_behind:
@@ -132,6 +135,12 @@ def _unseen(
             and member.module.partition('.parametrizations.')[0] not in modules
         )
     )
+
+
+def _mixing(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> list[str]:
+    """Return the operations that mix removed channels with others, and where they are."""
+    lost = [graph.groups[name] for name, mask in masks.items() if not bool(mask.all())]
+    return list(dict.fromkeys(note for group in lost for note in group.mixed))
 
 
 def _lost(sight: Sight, means: Tensor) -> Tensor:

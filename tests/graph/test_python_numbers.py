@@ -248,3 +248,23 @@ class Valued(Constant):
 
 def test_a_forward_that_asks_for_values_runs_on_real_tensors() -> None:
     cut_in_half(lively(Valued), example())
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_a_number_written_down_holds_what_it_is_of_and_nothing_else(groups: int) -> None:
+    """To tie it to a width that happens to fit would end in a unit that nothing can be cut of."""
+
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.g = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 12, 1, groups=groups)
+            self.b, self.out, self.head = nn.Conv2d(12, 6, 1), nn.Linear(6, 3), nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.b(self.g(self.a(x)).relu()).mean((2, 3))
+            return self.head(self.out(x).view(-1, 3))
+
+    graph = easypruner.trace(lively(Written), example())
+    assert list(graph.groups) == ['a', 'g', 'b']
+    assert graph.groups['g'].size == 12 // groups
+    assert held(graph) == {'out.weight', 'out.bias', 'head.weight'}

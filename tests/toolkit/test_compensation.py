@@ -74,6 +74,38 @@ def test_constants_are_made_up_for_exactly(kind: str) -> None:
     torch.testing.assert_close(model(images), expected)
 
 
+class Products(nn.Module):
+    """Queries and keys, whose products see all of their channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        attended = nn.functional.scaled_dot_product_attention(
+            self.q(rows), self.k(rows), self.v(rows)
+        )
+        return attended.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+MIXING = {
+    'group norm': (nn.GroupNorm(2, 8), nn.Conv2d(8, 6, 1)),
+    'product': (nn.Conv2d(8, 6, 1), Products()),
+}
+
+
+@pytest.mark.parametrize(('kind', 'where'), [('group norm', 'reader'), ('product', 'after')])
+def test_what_mixes_channels_is_left_and_named(kind: str, where: str) -> None:
+    torch.manual_seed(0)
+    model = copy.deepcopy(Constant(*MIXING[kind])).double().eval()
+    images = torch.rand(4, 3, 5, 5, dtype=torch.float64)
+    graph = easypruner.trace(model, images)
+    masks = {n: torch.arange(g.size) < g.size - 1 for n, g in graph.groups.items()}
+    left = mean_compensation(graph, masks, context_of(images), 1, 'a test').left
+    assert [note for note in left if note.endswith(f' in {where}')]
+
+
 def test_the_mean_over_batches_is_what_counts() -> None:
     torch.manual_seed(0)
     model = Constant(nn.Conv2d(8, 6, 1), nn.Identity()).double().eval()

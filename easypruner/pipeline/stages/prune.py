@@ -96,7 +96,8 @@ class Prune(Stage):
         layers = ', '.join(found.left[:3]) + (', ...' if len(found.left) > 3 else '')
         return state.warned(
             f'{self.name}: not compensated, for want of a bias or a batch norm right behind what '
-            f'reads the removed channels: {layers} ({len(found.left)} in all)'
+            'reads the removed channels, or because channels are mixed there: '
+            f'{layers} ({len(found.left)} in all)'
         )
 
     def plan(self, state: PruningState) -> str:
