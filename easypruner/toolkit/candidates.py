@@ -168,15 +168,17 @@ class Trials:
 
     @cached_property
     def _setting(self) -> str:
-        """A hash of all that a measurement hangs on, as the main process has it."""
+        """A hash of all that a measurement hangs on."""
         world = dist.get_world_size() if dist.is_initialized() else 1
         hashes = [_weights(self._graph.model), self._drawn.digest()]
-        return from_main(_digest([repr(self._trial), self._context.seed, world, *hashes]))
+        return _digest([repr(self._trial), self._context.seed, world, *hashes])
 
     @cached_property
     def _known(self) -> dict[str, float]:
-        """Masks' hash -> fitness. The main process reads, for it alone writes."""
-        return from_main({} if self._path is None else _read(self._path, self._setting))
+        """Masks' hash -> fitness. The main process reads for all, as it alone writes."""
+        if self._path is None or not is_main():
+            return from_main({})
+        return from_main(_read(self._path, self._setting))
 
     def fitness(self, masks: Masks) -> float:
         """Return what masks are worth, higher = better; minus infinity where it is no number."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,3 +188,76 @@ def test_stopped_and_resumed_is_as_never_stopped_whatever_the_loader_draws(
     context, other = shuffled(tmp_path / 'whole', seed=6)
     alone = make(Macs(keep=0.5)).select(graph, shuffled(tmp_path / 'other', seed=6)[0])
     assert make(Macs(keep=0.5)).select(graph, context) == alone and other.calls >= 6
+
+
+TWO = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch.distributed as dist
+from easypruner_plugins.eagle_eye import EagleEye
+from easypruner_plugins.evolution import Evolution
+from easypruner_plugins.macs import Macs
+from easypruner.errors import BudgetError
+from tests.contexts import tiny_context
+from tests.plugins.searching import plain
+
+class Restless(Macs):
+    calls = 0
+
+    def __call__(self, scores, graph, context):
+        self.calls += 1
+        if self.calls % 3 == rank:
+            raise BudgetError('noise')
+        return Macs(keep=0.5 + 0.2 * rank)(scores, graph, context)
+
+    def delivered(self, masks, graph):
+        return super().delivered(masks, graph) + 0.1 * rank * masks.kept('body.0.0')
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+context = tiny_context(seed=rank)
+for name, source in dict(
+    eagle=EagleEye(Restless(keep=0.5), candidates=12, batches=1, seed=0),
+    evolution=Evolution(Restless(keep=0.5), population=4, generations=3, batches=1, seed=0),
+).items():
+    masks = source.select(plain(), replace(context, folder=folder / name))
+    masks.save(folder / f'{name}{rank}.safetensors')
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_try_the_same_candidates(tmp_path: Path) -> None:
+    def run() -> None:
+        (tmp_path / 'meet').unlink(missing_ok=True)
+        both = [
+            subprocess.Popen(
+                [sys.executable, '-W', 'ignore', '-c', TWO, str(rank), str(tmp_path)],
+                cwd=Path(__file__).parents[2],
+                stderr=subprocess.PIPE,
+            )
+            for rank in range(2)
+        ]
+        try:
+            for process in both:
+                _, told = process.communicate(timeout=120)
+                assert process.returncode == 0, told.decode()
+        finally:
+            for process in both:
+                process.kill()
+
+    graph, found = plain(), []
+    for _ in range(2):
+        run()
+        for name in ('eagle', 'evolution'):
+            first, second = (Masks.load(tmp_path / f'{name}{r}.safetensors') for r in range(2))
+            assert first == second
+            assert graph.cost(first).macs <= 0.5 * graph.cost().macs
+            found.append(first)
+            # The next search goes on from half of the lines, which one of the two has read.
+            records = tmp_path / name / RECORDS
+            lines = records.read_text().splitlines(keepends=True)
+            assert len(lines) == len(set(lines)) > 2
+            records.write_text(''.join(lines[: len(lines) // 2]))
+    assert found[:2] == found[2:]
