@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from easypruner.arguments import check_count, check_name
 from easypruner.chance import same_chance
+from easypruner.copies import copy_of
 from easypruner.engine.distributed import average_buffers, is_main
 from easypruner.graph import prune
+from easypruner.graph.tape import tensors_in
 from easypruner.masks import Masks
 from easypruner.toolkit.calibration import calibrate
 
@@ -104,7 +106,7 @@ class Trial:
         with same_chance(context.seed), torch.no_grad():
             return Drawn(
                 **{
-                    purpose: tuple(map(copy.deepcopy, quiet.some_batches(count, self.asking)))
+                    purpose: tuple(map(_copied, quiet.some_batches(count, self.asking)))
                     for purpose, count in batches.items()
                     if count
                 }
@@ -121,7 +123,7 @@ class Trial:
             context: the one of which the batches are.
             drawn: what :meth:`drawn` returned.
         """
-        model = copy.deepcopy(graph.model)
+        model = copy_of(graph.model)
         prune(model, masks, graph=graph.on(model))
         model.eval()
         with same_chance(context.seed), torch.no_grad():
@@ -204,6 +206,12 @@ class Trials:
             if file.tell() and not _ends_a_line(self._path):
                 file.write(b'\n')
             file.write(json.dumps(line, allow_nan=False).encode() + b'\n')
+
+
+def _copied(batch: Any) -> Any:
+    """Return a copy of a batch; of tensors that were computed with gradients, of their values."""
+    tensors = (tensor for _, tensor in tensors_in(batch))
+    return copy.deepcopy(batch, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
 
 
 def masks_digest(masks: Masks) -> str:

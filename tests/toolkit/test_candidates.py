@@ -139,6 +139,16 @@ def test_batches_in_the_same_memory_are_told_apart() -> None:
     assert usual == refills
 
 
+def test_networks_and_batches_with_tensors_that_were_computed() -> None:
+    model = lively(Plain)
+    trial, context = Trial('loss', 2, 1, 'Me'), tiny_context()
+    expected = Trials(trial, easypruner.trace(model, example()), context).fitness(HALF)
+    model.last = model.head.weight * 2
+    batches = [(images.requires_grad_() * 1, classes) for images, classes in context.batches()]
+    graph = easypruner.trace(model, example())
+    assert Trials(trial, graph, replace(context, batches=lambda: batches)).fitness(HALF) == expected
+
+
 class Counted:
     """A context's loss that says how often it was asked, and may stop the search."""
 
