@@ -36,6 +36,8 @@ class SlimSummary:
         whole: the groups that lost nothing -> ``'limits'`` or ``'scores'``, which left them whole.
         frozen: the weights that make channels which cannot go and why, most channels first.
         verification: of the cut; None if that was not asked for.
+        level: the score of every unit where all have the same, so that the choice is arbitrary;
+            None where they differ, or the source ranks none.
         accuracy: before and after, in percent; None where it is not known.
     """
 
@@ -49,6 +51,7 @@ class SlimSummary:
     whole: Mapping[str, str]
     frozen: tuple[FrozenRow, ...]
     verification: Verification | None
+    level: float | None = None
     accuracy: tuple[float, float] | None = None
 
     @classmethod
@@ -58,6 +61,7 @@ class SlimSummary:
         masks: Masks,
         source: MaskSource,
         verification: Verification | None,
+        level: float | None = None,
     ) -> SlimSummary:
         """Sum up a cut that is about to be made.
 
@@ -66,6 +70,7 @@ class SlimSummary:
             masks: True = keep.
             source: that has chosen them.
             verification: of them.
+            level: the score of every unit where all have the same.
         """
         units = sum(group.size for group in graph.groups.values())
         budget = source.budget
@@ -78,8 +83,9 @@ class SlimSummary:
             budget=None if budget is None else budget_result(budget, masks, graph),
             groups=len(graph.groups),
             whole=_whole(graph, masks),
-            frozen=aggregate(entry for entry in graph.frozen if _makes(graph, entry)),
+            frozen=_frozen(graph),
             verification=verification,
+            level=level if masks.removed_units else None,
         )
 
     def with_accuracy(self, before: float, after: float) -> SlimSummary:
@@ -114,17 +120,32 @@ class SlimSummary:
                 f'asked for {limit.kind} {amount(limit.asked)}, '
                 f'delivered {amount(limit.delivered)}{spread}'
             )
+        if self.level is not None:
+            yield (
+                f'the choice is arbitrary: every channel has the same score, {self.level:.4g}; '
+                'train the network, or take another source'
+            )
         if self.verification is not None:
             yield _verified(self.verification)
         if self.whole:
             names = [f'{name} ({why})' for name, why in self.whole.items()]
             yield f'{len(self.whole)} of {self.groups} groups lost nothing: {_first(names)}'
         if self.frozen:
-            rows = [
-                f'{row.channels} at {row.example or "the model itself"}, {row.reason}'
-                for row in self.frozen
-            ]
-            yield f'channels that cannot go: {_first(rows, "; ")}'
+            yield f'channels that cannot go: {_reasons(self.frozen)}'
+
+
+def what_stays(graph: ChannelGraph) -> str:
+    """Return the first reasons why channels of a network cannot go; '' if it has none."""
+    return _reasons(_frozen(graph) or aggregate(graph.frozen))
+
+
+def _frozen(graph: ChannelGraph) -> tuple[FrozenRow, ...]:
+    return aggregate(entry for entry in graph.frozen if _makes(graph, entry))
+
+
+def _reasons(rows: tuple[FrozenRow, ...]) -> str:
+    texts = [f'{row.channels} at {row.example or "the model itself"}, {row.reason}' for row in rows]
+    return _first(texts, '; ')
 
 
 def _whole(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> dict[str, str]:
@@ -137,11 +158,18 @@ def _whole(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _verified(verification: Verification) -> str:
-    verdict = 'verified' if verification.passed else 'NOT verified'
-    text = f'{verdict}: the outputs are off by {verification.error:.0e} at the most'
-    if verification.unchecked:
-        text += f'; not checked, as their channels mix: {_first(list(verification.unchecked))}'
-    return text
+    mixed = _first(list(verification.unchecked))
+    if verification.failed or verification.passed:
+        verdict = 'NOT verified' if verification.failed else 'verified'
+        text = f'{verdict}: the outputs are off by {verification.error:.0e} at the most'
+    else:
+        text = (
+            'not checked: the outputs are constant, even without all channels of the layers that '
+            'were cut; look for weights or inputs that are zero'
+        )
+    if verification.unchecked and not verification.removed_units:
+        return f'not checked, as their channels mix: {mixed}'
+    return f'{text}; not checked, as their channels mix: {mixed}' if mixed else text
 
 
 def _makes(graph: ChannelGraph, entry: Frozen) -> bool:

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from easypruner.arguments import check_count
 from easypruner.chance import same_chance
 from easypruner.contracts import Budget, Context, MaskSource
-from easypruner.errors import ConfigError
-from easypruner.graph import ArchitectureRecord, prune, trace
+from easypruner.copies import copy_of
+from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.feeding import Batches, Feed, Forward, Loss, accuracy_by, opener
+from easypruner.graph import ArchitectureRecord, ChannelGraph, prune, trace
 from easypruner.graph.choice import Attention, Ignored
-from easypruner.graph.tape import ExampleInputs, call_arguments, map_tensors
+from easypruner.graph.record import record_of
+from easypruner.graph.tape import ExampleInputs
 from easypruner.graph.verify import verify as verify_cut
-from easypruner.graph.wrappers import traceable
+from easypruner.graph.wrappers import check_values, traceable
 from easypruner.limits import Limits
+from easypruner.masks import Masks
 from easypruner.modes import evaluating
 from easypruner.plugins import load_plugins
 from easypruner.registry import BUDGETS, MASK_SOURCES, build, build_list
-from easypruner.slim_summary import SlimSummary
+from easypruner.slim_summary import SlimSummary, what_stays
 from easypruner.toolkit.budgets import Tightest
 from easypruner.toolkit.calibration import calibrate
-
-Batches = Iterable[Any] | Callable[[], Iterable[Any]]
-"""Something that can be gone through several times, or a function that opens a new pass."""
 
 _OWNER = 'slim'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Slimmed:
     """What :func:`slim` returns. Printed, it is its summary.
 
     Attributes:
         model: the pruned network.
-        record: from which :func:`easypruner.load_pruned` rebuilds its architecture.
+        record: from which :func:`easypruner.load_pruned` rebuilds its architecture, out of the
+            network that was given; with ``record=`` out of the original.
         summary: what was asked for and what came of it.
     """
 
@@ -49,6 +52,10 @@ class Slimmed:
 
     def __str__(self) -> str:
         return str(self.summary)
+
+    def __repr__(self) -> str:
+        kept, units = self.summary.units[::-1]
+        return f'Slimmed({self.summary.model}: {kept} of {units} channels left)'
 
 
 def slim(
@@ -60,7 +67,8 @@ def slim(
     source: str | Mapping[str, Any] | MaskSource = 'L1Norm',
     budget: Any = None,
     batches: Batches | None = None,
-    loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    forward: Forward | None = None,
+    loss: Loss | nn.Module | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     calibration_batches: int = 50,
     ignore: Ignored | Iterable[Ignored] = (),
@@ -68,6 +76,7 @@ def slim(
     attention: Attention = 'width',
     seed: int = 0,
     verify: bool = True,
+    record: ArchitectureRecord | str | os.PathLike[str] | None = None,
 ) -> Slimmed:
     """Prune a copy of a network; the network that is given stays as it is.
 
@@ -87,11 +96,15 @@ def slim(
         budget: another limit, or a list of such, as dicts or built. All limits are kept to.
         batches: of training data, for sources that look at it and to estimate the statistics of
             batch norms anew: pairs of inputs and targets, or inputs alone. Inputs are what
-            ``example_inputs`` are, and are moved to the network's device. A data loader, a list,
-            or a function that opens a pass.
-        loss: scalar, of a network and a batch; by default the cross entropy of what the network
-            returns and targets that are class indices.
+            ``example_inputs`` are, so that ``(a, b)`` is no pair where these are two tensors; of
+            a dict the same entries are taken. They are moved to the network's device. A data
+            loader, a list, or a function that opens a pass.
+        forward: runs a network on one batch and returns its outputs, for batches that are built
+            in another way.
+        loss: scalar, of a network and a batch; or a loss of torch, such as ``nn.MSELoss()``, of
+            outputs and targets. By default the cross entropy, of targets that are class indices.
         evaluate: accuracy of a network, in percent, for sources that look at it and the summary.
+            The network is in evaluation mode.
         calibration_batches: that batch norms are estimated on, if there are ``batches``; 0 leaves
             them.
         ignore: modules whose channels stay, as for :func:`easypruner.trace`.
@@ -100,11 +113,17 @@ def slim(
         seed: for every random choice.
         verify: check on copies in double precision that the cut does what it should; takes a few
             forward passes.
+        record: of the cuts that the network has undergone before, or the path of its file. The
+            record of the result is then that of all cuts, and rebuilds it out of the original;
+            without, as of ``slim(slim(net, ...).model, ...)``, it is that of this cut alone, and
+            both are composed by ``first.then(second)``.
 
     Raises:
         ConfigError: an argument that is not understood, or a source that needs what was not given.
+        EasyPrunerError: nothing of the network can be pruned.
         BudgetError: a limit that cannot be met; the message says what is feasible.
-        TraceError: the forward pass of the network cannot be followed.
+        RecordError: the record is not that of the network.
+        TraceError: the forward pass of the network cannot be followed, or it has no values.
 
     >>> from torch import nn, zeros
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
@@ -122,29 +141,70 @@ def slim(
     channels that cannot go: 4 at 2, an output of the model (output)
     """
     check_count(calibration_batches, 'calibration_batches', _OWNER, least=0)
+    check_count(seed, 'seed', _OWNER, least=0)
     chosen = _source(source, [*_limits(macs=macs, params=params), *_listed(budget)])
+    feed = Feed(example_inputs, forward, loss, _OWNER)
+    accuracy = accuracy_by(evaluate, _OWNER)
     context = Context(
         seed=seed,
-        batches=_opener(batches),
-        loss=loss or _cross_entropy,
-        evaluate=evaluate,
-        forward=_forward,
+        batches=opener(batches, _OWNER),
+        loss=feed.loss,
+        evaluate=accuracy,
+        forward=feed.forward,
     )
-    pruned = copy.deepcopy(traceable(model))
+    original = traceable(model)
+    check_values(original)
+    earlier = None if record is None else record_of(record, 'record', _OWNER)
+    if earlier is not None:
+        earlier.check_cut(original)
+    pruned = copy_of(original)
     graph = trace(pruned, example_inputs, ignore=ignore, limits=limits, attention=attention)
+    _check_prunable(graph, macs)
+    if calibration_batches or feed.needs_pairs:
+        feed.check(batches)
+    accuracy_before = None if accuracy is None else accuracy(pruned)
     with same_chance(seed):
-        masks = chosen.select(graph, context)
+        masks, level = _selected(chosen, graph, context)
     masks.check(graph)
     verification = verify_cut(pruned, masks, example_inputs, graph=graph) if verify else None
-    summary = SlimSummary.of(graph, masks, chosen, verification)
-    accuracy_before = None if evaluate is None else float(evaluate(pruned))
-    record = prune(pruned, masks, graph=graph)
+    summary = SlimSummary.of(graph, masks, chosen, verification, level)
+    cut = prune(pruned, masks, graph=graph)
     if batches is not None and calibration_batches:
         with evaluating(pruned), same_chance(seed):
-            calibrate(pruned, context.some_batches(calibration_batches, _OWNER), _forward)
-    if evaluate is not None and accuracy_before is not None:
-        summary = summary.with_accuracy(accuracy_before, float(evaluate(pruned)))
-    return Slimmed(pruned, record, summary)
+            calibrate(pruned, context.some_batches(calibration_batches, _OWNER), feed.forward)
+    if accuracy is not None and accuracy_before is not None:
+        summary = summary.with_accuracy(accuracy_before, accuracy(pruned))
+    return Slimmed(pruned, cut if earlier is None else earlier.then(cut), summary)
+
+
+def _selected(
+    source: MaskSource, graph: ChannelGraph, context: Context
+) -> tuple[Masks, float | None]:
+    """Return the masks, and the score of all units where it is the same."""
+    if type(source).select is not MaskSource.select:
+        return source.select(graph, context), None
+    scores = source.ranking_scores(graph, context)
+    return source.needed_budget()(scores, graph, context), _level(scores)
+
+
+def _level(scores: Mapping[str, Tensor]) -> float | None:
+    values = {float(end) for score in scores.values() for end in (score.min(), score.max())}
+    return values.pop() if len(values) == 1 else None
+
+
+def _check_prunable(graph: ChannelGraph, macs: Any) -> None:
+    """Raise EasyPrunerError if there is nothing to remove, or nothing that a share is of."""
+    name = type(graph.model).__name__
+    if not graph.groups:
+        raise EasyPrunerError(
+            f'nothing of this {name} can be pruned: {what_stays(graph) or "it has no weights"}; '
+            'easypruner analyze tells more, as does graph.frozen of easypruner.trace'
+        )
+    if macs is not None and macs <= 1 and not graph.cost().macs:
+        raise EasyPrunerError(
+            f'macs={macs!r} of {_OWNER} is a share of the multiply-adds, but this {name} has none '
+            'on the example inputs; give params or another budget'
+        )
 
 
 def _limits(**given: float | None) -> Iterator[dict[str, Any]]:
@@ -152,12 +212,13 @@ def _limits(**given: float | None) -> Iterator[dict[str, Any]]:
     for argument, value in given.items():
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
             raise ConfigError(
                 f'{argument}={value!r} of {_OWNER} is not understood; expected a share up to 1, '
                 'or a number above'
             )
-        yield {'type': argument.capitalize(), 'keep' if value <= 1 else 'limit': value}
+        number = int(value) if isinstance(value, Integral) else float(value)
+        yield {'type': argument.capitalize(), 'keep' if number <= 1 else 'limit': number}
 
 
 def _listed(budget: Any) -> list[Any]:
@@ -188,64 +249,3 @@ def _source(source: Any, limits: Sequence[Any]) -> MaskSource:
             "budget=dict(type='Ratio', keep=0.5) or another"
         )
     return chosen
-
-
-def _opener(batches: Batches | None) -> Callable[[], Iterable[Any]] | None:
-    """Return a function that opens a pass over batches."""
-    if batches is None:
-        return None
-    if isinstance(batches, Iterator):
-        raise ConfigError(
-            f'batches of {_OWNER} is a {type(batches).__name__}, which can be gone through only '
-            'once; give a data loader, a list, or a function that opens a new pass'
-        )
-    if isinstance(batches, Iterable):
-        return lambda: batches
-    if not callable(batches):
-        raise ConfigError(
-            f'batches={batches!r} of {_OWNER}; expected a data loader, a list of batches, or a '
-            'function that opens a pass over them'
-        )
-    return batches
-
-
-def _is_pair(batch: Any) -> bool:
-    return isinstance(batch, tuple | list) and len(batch) == 2
-
-
-@torch.no_grad()
-def _forward(model: nn.Module, batch: Any) -> object:
-    """Run a network on the inputs of a batch."""
-    return _output(model, batch[0] if _is_pair(batch) else batch)
-
-
-def _output(model: nn.Module, inputs: Any) -> Any:
-    args, kwargs = call_arguments(_moved(inputs, model))
-    return model(*args, **kwargs)
-
-
-def _moved(value: Any, model: nn.Module) -> Any:
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        return value
-    return map_tensors(value, lambda tensor: tensor.to(parameter.device))
-
-
-def _cross_entropy(model: nn.Module, batch: Any) -> Tensor:
-    """Return the loss of a network on a pair of inputs and class indices."""
-    if not _is_pair(batch):
-        raise ConfigError(
-            f'a batch of {_OWNER} is a {type(batch).__name__}, of which no loss is known; expected '
-            'pairs of inputs and targets, or give loss=, a function of a network and a batch'
-        )
-    targets = _moved(batch[1], model)
-    output = _output(model, batch[0])
-    indices = isinstance(targets, Tensor) and targets.dtype == torch.int64
-    if not indices or not isinstance(output, Tensor):
-        raise ConfigError(
-            f'by default the loss of {_OWNER} is the cross entropy of a tensor and class indices '
-            f'(int64); the network returns a {type(output).__name__} and the targets are '
-            f'{getattr(targets, "dtype", type(targets).__name__)}; give loss=, a function of a '
-            'network and a batch'
-        )
-    return nn.functional.cross_entropy(output, targets)

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import easypruner
 from easypruner import Budget, Context, Limits, Masks, MaskSource, load_pruned, slim, trace
-from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
+from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, RecordError, TraceError
 from easypruner.graph import ChannelGraph
 from easypruner.registry import BUDGETS, MASK_SOURCES, build
 from tests.contexts import tiny_batches
@@ -84,6 +85,60 @@ def test_the_record_rebuilds_the_network(tmp_path: Any) -> None:
     assert torch.equal(again.eval()(example()), slimmed.model.eval()(example()))
 
 
+class TestCutTwice:
+    def test_the_record_of_both_cuts_rebuilds_the_network(self, tmp_path: Any) -> None:
+        first = slim(lively(Residual), example(), macs=0.7)
+        first.record.save(tmp_path / 'first.json')
+        for record in (first.record, tmp_path / 'first.json', first):
+            second = slim(first.model, example(), macs=0.7, record=record)
+            again = load_pruned(Residual, second.model.state_dict(), second.record)
+            assert torch.equal(again.eval()(example()), second.model(example()))
+
+    def test_without_it_the_record_is_that_of_the_last_cut(self) -> None:
+        first = slim(lively(Residual), example(), macs=0.7)
+        second = slim(first.model, example(), macs=0.7)
+        with pytest.raises(RecordError, match='give that of all cuts'):
+            load_pruned(Residual, second.model.state_dict(), second.record)
+        both = first.record.then(second.record)
+        assert slim(first.model, example(), macs=0.7, record=first.record).record == both
+
+    def test_a_record_that_is_not_the_network_s_is_refused(self) -> None:
+        first = slim(lively(Residual), example(), macs=0.7)
+        with pytest.raises(RecordError, match='give the record of the cuts'):
+            slim(lively(Residual), example(), macs=0.7, record=first.record)
+        with pytest.raises(ConfigError, match='record of slim is a list'):
+            slim(first.model, example(), macs=0.7, record=[first.record])
+
+
+class TestNothingToPrune:
+    def test_why_is_told(self) -> None:
+        net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
+        with pytest.raises(
+            EasyPrunerError, match=r'nothing of this Sequential.*: 6 at 0, an input'
+        ):
+            slim(net, example(), macs=0.5)
+        with pytest.raises(
+            EasyPrunerError, match=r'nothing of this Plain.*: 12 at body.1.0, ignored, as'
+        ):
+            slim(lively(Plain), example(), params=0.5, ignore=['body.0', 'body.1'])
+        with pytest.raises(EasyPrunerError, match='it has no weights'):
+            slim(nn.Flatten(), example(), params=0.5)
+
+    def test_a_share_of_no_multiply_adds(self) -> None:
+        class Looked(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table, self.weight = nn.Embedding(10, 8), nn.Parameter(torch.randn(8))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return (self.table(x) * self.weight).sum(dim=-1)
+
+        words = torch.randint(0, 10, (2, 5))
+        with pytest.raises(EasyPrunerError, match=r'macs=0\.5 of slim.*Looked has none'):
+            slim(Looked(), words, macs=0.5)
+        assert slim(Looked(), words, params=0.5).model.table.embedding_dim == 4
+
+
 class TestLimits:
     def test_all_are_kept_to(self) -> None:
         slimmed = slim(
@@ -100,6 +155,14 @@ class TestLimits:
         slimmed = slim(lively(Plain), example(), params=whole // 2)
         assert slimmed.summary.after.params <= whole // 2
         assert slimmed.summary.budget.asked == whole // 2
+
+    def test_numpy_s_numbers_are_numbers(self) -> None:
+        whole = trace(lively(Plain), example()).cost()
+        slimmed = slim(
+            lively(Plain), example(), macs=np.float32(0.5), params=np.int64(whole.params)
+        )
+        assert slimmed.summary.after.macs <= whole.macs // 2
+        assert [limit.asked for limit in slimmed.summary.budget.each] == [0.5, whole.params]
 
     def test_a_budget_may_be_built_and_is_not_changed(self) -> None:
         budget = build(BUDGETS, dict(type='Macs', keep=0.5))
@@ -187,7 +250,7 @@ class TestBatches:
             (3, 'batches=3'),
             ([], 'the data set is empty'),
             ([example()], 'no loss is known'),
-            ([(example(), torch.zeros(2, 5))], 'torch.float32'),
+            ([(example(), torch.zeros(2, 5))], 'targets are a float32 tensor'),
         ],
     )
     def test_what_is_not_understood(self, batches: Any, text: str) -> None:
@@ -222,6 +285,66 @@ class TestSummary:
         assert slimmed.summary.accuracy == (8.0, widths(slimmed.model))
         assert widths(slimmed.model) < 8
 
+    def test_an_accuracy_is_that_of_evaluation_mode_and_leaves_no_trace(self) -> None:
+        """Whatever the function does with modes."""
+        seen = []
+
+        def evaluate(model: nn.Module) -> float:
+            seen.append([module.training for module in model.modules()])
+            model(example())
+            model.train(not any(seen[0]) and len(seen) > 1)
+            return 50
+
+        for training in (True, False):
+            seen.clear()
+            model = lively(Plain).train(training)
+            model.head.train(not training)
+            plain = slim(model, example(), macs=0.5)
+            slimmed = slim(model, example(), macs=0.5, evaluate=evaluate)
+            assert len(seen) == 2 and not any(map(any, seen))
+            expected = plain.model.state_dict()
+            assert all(torch.equal(t, expected[n]) for n, t in slimmed.model.state_dict().items())
+            assert [m.training for m in slimmed.model.modules()] == [
+                m.training for m in model.modules()
+            ]
+
+    def test_a_source_evaluates_in_evaluation_mode(self) -> None:
+        class Evaluating(Asking):
+            def select(self, graph: ChannelGraph, context: Context) -> Masks:
+                self.told.append(context.evaluate(graph.model))
+                return Masks({})
+
+        source = Evaluating()
+        slim(lively(Plain).train(), example(), source=source, evaluate=lambda m: 10.0 * m.training)
+        assert source.told == [0.0]
+
+    def test_a_cut_of_constant_outputs_is_not_claimed_to_be_verified(self) -> None:
+        model = lively(Plain)
+        nn.init.zeros_(model.head.weight)
+        slimmed = slim(model, example(), macs=0.5)
+        assert slimmed.summary.verification.constant
+        assert 'not checked: the outputs are constant' in str(slimmed)
+        assert 'erified' not in str(slimmed)
+
+    def test_what_mixes_is_not_claimed_to_be_verified(self) -> None:
+        net = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 5))
+        text = str(slim(net, torch.randn(2, 6), macs=0.5))
+        assert 'not checked, as their channels mix: 0' in text and 'erified' not in text
+
+    def test_equal_scores_are_told(self) -> None:
+        model = lively(Plain)
+        nn.init.zeros_(model.head.weight)
+        slimmed = slim(model, example(), macs=0.5, source='Taylor', batches=tiny_batches())
+        assert slimmed.summary.level == 0.0
+        assert 'the choice is arbitrary: every channel has the same score, 0;' in str(slimmed)
+        for arguments in (dict(macs=1, source=Equal()), dict(macs=0.5)):
+            slimmed = slim(model, example(), **arguments)
+            assert slimmed.summary.level is None and 'arbitrary' not in str(slimmed)
+
+    def test_it_is_short_in_a_session(self) -> None:
+        slimmed = slim(lively(Plain), example(), budget=dict(type='Ratio', keep=0.5))
+        assert repr(slimmed) == 'Slimmed(Plain: 10 of 20 channels left)'
+
     def test_json_can_hold_it(self) -> None:
         summary = slim(lively(Residual), example(), macs=0.5).summary
         content = json.loads(json.dumps(summary.to_dict()))
@@ -249,6 +372,16 @@ class TestSummary:
         (dict(macs=0.5, budget=dict(type='Rato', keep=0.5)), r"budget\[1\].*'Ratio'"),
         (dict(macs=0.5, calibration_batches=-1), 'calibration_batches=-1'),
         (dict(macs=0.5, ignore='bdoy'), 'bdoy'),
+        (dict(macs=True), 'macs=True'),
+        (dict(macs=float('nan')), 'macs=nan'),
+        (dict(macs=0.5, seed='a'), "seed='a'"),
+        (dict(macs=0.5, seed=-1), 'seed=-1'),
+        (dict(macs=0.5, seed=None), 'seed=None'),
+        (dict(macs=0.5, evaluate=90.0), r'evaluate=90\.0 of slim is no function'),
+        (dict(macs=0.5, evaluate=lambda model: None), 'evaluate of slim returns a NoneType'),
+        (dict(macs=0.5, forward=3), 'forward=3'),
+        (dict(macs=0.5, loss='mse'), "loss='mse'"),
+        (dict(macs=0.5, loss=nn.MSELoss), r'the class MSELoss; build it, as in MSELoss\(\)'),
     ],
 )
 def test_mistakes_are_told(arguments: dict[str, Any], text: str) -> None:
@@ -262,6 +395,37 @@ def test_the_same_seed_gives_the_same_network() -> None:
         for seed in (1, 1, 2)
     )
     assert one == again != other
+
+
+def test_a_network_without_values_is_told() -> None:
+    with torch.device('meta'):
+        model = Plain()
+    with pytest.raises(TraceError, match='on the meta device'):
+        slim(model, example(), macs=0.5, verify=False)
+
+
+@pytest.mark.parametrize('given', [Plain, lively, None, 'resnet18'])
+def test_what_is_no_network_is_told(given: Any) -> None:
+    with pytest.raises(TraceError, match=r'expected a torch\.nn\.Module'):
+        slim(given, example(), macs=0.5)
+
+
+def test_what_slim_returned_is_no_network_but_has_one() -> None:
+    with pytest.raises(TraceError, match=r'a Slimmed; .* give its \.model'):
+        slim(slim(lively(Plain), example(), macs=0.5), example(), macs=0.5)
+
+
+def test_weights_that_have_a_history_are_copied() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    net.held = [net[0].weight * 1]
+    assert slim(net, example(), macs=0.5).model[0].out_channels == 4
+
+
+class Equal(MaskSource):
+    """Gives every unit the same score."""
+
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {name: torch.ones(group.size) for name, group in graph.groups.items()}
 
 
 class Drawing(MaskSource):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.contracts import LayerHandler
+from easypruner.copies import copy_of
 from easypruner.errors import TraceError
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.parametrized import Normed, weight_norms
@@ -89,15 +89,16 @@ def verify(
     checked = Masks(masks)
     model = traceable(model)
     check_values(model)
-    full = _copied(model).double()
+    full = copy_of(model).double()
     inputs = map_tensors(example_inputs, lambda t: t.double() if t.is_floating_point() else t)
     graph = trace(full, inputs, handlers) if graph is None else graph.on(full)
     checked.check(graph)
-    unchecked = tuple(name for name in checked if graph.groups[name].mixed)
-    checked = Masks({name: mask for name, mask in checked.items() if name not in unchecked})
+    losing = [name for name, mask in checked.items() if not bool(mask.all())]
+    unchecked = tuple(name for name in losing if graph.groups[name].mixed)
+    checked = Masks({name: checked[name] for name in losing if name not in unchecked})
     comparison = _Comparison(full, graph, inputs)
     whole, expected = comparison.zeroed({}), comparison.zeroed(checked)
-    nothing = {n: torch.zeros_like(mask) for n, mask in checked.items() if not bool(mask.all())}
+    nothing = {name: torch.zeros_like(mask) for name, mask in checked.items()}
     return Verification(
         error=relative_error(expected, comparison.pruned(checked)),
         removed_units=checked.removed_units,
@@ -118,13 +119,13 @@ class _Comparison:
 
     def zeroed(self, masks: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the outputs of the full network, its readers zeroed."""
-        model = _copied(self.full)
+        model = copy_of(self.full)
         zero_readers(model, masks, self.graph)
         return self._outputs(model)
 
     def pruned(self, masks: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the outputs of the pruned network."""
-        model = _copied(self.full)
+        model = copy_of(self.full)
         prune(model, masks, graph=self.graph.on(model))
         return self._outputs(model)
 
@@ -160,13 +161,6 @@ def _in_double() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy, also where plain attributes hold tensors that have a history."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    memo = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
-    return copy.deepcopy(model, memo)
 
 
 @torch.no_grad()
