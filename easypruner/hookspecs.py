@@ -53,9 +53,16 @@ def easypruner_configure_runner(runner: Runner, state: PruningState) -> None:
 def easypruner_report(runs: Sequence[RunResult]) -> Iterable[Artifact]:  # type: ignore[empty-body]
     """Return the tables and figures this plugin adds to a report.
 
+    Each is an ``easypruner.report.result.Artifact``, as in
+    ``[Artifact('Latency', columns=('run', 'ms'), rows=(('l1', '3.1'),))]``.
+
     Called at the end of a run with that run alone, and by ``easypruner compare`` with all runs
     that are compared, in the order given.
 
     Args:
         runs: finished runs, ``easypruner.report.result.RunResult``.
     """
+
+
+HOOKS = tuple(name for name in globals() if name.startswith(f'{GROUP}_'))
+"""The names of all hooks."""

@@ -15,7 +15,7 @@ COLUMNS = ('kind', 'name', 'summary', 'plugin', 'version', 'origin')
 
 
 def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
-    """Print every component with where it comes from, other hooks, and what was passed over."""
+    """Print every component with where it comes from, other hooks, and what is not loaded."""
     if as_json:
         print(json.dumps(_as_dict(plugins), indent=2))
         return
@@ -25,7 +25,9 @@ def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
     console = Console(width=None if sys.stdout.isatty() else natural_width(table))
     console.print(table)
     print_lines(console, 'Other hooks', _other_hooks(plugins))
-    skipped = [f'{plugin.reason}' for plugin in plugins.skipped]
+    disabled = [f'{p.address}, {p.origin}, by {p.by}' for p in plugins.disabled]
+    print_lines(console, 'Disabled', disabled)
+    skipped = [plugin.reason for plugin in plugins.skipped]
     print_lines(console, 'Skipped', skipped, style='yellow')
 
 
@@ -34,7 +36,7 @@ def _row(component: ComponentInfo) -> dict[str, str]:
         'kind': component.kind,
         'name': component.name,
         'summary': component.summary,
-        'plugin': component.plugin.name,
+        'plugin': component.plugin.address,
         'version': component.plugin.version,
         'origin': component.plugin.origin,
     }
@@ -53,5 +55,6 @@ def _as_dict(plugins: Plugins) -> dict[str, list[dict[str, object]]]:
     return {
         'components': [{**_row(c), 'file': c.plugin.file} for c in plugins.components],
         'plugins': [dataclasses.asdict(plugin) for plugin in plugins.plugins],
+        'disabled': [dataclasses.asdict(plugin) for plugin in plugins.disabled],
         'skipped': [dataclasses.asdict(plugin) for plugin in plugins.skipped],
     }

@@ -2,83 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from easypruner import discovery, hookspecs
-from easypruner.contracts import Component, LayerHandler
+from easypruner import hookspecs
+from easypruner.contracts import LayerHandler
 from easypruner.discovery import Candidate, find_plugins
 from easypruner.errors import PluginError, nearest
 from easypruner.graph.handlers import use_handlers
-from easypruner.hookspecs import GROUP
-from easypruner.registry import LAYER_HANDLERS, REGISTRIES, ComponentRegistry
+from easypruner.hookspecs import GROUP, HOOKS
+from easypruner.plugin_checks import Imported
+from easypruner.plugin_info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
+from easypruner.registry import LAYER_HANDLERS, REGISTRIES, note_absent
+
+__all__ = [
+    'DISABLE_VARIABLE',
+    'HOOKS',
+    'ComponentInfo',
+    'DisabledPlugin',
+    'PluginInfo',
+    'Plugins',
+    'SkippedPlugin',
+    'load_plugins',
+]
 
 DISABLE_VARIABLE = 'EASYPRUNER_DISABLE_PLUGINS'
-
-HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(f'{GROUP}_'))
-"""The names of all hooks."""
-
-
-@dataclass(frozen=True)
-class PluginInfo:
-    """A loaded plugin.
-
-    Attributes:
-        name: the entry point's, the file's or the module's name.
-        origin: where it was found.
-        version: of its distribution; empty where it has none.
-        file: the file it was imported from; empty where it has none.
-        hooks: the hooks it implements.
-    """
-
-    name: str
-    origin: str
-    version: str
-    file: str
-    hooks: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f'plugin {self.name!r}, {self.origin}'
-
-
-@dataclass(frozen=True)
-class ComponentInfo:
-    """A class that a plugin contributes.
-
-    Attributes:
-        kind: of its registry, such as 'mask source'.
-        name: what configs call it.
-        cls: the class itself.
-        plugin: the plugin it comes from.
-    """
-
-    kind: str
-    name: str
-    cls: type[Component]
-    plugin: PluginInfo
-
-    @property
-    def summary(self) -> str:
-        """Return the first line of the class's own docstring; empty where it has none."""
-        return (inspect.cleandoc(vars(self.cls)['__doc__'] or '').splitlines() or [''])[0]
-
-
-@dataclass(frozen=True)
-class SkippedPlugin:
-    """A plugin that could not be loaded and was passed over."""
-
-    name: str
-    origin: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -90,12 +43,14 @@ class Plugins:
         plugins: in the order of discovery.
         components: what they contribute, by kind and name.
         skipped: the broken ones, where these are passed over.
+        disabled: those that the user does without.
     """
 
     manager: pluggy.PluginManager = field(repr=False)
     plugins: tuple[PluginInfo, ...]
     components: tuple[ComponentInfo, ...]
     skipped: tuple[SkippedPlugin, ...] = ()
+    disabled: tuple[DisabledPlugin, ...] = ()
 
 
 def load_plugins(
@@ -106,62 +61,63 @@ def load_plugins(
 ) -> Plugins:
     """Load all plugins and fill the registries with what they contribute, and nothing else.
 
-    Found in this order: the entry-point group ``easypruner`` of installed distributions, the
-    built-ins, ``custom_imports``, ``folders``. A plugin found twice counts once. Loading again
+    Found in this order: the built-ins, the entry-point group ``easypruner`` of installed
+    distributions, ``custom_imports``, ``folders``. A plugin found twice counts once. Loading again
     gives the same classes, unless a file of a folder was edited.
 
     Args:
         folders: their files ``[!_]*.py`` are plugins.
         custom_imports: module names, or MMEngine's ``dict(imports=[...])``.
-        skip_broken: pass over plugins that cannot be used; they are listed in the result.
-        disable: names of plugins not to import, besides those that the environment variable
-            EASYPRUNER_DISABLE_PLUGINS lists, separated by commas.
+        skip_broken: pass over plugins that cannot be used, and over the later of two that clash;
+            they are listed in the result.
+        disable: plugins not to import, besides those that the environment variable
+            EASYPRUNER_DISABLE_PLUGINS lists, separated by commas. A name stands for all plugins of
+            that name; ``name@place`` for one of them, as ``easypruner plugins`` shows it.
 
     Raises:
         PluginError: a plugin cannot be imported, misspells or misdeclares a hook, contributes
-            what is no component, or contributes a class name that another has; a layer handler
-            handles nothing or takes arguments; a folder does not exist; ``disable`` names a plugin
-            that there is not.
+            what is no component or an unfinished one, or contributes a class name that another
+            has; a layer handler does not say what it handles, or takes arguments; a folder does
+            not exist; ``disable`` names a plugin that there is not.
         ConfigError: ``custom_imports`` is not understood.
     """
-    candidates = list(find_plugins(folders, custom_imports))
+    candidates = find_plugins(folders, custom_imports)
+    disabled = tuple(_disabled(candidates, disable))
+    off = {plugin.address for plugin in disabled}
     loader = _Loader(skip_broken)
-    for candidate in _enabled(candidates, disable):
-        loader.load(candidate)
-    plugins = loader.finish()
+    for candidate in candidates:
+        if candidate.address not in off:
+            loader.load(candidate)
+    plugins = loader.finish(disabled)
     for registry in REGISTRIES:
         registry.fill(c.cls for c in plugins.components if c.kind == registry.kind)
-    use_handlers([_handler(c) for c in plugins.components if c.kind == LAYER_HANDLERS.kind])
+    use_handlers(loader.handlers(plugins))
+    note_absent([*plugins.disabled, *plugins.skipped])
     return plugins
 
 
-def _handler(component: ComponentInfo) -> LayerHandler:
-    """Make a layer handler: no config does."""
-    try:
-        handler = component.cls()
-    except Exception as error:
-        raise PluginError(
-            f'layer handler {component.name!r} of {component.plugin} cannot be made without '
-            f'arguments: {type(error).__name__}: {error}'
-        ) from error
-    assert isinstance(handler, LayerHandler)
-    if not handler.handles or isinstance(handler.handles, str):
-        raise PluginError(
-            f'layer handler {component.name!r} of {component.plugin} handles '
-            f'{handler.handles!r}; expected a tuple of module types or of their full names'
-        )
-    return handler
-
-
-def _enabled(candidates: Sequence[Candidate], disable: Sequence[str]) -> list[Candidate]:
-    names = {candidate.name for candidate in candidates}
+def _disabled(candidates: Sequence[Candidate], disable: Sequence[str]) -> Iterator[DisabledPlugin]:
+    known = {alias for candidate in candidates for alias in candidate.aliases}
     for name in disable:
-        if name not in names:
-            raise PluginError(f'plugin {name!r} cannot be disabled: {nearest(name, names)}')
+        if name not in known:
+            raise PluginError(f'plugin {name!r} cannot be disabled: {nearest(name, known)}')
     # A shell may list plugins that not all of its environments have: no error.
-    listed = (name.strip() for name in os.environ.get(DISABLE_VARIABLE, '').split(','))
-    off = {*disable, *listed}
-    return [candidate for candidate in candidates if candidate.name not in off]
+    listed = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, '').split(',')}
+    for candidate in candidates:
+        for names, by in ((disable, '--disable-plugin or disable='), (listed, DISABLE_VARIABLE)):
+            if not candidate.aliases.isdisjoint(names):
+                yield DisabledPlugin(**_known_of(candidate), by=by)
+                break
+
+
+def _known_of(candidate: Candidate) -> dict[str, str]:
+    """Return what is known of a plugin that is not loaded."""
+    return {
+        'name': candidate.name,
+        'address': candidate.address,
+        'origin': candidate.origin,
+        'file': str(candidate.file or ''),
+    }
 
 
 class _Loader:
@@ -174,53 +130,71 @@ class _Loader:
         self._files: set[Path] = set()
         self._plugins: list[PluginInfo] = []
         self._components: dict[tuple[str, str], ComponentInfo] = {}
+        self._handlers: dict[str, LayerHandler] = {}
         self._skipped: list[SkippedPlugin] = []
 
     def load(self, candidate: Candidate) -> None:
         """Load a plugin, unless it was found and loaded before."""
-        if candidate.file in self._files:
+        if candidate.file in self._files and not candidate.attribute:
             return
         try:
-            imported = _Imported.of(candidate)
+            imported = Imported.of(candidate)
             if self._manager.is_registered(imported.plugin):
                 return
-            info, components = self._register(imported)
+            self._register(imported)
         except PluginError as error:
             if not (self._skip_broken or candidate.may_fail):
-                raise
-            self._skipped.append(SkippedPlugin(candidate.name, candidate.origin, str(error)))
-            return
-        self._plugins.append(info)
-        if info.file:
-            self._files.add(Path(info.file).resolve())
-        for component in components:
-            self._add(component)
+                raise PluginError(
+                    f'{error}\nTo go on without it: --skip-broken-plugins, '
+                    f'{DISABLE_VARIABLE}={candidate.address} in the environment, or '
+                    'easypruner.plugins.load_plugins(skip_broken=True)'
+                ) from error
+            self._skipped.append(SkippedPlugin(**_known_of(candidate), reason=str(error)))
 
-    def finish(self) -> Plugins:
+    def finish(self, disabled: tuple[DisabledPlugin, ...]) -> Plugins:
         """Return what was loaded."""
         order = [registry.kind for registry in REGISTRIES]
         components = sorted(
             self._components.values(), key=lambda info: (order.index(info.kind), info.name)
         )
-        return Plugins(self._manager, tuple(self._plugins), tuple(components), tuple(self._skipped))
+        return Plugins(
+            self._manager,
+            tuple(self._plugins),
+            tuple(components),
+            tuple(self._skipped),
+            disabled,
+        )
 
-    def _register(self, imported: _Imported) -> tuple[PluginInfo, list[ComponentInfo]]:
+    def handlers(self, plugins: Plugins) -> list[LayerHandler]:
+        """Return the layer handlers of plugins: no config makes them."""
+        found = [c.name for c in plugins.components if c.kind == LAYER_HANDLERS.kind]
+        return [self._handlers[name] for name in found]
+
+    def _register(self, imported: Imported) -> None:
+        """Add a plugin with all that it contributes, or nothing of it."""
         candidate, plugin = imported.candidate, imported.plugin
         try:
             self._manager.register(plugin, name=f'{candidate.name}, {candidate.origin}')
         except pluggy.PluginValidationError as error:
             raise imported.error(f'misdeclares a hook: {error}') from error
         try:
-            hooks = self._checked_hooks(imported)
-            info = PluginInfo(
-                candidate.name, candidate.origin, candidate.version, imported.file, hooks
-            )
-            return info, self._components_of(imported, info)
+            info = imported.info(self._checked_hooks(imported))
+            components = self._components_of(imported, info)
+            handlers = {
+                component.name: imported.handler(component.cls)
+                for component in components.values()
+                if component.kind == LAYER_HANDLERS.kind
+            }
         except PluginError:
             self._manager.unregister(plugin)
             raise
+        self._plugins.append(info)
+        if info.file and not candidate.attribute:
+            self._files.add(Path(info.file).resolve())
+        self._components.update(components)
+        self._handlers.update(handlers)
 
-    def _checked_hooks(self, imported: _Imported) -> tuple[str, ...]:
+    def _checked_hooks(self, imported: Imported) -> tuple[str, ...]:
         callers = self._manager.get_hookcallers(imported.plugin) or ()
         hooks = tuple(caller.name for caller in callers)
         try:
@@ -230,101 +204,32 @@ class _Loader:
             raise imported.error(
                 f'implements {wrong!r}, which is no hook; {nearest(wrong, HOOKS)}'
             ) from error
-        for name in imported.unmarked():
-            raise imported.error(f'defines {name}() without the decorator @hookimpl')
-        if imported.candidate.needs_hook and not hooks:
-            raise imported.error(
-                f'implements no hook; expected one of {", ".join(HOOKS)} '
-                '(a helper file of a plugin folder has a name that begins with _)'
-            )
+        imported.check_hooks(hooks)
         return hooks
 
-    def _components_of(self, imported: _Imported, info: PluginInfo) -> list[ComponentInfo]:
-        components = []
+    def _components_of(
+        self, imported: Imported, info: PluginInfo
+    ) -> dict[tuple[str, str], ComponentInfo]:
+        """Return what a plugin contributes and others do not."""
+        found: dict[tuple[str, str], ComponentInfo] = {}
         for implementation in self._manager.hook.easypruner_components.get_hookimpls():
-            if implementation.plugin is imported.plugin:
-                for cls in imported.call(implementation.function):
-                    kind = imported.registry_of(cls).kind
-                    components.append(ComponentInfo(kind, cls.__name__, cls, info))
-        return components
-
-    def _add(self, component: ComponentInfo) -> None:
-        key = component.kind, component.name
-        other = self._components.setdefault(key, component)
-        if other.cls is not component.cls:
-            raise PluginError(
-                f'two plugins contribute a {component.kind} {component.name!r}: '
-                f'{other.plugin} and {component.plugin}; rename one class or disable one plugin'
-            )
+            if implementation.plugin is not imported.plugin:
+                continue
+            for cls in imported.call(implementation.function):
+                component = ComponentInfo(imported.kind_of(cls), cls.__name__, cls, info)
+                key = component.kind, component.name
+                other = self._components.get(key) or found.setdefault(key, component)
+                if other.cls is not cls:
+                    raise _clash(other, component)
+        return found
 
 
-@dataclass(frozen=True)
-class _Imported:
-    """A plugin object, and where it was found."""
-
-    candidate: Candidate
-    plugin: object
-
-    @classmethod
-    def of(cls, candidate: Candidate) -> _Imported:
-        try:
-            return cls(candidate, candidate.load())
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f'plugin {candidate.name!r}, {candidate.origin}, cannot be imported '
-                f'(--skip-broken-plugins passes over it):\n{_traceback(error)}'
-            ) from error
-
-    @property
-    def file(self) -> str:
-        module = inspect.getmodule(self.plugin) or inspect.getmodule(type(self.plugin))
-        return getattr(module, '__file__', None) or ''
-
-    def error(self, problem: str) -> PluginError:
-        candidate = self.candidate
-        where = '' if self.file in candidate.origin else f', file {self.file}'
-        return PluginError(f'plugin {candidate.name!r}, {candidate.origin}{where}, {problem}')
-
-    def unmarked(self) -> list[str]:
-        """Return the plugin's own functions that are named like hooks but are not marked so."""
-        if not isinstance(self.plugin, ModuleType):
-            return []
-        module = self.plugin.__name__
-        return [
-            name
-            for name, value in vars(self.plugin).items()
-            if name.startswith(f'{GROUP}_')
-            and inspect.isfunction(value)
-            and value.__module__ == module
-            and not hasattr(value, f'{GROUP}_impl')
-        ]
-
-    def call(self, components: Callable[[], Any]) -> list[Any]:
-        try:
-            return list(components())
-        except Exception as error:
-            raise self.error(f'fails in easypruner_components():\n{_traceback(error)}') from error
-
-    def registry_of(self, cls: Any) -> ComponentRegistry:
-        contracts = ', '.join(registry.contract.__name__ for registry in REGISTRIES)
-        if not inspect.isclass(cls):
-            raise self.error(f'contributes {cls!r}; expected a subclass of one of {contracts}')
-        found = [r for r in REGISTRIES if issubclass(cls, r.contract) and cls is not r.contract]
-        if len(found) != 1:
-            raise self.error(
-                f'contributes {cls.__name__}, which must subclass exactly one of {contracts}'
-            )
-        if inspect.isabstract(cls):
-            missing = ', '.join(sorted(getattr(cls, '__abstractmethods__', ())))
-            raise self.error(f'contributes {cls.__name__}, which does not define {missing}')
-        return found[0]
-
-
-def _traceback(error: BaseException) -> str:
-    """Return the traceback from the plugin's own first frame on."""
-    machinery = (__file__, discovery.__file__, str(Path(importlib.__file__).parent), '<frozen')
-    frames = traceback.extract_tb(error.__traceback__)
-    while frames and frames[0].filename.startswith(machinery):
-        del frames[0]
-    lines = traceback.format_list(frames) + traceback.format_exception_only(type(error), error)
-    return ''.join(lines).rstrip()
+def _clash(one: ComponentInfo, other: ComponentInfo) -> PluginError:
+    named = f'a {one.kind} {one.name!r}'
+    if one.plugin == other.plugin:
+        return PluginError(f'{one.plugin} contributes {named} twice; rename one class')
+    return PluginError(
+        f'two plugins contribute {named}: {one.plugin} and {other.plugin}; rename one class, or '
+        f'disable one plugin: {one.plugin.address} or {other.plugin.address}, by --disable-plugin '
+        f'or {DISABLE_VARIABLE}'
+    )

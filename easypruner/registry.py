@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
+from easypruner.completeness import check_instance
 from easypruner.contracts import (
     Budget,
     Component,
@@ -19,6 +20,7 @@ from easypruner.contracts import (
     Stage,
 )
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
+from easypruner.plugin_info import AbsentPlugin
 
 
 class ComponentRegistry(Registry):
@@ -69,6 +71,13 @@ DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='easypruner', locations=['easypruner.datasets']
 )
 """Data sets, as ``type='easypruner.Digits'`` in any MMEngine config."""
+
+_absent: list[AbsentPlugin] = []
+
+
+def note_absent(plugins: Iterable[AbsentPlugin]) -> None:
+    """Remember the plugins that are not loaded, for messages on names that are not known."""
+    _absent[:] = plugins
 
 
 def build(registry: ComponentRegistry, config: Any, *, path: str = '', **defaults: Any) -> Any:
@@ -129,6 +138,8 @@ def _build(
 ) -> Component | None:
     """Return the component, or None where anything in ``config`` is a mistake."""
     if isinstance(config, registry.contract):
+        with mistakes.collect(path):
+            check_instance(config)
         return config
     known = len(mistakes.found)
     cls = _find_class(registry, config, path, mistakes)
@@ -157,7 +168,7 @@ def _find_class(
     # Registry.get() would search MMEngine's default scope, which is not ours, and warn.
     found: type[Component] | None = registry.class_of(config)
     if found is None:
-        hint = _elsewhere(name) or nearest(str(name), registry.module_dict)
+        hint = _elsewhere(name) or _left_out(name) or nearest(str(name), registry.module_dict)
         mistakes.add(f'unknown {registry.kind} {name!r}; {hint}', path)
     return found
 
@@ -169,6 +180,12 @@ def _is_name(value: Any) -> bool:
 def _elsewhere(name: Any) -> str:
     kinds = [r.kind for r in REGISTRIES if _is_name(name) and name in r.module_dict]
     return f'this is a {kinds[0]}' if kinds else ''
+
+
+def _left_out(name: Any) -> str:
+    """Return why a name is not known, if a plugin that is not loaded has it."""
+    having = [plugin for plugin in _absent if _is_name(name) and plugin.has(name)]
+    return ' and '.join(f'{plugin}, which has it, {plugin.absence}' for plugin in having)
 
 
 def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any:
@@ -201,7 +218,7 @@ def _check_arguments(
 
 def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
     try:
-        return cls(**arguments)
+        component = cls(**arguments)
     except EasyPrunerError:
         raise
     except (TypeError, ValueError) as error:
@@ -209,3 +226,5 @@ def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
         raise EasyPrunerError(
             f'{cls.__name__}({given}) was refused: {type(error).__name__}: {error}'
         ) from error
+    check_instance(component)
+    return component

@@ -98,3 +98,20 @@ def test_a_typo_in_the_plugin_s_name_is_told_before_anything_runs(
     error = capsys.readouterr().err
     assert "unknown mask source 'RunSuorce'; did you mean 'RunSource'?" in error
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_report_of_another_kind_is_told_by_its_plugin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = 'from easypruner import hookimpl\n@hookimpl\ndef easypruner_report(runs): return '
+    folder = tmp_path / 'plugins'
+    write_plugin(folder, 'a_none.py', f'{reports}None')
+    write_plugin(folder, 'b_wrong.py', f'{reports}["a table"]')
+    write_plugin(folder, 'c_right.py', f'{reports}[]')
+    write_source(folder, 'RunSource')
+    config = write_config(tmp_path, tiny_config(stages=STAGES))
+    assert prune(config, tmp_path / 'run', '--plugins', str(folder)) == 2
+    error = capsys.readouterr().err
+    assert 'easypruner_report returned a str in a list, expected a list of' in error
+    assert f'b_wrong, {folder / "b_wrong.py"}' in error
+    assert 'a_none' not in error and 'c_right' not in error

@@ -67,7 +67,7 @@ class TestDiscovery:
         assert (info.name, info.version) == ('thing', '1.2.3')
         assert info.origin == 'installed_thing (module_of_entry_point)'
 
-    def test_entry_points_come_before_built_ins_before_imports_before_folders(
+    def test_built_ins_come_before_entry_points_before_imports_before_folders(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_source(tmp_path / 'site', 'First', 'order_first.py')
@@ -77,8 +77,7 @@ class TestDiscovery:
         monkeypatch.syspath_prepend(tmp_path / 'site')
         plugins = load_plugins([tmp_path / 'folder'], ['order_third'])
         found = [plugin.name for plugin in plugins.plugins]
-        assert found[0] == 'first'
-        assert found[-2:] == ['order_third', 'fourth']
+        assert found[-3:] == ['first', 'order_third', 'fourth']
 
     def test_a_plugin_found_twice_counts_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,7 +113,7 @@ class TestDiscovery:
             'helped.py',
             'from easypruner import MaskSource, hookimpl\n'
             'from ._helper import NAME\n'
-            'Helped = type(NAME, (MaskSource,), {})\n'
+            'Helped = type(NAME, (MaskSource,), {"score": print})\n'
             '@hookimpl\ndef easypruner_components(): return [Helped]\n',
         )
         before = list(sys.path)
@@ -159,6 +158,25 @@ class TestLoadingAgain:
         assert [dict(registry.module_dict) for registry in REGISTRIES] == before
 
 
+RESIZES = ('def resize(self, layer, shapes): pass',)
+
+
+def contributing(contract: str, *body: str) -> str:
+    """Return a plugin with a class Own of a contract; a line ``Other = ...`` stands behind it."""
+    lines = [line for line in body if not line.startswith('Other')]
+    others = [line for line in body if line.startswith('Other')]
+    return '\n'.join(
+        [
+            f'from easypruner import {contract}, hookimpl',
+            f'class Own({contract}):',
+            *(f'    {line}' for line in lines),
+            *others,
+            '@hookimpl',
+            f'def easypruner_components(): return [Own{", Other" * len(others)}]',
+        ]
+    )
+
+
 MARKED = 'from easypruner import Budget, MaskSource, hookimpl\n@hookimpl\n'
 BROKEN = {
     'import fails': (
@@ -200,6 +218,38 @@ BROKEN = {
         MARKED + 'def easypruner_components(): return [type("Half", (Budget,), {})]',
         'contributes Half, which does not define __call__, asked, delivered',
     ),
+    'misspelt abstract': (
+        contributing('LayerHandler', 'handles = (dict,)', 'def resized(self, *_): pass'),
+        'Own, which does not define resize; is its resized meant to be resize',
+    ),
+    'misspelt score': (
+        contributing('MaskSource', 'def scores(self, graph, context): return {}'),
+        r'Own, which defines neither score\(\) nor select\(\); is its scores meant to be score\?',
+    ),
+    'no penalty': (
+        contributing('Regularizer', 'def push(self, graph, masks): pass'),
+        r'Own, which defines neither penalty\(\) nor add_gradient\(\)\n',
+    ),
+    'one class twice': (
+        contributing('MaskSource', 'score = print', 'Other = type("Own", (Own,), {})'),
+        "contributes a mask source 'Own' twice",
+    ),
+    'handler with arguments': (
+        contributing('LayerHandler', 'handles = (dict,)', 'def __init__(self, a): pass', *RESIZES),
+        r"handler 'Own' of plugin 'broken'.*cannot be made without arguments: TypeError",
+    ),
+    'a type alone': (
+        contributing('LayerHandler', 'handles = dict', *RESIZES),
+        r'handles dict; expected a tuple .*, as in handles = \(dict,\)',
+    ),
+    'something else among the types': (
+        contributing('LayerHandler', 'handles = (dict, 3)', *RESIZES),
+        'handles 3; expected a type of modules or its full name',
+    ),
+    'half a name': (
+        contributing('LayerHandler', 'handles = ("PReLU",)', *RESIZES),
+        "handles 'PReLU', which is no full name; expected one such as 'package.module.PReLU'",
+    ),
 }
 
 
@@ -212,6 +262,10 @@ class TestBrokenPlugins:
         with pytest.raises(PluginError, match=f'(?s){message}') as raised:
             load_plugins([tmp_path])
         assert str(file) in str(raised.value)
+        assert str(raised.value).endswith(
+            '\nTo go on without it: --skip-broken-plugins, EASYPRUNER_DISABLE_PLUGINS=broken in '
+            'the environment, or easypruner.plugins.load_plugins(skip_broken=True)'
+        )
 
     @pytest.mark.parametrize(('text', 'message'), BROKEN.values(), ids=BROKEN)
     def test_it_can_be_passed_over(self, tmp_path: Path, text: str, message: str) -> None:
@@ -334,6 +388,29 @@ EXERCISES: dict[str, Callable[[Path], None]] = {
     'easypruner_configure_runner': _configure_runner,
     'easypruner_report': _report,
 }
+
+
+@pytest.mark.parametrize(
+    ('returned', 'met'),
+    [
+        ('3', 'a int,'),
+        ('"table"', 'a str,'),
+        ('{"name": "table"}', 'a dict,'),
+        ('[None]', 'a NoneType in a list,'),
+        ('(n for n in [2])', 'a int in a list,'),
+        ('Artifact("Runs", ("n",))', 'a Artifact,'),
+    ],
+)
+def test_what_is_no_artifact(returned: str, met: str, tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path,
+        'reports.py',
+        'from easypruner import hookimpl\n'
+        'from easypruner.report.result import Artifact\n'
+        f'@hookimpl\ndef easypruner_report(runs): return {returned}\n',
+    )
+    with pytest.raises(PluginError, match=f'returned {met} expected a list of .*: plugin reports,'):
+        collect_artifacts(load_plugins([tmp_path]).manager, [])
 
 
 @pytest.mark.parametrize('hook', HOOKS)

@@ -16,6 +16,7 @@ from easypruner.registry import (
     BUDGETS,
     MASK_SOURCES,
     REGISTRIES,
+    REGULARIZERS,
     STAGES,
     ComponentRegistry,
     build,
@@ -44,8 +45,11 @@ class Half(Budget):
 class ByName(MaskSource):
     """Takes what every source takes."""
 
+    def score(self, *args: Any) -> Any:
+        raise NotImplementedError
 
-class Combined(MaskSource):
+
+class Combined(ByName):
     """Takes other sources."""
 
     def __init__(self, sources: list[MaskSource], weights: dict[str, float] | None = None) -> None:
@@ -54,12 +58,19 @@ class Combined(MaskSource):
         self.weights = weights
 
 
-class Open(MaskSource):
+class Open(ByName):
     """Takes anything."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.options = options
+
+
+class Push(Regularizer):
+    """Pushes nothing."""
+
+    def penalty(self, *args: Any) -> Any:
+        raise NotImplementedError
 
 
 class Select(Stage):
@@ -202,6 +213,36 @@ class TestMistakes:
     def test_a_list_must_be_one(self) -> None:
         with pytest.raises(ConfigError, match='stages: expected a list of stages'):
             build_list(STAGES, {'type': 'Select'}, path='stages')
+
+    @pytest.mark.parametrize(
+        ('registry', 'contract', 'missing'),
+        [
+            (MASK_SOURCES, ByName, 'budget'),
+            (STAGES, Select, 'name'),
+            (REGULARIZERS, Push, 'strength'),
+        ],
+    )
+    def test_a_constructor_that_leaves_the_contract_s_out(
+        self, registry: ComponentRegistry, contract: type[Any], missing: str
+    ) -> None:
+        class Forgetful(contract):
+            def __init__(self) -> None:
+                pass
+
+        for config in ({'type': Forgetful}, Forgetful()):
+            (message,) = mistakes(registry, config, 'here')
+            assert message == (
+                f'here: Forgetful has no {missing!r}, which the constructor of '
+                f'{registry.contract.__name__} sets; call super().__init__() in that of Forgetful'
+            )
+
+    def test_a_class_that_is_not_finished(self) -> None:
+        class Nothing(Regularizer):
+            def penatly(self) -> None: ...
+
+        message = 'Nothing defines neither penalty() nor add_gradient(); is its penatly meant to be'
+        for config in ({'type': Nothing, 'strength': 1.0}, Nothing(1.0)):
+            assert mistakes(REGULARIZERS, config) == (f'{message} penalty?',)
 
     def test_other_exceptions_pass(self) -> None:
         class Faulty(Budget):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
+import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from easypruner.contracts import LayerHandler
+from easypruner.errors import EasyPrunerError, PluginError
 from easypruner.graph.parametrized import with_computed
 
 Shapes = Mapping[str, torch.Size]
@@ -187,7 +191,14 @@ def known_handlers(handlers: Sequence[LayerHandler] = ()) -> tuple[LayerHandler,
 
     As long as no plugins were loaded, the plugins' are those of the built-in files that are named
     ``*_layers.py``. None of them imports the library whose layers it knows.
+
+    Raises:
+        PluginError: one of ``handlers`` does not say what it handles.
     """
+    for handler in handlers:
+        fault = fault_of_handles(handler)
+        if fault:
+            raise PluginError(f'layer handler {type(handler).__name__!r} {fault}')
     return (*handlers, *(_loaded[0] if _loaded else _built_in()), *TORCH_HANDLERS)
 
 
@@ -211,9 +222,47 @@ def find_handler(layer: nn.Module, handlers: Sequence[LayerHandler]) -> LayerHan
     names = {f'{base.__module__}.{base.__qualname__}' for base in type(layer).__mro__}
     for handler in handlers:
         for handled in handler.handles:
-            if handled in names if isinstance(handled, str) else isinstance(layer, handled):
+            if isinstance(handled, str):
+                if handled in names or isinstance(layer, _imported(handled)):
+                    return handler
+            elif isinstance(layer, handled):
                 return handler
     return None
+
+
+def _imported(name: str) -> type | tuple[()]:
+    """Return the type that a full name leads to where its module is imported; else no type.
+
+    Libraries show a type under another name than that of the module which defines it.
+    """
+    module, _, local = name.rpartition('.')
+    found = getattr(sys.modules.get(module), '__dict__', {}).get(local)
+    return found if isinstance(found, type) else ()
+
+
+def fault_of_handles(handler: LayerHandler) -> str:
+    """Return what is wrong with ``handles`` of a handler, as in 'handles 3; expected ...'; or ''.
+
+    >>> class Own(PReLUHandler):
+    ...     handles = ('PReLU',)
+    >>> fault_of_handles(Own())
+    "handles 'PReLU', which is no full name; expected one such as 'package.module.PReLU'"
+    """
+    handles = handler.handles
+    if not isinstance(handles, tuple | list | set | frozenset) or not handles:
+        shown = handles.__qualname__ if isinstance(handles, type) else repr(handles)
+        advice = f', as in handles = ({shown},)' if isinstance(handles, type) else ''
+        return f'handles {shown}; expected a tuple of module types or of their full names{advice}'
+    for handled in handles:
+        if isinstance(handled, str):
+            if '.' not in handled:
+                return (
+                    f'handles {handled!r}, which is no full name; expected one such as '
+                    f"'package.module.{handled}'"
+                )
+        elif not isinstance(handled, type):
+            return f'handles {handled!r}; expected a type of modules or its full name'
+    return ''
 
 
 def resize_layers(
@@ -227,9 +276,23 @@ def resize_layers(
         modules: dotted path -> module, their tensors still in their old shapes.
         shapes: path of a module -> local name of a tensor -> its new shape.
         handlers: in order of precedence.
+
+    Raises:
+        PluginError: a handler fails; the message names it.
     """
     for path, own in with_computed(modules, shapes).items():
         layer = modules[path]
         handler = find_handler(layer, handlers)
-        if handler is not None:
+        if handler is None:
+            continue
+        try:
             handler.resize(layer, own)
+        except EasyPrunerError:
+            raise
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise PluginError(
+                f'the layer handler {type(handler).__name__} fails on {path!r}, a '
+                f'{type(layer).__name__}: {type(error).__name__}: {error} '
+                f'({Path(at.filename).name}:{at.lineno})'
+            ) from error

@@ -1,0 +1,102 @@
+"""Layer handlers: by which names they find layers, and what is said of one that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import LayerHandler
+from easypruner.errors import EasyPrunerError, PluginError
+from easypruner.graph.handlers import find_handler
+
+
+class Handler(LayerHandler):
+    """Notes what it was asked for."""
+
+    def __init__(self, *handles: Any) -> None:
+        self.handles = handles  # type: ignore[misc]
+
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        layer.seen = dict(shapes)
+
+
+@pytest.mark.parametrize(
+    ('name', 'found'),
+    [
+        ('torch.nn.modules.activation.PReLU', True),
+        ('torch.nn.PReLU', True),
+        ('torch.nn.PRelu', False),
+        ('torch.nn.functional', False),
+        ('torch.nn.modules.Module', True),
+        ('no.such.package.PReLU', False),
+    ],
+)
+def test_a_full_name_may_be_the_one_that_a_library_shows(name: str, found: bool) -> None:
+    handler = Handler(name)
+    assert find_handler(nn.PReLU(), [handler]) is (handler if found else None)
+
+
+class Checked(nn.Module):
+    """A layer that checks the width of what it reads."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.scale = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.channels:
+            raise ValueError('another width')
+        return x * self.scale[:, None, None]
+
+
+class Failing(Handler):
+    """Looks for a tensor that its layer has not."""
+
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        layer.channels = shapes['weight'][0]
+
+
+def checked() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), Checked(8), nn.Conv2d(8, 2, 1))
+
+
+EXAMPLE = torch.zeros(1, 3, 4, 4)
+
+
+def test_the_reason_for_what_stays_names_a_handler_that_fails() -> None:
+    graph = easypruner.trace(checked(), EXAMPLE, handlers=[Failing(Checked)])
+    assert not graph.groups
+    reasons = {frozen.reason for frozen in graph.frozen}
+    expected = "the layer handler Failing fails on '1', a Checked: KeyError: 'weight' (test_layer"
+    assert any(expected in reason for reason in reasons)
+
+
+def test_a_handler_that_fails_at_the_cut_leaves_all_as_it_was() -> None:
+    model = checked()
+    graph = easypruner.trace(model, EXAMPLE)
+    masks = {name: torch.arange(group.size) > 3 for name, group in graph.groups.items()}
+    graph.handlers = (Failing(Checked), *graph.handlers)
+    with pytest.raises(PluginError, match='handler Failing fails on '):
+        easypruner.prune(model, masks, graph=graph)
+    assert model(EXAMPLE).shape == (1, 2, 4, 4)
+
+
+def test_what_a_handler_refuses_it_says_itself() -> None:
+    class Refusing(Handler):
+        def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+            raise EasyPrunerError('three heads at the least')
+
+    graph = easypruner.trace(checked(), EXAMPLE, handlers=[Refusing(Checked)])
+    assert any('three heads at the least' in frozen.reason for frozen in graph.frozen)
+
+
+@pytest.mark.parametrize('handles', [(), ('Checked',), (3,)])
+def test_handles_of_one_s_own_handlers_are_checked_too(handles: tuple[Any, ...]) -> None:
+    with pytest.raises(PluginError, match="layer handler 'Handler' handles"):
+        easypruner.trace(checked(), EXAMPLE, handlers=[Handler(*handles)])
