@@ -248,7 +248,7 @@ def test_a_failure_behind_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError('no')
 
     monkeypatch.setattr('easypruner.graph.surgery.refresh', fail)
-    with pytest.raises(PluginError, match='Stubborn fails on .*RuntimeError: no'):
+    with pytest.raises(RuntimeError, match='no'):
         easypruner.prune(
             model, MASKS, example_inputs=example(), optimizer=optimizer, copies=average
         )
