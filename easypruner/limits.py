@@ -19,8 +19,8 @@ class Limits:
     Attributes:
         min_units: units that stay at the least.
         max_removed: the largest share of units that goes, in 0..1.
-        round_to: the number of units that stay is a multiple of this: the nearest, but never
-            under what the other two ask for.
+        round_to: the number of units that stay is a multiple of this, never under what the other
+            two ask for: the nearest, unless a budget has to keep more or may keep less.
 
     Raises:
         ConfigError: a value out of its range.
