@@ -180,11 +180,26 @@ def slim(
 def _selected(
     source: MaskSource, graph: ChannelGraph, context: Context
 ) -> tuple[Masks, float | None]:
-    """Return the masks, and the score of all units where it is the same."""
-    if type(source).select is not MaskSource.select:
-        return source.select(graph, context), None
-    scores = source.ranking_scores(graph, context)
-    return source.needed_budget()(scores, graph, context), _level(scores)
+    """Return the masks, and the score of all units where it is the same.
+
+    Args:
+        source: is changed.
+        graph: of the network.
+        context: for the source.
+    """
+    noted: dict[str, Tensor] = {}
+    rank = source.ranking_scores
+
+    def noting(graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        scores = rank(graph, context)
+        noted.update(scores)
+        return scores
+
+    # What a search ranks is not all that it goes by.
+    if type(source).select is MaskSource.select:
+        source.ranking_scores = noting  # type: ignore[method-assign]
+    masks = source.select(graph, context)
+    return masks, _level(noted)
 
 
 def _level(scores: Mapping[str, Tensor]) -> float | None:

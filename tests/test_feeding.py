@@ -110,9 +110,13 @@ def test_batches_may_have_dimensions_that_the_example_lacks() -> None:
 def test_the_default_loss_of_two_inputs() -> None:
     torch.manual_seed(0)
     model = Two().eval()
-    expected = functional.cross_entropy(model(A, B), LABELS).item()
-    for inputs, batch in (((A, B), ((A, B), LABELS)), (NAMED, (NAMED, LABELS))):
-        assert losses_of(model, inputs, [batch]) == pytest.approx([expected])
+    for inputs in ((A, B), NAMED, (A, B, True), dict(NAMED, scaled=True)):
+        args, names = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+        expected = functional.cross_entropy(model(*args, **names), LABELS).item()
+        assert losses_of(model, inputs, [(inputs, LABELS)]) == pytest.approx([expected])
+        if names:
+            # A flag of the example inputs holds for all batches.
+            assert losses_of(model, inputs, [(NAMED, LABELS)]) == pytest.approx([expected])
     with pytest.raises(ConfigError, match='inputs without targets'):
         losses_of(model, (A, B), [(A, B)])
 
@@ -162,14 +166,18 @@ class TestForward:
         assert slimmed.summary.level is None
 
     def test_batches_that_only_a_loss_looks_into_are_left_to_it(self) -> None:
-        batches = [dict(pixels=A, labels=LABELS)]
-
         def loss(model: nn.Module, batch: Any) -> Tensor:
-            return model(batch['pixels']).sum()
+            return model(batch[0]).sum()
 
+        batches = [(A, LABELS, LABELS)]
         assert losses_of(lively(Plain), A, batches, loss=loss, calibration_batches=0)
-        with pytest.raises(ConfigError, match=r'Plain fails on .*pixels.*give forward='):
+        with pytest.raises(ConfigError, match='neither inputs'):
             losses_of(lively(Plain), A, batches, loss=loss)
+
+    def test_what_else_a_network_cannot_take_is_told(self) -> None:
+        batches = [dict(x=A, labels=LABELS)]
+        with pytest.raises(ConfigError, match=r"Plain fails on .*'labels'.* give forward="):
+            slim(lively(Plain), A, macs=0.5, batches=batches)
 
 
 @pytest.mark.parametrize(
