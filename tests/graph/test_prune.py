@@ -172,7 +172,7 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
     )
     graph = easypruner.trace(model, example(), handlers=(Stubborn(), *TORCH_HANDLERS))
     Stubborn.willing = False
-    with pytest.raises(PluginError, match='Stubborn fails on .*: no'):
+    with pytest.raises(PluginError, match=r'Stubborn fails on .*: no'):
         easypruner.prune(model, random_masks(model, 0), graph=graph)
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
