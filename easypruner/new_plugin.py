@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib.util
 import keyword
 import re
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 from easypruner.errors import ConfigError, EasyPrunerError
@@ -58,15 +60,11 @@ def write_plugin(name: str, kind: str, folder: Path, overwrite: bool = False) ->
     stem = file_stem(cls)
     _check_meaning(cls, kind)
     _check_taken(cls, stem, kind)
-    _check_module(stem)
+    _check_module(stem, folder)
     targets = (folder / f'{stem}.py', folder / 'tests' / f'test_{stem}.py')
-    for target in targets:
-        if target.exists() and not overwrite:
-            raise EasyPrunerError(
-                f'{str(target)!r} exists; replace it with --overwrite, or choose another name'
-            )
-    for target, template in zip(targets, (f'{kind}.txt', f'{kind}_test.txt'), strict=True):
-        _write(target, _template(template).replace(_CLASS, cls))
+    templates = (f'{kind}.txt', f'{kind}_test.txt')
+    texts = [_template(template).replace(_CLASS, cls) for template in templates]
+    _write_all(dict(zip(targets, texts, strict=True)), overwrite)
     return targets
 
 
@@ -97,13 +95,46 @@ def file_stem(cls: str) -> str:
     return re.sub(r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])', '_', cls).lower()
 
 
-def _write(target: Path, text: str) -> None:
+def _write_all(texts: Mapping[Path, str], overwrite: bool) -> None:
+    """Write all files, or leave everything as it was."""
+    before = {target: _content(target, overwrite) for target in texts}
+    done: list[Path] = []
     try:
-        write_whole(target, text)
+        for target, text in texts.items():
+            write_whole(target, text)
+            done.append(target)
     except OSError as error:
+        for other in done:
+            _put_back(other, before[other])
+        raise _unwritable(target, error) from error
+
+
+def _content(target: Path, overwrite: bool) -> bytes | None:
+    """Return what is in a file that is to be replaced; None where there is none."""
+    try:
+        if not target.exists():
+            return None
+        content = target.read_bytes()
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    if not overwrite:
         raise EasyPrunerError(
-            f'{str(target)!r} cannot be written: {error.strerror}; choose another --dir'
-        ) from error
+            f'{str(target)!r} exists; replace it with --overwrite, or choose another name'
+        )
+    return content
+
+
+def _put_back(target: Path, content: bytes | None) -> None:
+    if content is None:
+        target.unlink()
+    else:
+        write_whole(target, content)
+
+
+def _unwritable(target: Path, error: OSError) -> EasyPrunerError:
+    return EasyPrunerError(
+        f'{str(target)!r} cannot be written: {error.strerror}; choose another --dir or name'
+    )
 
 
 def _template(name: str) -> str:
@@ -138,18 +169,30 @@ def _check_taken(cls: str, stem: str, kind: str) -> None:
             raise ConfigError(
                 f'there is a {registry.kind} {other!r} already; choose another name for yours'
             )
-    for plugin in plugins.plugins:
-        if plugin.name == stem:
+    loaded = {plugin.name: plugin.origin for plugin in plugins.plugins}
+    absent = {plugin.name: plugin.origin for plugin in (*plugins.disabled, *plugins.skipped)}
+    for name, origin in (loaded | absent).items():
+        if name == stem:
             raise ConfigError(
-                f'there is a plugin {stem!r} already, {plugin.origin}, and plugins are disabled '
-                'by name; choose another name for yours'
+                f'there is a plugin {stem!r} already, {origin}, and plugins are disabled by name; '
+                'choose another name for yours'
             )
 
 
-def _check_module(stem: str) -> None:
+def _check_module(stem: str, folder: Path) -> None:
     """Raise ConfigError if the file cannot be imported, or hides a module that others import."""
-    if keyword.iskeyword(stem) or stem in sys.stdlib_module_names or stem in sys.modules:
+    used = keyword.iskeyword(stem) or stem in sys.stdlib_module_names or stem in sys.modules
+    if used or _is_installed(stem, folder):
         raise ConfigError(
             f'the file would be {stem}.py, but {stem!r} is a word or a module of Python, or of '
-            'a package in use; choose another name for yours'
+            'an installed package; choose another name for yours'
         )
+
+
+def _is_installed(module: str, folder: Path) -> bool:
+    """Tell whether there is a module of a name elsewhere than in a folder."""
+    spec = importlib.util.find_spec(module)
+    # A folder without code is found as a package too.
+    if spec is None or spec.origin is None:
+        return False
+    return Path(spec.origin).parent != folder.resolve()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 
 import easypruner
-from easypruner import Budget, LayerHandler, Regularizer, hookspecs
+from easypruner import Budget, LayerHandler, Regularizer, Stage, hookspecs
 from easypruner.contracts import Context
+from easypruner.errors import EasyPrunerError
+from easypruner.pipeline.outlook import Outlook
+from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
 from easypruner.registry import MASK_SOURCES, build
 from easypruner.testing import check_handler, check_stage, component, compose
@@ -84,3 +91,24 @@ def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
     else:
         summary = check_stage({'type': name}, tmp_path / 'run', plugins=[tmp_path])
         assert summary['rows'][1]['name'] == 'rounded'
+
+
+def test_a_stage_may_look_ahead_as_the_page_says() -> None:
+    (code,) = (
+        block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
+        if block.startswith('def foresee(')
+    )  # fmt: skip
+    names: dict[str, Any] = {'Outlook': Outlook, 'EasyPrunerError': EasyPrunerError}
+    exec(code, names)
+    looking = type('Looking', (Stage,), {'foresee': names['foresee'], 'run': print})()
+    graph = easypruner.trace(Plain(), example())
+    outlook = Outlook(Config(), seed=0, graph=graph, epoch_length=1)
+    assert looking.foresee(outlook) is outlook
+    with pytest.raises(EasyPrunerError, match='before Prune'):
+        looking.foresee(dataclasses.replace(outlook, cut=True))
+
+
+def test_regularizers_have_what_the_page_names() -> None:
+    for name in ('largest', 'needed_reach', 'penalty', 'add_gradient'):
+        assert f'`{name}' in PAGE and hasattr(Regularizer, name)
+    assert 'regularize_every' in inspect.signature(Train).parameters

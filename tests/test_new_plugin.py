@@ -116,12 +116,28 @@ def test_a_name_that_means_something_else(
     assert f'{name!r} means something else' in refused(tmp_path, name, kind, capsys)
 
 
-@pytest.mark.parametrize('name', ['class', 'Torch', 'random', 'turtle'])
+@pytest.mark.parametrize(
+    'name', ['class', 'Torch', 'random', 'turtle', 'torchvision', 'Pytest', 'easypruner_plugins']
+)
 def test_a_file_that_python_would_mistake(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f'would be {name.lower()}.py' in refused(tmp_path, name, 'budget', capsys)
     assert keyword.iskeyword(name) or importlib.util.find_spec(name.lower())
+
+
+def test_names_are_looked_up_without_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'site').mkdir()
+    (tmp_path / 'site' / 'looked_up.py').write_text('raise SystemExit("imported")')
+    (tmp_path / 'site' / 'only_a_folder').mkdir()
+    (tmp_path / 'mine').mkdir()
+    monkeypatch.syspath_prepend(tmp_path / 'site')
+    assert 'would be looked_up.py' in refused(tmp_path / 'mine', 'LookedUp', 'source', capsys)
+    assert write(tmp_path / 'mine', 'OnlyAFolder', 'source') == 0
+    # A plugin that is written anew does not hide itself.
+    assert write(tmp_path / 'site', 'LookedUp', 'source', '--overwrite') == 0
 
 
 @pytest.mark.parametrize('name', ['BNScale', 'bn_scale', 'bnscale'])
@@ -138,10 +154,78 @@ def test_a_plugin_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "there is a plugin 'random_source' already, built in" in message
 
 
+def test_a_disabled_plugin_is_taken_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('EASYPRUNER_DISABLE_PLUGINS', 'random_source')
+    assert "there is a plugin 'random_source' already, built in" in (
+        refused(tmp_path, 'RandomSource', 'source', capsys)
+    )
+
+
 def test_a_folder_that_cannot_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / 'file').touch()
     assert write(tmp_path / 'file', 'Own', 'source') == 2
     assert 'cannot be written' in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long_for_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 'cannot be written: File name too long; choose' in (
+        refused(tmp_path, 'Long' * 75, 'source', capsys)
+    )
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exists(path: Path) -> bool:
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    with monkeypatch.context() as patched:
+        # Whoever runs the tests may be allowed everything.
+        patched.setattr(Path, 'exists', exists)
+        code = write(tmp_path / 'locked', 'Own', 'source')
+    assert code == 2
+    assert "own.py' cannot be written: Permission denied; choose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_both_files_are_written_or_none(
+    overwrite: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'tests').touch()
+    if overwrite:
+        (tmp_path / 'own.py').write_text('mine')
+    assert write(tmp_path, 'Own', 'source', *['--overwrite'] * overwrite) == 2
+    assert "test_own.py' cannot be written" in capsys.readouterr().err
+    assert (tmp_path / 'own.py').exists() == overwrite
+    if overwrite:
+        assert (tmp_path / 'own.py').read_text() == 'mine'
+    (tmp_path / 'tests').unlink()
+    assert write(tmp_path, 'Own', 'source', *['--overwrite'] * overwrite) == 0
+    assert (tmp_path / 'tests' / 'test_own.py').exists()
+
+
+@pytest.mark.slow
+def test_a_name_of_another_kind_passes_its_own_test(tmp_path: Path) -> None:
+    assert write(tmp_path, 'Train', 'source') == 0
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_an_emptied_handler_fails_its_own_test(tmp_path: Path) -> None:
+    assert write(tmp_path, 'Own', 'handler') == 0
+    text = (tmp_path / 'own.py').read_text()
+    (tmp_path / 'own.py').write_text(
+        text.replace('            layer.channels =', '            _ =')
+    )
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert found.returncode == 1
+    assert "Own leaves channels=8 in '1', a OwnLayer; after the cut it has to be" in found.stdout
 
 
 def test_what_to_do_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

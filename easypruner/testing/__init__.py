@@ -3,7 +3,6 @@
 from easypruner.testing.checks import (
     check_budget,
     check_gradient,
-    check_handler,
     check_met,
     check_source,
     random_masks,
@@ -11,6 +10,7 @@ from easypruner.testing.checks import (
 from easypruner.testing.components import component, example_budget
 from easypruner.testing.composition import Combination, combinations, compose, run
 from easypruner.testing.contexts import tiny_context
+from easypruner.testing.handler_check import check_handler
 from easypruner.testing.networks import NETWORKS, TinyNetwork, network
 from easypruner.testing.runs import check_stage, run_stages, tiny_config
 

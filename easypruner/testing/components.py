@@ -8,24 +8,30 @@ from typing import Any
 from easypruner.contracts import Budget
 from easypruner.errors import EasyPrunerError, nearest
 from easypruner.plugins import load_plugins
-from easypruner.registry import BUDGETS, REGISTRIES, build
+from easypruner.registry import BUDGETS, build
 
 
-def component(name: str, folder: Path) -> Any:
+def component(name: str, folder: str | Path) -> Any:
     """Return the class of a plugin.
 
     Args:
-        name: of the class.
+        name: of the class; one in the folder counts before others of that name.
         folder: whose files are plugins, as with ``--plugins``.
 
     Raises:
         EasyPrunerError: no plugin contributes it, or one cannot be loaded.
     """
-    load_plugins([folder])
-    found = {n: cls for registry in REGISTRIES for n, cls in registry.module_dict.items()}
-    if name not in found:
-        raise EasyPrunerError(f'no plugin in {str(folder)!r} has {name!r}; {nearest(name, found)}')
-    return found[name]
+    infos = load_plugins([folder]).components
+    found = [info for info in infos if info.name == name]
+    home = Path(folder).resolve()
+    own = [info for info in found if Path(info.plugin.file).parent == home]
+    if len(own or found) > 1:
+        kinds = ' and '.join(f'a {info.kind}' for info in own or found)
+        raise EasyPrunerError(f'{name!r} is {kinds}; give one of them another name')
+    if not found:
+        known = {info.name for info in infos}
+        raise EasyPrunerError(f'no plugin in {str(folder)!r} has {name!r}; {nearest(name, known)}')
+    return (own or found)[0].cls
 
 
 def example_budget(keep: float = 0.6) -> Budget:

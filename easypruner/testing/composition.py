@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -111,8 +112,15 @@ def compose(component: type[Component]) -> None:
 
     Raises:
         AssertionError: in some combination something does not hold; see :func:`run`.
-        EasyPrunerError: a class of another kind.
+        EasyPrunerError: no class, or one of another kind.
     """
+    if not inspect.isclass(component):
+        advice = (
+            f'component({component!r}, folder) finds that of a plugin'
+            if isinstance(component, str)
+            else f'its class is {type(component).__name__}'
+        )
+        raise EasyPrunerError(f'compose takes a class, it was given {component!r}; {advice}')
     if not issubclass(component, MaskSource | Budget | Regularizer):
         raise EasyPrunerError(
             f'{component.__name__} is no mask source, budget or regularizer; '

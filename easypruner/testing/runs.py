@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ VAL_IMAGES = 60
 BATCH = 32
 
 StageConfig = Mapping[str, Any]
+Folders = str | Path | Sequence[str | Path]
 
 
 def tiny_config(stages: Sequence[StageConfig]) -> dict[str, Any]:
@@ -54,42 +58,50 @@ def _loader(split: str, images: int, shuffle: bool) -> dict[str, Any]:
 
 
 def run_stages(
-    stages: Sequence[StageConfig], folder: Path, plugins: Sequence[Path] = ()
+    stages: Sequence[StageConfig], folder: str | Path, plugins: Folders = ()
 ) -> dict[str, Any]:
     """Run stages on the digits, as ``easypruner prune`` does, and return the run's summary.
 
     Args:
         stages: of the run; a Report is added.
         folder: for the config and the work directory, ``run`` in it.
-        plugins: folders whose files are plugins too.
+        plugins: folders whose files are plugins too; one or several.
 
     Raises:
-        AssertionError: the run did not succeed.
+        AssertionError: the run did not succeed; the message is the command's.
     """
     from mmengine.config import Config
 
     from easypruner.cli import main
 
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config, work_dir = folder / 'tiny.py', folder / 'run'
     Config(tiny_config([*stages, dict(type='Report')])).dump(config)
-    options = [option for path in plugins for option in ('--plugins', str(path))]
-    code = main(['prune', str(config), '--work-dir', str(work_dir), *options])
-    assert code == 0, f'the run ended with code {code}'
+    folders = [plugins] if isinstance(plugins, str | Path) else plugins
+    options = [option for path in folders for option in ('--plugins', str(path))]
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            code = main(['prune', str(config), '--work-dir', str(work_dir), *options])
+    finally:
+        sys.stderr.write(told.getvalue())
+    message = told.getvalue().rpartition('easypruner: ')[2].strip()
+    assert code == 0, f'the run ended with code {code}: {message}'
     summary: dict[str, Any] = json.loads((work_dir / 'summary.json').read_text(encoding='utf-8'))
     return summary
 
 
-def check_stage(stage: StageConfig, folder: Path, plugins: Sequence[Path] = ()) -> dict[str, Any]:
+def check_stage(stage: StageConfig, folder: str | Path, plugins: Folders = ()) -> dict[str, Any]:
     """Run a stage after training and a selection, before a cut, and return the run's summary.
 
     Args:
         stage: its config.
         folder: for the config and the work directory.
-        plugins: folders whose files are plugins too.
+        plugins: folders whose files are plugins too; one or several.
 
     Raises:
-        AssertionError: the run did not succeed.
+        AssertionError: the run did not succeed; the message is the command's.
     """
     source = dict(type='BNScale', budget=dict(type='Macs', keep=0.6))
     stages: list[StageConfig] = [

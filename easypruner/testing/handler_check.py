@@ -1,0 +1,138 @@
+"""The check of layer handlers: they alone set the numbers that a cut needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from easypruner.contracts import LayerHandler
+from easypruner.graph import prune, trace
+from easypruner.graph.attributes import Attributes
+from easypruner.graph.handlers import find_handler
+from easypruner.graph.inventory import Inventory
+from easypruner.graph.parametrized import with_computed
+from easypruner.graph.tape import ExampleInputs, call_arguments
+from easypruner.graph.verify import verify
+from easypruner.testing.checks import random_masks
+
+_OWN = ('_parameters', '_buffers', '_modules')
+_COUNTED = 'groups'
+
+
+def check_handler(
+    handler: LayerHandler | Sequence[LayerHandler], model: nn.Module, inputs: ExampleInputs
+) -> dict[str, Any]:
+    """Cut a network by random masks, with a layer handler, and run it.
+
+    The handler has to be asked, and to set all numbers of its layers that a cut changes, also
+    those that would be found by trial without it.
+
+    Args:
+        handler: one, or several in order of precedence; each has to be asked.
+        model: with layers that it handles; it is cut in place.
+        inputs: for the model.
+
+    Returns:
+        path -> module of the pruned network, to look at the numbers in.
+
+    Raises:
+        AssertionError: nothing can be cut, the pruned network computes something else, or a
+            handler is not asked, changes nothing or sets another number than the network needs.
+    """
+    handlers = [handler] if isinstance(handler, LayerHandler) else list(handler)
+    graph = trace(model, inputs, handlers)
+    masks = random_masks(graph, keep=0.5)
+    reasons = '; '.join({frozen.reason: None for frozen in graph.frozen})
+    assert masks.removed_units, f'nothing of this {type(model).__name__} can be cut: {reasons}'
+    found = verify(model, masks, inputs, handlers)
+    assert found.passed, f'verify finds an error of {found.error}'
+    alone = copy.deepcopy(model)
+    known = graph.attributes(masks)
+    prune(model, masks, graph=graph)
+    _check_numbers(alone, model, handlers, known)
+    args, kwargs = call_arguments(inputs)
+    with torch.no_grad():
+        model(*args, **kwargs)
+    return dict(model.named_modules())
+
+
+def _check_numbers(
+    alone: nn.Module, pruned: nn.Module, handlers: Sequence[LayerHandler], known: Attributes
+) -> None:
+    """Check the numbers that handlers set, in a copy of the network from before the cut."""
+    layers, after = Inventory(alone), dict(pruned.named_modules())
+    shapes = _new_shapes(layers, Inventory(pruned))
+    for (path, name), value in known.items():
+        # The channel graph knows the groups of convolutions; it sets them before all else.
+        if name == _COUNTED:
+            setattr(layers.modules[path], name, value)
+    asked: dict[int, list[str]] = {id(handler): [] for handler in handlers}
+    changed: set[int] = set()
+    for path, own in with_computed(layers.modules, shapes).items():
+        layer = layers.modules[path]
+        handler = find_handler(layer, handlers)
+        if handler is None:
+            continue
+        asked[id(handler)].append(path)
+        before = _held(layer)
+        handler.resize(layer, own)
+        if _held(layer) != before:
+            changed.add(id(handler))
+        _check_layer(handler, layer, after[path], path)
+    for handler in handlers:
+        name = type(handler).__name__
+        assert asked[id(handler)], (
+            f'{name} is asked for no layer: none that is cut is of {handler.handles}'
+        )
+        assert id(handler) in changed, f'{name} changes nothing in {asked[id(handler)]}'
+
+
+def _new_shapes(before: Inventory, after: Inventory) -> dict[str, dict[str, torch.Size]]:
+    """Return path -> local name -> new shape, of the tensors that were cut."""
+    changed = {
+        name: after.tensors[name].shape
+        for name, tensor in before.tensors.items()
+        if after.tensors[name].shape != tensor.shape
+    }
+    return before.by_layer(changed)
+
+
+def _check_layer(handler: LayerHandler, layer: nn.Module, pruned: nn.Module, path: str) -> None:
+    met, needed = _numbers(layer), _numbers(pruned)
+    for name, number in needed.items():
+        assert met.get(name) == number, (
+            f'{type(handler).__name__} leaves {name}={met.get(name)} in {path!r}, a '
+            f'{type(layer).__name__}; after the cut it has to be {number}'
+        )
+
+
+def _numbers(layer: nn.Module) -> dict[str, Any]:
+    """Return the whole numbers among a layer's attributes, and its lists and tuples of such."""
+    found = {}
+    for name, value in vars(layer).items():
+        several = isinstance(value, list | tuple) and bool(value)
+        if all(type(n) is int for n in (value if several else [value])):
+            found[name] = list(value) if several else value
+    return found
+
+
+def _held(layer: nn.Module) -> dict[str, object]:
+    """Return what a layer and its parts hold: numbers and texts, and of all else which it is."""
+    return {
+        f'{path}.{name}': _comparable(value)
+        for path, module in layer.named_modules()
+        for name, value in vars(module).items()
+        if name not in _OWN
+    }
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_comparable(item) for item in value]
+    if isinstance(value, Mapping):
+        return [(key, _comparable(item)) for key, item in value.items()]
+    return value if isinstance(value, int | float | str) else id(value)
