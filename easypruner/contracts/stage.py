@@ -39,7 +39,7 @@ class Stage(Component):
 
     @classmethod
     def default_name(cls) -> str:
-        """Return the name of a stage that a config does not name: its constructor's default, if any.
+        """Return the name of a stage that a config does not name: the default of its constructor.
 
         >>> from easypruner.pipeline.stages import SelectMask
         >>> SelectMask.default_name()

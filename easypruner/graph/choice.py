@@ -99,6 +99,11 @@ class Choice:
 def _by_pattern(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
     if limits is None:
         return {}
+    if not isinstance(limits, Limits | Mapping):
+        raise ConfigError(
+            f'limits={limits!r} is not understood; expected easypruner.Limits, a dict of its '
+            'attributes, or a dict of such for groups'
+        )
     if isinstance(limits, Limits) or limits.keys() <= {entry.name for entry in fields(Limits)}:
         return {'*': Limits.of(limits if isinstance(limits, Limits) else dict(limits))}
     if not all(isinstance(values, Limits | Mapping) for values in limits.values()):

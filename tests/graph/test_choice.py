@@ -95,3 +95,8 @@ def test_more_heads_than_width_change_nothing_of_that(attention: str) -> None:
         attention=attention,  # type: ignore[arg-type]
     )
     assert [group.size for group in graph.groups.values()] == [3 if attention == 'width' else 8]
+
+
+def test_limits_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r'limits=5 is not understood'):
+        easypruner.trace(lively(Plain), example(), limits=5)
