@@ -99,4 +99,4 @@ def test_more_heads_than_width_change_nothing_of_that(attention: str) -> None:
 
 def test_limits_that_are_none_are_refused() -> None:
     with pytest.raises(ConfigError, match=r'limits=5 is not understood'):
-        easypruner.trace(lively(Plain), example(), limits=5)
+        easypruner.trace(Residual(), example(), limits=5)
