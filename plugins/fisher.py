@@ -9,7 +9,7 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.arguments import check_count, check_name
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.gradients import SquaredProducts, mean_over_batches
+from easypruner.toolkit.gradients import SquaredProducts
 
 PER = ('sample', 'batch')
 """What one gradient is taken of."""
@@ -53,15 +53,8 @@ class Fisher(MaskSource):
         self._squares = SquaredProducts(form, over, 'Fisher')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        means = mean_over_batches(
-            graph,
-            context,
-            self._squares.names(graph),
-            lambda loss, leaves: self._squares(graph, loss, leaves),
-            self.batches,
-            'Fisher',
-            by_sample=self.per == 'sample',
-        )
+        by_sample = self.per == 'sample'
+        means = self._squares.mean(graph, context, self.batches, by_sample)
         return {name: mean / 2 for name, mean in means.items()}
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.units import score_units, unit_sums, wide
+from easypruner.toolkit.units import score_units, unit_sums, value, wide
 
 
 class Group(MaskSource):
@@ -30,7 +30,7 @@ class Group(MaskSource):
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         def squares(member: Member) -> Tensor:
-            return unit_sums(wide(graph.parameter(member.param).detach()).square(), member)
+            return unit_sums(wide(value(graph, member)).square(), member)
 
         return score_units(graph, 'group', squares)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
 from easypruner.toolkit.scores import lamp
-from easypruner.toolkit.units import check_over, score_units, unit_sums, wide
+from easypruner.toolkit.units import check_over, score_units, unit_sums, value, wide
 
 
 class Lamp(MaskSource):
@@ -41,7 +41,7 @@ class Lamp(MaskSource):
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         def squares(member: Member) -> Tensor:
-            return unit_sums(wide(graph.parameter(member.param).detach()).square(), member)
+            return unit_sums(wide(value(graph, member)).square(), member)
 
         sums = score_units(graph, self.over, squares)
         return {

@@ -12,7 +12,7 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.tape import call_arguments, map_tensors, tensors_in
 from easypruner.toolkit.gradients import check_finite, slopes, stand_ins
-from easypruner.toolkit.units import check_over, score_units, unit_sums, weights_of
+from easypruner.toolkit.units import check_over, measured, stacked, unit_sums
 
 _OVERFLOW = (
     'it is too deep, or its weights are too large, for what flows through them to be held in '
@@ -53,11 +53,8 @@ class Synflow(MaskSource):
         self.over = check_over(over, 'Synflow')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        names = {
-            member.param: None
-            for group in graph.groups.values()
-            for member in weights_of(graph, group, self.over)
-        }
+        members = measured(graph, self.over)
+        names = dict.fromkeys(member.param for own in members.values() for member in own)
         flows = _flows(graph, names)
         if names and not any(bool(flow.any()) for flow in flows.values()):
             raise EasyPrunerError(
@@ -65,7 +62,7 @@ class Synflow(MaskSource):
                 f'this {type(graph.model).__name__}: a layer on every way is all zeros, or its '
                 'outputs do not depend on its weights, as behind a softmax'
             )
-        return score_units(graph, self.over, lambda member: unit_sums(flows[member.param], member))
+        return stacked(members, self.over, lambda m: unit_sums(flows[m.param], m))
 
 
 def _flows(graph: ChannelGraph, names: Collection[str]) -> dict[str, Tensor]:

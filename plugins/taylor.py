@@ -9,7 +9,7 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.arguments import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.gradients import SquaredProducts, mean_over_batches
+from easypruner.toolkit.gradients import SquaredProducts
 
 
 class Taylor(MaskSource):
@@ -46,14 +46,7 @@ class Taylor(MaskSource):
         self._squares = SquaredProducts(form, over, 'Taylor')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        return mean_over_batches(
-            graph,
-            context,
-            self._squares.names(graph),
-            lambda loss, leaves: self._squares(graph, loss, leaves),
-            self.batches,
-            'Taylor',
-        )
+        return self._squares.mean(graph, context, self.batches)
 
 
 @hookimpl

@@ -14,8 +14,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from easypruner.chance import same_chance
 from easypruner.errors import EasyPrunerError
+from easypruner.graph.rehearsal import without_fast_path
 from easypruner.modes import evaluating
-from easypruner.toolkit.units import wide
+from easypruner.toolkit.units import measured, used_members, wide
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context
@@ -63,8 +64,8 @@ def readers(graph: ChannelGraph) -> list[Sight]:
     """Return the convolutions and linear layers that read channels, each a sight of its input."""
     return [
         Sight(name, path, module, input_channels(graph, member, module), output=False)
-        for name, group in graph.groups.items()
-        for member in group.members
+        for name, members in used_members(graph).items()
+        for member in members
         if member.role == 'in'
         for path, module in _owners(graph, member)
         if _reads(module, member)
@@ -77,9 +78,10 @@ def makers(graph: ChannelGraph) -> list[Sight]:
     These are a group's batch norms, or the convolutions and linear layers of one that has none.
     """
     sights = []
+    makers = measured(graph, 'producers')
     for name, group in graph.groups.items():
         norms = [m for m in group.members if m.operand == 'batch_norm.weight']
-        for member in norms or group.producers:
+        for member in norms or makers[name]:
             for path, module in _owners(graph, member):
                 if isinstance(module, _BatchNorm) or makes(module, member):
                     index = output_channels(graph, member, module)
@@ -116,7 +118,14 @@ def look(
     """
     means = [_Mean(sight, measure, asking) for sight in sights]
     forward = context.needed('forward', asking)
-    with evaluating(graph.model), torch.no_grad(), same_chance(context.seed), _hooked(means):
+    with (
+        evaluating(graph.model),
+        torch.no_grad(),
+        same_chance(context.seed),
+        # The fused kernels of transformers call none of the layers in them.
+        without_fast_path(),
+        _hooked(means),
+    ):
         for batch in context.some_batches(batches, asking):
             forward(graph.model, batch)
     return [(mean.sight, mean.value) for mean in means if mean.count]
@@ -137,6 +146,8 @@ def observe(
     Raises:
         EasyPrunerError: no group is seen at all.
     """
+    if not graph.groups:
+        return {}
     found: dict[str, list[Tensor]] = {}
     places = readers(graph) if sights is None else sights
     for sight, value in look(graph, context, batches, asking, measure, places):
@@ -203,14 +214,14 @@ def _look(mean: _Mean) -> Callable[..., None]:
 
 
 def _owners(graph: ChannelGraph, member: Member) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules that use a weight: those that hold it, or that compute theirs from it."""
-    path = member.module.partition('.parametrizations.')[0]
-    if path != member.module:
-        yield path, graph.model.get_submodule(path)
+    """Yield the modules that use a weight: those that hold it, or that compute it."""
+    owner, local = graph.model.get_submodule(member.module), member.param.rpartition('.')[2]
+    tensor = owner._parameters.get(local)
+    if tensor is None:
+        yield member.module, owner
         return
-    tensor, local = graph.parameter(member.param), member.param.rpartition('.')[2]
     for name, module in graph.model.named_modules():
-        if getattr(module, '_parameters', {}).get(local) is tensor:
+        if module._parameters.get(local) is tensor:
             yield name, module
 
 

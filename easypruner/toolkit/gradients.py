@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from easypruner.arguments import check_name
+from easypruner.chance import same_chance
 from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.graph.parametrized import computed_weights
 from easypruner.graph.rehearsal import Rehearsal, without_fast_path
 from easypruner.toolkit.samples import samples_of
-from easypruner.toolkit.units import check_over, gates_of, score_units, unit_sums, weights_of, wide
+from easypruner.toolkit.units import check_over, gates, measured, stacked, unit_sums, wide
 
 if TYPE_CHECKING:
     from easypruner.contracts import Context
-    from easypruner.graph import ChannelGraph
+    from easypruner.graph import ChannelGraph, Member
 
 Named = Mapping[str, Tensor]
 """Parameter -> a tensor in its shape."""
@@ -37,11 +39,14 @@ def stand_ins(
     Afterwards all that its modules hold is what it was: parameters and what they require, buffers,
     modes, attributes. Its gradients and hooks on its parameters are not touched.
 
+    A weight that is computed from other tensors has a stand-in of its own, unless one of these is
+    among ``names``.
+
     Args:
         model: a network.
         names: of the tensors that require gradients meanwhile; no others do.
-        make: of the name of a parameter or buffer, and that tensor -> what stands in for it,
-            without a history.
+        make: of the name of a parameter, buffer or computed weight, and that tensor -> what stands
+            in for it, without a history.
 
     Yields:
         Under the names of ``names``, what stands in.
@@ -54,7 +59,16 @@ def stand_ins(
             if isinstance(tensor, nn.Parameter):
                 other = nn.Parameter(other, requires_grad=name in names)
             tensors[name] = other
+        held = {}
+        for name, computed in computed_weights(model).items():
+            if computed.sources.keys().isdisjoint(names):
+                tensors[name] = make(name, computed.value()).requires_grad_(name in names)
+                held[name] = computed
         with rehearsal.with_tensors(tensors, training=False):
+            for name, computed in held.items():
+                computed.hold(tensors[name])
+            # Again, for what recurrent layers list of their weights.
+            rehearsal.swap(tensors)
             yield {name: tensors[name] for name in names}
 
 
@@ -70,7 +84,8 @@ def mean_over_batches(
     """Return the mean over batches of training data of something of the loss on each.
 
     The model runs in evaluation mode, so that batch norms do not mix samples. It does not matter
-    which parameters require gradients.
+    which parameters require gradients. All chance is the context's. Without ``names`` there is
+    nothing to differentiate, and the result is empty.
 
     Args:
         graph: of the model.
@@ -87,6 +102,8 @@ def mean_over_batches(
             finite number or has no gradient.
     """
     loss = context.needed('loss', asking)
+    if not names:
+        return {}
 
     def stand_in(name: str, tensor: Tensor) -> Tensor:
         # The forward may write to buffers.
@@ -94,21 +111,32 @@ def mean_over_batches(
 
     sums: dict[str, Tensor] = {}
     count = 0
-    with stand_ins(graph.model, names, stand_in) as leaves:
+    with stand_ins(graph.model, names, stand_in) as leaves, same_chance(context.seed):
         for batch in context.some_batches(batches, asking):
             for part in samples_of(batch, asking) if by_sample else (batch,):
                 value = loss(graph.model, part)
-                check_finite(value, graph, f'{asking} needs the training loss', _DIVERGED)
-                if not value.requires_grad:
-                    raise EasyPrunerError(
-                        f'{asking} needs the gradient of the training loss, but the loss it was '
-                        'given has none; compute it with gradients enabled, and do not detach it'
-                    )
+                _check_loss(value, graph, asking)
                 for name, measured in measure(value, leaves).items():
                     own = measured.detach().cpu().double()
                     sums[name] = sums[name] + own if name in sums else own
                 count += 1
     return {name: total / count for name, total in sums.items()}
+
+
+def _check_loss(value: Any, graph: ChannelGraph, asking: str) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = f' of shape {tuple(value.shape)}' if isinstance(value, Tensor) else ''
+        raise EasyPrunerError(
+            f'{asking} needs the gradient of the training loss, but the loss it was given returns '
+            f'a {type(value).__name__}{shape}; expected a tensor of one number, such as the mean '
+            'over the samples, without item() or float()'
+        )
+    check_finite(value, graph, f'{asking} needs the training loss', _DIVERGED)
+    if not value.requires_grad:
+        raise EasyPrunerError(
+            f'{asking} needs the gradient of the training loss, but the loss it was given has '
+            'none; compute it with gradients enabled, and do not detach it'
+        )
 
 
 def check_finite(value: Tensor, graph: ChannelGraph, what: str, otherwise: str) -> None:
@@ -161,42 +189,42 @@ class SquaredProducts:
     def __init__(self, form: str, over: str, owner: str) -> None:
         self.form = check_name(form, 'form', owner, FORMS)
         self.over = check_over(over, owner)
+        self.owner = owner
         if form == 'gate' and over != 'producers':
             raise ConfigError(
                 f"over={over!r} of {owner} says whose weights count; form='gate' takes those that "
                 "a gate multiplies: leave it out, or use form='weight'"
             )
 
-    def names(self, graph: ChannelGraph) -> dict[str, None]:
-        """Return the names of the parameters that are needed."""
-        names: dict[str, None] = {}
-        for group in graph.groups.values():
-            if self.form == 'weight':
-                members = weights_of(graph, group, self.over)
-            else:
-                members = [member for gate in gates_of(graph, group) for member in gate]
-            names |= dict.fromkeys(member.param for member in members)
-        return names
+    def mean(
+        self, graph: ChannelGraph, context: Context, batches: int, by_sample: bool = False
+    ) -> dict[str, Tensor]:
+        """Return group -> their mean, ``(layers, units)``, or ``(units,)`` over a whole group.
 
-    def __call__(self, graph: ChannelGraph, loss: Tensor, leaves: Named) -> dict[str, Tensor]:
-        """Return group -> ``(layers, units)``, or ``(units,)`` over a whole group.
-
-        Args:
-            graph: of the model.
-            loss: has a gradient.
-            leaves: name -> parameter, for all of :meth:`names`.
+        Args and errors are those of :func:`mean_over_batches`.
         """
-        products = {
-            name: wide(slope) * wide(leaves[name].detach())
-            for name, slope in slopes(loss, leaves).items()
-        }
-        if self.form == 'weight':
-            return score_units(graph, self.over, lambda m: unit_sums(products[m.param].square(), m))
-        scores = {}
-        for name, group in graph.groups.items():
-            gates = [
-                torch.stack([unit_sums(products[m.param], m).cpu() for m in gate]).sum(dim=0)
-                for gate in gates_of(graph, group)
-            ]
-            scores[name] = torch.stack(gates).double().square()
-        return scores
+        if self.form == 'gate':
+            gated = gates(graph)
+            every = [member for own in gated.values() for gate in own for member in gate]
+        else:
+            members = measured(graph, self.over)
+            every = [member for own in members.values() for member in own]
+
+        def measure(loss: Tensor, leaves: Named) -> dict[str, Tensor]:
+            products = {
+                name: wide(slope) * wide(leaves[name].detach())
+                for name, slope in slopes(loss, leaves).items()
+            }
+            if self.form == 'gate':
+                return {name: _gate_squares(products, own) for name, own in gated.items()}
+            squares = {name: product.square() for name, product in products.items()}
+            return stacked(members, self.over, lambda m: unit_sums(squares[m.param], m))
+
+        names = dict.fromkeys(member.param for member in every)
+        return mean_over_batches(graph, context, names, measure, batches, self.owner, by_sample)
+
+
+def _gate_squares(products: Named, gates: Sequence[Sequence[Member]]) -> Tensor:
+    """Return the squared gradient of each gate, ``(gates, units)``."""
+    sums = [torch.stack([unit_sums(products[m.param], m).cpu() for m in gate]) for gate in gates]
+    return torch.stack([each.sum(dim=0) for each in sums]).double().square()

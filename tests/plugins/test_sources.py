@@ -22,6 +22,7 @@ from easypruner_plugins.ratio import Ratio
 from easypruner_plugins.synflow import Synflow
 from easypruner_plugins.taylor import Taylor
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import easypruner
 from easypruner import Context, Masks, MaskSource
@@ -252,6 +253,57 @@ def test_an_empty_data_set_and_absent_parts_are_told(name: str) -> None:
         source.score(graph, Context(batches=labelled))
     with pytest.raises(ConfigError, match=f'{owner} needs batches of training data'):
         source.score(graph, Context(loss=cross_entropy))
+
+
+@pytest.mark.parametrize('name', FROM_GRADIENTS)
+def test_batches_and_passes_draw_the_same_and_leave_chance_where_it_was(name: str) -> None:
+    graph = settled(Residual)
+
+    def dropped(model: nn.Module, batch: object) -> Tensor:
+        images, labels = batch
+        return nn.functional.cross_entropy(model(nn.functional.dropout(images, 0.5)), labels)
+
+    def shuffled() -> DataLoader:
+        return DataLoader(TensorDataset(*labelled(1)[0]), batch_size=2, shuffle=True)
+
+    def score(seed: int) -> dict[str, Tensor]:
+        source = VARIANTS[name]()
+        source.batches = 1
+        return source.score(graph, Context(seed=seed, batches=shuffled, loss=dropped))
+
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first = score(1)
+    assert torch.equal(torch.rand(3), expected), 'chance has moved on'
+    same, other = score(1), score(2)
+    assert all(torch.equal(same[group], first[group]) for group in first)
+    assert any(not torch.equal(other[group], first[group]) for group in first)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_where_no_channel_can_go_there_are_no_scores(name: str) -> None:
+    graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example())
+    assert not graph.groups
+    if name != 'BNScale':
+        assert VARIANTS[name]().score(graph, data(1)) == {}
+
+
+@pytest.mark.parametrize(
+    ('loss', 'met'),
+    [
+        (lambda model, batch: cross_entropy(model, batch).item(), 'a float'),
+        (lambda model, batch: None, 'a NoneType'),
+        (lambda model, batch: model(batch[0]).sum(dim=1), r'a Tensor of shape \(\d,\)'),
+        (lambda model, batch: model(batch[0])[:0].sum(dim=1), r'a Tensor of shape \(0,\)'),
+    ],
+)
+@pytest.mark.parametrize('name', ['Taylor weight', 'Fisher gate', 'Hessian'])
+def test_a_loss_that_is_not_one_number_is_told(
+    name: str, loss: Callable[[nn.Module, object], Tensor], met: str
+) -> None:
+    with pytest.raises(EasyPrunerError, match=f'returns {met}; expected a tensor of one number'):
+        VARIANTS[name]().score(settled(Plain), Context(batches=labelled, loss=loss))
 
 
 def test_an_unknown_reduction_names_the_nearest() -> None:
