@@ -12,16 +12,22 @@ from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.arguments import check_count
 from easypruner.graph import ChannelGraph
 from easypruner.toolkit.gradients import Named, mean_over_batches, slopes
-from easypruner.toolkit.units import check_over, score_units, unit_sums, weights_of, wide
+from easypruner.toolkit.units import check_over, measured, stacked, unit_sums, wide
 
 
 class Hessian(MaskSource):
     """Scores a unit by how much the loss would grow without it, in second order.
 
     Optimal brain damage: ``s_u = 1/2 * sum of w^2 * H_ww`` over the weights of the unit, H the
-    Hessian of the training loss. Its diagonal is estimated as ``E[v * (H v)]`` over random signs v
-    (Hutchinson, 1990; Bekas et al., 2007), each ``H v`` by differentiating twice. The network runs
-    in evaluation mode, and is left as it was.
+    Hessian of the training loss. ``w^2 * H_ww`` is estimated as the mean of ``z * (H z)``, z the
+    weights under random signs (Hutchinson, 1990; Bekas et al., 2007), each ``H z`` by
+    differentiating twice. The network runs in evaluation mode, and is left as it was.
+
+    The estimate is unbiased, and noisy: to each product the rest of the Hessian adds terms that
+    cancel out only in the mean, and in deep layers outweigh single draws. What weights of other
+    layers would add is kept away, for H and z are those of one weight (a tensor) at a time. The
+    noise falls with the root of ``batches * samples``, the time grows with it, and with the number
+    of weights: each draw is part of a backward pass for each of them.
 
     Where the loss is curved downwards scores are below zero, which the normalizations ``'none'``
     and ``'gaussian'`` understand.
@@ -31,7 +37,7 @@ class Hessian(MaskSource):
         over: the weights that count: ``'producers'``, those that make a unit's channels, or
             ``'group'``, all parameters of the coupled layers.
         batches: of training data.
-        samples: draws of v for each batch.
+        samples: draws of z for each weight and batch.
         seed: of the draws; by default the run's.
         reduction: over the layers of a group, whose contributions add up.
         normalization: across groups; scores are in the unit of the loss.
@@ -55,45 +61,33 @@ class Hessian(MaskSource):
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(context.seed if self.seed is None else self.seed)
-        names = {
-            member.param: None
-            for group in graph.groups.values()
-            for member in weights_of(graph, group, self.over)
-        }
+        members = measured(graph, self.over)
+        names = dict.fromkeys(member.param for own in members.values() for member in own)
 
         def measure(loss: Tensor, leaves: Named) -> dict[str, Tensor]:
-            diagonal = _diagonal(loss, leaves, self.samples, generator)
-            growth = {
-                name: wide(curvature) * wide(leaves[name].detach()).square() / 2
-                for name, curvature in diagonal.items()
-            }
-            return score_units(graph, self.over, lambda m: unit_sums(growth[m.param], m))
+            growth = _growth(loss, leaves, self.samples, generator)
+            return stacked(members, self.over, lambda m: unit_sums(growth[m.param], m))
 
         # The fused kernels of attention cannot be differentiated twice.
         with sdpa_kernel(SDPBackend.MATH):
             return mean_over_batches(graph, context, names, measure, self.batches, 'Hessian')
 
 
-def _diagonal(
+def _growth(
     loss: Tensor, leaves: Named, samples: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return name -> an estimate of the diagonal of the Hessian there."""
-    sums = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    gradients = slopes(loss, leaves, create_graph=True)
-    curved = [name for name, gradient in gradients.items() if gradient.requires_grad]
-    for _ in range(samples if curved else 0):
-        signs = {name: _signs(leaves[name], generator) for name in curved}
-        products = torch.autograd.grad(
-            [gradients[name] for name in curved],
-            list(leaves.values()),
-            list(signs.values()),
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        for name, product in zip(leaves, products, strict=True):
-            if name in signs:
-                sums[name] += signs[name] * product
-    return {name: total / samples for name, total in sums.items()}
+    """Return name -> an estimate of w^2 / 2 times the diagonal of the Hessian there."""
+    growth = {name: torch.zeros_like(wide(leaf.detach())) for name, leaf in leaves.items()}
+    for name, gradient in slopes(loss, leaves, create_graph=True).items():
+        # One weight at a time: what others do to it would be nothing but noise.
+        for _ in range(samples if gradient.requires_grad else 0):
+            leaf = leaves[name]
+            drawn = leaf.detach() * _signs(leaf, generator)
+            (product,) = torch.autograd.grad(
+                gradient, leaf, drawn, retain_graph=True, materialize_grads=True
+            )
+            growth[name] += wide(drawn) * wide(product) / (2 * samples)
+    return growth
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -50,14 +50,12 @@ def hessian(graph: ChannelGraph, names: list[str]) -> Tensor:
     return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
 
 
-def factors(graph: ChannelGraph, names: list[str], members: list, unit: int) -> Tensor:
-    """Return half of each squared weight of a unit, zeros for all others, in a row."""
+def counts(graph: ChannelGraph, names: list[str], members: list, unit: int) -> Tensor:
+    """Return how often each weight is a unit's, in a row."""
     row = {name: torch.zeros_like(graph.parameter(name)) for name in names}
     for member in members:
-        half = graph.parameter(member.param).detach() ** 2 / 2
         for index in member.index[unit].tolist():
-            part = row[member.param].select(member.dim, index)
-            part += half.select(member.dim, index)
+            row[member.param].select(member.dim, index).add_(1)
     return torch.cat([row[name].flatten() for name in names])
 
 
@@ -70,27 +68,31 @@ def test_half_the_squared_weight_times_the_curvature(over: str) -> None:
         for name, group in graph.groups.items()
     }
     names = list(dict.fromkeys(m.param for members in chosen.values() for m in members))
-    curvature = hessian(graph, names)
-    # How far random signs let the estimate stray: through the entries beside the diagonal.
-    beside = curvature.square().fill_diagonal_(0)
+    weights = torch.cat([graph.parameter(name).detach().flatten() for name in names])
+    terms = hessian(graph, names) * weights * weights[:, None] / 2
+    tensor = torch.cat([torch.full((graph.parameter(n).numel(),), k) for k, n in enumerate(names)])
+    # How far random signs let the estimate stray: through the terms of other weights of a tensor.
+    beside = (terms * (tensor == tensor[:, None])).square().fill_diagonal_(0)
     told_apart = 0
     for name, members in chosen.items():
         for unit, met in enumerate(scores[name].reshape(-1).tolist()):
-            share = factors(graph, names, members, unit)
-            exact = float(share @ curvature.diagonal())
-            deviation = (share**2 @ beside.sum(dim=1) + share @ beside @ share) / DRAWS
+            share = counts(graph, names, members, unit)
+            exact = float(share @ terms.diagonal())
+            deviation = (beside * (share + share[:, None]) ** 2).sum() / 2 / DRAWS
             assert abs(met - exact) < 4 * float(deviation) ** 0.5
             told_apart += abs(exact) > 8 * float(deviation) ** 0.5
     assert told_apart, 'an estimate of half or twice the size would have passed'
 
 
-def test_where_weights_do_not_interact_one_draw_is_exact() -> None:
+def test_where_weights_of_a_layer_do_not_interact_one_draw_is_exact() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 6, bias=False), nn.Linear(6, 1, bias=False)).double()
     graph = easypruner.trace(model, torch.zeros(1, 1).double())
 
     def cubes(model: nn.Module, batch: Tensor) -> Tensor:
-        return (model[0].weight ** 3).sum() * batch + model[1].weight.sum()
+        # Weights of other layers are others', and no noise.
+        others = 1e3 * model[0].weight.sum() * model[1].weight.sum()
+        return (model[0].weight ** 3).sum() * batch + others
 
     context = Context(batches=lambda: [torch.tensor(1.0), torch.tensor(3.0)], loss=cubes)
     weight = model[0].weight.detach().flatten()
