@@ -9,12 +9,23 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.errors import ConfigError
+from easypruner.arguments import is_number
+from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.units import check_over, score_units, unit_sums, wide
+from easypruner.toolkit.units import (
+    check_over,
+    measured,
+    score_units,
+    unit_rows,
+    unit_sums,
+    value,
+    wide,
+)
 
 _PART = 1 << 18
 """Elements of a weight that are worked on at a time."""
+_LARGEST = 600.0
+"""The logarithm of the largest score, short of what double precision holds, for sums of them."""
 
 
 class LpNorm(MaskSource):
@@ -22,7 +33,8 @@ class LpNorm(MaskSource):
 
     Each convolution or linear layer that makes the channels of a group is one of the coupled
     layers that ``reduction`` combines. Filters of wider layers have larger norms, so scores are
-    divided by their group's mean unless ``normalization`` says otherwise.
+    divided by their group's mean unless ``normalization`` says otherwise. With a p near 0 norms
+    can be larger than double precision holds; then all are divided by the same number.
 
     Args:
         budget: how much may stay.
@@ -43,20 +55,36 @@ class LpNorm(MaskSource):
         normalization: str = 'mean',
     ) -> None:
         super().__init__(budget, reduction, normalization)
-        number = isinstance(p, int | float) and not isinstance(p, bool)
-        if not number or not math.isfinite(p) or p <= 0:
+        if not is_number(p) or p <= 0:
             raise ConfigError(f'p={p!r} of {type(self).__name__} must be a number above 0')
         self.p = p
         self.over = check_over(over, type(self).__name__)
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        def powers(member: Member) -> Tensor:
-            return _power_sums(graph.parameter(member.param).detach(), member, self.p)
+        if self.p not in (1, 2):
+            return self._by_logarithms(graph)
+        sums = score_units(graph, self.over, lambda m: _power_sums(value(graph, m), m, self.p))
+        return sums if self.p == 1 else {name: total.sqrt() for name, total in sums.items()}
 
-        sums = score_units(graph, self.over, powers)
-        if self.p == 1:
-            return sums
-        return {name: total ** (1 / self.p) for name, total in sums.items()}
+    def _by_logarithms(self, graph: ChannelGraph) -> dict[str, Tensor]:
+        """Return the norms for a p with which powers can be too large or too small to be held."""
+        sums = {
+            name: torch.stack([_log_sums(value(graph, m), m, self.p) for m in members])
+            for name, members in measured(graph, self.over).items()
+        }
+        if self.over == 'group':
+            sums = {name: total.logsumexp(dim=0) for name, total in sums.items()}
+        norms = {name: total / self.p for name, total in sums.items()}
+        most = max((float(norm.max()) for norm in norms.values()), default=0.0)
+        excess = max(most - _LARGEST, 0.0) if math.isfinite(most) else 0.0
+        scores = {name: (norm - excess).exp() for name, norm in norms.items()}
+        for name, norm in norms.items():
+            if bool(((scores[name] == 0) & (norm > -math.inf)).any()):
+                raise EasyPrunerError(
+                    f'the norms of LpNorm(p={self.p:g}) are too far apart to be held: those of '
+                    f'group {name!r} vanish beside others; use a p nearer to 1'
+                )
+        return scores
 
 
 class L1Norm(LpNorm):
@@ -92,21 +120,32 @@ class L2Norm(LpNorm):
 
 
 def _power_sums(weight: Tensor, member: Member, p: float) -> Tensor:
-    """Return the sum of |w|^p of each unit, ``(units,)``."""
+    """Return the sum of |w|^p of each unit for a p of 1 or 2, ``(units,)``."""
     if member.dim or weight.dim() == 1:
         return unit_sums(_powers(weight, p), member)
     # In parts: the magnitudes of a large layer would not stay in the cache until summed.
-    rows = weight.flatten(1)
-    parts = torch.split(rows, max(_PART // rows.shape[1], 1))
-    sums = torch.cat([_powers(part, p).sum(dim=1) for part in parts])
+    sums = torch.cat([_powers(part, p).sum(dim=1) for part in _in_parts(weight.flatten(1))])
     return sums.cpu()[member.index].sum(dim=1)
 
 
 def _powers(weight: Tensor, p: float) -> Tensor:
-    if p in (1, 2):
-        return wide(weight).abs() if p == 1 else wide(weight).square()
-    # High powers of small weights vanish in single precision, and not every device has double.
-    return weight.cpu().double().abs().pow(p)
+    return wide(weight).abs() if p == 1 else wide(weight).square()
+
+
+def _log_sums(weight: Tensor, member: Member, p: float) -> Tensor:
+    """Return the logarithm of the sum of |w|^p of each unit, ``(units,)``."""
+    sums = []
+    # On the CPU: some devices have no double precision.
+    for part in _in_parts(unit_rows(weight, member).cpu()):
+        magnitudes = part.double().abs()
+        largest = magnitudes.amax(dim=1)
+        shares = magnitudes / torch.where(largest > 0, largest, 1)[:, None]
+        sums.append(p * largest.log() + shares.pow(p).sum(dim=1).log())
+    return torch.cat(sums)
+
+
+def _in_parts(rows: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(rows, max(_PART // rows.shape[1], 1))
 
 
 @hookimpl
