@@ -9,7 +9,12 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.units import score_units, unit_rows, wide
+from easypruner.toolkit.units import score_units, unit_rows, value, wide
+
+_ROWS = 1024
+"""Filters that are compared with as many others at a time."""
+_NEAR = 1e-6
+"""Filters are near if their squared distance is less than this share of their squared norms."""
 
 
 class FPGM(MaskSource):
@@ -37,20 +42,49 @@ class FPGM(MaskSource):
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         def distances(member: Member) -> Tensor:
-            weight = wide(graph.parameter(member.param).detach())
-            return _distances(unit_rows(weight, member).cpu())
+            return _distances(unit_rows(wide(value(graph, member)), member).cpu())
 
         return score_units(graph, 'producers', distances)
 
 
 def _distances(filters: Tensor) -> Tensor:
     """Return the sum of distances of each row to all, ``(units,)``."""
-    # By differences, in which equal filters have a distance of exactly zero. By a matrix product
-    # they would have rounding errors, and these a ranking.
-    distances = torch.nn.functional.pdist(filters).double()
-    first, second = torch.triu_indices(len(filters), len(filters), 1)
-    sums = distances.new_zeros(len(filters))
-    return sums.index_add_(0, first, distances).index_add_(0, second, distances)
+    if not bool(filters.isfinite().all()):
+        return filters.new_full((len(filters),), float('nan'))
+    # Equal filters, of which there can be many, are one that is there several times.
+    rows, place, counts = torch.unique(filters, dim=0, return_inverse=True, return_counts=True)
+    middle = rows.mean(dim=0, dtype=torch.float64)
+    parts = torch.split(rows, _ROWS)
+    times = torch.split(counts.double(), _ROWS)
+    sums = [torch.zeros_like(own) for own in times]
+    for first, one in enumerate(parts):
+        centred = one - middle
+        apart = _apart(centred, centred).fill_diagonal_(0)
+        sums[first] += apart @ times[first]
+        for second in range(first):
+            apart = _apart(centred, parts[second] - middle)
+            sums[first] += apart @ times[second]
+            sums[second] += times[first] @ apart
+    return torch.cat(sums)[place]
+
+
+def _apart(one: Tensor, two: Tensor) -> Tensor:
+    """Return the distances of rows to other rows."""
+    squares = _squares(one)[:, None] + _squares(two)
+    distances = torch.addmm(squares, one, two.T, alpha=-2).clamp_(min=0)
+    near = distances < _NEAR * squares
+    distances.sqrt_()
+    if one is two:
+        near.fill_diagonal_(False)
+    # Where next to nothing is left of the norms, it is rounding errors.
+    for pairs in torch.split(near.nonzero(), _ROWS):
+        difference = one[pairs[:, 0]] - two[pairs[:, 1]]
+        distances[pairs[:, 0], pairs[:, 1]] = difference.norm(dim=1)
+    return distances
+
+
+def _squares(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1).square()
 
 
 @hookimpl

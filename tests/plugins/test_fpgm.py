@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 from easypruner_plugins.fpgm import FPGM
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+import easypruner
 from easypruner import Context
 from tests.networks import Depthwise, Grouped, Residual
 from tests.plugins.scoring import alike, one_unit, settled, slices
@@ -43,6 +46,41 @@ def test_what_all_filters_share_does_not_count() -> None:
 
 def test_equal_filters_are_exactly_equal() -> None:
     assert not any(bool(score.any()) for score in FPGM().score(alike(Residual), Context()).values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kinds=st.lists(st.integers(0, 3), min_size=2, max_size=12),
+    apart=st.sampled_from([0.0, 1e-12, 1e-7, 1e-3]),
+    offset=st.sampled_from([0.0, 5.0]),
+)
+def test_filters_that_are_next_to_each_other(kinds: list[int], apart: float, offset: float) -> None:
+    generator = torch.Generator().manual_seed(len(kinds))
+    filters = torch.randn(4, 9, generator=generator).double()[kinds] + offset
+    filters += apart * torch.randn(len(kinds), 9, generator=generator).double()
+    model = nn.Sequential(nn.Linear(9, len(kinds)), nn.Linear(len(kinds), 2)).double()
+    with torch.no_grad():
+        model[0].weight.copy_(filters)
+    graph = easypruner.trace(model, torch.zeros(1, 9).double())
+    met = FPGM().score(graph, Context())['0'][0].tolist()
+    rows = filters.tolist()
+    expected = [sum(math.dist(one, other) for other in rows) for one in rows]
+    assert met == pytest.approx(expected, rel=1e-7, abs=0)
+
+
+def test_a_layer_that_is_compared_in_parts() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2500), nn.Linear(2500, 2))
+    with torch.no_grad():
+        # As many alike as soft pruning leaves.
+        model[0].weight[100:1500] = 0
+    graph = easypruner.trace(model, torch.zeros(1, 3))
+    expected = torch.cdist(
+        *[model[0].weight.detach().double()] * 2, compute_mode='donot_use_mm_for_euclid_dist'
+    ).sum(dim=1)
+    met = FPGM().score(graph, Context())['0'][0]
+    torch.testing.assert_close(met, expected, rtol=1e-7, atol=0)
+    assert len(met[100:1500].unique()) == 1
 
 
 def test_a_single_filter_has_no_distance() -> None:
