@@ -12,7 +12,9 @@ from torch.nn.utils.parametrizations import weight_norm
 import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.graph import ChannelGraph
 from easypruner.toolkit.activations import look, makers, observe, readers
+from easypruner.toolkit.compensation import mean_compensation
 from tests.contexts import restless, tiny_context
 from tests.networks import (
     NETWORKS,
@@ -293,3 +295,60 @@ def test_batches_and_passes_are_needed() -> None:
         mean_of(lively(Plain), tiny_context(batches=0))
     with pytest.raises(ConfigError, match='Me needs forward passes'):
         mean_of(lively(Plain), tiny_context(forward=None))
+
+
+class Encoder(nn.Module):
+    """A transformer encoder, whose fast path takes padded tokens out of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        return self.head(self.encoder(x, src_key_padding_mask=padding)[:, 0])
+
+
+def padded() -> tuple[nn.Module, ChannelGraph, Context]:
+    torch.manual_seed(0)
+    model = Encoder().eval()
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randn(3, 4, 8, generator=generator)
+    padding = torch.tensor([[False] * 4, [False, False, True, True], [False, False, False, True]])
+    graph = easypruner.trace(model, (tokens, padding))
+    forward = torch.no_grad()(lambda model, batch: model(*batch))
+    return model, graph, Context(batches=lambda: [(tokens, padding)], forward=forward)
+
+
+@torch.no_grad()
+def test_a_transformer_encoder_whose_tokens_are_padded() -> None:
+    model, graph, context = padded()
+    met = observe(graph, context, 1, 'Me', lambda maps: maps)
+    (tokens, padding) = context.batches()[0]
+    x = tokens
+    for number, layer in enumerate(model.encoder.layers):
+        attended = layer.self_attn(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+        x = layer.norm1(x + attended)
+        hidden = layer.linear1(x).relu()
+        x = layer.norm2(x + layer.linear2(hidden))
+        expected = hidden.double().mean((0, 1))
+        group = met[f'encoder.layers.{number}.linear1'][0]
+        torch.testing.assert_close(group, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_padded_encoder_is_compensated_for() -> None:
+    model, graph, context = padded()
+    inputs = context.batches()[0]
+    with torch.no_grad():
+        model.encoder.layers[1].linear1.weight[:6] = 0
+    expected = model(*inputs)
+    masks = {'encoder.layers.1.linear1': torch.arange(12) >= 6}
+    mean_compensation(graph, masks, context, 1, 'Me').apply()
+    easypruner.prune(model, masks, graph=graph)
+    torch.testing.assert_close(model(*inputs), expected)
+
+
+def test_where_no_channel_can_go_there_is_nothing_to_see() -> None:
+    graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example())
+    assert observe(graph, tiny_context(), 1, 'Me', lambda maps: maps) == {}
