@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import platform
@@ -15,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from easypruner.copies import copy_of
 from easypruner.graph import ChannelGraph, prune
 from easypruner.graph.tape import call_arguments, map_tensors
 from easypruner.limits import Limits
+from easypruner.toolkit.budgets import check_share
 from easypruner.toolkit.latency_table import LatencyTable, Savings, Together, added_up
 
 # Of a normal distribution: its deviation over its median absolute deviation, and the error of a
@@ -93,11 +94,11 @@ class Stopwatch:
         wait: Callable[[], object] | None
         wait = getattr(getattr(torch, device.type, None), 'synchronize', None)
         self._wait = wait or (lambda: None)
-        self._whole = copy.deepcopy(graph.model).eval()
+        self._whole = copy_of(graph.model).eval()
 
     def compare(self, masks: Mapping[str, Tensor] | None = None) -> Comparison:
         """Measure the network under ``masks``, really pruned, beside the whole one."""
-        pruned = copy.deepcopy(self._whole)
+        pruned = copy_of(self._whole)
         if masks:
             prune(pruned, masks, graph=self._graph.on(pruned))
         for _ in range(self._warmup):
@@ -146,7 +147,12 @@ def measure_table(
         shares: of a group's units, in 0..1.
         repeats: passes of each network that count.
         warmup: passes of each network before these.
+
+    Raises:
+        ConfigError: ``shares`` that are none.
     """
+    for share in shares:
+        check_share(share, 'shares', 'measure_table')
     watch = Stopwatch(graph, repeats, warmup)
     whole = watch.compare().whole
 

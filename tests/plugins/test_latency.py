@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,28 @@ class TestMeasuringATable:
         table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
         assert table.groups[SMALL] == Savings(1, (), (), ())
         assert LatencyTable.load(tmp_path / 'table.json') == table
+
+
+@pytest.mark.parametrize('share', [2.0, -1.0, 1.01, float('nan'), True, '0.5', None])
+def test_shares_that_are_none(share: Any, tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(ConfigError, match=r'shares=.* of measure_table is not a share'):
+        measure_table(GRAPH, tmp_path / 'table.json', shares=(0.5, share))
+    assert not clock.passes and not any(tmp_path.iterdir())
+
+
+def test_a_network_that_holds_what_it_computed_is_copied() -> None:
+    model = lively(Timed)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)
+        layer = nn.utils.weight_norm(model.body[0][0])
+    model.train()(example()).sum().backward()
+    held = layer.weight
+    graph = easypruner.trace(model, example())
+    comparison = Stopwatch(graph, repeats=2).compare(
+        {next(iter(graph.groups)): torch.arange(8) < 3}
+    )
+    assert comparison.ratio.median < 1
+    assert layer.weight is held and held.grad_fn is not None
 
 
 def test_a_group_cut_to_a_single_channel_is_in_the_table_still(table: Path) -> None:
