@@ -49,6 +49,7 @@ class FPGM(MaskSource):
 
 def _distances(filters: Tensor) -> Tensor:
     """Return the sum of distances of each row to all, ``(units,)``."""
+    # They are sorted below, and what is no number has no place in an order.
     if not bool(filters.isfinite().all()):
         return filters.new_full((len(filters),), float('nan'))
     # Equal filters, of which there can be many, are one that is there several times.

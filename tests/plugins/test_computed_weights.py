@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -26,7 +27,10 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import easypruner
 from easypruner import Context, MaskSource
+from easypruner.graph.parametrized import computed_weights
+from easypruner.toolkit.activations import makers, readers
 from easypruner.toolkit.compensation import mean_compensation
+from easypruner.toolkit.units import used_members
 from tests.networks import example
 from tests.plugins.scoring import assert_left_alone, cross_entropy, labelled, state_of
 
@@ -190,14 +194,72 @@ class Lengths(nn.Module):
         return 7 * weight
 
 
-@pytest.mark.parametrize('name', SOURCES)
-@pytest.mark.parametrize('kind', [Halved, Lengths])
-def test_parametrizations_of_ones_own(name: str, kind: type[nn.Module]) -> None:
+class Factors(nn.Module):
+    """A factor for each input."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.logarithms = nn.Parameter(torch.linspace(-2, 3, inputs).double())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.logarithms.exp() * weight
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight.detach() / self.logarithms.exp()
+
+
+def with_parametrizations(kind: type[nn.Module]) -> nn.Module:
     model = plain()
-    for layer in (model.hidden, model.head) if kind is Halved else model.children():
-        part = kind() if kind is Halved else kind(len(layer.weight))
-        parametrize.register_parametrization(layer, 'weight', part)
-    assert_same(name, model, plain())
+    for layer in model.children() if kind is Lengths else (model.hidden, model.head):
+        size = () if kind is Halved else (layer.weight.shape[0 if kind is Lengths else 1],)
+        parametrize.register_parametrization(layer, 'weight', kind(*size))
+    return model
+
+
+@pytest.mark.parametrize('name', SOURCES)
+@pytest.mark.parametrize('kind', [Halved, Lengths, Factors])
+def test_parametrizations_of_ones_own(name: str, kind: type[nn.Module]) -> None:
+    assert_same(name, with_parametrizations(kind), plain())
+
+
+@pytest.mark.parametrize('how', [modern, older, Lengths, Factors])
+def test_layers_are_looked_at_once_each(how: Callable[..., nn.Module]) -> None:
+    own = isinstance(how, type)
+    for places in (readers, makers):
+        seen, expected = (
+            [(sight.path, sight.index.tolist()) for sight in places(graph)]
+            for graph in (
+                easypruner.trace(model, example().double())
+                for model in (
+                    with_parametrizations(how) if own else with_weight_norm(how, 0),
+                    plain(),
+                )
+            )
+        )
+        assert seen == expected
+
+
+def test_a_weight_reads_channels_if_any_part_of_it_does() -> None:
+    graph = easypruner.trace(with_weight_norm(modern, 0), example().double())
+
+    def roles() -> dict[str, set[tuple[str, int, str]]]:
+        every = used_members(graph).items()
+        return {name: {(m.param, m.dim, m.role) for m in members} for name, members in every}
+
+    expected = roles()
+    for name, group in graph.groups.items():
+        graph.groups[name] = dataclasses.replace(group, members=list(group.members)[::-1])
+    assert roles() == expected
+    assert ('second.weight', 0, 'in') in expected['first.parametrizations.weight.original1']
+
+
+def test_dimensions_of_one_index_are_told_apart() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 2, 1))
+    parametrize.register_parametrization(model[0], 'weight', nn.Identity())
+    (weight,) = computed_weights(model).values()
+    (source,) = weight.sources
+    assert weight.name == '0.weight' and source == '0.parametrizations.weight.original'
+    assert [weight.dim_of(source, dim) for dim in range(4)] == [0, 1, 2, 3]
 
 
 class Product(nn.Module):
@@ -278,7 +340,7 @@ def test_the_model_is_left_as_it_was(name: str, how: Callable[..., nn.Module] | 
 
 
 @pytest.mark.parametrize('dim', [0, 1, None, 'masks'])
-def test_what_reads_channels_is_looked_at_once(dim: int | None | str) -> None:
+def test_what_reads_channels_is_looked_at_once(dim: int | str | None) -> None:
     """A cut that is compensated for is exact where the channels that go are constant."""
     if dim == 'masks':
         model = plain()
@@ -308,7 +370,7 @@ def test_what_reads_channels_is_looked_at_once(dim: int | None | str) -> None:
 def test_what_is_pushed_under_weight_norm_are_the_lengths(how: Callable[..., nn.Module]) -> None:
     model = with_weight_norm(how, 0)
     graph = easypruner.trace(model, example().double())
-    lasso = GroupLasso(1.0, group_strengths={name: 0.0 for name in list(graph.groups)[:2]})
+    lasso = GroupLasso(1.0, group_strengths=dict.fromkeys(list(graph.groups)[:2], 0.0))
     length, direction = parts(model.hidden)
     penalty = lasso.penalty(graph, None)
     penalty.backward()
@@ -321,5 +383,5 @@ def test_where_there_is_one_length_for_all_directions_are_pushed() -> None:
     model = with_weight_norm(modern, None)
     graph = easypruner.trace(model, example().double())
     _, direction = parts(model.hidden)
-    lasso = GroupLasso(1.0, group_strengths={name: 0.0 for name in list(graph.groups)[:2]})
+    lasso = GroupLasso(1.0, group_strengths=dict.fromkeys(list(graph.groups)[:2], 0.0))
     assert lasso.penalty(graph, None).item() == pytest.approx(direction.norm(dim=1).sum().item())

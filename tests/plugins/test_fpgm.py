@@ -65,7 +65,7 @@ def test_filters_that_are_next_to_each_other(kinds: list[int], apart: float, off
     met = FPGM().score(graph, Context())['0'][0].tolist()
     rows = filters.tolist()
     expected = [sum(math.dist(one, other) for other in rows) for one in rows]
-    assert met == pytest.approx(expected, rel=1e-7, abs=0)
+    assert met == pytest.approx(expected, rel=1e-10, abs=0)
 
 
 def test_a_layer_that_is_compared_in_parts() -> None:
