@@ -174,9 +174,9 @@ def test_a_good_source_passes() -> None:
         (_Hooked, "plain: number of forward hooks on '0' is 3 afterwards, it was 0"),
         (_Frozen, 'plain: requires_grad of .* is False'),
         (_Damaged, r"plain: 7 scores of group '0\.0' are NaN"),
-        (_Deep, r'plain: _Deep\.score\(\) returned a tensor .*shape \(1, 1, 8\)'),
-        (_DeepMasks, r'plain: the mask of group .* shape \(1, 8\)'),
-        (_NoMasks, r'plain: _NoMasks\.select\(\) returned a value of type dict'),
+        (_Deep, r'^plain: _Deep\.score\(\) returned a tensor .*shape \(1, 1, 8\)'),
+        (_DeepMasks, r'^plain: the mask of group .* shape \(1, 8\)'),
+        (_NoMasks, r'^plain: _NoMasks\.select\(\) returned a value of type dict'),
         (_Changing, 'has changed'),
         (_Fickle, 'another choice'),
         (_Training, 'training mode'),
@@ -601,7 +601,9 @@ class TestComponent:
 
     def test_a_class_of_the_folder_comes_before_one_of_another_kind(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Train')
+        write_plugin(tmp_path, 'stage.py', STAGE.replace('Halting', 'BNScale'))
         assert issubclass(component('Train', tmp_path), MaskSource)
+        assert issubclass(component('BNScale', tmp_path), Stage)
 
     def test_others_are_found_too(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Own')
