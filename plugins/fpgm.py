@@ -11,7 +11,7 @@ from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
 from easypruner.toolkit.units import score_units, unit_rows, value, wide
 
-_ROWS = 1024
+_ROWS = 512
 """Filters that are compared with as many others at a time."""
 _NEAR = 1e-6
 """Filters are near if their squared distance is less than this share of their squared norms."""
@@ -54,16 +54,15 @@ def _distances(filters: Tensor) -> Tensor:
         return filters.new_full((len(filters),), float('nan'))
     # Equal filters, of which there can be many, are one that is there several times.
     rows, place, counts = torch.unique(filters, dim=0, return_inverse=True, return_counts=True)
-    middle = rows.mean(dim=0, dtype=torch.float64)
     parts = torch.split(rows, _ROWS)
     times = torch.split(counts.double(), _ROWS)
     sums = [torch.zeros_like(own) for own in times]
     for first, one in enumerate(parts):
-        centred = one - middle
-        apart = _apart(centred, centred).fill_diagonal_(0)
+        one = one.double()
+        apart = _apart(one, one).fill_diagonal_(0)
         sums[first] += apart @ times[first]
         for second in range(first):
-            apart = _apart(centred, parts[second] - middle)
+            apart = _apart(one, parts[second].double())
             sums[first] += apart @ times[second]
             sums[second] += times[first] @ apart
     return torch.cat(sums)[place]
