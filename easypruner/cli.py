@@ -207,7 +207,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _plugins(args: argparse.Namespace) -> int:
-    from easypruner.listing import print_plugins
+    from easypruner.plugins.listing import print_plugins
 
     print_plugins(_load_plugins(args), as_json=args.json)
     return 0

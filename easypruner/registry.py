@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-from easypruner.completeness import check_instance
 from easypruner.contracts import (
     Budget,
     Component,
@@ -19,8 +18,11 @@ from easypruner.contracts import (
     Regularizer,
     Stage,
 )
+from easypruner.contracts.completeness import check_instance
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
-from easypruner.plugin_info import AbsentPlugin
+
+if TYPE_CHECKING:
+    from easypruner.plugins.info import AbsentPlugin
 
 
 class ComponentRegistry(Registry):

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from easypruner import discovery
-from easypruner.completeness import fault_of
 from easypruner.contracts import LayerHandler
-from easypruner.discovery import Candidate
+from easypruner.contracts.completeness import fault_of
 from easypruner.errors import PluginError
 from easypruner.graph.handlers import fault_of_handles
 from easypruner.hookspecs import GROUP, HOOKS
-from easypruner.plugin_info import PluginInfo
+from easypruner.plugins import discovery
+from easypruner.plugins.discovery import Candidate
+from easypruner.plugins.info import PluginInfo
 from easypruner.registry import REGISTRIES
 
 

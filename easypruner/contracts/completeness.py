@@ -7,7 +7,10 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from easypruner.contracts import Component, MaskSource, Regularizer, Stage
+from easypruner.contracts.component import Component
+from easypruner.contracts.regularizer import Regularizer
+from easypruner.contracts.source import MaskSource
+from easypruner.contracts.stage import Stage
 from easypruner.errors import PluginError
 
 _EITHER: dict[type[Component], tuple[str, str]] = {

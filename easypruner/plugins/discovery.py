@@ -193,7 +193,7 @@ def _folder(folder: Path) -> Iterator[Candidate]:
 def file_of(module: str) -> Path | None:
     """Return the file of a module without importing anything; None where that cannot be told.
 
-    >>> file_of('easypruner.discovery').name
+    >>> file_of('easypruner.plugins.discovery').name
     'discovery.py'
     """
     top, *parts = module.split('.')

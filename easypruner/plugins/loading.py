@@ -12,24 +12,13 @@ import pluggy
 
 from easypruner import hookspecs
 from easypruner.contracts import LayerHandler
-from easypruner.discovery import Candidate, find_plugins
 from easypruner.errors import PluginError, nearest
 from easypruner.graph.handlers import use_handlers
 from easypruner.hookspecs import GROUP, HOOKS
-from easypruner.plugin_checks import Imported
-from easypruner.plugin_info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
+from easypruner.plugins.checks import Imported
+from easypruner.plugins.discovery import Candidate, find_plugins
+from easypruner.plugins.info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
 from easypruner.registry import LAYER_HANDLERS, REGISTRIES, note_absent
-
-__all__ = [
-    'DISABLE_VARIABLE',
-    'HOOKS',
-    'ComponentInfo',
-    'DisabledPlugin',
-    'PluginInfo',
-    'Plugins',
-    'SkippedPlugin',
-    'load_plugins',
-]
 
 DISABLE_VARIABLE = 'EASYPRUNER_DISABLE_PLUGINS'
 

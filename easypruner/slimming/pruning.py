@@ -16,7 +16,6 @@ from easypruner.chance import same_chance
 from easypruner.contracts import Budget, Context, MaskSource
 from easypruner.copies import copy_of
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.feeding import Batches, Feed, Forward, Loss, accuracy_by, opener
 from easypruner.graph import ArchitectureRecord, ChannelGraph, prune, trace
 from easypruner.graph.choice import Attention, Ignored
 from easypruner.graph.record import record_of
@@ -28,7 +27,8 @@ from easypruner.masks import Masks
 from easypruner.modes import evaluating
 from easypruner.plugins import load_plugins
 from easypruner.registry import BUDGETS, MASK_SOURCES, build, build_list
-from easypruner.slim_summary import SlimSummary, what_stays
+from easypruner.slimming.feeding import Batches, Feed, Forward, Loss, accuracy_by, opener
+from easypruner.slimming.summary import SlimSummary, what_stays
 from easypruner.toolkit.budgets import Tightest
 from easypruner.toolkit.calibration import calibrate
 

@@ -1,0 +1,16 @@
+"""Plugins: finding them, checking them, loading what they contribute into the registries."""
+
+from easypruner.hookspecs import HOOKS
+from easypruner.plugins.info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
+from easypruner.plugins.loading import DISABLE_VARIABLE, Plugins, load_plugins
+
+__all__ = [
+    'DISABLE_VARIABLE',
+    'HOOKS',
+    'ComponentInfo',
+    'DisabledPlugin',
+    'PluginInfo',
+    'Plugins',
+    'SkippedPlugin',
+    'load_plugins',
+]
