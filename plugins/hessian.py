@@ -48,7 +48,7 @@ class Hessian(MaskSource):
         budget: Budget | None = None,
         over: str = 'producers',
         batches: int = 10,
-        samples: int = 4,
+        samples: int = 2,
         seed: int | None = None,
         reduction: str = 'sum',
         normalization: str = 'none',

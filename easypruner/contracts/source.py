@@ -14,6 +14,7 @@ from torch import Tensor
 from easypruner.contracts.budget import Budget
 from easypruner.contracts.component import Component
 from easypruner.contracts.context import Context
+from easypruner.copies import copy_of
 from easypruner.errors import ConfigError, PluginError, nearest
 from easypruner.masks import Masks
 from easypruner.toolkit.scores import NORMALIZATIONS, REDUCTIONS, normalize, reduce_layers
@@ -103,7 +104,7 @@ class MaskSource(Component):
         name = type(self).__name__
         try:
             # Of what it remembers or does to a network, a run is to know nothing.
-            source, model = copy.deepcopy((self, graph.model))
+            source, model = copy.deepcopy(self), copy_of(graph.model)
             with same_chance(context.seed):
                 scores = source.score(graph.on(model), context)
         except Exception:
