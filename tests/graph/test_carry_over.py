@@ -228,7 +228,7 @@ def test_a_failing_handler_leaves_model_optimizer_and_copies_as_they_were(willin
     graph = easypruner.trace(model, example(), handlers=[Stubborn()])
     before, average_before = contents(model, optimizer), contents(average)
     Stubborn.willing = willing
-    with pytest.raises(PluginError, match='Stubborn fails on .*RuntimeError: no'):
+    with pytest.raises(PluginError, match=r'Stubborn fails on .*RuntimeError: no'):
         easypruner.prune(model, MASKS, graph=graph, optimizer=optimizer, copies=average)
     Stubborn.willing = 10**9
     assert_same(before, contents(model, optimizer))
