@@ -33,7 +33,7 @@ TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7']
 EXTRAS = {
     'test': TEST,
     'dev': [*TEST, 'ruff>=0.17,<0.18', 'mypy>=2.4,<2.5', 'pre-commit>=4,<5'],
-    'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1'],
+    'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2'],
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
 }
 
