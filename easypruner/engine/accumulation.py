@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.distributed as dist
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from easypruner.engine.distributed import average
 from easypruner.engine.hooks import accumulation_of, unwrapped
 
 _KEY = 'gradients'
@@ -41,10 +41,8 @@ class AccumulationHook(Hook):
 
         Each has its own until the update, which takes their mean: it is the same then.
         """
-        if dist.is_initialized() and _is_halfway(runner):
-            for gradient in _gradients(runner).values():
-                dist.all_reduce(gradient)
-                gradient /= dist.get_world_size()
+        if _is_halfway(runner):
+            average(_gradients(runner).values())
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save the gradients besides the weights, if there are any for the next update."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -46,16 +46,20 @@ def barrier() -> None:
         dist.barrier()
 
 
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors, in place, by their mean over all processes."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= dist.get_world_size()
+
+
 def average_buffers(model: nn.Module) -> None:
     """Give the model of every process the mean of all processes' floating-point buffers.
 
     Each process has met other data, and batch norms have kept what they met.
     """
-    if dist.is_initialized():
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= dist.get_world_size()
+    average(buffer for buffer in model.buffers() if buffer.is_floating_point())
 
 
 def wrapper_config() -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
         rows.append((str(number), stage.name, stage.plan(state), reach))
     console.print(literal(title), style='bold', soft_wrap=True)
     console.print(make_table('', ('', 'stage', 'does', 'reach'), rows, left=4))
-    teacher = unpruned_before(preflight.stages, trained=state.config.get('load_from') is not None)
+    teacher = unpruned_before(preflight.stages, state.config)
     if teacher is not None and any(_is_taught(stage) for stage in preflight.stages):
         name = preflight.stages[teacher].name
         console.print(f'teacher: the network before {literal(name)}', highlight=False)

@@ -201,7 +201,7 @@ def _with_initial_weights(state: PruningState, preflight: Preflight) -> PruningS
 
 def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
     marks = _marks(state.config.stages)
-    teacher = unpruned_before(preflight.stages, trained=state.config.get('load_from') is not None)
+    teacher = unpruned_before(preflight.stages, state.config)
     for index, (stage, mark) in enumerate(zip(preflight.stages, marks, strict=True)):
         state = state.at(index, stage.name)
         if index == teacher:

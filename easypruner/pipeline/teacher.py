@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from easypruner.contracts import Stage
 from easypruner.pipeline.stages import Evaluate, Prune, Train, Zero
 
 
-def unpruned_before(stages: Sequence[Stage], trained: bool) -> int | None:
+def unpruned_before(stages: Sequence[Stage], config: Mapping[str, Any]) -> int | None:
     """Return the stage before which a run's weights are those of the unpruned network.
 
     That is the first one that cuts, sets channels to zero or pushes them there: after a push the
@@ -17,7 +18,7 @@ def unpruned_before(stages: Sequence[Stage], trained: bool) -> int | None:
 
     Args:
         stages: of the run.
-        trained: whether it starts with weights from outside.
+        config: of the run; with ``load_from`` it starts with trained weights.
 
     Returns:
         the number of the stage; None where nothing is cut.
@@ -25,6 +26,7 @@ def unpruned_before(stages: Sequence[Stage], trained: bool) -> int | None:
     cuts = [number for number, stage in enumerate(stages) if isinstance(stage, Prune)]
     if not cuts:
         return None
+    trained = config.get('load_from') is not None
     for number, stage in enumerate(stages[: cuts[0]]):
         pushes = isinstance(stage, Train) and stage.regularizer is not None
         if trained and (pushes or isinstance(stage, Zero)):
