@@ -32,7 +32,13 @@ REQUIREMENTS = [
 TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7']
 EXTRAS = {
     'test': TEST,
-    'dev': [*TEST, 'ruff>=0.17,<0.18', 'mypy>=2.4,<2.5', 'pre-commit>=4,<5'],
+    'dev': [
+        *TEST,
+        'ruff>=0.17,<0.18',
+        'mypy>=2.4,<2.5',
+        'import-linter>=2.5,<3',
+        'pre-commit>=4,<5',
+    ],
     'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2'],
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
 }
@@ -60,11 +66,11 @@ class Develop(Command):
 
 
 def version() -> str:
-    """Return the version that easypruner/__init__.py states."""
-    text = (ROOT / 'easypruner' / '__init__.py').read_text(encoding='utf-8')
+    """Return the version that easypruner/base/versions.py states."""
+    text = (ROOT / 'easypruner' / 'base' / 'versions.py').read_text(encoding='utf-8')
     match = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
     if match is None:
-        raise RuntimeError('easypruner/__init__.py states no __version__')
+        raise RuntimeError('easypruner/base/versions.py states no __version__')
     return match[1]
 
 
@@ -94,12 +100,12 @@ setup(
     packages=[*find_packages(include=['easypruner', 'easypruner.*']), PLUGINS, CONFIGS],
     package_dir={PLUGINS: 'plugins', CONFIGS: 'configs'},
     package_data={
-        'easypruner': ['py.typed', 'report/*.html', 'templates/*.txt'],
+        'easypruner': ['py.typed', 'cli/templates/*.txt'],
         CONFIGS: ['*.py', '**/*.py'],
     },
     zip_safe=False,
     entry_points={
-        'console_scripts': ['easypruner = easypruner.cli:main'],
+        'console_scripts': ['easypruner = easypruner.cli.main:main'],
         'easypruner': built_in_plugins(),
     },
     cmdclass={'develop': Develop},

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
 from easypruner.graph import ChannelGraph, Cost
-from easypruner.graph.rehearsal import without_fast_path
-from easypruner.graph.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
+from easypruner.graph.recording.stand_ins import without_fast_path
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
 from easypruner.graph.verify import outputs, relative_error, zero_readers
 
 TOLERANCE, TOLERANCE_SINGLE = 1e-5, 1e-3

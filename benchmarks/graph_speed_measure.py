@@ -32,7 +32,7 @@ import easypruner
 from easypruner import Context
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph import graph as graph_module
-from easypruner.graph import walk as walk_module
+from easypruner.graph.coupling import propagate as walk_module
 
 _KEEP = 0.5
 _CLASSES = 1000

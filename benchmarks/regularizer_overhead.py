@@ -24,7 +24,7 @@ import easypruner
 from easypruner import Masks, Progress, Regularizer
 from easypruner.graph import ChannelGraph
 from easypruner.plugins import load_plugins
-from easypruner.registry import REGULARIZERS, build
+from easypruner.plugins.registry import REGULARIZERS, build
 
 ROOT = Path(__file__).resolve().parent.parent
 STRENGTH = 1e-4

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from coverage_page import machine
 
-from easypruner.registry import REGULARIZERS
+from easypruner.plugins.registry import REGULARIZERS
 
 _TEMPLATE = """# Regularizers
 

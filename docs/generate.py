@@ -1,6 +1,6 @@
 """Writes the generated parts of plugins.md: the hooks, and an example of each kind of plugin.
 
-Run it after a change of the hooks or of easypruner/templates: ``python docs/generate.py``.
+Run it after a change of the hooks or of easypruner/cli/templates: ``python docs/generate.py``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from easypruner import hookspecs
-from easypruner.files import write_whole
+from easypruner.base.files import write_whole
 
 PAGE = Path(__file__).with_name('plugins.md')
-TEMPLATES = Path(hookspecs.__file__).with_name('templates')
+TEMPLATES = Path(hookspecs.__file__).with_name('cli') / 'templates'
 HOOKS = 'easypruner/hookspecs.py'
 EXAMPLES = {
     'budget': 'BestUnits',
@@ -45,7 +45,9 @@ def example(kind: str, name: str) -> str:
 
 def updated(page: str) -> str:
     """Return ``page`` with what stands between the markers written anew."""
-    parts = {f'easypruner/templates/{kind}.txt': example(kind, n) for kind, n in EXAMPLES.items()}
+    parts = {
+        f'easypruner/cli/templates/{kind}.txt': example(kind, n) for kind, n in EXAMPLES.items()
+    }
     for origin, text in {**parts, HOOKS: hook_reference()}.items():
         begin = _BEGIN.format(origin)
         before, _, rest = page.partition(begin)

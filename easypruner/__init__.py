@@ -8,10 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from easypruner.base.versions import __version__
 from easypruner.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from easypruner.contracts import (
+    from easypruner.graph.limits import Limits
+    from easypruner.graph.masks import Masks
+    from easypruner.pipeline.pruned_model import PrunedModel
+    from easypruner.slimming import Slimmed, load_pruned, prune, slim, trace, verify
+    from easypruner.strategies import (
         Budget,
         Component,
         Context,
@@ -22,14 +27,6 @@ if TYPE_CHECKING:
         Schedule,
         Stage,
     )
-    from easypruner.graph import load_pruned, prune, trace
-    from easypruner.graph.verify import verify
-    from easypruner.limits import Limits
-    from easypruner.masks import Masks
-    from easypruner.models.pruned import PrunedModel
-    from easypruner.slimming import Slimmed, slim
-
-__version__ = '2.0.0.dev0'
 
 __all__ = [
     'Budget',
@@ -65,13 +62,13 @@ _CONTRACTS = (
     'Schedule',
     'Stage',
 )
+_FUNCTIONS = ('Slimmed', 'load_pruned', 'prune', 'slim', 'trace', 'verify')
 _HOMES = {
-    **dict.fromkeys(_CONTRACTS, 'easypruner.contracts'),
-    **dict.fromkeys(('load_pruned', 'prune', 'trace', 'verify'), 'easypruner.graph'),
-    'Limits': 'easypruner.limits',
-    'Masks': 'easypruner.masks',
-    'PrunedModel': 'easypruner.models.pruned',
-    **dict.fromkeys(('Slimmed', 'slim'), 'easypruner.slimming'),
+    **dict.fromkeys(_CONTRACTS, 'easypruner.strategies'),
+    'Limits': 'easypruner.graph.limits',
+    'Masks': 'easypruner.graph.masks',
+    'PrunedModel': 'easypruner.pipeline.pruned_model',
+    **dict.fromkeys(_FUNCTIONS, 'easypruner.slimming'),
 }
 
 

@@ -10,9 +10,9 @@ import pluggy
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
-    from easypruner.contracts import Component
-    from easypruner.pipeline.state import PruningState
     from easypruner.report.result import Artifact, RunResult
+    from easypruner.strategies import Component
+    from easypruner.strategies.stages.state import PruningState
 
 GROUP = 'easypruner'
 """The project name of all markers, and the entry-point group of installed plugins."""

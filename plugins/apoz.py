@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.arguments import check_count
+from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.activations import observe
+from easypruner.strategies.measures.activations import observe
 
 
 class APoZ(MaskSource):

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
-from easypruner.arguments import check_count
+from easypruner.base.checks import check_count, check_share
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.budgets import check_share
-from easypruner.toolkit.candidates import masks_digest
-from easypruner.toolkit.search import Rates, Search, Widths, check_most
+from easypruner.strategies.sources.candidates import masks_digest
+from easypruner.strategies.sources.search import Rates, Search, Widths, check_most
 
 
 class Evolution(Search):

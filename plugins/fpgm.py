@@ -9,7 +9,7 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.units import score_units, unit_rows, value, wide
+from easypruner.strategies.measures.units import score_units, unit_rows, value, wide
 
 _ROWS = 512
 """Filters that are compared with as many others at a time."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from easypruner import Component, Masks, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.norm_scales import SCALES, scale_names
-from easypruner.toolkit.scale_penalty import ScalePenalty
+from easypruner.strategies.regularizers.norm_scales import SCALES, scale_names
+from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
 
 
 class GlobalSparsity(ScalePenalty):

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
-from easypruner.arguments import check_name, check_number
+from easypruner.base.checks import check_name, check_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.norm_scales import (
+from easypruner.strategies.regularizers.norm_scales import (
     WITHOUT_SCALES,
     Choice,
     Chosen,
@@ -22,7 +22,7 @@ from easypruner.toolkit.norm_scales import (
     nothing_to_push,
     refuse_lacking,
 )
-from easypruner.toolkit.pushing import PlanOnce, check_numbers
+from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers
 
 
 class GradDecay(Regularizer):
@@ -41,7 +41,7 @@ class GradDecay(Regularizer):
 
     Args:
         share: of the stage after which they are zero, above 0 and up to 1.
-        scales: the kinds of norm, of :data:`easypruner.toolkit.norm_scales.SCALES`.
+        scales: the kinds of norm, of :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
         without_scales: what becomes of groups that lose units and have no such norm: ``'error'``,
             ``'weights'`` takes down the weights that make these units, ``'skip'`` leaves them.
     """

@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
-from easypruner.arguments import check_count, check_number
+from easypruner.base.checks import check_count, check_number
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled, shrinking_reach
-from easypruner.toolkit.ramps import Ramp
-from easypruner.toolkit.unit_norms import UnitNorms
-from easypruner.toolkit.units import check_over
+from easypruner.strategies.measures.units import check_over
+from easypruner.strategies.regularizers.pushing import (
+    PlanOnce,
+    check_numbers,
+    scaled,
+    shrinking_reach,
+)
+from easypruner.strategies.regularizers.schedule import Ramp
+from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 
 class GReg(Regularizer):

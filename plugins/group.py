@@ -8,7 +8,7 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.units import score_units, unit_sums, value, wide
+from easypruner.strategies.measures.units import score_units, unit_sums, value, wide
 
 
 class Group(MaskSource):

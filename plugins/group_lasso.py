@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
-from easypruner.arguments import check_flag, check_number
+from easypruner.base.checks import check_flag, check_number
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
-from easypruner.toolkit.unit_norms import UnitNorms
-from easypruner.toolkit.units import check_over
+from easypruner.strategies.measures.units import check_over
+from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers, scaled
+from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 
 class GroupLasso(Regularizer):

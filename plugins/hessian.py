@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.arguments import check_count
+from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.gradients import Named, mean_over_batches, slopes
-from easypruner.toolkit.units import check_over, measured, stacked, unit_sums, wide
+from easypruner.strategies.measures.gradients import Named, mean_over_batches, slopes
+from easypruner.strategies.measures.units import check_over, measured, stacked, unit_sums, wide
 
 
 class Hessian(MaskSource):

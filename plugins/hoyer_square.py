@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
-from easypruner.arguments import check_name
+from easypruner.base.checks import check_name
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.norm_scales import FlatScales, norms_of, nothing_to_push
-from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
-from easypruner.toolkit.unit_norms import UnitNorms
+from easypruner.strategies.regularizers.norm_scales import FlatScales, norms_of, nothing_to_push
+from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers, scaled
+from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 ON = ('scales', 'weights')
 _NOTHING = 1e-30
@@ -34,7 +34,7 @@ class HoyerSquare(Regularizer):
             schedule, for a slope of 1.
         on: ``'scales'`` or ``'weights'``.
         scales: the kinds of norm whose scales these are, of
-            :data:`easypruner.toolkit.norm_scales.SCALES`.
+            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
         strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
             ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of the strength there. A norm over

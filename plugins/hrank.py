@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.arguments import check_count
+from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.activations import Sight, look, makers, observe, readers
-from easypruner.toolkit.units import wide
+from easypruner.strategies.measures.activations import Sight, look, makers, observe, readers
+from easypruner.strategies.measures.units import wide
 
 
 class HRank(MaskSource):

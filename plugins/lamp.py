@@ -9,8 +9,8 @@ from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.scores import lamp
-from easypruner.toolkit.units import check_over, score_units, unit_sums, value, wide
+from easypruner.strategies.measures.units import check_over, score_units, unit_sums, value, wide
+from easypruner.strategies.sources.scores import lamp
 
 
 class Lamp(MaskSource):

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Context, Masks, hookimpl
-from easypruner.arguments import check_count, check_path
+from easypruner.base.checks import check_count, check_path
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.budgets import CostBudget
-from easypruner.toolkit.latency import Reading, Stopwatch
-from easypruner.toolkit.latency_table import LatencyTable, Savings, Together, added_up
-from easypruner.toolkit.ranking import Ranking
+from easypruner.strategies.budgets.costs import CostBudget
+from easypruner.strategies.budgets.latency import Reading, Stopwatch
+from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together, added_up
+from easypruner.strategies.budgets.ranking import Ranking
 
 _GRID = 64
 _FEWEST_REPEATS = 5
@@ -32,8 +32,8 @@ class Latency(CostBudget):
     many units go is found to a sixty-fourth of all. A limit counts as met where it is so by more
     than the noise: twice the standard error of the median.
 
-    With a table, measured before by :func:`easypruner.toolkit.latency.measure_table`, nothing is
-    measured: what the groups save is added up, which is fast and always comes out the same.
+    With a table, measured before by
+    :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is measured: what the groups save is added up, which is fast and always comes out the same.
 
     Args:
         keep: the limit as a share of the time that the network at hand takes, in 0..1; or

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.arguments import is_number
+from easypruner.base.checks import is_number
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
-from easypruner.toolkit.units import (
+from easypruner.strategies.measures.units import (
     check_over,
     measured,
     score_units,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from easypruner import Component, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.budgets import CostBudget
+from easypruner.strategies.budgets.costs import CostBudget
 
 
 class Macs(CostBudget):

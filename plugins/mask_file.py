@@ -10,10 +10,16 @@ from typing import Any
 import torch
 
 from easypruner import Component, Context, Masks, MaskSource, hookimpl
-from easypruner.arguments import check_name, check_path
+from easypruner.base.checks import check_name, check_path
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.layer_masks import CONFLICTS, LayerMasks, load_masks, renamed, to_groups
+from easypruner.strategies.sources.layer_masks import (
+    CONFLICTS,
+    LayerMasks,
+    load_masks,
+    renamed,
+    to_groups,
+)
 
 _MEANINGS = ('keep', 'remove')
 

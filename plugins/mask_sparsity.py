@@ -8,7 +8,7 @@ from torch import Tensor
 
 from easypruner import Component, Masks, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.scale_penalty import ScalePenalty
+from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
 
 
 class MaskSparsity(ScalePenalty):

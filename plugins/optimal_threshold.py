@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
+from easypruner.base.checks import check_share
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.budgets import check_share
-from easypruner.toolkit.ranking import within_limits
+from easypruner.strategies.budgets.ranking import within_limits
 
 
 class OptimalThreshold(Budget):

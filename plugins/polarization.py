@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
-from easypruner.arguments import check_number
+from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.norm_scales import FlatScales, norms_of, nothing_to_push
-from easypruner.toolkit.pushing import PlanOnce, check_numbers, scaled
+from easypruner.strategies.regularizers.norm_scales import FlatScales, norms_of, nothing_to_push
+from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers, scaled
 
 
 class Polarization(Regularizer):
@@ -30,7 +30,7 @@ class Polarization(Regularizer):
         t: the weight of the L1 part; 1.2 in most of the paper.
         bound: a, above the mean of the scales; None for none.
         scales: the kinds of norm whose scales these are, of
-            :data:`easypruner.toolkit.norm_scales.SCALES`.
+            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
         strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
             ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of their scales' terms; scales with

@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.arguments import check_name
+from easypruner.base.checks import check_name, check_share
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.scopes import SCOPES, scopes_of
-from easypruner.patterns import first_fitting
-from easypruner.toolkit.budgets import WHOLE, Step, check_share
-from easypruner.toolkit.ranking import NO_LIMITS, Ranking, keep_best
+from easypruner.graph.coupling.patterns import first_fitting
+from easypruner.strategies.budgets.costs import WHOLE, Step
+from easypruner.strategies.budgets.ranking import NO_LIMITS, Ranking, keep_best
+from easypruner.strategies.budgets.scopes import SCOPES, scopes_of
 
 
 class Ratio(Budget):

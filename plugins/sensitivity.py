@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
-from easypruner.arguments import check_count
+from easypruner.base.checks import check_count
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.ranking import keep_best
-from easypruner.toolkit.search import Search
+from easypruner.strategies.budgets.ranking import keep_best
+from easypruner.strategies.sources.search import Search
 
 _LIFT = 1e-6
 """By how much of the largest drop scores are set apart where a curve is flat."""

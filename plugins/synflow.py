@@ -10,9 +10,9 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.tape import call_arguments, map_tensors, tensors_in
-from easypruner.toolkit.gradients import check_finite, slopes, stand_ins
-from easypruner.toolkit.units import check_over, measured, stacked, unit_sums
+from easypruner.graph.recording.tape import call_arguments, map_tensors, tensors_in
+from easypruner.strategies.measures.gradients import check_finite, slopes, stand_ins
+from easypruner.strategies.measures.units import check_over, measured, stacked, unit_sums
 
 _OVERFLOW = (
     'it is too deep, or its weights are too large, for what flows through them to be held in '

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.arguments import check_count
+from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.gradients import SquaredProducts
+from easypruner.strategies.measures.gradients import SquaredProducts
 
 
 class Taylor(MaskSource):

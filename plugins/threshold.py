@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.arguments import is_number
+from easypruner.base.checks import is_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.ranking import within_limits
-from easypruner.toolkit.scores import Scores
+from easypruner.strategies.budgets.ranking import within_limits
+from easypruner.strategies.sources.scores import Scores
 
 
 class Threshold(Budget):

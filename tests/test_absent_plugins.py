@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import easypruner
-from easypruner.cli import main
+from easypruner.cli.main import main
 from easypruner.errors import ConfigError, PluginError
 from easypruner.plugins import load_plugins
-from easypruner.registry import LAYER_HANDLERS, MASK_SOURCES, REGISTRIES, build
+from easypruner.plugins.registry import LAYER_HANDLERS, MASK_SOURCES, REGISTRIES, build
 from tests.plugin_files import write_distribution, write_plugin, write_source
 from tests.tiny import prune, tiny_config, write_config
 
@@ -137,7 +137,7 @@ class TestPassingOver:
         write_plugin(tmp_path, 'clashing.py', imports + hooks)
         plugins = load_plugins([tmp_path], skip_broken=True)
         assert 'clashing' not in {plugin.name for plugin in plugins.plugins}
-        assert 'Layers' not in LAYER_HANDLERS.module_dict
+        assert 'Layers' not in LAYER_HANDLERS.classes
         runner: list[int] = []
         plugins.manager.hook.easypruner_configure_runner(runner=runner, state=None)
         assert not runner
@@ -185,8 +185,8 @@ class TestAddresses:
     def test_by_the_environment(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv('EASYPRUNER_DISABLE_PLUGINS', f'x, reader_norm@{folder}')
         load_plugins([folder])
-        assert 'InSite' in MASK_SOURCES.module_dict
-        assert 'InFolder' not in MASK_SOURCES.module_dict
+        assert 'InSite' in MASK_SOURCES.classes
+        assert 'InFolder' not in MASK_SOURCES.classes
 
     def test_addresses_are_listed_where_names_are_not_enough(
         self, folder: str, capsys: pytest.CaptureFixture[str]

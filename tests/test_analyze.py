@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.analysis import analyze
 from easypruner.analysis.dot import dot
-from easypruner.analysis.models import find_model
 from easypruner.analysis.svg import svg
 from easypruner.analysis.table import print_analysis
 from easypruner.analysis.wiring import wire
-from easypruner.cli import main
+from easypruner.cli.find_network import find_model
+from easypruner.cli.main import main
 from easypruner.graph import ChannelGraph
 from tests.networks import NETWORKS, Concatenated, Plain, Residual, Shared, example, lively
 from tests.tiny import tiny_config, write_config

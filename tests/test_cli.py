@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import easypruner
-from easypruner.cli import main
+from easypruner.cli.main import main
 from easypruner.errors import EasyPrunerError
 from easypruner.plugins import load_plugins
 from tests.plugin_files import write_plugin, write_source
@@ -23,8 +23,11 @@ TOOLS = Path(__file__).parents[1] / 'tools'
 REPORT_MODULES = """
 import runpy, sys
 try:
-    runpy.run_path(sys.argv[1], run_name='__main__') if sys.argv[1:2] and \
-        sys.argv[1].endswith('.py') else __import__('easypruner.cli').cli.main(sys.argv[1:])
+    if sys.argv[1:2] and sys.argv[1].endswith('.py'):
+        runpy.run_path(sys.argv[1], run_name='__main__')
+    else:
+        from easypruner.cli.main import main
+        main(sys.argv[1:])
 except SystemExit as end:
     print('CODE', end.code)
 print('HEAVY', *sorted({name.split('.')[0] for name in sys.modules} & set(%r)))

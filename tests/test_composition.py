@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from easypruner.plugins import load_plugins
-from easypruner.registry import BUDGETS, MASK_SOURCES, REGULARIZERS
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS
 from easypruner.testing import Combination, combinations, run
 
 # One in so many is run by default: a prime, so that all pairs come around.
@@ -17,11 +17,11 @@ ALL = list(combinations())
 
 def test_every_class_takes_part() -> None:
     for registry, attribute in ((MASK_SOURCES, 'source'), (BUDGETS, 'budget')):
-        assert set(registry.module_dict.values()) <= {getattr(c, attribute) for c in ALL}
-    assert set(REGULARIZERS.module_dict.values()) == {c.regularizer for c in ALL}
+        assert set(registry.classes.values()) <= {getattr(c, attribute) for c in ALL}
+    assert set(REGULARIZERS.classes.values()) == {c.regularizer for c in ALL}
     ranking = len({c.source for c in ALL if c.budget is not None})
-    budgets, regularizers = len(BUDGETS.module_dict), len(REGULARIZERS.module_dict)
-    given = len(MASK_SOURCES.module_dict) - ranking
+    budgets, regularizers = len(BUDGETS.classes), len(REGULARIZERS.classes)
+    given = len(MASK_SOURCES.classes) - ranking
     assert len(ALL) == 2 * ranking * budgets * regularizers + given * regularizers
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from easypruner.configs import find_config, shipped_configs
+from easypruner.cli.configs import find_config, shipped_configs
 from easypruner.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from easypruner.copies import copy_of
+from easypruner.base.modules import copy_of
 from tests.networks import Plain, example, lively
 
 

@@ -17,12 +17,12 @@ from mmengine.config import Config
 
 import easypruner
 from easypruner import Budget, LayerHandler, Regularizer, Stage, hookspecs
-from easypruner.contracts import Context
 from easypruner.errors import EasyPrunerError
-from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
-from easypruner.registry import MASK_SOURCES, build
+from easypruner.plugins.registry import MASK_SOURCES, build
+from easypruner.strategies import Context
+from easypruner.strategies.stages.forecast import Outlook
 from easypruner.testing import check_handler, check_stage, component, compose
 from tests.networks import Plain, example
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner import Budget, Context, Masks, MaskSource
-from easypruner.engine.seeding import seed_everything
+from easypruner.base.randomness import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, PluginError
 from easypruner.graph import ChannelGraph
 from easypruner.testing import example_budget, network

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import easypruner
-from easypruner.cli import main
-from easypruner.new_plugin import KINDS
+from easypruner.cli.main import main
+from easypruner.cli.new_plugin import KINDS
 
 
 def write(folder: Path, name: str, kind: str, *options: str) -> int:
@@ -238,7 +238,7 @@ def test_what_to_do_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_help_needs_nothing_heavy() -> None:
     code = (
-        'import sys; from easypruner.cli import main\n'
+        'import sys; from easypruner.cli.main import main\n'
         'try: main(["new-plugin", "--help"])\n'
         'except SystemExit: print({"torch", "mmengine", "numpy"} & set(sys.modules))'
     )

@@ -51,7 +51,7 @@ import sys
 sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]
 sys.path[:] = [entry for entry in sys.path if '__editable__' not in entry]
 """
-LIST = "from easypruner.cli import main; sys.exit(main(['plugins', '--json', *sys.argv[1:]]))"
+LIST = "from easypruner.cli.main import main; sys.exit(main(['plugins', '--json', *sys.argv[1:]]))"
 
 
 def listing(site: Path, cwd: Path, *options: str, checkout: bool = False) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class TestWheel:
             points = ConfigParser()
             points.read_string(content.read(name).decode())
         assert dict(points['easypruner']) == {n: f'easypruner_plugins.{n}' for n in BUILT_INS}
-        assert dict(points['console_scripts']) == {'easypruner': 'easypruner.cli:main'}
+        assert dict(points['console_scripts']) == {'easypruner': 'easypruner.cli.main:main'}
 
     def test_it_holds_every_file_of_the_packages(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as content:
@@ -115,7 +115,9 @@ class TestWheel:
         assert {p['version'] for p in found['plugins']} == {easypruner.__version__}
 
     def test_it_finds_its_configs(self, site: Path, tmp_path: Path) -> None:
-        names = 'from easypruner.configs import *; print(*shipped_configs().values(), sep="\\n")'
+        names = (
+            'from easypruner.cli.configs import *; print(*shipped_configs().values(), sep="\\n")'
+        )
         code = NO_CHECKOUT + names
         files = [Path(line) for line in run('-c', code, site=site, cwd=tmp_path).splitlines()]
         assert {file.stem for file in files} == {f.stem for f in ROOT.glob('configs/[!_]*.py')}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from easypruner.masks import Masks
+from easypruner.graph.masks import Masks
 from tests.plugin_files import write_distribution, write_plugin, write_source
 from tests.tiny import prune, tiny_config, write_config
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import easypruner
-from easypruner.contracts import Context
 from easypruner.errors import ConfigError, PluginError
 from easypruner.plugins import HOOKS, Plugins, load_plugins
-from easypruner.registry import BUDGETS, MASK_SOURCES, REGISTRIES, build
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGISTRIES, build
 from easypruner.report.artifacts import collect_artifacts
+from easypruner.strategies import Context
 from tests.networks import Plain, example
 from tests.plugin_files import write_distribution, write_plugin, write_source
 
@@ -136,9 +136,9 @@ class TestLoadingAgain:
     def test_forgets_what_was_loaded_before(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Forgotten')
         load_plugins([tmp_path])
-        assert 'Forgotten' in MASK_SOURCES.module_dict
+        assert 'Forgotten' in MASK_SOURCES.classes
         load_plugins()
-        assert 'Forgotten' not in MASK_SOURCES.module_dict
+        assert 'Forgotten' not in MASK_SOURCES.classes
 
     def test_sees_an_edited_file(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Before', 'edited.py')
@@ -150,12 +150,12 @@ class TestLoadingAgain:
 
     def test_a_failure_leaves_the_registries_as_they_were(self, tmp_path: Path) -> None:
         load_plugins()
-        before = [dict(registry.module_dict) for registry in REGISTRIES]
+        before = [dict(registry.classes) for registry in REGISTRIES]
         write_source(tmp_path, 'Fine')
         write_plugin(tmp_path, 'last.py', 'raise OSError("disk on fire")')
         with pytest.raises(PluginError):
             load_plugins([tmp_path])
-        assert [dict(registry.module_dict) for registry in REGISTRIES] == before
+        assert [dict(registry.classes) for registry in REGISTRIES] == before
 
 
 RESIZES = ('def resize(self, layer, shapes): pass',)
@@ -316,7 +316,7 @@ class TestClashes:
     def test_kinds_have_names_of_their_own(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Macs', 'mine.py')
         load_plugins([tmp_path])
-        assert MASK_SOURCES.module_dict['Macs'] is not BUDGETS.module_dict['Macs']
+        assert MASK_SOURCES.classes['Macs'] is not BUDGETS.classes['Macs']
 
     def test_one_class_may_come_from_two_plugins(self, tmp_path: Path) -> None:
         write_plugin(

@@ -40,7 +40,7 @@ def test_the_example_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_plugin_example(tmp_path: Path) -> None:
     import easypruner
     from easypruner.plugins import load_plugins
-    from easypruner.registry import MASK_SOURCES, build
+    from easypruner.plugins.registry import MASK_SOURCES, build
     from tests.networks import Residual, example, lively
 
     (tmp_path / 'reader_norm.py').write_text(code_block('import torch\nfrom easypruner'))

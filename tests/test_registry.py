@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 
 from easypruner import Budget, Masks, MaskSource, Regularizer, Stage
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
-from easypruner.registry import (
+from easypruner.plugins.registry import (
     BUDGETS,
     MASK_SOURCES,
     REGISTRIES,
@@ -88,7 +88,7 @@ class Select(Stage):
 
 @pytest.fixture(autouse=True)
 def filled() -> Iterator[None]:
-    before = [list(registry.module_dict.values()) for registry in REGISTRIES]
+    before = [list(registry.classes.values()) for registry in REGISTRIES]
     contents: dict[ComponentRegistry, list[Any]] = {
         MASK_SOURCES: [ByName, Combined, Open],
         BUDGETS: [Half],
@@ -260,7 +260,7 @@ class TestMistakes:
 class TestRegistry:
     def test_filling_replaces(self) -> None:
         BUDGETS.fill([])
-        assert not BUDGETS.module_dict
+        assert not BUDGETS.classes
 
     def test_parameters_are_unique(self) -> None:
         parameters = [registry.parameter for registry in REGISTRIES]

@@ -16,7 +16,7 @@ import easypruner
 from easypruner import Budget, Context, Limits, Masks, MaskSource, load_pruned, slim, trace
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, RecordError, TraceError
 from easypruner.graph import ChannelGraph
-from easypruner.registry import BUDGETS, MASK_SOURCES, build
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build
 from tests.contexts import tiny_batches
 from tests.networks import NETWORKS, Plain, Residual, TwoInputs, example, lively
 

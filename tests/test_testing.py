@@ -14,9 +14,11 @@ import easypruner
 from easypruner import Budget, Context, LayerHandler, Masks, MaskSource, Regularizer, Stage
 from easypruner.errors import BudgetError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.handlers import ConvolutionHandler, PReLUHandler
+from easypruner.graph.cutting.torch_layers import ConvolutionHandler, PReLUHandler
 from easypruner.plugins import load_plugins
-from easypruner.registry import BUDGETS, MASK_SOURCES, ComponentRegistry, build
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, ComponentRegistry, build
+from easypruner.strategies.budgets.costs import CostBudget
+from easypruner.strategies.budgets.ranking import within_limits
 from easypruner.testing import (
     NETWORKS,
     TinyNetwork,
@@ -33,8 +35,6 @@ from easypruner.testing import (
     tiny_context,
 )
 from easypruner.testing.composition import pairs
-from easypruner.toolkit.budgets import CostBudget
-from easypruner.toolkit.ranking import within_limits
 from tests.plugin_files import write_plugin, write_source
 
 load_plugins()
@@ -66,17 +66,17 @@ def built(registry: ComponentRegistry, cls: type[Any], folder: Path) -> Any:
     return build(registry, {'type': cls, **arguments})
 
 
-@pytest.mark.parametrize('name', MASK_SOURCES.module_dict)
+@pytest.mark.parametrize('name', MASK_SOURCES.classes)
 def test_every_source_there_is_passes(name: str, tmp_path: Path) -> None:
-    source = built(MASK_SOURCES, MASK_SOURCES.module_dict[name], tmp_path)
+    source = built(MASK_SOURCES, MASK_SOURCES.classes[name], tmp_path)
     if source.takes_budget():
         source.budget = example_budget()
     check_source(source)
 
 
-@pytest.mark.parametrize('name', BUDGETS.module_dict)
+@pytest.mark.parametrize('name', BUDGETS.classes)
 def test_every_budget_there_is_passes(name: str, tmp_path: Path) -> None:
-    check_budget(built(BUDGETS, BUDGETS.module_dict[name], tmp_path))
+    check_budget(built(BUDGETS, BUDGETS.classes[name], tmp_path))
 
 
 class _Source(MaskSource):
@@ -521,7 +521,7 @@ class _Named(_Source):
 def test_a_source_may_pass_its_budget_on() -> None:
     assert _Named.takes_budget()
     check_source(_Named(budget=example_budget()), network('plain'))
-    assert {pair.budget for pair in pairs(_Named)} == set(BUDGETS.module_dict.values())
+    assert {pair.budget for pair in pairs(_Named)} == set(BUDGETS.classes.values())
     config = {'type': _Named, 'budget': {'type': 'Macs', 'keep': 0.5}, 'alpha': 2.0}
     assert build(MASK_SOURCES, config).needed_budget().asked == 0.5
 
@@ -607,7 +607,7 @@ class TestComponent:
 
     def test_others_are_found_too(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Own')
-        assert component('Macs', tmp_path) is BUDGETS.module_dict['Macs']
+        assert component('Macs', tmp_path) is BUDGETS.classes['Macs']
         with pytest.raises(EasyPrunerError, match="has 'Ownn'; did you mean 'Own'"):
             component('Ownn', tmp_path)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from easypruner.cli import main
+from easypruner.cli.main import main
 from easypruner.testing import runs
 
 TRAIN_IMAGES, VAL_IMAGES, BATCH = runs.TRAIN_IMAGES, runs.VAL_IMAGES, runs.BATCH

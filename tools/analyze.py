@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from easypruner.cli import main
+from easypruner.cli.main import main
 
 if __name__ == '__main__':
     sys.exit(main(['analyze', *sys.argv[1:]]))

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from easypruner.engine.distributed import average
+from easypruner.base.distributed import average
 from easypruner.engine.hooks import accumulation_of, unwrapped
 
 _KEY = 'gradients'

@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from easypruner.engine.distributed import average_buffers
+from easypruner.base.distributed import average_buffers
 from easypruner.engine.hooks import unwrapped
 
 _KEY = 'averages'

@@ -13,8 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
+from easypruner.base.files import write_with
 from easypruner.errors import EasyPrunerError
-from easypruner.files import write_with
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:

@@ -11,11 +11,11 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.nn import functional
 
-from easypruner.arguments import check_number, check_text
+from easypruner.base.checks import check_number, check_text
+from easypruner.base.modules import evaluating
 from easypruner.engine.hooks import unwrapped
 from easypruner.errors import ConfigError, nearest
-from easypruner.graph.tape import ExampleInputs, call_arguments
-from easypruner.modes import evaluating
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 
 
 @dataclass(frozen=True)

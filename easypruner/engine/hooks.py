@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from easypruner.contracts import Progress, Regularizer, Schedule
-from easypruner.engine.distributed import average_buffers
+from easypruner.base.distributed import average_buffers
+from easypruner.base.randomness import seed_everything, seed_worker
 from easypruner.engine.progress import StageProgress
-from easypruner.engine.seeding import seed_everything, seed_worker
-from easypruner.masks import Masks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from easypruner.graph import ChannelGraph
-
+from easypruner.graph import ChannelGraph
+from easypruner.graph.masks import Masks
+from easypruner.strategies import Progress, Regularizer, Schedule
 
 _WARNING = 'reach_warning'
 

@@ -19,15 +19,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from easypruner.base.distributed import wrapper_config
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
-from easypruner.engine.distributed import wrapper_config
 from easypruner.engine.hooks import unwrapped
 from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
-from easypruner.graph import ChannelGraph, trace
-from easypruner.graph.choice import Choice
-from easypruner.limits import Limits
+from easypruner.graph import ChannelGraph
+from easypruner.graph.coupling.choice import Choice
+from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.graph import trace
+from easypruner.graph.limits import Limits
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9
@@ -237,10 +239,12 @@ class Tracer:
 
     Args:
         config: of the run.
+        handlers: of layers, those of plugins.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, handlers: Sequence[LayerHandler]) -> None:
         self._config = config
+        self._handlers = tuple(handlers)
         self._example: dict[str, Any] = {}
         self._original: dict[str, Limits] | None = None
 
@@ -248,12 +252,12 @@ class Tracer:
         """Return the graph of a model."""
         inputs, options = self._inputs(model), graph_options(self._config)
         if self._original is None:
-            graph = trace(model, inputs, **options)
+            graph = trace(model, inputs, self._handlers, **options)
             sizes = {name: group.size for name, group in graph.groups.items()}
             self._original = {n: own.in_units(sizes[n]) for n, own in graph.limits.items()}
             return graph
         asked = Choice.of(limits=options.pop('limits', None))
-        graph = trace(model, inputs, **options)
+        graph = trace(model, inputs, self._handlers, **options)
         limits = asked.limits_of(graph.groups, excused=asked.limits)
         graph.limits = {name: self._original.get(name, own) for name, own in limits.items()}
         return graph

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from mmengine.config import Config
 from torch import nn
 
-from easypruner.contracts import Schedule
 from easypruner.errors import ConfigError, nearest
+from easypruner.strategies import Schedule
 
 if TYPE_CHECKING:
     from mmengine.registry import Registry

@@ -1,11 +1,15 @@
-"""The channel graph: tape, rules, groups, cost, surgery, verification. Knows no strategy."""
+"""The channel graph: tape, rules, groups, cost, surgery, verification. Knows no strategy.
 
-from easypruner.graph.cost import Cost
-from easypruner.graph.graph import ChannelGraph, prune, trace
-from easypruner.graph.groups import ChannelGroup, Frozen
-from easypruner.graph.places import Member
-from easypruner.graph.record import ArchitectureRecord, TensorCut, load_pruned
-from easypruner.graph.verify import Verification, verify
+``easypruner.trace`` and its companions are the functions of :mod:`easypruner.graph.graph`, given
+the layer handlers of plugins.
+"""
+
+from easypruner.graph.coupling.cost import Cost
+from easypruner.graph.coupling.groups import ChannelGroup, Frozen
+from easypruner.graph.coupling.layout import Member
+from easypruner.graph.cutting.record import ArchitectureRecord, TensorCut
+from easypruner.graph.graph import ChannelGraph
+from easypruner.graph.verify import Verification
 
 __all__ = [
     'ArchitectureRecord',
@@ -16,8 +20,4 @@ __all__ = [
     'Member',
     'TensorCut',
     'Verification',
-    'load_pruned',
-    'prune',
-    'trace',
-    'verify',
 ]

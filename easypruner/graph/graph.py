@@ -15,32 +15,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from easypruner.contracts import LayerHandler
 from easypruner.errors import CutError, MaskError, TraceError
-from easypruner.graph import rules
-from easypruner.graph.attributes import Attributes
-from easypruner.graph.choice import Attention, Choice, Ignored
-from easypruner.graph.cost import Cost, CostModel, cost_model, kept_units
-from easypruner.graph.groups import (
-    ChannelGroup,
-    Frozen,
-    frozen,
-    make_groups,
-)
-from easypruner.graph.handlers import known_handlers
-from easypruner.graph.inventory import Inventory
-from easypruner.graph.places import Members, Places
-from easypruner.graph.proof import Trial
-from easypruner.graph.record import ArchitectureRecord
-from easypruner.graph.rehearsal import Rehearsal
-from easypruner.graph.repair import AttributeModel
-from easypruner.graph.settle import settle
-from easypruner.graph.surgery import Kept, cut
-from easypruner.graph.tape import ExampleInputs, Tape, map_tensors, record
-from easypruner.graph.walk import walk
-from easypruner.graph.wrappers import check_parts, cuttable, traceable
-from easypruner.limits import Limits
-from easypruner.masks import Masks
+from easypruner.graph.coupling import rules
+from easypruner.graph.coupling.choice import Attention, Choice, Ignored
+from easypruner.graph.coupling.cost import Cost, CostModel, cost_model, kept_units
+from easypruner.graph.coupling.groups import ChannelGroup, Frozen, frozen, make_groups
+from easypruner.graph.coupling.layout import Members, Places
+from easypruner.graph.coupling.propagate import walk
+from easypruner.graph.cutting.handlers import with_torch_layers
+from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.record import ArchitectureRecord
+from easypruner.graph.cutting.surgery import Kept, cut
+from easypruner.graph.limits import Limits
+from easypruner.graph.masks import Masks
+from easypruner.graph.recording.attributes import Attributes
+from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.recording.stand_ins import Rehearsal
+from easypruner.graph.recording.tape import ExampleInputs, Tape, map_tensors, record
+from easypruner.graph.recording.wrappers import check_parts, cuttable, traceable
+from easypruner.graph.trial.repair import AttributeModel
+from easypruner.graph.trial.resolve import settle
+from easypruner.graph.trial.trial import Trial
 
 
 class ChannelGraph:
@@ -244,7 +239,8 @@ def trace(
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
             MACs are those of this input, the whole batch.
         handlers: keep the modules' own numbers true after a cut, in order of precedence. Behind
-            them come those of plugins, then those for torch's own layers.
+            them come those for torch's own layers; ``easypruner.trace`` has those of plugins
+            between.
         ignore: modules whose channels stay: paths (with all inside), globs, names of classes, or
             classes. They may still come to read fewer channels.
         limits: how much of each group may go: :class:`easypruner.Limits` or a dict of its
@@ -270,7 +266,7 @@ def trace(
     """
     choice = Choice.of(ignore, limits, attention)
     model = traceable(model)
-    handlers = known_handlers(handlers)
+    handlers = with_torch_layers(handlers)
     rehearsal = Rehearsal(model)
     check_parts(rehearsal)
     parameters = {n: t for n, t in rehearsal.tensors.items() if isinstance(t, nn.Parameter)}
@@ -327,6 +323,7 @@ def prune(
     example_inputs: ExampleInputs | None = None,
     optimizer: Optimizer | Sequence[Optimizer] = (),
     copies: nn.Module | Sequence[nn.Module] = (),
+    handlers: Sequence[LayerHandler] = (),
 ) -> ArchitectureRecord:
     """Remove what ``masks`` do not keep, in place.
 
@@ -344,6 +341,7 @@ def prune(
         copies: networks of the same class and shapes that are cut along by the same indices, each
             its own weights: a teacher, or an average of the weights such as
             ``torch.optim.swa_utils.AveragedModel`` or MMEngine's ``ExponentialMovingAverage``.
+        handlers: as for :func:`trace`; only used without ``graph``.
 
     Returns:
         The record from which :func:`load_pruned` rebuilds the architecture.
@@ -359,7 +357,7 @@ def prune(
     if graph is None:
         if example_inputs is None:
             raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
-        graph = trace(model, example_inputs)
+        graph = trace(model, example_inputs, handlers)
     if graph.model is not model:
         # It would come to describe a cut that its own model has not undergone.
         raise CutError(

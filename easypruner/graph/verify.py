@@ -11,20 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from easypruner.contracts import LayerHandler
-from easypruner.copies import copy_of
+from easypruner.base.modules import copy_of, evaluating
 from easypruner.errors import TraceError
+from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
-from easypruner.graph.parametrized import Normed, weight_norms
-from easypruner.graph.tape import (
-    ExampleInputs,
-    call_arguments,
-    map_tensors,
-    tensors_in,
-)
-from easypruner.graph.wrappers import check_values, traceable
-from easypruner.masks import Masks
-from easypruner.modes import evaluating
+from easypruner.graph.masks import Masks
+from easypruner.graph.recording.parametrized import Normed, weight_norms
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
+from easypruner.graph.recording.wrappers import check_values, traceable
 
 _TOLERANCE = 1e-5
 _ROUNDING = 1e-12

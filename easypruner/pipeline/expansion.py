@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from easypruner.contracts import Stage
 from easypruner.errors import ConfigError, Mistakes
-from easypruner.registry import STAGES, build
+from easypruner.plugins.registry import STAGES, build
+from easypruner.strategies import Stage
 
 
 @dataclass(frozen=True)

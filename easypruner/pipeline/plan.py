@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from easypruner.contracts import Stage
 from easypruner.engine.hooks import weak_reach
-from easypruner.pipeline.outlook import removing_everything
 from easypruner.pipeline.preflight import Preflight
 from easypruner.pipeline.stages.distill import Distill
 from easypruner.pipeline.stages.train import Train, pushes_last
-from easypruner.pipeline.state import PruningState
 from easypruner.pipeline.teacher import unpruned_before
 from easypruner.report.text import count, literal, make_table, print_lines
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.forecast import removing_everything
+from easypruner.strategies.stages.state import PruningState
 
 
 def print_plan(console: Console, state: PruningState, preflight: Preflight) -> None:

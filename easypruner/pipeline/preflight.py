@@ -13,15 +13,15 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-from easypruner.contracts import Stage
-from easypruner.engine.building import building, model_settings
 from easypruner.engine.checkpoint import fill, read_weights
+from easypruner.engine.config import building, model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
 from easypruner.pipeline.expansion import Expansion
-from easypruner.pipeline.outlook import Outlook
-from easypruner.registry import STAGES, build
+from easypruner.plugins.registry import STAGES, build
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.forecast import Outlook
 
 OWN_KEYS = frozenset({'stages', 'seed', 'graph'})
 _ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',

@@ -5,67 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pluggy
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from easypruner.contracts import Stage
-from easypruner.engine import distributed
+from easypruner.base import distributed
+from easypruner.base.files import write_json
+from easypruner.base.randomness import seed_everything
 from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.runner import Tracer
-from easypruner.engine.seeding import seed_everything
-from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
-from easypruner.files import write_json
+from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.pipeline.expansion import Expansion, expand
 from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
-from easypruner.pipeline.state import PruningState, Run
 from easypruner.pipeline.teacher import unpruned_before
-from easypruner.plugins import load_plugins
+from easypruner.plugins.handlers import plugin_handlers
 from easypruner.report.text import duration, report_console
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.state import PruningState, Run
 
 RUN = 'run.json'
 INITIAL = 'initial.pth'
-
-
-def prune_command(args: Namespace) -> int:
-    """Run ``easypruner prune``; see its --help for the arguments."""
-    config = read_config(args.config, args.cfg_options)
-    plugins = load_plugins(
-        folders=args.plugins,
-        custom_imports=config.get('custom_imports') or (),
-        skip_broken=args.skip_broken_plugins,
-        disable=args.disable_plugin,
-    )
-    expansion = expand(config.get('stages'))
-    config.stages = expansion.stages
-    prepare()
-    if not args.verbose:
-        quiet(MMLogger.get_current_instance())
-    name = Path(args.config).stem
-    seed = _chosen_seed(config, args.seed)
-    run = Run(
-        config=config,
-        name=name,
-        work_dir=Path(args.work_dir or Path('work_dirs') / name).resolve(),
-        seed=seed,
-        plugins=plugins,
-        console=report_console(),
-        trace=Tracer(config),
-        launcher=args.launcher,
-        verbose=args.verbose,
-    )
-    with distributed.launched(args.launcher):
-        execute(run, expansion, Mode(args.resume, args.overwrite, args.plan))
-    return 0
 
 
 @dataclass(frozen=True)
@@ -77,28 +45,50 @@ class Mode:
     plan_only: bool = False
 
 
-def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
-    """Read a config and change it by ``--cfg-options``.
+def start(
+    config: Config,
+    name: str,
+    manager: pluggy.PluginManager,
+    mode: Mode = Mode(),
+    *,
+    work_dir: str | Path | None = None,
+    seed: int | None = None,
+    launcher: Literal['none', 'pytorch'] = 'none',
+    verbose: bool = False,
+) -> PruningState:
+    """Run the stages of a config.
+
+    Args:
+        config: as it was read; its stages are expanded in place.
+        name: of the config.
+        manager: calls the hooks of the plugins, which are loaded.
+        mode: how to treat the work directory.
+        work_dir: of the run; ``work_dirs/NAME`` where None.
+        seed: instead of the config's.
+        launcher: what has started the processes of the run.
+        verbose: show MMEngine's log on the console.
 
     Raises:
-        ConfigError: it cannot be read, or an option names a place that is not there.
+        EasyPrunerError: whatever the user can mend; what was done so far is kept.
     """
-    try:
-        config = Config.fromfile(str(path), import_custom_modules=False)
-    except FileNotFoundError as error:
-        raise ConfigError(f'{str(path)!r}: a base config is missing: {error}') from error
-    except Exception as error:
-        raise ConfigError(
-            f'{str(path)!r} cannot be read as a config: {type(error).__name__}: {error}'
-        ) from error
-    mistakes = Mistakes()
-    for key, value in options.items():
-        try:
-            config.merge_from_dict({key: value}, allow_list_keys=True)
-        except (KeyError, TypeError, AssertionError, IndexError, AttributeError):  # noqa: PERF203
-            mistakes.add(f'--cfg-options {key}={value}: the config has no such place')
-    mistakes.raise_all()
-    return config
+    expansion = expand(config.get('stages'))
+    config.stages = expansion.stages
+    prepare()
+    if not verbose:
+        quiet(MMLogger.get_current_instance())
+    run = Run(
+        config=config,
+        name=name,
+        work_dir=Path(work_dir or Path('work_dirs') / name).resolve(),
+        seed=_chosen_seed(config, seed),
+        manager=manager,
+        console=report_console(),
+        trace=Tracer(config, plugin_handlers()),
+        launcher=launcher,
+        verbose=verbose,
+    )
+    with distributed.launched(launcher):
+        return execute(run, expansion, mode)
 
 
 def execute(run: Run, expansion: Expansion, mode: Mode) -> PruningState:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from easypruner.contracts import Stage
 from easypruner.pipeline.stages import Evaluate, Prune, Train, Zero
+from easypruner.strategies import Stage
 
 
 def unpruned_before(stages: Sequence[Stage], config: Mapping[str, Any]) -> int | None:

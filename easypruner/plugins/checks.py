@@ -11,15 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from easypruner.contracts import LayerHandler
-from easypruner.contracts.completeness import fault_of
 from easypruner.errors import PluginError
-from easypruner.graph.handlers import fault_of_handles
+from easypruner.graph.cutting.layer_handler import fault_of_handles
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins import discovery
+from easypruner.plugins.completeness import fault_of
 from easypruner.plugins.discovery import Candidate
 from easypruner.plugins.info import PluginInfo
-from easypruner.registry import REGISTRIES
+from easypruner.plugins.registry import REGISTRIES
+from easypruner.strategies import LayerHandler
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,8 @@ class Imported:
             raise self.error(f'contributes {cls.__name__}, which {fault}')
         return found[0].kind
 
-    def handler(self, cls: Any) -> LayerHandler:
-        """Make a layer handler that the plugin contributes.
-
-        Raises:
-            PluginError: it takes arguments, or does not say what it handles.
-        """
+    def check_handler(self, cls: type[Any]) -> None:
+        """Raise PluginError if a layer handler takes arguments, or does not say what it handles."""
         who = f'layer handler {cls.__name__!r} of plugin {self.candidate.name!r}'
         where = self.candidate.origin
         try:
@@ -133,7 +129,6 @@ class Imported:
         fault = fault_of_handles(handler)
         if fault:
             raise PluginError(f'{who}, {where}, {fault}')
-        return handler
 
 
 def _traceback(error: BaseException) -> str:

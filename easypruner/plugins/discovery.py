@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import easypruner
+from easypruner.base.versions import __version__
 from easypruner.errors import ConfigError, PluginError
 from easypruner.hookspecs import GROUP
 
@@ -137,7 +137,7 @@ def _built_ins() -> Iterator[Candidate]:
         yield Candidate(
             name=name.rpartition('.')[2],
             origin=f'built in ({name})',
-            version=easypruner.__version__,
+            version=__version__,
             place='built-in',
             load=_importer(name),
             module=name,

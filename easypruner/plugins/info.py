@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from easypruner.contracts import Component
+from easypruner.strategies import Component
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ from typing import Any
 import pluggy
 
 from easypruner import hookspecs
-from easypruner.contracts import LayerHandler
 from easypruner.errors import PluginError, nearest
-from easypruner.graph.handlers import use_handlers
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins.checks import Imported
 from easypruner.plugins.discovery import Candidate, find_plugins
 from easypruner.plugins.info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
-from easypruner.registry import LAYER_HANDLERS, REGISTRIES, note_absent
+from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, note_absent
 
 DISABLE_VARIABLE = 'EASYPRUNER_DISABLE_PLUGINS'
 
@@ -80,7 +78,6 @@ def load_plugins(
     plugins = loader.finish(disabled)
     for registry in REGISTRIES:
         registry.fill(c.cls for c in plugins.components if c.kind == registry.kind)
-    use_handlers(loader.handlers(plugins))
     note_absent([*plugins.disabled, *plugins.skipped])
     return plugins
 
@@ -119,7 +116,6 @@ class _Loader:
         self._files: set[Path] = set()
         self._plugins: list[PluginInfo] = []
         self._components: dict[tuple[str, str], ComponentInfo] = {}
-        self._handlers: dict[str, LayerHandler] = {}
         self._skipped: list[SkippedPlugin] = []
 
     def load(self, candidate: Candidate) -> None:
@@ -154,11 +150,6 @@ class _Loader:
             disabled,
         )
 
-    def handlers(self, plugins: Plugins) -> list[LayerHandler]:
-        """Return the layer handlers of plugins: no config makes them."""
-        found = [c.name for c in plugins.components if c.kind == LAYER_HANDLERS.kind]
-        return [self._handlers[name] for name in found]
-
     def _register(self, imported: Imported) -> None:
         """Add a plugin with all that it contributes, or nothing of it."""
         candidate, plugin = imported.candidate, imported.plugin
@@ -169,11 +160,9 @@ class _Loader:
         try:
             info = imported.info(self._checked_hooks(imported))
             components = self._components_of(imported, info)
-            handlers = {
-                component.name: imported.handler(component.cls)
-                for component in components.values()
-                if component.kind == LAYER_HANDLERS.kind
-            }
+            for component in components.values():
+                if component.kind == LAYER_HANDLERS.kind:
+                    imported.check_handler(component.cls)
         except PluginError:
             self._manager.unregister(plugin)
             raise
@@ -181,7 +170,6 @@ class _Loader:
         if info.file and not candidate.attribute:
             self._files.add(Path(info.file).resolve())
         self._components.update(components)
-        self._handlers.update(handlers)
 
     def _checked_hooks(self, imported: Imported) -> tuple[str, ...]:
         callers = self._manager.get_hookcallers(imported.plugin) or ()

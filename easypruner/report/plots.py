@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from easypruner.files import write_with
+from easypruner.base.files import write_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from easypruner.base.files import write_json
+from easypruner.base.json_fields import Field
 from easypruner.errors import EasyPrunerError
-from easypruner.files import write_json
-from easypruner.report.fields import Field
 
 SUMMARY = 'summary.json'
 BASELINE = 'baseline'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from easypruner.errors import EasyPrunerError
+from easypruner.graph import ChannelGraph
 from easypruner.report.result import ScaleStats
-
-if TYPE_CHECKING:
-    from easypruner.graph import ChannelGraph
 
 SCALE = 'batch_norm.weight'
 _LAYER_WEIGHTS = ('convolution.weight', 'linear.weight')

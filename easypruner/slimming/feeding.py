@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.modules import evaluating
 from easypruner.errors import ConfigError
-from easypruner.graph.tape import ExampleInputs, call_arguments, map_tensors
-from easypruner.modes import evaluating
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments, map_tensors
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Something that can be gone through several times, or a function that opens a new pass."""

@@ -11,26 +11,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from easypruner.arguments import check_count
-from easypruner.chance import same_chance
-from easypruner.contracts import Budget, Context, MaskSource
-from easypruner.copies import copy_of
+from easypruner.base.checks import check_count
+from easypruner.base.modules import copy_of, evaluating
+from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.graph import ArchitectureRecord, ChannelGraph, prune, trace
-from easypruner.graph.choice import Attention, Ignored
-from easypruner.graph.record import record_of
-from easypruner.graph.tape import ExampleInputs
+from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph.coupling.choice import Attention, Ignored
+from easypruner.graph.cutting.record import record_of
+from easypruner.graph.graph import prune, trace
+from easypruner.graph.limits import Limits
+from easypruner.graph.masks import Masks
+from easypruner.graph.recording.tape import ExampleInputs
+from easypruner.graph.recording.wrappers import check_values, traceable
 from easypruner.graph.verify import verify as verify_cut
-from easypruner.graph.wrappers import check_values, traceable
-from easypruner.limits import Limits
-from easypruner.masks import Masks
-from easypruner.modes import evaluating
 from easypruner.plugins import load_plugins
-from easypruner.registry import BUDGETS, MASK_SOURCES, build, build_list
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
 from easypruner.slimming.feeding import Batches, Feed, Forward, Loss, accuracy_by, opener
 from easypruner.slimming.summary import SlimSummary, what_stays
-from easypruner.toolkit.budgets import Tightest
-from easypruner.toolkit.calibration import calibrate
+from easypruner.strategies import Budget, Context, MaskSource
+from easypruner.strategies.budgets.tightest import Tightest
+from easypruner.strategies.measures.calibration import calibrate
 
 _OWNER = 'slim'
 
@@ -164,14 +164,14 @@ def slim(
     if calibration_batches or feed.needs_pairs:
         feed.check(batches)
     accuracy_before = None if accuracy is None else accuracy(pruned)
-    with same_chance(seed):
+    with fixed_seed(seed):
         masks, level = _selected(chosen, graph, context)
     masks.check(graph)
     verification = verify_cut(pruned, masks, example_inputs, graph=graph) if verify else None
     summary = SlimSummary.of(graph, masks, chosen, verification, level)
     cut = prune(pruned, masks, graph=graph)
     if batches is not None and calibration_batches:
-        with evaluating(pruned), same_chance(seed):
+        with evaluating(pruned), fixed_seed(seed):
             calibrate(pruned, context.some_batches(calibration_batches, _OWNER), feed.forward)
     if accuracy is not None and accuracy_before is not None:
         summary = summary.with_accuracy(accuracy_before, accuracy(pruned))
@@ -245,7 +245,7 @@ def _listed(budget: Any) -> list[Any]:
 
 def _source(source: Any, limits: Sequence[Any]) -> MaskSource:
     """Return the mask source, with the budgets that were asked for."""
-    if not MASK_SOURCES.module_dict:
+    if not MASK_SOURCES.classes:
         load_plugins()
     config = {'type': source} if isinstance(source, str) else source
     # Those that are given are not changed.

@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from easypruner.analysis.summary import FrozenRow, aggregate
-from easypruner.contracts import MaskSource
 from easypruner.graph import ChannelGraph, Cost, Frozen, Verification
-from easypruner.masks import Masks
-from easypruner.pipeline.stages.masks import budget_result
+from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult
 from easypruner.report.text import amount, change, count, share
-from easypruner.toolkit.ranking import NO_LIMITS
+from easypruner.strategies import MaskSource
+from easypruner.strategies.budgets.budget import budget_result
+from easypruner.strategies.budgets.ranking import NO_LIMITS
 
 _SHOWN = 3
 

@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from easypruner.contracts import Budget, Context, MaskSource, Progress, Regularizer
-from easypruner.contracts.source import checked_scores
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import ChannelGraph, trace
+from easypruner.graph import ChannelGraph
+from easypruner.graph.limits import Limits
+from easypruner.graph.masks import Masks
 from easypruner.graph.verify import verify
-from easypruner.limits import Limits
-from easypruner.masks import Masks
+from easypruner.slimming import trace
+from easypruner.strategies import Budget, Context, MaskSource, Progress, Regularizer
+from easypruner.strategies.budgets.costs import CostBudget
+from easypruner.strategies.sources.source import checked_scores
 from easypruner.testing.contexts import tiny_context
 from easypruner.testing.leftovers import Before
 from easypruner.testing.networks import NETWORKS
 from easypruner.testing.trials import Networks, check_is_refusal, check_masks, listed
-from easypruner.toolkit.budgets import CostBudget
 
 Formula = Callable[[ChannelGraph, Masks | None], Tensor]
 """A penalty as its paper writes it, as a scalar that has a gradient."""

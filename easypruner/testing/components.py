@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from easypruner.contracts import Budget
 from easypruner.errors import EasyPrunerError, nearest
 from easypruner.plugins import load_plugins
-from easypruner.registry import BUDGETS, build
+from easypruner.plugins.registry import BUDGETS, build
+from easypruner.strategies import Budget
 
 
 def component(name: str, folder: str | Path) -> Any:

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from easypruner.contracts import Budget, Component, MaskSource, Progress, Regularizer, Schedule
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import prune, trace
 from easypruner.graph.verify import verify
 from easypruner.plugins import load_plugins
-from easypruner.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, build
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, build
+from easypruner.slimming import prune, trace
+from easypruner.strategies import Budget, Component, MaskSource, Progress, Regularizer, Schedule
+from easypruner.strategies.strategy import Strategy
 from easypruner.testing.checks import check_met
 from easypruner.testing.contexts import tiny_context
 from easypruner.testing.networks import TinyNetwork, network
@@ -85,7 +86,7 @@ def pairs(component: type[Component]) -> Iterator[Combination]:
 def _loaded() -> tuple[list[Any], list[Any], list[Any]]:
     load_plugins()
     sources, budgets, regularizers = (
-        list(registry.module_dict.values()) for registry in (MASK_SOURCES, BUDGETS, REGULARIZERS)
+        list(registry.classes.values()) for registry in (MASK_SOURCES, BUDGETS, REGULARIZERS)
     )
     return sources, budgets, regularizers
 
@@ -194,5 +195,5 @@ def _run(combination: Combination, tiny: TinyNetwork, folder: Path) -> None:
             assert bool(model(inputs).isfinite().all()), 'the outputs are no numbers'
 
 
-def _built(registry: Any, cls: type[Component], graph: Any, folder: Path) -> Any:
+def _built(registry: Any, cls: type[Strategy], graph: Any, folder: Path) -> Any:
     return build(registry, {'type': cls, **cls.example(graph, folder)})

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from easypruner.contracts import Context
-from easypruner.modes import evaluating
+from easypruner.base.modules import evaluating
+from easypruner.strategies import Context
 from easypruner.testing.networks import CLASSES, TinyNetwork
 
 Batch = tuple[Tensor, Tensor]

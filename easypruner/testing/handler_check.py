@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from easypruner.contracts import LayerHandler
-from easypruner.graph import prune, trace
-from easypruner.graph.attributes import Attributes
-from easypruner.graph.handlers import find_handler
-from easypruner.graph.inventory import Inventory
-from easypruner.graph.parametrized import with_computed
-from easypruner.graph.tape import ExampleInputs, call_arguments
+from easypruner.graph.cutting.handlers import find_handler
+from easypruner.graph.recording.attributes import Attributes
+from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.recording.parametrized import with_computed
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.verify import verify
+from easypruner.slimming import prune, trace
+from easypruner.strategies import LayerHandler
 from easypruner.testing.checks import random_masks
 
 _OWN = ('_parameters', '_buffers', '_modules')

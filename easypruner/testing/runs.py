@@ -72,7 +72,7 @@ def run_stages(
     """
     from mmengine.config import Config
 
-    from easypruner.cli import main
+    from easypruner.cli.main import main
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

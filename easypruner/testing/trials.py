@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from easypruner.errors import EasyPrunerError, MaskError, PluginError
 from easypruner.graph import ChannelGraph
-from easypruner.masks import Masks
+from easypruner.graph.masks import Masks
 from easypruner.testing.networks import TinyNetwork
 
 Networks = TinyNetwork | Iterable[TinyNetwork]

@@ -18,10 +18,10 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Regularizer
-from easypruner.contracts import Schedule
 from easypruner.engine.hooks import PruningHook, weak_reach
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
+from easypruner.strategies import Schedule
 from tests.tiny import BATCH, TRAIN_IMAGES, tiny_config
 
 STRENGTH = 0.125
@@ -106,7 +106,7 @@ def run(
     content['optim_wrapper'] |= optim_wrapper
     schedule = measure_schedule(content, ITERATIONS // EPOCHS, EPOCHS)
     config = Config(content)
-    hook = PruningHook(regularizer, masks, schedule, Tracer(config), every=every)
+    hook = PruningHook(regularizer, masks, schedule, Tracer(config, ()), every=every)
     before, after = Gradients('LOW'), Gradients('LOWEST')
     plan = RunnerPlan(folder, seed=0, epochs=EPOCHS, hooks=[hook, before, after])
     runner = build_runner(config, plan)
@@ -131,7 +131,7 @@ def masks() -> Masks:
     content = tiny_config()
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(content['model'] | {'data_preprocessor': content['data_preprocessor']})
-        graph = Tracer(Config(content))(model)
+        graph = Tracer(Config(content), ())(model)
     return Masks({name: torch.arange(g.size) % 2 == 0 for name, g in graph.groups.items()})
 
 
@@ -173,7 +173,7 @@ def removed_channels(masks: Masks, folder: Path) -> dict[str, Tensor]:
         if isinstance(module, nn.BatchNorm2d)
     }
     sizes = {name: norm.num_features for name, norm in norms.items()}
-    graph = Tracer(config)(model)
+    graph = Tracer(config, ())(model)
     easypruner.prune(model, masks, graph=graph)
     return {
         name: ~torch.isin(torch.arange(sizes[name]), norm.weight.detach().long())

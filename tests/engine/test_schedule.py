@@ -9,9 +9,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from easypruner.contracts import Schedule
 from easypruner.engine.runner import RunnerPlan, build_runner
 from easypruner.engine.schedule import measure_schedule
+from easypruner.strategies import Schedule
 from tests.tiny import BATCH, TRAIN_IMAGES, tiny_config
 
 EPOCHS = 4

@@ -12,10 +12,10 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from easypruner.base.randomness import seed_everything
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.hooks import EpochSeedHook
 from easypruner.engine.runner import RunnerPlan, build_runner
-from easypruner.engine.seeding import seed_everything
 from tests.tiny import tiny_config
 
 

@@ -247,7 +247,7 @@ def test_a_failure_behind_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> 
         calls.append(model.body[0][0].weight.shape)
         raise RuntimeError('no')
 
-    monkeypatch.setattr('easypruner.graph.surgery.refresh', fail)
+    monkeypatch.setattr('easypruner.graph.cutting.surgery.refresh', fail)
     with pytest.raises(RuntimeError, match='no'):
         easypruner.prune(
             model, MASKS, example_inputs=example(), optimizer=optimizer, copies=average

@@ -106,7 +106,7 @@ def test_a_record_sets_only_numbers_that_the_model_has() -> None:
             record.model, record.tensors, record.groups, {('', attribute): 3}
         )
         with pytest.raises(RecordError, match='no such number'):
-            forged.apply(lively(UnequalSplit))
+            forged.apply(lively(UnequalSplit), ())
 
 
 def test_a_forward_that_differs_from_run_to_run_is_pruned_all_the_same() -> None:

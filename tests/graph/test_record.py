@@ -42,7 +42,7 @@ def test_records_compose(build: type[nn.Module], tmp_path: Path) -> None:
 def test_applied_to_the_original_it_keeps_the_weights() -> None:
     model, original = lively(Residual), lively(Residual)
     record = easypruner.prune(model, random_masks(model, 9), example_inputs=example())
-    record.apply(original)
+    record.apply(original, ())
     assert all(
         torch.equal(a, b)
         for a, b in zip(model.state_dict().values(), original.state_dict().values(), strict=True)
@@ -53,9 +53,9 @@ def test_another_network_is_refused() -> None:
     model = lively(Plain)
     record = easypruner.prune(model, random_masks(model, 0, 0.9), example_inputs=example())
     with pytest.raises(RecordError, match='does not have'):
-        record.apply(lively(Residual))
+        record.apply(lively(Residual), ())
     with pytest.raises(RecordError, match='build the original, unpruned network'):
-        record.apply(model)
+        record.apply(model, ())
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:

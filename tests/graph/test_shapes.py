@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from easypruner.graph import shapes
+from easypruner.graph.recording import meta_shapes as shapes
 
 aten = torch.ops.aten
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from easypruner.contracts import Stage
 from easypruner.errors import ConfigError
 from easypruner.pipeline.expansion import expand, expanded
-from easypruner.pipeline.state import PruningState
-from easypruner.registry import STAGES
+from easypruner.plugins.registry import STAGES
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.state import PruningState
 
 
 class Twice(Stage):
@@ -39,7 +39,7 @@ class Once(Stage):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    before = dict(STAGES.module_dict)
+    before = dict(STAGES.classes)
     STAGES.fill([Twice, Once])
     yield
     STAGES.fill(before.values())

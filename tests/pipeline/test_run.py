@@ -260,7 +260,7 @@ class TestOtherStages:
 
     def test_calibrate_averages_what_the_batch_norms_see(self, tmp_path: Path) -> None:
         from easypruner.pipeline.stages.common import forward_pass
-        from easypruner.toolkit.calibration import calibrate
+        from easypruner.strategies.measures.calibration import calibrate
 
         model = original_model().eval()
         before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context, Masks, MaskSource
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.candidates import RECORDS
+from easypruner.strategies.sources.candidates import RECORDS
 from tests.contexts import tiny_context
 from tests.networks import Plain, example, lively
 

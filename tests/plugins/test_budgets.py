@@ -21,7 +21,8 @@ import easypruner
 from easypruner import Budget, Context, Limits, Masks
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.budgets import CostBudget, Tightest
+from easypruner.strategies.budgets.costs import CostBudget
+from easypruner.strategies.budgets.tightest import Tightest
 from tests.networks import Concatenated, Depthwise, Plain, Residual, example, lively
 
 GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]

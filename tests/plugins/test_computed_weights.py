@@ -27,10 +27,10 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import easypruner
 from easypruner import Context, MaskSource
-from easypruner.graph.parametrized import computed_weights
-from easypruner.toolkit.activations import makers, readers
-from easypruner.toolkit.compensation import mean_compensation
-from easypruner.toolkit.units import used_members
+from easypruner.graph.recording.parametrized import computed_weights
+from easypruner.strategies.measures.activations import makers, readers
+from easypruner.strategies.measures.compensation import mean_compensation
+from easypruner.strategies.measures.units import used_members
 from tests.networks import example
 from tests.plugins.scoring import assert_left_alone, cross_entropy, labelled, state_of
 

@@ -23,7 +23,7 @@ from easypruner import Context, Masks
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins import load_plugins
-from easypruner.registry import MASK_SOURCES, build
+from easypruner.plugins.registry import MASK_SOURCES, build
 from tests.contexts import tiny_context
 from tests.networks import NETWORKS, Residual, example, lively
 from tests.plugins.hard_cases import check_hard_cases

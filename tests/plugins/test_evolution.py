@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.toolkit.search import Widths
+from easypruner.strategies.sources.search import Widths
 from tests.contexts import tiny_context
 from tests.networks import NETWORKS, example, lively
 from tests.plugins.hard_cases import check_hard_cases

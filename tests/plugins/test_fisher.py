@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.toolkit.samples import samples_of
+from easypruner.strategies.measures.samples import samples_of
 from tests.networks import Depthwise, Plain, Residual
 from tests.plugins.scoring import (
     BATCH,

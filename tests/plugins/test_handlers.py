@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import PluginError
-from easypruner.graph.handlers import find_handler, known_handlers
+from easypruner.graph.cutting.handlers import find_handler, with_torch_layers
 from easypruner.plugins import load_plugins
+from easypruner.plugins.handlers import plugin_handlers
 from tests.graph.test_carry_over import contents
 from tests.networks import example
 
@@ -241,7 +242,7 @@ def test_layers_that_descend_from_a_named_type_are_handled() -> None:
     class Own(torchvision.ops.DeformConv2d):
         pass
 
-    handler = find_handler(Own(3, 4, 1), known_handlers())
+    handler = find_handler(Own(3, 4, 1), with_torch_layers(plugin_handlers()))
     assert type(handler).__name__ == 'DeformableConvolution'
 
 

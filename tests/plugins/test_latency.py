@@ -24,9 +24,9 @@ import easypruner
 from easypruner import Context, Limits, Masks
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.budgets import Tightest
-from easypruner.toolkit.latency import Reading, Stopwatch, measure_table
-from easypruner.toolkit.latency_table import LatencyTable, Savings, Together
+from easypruner.strategies.budgets.latency import Reading, Stopwatch, measure_table
+from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
+from easypruner.strategies.budgets.tightest import Tightest
 from tests.networks import Plain, example, lively
 
 
@@ -63,7 +63,7 @@ class Timed(Plain):
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     CLOCK.__init__()  # type: ignore[misc]
-    monkeypatch.setattr('easypruner.toolkit.latency.perf_counter', CLOCK)
+    monkeypatch.setattr('easypruner.strategies.budgets.latency.perf_counter', CLOCK)
     return CLOCK
 
 

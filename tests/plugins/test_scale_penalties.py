@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Masks, Progress, Regularizer, Schedule
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.toolkit.scale_penalty import NORMS, ScalePenalty
+from easypruner.strategies.regularizers.scale_penalty import NORMS, ScalePenalty
 from tests.graph.test_prune import random_masks
 from tests.networks import (
     NETWORKS,

@@ -8,7 +8,6 @@ import os
 import statistics
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from rich.console import Console
 
 import easypruner
 from easypruner import hookspecs
+from easypruner.cli.main import main
 from easypruner.errors import EasyPrunerError
-from easypruner.report.compare import compare_command, compare_runs, comparison_tables
 from easypruner.report.comparison import compare
+from easypruner.report.comparison_report import compare_runs, comparison_tables
 from easypruner.report.fairness import fairness_notes
 from easypruner.report.result import Artifact, BudgetResult, RunResult
 
@@ -49,7 +49,7 @@ def test_command_writes_record_and_picture_and_prints(
     finals = [97.1, 97.4, 97.9]
     runs = [*seeds(tmp_path, '[red]masked', finals), save_run(tmp_path, 'l1')]
     out = tmp_path / 'out'
-    compare_command(Namespace(work_dirs=list(map(str, runs)), out=str(out)))
+    assert main(['compare', *map(str, runs), '--out', str(out)]) == 0
     text = capsys.readouterr().out
     assert f'{statistics.mean(finals):.2f} ± {statistics.stdev(finals):.2f}' in text
     assert '[red]masked' in text
@@ -72,7 +72,7 @@ def test_output_goes_to_the_folder_comparison_by_default(
 ) -> None:
     run = save_run(tmp_path, 'a')
     monkeypatch.chdir(tmp_path)
-    compare_command(Namespace(work_dirs=[run], out=None))
+    assert main(['compare', str(run)]) == 0
     assert (tmp_path / 'comparison' / 'comparison.json').is_file()
 
 
@@ -81,12 +81,12 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     out.mkdir()
     (out / 'notes.txt').write_text('mine')
     with pytest.raises(EasyPrunerError, match='not empty'):
-        compare_command(Namespace(work_dirs=[run], out=out))
+        compare_runs([run], out)
     assert [path.name for path in out.iterdir()] == ['notes.txt']
-    compare_command(Namespace(work_dirs=[run], out=out, overwrite=True))
+    compare_runs([run], out, overwrite=True)
     assert (out / 'notes.txt').read_text() == 'mine'
     with pytest.raises(EasyPrunerError, match='is a file'):
-        compare_command(Namespace(work_dirs=[run], out=out / 'notes.txt', overwrite=True))
+        compare_runs([run], out / 'notes.txt', overwrite=True)
 
 
 def test_all_bad_runs_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_all_bad_runs_are_told_at_once_and_nothing_is_written(tmp_path: Path) ->
     (damaged / 'summary.json').write_text('{"rows": 3}')
     missing, out = tmp_path / 'missing', tmp_path / 'out'
     with pytest.raises(EasyPrunerError) as caught:
-        compare_command(Namespace(work_dirs=[good, unfinished, missing, damaged], out=out))
+        compare_runs([good, unfinished, missing, damaged], out)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for line, folder in zip(lines, (unfinished, missing, damaged), strict=True):
@@ -194,9 +194,9 @@ def test_narrow_output_splits_the_table(tmp_path: Path) -> None:
 
 COMMAND = """
 import sys
-from argparse import Namespace
-from easypruner.report.compare import compare_command
-compare_command(Namespace(work_dirs=sys.argv[2:], out=sys.argv[1]))
+from pathlib import Path
+from easypruner.report.comparison_report import compare_runs
+compare_runs(sys.argv[2:], Path(sys.argv[1]))
 assert 'torch' not in sys.modules, 'comparing needs no torch, which takes seconds to import'
 """
 

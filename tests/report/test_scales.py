@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.masks import Masks
+from easypruner.graph.masks import Masks
 from easypruner.report.scales import LayerChannels, Scales, gather_scales, layer_channels
 
 

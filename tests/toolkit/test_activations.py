@@ -13,8 +13,8 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.activations import look, makers, observe, readers
-from easypruner.toolkit.compensation import mean_compensation
+from easypruner.strategies.measures.activations import look, makers, observe, readers
+from easypruner.strategies.measures.compensation import mean_compensation
 from tests.contexts import restless, tiny_context
 from tests.networks import (
     NETWORKS,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import EasyPrunerError
-from easypruner.toolkit.calibration import calibrate
+from easypruner.strategies.measures.calibration import calibrate
 from tests.networks import example, lively
 
 

@@ -17,7 +17,7 @@ import easypruner
 from easypruner import Context, Masks
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.candidates import RECORDS, Trial, Trials
+from easypruner.strategies.sources.candidates import RECORDS, Trial, Trials
 from tests.contexts import restless, tiny_batches, tiny_context
 from tests.networks import Plain, example, lively
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.toolkit.compensation import mean_compensation
+from easypruner.strategies.measures.compensation import mean_compensation
 
 
 class Constant(nn.Module):

@@ -11,7 +11,7 @@ import torch
 
 from easypruner import Masks
 from easypruner.errors import MaskError
-from easypruner.toolkit.layer_masks import load_masks
+from easypruner.strategies.sources.layer_masks import load_masks
 
 
 def header_length(path: Path) -> int:

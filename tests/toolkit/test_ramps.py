@@ -10,7 +10,7 @@ from easypruner_plugins.global_sparsity import GlobalSparsity
 
 from easypruner import Progress, Schedule
 from easypruner.errors import ConfigError
-from easypruner.toolkit.ramps import RAMPS, ramp_of
+from easypruner.strategies.regularizers.schedule import RAMPS, ramp_of
 
 VALUES = {
     'constant': lambda share: 1.0,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from easypruner.errors import BudgetError
-from easypruner.limits import Limits
-from easypruner.masks import Masks
-from easypruner.toolkit.ranking import Ranking, keep_best, part_of, shown, within_limits
+from easypruner.graph.limits import Limits
+from easypruner.graph.masks import Masks
+from easypruner.strategies.budgets.ranking import Ranking, keep_best, part_of, shown, within_limits
 
 limits = st.builds(
     Limits,

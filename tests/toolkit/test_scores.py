@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from easypruner.errors import EasyPrunerError
-from easypruner.toolkit.scores import Scores, VoteScores, normalize, reduce_layers
+from easypruner.strategies.sources.scores import Scores, VoteScores, normalize, reduce_layers
 
 LAYERS = torch.tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 3.0]])
 

@@ -27,8 +27,8 @@ import easypruner
 from easypruner import Budget, Context, Masks, MaskSource
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
-from easypruner.toolkit.candidates import RECORDS
-from easypruner.toolkit.search import Search, Widths
+from easypruner.strategies.sources.candidates import RECORDS
+from easypruner.strategies.sources.search import Search, Widths
 from tests.contexts import tiny_batches, tiny_context
 from tests.networks import Plain, example, lively
 from tests.plugins.searching import known, plain, wide_first, widths_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from easypruner.contracts import Component, Stage
 from easypruner.hookspecs import hookimpl
 from easypruner.pipeline.stages.calibrate import Calibrate
 from easypruner.pipeline.stages.distill import Distill
@@ -16,6 +15,7 @@ from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.pipeline.stages.report import Report
 from easypruner.pipeline.stages.train import Train
 from easypruner.pipeline.stages.zero import Zero
+from easypruner.strategies import Component, Stage
 
 _STAGES: tuple[type[Stage], ...] = (
     Train,

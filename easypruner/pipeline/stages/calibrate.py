@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from easypruner.arguments import check_count, check_text
-from easypruner.contracts import Stage
-from easypruner.engine.distributed import average_buffers
+from easypruner.base.checks import check_count, check_text
+from easypruner.base.distributed import average_buffers
 from easypruner.pipeline.stages.common import (
     forward_pass,
     loaded_runner,
@@ -14,8 +13,9 @@ from easypruner.pipeline.stages.common import (
     with_row,
     with_weights,
 )
-from easypruner.pipeline.state import PruningState
-from easypruner.toolkit.calibration import calibrate
+from easypruner.strategies import Stage
+from easypruner.strategies.measures.calibration import calibrate
+from easypruner.strategies.stages.state import PruningState
 
 
 class Calibrate(Stage):

@@ -10,14 +10,14 @@ import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from easypruner.contracts import Context
+from easypruner.base.distributed import barrier, is_main
+from easypruner.base.files import write_with
 from easypruner.engine.checkpoint import load_weights, save_weights
-from easypruner.engine.distributed import barrier, is_main
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
-from easypruner.files import write_with
 from easypruner.graph import ChannelGraph
-from easypruner.pipeline.state import PruningState
+from easypruner.strategies import Context
+from easypruner.strategies.stages.state import PruningState
 
 if TYPE_CHECKING:
     from mmengine.hooks import Hook

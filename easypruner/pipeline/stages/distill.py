@@ -12,10 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from torch import nn
 
-from easypruner.arguments import check_path
-from easypruner.contracts import Regularizer
-from easypruner.engine.building import model_settings
+from easypruner.base.checks import check_path
 from easypruner.engine.checkpoint import load_weights, read_weights
+from easypruner.engine.config import model_settings
 from easypruner.engine.distillation import (
     DistillationHook,
     Hints,
@@ -24,9 +23,10 @@ from easypruner.engine.distillation import (
     returned,
 )
 from easypruner.errors import ConfigError, nearest
-from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.train import Train
-from easypruner.pipeline.state import PruningState
+from easypruner.strategies import Regularizer
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import PruningState
 
 _Part = TypeVar('_Part', Soft, Hints)
 

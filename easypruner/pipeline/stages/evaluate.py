@@ -6,12 +6,12 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from easypruner.arguments import check_path, check_text
-from easypruner.contracts import Stage
+from easypruner.base.checks import check_path, check_text
 from easypruner.engine.checkpoint import load_weights, read_weights
-from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
-from easypruner.pipeline.state import PruningState
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import PruningState
 
 
 class Evaluate(Stage):

@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from easypruner.arguments import check_count, check_name
-from easypruner.contracts import Stage
+from easypruner.base.checks import check_count, check_name
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.pipeline.expansion import expanded
 from easypruner.pipeline.stages.masks import SelectMask
-from easypruner.pipeline.state import PruningState
-from easypruner.registry import STAGES, build
+from easypruner.plugins.registry import STAGES, build
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.state import PruningState
 
 _HALF = 0.5
 

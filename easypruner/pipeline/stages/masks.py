@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from easypruner.arguments import check_path, is_number
-from easypruner.contracts import Budget, Context, MaskSource, Stage
-from easypruner.engine.distributed import barrier, is_main
+from easypruner.base.checks import check_path, is_number
+from easypruner.base.distributed import barrier, is_main
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.masks import Masks
-from easypruner.pipeline.outlook import Outlook
+from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
-from easypruner.pipeline.state import PruningState
-from easypruner.report.result import BudgetResult
+from easypruner.strategies import Context, MaskSource, Stage
+from easypruner.strategies.budgets.budget import budget_result
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import PruningState
 
 MASKS = 'masks.safetensors'
 
@@ -119,17 +119,6 @@ def _check_part(part: Any) -> None:
             f'part={part!r} of SelectMask is not understood; expected the shares of the way before '
             'and after this step, as in (0.25, 0.5)'
         )
-
-
-def budget_result(budget: Budget, masks: Masks, graph: ChannelGraph) -> BudgetResult:
-    """Return what a budget, and each that it consists of, asked for and got."""
-    each = []
-    for part in budget.parts():
-        delivered = part.delivered(masks, graph)
-        each.append(BudgetResult(part.kind, part.asked_of(masks, graph), delivered, part.spread))
-    if len(each) == 1:
-        return each[0]
-    return replace(each[0], kind=budget.kind, parts=tuple(each))
 
 
 def with_masks(state: PruningState, masks: Masks) -> PruningState:

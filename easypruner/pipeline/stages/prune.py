@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from easypruner.arguments import check_count, check_name, check_text
-from easypruner.contracts import Stage
-from easypruner.engine.distributed import barrier, is_main
+from easypruner.base.checks import check_count, check_name, check_text
+from easypruner.base.distributed import barrier, is_main
 from easypruner.errors import ConfigError
-from easypruner.graph import ArchitectureRecord, ChannelGraph, prune
-from easypruner.masks import Masks
-from easypruner.pipeline.outlook import Outlook
+from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph.graph import prune
+from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import (
     loaded_runner,
     stage_context,
     with_row,
     with_weights,
 )
-from easypruner.pipeline.state import Cut, PruningState
-from easypruner.toolkit.compensation import mean_compensation
+from easypruner.strategies import Stage
+from easypruner.strategies.measures.compensation import mean_compensation
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import Cut, PruningState
 
 ARCHITECTURE = 'architecture.json'
 _NO_MASKS = 'Prune has no masks to cut by; put a SelectMask or LoadMask stage before it'

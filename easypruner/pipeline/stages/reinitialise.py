@@ -11,18 +11,18 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from easypruner.arguments import check_text
-from easypruner.chance import same_chance
-from easypruner.contracts import Stage
-from easypruner.engine.building import model_settings
+from easypruner.base.checks import check_text
+from easypruner.base.randomness import fixed_seed, seed_everything
 from easypruner.engine.checkpoint import fill
+from easypruner.engine.config import model_settings
 from easypruner.engine.resets import resets
-from easypruner.engine.seeding import seed_everything
 from easypruner.errors import ConfigError
 from easypruner.graph import ArchitectureRecord
-from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
-from easypruner.pipeline.state import PruningState
+from easypruner.plugins.handlers import plugin_handlers
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import PruningState
 
 _FEW_VALUES = 4
 """So many different values code may write down, as those of an identity matrix."""
@@ -92,13 +92,13 @@ def fresh(config: Config, architecture: Path | None, *entropy: int) -> nn.Module
         architecture: record of its shape; None for the original.
         entropy: what the weights are drawn from.
     """
-    with same_chance(0):
+    with fixed_seed(0):
         seed_everything(*entropy)
         with resets() as drawn:
             model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
         plain = [module for module in model.modules() if drawn.are_all_of(module)]
         if architecture is not None:
-            ArchitectureRecord.load(architecture).apply(model)
+            ArchitectureRecord.load(architecture).apply(model, plugin_handlers())
         # After the cut, for how weights are drawn depends on the widths.
         for module in plain:
             reset: Any = module.reset_parameters

@@ -5,27 +5,25 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-import easypruner
-from easypruner.contracts import Stage
-from easypruner.engine.building import model_settings
+from easypruner.base.distributed import is_main
+from easypruner.base.files import write_whole
+from easypruner.base.versions import versions_of
 from easypruner.engine.checkpoint import load_weights, read_weights
-from easypruner.engine.distributed import is_main
+from easypruner.engine.config import model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
-from easypruner.files import write_whole
 from easypruner.graph import ArchitectureRecord, ChannelGraph
-from easypruner.masks import Masks
+from easypruner.graph.masks import Masks
 from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import copy_file
 from easypruner.pipeline.stages.train import all_epochs
-from easypruner.pipeline.state import Cut, PruningState
+from easypruner.plugins.handlers import plugin_handlers
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import (
@@ -35,6 +33,8 @@ from easypruner.report.scales import (
     joined,
     layer_channels,
 )
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.state import Cut, PruningState
 
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
 
@@ -72,7 +72,7 @@ class Report(Stage):
             scales=scales,
             layers=layers,
             files=files,
-            manager=state.run.plugins.manager,
+            manager=state.run.manager,
             console=state.run.console,
         )
         return state
@@ -129,9 +129,8 @@ def _result(state: PruningState) -> RunResult:
         seed=state.run.seed,
         config_hash=fingerprint(state.config),
         versions={
-            'easypruner': easypruner.__version__,
+            **versions_of(*_PACKAGES),
             'python': platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
         },
         seconds=state.seconds,
         warnings=state.warnings,
@@ -166,6 +165,6 @@ def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
     """Return the graph of the network right before the cut, its weights loaded, and the masks."""
     model = MODELS.build(model_settings(state.config))
     if cut.architecture is not None:
-        ArchitectureRecord.load(cut.architecture).apply(model)
+        ArchitectureRecord.load(cut.architecture).apply(model, plugin_handlers())
     load_weights(model, cut.checkpoint)
     return state.run.trace(model), Masks.load(cut.masks)

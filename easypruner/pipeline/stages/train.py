@@ -8,24 +8,24 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from easypruner.arguments import check_count, check_text, is_number
-from easypruner.contracts import Regularizer, Schedule, Stage
+from easypruner.base.checks import check_count, check_text, is_number
+from easypruner.base.distributed import is_main
 from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
-from easypruner.engine.building import building
 from easypruner.engine.checkpoint import PlainCheckpointHook
-from easypruner.engine.distributed import is_main
+from easypruner.engine.config import building
 from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
-from easypruner.pipeline.outlook import Outlook
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.pipeline.stages.prune import Prune
-from easypruner.pipeline.state import PruningState
-from easypruner.registry import STAGES, build
+from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import plural
+from easypruner.strategies import Regularizer, Schedule, Stage
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import PruningState
 
 _DEFAULT_HOOKS = dict(
     # Two are kept, so that there is a whole one while the other is being written.

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from easypruner.arguments import check_flag, check_text
-from easypruner.contracts import Stage
+from easypruner.base.checks import check_flag, check_text
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.parametrized import refresh, weight_norms
-from easypruner.pipeline.outlook import Outlook
+from easypruner.graph.recording.parametrized import refresh, weight_norms
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
-from easypruner.pipeline.state import PruningState
+from easypruner.strategies import Stage
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.state import PruningState
 
 _NO_MASKS = 'Zero has no masks to go by; put a SelectMask or LoadMask stage before it'
 

@@ -1,0 +1,16 @@
+"""Versions: of EasyPruner itself, and of the packages that a result depends on."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+__version__ = '2.0.0.dev0'
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return package -> version, EasyPruner's own first.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: a package is not installed.
+    """
+    return {'easypruner': __version__, **{name: version(name) for name in packages}}

@@ -1,0 +1,96 @@
+"""The command ``easypruner plugins``: what configs can name, as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from easypruner.cli.options import Commands, PluginOptions, add_command
+
+if TYPE_CHECKING:
+    from easypruner.plugins import ComponentInfo, Plugins
+
+COLUMNS = ('kind', 'name', 'summary', 'plugin', 'version', 'origin')
+
+
+@dataclass(frozen=True)
+class ListArguments:
+    """The arguments of ``easypruner plugins``.
+
+    Attributes:
+        json: print JSON instead of a table.
+        plugins: which to load.
+    """
+
+    json: bool
+    plugins: PluginOptions
+
+
+def add_plugins(commands: Commands) -> None:
+    """Add the command to the command line."""
+    parser = add_command(commands, 'plugins', ListArguments, run, 'list what configs can name')
+    parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
+
+
+def run(arguments: ListArguments) -> int:
+    """List all components and plugins.
+
+    Raises:
+        PluginError: a plugin cannot be used.
+    """
+    print_plugins(arguments.plugins.load(), arguments.json)
+    return 0
+
+
+def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
+    """Print every component with where it comes from, other hooks, and what is not loaded."""
+    if as_json:
+        print(json.dumps(_as_dict(plugins), indent=2))
+        return
+    # rich, for which --help need not wait.
+    from rich.console import Console
+
+    from easypruner.report.text import make_table, natural_width, print_lines
+
+    rows = [tuple(_row(component).values()) for component in plugins.components]
+    table = make_table('Components', COLUMNS, rows, left=len(COLUMNS))
+    # A pipe gets whole lines, so that they can be searched.
+    console = Console(width=None if sys.stdout.isatty() else natural_width(table))
+    console.print(table)
+    print_lines(console, 'Other hooks', _other_hooks(plugins))
+    disabled = [f'{p.address}, {p.origin}, by {p.by}' for p in plugins.disabled]
+    print_lines(console, 'Disabled', disabled)
+    skipped = [plugin.reason for plugin in plugins.skipped]
+    print_lines(console, 'Skipped', skipped, style='yellow')
+
+
+def _row(component: ComponentInfo) -> dict[str, str]:
+    return {
+        'kind': component.kind,
+        'name': component.name,
+        'summary': component.summary,
+        'plugin': component.plugin.address,
+        'version': component.plugin.version,
+        'origin': component.plugin.origin,
+    }
+
+
+def _other_hooks(plugins: Plugins) -> list[str]:
+    return [
+        f'{hook}: {plugin}'
+        for plugin in plugins.plugins
+        for hook in plugin.hooks
+        if hook != 'easypruner_components'
+    ]
+
+
+def _as_dict(plugins: Plugins) -> dict[str, list[dict[str, object]]]:
+    return {
+        'components': [{**_row(c), 'file': c.plugin.file} for c in plugins.components],
+        'plugins': [dataclasses.asdict(plugin) for plugin in plugins.plugins],
+        'disabled': [dataclasses.asdict(plugin) for plugin in plugins.disabled],
+        'skipped': [dataclasses.asdict(plugin) for plugin in plugins.skipped],
+    }

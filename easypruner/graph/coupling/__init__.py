@@ -1,0 +1,1 @@
+"""Coupling: which channels live or die together, followed through the operations."""

@@ -1,0 +1,122 @@
+"""Choice: what of a model may go, as its user says."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from easypruner.errors import ConfigError, nearest
+from easypruner.graph.coupling.groups import ChannelGroup
+from easypruner.graph.coupling.patterns import first_fitting
+from easypruner.graph.limits import Limits
+
+Attention = Literal['width', 'heads']
+Ignored = str | type[nn.Module]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may go.
+
+    Attributes:
+        ignore: modules whose channels stay: paths, globs, names of classes, or classes. They may
+            still come to read fewer channels.
+        limits: (path, glob or name of a group) -> its limits; the first that fits counts.
+        attention: whether an attention loses whole heads or width of every head.
+    """
+
+    ignore: tuple[Ignored, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    attention: Attention = 'width'
+
+    @classmethod
+    def of(
+        cls,
+        ignore: Ignored | Iterable[Ignored] = (),
+        limits: Limits | Mapping[str, Any] | None = None,
+        attention: Attention = 'width',
+    ) -> Choice:
+        """Return the choice that the arguments of :func:`easypruner.trace` stand for.
+
+        Raises:
+            ConfigError: something that is not understood.
+        """
+        if attention not in get_args(Attention):
+            raise ConfigError(
+                f'attention={attention!r} is not known; '
+                f'expected one of {", ".join(map(repr, get_args(Attention)))}'
+            )
+        listed = (ignore,) if isinstance(ignore, str | type) else tuple(ignore)
+        for entry in listed:
+            if not isinstance(entry, str) and not (
+                isinstance(entry, type) and issubclass(entry, nn.Module)
+            ):
+                raise ConfigError(
+                    f'ignore has {entry!r}; expected the path of a module, a glob, '
+                    'the name of a class, or a class of modules'
+                )
+        return cls(listed, _by_pattern(limits), attention)
+
+    def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, Ignored]:
+        """Return the path of each ignored module, parts of such included -> the entry that says so.
+
+        Raises:
+            ConfigError: an entry that fits no module.
+        """
+        found: dict[str, Ignored] = {}
+        for entry in self.ignore:
+            paths = [path for path, module in modules.items() if _fits(entry, path, module)]
+            if not paths:
+                name = entry if isinstance(entry, str) else entry.__name__
+                known = {*modules, *(type(module).__name__ for module in modules.values())} - {''}
+                raise ConfigError(
+                    f'ignore has {name!r}, which fits no module; {nearest(name, known)}'
+                )
+            for path in modules:
+                if any(path == p or not p or path.startswith(p + '.') for p in paths):
+                    found.setdefault(path, entry)
+        return found
+
+    def limits_of(
+        self, groups: Mapping[str, ChannelGroup], excused: Container[str] = ()
+    ) -> dict[str, Limits]:
+        """Return group -> its limits, where there are any.
+
+        Args:
+            groups: of a graph.
+            excused: patterns that may fit none.
+
+        Raises:
+            ConfigError: another pattern that fits no group.
+        """
+        return first_fitting(self.limits, groups, 'limits', excused)
+
+
+def _by_pattern(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
+    if limits is None:
+        return {}
+    if not isinstance(limits, Limits | Mapping):
+        raise ConfigError(
+            f'limits={limits!r} is not understood; expected easypruner.Limits, a dict of its '
+            'attributes, or a dict of such for groups'
+        )
+    if isinstance(limits, Limits) or limits.keys() <= {entry.name for entry in fields(Limits)}:
+        return {'*': Limits.of(limits if isinstance(limits, Limits) else dict(limits))}
+    if not all(isinstance(values, Limits | Mapping) for values in limits.values()):
+        wrong = next(n for n, values in limits.items() if not isinstance(values, Limits | Mapping))
+        known = [entry.name for entry in fields(Limits)]
+        raise ConfigError(f'{wrong!r} is no limit of a group; {nearest(wrong, known)}')
+    return {
+        pattern: Limits.of(values if isinstance(values, Limits) else dict(values))
+        for pattern, values in limits.items()
+    }
+
+
+def _fits(entry: Ignored, path: str, module: nn.Module) -> bool:
+    if isinstance(entry, str):
+        return fnmatchcase(path, entry) or entry in {base.__name__ for base in type(module).__mro__}
+    return isinstance(module, entry)

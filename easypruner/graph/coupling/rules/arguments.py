@@ -1,0 +1,36 @@
+"""Reading an operation's arguments by position or name, and wrapping negative dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from easypruner.graph.recording.tape import Operation
+
+
+def argument(operation: Operation, position: int, name: str, default: Any = None) -> Any:
+    """Return an argument, given by position or by name."""
+    if len(operation.args) > position:
+        return operation.args[position]
+    return operation.kwargs.get(name, default)
+
+
+def wrap(dim: int, count: int) -> int:
+    """Return a dimension counted from the front."""
+    return dim + count if dim < 0 else dim
+
+
+def wrap_all(dims: int | Iterable[int] | None, count: int) -> tuple[int, ...]:
+    """Return dimensions counted from the front; None or none at all means every one."""
+    if isinstance(dims, int):
+        return (wrap(dims, count),) if count else ()
+    chosen = tuple(wrap(dim, count) for dim in dims or ())
+    return chosen or tuple(range(count))
+
+
+def first_tensor(operation: Operation) -> Tensor:
+    """Return the operation's first argument, which is a tensor."""
+    tensor: Tensor = operation.args[0]
+    return tensor

@@ -1,0 +1,1 @@
+"""Cutting: the surgery on tensors and layers, and the record that repeats it."""

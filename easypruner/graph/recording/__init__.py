@@ -1,0 +1,1 @@
+"""Recording: the operations of a forward pass, on stand-ins for its tensors."""

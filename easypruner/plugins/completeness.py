@@ -1,0 +1,81 @@
+"""What a contract asks of a class and of an instance, beyond what Python checks."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from easypruner.base.component import Component
+from easypruner.errors import PluginError
+from easypruner.strategies.regularizers.regularizer import Regularizer
+from easypruner.strategies.sources.source import MaskSource
+from easypruner.strategies.stages.stage import Stage
+
+_EITHER: dict[type[Component], tuple[str, str]] = {
+    MaskSource: ('score', 'select'),
+    Regularizer: ('penalty', 'add_gradient'),
+}
+"""Contract -> the methods of which a class has to define one."""
+
+_SET: dict[type[Component], tuple[str, ...]] = {
+    MaskSource: ('budget', 'reduction', 'normalization'),
+    Regularizer: ('strength', 'ramp', 'group_strengths'),
+    Stage: ('name',),
+}
+"""Contract -> the attributes that its constructor sets."""
+
+_TYPO = 0.7
+
+
+def fault_of(cls: type[Component]) -> str:
+    """Return what a class lacks of its contract, as in 'does not define run()'; else ''."""
+    if inspect.isabstract(cls):
+        abstract = sorted(getattr(cls, '__abstractmethods__', ()))
+        return f'does not define {", ".join(abstract)}{_misspelt(cls, abstract)}'
+    for contract, names in _EITHER.items():
+        if issubclass(cls, contract) and all(_is_inherited(cls, contract, n) for n in names):
+            one, other = names
+            return f'defines neither {one}() nor {other}(){_misspelt(cls, names)}'
+    return ''
+
+
+def check_instance(component: Component) -> None:
+    """Raise unless a component can be used.
+
+    Raises:
+        PluginError: a method of its contract is not defined, or the contract's constructor was
+            not called.
+    """
+    cls = type(component)
+    fault = fault_of(cls)
+    if fault:
+        raise PluginError(f'{cls.__name__} {fault}')
+    for contract, names in _SET.items():
+        missing = [name for name in names if not hasattr(component, name)]
+        if isinstance(component, contract) and missing:
+            raise PluginError(
+                f'{cls.__name__} has no {missing[0]!r}, which the constructor of '
+                f'{contract.__name__} sets; call super().__init__() in that of {cls.__name__}'
+            )
+
+
+def _is_inherited(cls: Any, contract: Any, name: str) -> bool:
+    return getattr(cls, name) is getattr(contract, name)
+
+
+def _misspelt(cls: type[Component], names: Iterable[str]) -> str:
+    """Return a hint to a method of the class that has nearly one of some names."""
+    own = {
+        name
+        for base in cls.__mro__
+        if base.__module__.split('.')[0] != 'easypruner'
+        for name, value in vars(base).items()
+        if callable(value) or isinstance(value, property)
+    }
+    for name in names:
+        close = difflib.get_close_matches(name, own - {name}, n=1, cutoff=_TYPO)
+        if close:
+            return f'; is its {close[0]} meant to be {name}?'
+    return ''

@@ -1,0 +1,40 @@
+"""The layer handlers of plugins, for what traces and cuts without a config."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+from functools import cache
+from importlib import import_module
+
+from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES
+
+_BUILT_INS = 'easypruner_plugins'
+_SUFFIX = '_layers'
+
+
+def plugin_handlers() -> tuple[LayerHandler, ...]:
+    """Return the layer handlers of all loaded plugins.
+
+    As long as none were loaded, they are those of the built-in files that are named
+    ``*_layers.py``. None of these imports the library whose layers it knows.
+    """
+    if any(registry.classes for registry in REGISTRIES):
+        return tuple(cls() for cls in LAYER_HANDLERS.classes.values())
+    return _built_in()
+
+
+@cache
+def _built_in() -> tuple[LayerHandler, ...]:
+    package = importlib.util.find_spec(_BUILT_INS)
+    if package is None:
+        return ()
+    names = [module.name for module in pkgutil.iter_modules(package.submodule_search_locations)]
+    return tuple(
+        component()
+        for name in sorted(names)
+        if name.endswith(_SUFFIX)
+        for component in import_module(f'{_BUILT_INS}.{name}').easypruner_components()
+        if issubclass(component, LayerHandler)
+    )

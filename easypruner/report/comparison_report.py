@@ -1,0 +1,193 @@
+"""Finished runs side by side: a table, a picture and comparison.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easypruner.base.files import write_json
+from easypruner.errors import EasyPrunerError
+from easypruner.report.artifacts import collect_artifacts
+from easypruner.report.comparison import Comparison, Line, Stat, compare
+from easypruner.report.fairness import fairness_notes
+from easypruner.report.text import (
+    change,
+    count,
+    duration,
+    make_table,
+    natural_width,
+    print_artifacts,
+    print_lines,
+    report_console,
+    size,
+)
+
+if TYPE_CHECKING:
+    import pluggy
+    from rich.console import Console
+    from rich.table import Table
+
+PICTURE = 'accuracy_macs.png'
+RECORD = 'comparison.json'
+
+_NAMES = ('run', 'seed')
+_ACCURACIES = ('baseline %', 'final %', 'change', 'after cut %')
+_COSTS = ('MACs', 'left', 'params', 'size', 'time')
+
+
+def compare_runs(
+    work_dirs: Sequence[str | Path],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    manager: pluggy.PluginManager | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Compare finished runs, print the table and write the picture and comparison.json.
+
+    Args:
+        work_dirs: the runs' work directories.
+        out: the folder to write; made if it is not there.
+        overwrite: replace the files of an earlier comparison in ``out``.
+        manager: asks the plugins for their artifacts.
+        console: where to print; standard output by default.
+
+    Raises:
+        EasyPrunerError: a run is missing, unfinished or damaged, or ``out`` is not empty.
+        PluginError: a plugin returned something else than artifacts.
+    """
+    comparison = compare(work_dirs)
+    _check_folder(out, overwrite)
+    notes = fairness_notes(comparison)
+    artifacts = collect_artifacts(manager, comparison.runs)
+    _draw(comparison, out / PICTURE)
+    write_json(out / RECORD, comparison_record(comparison, notes))
+    console = console or report_console()
+    console.print(*comparison_tables(comparison, console.width))
+    print_lines(console, 'Before you compare', notes, style='yellow')
+    print_artifacts(console, artifacts)
+    print_lines(console, 'Written', [str(out / PICTURE), str(out / RECORD)])
+    return comparison
+
+
+def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
+    """Return a comparison as one table, or as one of accuracies and one of costs.
+
+    Each has one line for each config, with mean ± deviation over the seeds.
+
+    Args:
+        comparison: the lines to show.
+        width: how many columns the output has.
+    """
+    names = [(line.name, ', '.join(map(str, line.seeds))) for line in comparison.lines]
+    accuracies = [_accuracy_cells(line) for line in comparison.lines]
+    costs = [_cost_cells(line) for line in comparison.lines]
+    whole = make_table(
+        'Comparison',
+        (*_NAMES, *_ACCURACIES, *_COSTS),
+        [(*n, *a, *c) for n, a, c in zip(names, accuracies, costs, strict=True)],
+    )
+    if natural_width(whole) <= width:
+        return (whole,)
+    return (
+        make_table(
+            'Accuracy',
+            (*_NAMES, *_ACCURACIES),
+            [(*n, *a) for n, a in zip(names, accuracies, strict=True)],
+        ),
+        make_table(
+            'Cost',
+            (_NAMES[0], *_COSTS),
+            [(line.name, *c) for line, c in zip(comparison.lines, costs, strict=True)],
+        ),
+    )
+
+
+def comparison_record(comparison: Comparison, notes: Sequence[str]) -> dict[str, Any]:
+    """Return the content of comparison.json: accuracies in percent, the rest in plain units."""
+    return {
+        'lines': [_line_record(line) for line in comparison.lines],
+        'notes': list(notes),
+        'picture': PICTURE,
+    }
+
+
+def _accuracy_cells(line: Line) -> tuple[str, ...]:
+    cut = line.after_cut
+    return (
+        _spread(line.baseline, '{:.2f}'.format),
+        _spread(line.final, '{:.2f}'.format),
+        _spread(line.change, change),
+        _spread(cut, '{:.2f}'.format) if cut else '-',
+    )
+
+
+def _cost_cells(line: Line) -> tuple[str, ...]:
+    return (
+        count(line.macs.mean),
+        f'{line.macs_left.mean:.1f} %',
+        count(line.params.mean),
+        size(line.size.mean),
+        duration(line.seconds.mean),
+    )
+
+
+def _spread(stat: Stat, show: Callable[[float], str]) -> str:
+    mean = show(stat.mean)
+    return mean if stat.std is None else f'{mean} ± {stat.std:.2f}'
+
+
+def _line_record(line: Line) -> dict[str, Any]:
+    quantities = {
+        'baseline': line.baseline,
+        'final': line.final,
+        'change': line.change,
+        'after_cut': line.after_cut,
+        'macs': line.macs,
+        'macs_left': line.macs_left,
+        'params': line.params,
+        'bytes': line.size,
+        'seconds': line.seconds,
+    }
+    return {
+        'name': line.name,
+        'config_hash': line.runs[0].config_hash,
+        'seeds': list(line.seeds),
+        'work_dirs': [str(run.work_dir) for run in line.runs],
+        **{name: stat and dataclasses.asdict(stat) for name, stat in quantities.items()},
+    }
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise EasyPrunerError(
+            f'{str(out)!r} is a file; name a folder for the comparison with --out'
+        )
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise EasyPrunerError(
+            f'the folder {str(out)!r} is not empty; name another with --out, '
+            'or replace an earlier comparison with --overwrite'
+        )
+
+
+def _draw(comparison: Comparison, path: Path) -> None:
+    # matplotlib takes half a second to import: mistakes are told first.
+    from easypruner.report.plots import Point, accuracy_figure, save_figure
+
+    runs = comparison.runs
+    baselines = Point(
+        'baseline',
+        tuple(run.baseline.macs for run in runs),
+        tuple(run.baseline.accuracy for run in runs),
+    )
+    points = [
+        Point(
+            line.name,
+            tuple(run.final.macs for run in line.runs),
+            tuple(run.final.accuracy for run in line.runs),
+        )
+        for line in comparison.lines
+    ]
+    save_figure(accuracy_figure(points, baselines), path)

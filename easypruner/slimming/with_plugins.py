@@ -1,0 +1,36 @@
+"""trace(), prune(), verify() and load_pruned(), with the layer handlers of plugins."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from easypruner.graph import graph
+from easypruner.graph import verify as verification
+from easypruner.graph.cutting import record
+from easypruner.plugins.handlers import plugin_handlers
+
+_Arguments = ParamSpec('_Arguments')
+_Result = TypeVar('_Result')
+
+
+def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Return a function that puts the handlers of plugins behind those it is given."""
+
+    @functools.wraps(function)
+    def with_plugins(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        given = signature.bind(*args, **kwargs)
+        handlers = given.arguments.get('handlers', ())
+        given.arguments['handlers'] = (*handlers, *plugin_handlers())
+        return function(*given.args, **given.kwargs)
+
+    signature = inspect.signature(function)
+    return with_plugins
+
+
+trace = _with_plugins(graph.trace)
+prune = _with_plugins(graph.prune)
+verify = _with_plugins(verification.verify)
+load_pruned = _with_plugins(record.load_pruned)

@@ -1,0 +1,22 @@
+"""The contracts: what a plugin subclasses to contribute a strategy."""
+
+from easypruner.base.component import Component
+from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.strategies.budgets.budget import Budget
+from easypruner.strategies.context import Context
+from easypruner.strategies.regularizers.regularizer import Regularizer
+from easypruner.strategies.regularizers.schedule import Progress, Schedule
+from easypruner.strategies.sources.source import MaskSource
+from easypruner.strategies.stages.stage import Stage
+
+__all__ = [
+    'Budget',
+    'Component',
+    'Context',
+    'LayerHandler',
+    'MaskSource',
+    'Progress',
+    'Regularizer',
+    'Schedule',
+    'Stage',
+]

@@ -1,0 +1,1 @@
+"""Budgets: how much may stay, and which units go first."""

@@ -1,0 +1,200 @@
+"""Latency tables: what pruning each group saves of a forward pass, as measured before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from easypruner.base.files import write_json
+from easypruner.base.json_fields import Field
+from easypruner.errors import ConfigError, EasyPrunerError, nearest
+from easypruner.graph import ChannelGraph
+from easypruner.graph.coupling.cost import kept_units
+from easypruner.graph.masks import Masks
+
+FORMAT = 'easypruner.latency/1'
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What pruning one group alone saves.
+
+    Attributes:
+        units: of the group, whole.
+        kept: numbers of units it was measured with, ascending, fewer than all.
+        saved: seconds that a pass is shorter then.
+        spread: of each of these, the median absolute deviation.
+    """
+
+    units: int
+    kept: tuple[int, ...]
+    saved: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    @cached_property
+    def by_units(self) -> npt.NDArray[np.float64]:
+        """Seconds saved with 0 to all units, interpolated; fewer units never save less."""
+        saved = np.maximum.accumulate(np.array([0.0, *reversed(self.saved)]))[::-1]
+        return np.interp(np.arange(self.units + 1), [*self.kept, self.units], saved)
+
+
+@dataclass(frozen=True)
+class Together:
+    """What pruning all groups at once saves.
+
+    The weights between two groups go with either: what the groups save one by one adds up to
+    more than is saved.
+
+    Attributes:
+        added: the sum of what the groups save one by one, ascending.
+        saved: seconds that a pass is shorter when all are pruned so.
+        spread: of each of these, the median absolute deviation.
+    """
+
+    added: tuple[float, ...]
+    saved: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    def of(self, added: float) -> float:
+        """Return the seconds saved, interpolated; a larger sum never saves less."""
+        saved = np.maximum.accumulate(np.array([0.0, *self.saved]))
+        return float(np.interp(added, [0.0, *self.added], saved))
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Seconds of a forward pass by what each group keeps, each group measured by itself.
+
+    What groups save is added up, and brought to what such a sum saves where all are pruned alike.
+
+    Attributes:
+        seconds: of the whole network.
+        spread: of these, the median absolute deviation.
+        repeats: passes that each number is the median of.
+        machine: that it was measured on.
+        groups: name -> what pruning it saves.
+        together: what pruning all of them saves.
+    """
+
+    seconds: float
+    spread: float
+    repeats: int
+    machine: Mapping[str, str]
+    groups: Mapping[str, Savings]
+    together: Together
+
+    def predict(self, graph: ChannelGraph, masks: Mapping[str, Tensor] | None = None) -> float:
+        """Return the seconds of a forward pass under ``masks``.
+
+        Raises:
+            EasyPrunerError: the table is of another network.
+            MaskError: masks of another network.
+        """
+        self.check(graph)
+        if masks and not masks.keys() <= graph.groups.keys():
+            Masks(masks).check(graph)
+        units = kept_units(masks or {}, graph.groups)
+        # A group that was cut down to a single channel is none any more.
+        kept = dict.fromkeys(self.groups, 1) | dict(zip(graph.groups, units, strict=True))
+        added = added_up(self.groups, kept)
+        return max(self.seconds - self.together.of(added), 0.0)
+
+    def check(self, graph: ChannelGraph) -> None:
+        """Raise EasyPrunerError unless this table is of the graph's network, or of it unpruned."""
+        for name in [*graph.groups, *self.groups]:
+            if name not in self.groups:
+                raise EasyPrunerError(
+                    f'the latency table knows no group {name!r}; {nearest(name, self.groups)}; '
+                    'measure a table of this network'
+                )
+            if name not in graph.groups and not _is_single(graph, name):
+                raise EasyPrunerError(
+                    f'the latency table has group {name!r}, which this network does not have; '
+                    f'{nearest(name, graph.groups)}; measure a table of this network'
+                )
+            if name in graph.groups and graph.groups[name].size > self.groups[name].units:
+                raise EasyPrunerError(
+                    f'group {name!r} has {graph.groups[name].size} units, and '
+                    f'{self.groups[name].units} in the latency table; measure a table of this '
+                    'network'
+                )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as JSON, whole or not at all."""
+        write_json(path, {'format': FORMAT, **asdict(self)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
+        """Read a table.
+
+        Raises:
+            ConfigError: there is no such file.
+            EasyPrunerError: it is no latency table, or a damaged one; the message names the field.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise ConfigError(
+                f'there is no latency table {str(file)!r}; '
+                'write one with easypruner.strategies.budgets.latency.measure_table'
+            )
+        try:
+            value = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise EasyPrunerError(
+                f'the latency table {str(file)!r} cannot be read as JSON: {error}'
+            ) from error
+        table = Field(value, str(file))
+        if table['format'].text() != FORMAT:
+            table['format'].fail(repr(FORMAT))
+        return cls(
+            seconds=table['seconds'].number(0),
+            spread=table['spread'].number(0),
+            repeats=table['repeats'].integer(1),
+            machine={key: entry.text() for key, entry in table['machine'].entries()},
+            groups={name: _read_savings(group) for name, group in table['groups'].entries()},
+            together=_read_together(table['together']),
+        )
+
+
+def _is_single(graph: ChannelGraph, group: str) -> bool:
+    """Tell whether the weight that a group is named after has a single channel."""
+    path, weights = group.partition('#')[0], dict(graph.model.named_parameters())
+    weight = weights.get(f'{path}.weight', weights.get(path))
+    return weight is not None and 1 in weight.shape[:2]
+
+
+def added_up(groups: Mapping[str, Savings], kept: Mapping[str, int]) -> float:
+    """Return the sum of what groups save one by one, each with the units it keeps."""
+    return sum(float(groups[name].by_units[units]) for name, units in kept.items())
+
+
+def _read_savings(group: Field) -> Savings:
+    units = group['units'].integer(1)
+    kept = tuple(entry.integer(1) for entry in group['kept'].items())
+    if any(a >= b for a, b in zip(kept, [*kept[1:], units], strict=False)):
+        group['kept'].fail(f'ascending numbers below {units}')
+    return Savings(units, kept, *_read_saved(group, len(kept)))
+
+
+def _read_together(together: Field) -> Together:
+    added = tuple(entry.number(0) for entry in together['added'].items())
+    if list(added) != sorted(added):
+        together['added'].fail('ascending numbers')
+    return Together(added, *_read_saved(together, len(added)))
+
+
+def _read_saved(field: Field, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    saved = tuple(entry.number() for entry in field['saved'].items())
+    spread = tuple(entry.number(0) for entry in field['spread'].items())
+    for name, values in (('saved', saved), ('spread', spread)):
+        if len(values) != count:
+            field[name].fail(f'{count} numbers')
+    return saved, spread

@@ -1,0 +1,1 @@
+"""What strategies measure: sums over units, activations, gradients, batch statistics."""

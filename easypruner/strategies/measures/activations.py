@@ -1,0 +1,259 @@
+"""Activations: what the channels of each group hold, seen where layers read or make them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from easypruner.base.modules import evaluating
+from easypruner.base.randomness import fixed_seed
+from easypruner.errors import EasyPrunerError
+from easypruner.graph import ChannelGraph, Member
+from easypruner.graph.recording.stand_ins import without_fast_path
+from easypruner.strategies.context import Context
+from easypruner.strategies.measures.units import measured, used_members, wide
+
+Measure = Callable[[Tensor], Tensor]
+"""Of maps ``(samples, units, k, *positions)`` -> values ``(samples, units, ...)`` to be averaged.
+
+Each unit has k channels, each of them a map over the positions: ``(height, width)`` before a
+convolution, ``(tokens,)`` before the linear layers of a transformer, none behind a pooling.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """One layer at which the channels of a group are seen.
+
+    Attributes:
+        group: its name.
+        path: of the module.
+        module: a convolution, a linear layer or a batch norm.
+        index: ``(units, k)``: the channels of each unit in what is seen.
+        output: whether what the module returns is looked at, rather than what it is given.
+    """
+
+    group: str
+    path: str
+    module: nn.Module
+    index: Tensor
+    output: bool
+
+    def maps(self, seen: Tensor) -> Tensor:
+        """Return the group's part of a tensor as ``(samples, units, k, *positions)``."""
+        index = self.index.to(seen.device)
+        if isinstance(self.module, nn.Linear):
+            rows = seen if seen.dim() > 1 else seen[None]
+            return rows[..., index].movedim((-2, -1), (1, 2))
+        if isinstance(self.module, _ConvNd) and seen.dim() < self.module.weight.dim():
+            seen = seen[None]
+        picked = seen.index_select(1, index.flatten())
+        return picked.reshape(seen.shape[0], *index.shape, *seen.shape[2:])
+
+
+def readers(graph: ChannelGraph) -> list[Sight]:
+    """Return the convolutions and linear layers that read channels, each a sight of its input."""
+    return [
+        Sight(name, path, module, input_channels(graph, member, module), output=False)
+        for name, members in used_members(graph).items()
+        for member in members
+        if member.role == 'in'
+        for path, module in _owners(graph, member)
+        if _reads(module, member)
+    ]
+
+
+def makers(graph: ChannelGraph) -> list[Sight]:
+    """Return the layers that make channels, each a sight of its output.
+
+    These are a group's batch norms, or the convolutions and linear layers of one that has none.
+    """
+    sights = []
+    makers = measured(graph, 'producers')
+    for name, group in graph.groups.items():
+        norms = [m for m in group.members if m.operand == 'batch_norm.weight']
+        for member in norms or makers[name]:
+            for path, module in _owners(graph, member):
+                if isinstance(module, _BatchNorm) or makes(module, member):
+                    index = output_channels(graph, member, module)
+                    sights.append(Sight(name, path, module, index, output=True))
+    return sights
+
+
+def look(
+    graph: ChannelGraph,
+    context: Context,
+    batches: int,
+    asking: str,
+    measure: Measure,
+    sights: Sequence[Sight],
+) -> list[tuple[Sight, Tensor]]:
+    """Return each layer that sees something, and the mean of a measure there, ``(units,)``.
+
+    The network runs in evaluation mode, without gradients, and is left as it was. A layer that is
+    called several times in a pass counts each time. Layers that are never called as modules,
+    because their weight is used elsewhere, see nothing.
+
+    Args:
+        graph: of the model.
+        context: gives batches and forward passes.
+        batches: how many, at the most.
+        asking: the name of the component, for messages.
+        measure: what is averaged over samples and all but units.
+        sights: where to look.
+
+    Raises:
+        ConfigError: the context has no batches or no forward passes.
+        EasyPrunerError: the data set is empty, or what is seen is not a finite number; the message
+            names the group.
+    """
+    means = [_Mean(sight, measure, asking) for sight in sights]
+    forward = context.needed('forward', asking)
+    with (
+        evaluating(graph.model),
+        torch.no_grad(),
+        fixed_seed(context.seed),
+        # The fused kernels of transformers call none of the layers in them.
+        without_fast_path(),
+        _hooked(means),
+    ):
+        for batch in context.some_batches(batches, asking):
+            forward(graph.model, batch)
+    return [(mean.sight, mean.value) for mean in means if mean.count]
+
+
+def observe(
+    graph: ChannelGraph,
+    context: Context,
+    batches: int,
+    asking: str,
+    measure: Measure,
+    sights: Sequence[Sight] | None = None,
+) -> dict[str, Tensor]:
+    """Return group -> ``(layers, units)``: the mean of a measure at each layer that sees it.
+
+    As :func:`look`, by default at :func:`readers`. Groups that no layer sees are left out.
+
+    Raises:
+        EasyPrunerError: no group is seen at all.
+    """
+    if not graph.groups:
+        return {}
+    found: dict[str, list[Tensor]] = {}
+    places = readers(graph) if sights is None else sights
+    for sight, value in look(graph, context, batches, asking, measure, places):
+        found.setdefault(sight.group, []).append(value)
+    if not found:
+        raise EasyPrunerError(
+            f'{asking} looks at the channels that convolutions and linear layers read, but no '
+            f'group of this {type(graph.model).__name__} is read by one that is called as a '
+            'module; use a source that reads weights, such as L1Norm'
+        )
+    return {name: torch.stack(found[name]) for name in graph.groups if name in found}
+
+
+class _Mean:
+    """The running mean of a measure at one sight; called with what is seen there."""
+
+    def __init__(self, sight: Sight, measure: Measure, asking: str) -> None:
+        self.sight = sight
+        self._measure = measure
+        self._asking = asking
+        self._sum = torch.zeros(sight.index.shape[0], dtype=torch.float64)
+        self.count = 0
+
+    def __call__(self, seen: Tensor) -> None:
+        maps = self.sight.maps(seen)
+        if not bool(maps.isfinite().all()):
+            raise EasyPrunerError(
+                f'{self._asking} met activations of group {self.sight.group!r} that are not '
+                f'finite numbers, at {self.sight.path!r}; the weights or the data are damaged'
+            )
+        values = wide(self._measure(maps).transpose(0, 1).flatten(1))
+        # On the CPU: some devices have no double precision.
+        self._sum += values.mean(dim=1).cpu().double() * values.shape[1]
+        self.count += values.shape[1]
+
+    @property
+    def value(self) -> Tensor:
+        return self._sum / self.count
+
+
+@contextlib.contextmanager
+def _hooked(means: Iterable[_Mean]) -> Iterator[None]:
+    """Let each mean see what passes its layer."""
+    handles = []
+    try:
+        for mean in means:
+            register = (
+                mean.sight.module.register_forward_hook
+                if mean.sight.output
+                else mean.sight.module.register_forward_pre_hook
+            )
+            handles.append(register(_look(mean), with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _look(mean: _Mean) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
+        mean(output if mean.sight.output else args[0] if args else kwargs['input'])
+
+    return hook
+
+
+def _owners(graph: ChannelGraph, member: Member) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that use a weight: those that hold it, or that compute it."""
+    owner, local = graph.model.get_submodule(member.module), member.param.rpartition('.')[2]
+    tensor = owner._parameters.get(local)
+    if tensor is None:
+        yield member.module, owner
+        return
+    for name, module in graph.model.named_modules():
+        if module._parameters.get(local) is tensor:
+            yield name, module
+
+
+def _reads(module: nn.Module, member: Member) -> bool:
+    if isinstance(module, _ConvNd):
+        return member.dim == (0 if module.transposed else 1)
+    return isinstance(module, nn.Linear) and member.dim == 1
+
+
+def makes(module: nn.Module, member: Member) -> bool:
+    """Tell whether a weight of a convolution or linear layer makes its output there."""
+    if isinstance(module, _ConvNd):
+        return member.dim == (1 if module.transposed else 0)
+    return isinstance(module, nn.Linear) and member.dim == 0
+
+
+def input_channels(graph: ChannelGraph, member: Member, module: nn.Module) -> Tensor:
+    """Return the channels of each unit in what a module is given, ``(units, k)``.
+
+    The weight of a grouped convolution that is not transposed has those of one group only.
+    """
+    grouped = isinstance(module, _ConvNd) and not module.transposed
+    return _repeated(graph, member, module) if grouped else member.index
+
+
+def output_channels(graph: ChannelGraph, member: Member, module: nn.Module) -> Tensor:
+    """Return the channels of each unit in what a module returns, ``(units, k)``.
+
+    The weight of a grouped transposed convolution has those of one group only.
+    """
+    grouped = isinstance(module, _ConvNd) and module.transposed and member.dim == 1
+    return _repeated(graph, member, module) if grouped else member.index
+
+
+def _repeated(graph: ChannelGraph, member: Member, module: Any) -> Tensor:
+    width = graph.parameter(member.param).shape[member.dim]
+    return torch.cat([member.index + width * number for number in range(module.groups)], dim=1)

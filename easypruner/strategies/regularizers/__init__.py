@@ -1,0 +1,1 @@
+"""Regularizers: what pushes channels towards zero while training."""

@@ -1,0 +1,1 @@
+"""Mask sources: which channels stay."""

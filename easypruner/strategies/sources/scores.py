@@ -1,0 +1,190 @@
+"""Scores of units, and how the scores of coupled layers become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from easypruner.errors import EasyPrunerError
+from easypruner.graph.masks import Masks
+
+
+class Scores(dict[str, Tensor]):
+    """Group name -> scores of shape ``(units,)``, higher = keep."""
+
+    def above(self, threshold: float) -> Masks:
+        """Return masks that keep the units whose score is above ``threshold``."""
+        return Masks({name: score > threshold for name, score in self.items()})
+
+
+class VoteScores(Scores):
+    """Scores of a vote among coupled layers, as the released MaskSparsity code holds it.
+
+    Each layer votes against the units at or under the threshold. A unit goes when at least *i*
+    layers vote so, *i* the largest number that still removes as many units as the layer that
+    asked for the fewest. The outcome depends on the threshold, so the layers' own scores are
+    kept; for ranking, a unit's score is the lowest threshold at which the vote removes it.
+    """
+
+    def __init__(self, layers: Mapping[str, Tensor]) -> None:
+        super().__init__({name: _vote_ranking(scores) for name, scores in layers.items()})
+        self._layers = dict(layers)
+
+    def above(self, threshold: float) -> Masks:
+        return Masks({n: ~_vote_removes(s, threshold) for n, s in self._layers.items()})
+
+
+def _vote_removes(layers: Tensor, threshold: float) -> Tensor:
+    votes = layers <= threshold
+    fewest = int(votes.sum(dim=1).min())
+    if fewest == 0:
+        return torch.zeros(layers.shape[1], dtype=torch.bool)
+    ballots = votes.sum(dim=0)
+    needed = max(i for i in range(1, len(layers) + 1) if int((ballots >= i).sum()) >= fewest)
+    return ballots >= needed
+
+
+def _vote_ranking(layers: Tensor) -> Tensor:
+    # The i-th smallest score over the layers is the threshold from which a unit has i votes.
+    by_votes = np.sort(layers.double().numpy(), axis=0)
+    asked = np.sort(layers.double().numpy(), axis=1)
+    ranking = np.full(layers.shape[1], np.inf)
+    for threshold in np.unique(by_votes):
+        fewest = (asked <= threshold).sum(axis=1).min()
+        if fewest == 0:
+            continue
+        removed = by_votes <= threshold
+        enough = removed.sum(axis=1) >= fewest
+        goes = removed[np.flatnonzero(enough).max()]
+        ranking[goes & np.isinf(ranking)] = threshold
+    return torch.from_numpy(ranking).to(layers.dtype)
+
+
+def _reduce_by(reduce: Callable[[Tensor], Tensor]) -> Callable[[Mapping[str, Tensor]], Scores]:
+    return lambda layers: Scores({name: reduce(scores) for name, scores in layers.items()})
+
+
+REDUCTIONS: dict[str, Callable[[Mapping[str, Tensor]], Scores]] = {
+    'mean': _reduce_by(lambda layers: layers.mean(dim=0)),
+    'max': _reduce_by(lambda layers: layers.amax(dim=0)),
+    'sum': _reduce_by(lambda layers: layers.sum(dim=0)),
+    'first': _reduce_by(lambda layers: layers[0]),
+    'vote': VoteScores,
+}
+
+
+def _divide_by(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def normalize(scores: Tensor) -> Tensor:
+        divisor = float(measure(scores))
+        if divisor < 0 or (divisor == 0 and bool(scores.any())):
+            raise EasyPrunerError(f'have one of {divisor:g}, and to divide by it ranks nothing')
+        return scores / divisor if divisor else scores
+
+    return normalize
+
+
+def gaussian(scores: Tensor) -> Tensor:
+    """Return the scores less their mean, over their standard deviation; zeros if all are equal.
+
+    >>> gaussian(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([-1.2247,  0.0000,  1.2247])
+    """
+    if bool((scores == scores[0]).all()):
+        return scores - scores
+    return (scores - scores.mean()) / scores.std(correction=0)
+
+
+def lamp(scores: Tensor) -> Tensor:
+    """Return each score over the sum of those not before it, sorted from low to high (LAMP).
+
+    The highest comes to 1. Of equal scores the first in place comes first; zeros stay zeros.
+    Lee et al., 2021, arXiv 2010.07611.
+
+    Args:
+        scores: ``(units,)``, squared magnitudes in the paper.
+
+    Raises:
+        EasyPrunerError: a score below zero.
+
+    >>> lamp(torch.tensor([4.0, 1.0, 5.0]))
+    tensor([0.4444, 0.1000, 1.0000])
+    """
+    if bool((scores < 0).any()):
+        raise EasyPrunerError(f'have scores below 0, as low as {float(scores.min()):g}')
+    order = torch.argsort(scores, stable=True)
+    ranked = scores[order].double()
+    rest = ranked.flip(0).cumsum(0).flip(0)
+    shares = torch.empty_like(scores)
+    shares[order] = torch.where(ranked == 0, 0, ranked / rest).to(scores)
+    return shares
+
+
+NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    'none': None,
+    'mean': _divide_by(lambda scores: scores.mean()),
+    'max': _divide_by(lambda scores: scores.max()),
+    'sum': _divide_by(lambda scores: scores.sum()),
+    'gaussian': gaussian,
+    'lamp': lamp,
+}
+"""How the scores of a group are made comparable with other groups'."""
+
+
+def normalize(scores: Scores, normalization: str) -> Scores:
+    """Scale each group's scores by a name of :data:`NORMALIZATIONS`.
+
+    Raises:
+        EasyPrunerError: scores of a vote, which are the layers' own and cannot be scaled; or
+            scores that this normalization does not keep in their order, as some below zero.
+    """
+    change = NORMALIZATIONS[normalization]
+    if change is None:
+        return scores
+    if isinstance(scores, VoteScores):
+        raise EasyPrunerError(
+            f"reduction='vote' compares the layers' own scores with a threshold and cannot be "
+            f"combined with normalization={normalization!r}; use normalization='none'"
+        )
+    changed = Scores()
+    for name, score in scores.items():
+        try:
+            changed[name] = change(score)
+        except EasyPrunerError as error:
+            raise EasyPrunerError(
+                f'normalization={normalization!r} keeps the order of scores that are not negative, '
+                f"but those of group {name!r} {error}; use normalization='gaussian' or 'none'"
+            ) from None
+        if changed[name].isnan().any():
+            raise EasyPrunerError(
+                f'group {name!r} has scores that normalization={normalization!r} turns into NaN: '
+                f'they go up to {float(score.max()):g}; the weights are damaged or have diverged'
+            )
+    return changed
+
+
+def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:
+    """Turn per-layer scores into one score per unit.
+
+    Args:
+        scores: group name -> ``(units,)`` or ``(layers, units)``, higher = keep.
+        reduction: a name of :data:`REDUCTIONS`.
+
+    Raises:
+        EasyPrunerError: a score that is not a number; the message names the group.
+
+    >>> reduce_layers({'g': torch.tensor([[1.0, 4.0], [3.0, 0.0]])}, 'mean')['g']
+    tensor([2., 2.])
+    """
+    layers: dict[str, Tensor] = {}
+    for name, score in scores.items():
+        score = score.detach().cpu()
+        if score.isnan().any():
+            raise EasyPrunerError(
+                f'group {name!r} has scores that are not numbers ({int(score.isnan().sum())} of '
+                f'{score.numel()} are NaN); the weights it was scored on are damaged'
+            )
+        layers[name] = score if score.dim() == 2 else score[None]
+    return REDUCTIONS[reduction](layers)
