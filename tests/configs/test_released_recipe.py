@@ -8,8 +8,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from tests.imagenet import make_imagenet
-from tests.tiny import prune, summary
+from tests.helpers.imagenet import make_imagenet
+from tests.helpers.tiny import prune, summary
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'masksparsity_r50_in1k.py'
 SHRUNK = (

@@ -11,8 +11,8 @@ from easypruner.pipeline.expansion import expanded
 from easypruner.pipeline.fingerprint import part_fingerprints
 from easypruner.pipeline.stages.train import all_epochs
 from easypruner.plugins import load_plugins
-from tests.imagenet import make_imagenet
-from tests.tiny import prune
+from tests.helpers.imagenet import make_imagenet
+from tests.helpers.tiny import prune
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py'))

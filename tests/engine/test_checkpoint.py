@@ -21,7 +21,7 @@ from easypruner.engine.checkpoint import (
 from easypruner.engine.hooks import EpochSeedHook
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.errors import EasyPrunerError
-from tests.tiny import tiny_config
+from tests.helpers.tiny import tiny_config
 
 
 class Evil:

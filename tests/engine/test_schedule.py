@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from easypruner.engine.runner import RunnerPlan, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.strategies import Schedule
-from tests.tiny import BATCH, TRAIN_IMAGES, tiny_config
+from tests.helpers.tiny import BATCH, TRAIN_IMAGES, tiny_config
 
 EPOCHS = 4
 EPOCH_LENGTH = TRAIN_IMAGES // BATCH

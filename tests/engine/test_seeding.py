@@ -16,7 +16,7 @@ from easypruner.base.randomness import seed_everything
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.hooks import EpochSeedHook
 from easypruner.engine.runner import RunnerPlan, build_runner
-from tests.tiny import tiny_config
+from tests.helpers.tiny import tiny_config
 
 
 def drawn() -> tuple[float, float, float]:

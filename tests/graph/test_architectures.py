@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
 from easypruner.errors import EasyPrunerError
-from tests.networks import lively
+from tests.helpers.networks import lively
 
 TORCHVISION = (
     'resnet18', 'resnet50', 'vgg16_bn', 'mobilenet_v2', 'densenet121', 'resnext50_32x4d',

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
 from easypruner.graph import ChannelGraph
-from tests.networks import Plain, Residual, Shuffled, SqueezeExcite, block, example, lively
+from tests.helpers.networks import Plain, Residual, Shuffled, SqueezeExcite, block, example, lively
 
 
 class ChunkGate(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner.errors import CutError, MaskError, PluginError, TraceError
 from easypruner.graph.verify import outputs, relative_error
-from tests.networks import (
+from tests.helpers.networks import (
     NETWORKS,
     Depthwise,
     Grouped,

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph.verify import outputs, relative_error, zero_readers
-from tests.random_blocks import BLOCKS, Step
-from tests.random_networks import Description, descriptions
+from tests.helpers.random_blocks import BLOCKS, Step
+from tests.helpers.random_networks import Description, descriptions
 
 NUMBERS = 'the forward pass does not follow a cut'
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import TraceError
-from tests.networks import (
+from tests.helpers.networks import (
     NETWORKS,
     Concatenated,
     Depthwise,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import prune, write_config
+from tests.helpers.tiny import prune, write_config
 
 
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work directory of a whole run of tests.tiny; not to be changed."""
+    """The work directory of a whole run of tests.helpers.tiny; not to be changed."""
     folder = tmp_path_factory.mktemp('finished')
     assert prune(write_config(folder), folder / 'run') == 0
     return folder / 'run'

@@ -12,7 +12,7 @@ import torch
 
 from easypruner import Masks
 from easypruner.engine.checkpoint import save_weights
-from tests.tiny import prune, tiny_config, tiny_stages, write_config
+from tests.helpers.tiny import prune, tiny_config, tiny_stages, write_config
 
 Content = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from easypruner.report.result import RunResult
-from tests.tiny import prune, tiny_config, write_config
+from tests.helpers.tiny import prune, tiny_config, write_config
 
 STEPS = 3
 MACS, PARAMS = dict(type='Macs', keep=0.5), dict(type='Params', keep=0.7)

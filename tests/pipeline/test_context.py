@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin_files import write_plugin
-from tests.tiny import BATCH, TRAIN_IMAGES, prune, summary, tiny_config, write_config
+from tests.helpers.plugin_files import write_plugin
+from tests.helpers.tiny import BATCH, TRAIN_IMAGES, prune, summary, tiny_config, write_config
 
 PLUGIN = """
 import copy, json

@@ -11,8 +11,8 @@ import torch
 
 from easypruner import Masks
 from easypruner.engine.checkpoint import read_weights
-from tests.plugin_files import write_plugin
-from tests.tiny import prune, summary, tiny_config, write_config
+from tests.helpers.plugin_files import write_plugin
+from tests.helpers.tiny import prune, summary, tiny_config, write_config
 
 STOP = """
 from mmengine.hooks import Hook

@@ -18,8 +18,8 @@ import easypruner
 from easypruner import Masks
 from easypruner.engine.checkpoint import read_weights
 from easypruner.report.result import RunResult
-from tests.plugin_files import write_plugin
-from tests.tiny import VAL_IMAGES, prune, summary, tiny_config, tiny_stages, write_config
+from tests.helpers.plugin_files import write_plugin
+from tests.helpers.tiny import VAL_IMAGES, prune, summary, tiny_config, tiny_stages, write_config
 
 LEFT = (
     'pruned.pth', 'architecture.json', 'masks.safetensors', 'summary.json', 'pruned_config.py',

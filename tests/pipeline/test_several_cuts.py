@@ -10,7 +10,7 @@ import torch
 from easypruner import Masks
 from easypruner.engine.checkpoint import read_weights
 from easypruner.graph import ArchitectureRecord
-from tests.tiny import prune, summary, tiny_config, write_config
+from tests.helpers.tiny import prune, summary, tiny_config, write_config
 
 Content = dict[str, Any]
 GROUP = 'backbone.stages.0.0.conv1'

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import prune, tiny_config, write_config
+from tests.helpers.tiny import prune, tiny_config, write_config
 
 Content = dict[str, Any]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import ConfigError
-from tests.contexts import tiny_batches, tiny_context
-from tests.networks import NETWORKS, Plain, Residual, example, lively
-from tests.plugins.hard_cases import check_hard_cases
+from tests.helpers.contexts import tiny_batches, tiny_context
+from tests.helpers.edge_cases import check_edge_cases
+from tests.helpers.networks import NETWORKS, Plain, Residual, example, lively
 
 
 def formula(maps: list[Tensor], channel: int) -> float:
@@ -62,8 +62,8 @@ def test_chosen_masks_verify(build: type[nn.Module]) -> None:
     assert easypruner.verify(model, masks, example()).error < 1e-12
 
 
-def test_hard_cases() -> None:
-    check_hard_cases(lambda budget: APoZ(budget, batches=1))
+def test_edge_cases() -> None:
+    check_edge_cases(lambda budget: APoZ(budget, batches=1))
 
 
 def test_arguments_that_are_none_are_refused() -> None:

@@ -23,7 +23,7 @@ from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.tightest import Tightest
-from tests.networks import Concatenated, Depthwise, Plain, Residual, example, lively
+from tests.helpers.networks import Concatenated, Depthwise, Plain, Residual, example, lively
 
 GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]
 LIMITED = [

@@ -31,8 +31,8 @@ from easypruner.graph.recording.parametrized import computed_weights
 from easypruner.strategies.measures.activations import makers, readers
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.strategies.measures.units import used_members
-from tests.networks import example
-from tests.plugins.scoring import assert_left_alone, cross_entropy, labelled, state_of
+from tests.helpers.networks import example
+from tests.helpers.scoring import assert_left_alone, cross_entropy, labelled, state_of
 
 Build = Callable[[], MaskSource]
 Wrap = Callable[[nn.Module], nn.Module]

@@ -24,10 +24,10 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import MASK_SOURCES, build
-from tests.contexts import tiny_context
-from tests.networks import NETWORKS, Residual, example, lively
-from tests.plugins.hard_cases import check_hard_cases
-from tests.plugins.searching import check_resume, known, plain, wide_first, widths_of
+from tests.helpers.contexts import tiny_context
+from tests.helpers.edge_cases import check_edge_cases
+from tests.helpers.networks import NETWORKS, Residual, example, lively
+from tests.helpers.searching import check_resume, known, plain, wide_first, widths_of
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -194,8 +194,8 @@ def test_chosen_masks_verify(build: type[nn.Module]) -> None:
     assert easypruner.verify(model, masks, example()).error < 1e-12
 
 
-def test_hard_cases() -> None:
-    check_hard_cases(lambda budget: EagleEye(budget, candidates=4))
+def test_edge_cases() -> None:
+    check_edge_cases(lambda budget: EagleEye(budget, candidates=4))
 
 
 def test_it_is_built_from_a_config() -> None:

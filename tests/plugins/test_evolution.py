@@ -17,10 +17,10 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.strategies.sources.search import Widths
-from tests.contexts import tiny_context
-from tests.networks import NETWORKS, example, lively
-from tests.plugins.hard_cases import check_hard_cases
-from tests.plugins.searching import check_resume, known, plain, wide_first, widths_of
+from tests.helpers.contexts import tiny_context
+from tests.helpers.edge_cases import check_edge_cases
+from tests.helpers.networks import NETWORKS, example, lively
+from tests.helpers.searching import check_resume, known, plain, wide_first, widths_of
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -144,8 +144,8 @@ def test_chosen_masks_verify(build: type[nn.Module]) -> None:
     source.try_on(graph, Context())
 
 
-def test_hard_cases() -> None:
-    check_hard_cases(lambda budget: Evolution(budget, population=2, generations=2))
+def test_edge_cases() -> None:
+    check_edge_cases(lambda budget: Evolution(budget, population=2, generations=2))
 
 
 @pytest.mark.parametrize(

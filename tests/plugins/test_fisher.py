@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.strategies.measures.samples import samples_of
-from tests.networks import Depthwise, Plain, Residual
-from tests.plugins.scoring import (
+from tests.helpers.networks import Depthwise, Plain, Residual
+from tests.helpers.scoring import (
     BATCH,
     cross_entropy,
     data,

@@ -13,8 +13,8 @@ from torch import nn
 
 import easypruner
 from easypruner import Context
-from tests.networks import Depthwise, Grouped, Residual
-from tests.plugins.scoring import alike, one_unit, settled, slices
+from tests.helpers.networks import Depthwise, Grouped, Residual
+from tests.helpers.scoring import alike, one_unit, settled, slices
 
 
 @pytest.mark.parametrize('build', [Residual, Depthwise, Grouped])

@@ -13,8 +13,8 @@ from torch.optim import SGD, Adam, Optimizer
 import easypruner
 from easypruner import Masks, Progress, Schedule
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.networks import Depthwise, Plain, Residual, Volume, example
-from tests.plugins.pushes import Case, case, narrow
+from tests.helpers.networks import Depthwise, Plain, Residual, Volume, example
+from tests.helpers.pushes import Case, case, narrow
 
 UPDATES = 20
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Schedule
 from easypruner.errors import ConfigError
-from tests.networks import NETWORKS, Concatenated, Plain, Shared
-from tests.plugins.pushes import GRAD_SCALE, PROGRESS, Case, added, assert_same, case, narrow, slope
+from tests.helpers.networks import NETWORKS, Concatenated, Plain, Shared
+from tests.helpers.pushes import GRAD_SCALE, PROGRESS, Case, added, assert_same, case, narrow, slope
 
 
 def algorithm(delta: float, every: int, ceiling: float, update: int) -> float:

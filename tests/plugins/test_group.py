@@ -8,8 +8,8 @@ from easypruner_plugins.group import Group
 from torch import nn
 
 from easypruner import Context
-from tests.networks import NETWORKS
-from tests.plugins.scoring import parameters_of, settled, unit_total
+from tests.helpers.networks import NETWORKS
+from tests.helpers.scoring import parameters_of, settled, unit_total
 
 
 @pytest.mark.parametrize('build', NETWORKS)

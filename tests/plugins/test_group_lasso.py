@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from easypruner import Masks, Progress
 from easypruner.errors import ConfigError
-from tests.networks import NETWORKS, Concatenated, Flattened, Plain, Residual, Shared
-from tests.plugins.pushes import (
+from tests.helpers.networks import NETWORKS, Concatenated, Flattened, Plain, Residual, Shared
+from tests.helpers.pushes import (
     GRAD_SCALE,
     RAMP,
     STRENGTH,

@@ -17,8 +17,8 @@ from easypruner.errors import PluginError
 from easypruner.graph.cutting.handlers import find_handler, with_torch_layers
 from easypruner.plugins import load_plugins
 from easypruner.plugins.handlers import plugin_handlers
-from tests.graph.test_carry_over import contents
-from tests.networks import example
+from tests.graph.cutting.test_carry_over import contents
+from tests.helpers.networks import example
 
 torchvision = pytest.importorskip('torchvision')
 timm = pytest.importorskip('timm')

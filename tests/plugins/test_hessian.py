@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.graph import ChannelGraph
-from tests.networks import block
-from tests.plugins.scoring import data, parameters_of, settled
+from tests.helpers.networks import block
+from tests.helpers.scoring import data, parameters_of, settled
 
 
 def perceptron() -> ChannelGraph:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from easypruner import Progress
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.networks import NETWORKS, Concatenated, Plain, Residual, Volume
-from tests.plugins.pushes import (
+from tests.helpers.networks import NETWORKS, Concatenated, Plain, Residual, Volume
+from tests.helpers.pushes import (
     GRAD_SCALE,
     RAMP,
     STRENGTH,

@@ -9,8 +9,8 @@ from easypruner_plugins.ratio import Ratio
 from torch import nn
 
 from easypruner import Context
-from tests.networks import Concatenated, Depthwise, Residual
-from tests.plugins.scoring import alike, one_unit, parameters_of, settled, unit_total
+from tests.helpers.networks import Concatenated, Depthwise, Residual
+from tests.helpers.scoring import alike, one_unit, parameters_of, settled, unit_total
 
 
 def by_hand(squares: list[float]) -> list[float]:

@@ -27,7 +27,7 @@ from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.latency import Reading, Stopwatch, measure_table
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 from easypruner.strategies.budgets.tightest import Tightest
-from tests.networks import Plain, example, lively
+from tests.helpers.networks import Plain, example, lively
 
 
 class Clock:

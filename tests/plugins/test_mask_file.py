@@ -21,7 +21,7 @@ from easypruner import Context, Masks
 from easypruner.errors import ConfigError, MaskError
 from easypruner.graph import ChannelGraph
 from tests.graph.test_prune import random_masks
-from tests.networks import (
+from tests.helpers.networks import (
     NETWORKS,
     Concatenated,
     Depthwise,

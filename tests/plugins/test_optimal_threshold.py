@@ -15,7 +15,7 @@ import easypruner
 from easypruner import Context, Limits
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.networks import Plain, example, lively
+from tests.helpers.networks import Plain, example, lively
 
 GRAPH = easypruner.trace(lively(Plain), example())
 SMALL, LARGE = GRAPH.groups

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Progress
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.networks import NETWORKS, Plain, Residual, Volume, example, lively
-from tests.plugins.pushes import (
+from tests.helpers.networks import NETWORKS, Plain, Residual, Volume, example, lively
+from tests.helpers.pushes import (
     GRAD_SCALE,
     RAMP,
     STRENGTH,

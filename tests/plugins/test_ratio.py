@@ -17,7 +17,7 @@ import easypruner
 from easypruner import Context, Limits, Masks
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
-from tests.networks import example
+from tests.helpers.networks import example
 
 WIDTHS = (16,) * 10
 UNEVEN = (16, 20, 7, 24, 1, 12)

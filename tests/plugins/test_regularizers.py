@@ -20,8 +20,8 @@ import easypruner
 from easypruner import Masks, Progress, Regularizer
 from easypruner.errors import EasyPrunerError, MaskError
 from easypruner.graph import ChannelGraph
-from tests.networks import Plain, Residual
-from tests.plugins.pushes import Case, case
+from tests.helpers.networks import Plain, Residual
+from tests.helpers.pushes import Case, case
 
 BUILDS: dict[str, Callable[[], Regularizer]] = {
     'GlobalSparsity': lambda: GlobalSparsity(0.1),

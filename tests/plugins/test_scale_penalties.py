@@ -13,7 +13,7 @@ from easypruner import Masks, Progress, Regularizer, Schedule
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.strategies.regularizers.scale_penalty import NORMS, ScalePenalty
 from tests.graph.test_prune import random_masks
-from tests.networks import (
+from tests.helpers.networks import (
     NETWORKS,
     Depthwise,
     Plain,
@@ -23,7 +23,7 @@ from tests.networks import (
     example,
     lively,
 )
-from tests.plugins.pushes import (
+from tests.helpers.pushes import (
     GRAD_SCALE,
     LR,
     RAMP,

@@ -20,10 +20,10 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.contexts import tiny_context
-from tests.networks import NETWORKS, Residual, example, lively
-from tests.plugins.hard_cases import check_hard_cases
-from tests.plugins.searching import check_resume, known, plain, widths_of
+from tests.helpers.contexts import tiny_context
+from tests.helpers.edge_cases import check_edge_cases
+from tests.helpers.networks import NETWORKS, Residual, example, lively
+from tests.helpers.searching import check_resume, known, plain, widths_of
 
 
 def losses(graph: ChannelGraph, context: Context, group: str, order: list[int]) -> list[float]:
@@ -130,8 +130,8 @@ def test_chosen_masks_verify(build: type[nn.Module]) -> None:
     assert easypruner.verify(model, masks, example()).error < 1e-12
 
 
-def test_hard_cases() -> None:
-    check_hard_cases(lambda budget: Sensitivity(budget, steps=2))
+def test_edge_cases() -> None:
+    check_edge_cases(lambda budget: Sensitivity(budget, steps=2))
 
 
 def test_arguments_that_are_none_are_refused() -> None:

@@ -28,8 +28,16 @@ import easypruner
 from easypruner import Context, Masks, MaskSource
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, MaskError
 from tests.graph.test_prune import random_masks
-from tests.networks import NETWORKS, Concatenated, Depthwise, Plain, Residual, example, lively
-from tests.plugins.scoring import (
+from tests.helpers.networks import (
+    NETWORKS,
+    Concatenated,
+    Depthwise,
+    Plain,
+    Residual,
+    example,
+    lively,
+)
+from tests.helpers.scoring import (
     alike,
     assert_left_alone,
     cross_entropy,

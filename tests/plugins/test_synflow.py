@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import EasyPrunerError
-from tests.networks import NETWORKS, Plain, TwoInputs, example
-from tests.plugins.scoring import settled
+from tests.helpers.networks import NETWORKS, Plain, TwoInputs, example
+from tests.helpers.scoring import settled
 
 
 def perceptron(depth: int = 3, width: int = 4) -> nn.Sequential:

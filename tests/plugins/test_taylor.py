@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError
-from tests.networks import Depthwise, Grouped, Plain, Residual, SqueezeExcite
-from tests.plugins.scoring import (
+from tests.helpers.networks import Depthwise, Grouped, Plain, Residual, SqueezeExcite
+from tests.helpers.scoring import (
     cross_entropy,
     data,
     gradients,

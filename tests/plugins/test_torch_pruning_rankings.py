@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context, MaskSource
 from easypruner.graph import ChannelGraph
-from tests.plugins.scoring import cross_entropy
+from tests.helpers.scoring import cross_entropy
 
 tp = pytest.importorskip(
     'torch_pruning', reason="torch-pruning is not installed: pip install 'easypruner[bench]'"

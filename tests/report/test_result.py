@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from easypruner.errors import EasyPrunerError
 from easypruner.report.result import Artifact, BudgetResult, Row, RunResult, ScaleStats
-
-from .runs import make_result
+from tests.helpers.run_results import make_result
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 magnitudes = st.floats(min_value=0, max_value=1e30)

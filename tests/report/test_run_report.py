@@ -17,8 +17,7 @@ from easypruner.errors import PluginError
 from easypruner.report.result import Artifact, BudgetResult, RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import LayerChannels, Scales
-
-from .runs import make_result, make_rows
+from tests.helpers.run_results import make_result, make_rows
 
 SCALES = Scales(np.array([0.5, 1.0]), np.array([1e-6]))
 

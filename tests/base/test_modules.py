@@ -1,0 +1,77 @@
+"""Copies: whatever modules hold, a copy computes the same and shares nothing."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from easypruner.base.modules import copy_of
+from tests.helpers.networks import Plain, example, lively
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed, with its history, in several ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer('mean', torch.zeros(3))
+        self.last: Tensor | None = None
+        self.steps: list[dict[str, tuple[Tensor, ...]]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        self.last = out
+        self.mean = out.mean(dim=0)
+        self.steps.append({'out': (out, x)})
+        return out
+
+
+def old_weight_norm(layer: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)
+        return nn.utils.weight_norm(layer)
+
+
+def memory(model: nn.Module) -> set[int]:
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors += [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    return {tensor.data_ptr() for tensor in tensors}
+
+
+def test_the_older_weight_norm_after_a_training_pass() -> None:
+    model = nn.Sequential(old_weight_norm(nn.Conv2d(3, 4, 3, bias=False)), nn.BatchNorm2d(4))
+    model.train()(example()).sum().backward()
+    twin = copy_of(model)
+    assert memory(model).isdisjoint(memory(twin))
+    assert model[0].weight.grad_fn is not None, 'what it holds is left as it was'
+    with torch.no_grad():
+        twin[0].weight_g.mul_(2)
+    assert torch.equal(twin[0](example()), 2 * model[0](example()))
+
+
+def test_what_is_held_twice_is_copied_once() -> None:
+    model = Remembering()
+    model(torch.ones(2, 4))
+    twin = copy_of(model)
+    assert torch.equal(twin.last, model.last) and not twin.last.requires_grad
+    assert twin.steps[0]['out'][0] is twin.last and twin.last is not model.last
+    assert torch.equal(twin.mean, model.mean) and twin.mean is not model.mean
+    assert twin.layer.weight.requires_grad
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_all_else_is_as_deepcopy_has_it(training: bool) -> None:
+    model = lively(Plain).train(training)
+    model.head.bias = None
+    model.body[0][0].weight.requires_grad = False
+    twin = copy_of(model)
+    assert type(twin) is Plain and twin.training == training
+    assert [p.requires_grad for p in twin.parameters()] == [
+        p.requires_grad for p in model.parameters()
+    ]
+    assert memory(model).isdisjoint(memory(twin))
+    assert torch.equal(twin.eval()(example()), model.eval()(example()))

@@ -1,0 +1,251 @@
+"""The regularizer's gradient, seen from outside: what the optimizer gets with and without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from easypruner_plugins.global_sparsity import GlobalSparsity
+from easypruner_plugins.mask_sparsity import MaskSparsity
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import Tensor, nn
+
+from easypruner import Masks, Progress, Regularizer
+from easypruner.engine.hooks import PruningHook, weak_reach
+from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
+from easypruner.engine.schedule import measure_schedule
+from easypruner.strategies import Schedule
+from tests.helpers.tiny import BATCH, TRAIN_IMAGES, tiny_config
+
+STRENGTH = 0.125
+EPOCHS = 2
+ITERATIONS = EPOCHS * TRAIN_IMAGES // BATCH
+
+
+@OPTIM_WRAPPERS.register_module()
+class ScaledAutocast(OptimWrapper):
+    """Mixed precision on the CPU, where MMEngine's AmpOptimWrapper refuses to run."""
+
+    def __init__(self, *args: Any, scale: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scaler = torch.amp.GradScaler('cpu', init_scale=1024.0, enabled=scale)
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        self.scaler.scale(loss).backward(**kwargs)
+        self._inner_count += 1
+
+    def step(self, **kwargs: Any) -> None:
+        if self.clip_grad_kwargs:
+            self.scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.scaler.step(self.optimizer, **kwargs)
+        self.scaler.update()
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield
+
+
+class Gradients(Hook):
+    """Copies every gradient when the optimizer steps, in the order of registration."""
+
+    def __init__(self, priority: str) -> None:
+        self.priority = priority
+        self.steps: list[dict[str, Tensor]] = []
+        self.scales: list[dict[str, Tensor]] = []
+
+    def before_train(self, runner: Any) -> None:
+        def copy(*_: Any) -> None:
+            parameters = dict(runner.model.named_parameters())
+            self.steps.append({name: p.grad.clone() for name, p in parameters.items()})
+            self.scales.append({name: p.detach().clone() for name, p in parameters.items()})
+
+        runner.optim_wrapper.optimizer.register_step_pre_hook(copy)
+
+
+class Counted(Regularizer):
+    """Pushes nothing and writes down what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(strength=1.0)
+        self.told: list[Progress] = []
+
+    def add_gradient(self, graph: Any, masks: Any, progress: Progress) -> None:
+        self.told.append(progress)
+
+
+WAYS = {
+    'plain': dict(),
+    'accumulation': dict(accumulative_counts=2),
+    'uneven accumulation': dict(accumulative_counts=4),
+    'clipping': dict(clip_grad=dict(max_norm=0.5)),
+    'autocast': dict(type='ScaledAutocast'),
+    'gradient scaler': dict(type='ScaledAutocast', scale=True),
+    'scaler, clipping, accumulation': dict(
+        type='ScaledAutocast', scale=True, clip_grad=dict(max_norm=0.5), accumulative_counts=2
+    ),
+}
+
+
+def run(
+    folder: Path,
+    regularizer: Regularizer,
+    masks: Masks | None,
+    every: int = 1,
+    **optim_wrapper: Any,
+) -> tuple[Gradients, Gradients, Schedule]:
+    content = tiny_config(stages=None)
+    content['optim_wrapper'] |= optim_wrapper
+    schedule = measure_schedule(content, ITERATIONS // EPOCHS, EPOCHS)
+    config = Config(content)
+    hook = PruningHook(regularizer, masks, schedule, Tracer(config, ()), every=every)
+    before, after = Gradients('LOW'), Gradients('LOWEST')
+    plan = RunnerPlan(folder, seed=0, epochs=EPOCHS, hooks=[hook, before, after])
+    runner = build_runner(config, plan)
+    runner.train()
+    assert_detached(runner, before)
+    return before, after, schedule
+
+
+def assert_detached(runner: Any, recorder: Gradients) -> None:
+    """What trains on afterwards gets no penalty: of three hooks two are left, the recorders'."""
+    steps = len(recorder.steps)
+    optimizer = runner.optim_wrapper.optimizer
+    assert len(optimizer._optimizer_step_pre_hooks) == 2
+    del recorder.steps[steps:]
+
+
+@pytest.fixture(scope='module')
+def masks() -> Masks:
+    """Masks that remove every second unit."""
+    from mmengine.registry import MODELS, DefaultScope
+
+    content = tiny_config()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(content['model'] | {'data_preprocessor': content['data_preprocessor']})
+        graph = Tracer(Config(content), ())(model)
+    return Masks({name: torch.arange(g.size) % 2 == 0 for name, g in graph.groups.items()})
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_mask_sparsity_pushes_exactly_the_removed_scales(
+    way: str, masks: Masks, tmp_path: Path
+) -> None:
+    before, after, schedule = run(tmp_path, MaskSparsity(STRENGTH), masks, **WAYS[way])
+    removed_anywhere = kept_anywhere = 0
+    assert len(after.steps) == schedule.updates > 0
+    removed = removed_channels(masks, tmp_path)
+    for without, with_penalty, scales in zip(before.steps, after.steps, after.scales, strict=True):
+        for name, gradient in with_penalty.items():
+            goes = removed.get(name, torch.zeros(len(gradient), dtype=torch.bool))
+            push = STRENGTH * torch.sign(scales[name])
+            expected = (
+                torch.where(goes, without[name] + push, without[name])
+                if gradient.dim() == 1
+                else without[name]
+            )
+            assert torch.equal(gradient, expected), name
+            removed_anywhere += int(goes.sum())
+            kept_anywhere += int((~goes).sum()) if name in removed else 0
+    assert removed_anywhere
+    assert kept_anywhere
+
+
+def removed_channels(masks: Masks, folder: Path) -> dict[str, Tensor]:
+    """Spread masks over batch norms by what the cut takes away, not by what the plugin says."""
+    import easypruner
+
+    config = Config(tiny_config(stages=None))
+    model = build_runner(config, RunnerPlan(folder / 'other', seed=0)).plain_model
+    for parameter in model.parameters():
+        parameter.data = torch.arange(parameter.numel(), dtype=torch.float).view_as(parameter)
+    norms = {
+        f'{path}.weight': module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
+    sizes = {name: norm.num_features for name, norm in norms.items()}
+    graph = Tracer(config, ())(model)
+    easypruner.prune(model, masks, graph=graph)
+    return {
+        name: ~torch.isin(torch.arange(sizes[name]), norm.weight.detach().long())
+        for name, norm in norms.items()
+    }
+
+
+def test_global_sparsity_pushes_every_scale(tmp_path: Path) -> None:
+    before, after, _ = run(tmp_path, GlobalSparsity(STRENGTH), None)
+    model = build_runner(Config(tiny_config(stages=None)), RunnerPlan(tmp_path, seed=0)).model
+    norms = {f'{path}.weight' for path, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert norms
+    for without, with_penalty, scales in zip(before.steps, after.steps, after.scales, strict=True):
+        for name, gradient in with_penalty.items():
+            push = STRENGTH * torch.sign(scales[name]) if name in norms else 0.0
+            assert torch.equal(gradient, without[name] + push), name
+
+
+@pytest.mark.parametrize(('accumulation', 'updates'), [(1, 6), (2, 3), (4, 2)])
+def test_progress_counts_updates(accumulation: int, updates: int, tmp_path: Path) -> None:
+    regularizer = Counted()
+    run(tmp_path, regularizer, None, accumulative_counts=accumulation)
+    assert [told.update for told in regularizer.told] == list(range(updates))
+    assert {told.updates for told in regularizer.told} == {updates}
+    assert {told.grad_scale for told in regularizer.told} == {None}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_a_lazy_push_stands_for_the_updates_until_the_next(
+    way: str, masks: Masks, tmp_path: Path
+) -> None:
+    """Over the stage it adds what a push at each update would, scales of one sign given."""
+    every = 4
+    before, after, schedule = run(tmp_path, GlobalSparsity(STRENGTH), None, every, **WAYS[way])
+    in_all = 0
+    for update, (without, pushed) in enumerate(zip(before.steps, after.steps, strict=True)):
+        times = 0 if update % every else min(every, schedule.updates - update)
+        in_all += times
+        for name, gradient in pushed.items():
+            is_scale = gradient.dim() == 1 and bool((gradient != without[name]).any())
+            push = times * STRENGTH * torch.sign(after.scales[update][name]) if is_scale else 0.0
+            assert torch.equal(gradient, without[name] + push), name
+        moved = any(bool((pushed[name] != without[name]).any()) for name in pushed)
+        assert moved == bool(times)
+    assert in_all == schedule.updates
+
+
+def test_a_lazy_push_takes_small_scales_to_zero_and_not_beyond(tmp_path: Path) -> None:
+    """One step of plain SGD by smooth l1 lands at zero, however many updates it stands for."""
+    regularizer = GlobalSparsity(strength=1e3, norm='smooth_l1')
+    before, after, _ = run(
+        tmp_path, regularizer, None, every=3, optimizer=dict(type='SGD', lr=0.1, momentum=0.0)
+    )
+    pushes = {n: g - before.steps[0][n] for n, g in after.steps[0].items()}
+    pushed = [name for name, push in pushes.items() if bool(push.any())]
+    assert pushed
+    for name in pushed:
+        landed = after.scales[0][name] - 0.1 * pushes[name]
+        torch.testing.assert_close(landed, torch.zeros_like(landed), rtol=0, atol=1e-5)
+
+
+class Reaching(Regularizer):
+    """Must bring something of magnitude 2 to zero."""
+
+    def largest(self, graph: Any, masks: Any) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize(('reach', 'warns'), [(3.9, True), (4.0, False), (50.0, False)])
+def test_a_short_reach_is_a_warning(reach: float, warns: bool) -> None:
+    regularizer, schedule = Reaching(strength=dict(reach=reach)), Schedule(0.5, 0.9, 10)
+    regularizer.schedule(schedule)
+    warning = weak_reach(regularizer, schedule, None, None)  # type: ignore[arg-type]
+    assert bool(warning) == warns
+    assert not warns or ('Reaching' in warning and '3.9' in warning)

@@ -1,0 +1,195 @@
+"""Wrapped models: what is pruned is the network inside, under its own names."""
+
+from __future__ import annotations
+
+import copy
+import socket
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+import easypruner
+from easypruner.errors import CutError, TraceError
+from tests.helpers.networks import Plain, example, lively
+
+MASKS = {'body.0.0': torch.arange(8) % 2 == 0, 'body.1.0': torch.arange(12) < 7}
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def pruned() -> nn.Module:
+    model = lively(Plain)
+    easypruner.prune(model, MASKS, example_inputs=example())
+    return model
+
+
+def assert_traced_and_verified(wrapped: nn.Module, inner: nn.Module) -> None:
+    plain = easypruner.trace(lively(Plain), example())
+    graph = easypruner.trace(wrapped, example())
+    assert graph.model is inner
+    assert list(graph.groups) == list(plain.groups) and graph.cost() == plain.cost()
+    result = easypruner.verify(wrapped, MASKS, example())
+    assert result.error < 1e-12 and result.removed_units == 9
+
+
+def assert_pruned(wrapped: nn.Module, inner: nn.Module) -> None:
+    """What is left computes the same as a plain model that was pruned, and can be trained."""
+    record = easypruner.prune(wrapped, MASKS, example_inputs=example())
+    expected = pruned()
+    assert all(torch.equal(inner.state_dict()[n], t) for n, t in expected.state_dict().items())
+    assert torch.allclose(wrapped(example()), expected(example()), atol=1e-6)
+    assert not any(name.startswith(('module.', '_orig_mod.')) for name in record.tensors)
+    wrapped(example()).sum().backward()
+    assert inner.body[0][0].weight.grad.shape == (4, 3, 3, 3)
+
+
+def test_data_parallel() -> None:
+    inner = lively(Plain)
+    assert_traced_and_verified(DataParallel(inner), inner)
+    assert_pruned(DataParallel(inner), inner)
+
+
+def test_distributed_data_parallel_is_traced_but_not_cut(process_group: None) -> None:
+    inner = lively(Plain)
+    wrapped = DistributedDataParallel(inner)
+    assert_traced_and_verified(wrapped, inner)
+    before = copy.deepcopy(inner.state_dict())
+    for model in (wrapped, torch.compile(wrapped, backend='eager')):
+        with pytest.raises(CutError, match=r'prune its \.module .* wrap that anew'):
+            easypruner.prune(model, MASKS, example_inputs=example())
+    assert all(torch.equal(before[name], tensor) for name, tensor in inner.state_dict().items())
+    easypruner.prune(wrapped.module, MASKS, example_inputs=example())
+    anew = DistributedDataParallel(inner)
+    anew(example()).sum().backward()
+    assert inner.body[0][0].weight.grad.shape == (4, 3, 3, 3)
+
+
+def test_parts_in_distributed_data_parallel_are_refused(process_group: None) -> None:
+    model = lively(Plain)
+    model.body = DistributedDataParallel(model.body)
+    with pytest.raises(TraceError, match='body is wrapped in DistributedDataParallel'):
+        easypruner.trace(model, example())
+
+
+def test_sharded_models_are_refused(process_group: None) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    model = lively(Plain)
+    fully_shard(model, mesh=dist.init_device_mesh('cpu', (1,)))
+    with pytest.raises(TraceError, match=r'body\.0\.0\.weight is sharded'):
+        easypruner.trace(model, example())
+
+
+@pytest.mark.slow
+def test_compiled() -> None:
+    """Compiled before the cut, it is compiled anew after it, for it is guarded by the shapes."""
+    inner = lively(Plain)
+    wrapped = torch.compile(inner, backend='eager')
+    wrapped(example())
+    assert_traced_and_verified(wrapped, inner)
+    assert_pruned(wrapped, inner)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('part', ['', 'body.0'])
+def test_compiled_in_place(part: str) -> None:
+    model = lively(Plain)
+    model.get_submodule(part).compile(backend='eager')
+    model(example())
+    assert_traced_and_verified(model, model)
+    assert_pruned(model, model)
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning')
+def test_scripted_and_traced_models_are_refused() -> None:
+    model = lively(Plain)
+    for compiled in (torch.jit.script(model), torch.jit.trace(model, example())):
+        for call in (easypruner.trace, lambda m, x: easypruner.verify(m, MASKS, x)):
+            with pytest.raises(TraceError, match=r'TorchScript module \(Plain\)'):
+                call(compiled, example())
+        with pytest.raises(TraceError, match='TorchScript'):
+            easypruner.prune(compiled, MASKS, graph=easypruner.trace(model, example()))
+    model.body = torch.jit.script(model.body)
+    with pytest.raises(TraceError, match='body is a TorchScript module'):
+        easypruner.trace(model, example())
+
+
+@pytest.mark.parametrize(
+    ('given', 'text'),
+    [
+        (Plain, r'the class Plain; expected a torch\.nn\.Module: build it, as in Plain\(\)'),
+        (lively, 'the function lively'),
+        (None, 'None, a NoneType'),
+        ('resnet50', "'resnet50', a str"),
+    ],
+)
+def test_what_is_no_network_is_told(given: object, text: str) -> None:
+    for call in (
+        lambda: easypruner.trace(given, example()),
+        lambda: easypruner.verify(given, MASKS, example()),
+        lambda: easypruner.prune(given, MASKS, example_inputs=example()),
+        lambda: easypruner.trace(lively(Plain), example()).on(given),
+    ):
+        with pytest.raises(TraceError, match=f'the model is {text}'):
+            call()
+
+
+def test_inference_mode() -> None:
+    """There composite operations reach the tape whole unless it is left for the trace."""
+
+    def build() -> nn.Module:
+        convolutions = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten()
+        return nn.Sequential(
+            *convolutions, nn.Linear(8 * 36, 10), nn.LayerNorm(10), nn.Linear(10, 5)
+        )
+
+    expected = easypruner.trace(lively(build), example())
+    with torch.inference_mode():
+        graph = easypruner.trace(lively(build), example())
+        assert {n: g.size for n, g in graph.groups.items()} == {
+            n: g.size for n, g in expected.groups.items()
+        }
+        assert graph.cost() == expected.cost()
+        result = easypruner.verify(lively(Plain), MASKS, example())
+        assert result.error < 1e-12 and result.removed_units == 9
+
+
+def test_a_model_cut_in_inference_mode_can_be_trained() -> None:
+    model = lively(Plain)
+    with torch.inference_mode():
+        easypruner.prune(model, MASKS, example_inputs=example())
+    model(example()).sum().backward()
+    assert model.body[0][0].weight.grad.shape == (4, 3, 3, 3)
+
+
+def test_a_model_made_in_inference_mode_is_cut() -> None:
+    with torch.inference_mode():
+        model = Plain().eval()
+        easypruner.prune(model, MASKS, example_inputs=example())
+        assert model(example()).shape == (2, 5)
+        assert model.body[0][0].weight.shape == (4, 3, 3, 3)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_modes_and_flags_are_kept(training: bool) -> None:
+    model = lively(Plain).requires_grad_(False).train(training)
+    with torch.no_grad():
+        graph = easypruner.trace(model, example())
+        easypruner.prune(model, MASKS, graph=graph)
+    assert all(module.training is training for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in pruned().state_dict().items())

@@ -1,0 +1,270 @@
+"""Widths that a model's own Python code holds or derives: mended, tied, or kept with a reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from tests.helpers.networks import example, lively
+
+
+def held(graph: easypruner.graph.ChannelGraph) -> set[str]:
+    return {entry.param for entry in graph.frozen if 'does not follow a cut' in entry.reason}
+
+
+def cut_in_half(model: nn.Module, inputs: Tensor) -> easypruner.graph.ArchitectureRecord:
+    """Trace, check that nothing is held, verify, and prune half of every group."""
+    graph = easypruner.trace(model, inputs)
+    assert graph.groups and not held(graph)
+    masks = {name: torch.arange(group.size) % 2 == 0 for name, group in graph.groups.items()}
+    assert easypruner.verify(model, masks, inputs).passed
+    shape = model(inputs).shape
+    record = easypruner.prune(model, masks, graph=graph)
+    assert model(inputs).shape == shape
+    return record
+
+
+class Pieces(nn.Module):
+    """A list of split sizes, several of which are equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 36, 1), nn.Linear(36, 5)
+        self.sizes = [12, 8, 8, 8]
+        self.branches = nn.ModuleList(nn.Conv2d(size, 8, 1) for size in self.sizes[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *rest = torch.split(self.stem(x), self.sizes, dim=1)
+        maps = [branch(part) for branch, part in zip(self.branches, rest, strict=True)]
+        return self.head(torch.cat([first, *maps], 1).mean((2, 3)))
+
+
+def test_equal_numbers_of_a_list_follow_their_own_pieces() -> None:
+    model = lively(Pieces)
+    cut_in_half(model, example())
+    assert model.sizes == [6, 4, 4, 4] and isinstance(model.sizes, list)
+
+
+class Nested(nn.Module):
+    """A list whose sum is a width at one place, and whose numbers are widths at another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dims = [8, 16, 32]
+        self.project = nn.Conv2d(3, 8 + 56, 1)
+        self.steps = nn.ModuleList([nn.Conv2d(8, 16, 1), nn.Conv2d(16, 32, 1)])
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, x = torch.split(self.project(x), (self.dims[0], sum(self.dims)), dim=1)
+        parts = torch.split(x, self.dims, dim=1)
+        y = y * parts[0]
+        for step, part in zip(self.steps, parts[1:], strict=True):
+            y = step(y) * part
+        return self.head(y.mean((2, 3)))
+
+
+def test_numbers_of_a_list_are_looked_for_in_the_whole_module() -> None:
+    model = lively(Nested)
+    cut_in_half(model, example())
+    assert model.dims == [4, 8, 16]
+
+
+class Told(nn.Module):
+    """A width that is read from a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.head = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU()), nn.Linear(16, 5)
+        self.part.width = 16  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.part(x)
+        return self.head(x.flatten(2).transpose(1, 2).reshape(len(x), -1, self.part.width).mean(1))
+
+
+def test_numbers_of_a_part_are_mended() -> None:
+    model = lively(Told)
+    record = cut_in_half(model, example())
+    assert model.part.width == 8
+    assert record.attributes['part', 'width'] == 8
+
+
+class Heads(nn.Module):
+    """A head's width is the stream's, divided; queries and values are projected apart."""
+
+    def __init__(self, width: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed, self.head = nn.Conv2d(3, width, 1), nn.Linear(width, 5)
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        n, length, width = x.shape
+        q, k, v = (
+            layer(x).reshape(n, length, self.heads, width // self.heads).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        y = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return self.head((x + self.proj(y.transpose(1, 2).reshape(n, length, width))).mean(1))
+
+
+def test_a_width_divided_by_the_number_of_heads_is_tied_to_theirs() -> None:
+    model = lively(Heads)
+    graph = easypruner.trace(model, example())
+    assert [group.size for group in graph.groups.values()] == [8]
+    cut_in_half(model, example())
+    assert model.q.weight.shape == (12, 12) and model.heads == 3
+
+
+@pytest.mark.parametrize(('width', 'heads'), [(10, 2), (12, 3), (24, 4)])
+@pytest.mark.parametrize('seed', range(3))
+def test_attention_of_torch_takes_any_masks(width: int, heads: int, seed: int) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.inner = nn.Linear(3, width), nn.Linear(width, width)
+            self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+            self.head = nn.Linear(width, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.inner(self.embed(x.flatten(2).transpose(1, 2)).relu())
+            return self.head(x + self.attention(x, x, x, need_weights=False)[0]).mean(1)
+
+    model = lively(Network)
+    graph = easypruner.trace(model, example())
+    assert not held(graph)
+    generator = torch.Generator().manual_seed(seed)
+    masks = {n: torch.rand(g.size, generator=generator) < 0.5 for n, g in graph.groups.items()}
+    for mask in masks.values():
+        mask[0] = True
+    assert easypruner.verify(model, masks, example()).passed
+    easypruner.prune(model, masks, graph=graph)
+    assert model(example()).shape == (2, 5)
+    assert model.attention.embed_dim == model.attention.in_proj_weight.shape[1]
+
+
+@pytest.mark.parametrize('channels', [5, 7, 9, 12])
+def test_halves_that_swap_are_right_or_stay(channels: int) -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, channels, 1), nn.Conv2d(channels, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            half = x.shape[1] // 2
+            return self.b(torch.cat([x[:, half:], x[:, :half]], 1)).mean((2, 3))
+
+    model = lively(Swapped)
+    graph = easypruner.trace(model, example())
+    assert bool(graph.groups) == (channels % 2 == 0)
+    for name, group in graph.groups.items():
+        for seed in range(8):
+            mask = torch.rand(group.size, generator=torch.Generator().manual_seed(seed)) < 0.6
+            mask[0] = True
+            assert easypruner.verify(model, {name: mask}, example()).passed
+
+
+def test_a_window_at_a_fixed_place_keeps_what_is_before_it() -> None:
+    class Window(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.cat([self.a(x), x, 2 * x, 3 * x], 1)[:, 9:13]).mean((2, 3))
+
+    graph = easypruner.trace(Window(), example())
+    assert not graph.groups
+    assert any('a window that starts at' in entry.reason for entry in graph.frozen)
+
+
+def test_a_grouped_convolution_of_one_channel_each_can_be_cut_again() -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.grouped = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 3, groups=3)
+            self.head = nn.Linear(12, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.grouped(self.stem(x)).mean((2, 3)))
+
+    model = lively(Grouped)
+    graph = easypruner.trace(model, example())
+    names = list(graph.groups)
+    assert [graph.groups[name].size for name in names] == [4, 4]
+    easypruner.prune(model, {names[0]: torch.arange(4) < 1}, graph=graph)
+    easypruner.prune(model, {names[1]: torch.arange(4) < 2}, graph=graph)
+    assert model.grouped.groups == 3 and model.grouped.weight.shape == (6, 1, 3, 3)
+    assert (model.grouped.in_channels, model.grouped.out_channels) == (3, 6)
+    assert model(example()).shape == (2, 5)
+
+
+def test_a_module_at_two_places_is_resized_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.first = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 3, padding=1, groups=12)
+            self.second = self.first
+            self.head = nn.Linear(12, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.second(self.first(self.stem(x))).mean((2, 3)))
+
+    model = lively(Twice)
+    cut_in_half(model, example())
+    assert (model.first.groups, model.first.in_channels) == (6, 6)
+
+
+class Constant(nn.Module):
+    """A tensor in a plain attribute, made on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+        self.table = [torch.linspace(0, 1, 8)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.conv(x) * self.table[0][None, None]).mean((2, 3)))
+
+
+def test_tensors_in_plain_attributes_join_in() -> None:
+    model = lively(Constant)
+    table = model.table[0]
+    cut_in_half(model, example())
+    assert model.table[0] is table and model.conv.out_channels == 4
+
+
+class Valued(Constant):
+    """A forward that asks for a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (2.0 if float(x.sum()) > 0 else 1.0)
+
+
+def test_a_forward_that_asks_for_values_runs_on_real_tensors() -> None:
+    cut_in_half(lively(Valued), example())
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_a_number_written_down_holds_what_it_is_of_and_nothing_else(groups: int) -> None:
+    """To tie it to a width that happens to fit would end in a unit that nothing can be cut of."""
+
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.g = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 12, 1, groups=groups)
+            self.b, self.out, self.head = nn.Conv2d(12, 6, 1), nn.Linear(6, 3), nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.b(self.g(self.a(x)).relu()).mean((2, 3))
+            return self.head(self.out(x).view(-1, 3))
+
+    graph = easypruner.trace(lively(Written), example())
+    assert list(graph.groups) == ['a', 'g', 'b']
+    assert graph.groups['g'].size == 12 // groups
+    assert held(graph) == {'out.weight', 'out.bias', 'head.weight'}

@@ -1,0 +1,121 @@
+"""Proof and repair: numbers that Python code holds are mended, or their groups stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from easypruner.errors import RecordError
+from easypruner.graph import ArchitectureRecord
+from tests.graph.test_prune import random_masks
+from tests.helpers.networks import block, example, lively
+
+
+class SplitByWidth(nn.Module):
+    """Splits into parts of a width it remembers, as Res2Net does, in two blocks."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width = 6
+            self.expand, self.second = block(8, 18), block(6, 6)
+            self.project = nn.Conv2d(18, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second, third = torch.split(self.expand(x), self.width, 1)
+            return x + self.project(torch.cat([first, self.second(second), third], 1))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = block(3, 8), self.Block(), self.Block()
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(self.one(self.stem(x))).mean((2, 3)))
+
+
+class UnequalSplit(nn.Module):
+    """Splits into parts of unequal, remembered sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = [4, 7]
+        self.stem, self.left, self.right = block(3, 11), block(4, 5), block(7, 6)
+        self.head = nn.Linear(11, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.stem(x).split(self.sizes, 1)
+        return self.head(torch.cat([self.left(left), self.right(right)], 1).mean((2, 3)))
+
+
+class HardCoded(nn.Module):
+    """Has a width of its own in the source code, where nothing can mend it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.outer = block(3, 8), block(8, 6), nn.Conv2d(6, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = (x + self.outer(self.inner(x))).view(-1, 8, 64)
+        return self.head(x.mean(2))
+
+
+@pytest.mark.parametrize('build', [SplitByWidth, UnequalSplit])
+def test_remembered_widths_are_mended(build: type[nn.Module], tmp_path: Path) -> None:
+    model = lively(build)
+    graph = easypruner.trace(model, example())
+    masks = random_masks(model, 1)
+    assert sum(group.size for group in graph.groups.values()) > 20
+    assert easypruner.verify(model, masks, example()).error < 1e-12
+    record = easypruner.prune(model, masks, graph=graph)
+    record.save(tmp_path / 'architecture.json')
+    torch.save(model.state_dict(), tmp_path / 'pruned.pth')
+    again = easypruner.load_pruned(build, tmp_path / 'pruned.pth', tmp_path / 'architecture.json')
+    assert torch.equal(again.eval()(example()), model(example()))
+
+
+def test_the_mended_widths_are_those_of_the_masks() -> None:
+    model = lively(UnequalSplit)
+    graph = easypruner.trace(model, example())
+    left, right = (name for name, group in graph.groups.items() if group.size in (4, 7))
+    masks = {left: torch.arange(4) != 1, right: torch.arange(7) < 2}
+    assert model.sizes == [4, 7], 'tracing leaves the model as it was'
+    record = easypruner.prune(model, masks, graph=graph)
+    assert model.sizes == [3, 2]
+    assert record.attributes == {('', 'sizes'): (3, 2)}
+
+
+def test_widths_in_the_source_code_freeze_their_group_and_name_the_line() -> None:
+    graph = easypruner.trace(HardCoded(), example())
+    assert list(graph.groups) == ['inner.0']
+    reason = next(f.reason for f in graph.frozen if (f.param, f.dim) == ('stem.0.weight', 0))
+    assert 'test_proof.py' in reason and 'view(-1, 8, 64)' in reason
+
+
+def test_a_record_sets_only_numbers_that_the_model_has() -> None:
+    model = lively(UnequalSplit)
+    record = easypruner.prune(model, random_masks(model, 1), example_inputs=example())
+    for attribute in ('__class__', 'stem', 'nothing', 'training'):
+        forged = ArchitectureRecord(
+            record.model, record.tensors, record.groups, {('', attribute): 3}
+        )
+        with pytest.raises(RecordError, match='no such number'):
+            forged.apply(lively(UnequalSplit), ())
+
+
+def test_a_forward_that_differs_from_run_to_run_is_pruned_all_the_same() -> None:
+    class Alternating(SplitByWidth):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Alternating.calls += 1
+            return super().forward(x * 1 if Alternating.calls % 2 else x)
+
+    model = Alternating()
+    assert easypruner.trace(model, example()).groups

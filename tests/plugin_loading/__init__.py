@@ -1,0 +1,1 @@
+"""Tests of easypruner/plugins/; tests/plugins/ has those of the folder plugins/ itself."""

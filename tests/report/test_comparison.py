@@ -1,0 +1,212 @@
+"""Comparisons of made-up runs, through the command's function and through compare()."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pluggy
+import pytest
+from rich.console import Console
+
+import easypruner
+from easypruner import hookspecs
+from easypruner.cli.main import main
+from easypruner.errors import EasyPrunerError
+from easypruner.report.comparison import compare
+from easypruner.report.comparison_report import compare_runs, comparison_tables
+from easypruner.report.fairness import fairness_notes
+from easypruner.report.result import Artifact, BudgetResult, RunResult
+from tests.helpers.run_results import make_rows, save_run
+
+
+def seeds(folder: Path, name: str, finals: list[float], **changes: object) -> list[Path]:
+    """Save one run for each of ``finals``, with seeds from 0 and the config hash ``name``."""
+    return [
+        save_run(
+            folder,
+            f'{name}_{seed}',
+            name=name,
+            config_hash=name,
+            seed=seed,
+            rows=make_rows(final=final),
+            **changes,
+        )
+        for seed, final in enumerate(finals)
+    ]
+
+
+def test_command_writes_record_and_picture_and_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finals = [97.1, 97.4, 97.9]
+    runs = [*seeds(tmp_path, '[red]masked', finals), save_run(tmp_path, 'l1')]
+    out = tmp_path / 'out'
+    assert main(['compare', *map(str, runs), '--out', str(out)]) == 0
+    text = capsys.readouterr().out
+    assert f'{statistics.mean(finals):.2f} ± {statistics.stdev(finals):.2f}' in text
+    assert '[red]masked' in text
+    assert str(out / 'comparison.json') in text
+    assert (out / 'accuracy_macs.png').read_bytes().startswith(b'\x89PNG')
+    masked, l1 = json.loads((out / 'comparison.json').read_text())['lines']
+    assert (masked['name'], masked['seeds']) == ('[red]masked', [0, 1, 2])
+    assert masked['work_dirs'] == list(map(str, runs[:3]))
+    assert masked['final']['mean'] == pytest.approx(statistics.mean(finals))
+    assert masked['final']['std'] == pytest.approx(statistics.stdev(finals))
+    assert masked['change']['mean'] == pytest.approx(statistics.mean(finals) - 98)
+    assert masked['macs_left']['mean'] == pytest.approx(50)
+    assert l1['final'] == {'mean': 97.5, 'std': None}
+    assert l1['after_cut']['mean'] == pytest.approx(77.5)
+    assert l1['seconds']['mean'] == pytest.approx(40.7)
+
+
+def test_output_goes_to_the_folder_comparison_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = save_run(tmp_path, 'a')
+    monkeypatch.chdir(tmp_path)
+    assert main(['compare', str(run)]) == 0
+    assert (tmp_path / 'comparison' / 'comparison.json').is_file()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    run, out = save_run(tmp_path, 'a'), tmp_path / 'out'
+    out.mkdir()
+    (out / 'notes.txt').write_text('mine')
+    with pytest.raises(EasyPrunerError, match='not empty'):
+        compare_runs([run], out)
+    assert [path.name for path in out.iterdir()] == ['notes.txt']
+    compare_runs([run], out, overwrite=True)
+    assert (out / 'notes.txt').read_text() == 'mine'
+    with pytest.raises(EasyPrunerError, match='is a file'):
+        compare_runs([run], out / 'notes.txt', overwrite=True)
+
+
+def test_all_bad_runs_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+    good, unfinished, damaged = (save_run(tmp_path, name) for name in ('a', 'b', 'c'))
+    (unfinished / 'summary.json').unlink()
+    (damaged / 'summary.json').write_text('{"rows": 3}')
+    missing, out = tmp_path / 'missing', tmp_path / 'out'
+    with pytest.raises(EasyPrunerError) as caught:
+        compare_runs([good, unfinished, missing, damaged], out)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    for line, folder in zip(lines, (unfinished, missing, damaged), strict=True):
+        assert str(folder) in line
+    assert not out.exists()
+
+
+def test_no_run_is_an_error() -> None:
+    with pytest.raises(EasyPrunerError, match='nothing to compare'):
+        compare([])
+
+
+def test_run_given_twice_counts_once(tmp_path: Path) -> None:
+    a, b = save_run(tmp_path, 'a'), save_run(tmp_path, 'b')
+    comparison = compare([a, b, a, a / '..' / 'a'])
+    assert [run.work_dir for run in comparison.runs] == [a, b]
+
+
+def test_lines_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [save_run(tmp_path, folder, name='same', config_hash=folder) for folder in 'ab']
+    names = [line.name for line in compare(runs).lines]
+    assert names == [f'same ({run})' for run in runs]
+
+
+def test_order_of_seeds_does_not_matter(tmp_path: Path) -> None:
+    runs = seeds(tmp_path, 'a', [90.0, 91.0, 93.0])
+    assert compare(runs).lines == compare(runs[::-1]).lines
+
+
+def test_plugins_get_the_runs_in_the_order_given(tmp_path: Path) -> None:
+    a, b = seeds(tmp_path, 'a', [90.0, 91.0]), seeds(tmp_path, 'b', [90.0, 91.0])
+    seen = []
+
+    class Plugin:
+        @easypruner.hookimpl
+        def easypruner_report(self, runs: Sequence[RunResult]) -> Iterable[Artifact]:
+            seen.extend(run.work_dir for run in runs)
+            return [Artifact('Latency', ('run', 'ms'), (('a', '3.25'),))]
+
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(Plugin())
+    given = [b[1], a[1], b[0], a[0]]
+    out = io.StringIO()
+    compare_runs(given, tmp_path / 'out', manager=manager, console=Console(file=out))
+    assert seen == given
+    assert '3.25' in out.getvalue()
+
+
+def test_equal_lines_need_no_notes(tmp_path: Path) -> None:
+    runs = [run for name in 'ab' for run in seeds(tmp_path, name, [97.0, 97.5])]
+    assert fairness_notes(compare(runs)) == ()
+
+
+BOTH = (BudgetResult('Macs', 0.5, 0.4), BudgetResult('Params', 0.6, 0.6))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'note'),
+    [
+        ({'parts': {'data': 'cccc', 'schedule': 'bbbb'}}, 'differ in their data: aaaa (a); cccc'),
+        ({'parts': {'data': 'aaaa'}}, 'differ in their schedule: bbbb (a); unknown (b)'),
+        ({'budget': BudgetResult('Macs', 0.6, 0.6)}, 'budgets differ: Macs 0.5 (a); Macs 0.6 (b)'),
+        (
+            {'budget': BudgetResult('Macs + Params', 0.5, 0.4, parts=BOTH)},
+            'budgets differ: Macs 0.5 (a); Macs 0.5 and Params 0.6 (b)',
+        ),
+        ({'budget': None}, 'budgets differ: Macs 0.5 (a); no budget (b)'),
+        ({'versions': {'torch': '2.9'}}, 'versions of torch differ: 2.14.1 (a); 2.9 (b)'),
+        ({'seed': 7}, 'seeds differ: 0 (a); 7 (b)'),
+        ({'rows': make_rows(baseline=98.5)}, 'baselines are up to 0.50 points apart'),
+        ({'rows': make_rows(macs=24_480_000)}, 'left are up to 10.0 percentage points apart'),
+        ({'rows': make_rows()[:-1]}, 'end at different points: finetuned (a); pruned (b)'),
+        ({'rows': make_rows()[2:]}, 'unpruned networks differ'),
+    ],
+)
+def test_what_is_not_alike_is_noted(tmp_path: Path, changes: dict[str, object], note: str) -> None:
+    runs = [save_run(tmp_path, 'a'), save_run(tmp_path, 'b', **changes)]
+    notes = fairness_notes(compare(runs))
+    assert any(note in line for line in notes), notes
+    assert any('one seed only: a, b' in line for line in notes)
+
+
+def test_repeated_seed_is_noted(tmp_path: Path) -> None:
+    runs = [save_run(tmp_path, name, name='a', config_hash='a') for name in ('x', 'y')]
+    assert any('several runs of seed 0' in line for line in fairness_notes(compare(runs)))
+
+
+def test_narrow_output_splits_the_table(tmp_path: Path) -> None:
+    comparison = compare(seeds(tmp_path, 'a', [97.0, 98.0]))
+    (whole,) = comparison_tables(comparison, 200)
+    accuracy, cost = comparison_tables(comparison, 80)
+    columns = [column.header for column in (*accuracy.columns, *cost.columns)]
+    assert {str(c) for c in columns} == {str(column.header) for column in whole.columns}
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from easypruner.report.comparison_report import compare_runs
+compare_runs(sys.argv[2:], Path(sys.argv[1]))
+assert 'torch' not in sys.modules, 'comparing needs no torch, which takes seconds to import'
+"""
+
+
+def test_command_runs_without_torch_and_without_unicode(tmp_path: Path) -> None:
+    runs = seeds(tmp_path, 'naïve', [97.0, 97.5])
+    done = subprocess.run(
+        [sys.executable, '-c', COMMAND, tmp_path / 'out', *runs],
+        env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'na\\xefve' in done.stdout

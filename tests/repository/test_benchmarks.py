@@ -1,0 +1,234 @@
+"""The benchmarks: they run on a small model, and what they write is consistent."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from tests.helpers.networks import Residual, example
+
+BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
+
+
+def run(script: str, *arguments: str | Path) -> str:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return how to import a module of the benchmarks: behind all others, as coverage is taken."""
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(BENCHMARKS)])
+    return load
+
+
+def table(page: str, head: str) -> list[list[str]]:
+    """Return the cells of the rows under the header line that starts with ``head``."""
+    lines = page[page.index(head) :].splitlines()[2:]
+    rows = []
+    for line in lines:
+        if not line.startswith('|'):
+            break
+        rows.append([cell.strip() for cell in line.strip('|').split('|')])
+    return rows
+
+
+class TestCoverage:
+    @pytest.mark.slow
+    def test_a_small_model_is_handled_and_stands_on_the_page(self, tmp_path: Path) -> None:
+        out, lines = tmp_path / 'coverage.md', tmp_path / 'results.jsonl'
+        arguments = ('--source', 'torchvision', '--only', ' squeezenet1_1$', '--workers', '1')
+        run('coverage.py', *arguments, '--out', out, '--resume', lines)
+        (found,) = map(json.loads, lines.read_text().splitlines())
+        model = torchvision.models.squeezenet1_1()
+        assert found['status'] == 'measured'
+        assert found['kind'] == 'cnn'
+        assert found['params'] == sum(p.numel() for p in model.parameters())
+        assert found['neither'] == 0
+        assert found['verify_error'] < 1e-5
+        assert found['keeps_shapes']
+        assert found['costs'] == {
+            f'{what} {when}': True for what in ('params', 'MACs') for when in ('before', 'after')
+        }
+        page = out.read_text()
+        totals = {row[0]: row[1:] for row in table(page, '| | models')}
+        assert totals['all'][:2] == ['1', '1 (100.0 %)'] and totals['cnn'] == [
+            '1', '1 (100.0 %)', '100 %', '1 (100.0 %)', '95 %',
+        ]  # fmt: skip
+        (row,) = table(page, '| model | kind')
+        assert row[0] == 'squeezenet1_1'
+        assert row[4] == str(found['groups']) and row[9] == '0'
+
+        before = lines.read_text()
+        run('coverage.py', *arguments, '--out', out, '--resume', lines)
+        assert lines.read_text() == before, 'a model was measured again'
+        assert out.read_text() == page
+
+    @pytest.mark.slow
+    def test_a_model_out_of_time_is_told(self, tmp_path: Path) -> None:
+        out, lines = tmp_path / 'coverage.md', tmp_path / 'results.jsonl'
+        arguments = ('--source', 'torchvision', '--only', ' squeezenet1_1$', '--limit', '0.01')
+        run('coverage.py', *arguments, '--out', out, '--resume', lines)
+        (found,) = map(json.loads, lines.read_text().splitlines())
+        assert found['status'] == 'timeout'
+        page = out.read_text()
+        assert table(page, '| | models')[-1][:3] == ['all', '1', '0 (0.0 %)']
+        assert 'torchvision `squeezenet1_1`: `not done after 0 s`' in page
+
+    def test_a_model_that_raises_is_told(self, module: Any) -> None:
+        entry = module('models').Entry('torchvision', 'no_such_net', size=1)
+        found = module('coverage_check').check(entry)
+        assert found.status == 'unusable' and 'no_such_net' in found.error
+        assert 'no_such_net' in module('coverage_page').page([found])
+
+    @pytest.mark.parametrize(
+        'wrong',
+        [
+            {'neither': 1},
+            {'verify_error': 1e-4},
+            {'keeps_shapes': False},
+            {'costs': {'MACs after': False}},
+            {'status': 'failed', 'error': 'trace: TraceError: no'},
+        ],
+        ids=lambda wrong: next(iter(wrong)),
+    )
+    def test_whatever_is_wrong_counts_and_is_told(self, module: Any, wrong: dict) -> None:
+        right = {
+            'source': 'timm', 'name': 'net', 'family': '', 'status': 'measured', 'kind': 'cnn',
+            'verify_error': 1e-15, 'verified_on': 'full', 'keeps_shapes': True,
+            'costs': {'MACs after': True}, 'counted_on': 'meta',
+            'reasons': {'an output of the model (output)': 2},
+        }  # fmt: skip
+        result, page = module('coverage_check').Result, module('coverage_page').page
+        assert result(**right).handled
+        assert 'Not handled' not in page([result(**right)])
+        bad = result(**{**right, **wrong})
+        assert not bad.handled
+        text = page([bad])
+        assert 'timm `net`: ' in text[text.index('## Not handled') :]
+
+    def test_what_is_not_known_to_be_the_networks_nature_is_held(self, module: Any) -> None:
+        cause_of = module('coverage_check').cause_of
+        reasons = {
+            'an output of the model (output)': 'boundary',
+            'has a single channel': 'fixed',
+            'not used in the forward pass': 'unused',
+            'an operation without a rule: foo in bar': 'held',
+            'the forward pass does not follow a cut: no': 'held',
+            'a reason nobody has thought of': 'held',
+        }
+        assert {reason: cause_of(reason) for reason in reasons} == reasons
+
+    def test_every_channel_counts_where_a_model_is_verified(self, module: Any) -> None:
+        model = Residual()
+        nn.init.zeros_(model.conv[2].weight)
+        before = model(example())
+        module('coverage_check').enliven(model, example())
+        assert all(p.std() > 0 for p in model.parameters())
+        assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+        assert not torch.equal(model(example()), before)
+
+    def test_masks_remove_half_but_never_all(self, module: Any) -> None:
+        import easypruner
+
+        graph = easypruner.trace(torchvision.models.resnet18(), torch.zeros(1, 3, 32, 32))
+        masks = module('coverage_check').random_masks(graph)
+        assert masks.keys() == graph.groups.keys()
+        assert all(mask.any() for mask in masks.values())
+        kept = torch.cat(list(masks.values())).double().mean()
+        assert abs(kept - 0.5) < 0.05
+
+
+class Mixer(nn.Module):
+    """Tokens that are mixed by a linear layer over their sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mix(x.flatten(2))
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ('build', 'kind'),
+        [
+            (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(64, 2)), 'cnn'),
+            (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1)), 'cnn'),
+            (Mixer, 'other'),
+            (lambda: nn.Sequential(nn.Flatten(2), nn.LSTM(16, 4)), 'other'),
+            (lambda: nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(16, 2, 8)), 'other'),
+        ],
+        ids=['classifier', 'softmax', 'mixer', 'recurrent', 'attention'],
+    )
+    def test_kind(self, module: Any, build: Any, kind: str) -> None:
+        assert module('models').kind_of(build().eval(), torch.rand(2, 3, 4, 4)) == kind
+
+    def test_a_product_with_a_weight_is_no_attention(self, module: Any) -> None:
+        class Normed(nn.Linear):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.flatten(1) @ nn.functional.normalize(self.weight).t()
+
+        class Gram(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x.flatten(1) @ x.flatten(1).t()
+
+        kind_of = module('models').kind_of
+        assert kind_of(Normed(48, 2), torch.rand(2, 3, 4, 4)) == 'cnn'
+        assert kind_of(Gram(), torch.rand(2, 3, 4, 4)) == 'other'
+
+
+class TestModels:
+    def test_torchvision_is_complete_but_for_quantized_models(self, module: Any) -> None:
+        names = {entry.name for entry in module('models').entries('torchvision')}
+        models = torchvision.models
+        left_out = set(models.list_models()) - names
+        assert left_out == set(models.list_models(module=models.quantization))
+        assert names <= set(models.list_models())
+
+    def test_transformers_are_listed_where_installed(self, module: Any) -> None:
+        names = {entry.name for entry in module('models').entries('transformers')}
+        installed = importlib.util.find_spec('transformers') is not None
+        wanted = {'ViTForImageClassification', 'BertForSequenceClassification'}
+        assert wanted <= names if installed else not names
+
+
+@pytest.mark.slow
+def test_graph_speed(tmp_path: Path) -> None:
+    pytest.importorskip('torch_pruning', reason='the comparison is with Torch-Pruning')
+    out = tmp_path / 'graph_speed.md'
+    run('graph_speed.py', '--quick', '--only', 'squeezenet1_1', '--out', out)
+    page = out.read_text()
+    for part in page.split('## In 10 steps'):
+        ((name, _, ours, theirs, ratio),) = table(part, '| network |')
+        assert name == 'squeezenet1_1'
+        assert float(ratio) == pytest.approx(float(theirs) / float(ours), abs=0.06, rel=0.02)
+        stated = re.search(r'\*\*([\d.]+) times\*\*', part)
+        assert stated is not None and stated[1] == ratio
+    rows = {row[0]: float(row[1]) for row in table(page, '| ms |')}
+    whole = rows.pop('all')
+    floor = rows.pop('floor: a bare meta forward in an empty dispatch mode')
+    assert sum(rows.values()) == pytest.approx(whole, abs=0.1)
+    assert all(value > 0 for value in rows.values()) and floor > 0
+    ((_, size, *_),) = table(page, '| model | its size')
+    parameters = torchvision.models.squeezenet1_1().parameters()
+    assert float(size) == round(sum(4 * p.numel() for p in parameters) / 1e6)

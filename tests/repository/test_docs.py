@@ -1,0 +1,114 @@
+"""The page on plugins: its reference is up to date, its example works."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+import easypruner
+from easypruner import Budget, LayerHandler, Regularizer, Stage, hookspecs
+from easypruner.errors import EasyPrunerError
+from easypruner.pipeline.stages import Train
+from easypruner.plugins import load_plugins
+from easypruner.plugins.registry import MASK_SOURCES, build
+from easypruner.strategies import Context
+from easypruner.strategies.stages.forecast import Outlook
+from easypruner.testing import check_handler, check_stage, component, compose
+from tests.helpers.networks import Plain, example
+
+DOCS = Path(__file__).parents[2] / 'docs'
+PAGE = (DOCS / 'plugins.md').read_text(encoding='utf-8')
+
+
+def hooks() -> list[ast.FunctionDef]:
+    tree = ast.parse(Path(hookspecs.__file__).read_text(encoding='utf-8'))
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_the_page_is_up_to_date(tmp_path: Path) -> None:
+    for file in ('generate.py', 'plugins.md'):
+        (tmp_path / file).write_bytes((DOCS / file).read_bytes())
+    subprocess.run([sys.executable, str(tmp_path / 'generate.py')], check=True)
+    assert (tmp_path / 'plugins.md').read_text(encoding='utf-8') == PAGE, (
+        'run python docs/generate.py'
+    )
+
+
+@pytest.mark.parametrize('hook', hooks(), ids=lambda hook: hook.name)
+def test_each_hook_stands_on_the_page(hook: ast.FunctionDef) -> None:
+    returns = ast.unparse(hook.returns) if hook.returns else ''
+    assert f'def {hook.name}({ast.unparse(hook.args)}) -> {returns}:' in PAGE
+    words = re.sub(r'\W+', ' ', ast.get_docstring(hook) or '')
+    assert words.split(' Args ')[0].strip() in re.sub(r'\W+', ' ', PAGE)
+
+
+def test_there_are_hooks() -> None:
+    assert len(hooks()) >= 3
+
+
+def test_the_example_is_short_and_works(tmp_path: Path) -> None:
+    found = re.search(r'<!-- example: begin -->\n```python\n(.*?)```\n', PAGE, re.DOTALL)
+    assert found is not None
+    assert len(found[1].splitlines()) <= 36
+    (tmp_path / 'reader_norm.py').write_text(found[1])
+    load_plugins([tmp_path])
+    model = Plain()
+    graph = easypruner.trace(model, example())
+    config = {'type': 'ReaderNorm', 'budget': {'type': 'Macs', 'keep': 0.5}}
+    source = build(MASK_SOURCES, config)
+    source.select(graph, Context()).check(graph)
+    scores = source.score(graph, Context())
+    (last,) = [s for s in scores.values() if s.numel() == model.head.in_features]
+    torch.testing.assert_close(last, model.head.weight.detach().norm(dim=0))
+
+
+@pytest.mark.parametrize('name', ['BestUnits', 'FilterDecay', 'Halve', 'Keeper'])
+def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
+    (code,) = (
+        block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
+        if f'class {name}(' in block
+    )  # fmt: skip
+    assert len(code.splitlines()) <= 50
+    (tmp_path / 'example.py').write_text(code)
+    cls = component(name, tmp_path)
+    if issubclass(cls, Budget | Regularizer):
+        compose(cls)
+    elif issubclass(cls, LayerHandler):
+        (layer,) = cls.handles
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), layer(8), torch.nn.Conv2d(8, 2, 1))
+        modules = check_handler(cls(), model, torch.rand(1, 3, 4, 4))
+        assert modules['1'].channels < 8
+    else:
+        summary = check_stage({'type': name}, tmp_path / 'run', plugins=[tmp_path])
+        assert summary['rows'][1]['name'] == 'rounded'
+
+
+def test_a_stage_may_look_ahead_as_the_page_says() -> None:
+    (code,) = (
+        block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
+        if block.startswith('def foresee(')
+    )  # fmt: skip
+    names: dict[str, Any] = {'Outlook': Outlook, 'EasyPrunerError': EasyPrunerError}
+    exec(code, names)
+    looking = type('Looking', (Stage,), {'foresee': names['foresee'], 'run': print})()
+    graph = easypruner.trace(Plain(), example())
+    outlook = Outlook(Config(), seed=0, graph=graph, epoch_length=1)
+    assert looking.foresee(outlook) is outlook
+    with pytest.raises(EasyPrunerError, match='before Prune'):
+        looking.foresee(dataclasses.replace(outlook, cut=True))
+
+
+def test_regularizers_have_what_the_page_names() -> None:
+    for name in ('largest', 'needed_reach', 'penalty', 'add_gradient'):
+        assert f'`{name}' in PAGE and hasattr(Regularizer, name)
+    assert 'regularize_every' in inspect.signature(Train).parameters

@@ -1,0 +1,448 @@
+"""slim(): one line prunes a network, and says what it did."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import Budget, Context, Limits, Masks, MaskSource, load_pruned, slim, trace
+from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, RecordError, TraceError
+from easypruner.graph import ChannelGraph
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build
+from tests.helpers.contexts import tiny_batches
+from tests.helpers.networks import NETWORKS, Plain, Residual, TwoInputs, example, lively
+
+
+class Asking(MaskSource):
+    """Keeps all, and notes the context it was given and what that computes."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        super().__init__(budget)
+        self.told: list[Any] = []
+
+    def select(self, graph: ChannelGraph, context: Context) -> Masks:
+        self.told.append(context)
+        for batch in context.some_batches(9, 'a test'):
+            self.told.append(context.needed('loss', 'a test')(graph.model, batch).item())
+        return Masks({name: torch.ones(g.size) > 0 for name, g in graph.groups.items()})
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.__name__)
+def test_half_the_macs_of_any_network(network: type[nn.Module]) -> None:
+    model = lively(network)
+    slimmed = slim(model, example(), macs=0.5)
+    ours, whole = (trace(m, example()).cost().macs for m in (slimmed.model, model))
+    assert ours <= 0.5 * whole
+    assert (slimmed.summary.before.macs, slimmed.summary.after.macs) == (whole, ours)
+    assert slimmed.summary.after.params == sum(p.numel() for p in slimmed.model.parameters())
+    assert slimmed.summary.verification.passed
+    assert slimmed.model(example()).shape == (2, 5)
+
+
+def test_the_network_that_is_given_stays_as_it_is() -> None:
+    model = lively(Residual).train()
+    model.stem[0].weight.requires_grad_(False)
+    before = state_of(model)
+    slimmed = slim(model, example(), macs=0.5, batches=tiny_batches())
+    assert slimmed.model is not model
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert all(module.training for module in [*model.modules(), *slimmed.model.modules()])
+    assert not slimmed.model.stem[0].weight.requires_grad
+    ours = {p.data_ptr() for p in slimmed.model.parameters()}
+    assert not ours & {p.data_ptr() for p in model.parameters()}
+
+
+def test_it_does_what_the_long_way_does() -> None:
+    model = lively(Residual)
+    slimmed = slim(model, example(), macs=0.6, source='L1Norm')
+    other = copy.deepcopy(model)
+    graph = trace(other, example())
+    config = dict(type='L1Norm', budget=dict(type='Macs', keep=0.6))
+    masks = build(MASK_SOURCES, config).select(graph, Context())
+    record = easypruner.prune(other, masks, graph=graph)
+    assert slimmed.record == record
+    expected = other.state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in slimmed.model.state_dict().items())
+
+
+def test_the_record_rebuilds_the_network(tmp_path: Any) -> None:
+    slimmed = slim(lively(Residual), example(), macs=0.5)
+    slimmed.record.save(tmp_path / 'architecture.json')
+    torch.save(slimmed.model.state_dict(), tmp_path / 'weights.pth')
+    again = load_pruned(Residual, tmp_path / 'weights.pth', tmp_path / 'architecture.json')
+    assert torch.equal(again.eval()(example()), slimmed.model.eval()(example()))
+
+
+class TestCutTwice:
+    def test_the_record_of_both_cuts_rebuilds_the_network(self, tmp_path: Any) -> None:
+        first = slim(lively(Residual), example(), macs=0.7)
+        first.record.save(tmp_path / 'first.json')
+        for record in (first.record, tmp_path / 'first.json', first):
+            second = slim(first.model, example(), macs=0.7, record=record)
+            again = load_pruned(Residual, second.model.state_dict(), second.record)
+            assert torch.equal(again.eval()(example()), second.model(example()))
+
+    def test_without_it_the_record_is_that_of_the_last_cut(self) -> None:
+        first = slim(lively(Residual), example(), macs=0.7)
+        second = slim(first.model, example(), macs=0.7)
+        with pytest.raises(RecordError, match='give that of all cuts'):
+            load_pruned(Residual, second.model.state_dict(), second.record)
+        both = first.record.then(second.record)
+        assert slim(first.model, example(), macs=0.7, record=first.record).record == both
+
+    def test_a_record_that_is_not_the_network_s_is_refused(self) -> None:
+        first = slim(lively(Residual), example(), macs=0.7)
+        with pytest.raises(RecordError, match='give the record of the cuts'):
+            slim(lively(Residual), example(), macs=0.7, record=first.record)
+        with pytest.raises(ConfigError, match='record of slim is a list'):
+            slim(first.model, example(), macs=0.7, record=[first.record])
+
+
+class TestNothingToPrune:
+    def test_why_is_told(self) -> None:
+        net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
+        with pytest.raises(
+            EasyPrunerError, match=r'nothing of this Sequential.*: 6 at 0, an input'
+        ):
+            slim(net, example(), macs=0.5)
+        with pytest.raises(
+            EasyPrunerError, match=r'nothing of this Plain.*: 12 at body.1.0, ignored, as'
+        ):
+            slim(lively(Plain), example(), params=0.5, ignore=['body.0', 'body.1'])
+        with pytest.raises(EasyPrunerError, match='it has no weights'):
+            slim(nn.Flatten(), example(), params=0.5)
+
+    def test_a_share_of_no_multiply_adds(self) -> None:
+        class Looked(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table, self.weight = nn.Embedding(10, 8), nn.Parameter(torch.randn(8))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return (self.table(x) * self.weight).sum(dim=-1)
+
+        words = torch.randint(0, 10, (2, 5))
+        with pytest.raises(EasyPrunerError, match=r'macs=0\.5 of slim.*Looked has none'):
+            slim(Looked(), words, macs=0.5)
+        assert slim(Looked(), words, params=0.5).model.table.embedding_dim == 4
+
+
+class TestLimits:
+    def test_all_are_kept_to(self) -> None:
+        slimmed = slim(
+            lively(Residual), example(), macs=0.9, params=0.4, budget=dict(type='Ratio', keep=0.8)
+        )
+        summary = slimmed.summary
+        assert summary.after.macs <= 0.9 * summary.before.macs
+        assert summary.after.params <= 0.4 * summary.before.params
+        assert summary.units[1] <= round(0.8 * summary.units[0])
+        assert [limit.kind for limit in summary.budget.each] == ['Macs', 'Params', 'Ratio']
+
+    def test_above_one_it_is_the_number_itself(self) -> None:
+        whole = trace(lively(Plain), example()).cost().params
+        slimmed = slim(lively(Plain), example(), params=whole // 2)
+        assert slimmed.summary.after.params <= whole // 2
+        assert slimmed.summary.budget.asked == whole // 2
+
+    def test_numpy_s_numbers_are_numbers(self) -> None:
+        whole = trace(lively(Plain), example()).cost()
+        slimmed = slim(
+            lively(Plain), example(), macs=np.float32(0.5), params=np.int64(whole.params)
+        )
+        assert slimmed.summary.after.macs <= whole.macs // 2
+        assert [limit.asked for limit in slimmed.summary.budget.each] == [0.5, whole.params]
+
+    def test_a_budget_may_be_built_and_is_not_changed(self) -> None:
+        budget = build(BUDGETS, dict(type='Macs', keep=0.5))
+        before = dict(vars(budget))
+        source = build(MASK_SOURCES, dict(type='L2Norm'))
+        slimmed = slim(lively(Plain), example(), source=source, budget=[budget])
+        assert slimmed.summary.source == 'L2Norm'
+        assert slimmed.summary.after.macs <= 0.5 * slimmed.summary.before.macs
+        assert source.budget is None and vars(budget) == before
+
+    def test_a_budget_of_one_removes_nothing_and_says_so(self) -> None:
+        model = lively(Residual)
+        slimmed = slim(model, example(), macs=1)
+        assert torch.equal(slimmed.model(example()), model(example()))
+        assert slimmed.summary.whole == dict.fromkeys(trace(model, example()).groups, 'scores')
+
+    def test_a_budget_of_zero_says_what_is_feasible(self) -> None:
+        with pytest.raises(BudgetError, match='least'):
+            slim(lively(Plain), example(), macs=0)
+
+    def test_groups_that_limits_keep_are_named(self) -> None:
+        slimmed = slim(
+            lively(Plain), example(), macs=0.5, limits={'body.1.0': Limits(max_removed=0)}
+        )
+        assert slimmed.summary.whole == {'body.1.0': 'limits'}
+        assert '1 of 2 groups lost nothing: body.1.0 (limits)' in str(slimmed)
+
+    def test_ignored_modules_stay(self) -> None:
+        slimmed = slim(lively(Plain), example(), macs=0.6, ignore='body.0')
+        assert slimmed.model.body[0][0].out_channels == 8
+        assert slimmed.model.body[1][0].out_channels < 12
+
+
+class TestBatches:
+    def test_a_source_gets_them_and_the_cross_entropy(self) -> None:
+        model, batches = lively(Plain), tiny_batches()
+        source = Asking()
+        slim(model, example(), source=source, batches=batches, seed=5)
+        # The copy of the source shares its list.
+        context, *losses = source.told
+        expected = [nn.functional.cross_entropy(model(x), y).item() for x, y in batches]
+        assert losses == pytest.approx(expected)
+        assert context.seed == 5 and context.evaluate is None
+
+    def test_a_loss_and_batches_of_ones_own(self) -> None:
+        source = Asking()
+        slim(
+            lively(Plain), example(), source=source, batches=lambda: iter([dict(x=example())]),
+            loss=lambda model, batch: model(**batch).sum() * 0 + 3,
+        )  # fmt: skip
+        assert source.told[1:] == [3.0]
+
+    def test_statistics_are_those_of_the_pruned_network(self) -> None:
+        model, batches = lively(Plain), tiny_batches()
+        slimmed = slim(model, example(), macs=0.4, batches=batches)
+        left = slim(model, example(), macs=0.4, batches=batches, calibration_batches=0)
+        first = slimmed.model.body[0]
+        means = [first[0](x).mean(dim=(0, 2, 3)) for x, _ in batches]
+        torch.testing.assert_close(first[1].running_mean, torch.stack(means).mean(dim=0))
+        kept = torch.isin(model.body[0][1].running_mean, left.model.body[0][1].running_mean)
+        assert kept.sum() == left.model.body[0][1].num_features
+
+    def test_only_as_many_as_asked_for(self) -> None:
+        opened = []
+
+        def batches() -> Iterator[Any]:
+            for batch in tiny_batches(3):
+                opened.append(batch)
+                yield batch
+
+        slim(lively(Plain), example(), macs=0.5, batches=batches, calibration_batches=2)
+        assert len(opened) == 2
+
+    def test_several_inputs(self) -> None:
+        inputs = dict(image=torch.randn(2, 3, 8, 8), depth=torch.randn(2, 1, 8, 8))
+        torch.manual_seed(0)
+        slimmed = slim(TwoInputs().eval(), inputs, macs=0.6, batches=[inputs, inputs])
+        assert slimmed.summary.verification.passed
+        assert slimmed.model(**inputs)['logits'].shape == (2, 5)
+
+    @pytest.mark.parametrize(
+        ('batches', 'text'),
+        [
+            (iter([]), 'only once'),
+            (3, 'batches=3'),
+            ([], 'the data set is empty'),
+            ([example()], 'no loss is known'),
+            ([(example(), torch.zeros(2, 5))], 'targets are a float32 tensor'),
+        ],
+    )
+    def test_what_is_not_understood(self, batches: Any, text: str) -> None:
+        with pytest.raises(EasyPrunerError, match=text):
+            slim(lively(Plain), example(), source=Asking(), batches=batches)
+
+    def test_a_source_that_needs_them_says_so(self) -> None:
+        with pytest.raises(ConfigError, match=r'a test needs batches.*easypruner\.slim'):
+            slim(lively(Plain), example(), source=Asking())
+
+
+class TestSummary:
+    def test_it_prints_itself(self) -> None:
+        slimmed = slim(lively(Plain), example(), macs=0.5, evaluate=lambda model: 12.5)
+        lines = str(slimmed).splitlines()
+        assert lines[0] == 'Plain, pruned by L1Norm'
+        (macs,) = (line for line in lines if line.startswith('MACs'))
+        left = slimmed.summary.after.macs / slimmed.summary.before.macs
+        assert macs.endswith(f'{100 * left:.1f} %')
+        assert any(
+            line.split() == ['accuracy', '12.50', '%', '12.50', '%', '+0.00'] for line in lines
+        )
+        assert f'asked for Macs 0.5, delivered {left:.4g}' in lines
+        assert any(line.startswith('verified: ') for line in lines)
+        assert 'channels that cannot go: 5 at head, an output of the model' in str(slimmed)
+
+    def test_accuracies_are_of_the_full_and_of_the_pruned_network(self) -> None:
+        def widths(model: nn.Module) -> float:
+            return float(model.body[0][0].out_channels)
+
+        slimmed = slim(lively(Plain), example(), macs=0.3, evaluate=widths)
+        assert slimmed.summary.accuracy == (8.0, widths(slimmed.model))
+        assert widths(slimmed.model) < 8
+
+    def test_an_accuracy_is_that_of_evaluation_mode_and_leaves_no_trace(self) -> None:
+        """Whatever the function does with modes."""
+        seen = []
+
+        def evaluate(model: nn.Module) -> float:
+            seen.append([module.training for module in model.modules()])
+            model(example())
+            model.train(not any(seen[0]) and len(seen) > 1)
+            return 50
+
+        for training in (True, False):
+            seen.clear()
+            model = lively(Plain).train(training)
+            model.head.train(not training)
+            plain = slim(model, example(), macs=0.5)
+            slimmed = slim(model, example(), macs=0.5, evaluate=evaluate)
+            assert len(seen) == 2 and not any(map(any, seen))
+            expected = plain.model.state_dict()
+            assert all(torch.equal(t, expected[n]) for n, t in slimmed.model.state_dict().items())
+            assert [m.training for m in slimmed.model.modules()] == [
+                m.training for m in model.modules()
+            ]
+
+    def test_a_source_evaluates_in_evaluation_mode(self) -> None:
+        class Evaluating(Asking):
+            def select(self, graph: ChannelGraph, context: Context) -> Masks:
+                self.told.append(context.evaluate(graph.model))
+                return Masks({})
+
+        source = Evaluating()
+        slim(lively(Plain).train(), example(), source=source, evaluate=lambda m: 10.0 * m.training)
+        assert source.told == [0.0]
+
+    def test_a_cut_of_constant_outputs_is_not_claimed_to_be_verified(self) -> None:
+        model = lively(Plain)
+        nn.init.zeros_(model.head.weight)
+        slimmed = slim(model, example(), macs=0.5)
+        assert slimmed.summary.verification.constant
+        assert 'not checked: the outputs are constant' in str(slimmed)
+        assert 'erified' not in str(slimmed)
+
+    def test_what_mixes_is_not_claimed_to_be_verified(self) -> None:
+        net = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 5))
+        text = str(slim(net, torch.randn(2, 6), macs=0.5))
+        assert 'not checked, as their channels mix: 0' in text and 'erified' not in text
+
+    def test_equal_scores_are_told(self) -> None:
+        model = lively(Plain)
+        nn.init.zeros_(model.head.weight)
+        slimmed = slim(model, example(), macs=0.5, source='Taylor', batches=tiny_batches())
+        assert slimmed.summary.level == 0.0
+        assert 'the choice is arbitrary: every channel has the same score, 0;' in str(slimmed)
+        for arguments in (dict(macs=1, source=Equal()), dict(macs=0.5)):
+            slimmed = slim(model, example(), **arguments)
+            assert slimmed.summary.level is None and 'arbitrary' not in str(slimmed)
+
+    def test_it_is_short_in_a_session(self) -> None:
+        slimmed = slim(lively(Plain), example(), budget=dict(type='Ratio', keep=0.5))
+        assert repr(slimmed) == 'Slimmed(Plain: 10 of 20 channels left)'
+
+    def test_json_can_hold_it(self) -> None:
+        summary = slim(lively(Residual), example(), macs=0.5).summary
+        content = json.loads(json.dumps(summary.to_dict()))
+        assert content['after'] == {
+            'macs': summary.after.macs,
+            'params': summary.after.params,
+            'activations': summary.after.activations,
+        }
+        assert content['budget']['kind'] == 'Macs'
+
+    def test_a_check_that_was_not_asked_for_is_not_claimed(self) -> None:
+        slimmed = slim(lively(Plain), example(), macs=0.5, verify=False)
+        assert slimmed.summary.verification is None
+        assert 'verified' not in str(slimmed)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'text'),
+    [
+        (dict(source='L1Nrom', macs=0.5), "did you mean 'L1Norm'"),
+        (dict(), 'not told how much may stay'),
+        (dict(macs=-1), 'macs=-1'),
+        (dict(macs='half'), "macs='half'"),
+        (dict(macs=0.5, source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))), 'own'),
+        (dict(macs=0.5, budget=dict(type='Rato', keep=0.5)), r"budget\[1\].*'Ratio'"),
+        (dict(macs=0.5, calibration_batches=-1), 'calibration_batches=-1'),
+        (dict(macs=0.5, ignore='bdoy'), 'bdoy'),
+        (dict(macs=True), 'macs=True'),
+        (dict(macs=float('nan')), 'macs=nan'),
+        (dict(macs=0.5, seed='a'), "seed='a'"),
+        (dict(macs=0.5, seed=-1), 'seed=-1'),
+        (dict(macs=0.5, seed=None), 'seed=None'),
+        (dict(macs=0.5, evaluate=90.0), r'evaluate=90\.0 of slim is no function'),
+        (dict(macs=0.5, evaluate=lambda model: None), 'evaluate of slim returns a NoneType'),
+        (dict(macs=0.5, forward=3), 'forward=3'),
+        (dict(macs=0.5, loss='mse'), "loss='mse'"),
+        (dict(macs=0.5, loss=nn.MSELoss), r'the class MSELoss; build it, as in MSELoss\(\)'),
+    ],
+)
+def test_mistakes_are_told(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(EasyPrunerError, match=text):
+        slim(lively(Plain), example(), **arguments)
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    one, again, other = (
+        slim(lively(Residual), example(), macs=0.5, source='Random', seed=seed).record
+        for seed in (1, 1, 2)
+    )
+    assert one == again != other
+
+
+def test_a_network_without_values_is_told() -> None:
+    with torch.device('meta'):
+        model = Plain()
+    with pytest.raises(TraceError, match='on the meta device'):
+        slim(model, example(), macs=0.5, verify=False)
+
+
+@pytest.mark.parametrize('given', [Plain, lively, None, 'resnet18'])
+def test_what_is_no_network_is_told(given: Any) -> None:
+    with pytest.raises(TraceError, match=r'expected a torch\.nn\.Module'):
+        slim(given, example(), macs=0.5)
+
+
+def test_what_slim_returned_is_no_network_but_has_one() -> None:
+    with pytest.raises(TraceError, match=r'a Slimmed; .* give its \.model'):
+        slim(slim(lively(Plain), example(), macs=0.5), example(), macs=0.5)
+
+
+def test_weights_that_have_a_history_are_copied() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    net.held = [net[0].weight * 1]
+    assert slim(net, example(), macs=0.5).model[0].out_channels == 4
+
+
+class Equal(MaskSource):
+    """Gives every unit the same score."""
+
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {name: torch.ones(group.size) for name, group in graph.groups.items()}
+
+
+class Drawing(MaskSource):
+    """Draws its scores from the global generator."""
+
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {name: torch.rand(group.size) for name, group in graph.groups.items()}
+
+
+def test_it_neither_depends_on_the_caller_s_generator_nor_draws_from_it() -> None:
+    model = lively(Residual)
+    records = []
+    for before in (3, 4):
+        torch.manual_seed(before)
+        expected = torch.rand(4)
+        torch.manual_seed(before)
+        slimmed = slim(model, example(), macs=0.5, source=Drawing(), batches=tiny_batches())
+        records.append(slimmed.record)
+        assert torch.equal(torch.rand(4), expected)
+    assert records[0] == records[1]

@@ -1,0 +1,277 @@
+"""Budgets in several steps, and several at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
+from easypruner_plugins.ratio import Ratio
+from easypruner_plugins.threshold import Threshold
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import easypruner
+from easypruner import Budget, Context, Limits, Masks
+from easypruner.errors import BudgetError, ConfigError
+from easypruner.graph import ChannelGraph
+from easypruner.strategies.budgets.costs import CostBudget
+from easypruner.strategies.budgets.tightest import Tightest
+from easypruner.strategies.sources.scores import VoteScores
+from tests.helpers.networks import Concatenated, Depthwise, Plain, example, lively
+
+GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]
+graphs = st.sampled_from(GRAPHS)
+COST: dict[type[CostBudget], str] = {Macs: 'macs', Params: 'params'}
+
+
+def cost_of(kind: type[CostBudget], graph: ChannelGraph, masks: Mapping[str, Tensor] | None) -> int:
+    return int(getattr(graph.cost(masks), COST[kind]))
+
+
+def random_scores(graph: ChannelGraph, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
+
+
+def kept_least(graph: ChannelGraph) -> dict[str, Tensor]:
+    return {name: torch.arange(group.size) < 1 for name, group in graph.groups.items()}
+
+
+def largest_unit(kind: type[CostBudget], graph: ChannelGraph) -> int:
+    """Return what the costliest unit of the whole network costs."""
+    return max(
+        cost_of(kind, graph, None) - cost_of(kind, graph, {n: torch.arange(g.size) > 0})
+        for n, g in graph.groups.items()
+    )
+
+
+def cut_in_steps(
+    budget: Budget, steps: int, graph: ChannelGraph, seed: int, known: bool = True
+) -> tuple[ChannelGraph, list[tuple[Budget, Masks]]]:
+    """Cut a copy of a graph's model in steps of equal length; return its graph, and each step."""
+    model = copy.deepcopy(graph.model)
+    graph = graph.on(model)
+    # It is kept in a file between two steps.
+    reference = json.loads(json.dumps(budget.reference(graph))) if known else None
+    scores = random_scores(graph, seed)
+    made = []
+    for step in range(steps):
+        part = budget.partial(step / steps, (step + 1) / steps, reference)
+        masks = part(scores, graph, Context())
+        made.append((part, masks))
+        easypruner.prune(model, masks, graph=graph)
+        scores = {name: score[masks[name]] for name, score in scores.items()}
+    return graph, made
+
+
+steps = st.integers(1, 12)
+seeds = st.integers(0, 10**6)
+
+
+class TestSteps:
+    @pytest.mark.parametrize('kind', COST)
+    @pytest.mark.parametrize('absolute', [False, True])
+    @settings(deadline=None, max_examples=25)
+    @given(graph=graphs, seed=seeds, way=st.floats(0, 1), steps=steps)
+    def test_a_cost_ends_within_its_limit_and_less_than_a_unit_under_it(
+        self,
+        kind: type[CostBudget],
+        absolute: bool,
+        graph: ChannelGraph,
+        seed: int,
+        way: float,
+        steps: int,
+    ) -> None:
+        whole = cost_of(kind, graph, None)
+        least = cost_of(kind, graph, kept_least(graph))
+        keep = min((least + way * (whole - least)) / whole + 1e-9, 1.0)
+        limit = keep * whole
+        budget = kind(limit=limit) if absolute else kind(keep=keep)
+        after, made = cut_in_steps(budget, steps, graph, seed)
+        assert cost_of(kind, after, None) <= limit
+        assert cost_of(kind, after, None) > limit - largest_unit(kind, graph)
+        if steps == 1:
+            assert made[0][1] == budget(random_scores(graph, seed), graph, Context())
+
+    @pytest.mark.parametrize('scope', ['global', 'stage', 'isomorphic'])
+    @settings(deadline=None, max_examples=15)
+    @given(graph=graphs, seed=seeds, keep=st.floats(0.2, 1), steps=steps)
+    def test_a_share_of_units_ends_where_it_would_at_once(
+        self, scope: str, graph: ChannelGraph, seed: int, keep: float, steps: int
+    ) -> None:
+        budget = Ratio(keep, scope=scope)
+        at_once = budget(random_scores(graph, seed), graph, Context())
+        after, made = cut_in_steps(budget, steps, graph, seed)
+        assert {n: g.size for n, g in after.groups.items()} == {n: at_once.kept(n) for n in at_once}
+        last, masks = made[-1]
+        everything = Masks({n: torch.ones(g.size) > 0 for n, g in after.groups.items()})
+        assert last.delivered(everything, after) == budget.delivered(at_once, graph)
+        assert last.asked == last.asked_of(masks, after) == keep
+
+    @settings(deadline=None, max_examples=15)
+    @given(graph=graphs, seed=seeds, keep=st.floats(0, 1), steps=steps)
+    def test_so_does_a_share_of_each_group(
+        self, graph: ChannelGraph, seed: int, keep: float, steps: int
+    ) -> None:
+        for budget in (Ratio(keep, scope='layer'), Ratio({'*': keep})):
+            after, _ = cut_in_steps(budget, steps, graph, seed)
+            for name, group in graph.groups.items():
+                assert after.groups[name].size == max(1, round(keep * group.size))
+
+    @pytest.mark.parametrize('kind', COST)
+    @pytest.mark.parametrize('absolute', [False, True])
+    def test_steps_come_evenly(self, kind: type[CostBudget], absolute: bool) -> None:
+        graph = GRAPHS[0]
+        whole = cost_of(kind, graph, None)
+        budget = kind(limit=0.4 * whole) if absolute else kind(keep=0.4)
+        _, made = cut_in_steps(budget, 3, graph, 0)
+        part, masks = made[0]
+        left = cost_of(kind, graph, masks)
+        assert 0.8 * whole - largest_unit(kind, graph) < left <= 0.8 * whole
+        assert part.delivered(masks, graph) == (left if absolute else left / whole)
+
+    def test_units_go_evenly(self) -> None:
+        _, made = cut_in_steps(Ratio(0.5), 5, GRAPHS[0], 0)
+        assert [masks.removed_units for _, masks in made] == [2] * 5
+
+    def test_shares_are_of_the_network_before_the_first_step(self) -> None:
+        graph = GRAPHS[0]
+        for budget in (Macs(keep=0.4), Params(keep=0.4), Ratio(0.5), Ratio({'*': 0.5})):
+            after, made = cut_in_steps(budget, 4, graph, 1)
+            last, masks = made[-1]
+            assert last.asked_of(masks, after) == budget.asked
+            assert last.kind == budget.kind
+            everything = Masks({n: torch.ones(g.size) > 0 for n, g in after.groups.items()})
+            assert budget.asked - 0.1 < last.delivered(everything, after) <= budget.asked
+
+    @settings(deadline=None, max_examples=25)
+    @given(graph=graphs, seed=seeds, keep=st.floats(0.6, 1), steps=st.integers(1, 3))
+    def test_without_a_reference_they_end_near_it_as_well(
+        self, graph: ChannelGraph, seed: int, keep: float, steps: int
+    ) -> None:
+        after, _ = cut_in_steps(Ratio(keep), steps, graph, seed, known=False)
+        units, left = (sum(group.size for group in g.groups.values()) for g in (graph, after))
+        assert abs(left - keep * units) <= steps
+        after, made = cut_in_steps(Macs(keep=keep), steps, graph, seed, known=False)
+        assert after.cost().macs <= keep * graph.cost().macs * (1 + 1e-9)
+        for part, masks in made:
+            assert masks.removed_units == 0 or 0 < part.asked < 1
+
+    @settings(deadline=None, max_examples=15)
+    @given(graph=graphs, seed=seeds, value=st.floats(0, 1), steps=steps)
+    def test_a_threshold_ends_where_it_would_at_once(
+        self, graph: ChannelGraph, seed: int, value: float, steps: int
+    ) -> None:
+        at_once = Threshold(value)(random_scores(graph, seed), graph, Context())
+        after, made = cut_in_steps(Threshold(value), steps, graph, seed)
+        assert {n: g.size for n, g in after.groups.items()} == {n: at_once.kept(n) for n in at_once}
+        assert {(part.kind, part.asked, part.spread) for part, _ in made} == {
+            ('Threshold', value, None)
+        }
+
+    @settings(deadline=None, max_examples=15)
+    @given(graph=graphs, seed=seeds, steps=steps)
+    def test_several_limits_are_all_met(self, graph: ChannelGraph, seed: int, steps: int) -> None:
+        budget = Tightest([Macs(keep=0.6), Params(keep=0.5), Ratio(0.9)])
+        after, made = cut_in_steps(budget, steps, graph, seed)
+        assert after.cost().macs <= 0.6 * graph.cost().macs
+        assert after.cost().params <= 0.5 * graph.cost().params
+        everything = Masks({n: torch.ones(g.size) > 0 for n, g in after.groups.items()})
+        last, _ = made[-1]
+        parts = last.parts()
+        assert [part.asked for part in parts] == [0.6, 0.5, 0.9]
+        assert all(part.delivered(everything, after) <= part.asked + 0.05 for part in parts)
+
+    def test_a_group_cut_to_a_single_channel_still_counts(self) -> None:
+        model = lively(Plain)
+        graph = easypruner.trace(model, example())
+        budget = Ratio(0.5)
+        reference = budget.reference(graph)
+        easypruner.prune(model, {'body.0.0': torch.arange(8) < 1}, graph=graph)
+        retraced = easypruner.trace(model, example())
+        assert list(retraced.groups) == ['body.1.0']
+        last = budget.partial(0.5, 1.0, reference)
+        masks = last(random_scores(retraced, 0), retraced, Context())
+        assert masks.kept('body.1.0') == 20 // 2 - 1
+        assert last.delivered(masks, retraced) == 0.5
+
+    def test_an_infeasible_end_is_refused(self) -> None:
+        with pytest.raises(BudgetError, match='is the least that can be had'):
+            cut_in_steps(Macs(keep=0.01), 3, GRAPHS[0], 0)
+
+
+class TestTogether:
+    @settings(deadline=None, max_examples=40)
+    @given(graph=graphs, seed=seeds, macs=st.floats(0.5, 1), params=st.floats(0.5, 1))
+    def test_all_limits_are_met_and_no_unit_more_would_fit(
+        self, graph: ChannelGraph, seed: int, macs: float, params: float
+    ) -> None:
+        scores = random_scores(graph, seed)
+        budget = Tightest([Macs(keep=macs), Params(keep=params)])
+        masks = budget(scores, graph, Context())
+
+        def fits(masks: Mapping[str, Tensor]) -> bool:
+            cost, whole = graph.cost(masks), graph.cost()
+            return cost.macs <= macs * whole.macs and cost.params <= params * whole.params
+
+        assert fits(masks)
+        for name, mask in masks.items():
+            if not mask.all():
+                assert scores[name][~mask].max() <= scores[name][mask].min()
+                one_back = dict(masks) | {name: mask.clone()}
+                one_back[name][int((~mask).nonzero()[0])] = True
+                assert not fits(one_back)
+        first, second = budget.parts()
+        assert first.delivered(masks, graph) == graph.cost(masks).macs / graph.cost().macs
+        assert second.delivered(masks, graph) == graph.cost(masks).params / graph.cost().params
+
+    @pytest.mark.parametrize(
+        'build', [lambda: Macs(keep=0.5), lambda: Ratio(0.5), lambda: Threshold(0.4)]
+    )
+    def test_one_alone_is_as_without(self, build: Callable[[], Budget]) -> None:
+        scores = random_scores(GRAPHS[1], 4)
+        alone = build()(scores, GRAPHS[1], Context())
+        assert Tightest([build()])(scores, GRAPHS[1], Context()) == alone
+        assert Tightest([build(), build()])(scores, GRAPHS[1], Context()) == alone
+
+    def test_of_other_budgets_only_what_all_keep_stays(self) -> None:
+        graph = GRAPHS[0]
+        scores = {'body.0.0': torch.arange(8) / 8, 'body.1.0': torch.arange(12) / 12}
+        budget = Tightest([Threshold(0.3), Ratio({'body.1': 0.25})])
+        masks = budget(scores, graph, Context())
+        assert [masks.kept(name) for name in scores] == [5, 3]
+        assert (budget.kind, budget.asked) == ('Threshold + Ratio', 0.3)
+
+    def test_votes_that_differ_leave_an_allowed_width(self) -> None:
+        graph = easypruner.trace(lively(Plain), example(), limits=Limits(round_to=2))
+        generator = torch.Generator().manual_seed(0)
+        layers = {n: torch.rand(3, g.size, generator=generator) for n, g in graph.groups.items()}
+        masks = Tightest([Threshold(0.4), Ratio(0.7)])(VoteScores(layers), graph, Context())
+        assert all(masks.kept(name) % 2 == 0 for name in masks)
+
+    def test_a_list_within_a_list_is_one_list(self) -> None:
+        inner = [Macs(keep=0.5), Params(keep=0.5)]
+        assert Tightest([Tightest(inner), Ratio(0.5)]).parts()[:2] == tuple(inner)
+
+    @pytest.mark.parametrize('kind', COST)
+    def test_what_cannot_be_met_says_which_limit_and_its_least(
+        self, kind: type[CostBudget]
+    ) -> None:
+        graph = GRAPHS[0]
+        other = Macs(keep=0.9) if kind is Params else Params(keep=0.9)
+        least = cost_of(kind, graph, kept_least(graph))
+        words = f'at most 1 {kind.unit} were asked for, but {least:,} is the least'
+        for budgets in ([other, kind(limit=1)], [kind(limit=1), other]):
+            with pytest.raises(BudgetError, match=words):
+                Tightest(budgets)(random_scores(graph, 0), graph, Context())
+
+    @pytest.mark.parametrize('budgets', [[], ['Macs'], [Macs(keep=0.5), None]])
+    def test_what_is_no_list_of_budgets_is_refused(self, budgets: list[object]) -> None:
+        with pytest.raises(ConfigError, match='expected a list of budgets'):
+            Tightest(budgets)

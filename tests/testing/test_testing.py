@@ -1,0 +1,618 @@
+"""The checks for plugins let good components pass, and catch bad ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from easypruner import Budget, Context, LayerHandler, Masks, MaskSource, Regularizer, Stage
+from easypruner.errors import BudgetError, EasyPrunerError
+from easypruner.graph import ChannelGraph
+from easypruner.graph.cutting.torch_layers import ConvolutionHandler, PReLUHandler
+from easypruner.plugins import load_plugins
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, ComponentRegistry, build
+from easypruner.strategies.budgets.costs import CostBudget
+from easypruner.strategies.budgets.ranking import within_limits
+from easypruner.testing import (
+    NETWORKS,
+    TinyNetwork,
+    check_budget,
+    check_gradient,
+    check_handler,
+    check_source,
+    check_stage,
+    component,
+    compose,
+    example_budget,
+    network,
+    random_masks,
+    tiny_context,
+)
+from easypruner.testing.composition import pairs
+from tests.helpers.plugin_files import write_plugin, write_source
+
+load_plugins()
+
+
+@pytest.mark.parametrize('tiny', NETWORKS, ids=lambda tiny: tiny.name)
+def test_the_networks_are_prunable_and_alike_each_time(tiny: TinyNetwork) -> None:
+    model, again = tiny.make(), tiny.make()
+    assert torch.equal(model(tiny.inputs()), again(tiny.inputs()))
+    graph = easypruner.trace(model, tiny.inputs())
+    masks = random_masks(graph)
+    assert masks.removed_units
+    assert easypruner.verify(model, masks, tiny.inputs()).passed
+    context = tiny_context(tiny)
+    (first, *_) = context.some_batches(9, 'the test')
+    assert context.needed('loss', 'the test')(model, first).item() > 0
+    assert 0 <= context.needed('evaluate', 'the test')(model) <= 100
+
+
+def test_a_network_that_there_is_not() -> None:
+    with pytest.raises(EasyPrunerError, match="did you mean 'residual'"):
+        network('residaul')
+
+
+def built(registry: ComponentRegistry, cls: type[Any], folder: Path) -> Any:
+    """Return a component with the arguments that it names for tests."""
+    tiny = network('residual')
+    arguments = cls.example(easypruner.trace(tiny.make(), tiny.inputs()), folder)
+    return build(registry, {'type': cls, **arguments})
+
+
+@pytest.mark.parametrize('name', MASK_SOURCES.classes)
+def test_every_source_there_is_passes(name: str, tmp_path: Path) -> None:
+    source = built(MASK_SOURCES, MASK_SOURCES.classes[name], tmp_path)
+    if source.takes_budget():
+        source.budget = example_budget()
+    check_source(source)
+
+
+@pytest.mark.parametrize('name', BUDGETS.classes)
+def test_every_budget_there_is_passes(name: str, tmp_path: Path) -> None:
+    check_budget(built(BUDGETS, BUDGETS.classes[name], tmp_path))
+
+
+class _Source(MaskSource):
+    """Prefers units at the end of a group."""
+
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {name: torch.arange(group.size).float() for name, group in graph.groups.items()}
+
+
+class _Changing(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next(graph.model.parameters()).mul_(2)
+        return super().score(graph, context)
+
+
+class _Fickle(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {name: torch.rand(group.size) for name, group in graph.groups.items()}
+
+
+class _Training(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        graph.model.train()
+        return super().score(graph, context)
+
+
+class _Emptying(MaskSource):
+    def select(self, graph: ChannelGraph, context: Context) -> Masks:
+        return Masks({n: torch.zeros(g.size).bool() for n, g in graph.groups.items()})
+
+
+class _Refusing(MaskSource):
+    def select(self, graph: ChannelGraph, context: Context) -> Masks:
+        raise EasyPrunerError('not today')
+
+
+class _Graded(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        graph.model(torch.zeros(network('plain').shape)).sum().backward()
+        return super().score(graph, context)
+
+
+class _Hooked(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        graph.model.get_submodule('0').register_forward_hook(print)
+        return super().score(graph, context)
+
+
+class _Frozen(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        graph.model.requires_grad_(False)
+        return super().score(graph, context)
+
+
+class _Damaged(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {n: torch.log(-score) for n, score in super().score(graph, context).items()}
+
+
+class _Deep(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        return {n: score[None, None] for n, score in super().score(graph, context).items()}
+
+
+class _DeepMasks(MaskSource):
+    def select(self, graph: ChannelGraph, context: Context) -> Masks:
+        return Masks({n: torch.ones(1, g.size).bool() for n, g in graph.groups.items()})
+
+
+class _NoMasks(MaskSource):
+    def select(self, graph: ChannelGraph, context: Context) -> Any:
+        return {n: torch.ones(g.size).bool() for n, g in graph.groups.items()}
+
+
+class _Picky(_Source):
+    """Refuses what has more than two groups, by masks that name others as well as in words."""
+
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        Masks({'0.0': torch.ones(8).bool()}).check(graph)
+        if len(graph.groups) > 2:
+            raise EasyPrunerError('too many groups')
+        return super().score(graph, context)
+
+
+def test_a_good_source_passes() -> None:
+    check_source(_Source(example_budget()))
+    check_source(_Picky(example_budget()))
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        (_Graded, 'plain: gradient of .* is there afterwards, it was none'),
+        (_Hooked, "plain: number of forward hooks on '0' is 3 afterwards, it was 0"),
+        (_Frozen, 'plain: requires_grad of .* is False'),
+        (_Damaged, r"plain: 7 scores of group '0\.0' are NaN"),
+        (_Deep, r'^plain: _Deep\.score\(\) returned a tensor .*shape \(1, 1, 8\)'),
+        (_DeepMasks, r'^plain: the mask of group .* shape \(1, 8\)'),
+        (_NoMasks, r'^plain: _NoMasks\.select\(\) returned a value of type dict'),
+        (_Changing, 'has changed'),
+        (_Fickle, 'another choice'),
+        (_Training, 'training mode'),
+        (_Emptying, 'plain: .* removes all'),
+        (_Refusing, "refuses all networks: .'plain: not today'"),
+    ],
+)
+def test_a_bad_source_is_caught(source: type[MaskSource], words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check_source(source(example_budget()))
+
+
+def test_a_single_network_may_be_tried() -> None:
+    check_source(_Source(example_budget()), network('plain'))
+    check_budget(_Half(), network('plain'))
+    check_gradient(_Squares(0.1), _squares, network('plain'))
+    for networks, words in (('plain', "'p' is no tiny network"), ([], 'no network to try')):
+        with pytest.raises(EasyPrunerError, match=words):
+            check_source(_Source(example_budget()), networks)  # type: ignore[arg-type]
+
+
+class _Half(Budget):
+    """Keeps half of each group, to within its limits; ``asked`` may claim less."""
+
+    def __init__(self, claim: float = 0.75) -> None:
+        self.claim = claim
+
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        halves = {n: s >= s.median() for n, s in scores.items()}
+        return within_limits(halves, scores, graph.limits)
+
+    @property
+    def asked(self) -> float:
+        return self.claim
+
+    def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
+        units = sum(mask.numel() for mask in masks.values())
+        return 1 - masks.removed_units / units
+
+
+def test_a_budget_that_is_not_met_is_caught() -> None:
+    check_budget(_Half())
+    with pytest.raises(AssertionError, match=r'_Half: 0\.\d+ for 0\.1'):
+        check_budget(_Half(claim=0.1))
+
+
+class _Limitless(_Half):
+    """Keeps one unit of each group, whatever the group's limits."""
+
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        return Masks({n: s >= s.max() for n, s in scores.items()})
+
+
+class _Never(_Half):
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        raise BudgetError('never enough')
+
+
+class _Nothing(_Half):
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        return Masks({n: s > s.max() for n, s in scores.items()})
+
+
+class _Random(_Half):
+    """Keeps half of each group, whatever the scores."""
+
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        return super().__call__({n: torch.rand(s.shape) for n, s in scores.items()}, graph, context)
+
+
+class _Idle(_Half):
+    """Keeps everything, and says it was half."""
+
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
+    ) -> Masks:
+        return Masks({n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()})
+
+    def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
+        return 0.5
+
+
+class _Plainly(_Half):
+    def __call__(self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context) -> Any:
+        return dict(super().__call__(scores, graph, context))
+
+
+class _Params(CostBudget):
+    """Counts parameters, and a quarter less than there are."""
+
+    unit = 'params'
+
+    def __init__(self, keep: float | None = 0.5, limit: float | None = None) -> None:
+        super().__init__(keep, limit)
+
+    def cost(self, graph: ChannelGraph, masks: Mapping[str, Tensor] | None) -> float:
+        params = graph.cost(masks).params
+        return 0.75 * params if masks is None else params - 0.25 * graph.cost().params
+
+
+class _Few(_Params):
+    def __init__(self) -> None:
+        super().__init__(None, 300)
+
+
+@pytest.mark.parametrize(
+    ('budget', 'words'),
+    [
+        (_Random, r"plain: of group '0\.0' a unit of score 0\.\d+ stays and one of 0\.\d+ goes"),
+        (_Idle, 'removes nothing of any network; check _Idle with less'),
+        (_Plainly, r'plain: a dict is returned, expected easypruner\.Masks'),
+        (_Params, r'plain: _Params delivers 0\.\d+, but 0\.\d+ is counted'),
+        (_Few, r'plain: _Few delivers \d+\.\d+, but \d+ is counted'),
+        (_Limitless, r"plain: 1 units stay of group '0\.0', whose limits allow \(2, 4, 6, 8\)"),
+        (_Never, 'refuses all networks'),
+        (_Nothing, 'plain: .* removes all'),
+    ],
+)
+def test_a_bad_budget_is_caught(budget: type[Budget], words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check_budget(budget())
+
+
+class _Squares(Regularizer):
+    """strength * sum of squares of all parameters, times ``fault`` or ``fault_unmasked``."""
+
+    def __init__(self, strength: float, fault: float = 1.0, fault_unmasked: float = 1.0) -> None:
+        super().__init__(strength)
+        self.fault, self.fault_unmasked = fault, fault_unmasked
+
+    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        squares = [p.square().sum() for p in graph.model.parameters()]
+        fault = self.fault_unmasked if masks is None else self.fault
+        return fault * self.strength * torch.stack(squares).sum()
+
+
+class _Masked(_Squares):
+    """Needs masks."""
+
+    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        return super().penalty(graph, self.needed_masks(graph, masks))
+
+
+class _Unusable(_Squares):
+    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        raise EasyPrunerError('not today')
+
+
+def _squares(graph: ChannelGraph, masks: Masks | None) -> Tensor:
+    return 0.1 * sum((p**2).sum() for p in graph.model.parameters())
+
+
+def test_a_wrong_gradient_is_caught() -> None:
+    check_gradient(_Squares(0.1), _squares)
+    with pytest.raises(AssertionError, match=r'plain, 0\.0\.weight'):
+        check_gradient(_Squares(0.1, fault=1.01), _squares)
+    with pytest.raises(AssertionError, match=r'plain without masks, 0\.0\.weight'):
+        check_gradient(_Squares(0.1, fault_unmasked=1.01), _squares)
+
+
+def test_a_wrong_gradient_is_told_by_its_largest_difference() -> None:
+    class Off(_Squares):
+        def add_gradient(self, graph: ChannelGraph, masks: Masks | None, *rest: Any) -> None:
+            super().add_gradient(graph, masks, *rest)
+            grad = graph.parameter('0.0.weight').grad
+            assert grad is not None
+            grad[3, 1, 2, 0] += 7
+
+    with pytest.raises(AssertionError) as raised:
+        check_gradient(Off(0.1), _squares)
+    message = str(raised.value)
+    assert message.startswith('plain, 0.0.weight: ')
+    assert 'is added at (3, 1, 2, 0), where the formula has a slope of' in message
+    assert len(message) < 200
+
+
+def test_a_regularizer_that_changes_more_than_gradients_is_caught() -> None:
+    class Pulling(_Squares):
+        def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+            with torch.no_grad():
+                graph.parameter('0.1.running_mean').mul_(0.9)
+            return super().penalty(graph, masks)
+
+    with pytest.raises(AssertionError, match=r'plain: 0\.1\.running_mean has changed'):
+        check_gradient(Pulling(0.1), _squares)
+
+    class Dropping(_Squares):
+        def add_gradient(self, graph: ChannelGraph, *rest: Any) -> None:
+            graph.model.zero_grad()
+
+    with pytest.raises(AssertionError, match=r'plain, .*: there is no gradient any more'):
+        check_gradient(Dropping(0.1), _squares)
+
+
+def test_a_regularizer_that_needs_masks_passes() -> None:
+    def formula(graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        assert masks is not None
+        return _squares(graph, masks)
+
+    check_gradient(_Masked(0.1), formula)
+    with pytest.raises(AssertionError, match=r'plain, 0\.0\.weight'):
+        check_gradient(_Masked(0.1, fault=1.01), formula)
+
+
+def test_a_regularizer_that_refuses_all_is_caught() -> None:
+    with pytest.raises(AssertionError, match='refuses all networks'):
+        check_gradient(_Unusable(0.1), _squares)
+
+
+class _Checked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 8
+        self.scale = nn.Parameter(torch.rand(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == self.channels
+        return x * self.scale[:, None, None]
+
+
+class _Handler(LayerHandler):
+    handles = (_Checked,)
+
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        layer.channels = shapes['scale'][0]
+
+
+def test_a_handler_keeps_its_number() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.Conv2d(8, 2, 1))
+    modules: Any = check_handler(_Handler(), model, torch.rand(1, 3, 4, 4))
+    assert modules['1'].channels == modules['0'].out_channels < 8
+
+
+class _Empty(_Handler):
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        pass
+
+
+class _Partial(_Handler):
+    """Sets one of the numbers that a layer has to have."""
+
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        layer.channels = shapes['scale'][0]
+        layer.name = 'cut'
+
+
+class _Elsewhere(_Handler):
+    handles = (nn.PReLU,)
+
+
+class _Stumbling(_Handler):
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        layer.channels = shapes['weight'][0]
+
+
+class _Twice(_Checked):
+    """Checks two numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.view(len(x), self.width, 4, 4))
+
+
+class _Unread(_Checked):
+    """Looks at no number of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ('handler', 'layer', 'words'),
+    [
+        (_Empty, _Checked, r"_Empty leaves channels=8 in '1', a _Checked; .* has to be \d"),
+        (_Partial, _Twice, r"_Partial leaves width=8 in '1', a _Twice"),
+        (_Elsewhere, _Checked, '_Elsewhere is asked for no layer: none that is cut is of .*PReLU'),
+        (_Empty, _Unread, r"_Empty changes nothing in \['1'\]"),
+        (_Stumbling, _Checked, "nothing of this Sequential .*handler _Stumbling fails on '1'"),
+    ],
+)
+def test_a_bad_handler_is_caught(
+    handler: type[LayerHandler], layer: type[nn.Module], words: str
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), layer(), nn.Conv2d(8, 2, 1))
+    with pytest.raises(AssertionError, match=words):
+        check_handler(handler(), model, torch.rand(1, 3, 4, 4))
+
+
+def test_each_of_several_handlers_has_to_be_asked() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.PReLU(8), nn.Conv2d(8, 2, 1))
+    check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.Conv2d(8, 2, 1))
+    with pytest.raises(AssertionError, match='PReLUHandler is asked for no layer'):
+        check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
+
+
+def test_groups_of_a_convolution_are_known_without_a_handler() -> None:
+    convolutions = [nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1)]
+    modules = check_handler(
+        ConvolutionHandler(), nn.Sequential(*convolutions), torch.rand(1, 3, 4, 4)
+    )
+    assert modules['1'].groups == modules['1'].in_channels < 8
+
+
+def test_a_network_that_cannot_be_cut_is_caught() -> None:
+    with pytest.raises(AssertionError, match='nothing of this'):
+        check_handler(_Handler(), nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(1, 3, 4, 4))
+
+
+class _Failing(_Source):
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        raise RuntimeError('no scores today')
+
+
+def test_a_composition_that_fails_is_named() -> None:
+    with pytest.raises(AssertionError, match=r'_Failing-.*-1: RuntimeError: no scores today'):
+        compose(_Failing)
+    compose(_Source)
+
+
+class _Named(_Source):
+    """Passes on what it does not know."""
+
+    def __init__(self, *, alpha: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.alpha = alpha
+
+
+def test_a_source_may_pass_its_budget_on() -> None:
+    assert _Named.takes_budget()
+    check_source(_Named(budget=example_budget()), network('plain'))
+    assert {pair.budget for pair in pairs(_Named)} == set(BUDGETS.classes.values())
+    config = {'type': _Named, 'budget': {'type': 'Macs', 'keep': 0.5}, 'alpha': 2.0}
+    assert build(MASK_SOURCES, config).needed_budget().asked == 0.5
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ('Own', r"takes a class, it was given 'Own'; component\('Own', folder\) finds"),
+        (_Source(), 'takes a class, .*; its class is _Source'),
+    ],
+)
+def test_what_is_no_class_is_not_composed(given: Any, words: str) -> None:
+    with pytest.raises(EasyPrunerError, match=words):
+        compose(given)
+
+
+@pytest.mark.parametrize('other', [Stage, LayerHandler])
+def test_what_has_no_partners_is_not_composed(other: type[Any]) -> None:
+    with pytest.raises(EasyPrunerError, match='check_stage and check_handler'):
+        compose(other)
+
+
+class _NoBudget(_Squares):
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'strength': -1.0}
+
+
+def test_bad_example_arguments_are_told() -> None:
+    with pytest.raises(AssertionError, match=r'strength=-1\.0'):
+        compose(_NoBudget)
+
+
+STAGE = """
+from easypruner import Stage, hookimpl
+from easypruner.errors import EasyPrunerError
+
+class Halting(Stage):
+    def __init__(self, halts=True):
+        super().__init__()
+        self.halts = halts
+
+    def run(self, state):
+        if self.halts:
+            raise EasyPrunerError('this far and no further')
+        return state
+
+@hookimpl
+def easypruner_components(): return [Halting]
+"""
+
+
+def test_a_stage_that_stops_the_run_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plugin(tmp_path / 'plugins', 'halting.py', STAGE)
+    with pytest.raises(AssertionError, match=r'with code 2: this far and no further$'):
+        check_stage({'type': 'Halting'}, tmp_path / 'one', plugins=tmp_path / 'plugins')
+    assert 'easypruner: this far and no further' in capsys.readouterr().err
+    with pytest.raises(AssertionError, match=r"code 2: stages\[2\]: unknown stage 'Haltin'; did"):
+        check_stage({'type': 'Haltin'}, tmp_path / 'two', plugins=[str(tmp_path / 'plugins')])
+
+
+def test_folders_may_be_texts(tmp_path: Path) -> None:
+    write_plugin(tmp_path / 'plugins', 'halting.py', STAGE)
+    stage = {'type': 'Halting', 'halts': False}
+    summary = check_stage(stage, str(tmp_path / 'run'), plugins=str(tmp_path / 'plugins'))
+    assert [row['name'] for row in summary['rows']] == ['baseline', 'pruned']
+    assert component('Halting', str(tmp_path / 'plugins')).__name__ == 'Halting'
+
+
+class TestComponent:
+    @pytest.fixture(autouse=True)
+    def afterwards(self) -> Iterator[None]:
+        yield
+        load_plugins()
+
+    def test_a_class_of_the_folder_comes_before_one_of_another_kind(self, tmp_path: Path) -> None:
+        write_source(tmp_path, 'Train')
+        write_plugin(tmp_path, 'stage.py', STAGE.replace('Halting', 'BNScale'))
+        assert issubclass(component('Train', tmp_path), MaskSource)
+        assert issubclass(component('BNScale', tmp_path), Stage)
+
+    def test_others_are_found_too(self, tmp_path: Path) -> None:
+        write_source(tmp_path, 'Own')
+        assert component('Macs', tmp_path) is BUDGETS.classes['Macs']
+        with pytest.raises(EasyPrunerError, match="has 'Ownn'; did you mean 'Own'"):
+            component('Ownn', tmp_path)
+
+    def test_two_of_one_name_are_told(self, tmp_path: Path) -> None:
+        write_source(tmp_path, 'Halting', 'source.py')
+        write_plugin(tmp_path, 'stage.py', STAGE)
+        with pytest.raises(EasyPrunerError, match="'Halting' is a mask source and a stage; give"):
+            component('Halting', tmp_path)

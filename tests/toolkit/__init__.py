@@ -1,1 +1,0 @@
-"""Tests of what plugins build on."""
