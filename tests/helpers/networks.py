@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+import easypruner
+from easypruner.graph import ChannelGraph
+
 
 def block(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Sequential:
     """Return convolution, batch norm, ReLU."""
@@ -207,3 +210,34 @@ def lively(build: Callable[[], nn.Module], inputs: Tensor | None = None) -> nn.M
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 0.1
     return model.eval()
+
+
+class Normed(nn.Module):
+    """A layer norm mixes the channels of two of its groups; one layer is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.spare = nn.Linear(8, 4), nn.Linear(2, 2)
+        self.norm, self.first = nn.LayerNorm(8), nn.Linear(3, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.first(x.mean((2, 3)))))
+
+
+NASTY = 'a"b<i>&amp;\\N\x1b\n[red]'
+
+
+class Nasty(nn.Module):
+    """A module with a name that every format must escape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module(NASTY, nn.Linear(3, 8))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(getattr(self, NASTY)(x.mean((2, 3))))
+
+
+def graph_of(build: type[nn.Module]) -> ChannelGraph:
+    return easypruner.trace(lively(build), example())

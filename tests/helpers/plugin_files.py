@@ -19,6 +19,24 @@ def easypruner_components():
     return [{name}]
 '''
 
+HALTING_STAGE = """
+from easypruner import Stage, hookimpl
+from easypruner.errors import EasyPrunerError
+
+class Halting(Stage):
+    def __init__(self, halts=True):
+        super().__init__()
+        self.halts = halts
+
+    def run(self, state):
+        if self.halts:
+            raise EasyPrunerError('this far and no further')
+        return state
+
+@hookimpl
+def easypruner_components(): return [Halting]
+"""
+
 
 def write_plugin(folder: Path, file: str, text: str) -> Path:
     """Write a plugin file and return it."""

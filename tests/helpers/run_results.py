@@ -42,3 +42,19 @@ def save_run(folder: Path, place: str, **changes: Any) -> Path:
     """Write a run's summary into ``folder / place``, its name unless changed; return the path."""
     fields = {'name': place, 'config_hash': place, **changes}
     return make_result(folder / place, **fields).save().parent
+
+
+def save_seeds(folder: Path, name: str, finals: list[float], **changes: object) -> list[Path]:
+    """Save one run for each of ``finals``, with seeds from 0 and the config hash ``name``."""
+    return [
+        save_run(
+            folder,
+            f'{name}_{seed}',
+            name=name,
+            config_hash=name,
+            seed=seed,
+            rows=make_rows(final=final),
+            **changes,
+        )
+        for seed, final in enumerate(finals)
+    ]

@@ -1,11 +1,9 @@
-"""Comparisons of made-up runs, through the command's function and through compare()."""
+"""Comparisons of made-up runs: lines, notes on fairness, tables."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,62 +15,12 @@ from rich.console import Console
 
 import easypruner
 from easypruner import hookspecs
-from easypruner.cli.main import main
 from easypruner.errors import EasyPrunerError
 from easypruner.report.comparison import compare
 from easypruner.report.comparison_report import compare_runs, comparison_tables
 from easypruner.report.fairness import fairness_notes
 from easypruner.report.result import Artifact, BudgetResult, RunResult
-from tests.helpers.run_results import make_rows, save_run
-
-
-def seeds(folder: Path, name: str, finals: list[float], **changes: object) -> list[Path]:
-    """Save one run for each of ``finals``, with seeds from 0 and the config hash ``name``."""
-    return [
-        save_run(
-            folder,
-            f'{name}_{seed}',
-            name=name,
-            config_hash=name,
-            seed=seed,
-            rows=make_rows(final=final),
-            **changes,
-        )
-        for seed, final in enumerate(finals)
-    ]
-
-
-def test_command_writes_record_and_picture_and_prints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    finals = [97.1, 97.4, 97.9]
-    runs = [*seeds(tmp_path, '[red]masked', finals), save_run(tmp_path, 'l1')]
-    out = tmp_path / 'out'
-    assert main(['compare', *map(str, runs), '--out', str(out)]) == 0
-    text = capsys.readouterr().out
-    assert f'{statistics.mean(finals):.2f} ± {statistics.stdev(finals):.2f}' in text
-    assert '[red]masked' in text
-    assert str(out / 'comparison.json') in text
-    assert (out / 'accuracy_macs.png').read_bytes().startswith(b'\x89PNG')
-    masked, l1 = json.loads((out / 'comparison.json').read_text())['lines']
-    assert (masked['name'], masked['seeds']) == ('[red]masked', [0, 1, 2])
-    assert masked['work_dirs'] == list(map(str, runs[:3]))
-    assert masked['final']['mean'] == pytest.approx(statistics.mean(finals))
-    assert masked['final']['std'] == pytest.approx(statistics.stdev(finals))
-    assert masked['change']['mean'] == pytest.approx(statistics.mean(finals) - 98)
-    assert masked['macs_left']['mean'] == pytest.approx(50)
-    assert l1['final'] == {'mean': 97.5, 'std': None}
-    assert l1['after_cut']['mean'] == pytest.approx(77.5)
-    assert l1['seconds']['mean'] == pytest.approx(40.7)
-
-
-def test_output_goes_to_the_folder_comparison_by_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = save_run(tmp_path, 'a')
-    monkeypatch.chdir(tmp_path)
-    assert main(['compare', str(run)]) == 0
-    assert (tmp_path / 'comparison' / 'comparison.json').is_file()
+from tests.helpers.run_results import make_rows, save_run, save_seeds
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
@@ -120,12 +68,12 @@ def test_lines_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_order_of_seeds_does_not_matter(tmp_path: Path) -> None:
-    runs = seeds(tmp_path, 'a', [90.0, 91.0, 93.0])
+    runs = save_seeds(tmp_path, 'a', [90.0, 91.0, 93.0])
     assert compare(runs).lines == compare(runs[::-1]).lines
 
 
 def test_plugins_get_the_runs_in_the_order_given(tmp_path: Path) -> None:
-    a, b = seeds(tmp_path, 'a', [90.0, 91.0]), seeds(tmp_path, 'b', [90.0, 91.0])
+    a, b = save_seeds(tmp_path, 'a', [90.0, 91.0]), save_seeds(tmp_path, 'b', [90.0, 91.0])
     seen = []
 
     class Plugin:
@@ -145,7 +93,7 @@ def test_plugins_get_the_runs_in_the_order_given(tmp_path: Path) -> None:
 
 
 def test_equal_lines_need_no_notes(tmp_path: Path) -> None:
-    runs = [run for name in 'ab' for run in seeds(tmp_path, name, [97.0, 97.5])]
+    runs = [run for name in 'ab' for run in save_seeds(tmp_path, name, [97.0, 97.5])]
     assert fairness_notes(compare(runs)) == ()
 
 
@@ -184,7 +132,7 @@ def test_repeated_seed_is_noted(tmp_path: Path) -> None:
 
 
 def test_narrow_output_splits_the_table(tmp_path: Path) -> None:
-    comparison = compare(seeds(tmp_path, 'a', [97.0, 98.0]))
+    comparison = compare(save_seeds(tmp_path, 'a', [97.0, 98.0]))
     (whole,) = comparison_tables(comparison, 200)
     accuracy, cost = comparison_tables(comparison, 80)
     columns = [column.header for column in (*accuracy.columns, *cost.columns)]
@@ -201,7 +149,7 @@ assert 'torch' not in sys.modules, 'comparing needs no torch, which takes second
 
 
 def test_command_runs_without_torch_and_without_unicode(tmp_path: Path) -> None:
-    runs = seeds(tmp_path, 'naïve', [97.0, 97.5])
+    runs = save_seeds(tmp_path, 'naïve', [97.0, 97.5])
     done = subprocess.run(
         [sys.executable, '-c', COMMAND, tmp_path / 'out', *runs],
         env={**os.environ, 'PYTHONIOENCODING': 'ascii'},

@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import easypruner
-from easypruner import Budget, Context, LayerHandler, Masks, MaskSource, Regularizer, Stage
+from easypruner import Budget, Context, Masks, MaskSource, Regularizer
 from easypruner.errors import BudgetError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.cutting.torch_layers import ConvolutionHandler, PReLUHandler
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, ComponentRegistry, build
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.ranking import within_limits
-from easypruner.testing import (
-    NETWORKS,
-    TinyNetwork,
-    check_budget,
-    check_gradient,
-    check_handler,
-    check_source,
-    check_stage,
-    component,
-    compose,
-    example_budget,
-    network,
-    random_masks,
-    tiny_context,
-)
-from easypruner.testing.composition import pairs
-from tests.helpers.plugin_files import write_plugin, write_source
+from easypruner.testing import check_budget, check_gradient, check_source, example_budget, network
 
 load_plugins()
-
-
-@pytest.mark.parametrize('tiny', NETWORKS, ids=lambda tiny: tiny.name)
-def test_the_networks_are_prunable_and_alike_each_time(tiny: TinyNetwork) -> None:
-    model, again = tiny.make(), tiny.make()
-    assert torch.equal(model(tiny.inputs()), again(tiny.inputs()))
-    graph = easypruner.trace(model, tiny.inputs())
-    masks = random_masks(graph)
-    assert masks.removed_units
-    assert easypruner.verify(model, masks, tiny.inputs()).passed
-    context = tiny_context(tiny)
-    (first, *_) = context.some_batches(9, 'the test')
-    assert context.needed('loss', 'the test')(model, first).item() > 0
-    assert 0 <= context.needed('evaluate', 'the test')(model) <= 100
-
-
-def test_a_network_that_there_is_not() -> None:
-    with pytest.raises(EasyPrunerError, match="did you mean 'residual'"):
-        network('residaul')
 
 
 def built(registry: ComponentRegistry, cls: type[Any], folder: Path) -> Any:
@@ -394,225 +358,3 @@ def test_a_regularizer_that_needs_masks_passes() -> None:
 def test_a_regularizer_that_refuses_all_is_caught() -> None:
     with pytest.raises(AssertionError, match='refuses all networks'):
         check_gradient(_Unusable(0.1), _squares)
-
-
-class _Checked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.channels = 8
-        self.scale = nn.Parameter(torch.rand(8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert x.shape[1] == self.channels
-        return x * self.scale[:, None, None]
-
-
-class _Handler(LayerHandler):
-    handles = (_Checked,)
-
-    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
-        layer.channels = shapes['scale'][0]
-
-
-def test_a_handler_keeps_its_number() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.Conv2d(8, 2, 1))
-    modules: Any = check_handler(_Handler(), model, torch.rand(1, 3, 4, 4))
-    assert modules['1'].channels == modules['0'].out_channels < 8
-
-
-class _Empty(_Handler):
-    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
-        pass
-
-
-class _Partial(_Handler):
-    """Sets one of the numbers that a layer has to have."""
-
-    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
-        layer.channels = shapes['scale'][0]
-        layer.name = 'cut'
-
-
-class _Elsewhere(_Handler):
-    handles = (nn.PReLU,)
-
-
-class _Stumbling(_Handler):
-    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
-        layer.channels = shapes['weight'][0]
-
-
-class _Twice(_Checked):
-    """Checks two numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.width = 8
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.view(len(x), self.width, 4, 4))
-
-
-class _Unread(_Checked):
-    """Looks at no number of its own."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale[:, None, None]
-
-
-@pytest.mark.parametrize(
-    ('handler', 'layer', 'words'),
-    [
-        (_Empty, _Checked, r"_Empty leaves channels=8 in '1', a _Checked; .* has to be \d"),
-        (_Partial, _Twice, r"_Partial leaves width=8 in '1', a _Twice"),
-        (_Elsewhere, _Checked, '_Elsewhere is asked for no layer: none that is cut is of .*PReLU'),
-        (_Empty, _Unread, r"_Empty changes nothing in \['1'\]"),
-        (_Stumbling, _Checked, "nothing of this Sequential .*handler _Stumbling fails on '1'"),
-    ],
-)
-def test_a_bad_handler_is_caught(
-    handler: type[LayerHandler], layer: type[nn.Module], words: str
-) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), layer(), nn.Conv2d(8, 2, 1))
-    with pytest.raises(AssertionError, match=words):
-        check_handler(handler(), model, torch.rand(1, 3, 4, 4))
-
-
-def test_each_of_several_handlers_has_to_be_asked() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.PReLU(8), nn.Conv2d(8, 2, 1))
-    check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.Conv2d(8, 2, 1))
-    with pytest.raises(AssertionError, match='PReLUHandler is asked for no layer'):
-        check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
-
-
-def test_groups_of_a_convolution_are_known_without_a_handler() -> None:
-    convolutions = [nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1)]
-    modules = check_handler(
-        ConvolutionHandler(), nn.Sequential(*convolutions), torch.rand(1, 3, 4, 4)
-    )
-    assert modules['1'].groups == modules['1'].in_channels < 8
-
-
-def test_a_network_that_cannot_be_cut_is_caught() -> None:
-    with pytest.raises(AssertionError, match='nothing of this'):
-        check_handler(_Handler(), nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(1, 3, 4, 4))
-
-
-class _Failing(_Source):
-    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        raise RuntimeError('no scores today')
-
-
-def test_a_composition_that_fails_is_named() -> None:
-    with pytest.raises(AssertionError, match=r'_Failing-.*-1: RuntimeError: no scores today'):
-        compose(_Failing)
-    compose(_Source)
-
-
-class _Named(_Source):
-    """Passes on what it does not know."""
-
-    def __init__(self, *, alpha: float = 1.0, **options: Any) -> None:
-        super().__init__(**options)
-        self.alpha = alpha
-
-
-def test_a_source_may_pass_its_budget_on() -> None:
-    assert _Named.takes_budget()
-    check_source(_Named(budget=example_budget()), network('plain'))
-    assert {pair.budget for pair in pairs(_Named)} == set(BUDGETS.classes.values())
-    config = {'type': _Named, 'budget': {'type': 'Macs', 'keep': 0.5}, 'alpha': 2.0}
-    assert build(MASK_SOURCES, config).needed_budget().asked == 0.5
-
-
-@pytest.mark.parametrize(
-    ('given', 'words'),
-    [
-        ('Own', r"takes a class, it was given 'Own'; component\('Own', folder\) finds"),
-        (_Source(), 'takes a class, .*; its class is _Source'),
-    ],
-)
-def test_what_is_no_class_is_not_composed(given: Any, words: str) -> None:
-    with pytest.raises(EasyPrunerError, match=words):
-        compose(given)
-
-
-@pytest.mark.parametrize('other', [Stage, LayerHandler])
-def test_what_has_no_partners_is_not_composed(other: type[Any]) -> None:
-    with pytest.raises(EasyPrunerError, match='check_stage and check_handler'):
-        compose(other)
-
-
-class _NoBudget(_Squares):
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'strength': -1.0}
-
-
-def test_bad_example_arguments_are_told() -> None:
-    with pytest.raises(AssertionError, match=r'strength=-1\.0'):
-        compose(_NoBudget)
-
-
-STAGE = """
-from easypruner import Stage, hookimpl
-from easypruner.errors import EasyPrunerError
-
-class Halting(Stage):
-    def __init__(self, halts=True):
-        super().__init__()
-        self.halts = halts
-
-    def run(self, state):
-        if self.halts:
-            raise EasyPrunerError('this far and no further')
-        return state
-
-@hookimpl
-def easypruner_components(): return [Halting]
-"""
-
-
-def test_a_stage_that_stops_the_run_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_plugin(tmp_path / 'plugins', 'halting.py', STAGE)
-    with pytest.raises(AssertionError, match=r'with code 2: this far and no further$'):
-        check_stage({'type': 'Halting'}, tmp_path / 'one', plugins=tmp_path / 'plugins')
-    assert 'easypruner: this far and no further' in capsys.readouterr().err
-    with pytest.raises(AssertionError, match=r"code 2: stages\[2\]: unknown stage 'Haltin'; did"):
-        check_stage({'type': 'Haltin'}, tmp_path / 'two', plugins=[str(tmp_path / 'plugins')])
-
-
-def test_folders_may_be_texts(tmp_path: Path) -> None:
-    write_plugin(tmp_path / 'plugins', 'halting.py', STAGE)
-    stage = {'type': 'Halting', 'halts': False}
-    summary = check_stage(stage, str(tmp_path / 'run'), plugins=str(tmp_path / 'plugins'))
-    assert [row['name'] for row in summary['rows']] == ['baseline', 'pruned']
-    assert component('Halting', str(tmp_path / 'plugins')).__name__ == 'Halting'
-
-
-class TestComponent:
-    @pytest.fixture(autouse=True)
-    def afterwards(self) -> Iterator[None]:
-        yield
-        load_plugins()
-
-    def test_a_class_of_the_folder_comes_before_one_of_another_kind(self, tmp_path: Path) -> None:
-        write_source(tmp_path, 'Train')
-        write_plugin(tmp_path, 'stage.py', STAGE.replace('Halting', 'BNScale'))
-        assert issubclass(component('Train', tmp_path), MaskSource)
-        assert issubclass(component('BNScale', tmp_path), Stage)
-
-    def test_others_are_found_too(self, tmp_path: Path) -> None:
-        write_source(tmp_path, 'Own')
-        assert component('Macs', tmp_path) is BUDGETS.classes['Macs']
-        with pytest.raises(EasyPrunerError, match="has 'Ownn'; did you mean 'Own'"):
-            component('Ownn', tmp_path)
-
-    def test_two_of_one_name_are_told(self, tmp_path: Path) -> None:
-        write_source(tmp_path, 'Halting', 'source.py')
-        write_plugin(tmp_path, 'stage.py', STAGE)
-        with pytest.raises(EasyPrunerError, match="'Halting' is a mask source and a stage; give"):
-            component('Halting', tmp_path)

@@ -1,0 +1,48 @@
+"""The drawing for Graphviz."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from easypruner.analysis.dot import dot
+from easypruner.analysis.wiring import wire
+from tests.helpers.networks import NASTY, Nasty, Normed, Residual, graph_of
+
+
+class TestDot:
+    STATEMENT = re.compile(r'  n(\d+)(?: -> n(\d+))? \[((?:[^"\]]|"(?:[^"\\]|\\.)*")*)\];')
+    QUOTED = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+    def read(self, text: str) -> tuple[list[dict[str, str]], Counter[tuple[int, int]]]:
+        """Return attributes of the nodes in order, and the edges."""
+        nodes, edges = [], Counter()
+        lines = text.splitlines()
+        assert lines[0] == 'digraph network {' and lines[-1] == '}'
+        for line in lines[3:-1]:
+            found = self.STATEMENT.fullmatch(line)
+            assert found, line
+            if found[2] is None:
+                assert int(found[1]) == len(nodes)
+                nodes.append(dict(self.QUOTED.findall(found[3])))
+            else:
+                edges[int(found[1]), int(found[2])] += 1
+        return nodes, edges
+
+    def test_makers_are_joined_with_readers(self) -> None:
+        graph = graph_of(Residual)
+        nodes, edges = self.read(dot(wire(graph), 'residual'))
+        names = [node['label'].split('\\n')[0] for node in nodes]
+        assert names == ['stem.0', 'stem.1', 'conv.0.0', 'conv.0.1', 'conv.1', 'conv.2', 'head']
+        assert edges == Counter([(0, 1), (0, 2), (0, 6), (2, 3), (2, 4), (4, 5), (4, 6)])
+
+    def test_frozen_layers_tell_why(self) -> None:
+        nodes, _ = self.read(dot(wire(graph_of(Normed)), 'normed'))
+        tips = {node['label'].split('\\n')[0]: node['tooltip'] for node in nodes}
+        assert tips['spare'].startswith('frozen: not used')
+        assert tips['norm'] == 'group first'
+
+    def test_names_are_escaped(self) -> None:
+        nodes, edges = self.read(dot(wire(graph_of(Nasty)), NASTY))
+        assert nodes[0]['label'] == (r'a\"b<i>&amp;amp;\\N\\x1b [red]\nLinear 8 x 3')
+        assert edges == Counter([(0, 1)])

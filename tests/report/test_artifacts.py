@@ -1,0 +1,35 @@
+"""Artifacts that plugins contribute to a report are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from easypruner.errors import PluginError
+from easypruner.plugins import load_plugins
+from easypruner.report.artifacts import collect_artifacts
+from tests.helpers.plugin_files import write_plugin
+
+
+@pytest.mark.parametrize(
+    ('returned', 'met'),
+    [
+        ('3', 'a int,'),
+        ('"table"', 'a str,'),
+        ('{"name": "table"}', 'a dict,'),
+        ('[None]', 'a NoneType in a list,'),
+        ('(n for n in [2])', 'a int in a list,'),
+        ('Artifact("Runs", ("n",))', 'a Artifact,'),
+    ],
+)
+def test_what_is_no_artifact(returned: str, met: str, tmp_path: Path) -> None:
+    write_plugin(
+        tmp_path,
+        'reports.py',
+        'from easypruner import hookimpl\n'
+        'from easypruner.report.result import Artifact\n'
+        f'@hookimpl\ndef easypruner_report(runs): return {returned}\n',
+    )
+    with pytest.raises(PluginError, match=f'returned {met} expected a list of .*: plugin reports,'):
+        collect_artifacts(load_plugins([tmp_path]).manager, [])
