@@ -33,7 +33,8 @@ class Latency(CostBudget):
     than the noise: twice the standard error of the median.
 
     With a table, measured before by
-    :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is measured: what the groups save is added up, which is fast and always comes out the same.
+    :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is measured: what the
+    groups save is added up, which is fast and always comes out the same.
 
     Args:
         keep: the limit as a share of the time that the network at hand takes, in 0..1; or

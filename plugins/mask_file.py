@@ -63,7 +63,7 @@ class MaskFile(MaskSource):
     def check(self) -> None:
         self._loaded()
 
-    def try_on(self, graph: ChannelGraph, context: Context) -> None:
+    def dry_run(self, graph: ChannelGraph, context: Context) -> None:
         self.select(graph, context)
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:

@@ -1,14 +1,39 @@
-"""Reading parsed JSON that nobody vouches for: every error names the file and the field."""
+"""JSON from outside: read field by field, where every error names the file and the field."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from easypruner.errors import EasyPrunerError
 
 _LARGEST_INTEGER = 2**63 - 1
+
+
+def read_json(
+    path: str | os.PathLike[str], error: type[EasyPrunerError] = EasyPrunerError
+) -> Field:
+    """Read a JSON file.
+
+    Args:
+        path: of a file that is there.
+        error: what is raised, here and by the fields.
+
+    Raises:
+        EasyPrunerError: it cannot be read, or is not JSON.
+    """
+    file = str(path)
+    try:
+        return Field(json.loads(Path(path).read_bytes()), file, error=error)
+    except (OSError, ValueError, RecursionError) as problem:
+        raise error(
+            f'{file!r} cannot be read as JSON: {problem}; '
+            'the file is damaged or not one that EasyPruner wrote'
+        ) from problem
 
 
 class Field:
@@ -18,25 +43,31 @@ class Field:
         value: what the JSON parser returned.
         file: the file's name, for messages.
         path: the path of ``value`` in it; empty for the whole file.
-
-    Every method that reads raises EasyPrunerError where the value is not of the asked kind.
+        error: what every method raises where the value is not what it is asked for.
 
     >>> Field({'rows': [{'macs': 3}]}, 'summary.json')['rows'].items()[0]['macs'].integer()
     3
     """
 
-    def __init__(self, value: Any, file: str, path: str = '') -> None:
+    def __init__(
+        self,
+        value: Any,
+        file: str,
+        path: str = '',
+        error: type[EasyPrunerError] = EasyPrunerError,
+    ) -> None:
         self.value = value
         self._file = file
         self._path = path
+        self._error = error
 
     def fail(self, expected: str) -> NoReturn:
         """Raise the error that this field is not ``expected``."""
-        met = repr(self.value)
-        met = met if len(met) <= 60 else met[:57] + '...'
+        got = repr(self.value)
+        got = got if len(got) <= 60 else got[:57] + '...'
         subject = f'field {self._path!r} of {self._file!r}' if self._path else repr(self._file)
-        raise EasyPrunerError(
-            f'{subject} is {met}; expected {expected}. '
+        raise self._error(
+            f'{subject} is {got}; expected {expected}. '
             'The file is damaged or not one that EasyPruner wrote'
         )
 
@@ -44,11 +75,11 @@ class Field:
         mapping = self._mapping()
         path = f'{self._path}.{key}' if self._path else key
         if key not in mapping:
-            raise EasyPrunerError(
+            raise self._error(
                 f'{self._file!r} has no field {path!r}; '
                 'the file is damaged or not one that EasyPruner wrote'
             )
-        return Field(mapping[key], self._file, path)
+        return Field(mapping[key], self._file, path, self._error)
 
     def get(self, key: str) -> Field | None:
         """Return the field ``key`` of an object, or None where it is absent or null."""
@@ -59,7 +90,8 @@ class Field:
         if not isinstance(self.value, list):
             self.fail('a list')
         return [
-            Field(value, self._file, f'{self._path}[{i}]') for i, value in enumerate(self.value)
+            Field(value, self._file, f'{self._path}[{i}]', self._error)
+            for i, value in enumerate(self.value)
         ]
 
     def entries(self) -> Iterator[tuple[str, Field]]:
@@ -97,6 +129,10 @@ class Field:
         if not least <= value <= _LARGEST_INTEGER:
             self.fail(f'a whole number from {least} to {_LARGEST_INTEGER}')
         return value
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return a list of whole numbers of at least 0."""
+        return tuple(entry.integer(0) for entry in self.items())
 
     def _mapping(self) -> dict[str, Any]:
         if not isinstance(self.value, dict):

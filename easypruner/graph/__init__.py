@@ -7,7 +7,9 @@ the layer handlers of plugins.
 from easypruner.graph.coupling.cost import Cost
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen
 from easypruner.graph.coupling.layout import Member
+from easypruner.graph.cutting.network_record import NetworkRecord
 from easypruner.graph.cutting.record import ArchitectureRecord, TensorCut
+from easypruner.graph.cutting.transform import Transform
 from easypruner.graph.graph import ChannelGraph
 from easypruner.graph.verify import Verification
 
@@ -18,6 +20,8 @@ __all__ = [
     'Cost',
     'Frozen',
     'Member',
+    'NetworkRecord',
     'TensorCut',
+    'Transform',
     'Verification',
 ]

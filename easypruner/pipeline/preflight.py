@@ -1,10 +1,10 @@
-"""Before a run starts: every mistake of its config, found and told together."""
+"""Before a run starts: every mistake of its config, found and reported together."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
@@ -18,10 +18,8 @@ from easypruner.engine.config import building, model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
-from easypruner.pipeline.expansion import Expansion
-from easypruner.plugins.registry import STAGES, build
-from easypruner.strategies import Stage
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.pipeline.expansion import PlannedStage
+from easypruner.strategies.stages.forecast import Forecast, Step
 
 OWN_KEYS = frozenset({'stages', 'seed', 'graph'})
 _ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',
@@ -39,31 +37,34 @@ class Preflight:
 
     Attributes:
         stages: of the run.
+        steps: what each of them does.
         graph: of the original model, with its initial weights.
-        epoch_length: iterations of a training epoch.
     """
 
-    stages: Sequence[Stage]
+    stages: Sequence[PlannedStage]
+    steps: tuple[Step, ...]
     graph: ChannelGraph
-    epoch_length: int
 
 
-def check(config: Config, seed: int, trace: Trace, expansion: Expansion) -> Preflight:
+def check(
+    config: Config, seed: int, trace: Trace, stages: Sequence[PlannedStage], mistakes: Mistakes
+) -> Preflight:
     """Check a whole config.
 
     Args:
-        config: of a run, whose stages are expanded.
+        config: of a run.
         seed: of the run.
         trace: makes the channel graph of a model.
-        expansion: of the stages.
+        stages: of the config.
+        mistakes: that were found in them when they were built.
 
     Raises:
-        ConfigError: all its mistakes, each with its place.
+        ConfigError: all its mistakes, each with its location.
     """
-    mistakes = Mistakes()
+    if not stages and not mistakes.found:
+        mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
     _check_keys(config, mistakes)
-    stages = _build_stages(expansion, mistakes)
-    _check_rows(stages, expansion.places, mistakes)
+    _check_stages(stages, mistakes)
     lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
@@ -71,13 +72,15 @@ def check(config: Config, seed: int, trace: Trace, expansion: Expansion) -> Pref
     if graph is None or mistakes.found:
         mistakes.raise_all()
     assert graph is not None
-    outlook = Outlook(config, seed, graph, lengths[0])
-    for place, stage in zip(expansion.places, stages, strict=True):
-        with mistakes.collect(place):
-            outlook = stage.foresee(outlook)
+    steps: list[Step] = []
+    forecast = Forecast(config, seed, graph, lengths[0])
+    for planned in stages:
+        with mistakes.collect(planned.location):
+            forecast = planned.stage.forecast(replace(forecast, step=Step()))
         # What later stages would start from is not known any more.
         mistakes.raise_all()
-    return Preflight(stages, graph, lengths[0])
+        steps.append(forecast.step)
+    return Preflight(stages, tuple(steps), graph)
 
 
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
@@ -113,35 +116,19 @@ def _used(value: Any, content: Any) -> bool:
     return False
 
 
-def _build_stages(expansion: Expansion, mistakes: Mistakes) -> list[Stage]:
-    for mistake in expansion.mistakes:
-        mistakes.add(mistake)
-    configs = expansion.stages
-    if not configs and not expansion.mistakes:
-        mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
-        return []
-    if not isinstance(configs, list | tuple):
-        mistakes.add(f'expected a list of stages, got {configs!r}', 'stages')
-        return []
-    stages: list[Stage] = []
-    for place, stage in zip(expansion.places, configs, strict=True):
-        with mistakes.collect():
-            stages.append(build(STAGES, stage, path=place))
-            with mistakes.collect(place):
-                stages[-1].check()
-    return stages
-
-
-def _check_rows(stages: Sequence[Stage], places: Sequence[str], mistakes: Mistakes) -> None:
-    """Note rows of one name: in the final table, nobody could tell them apart."""
+def _check_stages(stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:
+    """Note what stages lack, and rows of one name: nobody could tell them apart in the table."""
     taken: dict[str, str] = {}
-    for place, stage in zip(places, stages, strict=False):
-        row = getattr(stage, 'row', None)
+    for planned in stages:
+        with mistakes.collect(planned.location):
+            planned.stage.check()
+        row = getattr(planned.stage, 'row', None)
         if not isinstance(row, str):
             continue
         if row in taken:
-            mistakes.add(f'row={row!r} is that of {taken[row]} as well; give another', place)
-        taken.setdefault(row, place)
+            text = f'row={row!r} is that of {taken[row]} as well; give another'
+            mistakes.add(text, planned.location)
+        taken.setdefault(row, planned.location)
 
 
 def _loader_length(config: Config, split: str, mistakes: Mistakes) -> int:

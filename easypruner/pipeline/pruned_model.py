@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from easypruner.graph import ArchitectureRecord
-from easypruner.plugins.handlers import plugin_handlers
+from easypruner.graph import NetworkRecord
+from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 from easypruner.registry import MODELS as OWN_MODELS
 
 
@@ -36,8 +36,8 @@ def PrunedModel(  # noqa: N802 - configs name it like the classes it stands besi
     if data_preprocessor is not None:
         config.setdefault('data_preprocessor', data_preprocessor)
     built: nn.Module = MODELS.build(config)
-    ArchitectureRecord.load(architecture).apply(built, plugin_handlers())
-    return built
+    record = NetworkRecord.load(architecture, plugin_transforms())
+    return record.apply(built, plugin_handlers())
 
 
 OWN_MODELS.register_module(module=PrunedModel)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pluggy
 from mmengine.config import Config
@@ -21,15 +21,15 @@ from easypruner.base.randomness import seed_everything
 from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.runner import Tracer
-from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.pipeline.expansion import Expansion, expand
+from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
+from easypruner.pipeline.expansion import PlannedStage, expand
 from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
-from easypruner.pipeline.teacher import unpruned_before
-from easypruner.plugins.handlers import plugin_handlers
+from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 from easypruner.report.text import duration, report_console
 from easypruner.strategies import Stage
+from easypruner.strategies.stages.forecast import unpruned_before
 from easypruner.strategies.stages.state import PruningState, Run
 
 RUN = 'run.json'
@@ -71,8 +71,9 @@ def start(
     Raises:
         EasyPrunerError: whatever the user can mend; what was done so far is kept.
     """
-    expansion = expand(config.get('stages'))
-    config.stages = expansion.stages
+    mistakes = Mistakes()
+    stages = expand(config.get('stages') or [], mistakes)
+    config.stages = [planned.config for planned in stages]
     prepare()
     if not verbose:
         quiet(MMLogger.get_current_instance())
@@ -84,37 +85,32 @@ def start(
         manager=manager,
         console=report_console(),
         trace=Tracer(config, plugin_handlers()),
+        handlers=plugin_handlers(),
+        transforms=plugin_transforms(),
         launcher=launcher,
         verbose=verbose,
     )
     with distributed.launched(launcher):
-        return execute(run, expansion, mode)
+        return _execute(run, stages, mistakes, mode)
 
 
-def execute(run: Run, expansion: Expansion, mode: Mode) -> PruningState:
-    """Check a run's config, print the plan, and do the stages that are not done yet.
-
-    Args:
-        run: whose config has the expanded stages.
-        expansion: of the stages.
-        mode: how to treat the work directory.
-
-    Raises:
-        EasyPrunerError: whatever the user can mend; what was done so far is kept.
-    """
+def _execute(
+    run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes, mode: Mode
+) -> PruningState:
+    """Check a run's config, print the plan, and do the stages that are not done yet."""
     _check_work_dir(run, mode)
     # Else the first process could make the folder before the last has looked for it.
     distributed.barrier()
     init_default_scope(run.config.get('default_scope', 'mmpretrain'))
     seed_everything(run.seed)
-    preflight = check(run.config, run.seed, run.trace, expansion)
-    state = PruningState(run)
+    preflight = check(run.config, run.seed, run.trace, stages, mistakes)
+    state = PruningState(replace(run, steps=preflight.steps))
     if distributed.is_main():
         print_plan(run.console, state, preflight)
     if mode.plan_only:
         return state
     _open_work_dir(run, mode)
-    return _do_stages(_with_initial_weights(state, preflight), preflight)
+    return _do_stages(_with_initial_weights(state, preflight), stages)
 
 
 def _chosen_seed(config: Config, given: int | None) -> int:
@@ -189,10 +185,11 @@ def _with_initial_weights(state: PruningState, preflight: Preflight) -> PruningS
     return replace(state, checkpoint=path)
 
 
-def _do_stages(state: PruningState, preflight: Preflight) -> PruningState:
-    marks = _marks(state.config.stages)
-    teacher = unpruned_before(preflight.stages, state.config)
-    for index, (stage, mark) in enumerate(zip(preflight.stages, marks, strict=True)):
+def _do_stages(state: PruningState, stages: Sequence[PlannedStage]) -> PruningState:
+    teacher = unpruned_before(state.run.steps, state.config.get('load_from') is not None)
+    mark = ''
+    for index, planned in enumerate(stages):
+        stage, mark = planned.stage, stage_fingerprint(planned.config, mark)
         state = state.at(index, stage.name)
         if index == teacher:
             state = replace(state, unpruned=state.checkpoint)
@@ -214,14 +211,6 @@ def _remove_later(state: PruningState) -> None:
             if number.isdigit() and int(number) > state.index:
                 shutil.rmtree(folder)
     distributed.barrier()
-
-
-def _marks(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a fingerprint of each stage and all before it."""
-    marks: list[str] = []
-    for stage in stages:
-        marks.append(stage_fingerprint(stage, marks[-1] if marks else ''))
-    return marks
 
 
 def _do_stage(state: PruningState, stage: Stage, mark: str) -> PruningState:

@@ -9,6 +9,7 @@ from typing import Any
 
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
+from easypruner.graph import Transform
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.plugins.completeness import check_instance
 from easypruner.plugins.info import AbsentPlugin
@@ -47,8 +48,9 @@ BUDGETS = ComponentRegistry('budget', Budget, 'budget')
 REGULARIZERS = ComponentRegistry('regularizer', Regularizer, 'regularizer')
 STAGES = ComponentRegistry('stage', Stage, 'stage')
 LAYER_HANDLERS = ComponentRegistry('layer handler', LayerHandler, 'handler')
+TRANSFORMS = ComponentRegistry('transform', Transform, 'transform')
 
-REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, LAYER_HANDLERS)
+REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, LAYER_HANDLERS, TRANSFORMS)
 
 _absent: list[AbsentPlugin] = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.base.files import write_json
-from easypruner.base.json_fields import Field
+from easypruner.base.json_fields import Field, read_json
 from easypruner.errors import EasyPrunerError
 
 SUMMARY = 'summary.json'
@@ -198,16 +197,7 @@ class RunResult:
                 f'{str(folder)!r} has no {SUMMARY}: the run has not come to its Report stage, or '
                 'this is not a work directory; finish the run with --resume, or leave it out'
             )
-        try:
-            value = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise EasyPrunerError(
-                f'{str(path)!r} cannot be read as JSON: {error}; the file is damaged, run the '
-                'Report stage again with --resume'
-            ) from error
-        except OSError as error:
-            raise EasyPrunerError(f'{str(path)!r} cannot be read: {error}') from error
-        return cls.from_json(value, folder)
+        return cls.from_json(read_json(path).value, folder)
 
 
 @dataclass(frozen=True)

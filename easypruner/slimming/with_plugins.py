@@ -1,4 +1,4 @@
-"""trace(), prune(), verify() and load_pruned(), with the layer handlers of plugins."""
+"""trace(), prune(), verify() and load_pruned(), given what plugins contribute to them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import ParamSpec, TypeVar
 
 from easypruner.graph import graph
 from easypruner.graph import verify as verification
-from easypruner.graph.cutting import record
-from easypruner.plugins.handlers import plugin_handlers
+from easypruner.graph.cutting import network_record
+from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 
+_FOUND = {'handlers': plugin_handlers, 'transforms': plugin_transforms}
 _Arguments = ParamSpec('_Arguments')
 _Result = TypeVar('_Result')
 
 
 def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Return a function that puts the handlers of plugins behind those it is given."""
+    """Return a function that puts what plugins contribute behind what it is given."""
 
     @functools.wraps(function)
     def with_plugins(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         given = signature.bind(*args, **kwargs)
-        handlers = given.arguments.get('handlers', ())
-        given.arguments['handlers'] = (*handlers, *plugin_handlers())
+        for name, found in _FOUND.items():
+            if name in signature.parameters:
+                given.arguments[name] = (*given.arguments.get(name, ()), *found())
         return function(*given.args, **given.kwargs)
 
     signature = inspect.signature(function)
@@ -33,4 +35,4 @@ def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Argument
 trace = _with_plugins(graph.trace)
 prune = _with_plugins(graph.prune)
 verify = _with_plugins(verification.verify)
-load_pruned = _with_plugins(record.load_pruned)
+load_pruned = _with_plugins(network_record.load_pruned)

@@ -80,7 +80,7 @@ def no_budget(make: Make) -> None:
     with pytest.raises(ConfigError, match='needs a budget'):
         make(None).select(graph, tiny_context())
     with pytest.raises(ConfigError, match='needs a budget'):
-        make(None).try_on(graph, tiny_context())
+        make(None).dry_run(graph, tiny_context())
 
 
 def what_is_absent(make: Make) -> None:

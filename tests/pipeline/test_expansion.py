@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from easypruner.errors import ConfigError
-from easypruner.pipeline.expansion import expand, expanded
+from easypruner.errors import ConfigError, Mistakes
+from easypruner.pipeline.expansion import expand
 from easypruner.plugins.registry import STAGES
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.state import PruningState
@@ -48,14 +48,38 @@ def registered() -> Iterator[None]:
 ONCE = dict(type='Once')
 
 
-@pytest.mark.parametrize('stages', [[], [ONCE], [ONCE, dict(type='Unknown'), 3, None]])
+def expanded(stages: Any) -> list[Any]:
+    """Return the configs of the stages of a run; raise what is wrong with them."""
+    mistakes = Mistakes()
+    found = expand(stages, mistakes)
+    mistakes.raise_all()
+    return [planned.config for planned in found]
+
+
+@pytest.mark.parametrize('stages', [[], [ONCE], [ONCE, dict(type='Twice', nothing=True)]])
 def test_other_stages_are_left_alone(stages: list[Any]) -> None:
     assert expanded(stages) == stages
 
 
+def test_each_stage_is_built_once() -> None:
+    configs = [ONCE, dict(type='Twice', of=ONCE)]
+    built: list[Stage] = []
+
+    class Counted(Once):
+        def __init__(self) -> None:
+            super().__init__()
+            built.append(self)
+
+    STAGES.fill([Twice, type('Once', (Counted,), {})])
+    stages = [planned.stage for planned in expand(configs, Mistakes())]
+    assert stages == built
+    assert len(built) == 3
+
+
 @pytest.mark.parametrize('stages', [None, 'Train', dict(type='Twice')])
-def test_what_is_no_list_is_left_alone(stages: Any) -> None:
-    assert expand(stages).stages is stages
+def test_what_is_not_a_list_is_a_mistake(stages: Any) -> None:
+    with pytest.raises(ConfigError, match='stages: expected a list of stages, got'):
+        expanded(stages)
 
 
 def test_order_is_kept() -> None:
@@ -81,7 +105,9 @@ def test_all_mistakes_are_told_each_with_its_place() -> None:
 
 
 def test_what_is_right_is_expanded_beside_what_is_wrong() -> None:
-    found = expand([dict(type='Twice'), dict(type='Twice', of=dict(type='Once', name='one'))])
-    assert [stage['name'] for stage in found.stages] == ['one', 'one']
-    assert found.places == ('stages[1] (one)',) * 2
-    assert len(found.mistakes) == 1 and found.mistakes[0].startswith('stages[0]: ')
+    mistakes = Mistakes()
+    one = dict(type='Once', name='one')
+    stages = expand([dict(type='Twice'), dict(type='Twice', of=one)], mistakes)
+    assert [planned.stage.name for planned in stages] == ['one', 'one']
+    assert [planned.location for planned in stages] == ['stages[1] (one)'] * 2
+    assert len(mistakes.found) == 1 and mistakes.found[0].startswith('stages[0]: ')

@@ -209,7 +209,7 @@ def test_it_is_built_from_a_config() -> None:
     masks = build(MASK_SOURCES, config).select(plain(), tiny_context())
     assert masks.removed_units > 0
     graph = easypruner.trace(lively(Residual), example())
-    EagleEye(Macs(keep=0.5)).try_on(graph, Context())
+    EagleEye(Macs(keep=0.5)).dry_run(graph, Context())
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def graph_of(build: type[nn.Module]) -> ChannelGraph:
 def select(path: Any, graph: ChannelGraph, **arguments: Any) -> Masks:
     source = MaskFile(path, **arguments)
     source.check()
-    source.try_on(graph, Context())
+    source.dry_run(graph, Context())
     return source.select(graph, Context())
 
 

@@ -22,7 +22,7 @@ from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import MASK_SOURCES, build
 from easypruner.strategies import Context
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast
 from easypruner.testing import check_handler, check_stage, component, compose
 from tests.helpers.networks import Plain, example
 
@@ -96,16 +96,16 @@ def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
 def test_a_stage_may_look_ahead_as_the_page_says() -> None:
     (code,) = (
         block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
-        if block.startswith('def foresee(')
+        if block.startswith('def forecast(')
     )  # fmt: skip
-    names: dict[str, Any] = {'Outlook': Outlook, 'EasyPrunerError': EasyPrunerError}
+    names: dict[str, Any] = {'Forecast': Forecast, 'EasyPrunerError': EasyPrunerError}
     exec(code, names)
-    looking = type('Looking', (Stage,), {'foresee': names['foresee'], 'run': print})()
+    looking = type('Looking', (Stage,), {'forecast': names['forecast'], 'run': print})()
     graph = easypruner.trace(Plain(), example())
-    outlook = Outlook(Config(), seed=0, graph=graph, epoch_length=1)
-    assert looking.foresee(outlook) is outlook
+    before = Forecast(Config(), seed=0, graph=graph, epoch_length=1)
+    assert looking.forecast(before) is before
     with pytest.raises(EasyPrunerError, match='before Prune'):
-        looking.foresee(dataclasses.replace(outlook, cut=True))
+        looking.forecast(dataclasses.replace(before, cut=True))
 
 
 def test_regularizers_have_what_the_page_names() -> None:

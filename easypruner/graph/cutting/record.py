@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from easypruner.base.files import write_json
+from easypruner.base.json_fields import Field, read_json
 from easypruner.base.versions import versions_of
 from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.handlers import with_torch_layers
+from easypruner.graph.cutting.index_ranges import from_ranges, to_ranges
 from easypruner.graph.cutting.layer_handler import LayerHandler
-from easypruner.graph.cutting.record_fields import Fields, content_hash, to_ranges
 from easypruner.graph.cutting.surgery import cut
+from easypruner.graph.cutting.transform import Transform, check_hash, content_hash
 from easypruner.graph.recording.attributes import Attributes
 from easypruner.graph.recording.inventory import Inventory
 from easypruner.graph.recording.wrappers import cuttable
 
 FORMAT = 1
+KIND = 'easypruner architecture record'
 Shape = tuple[int, ...]
 
 
@@ -52,7 +54,7 @@ class TensorCut:
 
 
 @dataclass(frozen=True, repr=False)
-class ArchitectureRecord:
+class ArchitectureRecord(Transform):
     """What turns the original network into the pruned one, weights apart.
 
     Attributes:
@@ -106,8 +108,8 @@ class ArchitectureRecord:
             f'{len(self.tensors)} tensors cut)'
         )
 
-    def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> None:
-        """Cut ``model``, which has its original shapes, in place.
+    def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
+        """Cut ``model``, which has its original shapes, in place, and return it.
 
         Args:
             model: the original network.
@@ -117,8 +119,8 @@ class ArchitectureRecord:
             RecordError: the model lacks a tensor of the record, or has it in another shape.
             CutError: the model is wrapped in DistributedDataParallel.
         """
-        model = cuttable(model)
-        inventory = Inventory(model)
+        network = cuttable(model)
+        inventory = Inventory(network)
         self._check(inventory, lambda entry: entry.before, _not_the_original)
         cut(
             inventory,
@@ -128,8 +130,9 @@ class ArchitectureRecord:
                 for dim, indices in entry.kept.items()
             },
             with_torch_layers(handlers),
-            {place: self._fitted(model, *place) for place in self.attributes},
+            {place: self._fitted(network, *place) for place in self.attributes},
         )
+        return model
 
     def check_cut(self, model: nn.Module) -> None:
         """Raise RecordError unless ``model`` has the shapes that this cut leaves."""
@@ -175,12 +178,20 @@ class ArchitectureRecord:
             )
         return value if isinstance(present, int) else type(numbers)(wanted)  # type: ignore[misc]
 
-    def then(self, later: ArchitectureRecord) -> ArchitectureRecord:
+    @overload
+    def then(self, later: ArchitectureRecord) -> ArchitectureRecord: ...
+
+    @overload
+    def then(self, later: Transform) -> Transform | None: ...
+
+    def then(self, later: Transform) -> Transform | None:
         """Return the record of this cut followed by a ``later`` one.
 
         Raises:
             RecordError: ``later`` was not made on a network of this record's shapes.
         """
+        if not isinstance(later, ArchitectureRecord):
+            return None
         tensors = dict(self.tensors)
         for name, entry in later.tensors.items():
             earlier = self.tensors.get(name)
@@ -207,8 +218,7 @@ class ArchitectureRecord:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, whole or not at all."""
-        content = self._content()
-        write_json(path, {**content, 'hash': content_hash(content)})
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ArchitectureRecord:
@@ -218,21 +228,36 @@ class ArchitectureRecord:
             RecordError: no such file, or a damaged, edited or foreign one; the message names the
                 field.
         """
-        file = Path(path)
-        try:
-            content = json.loads(file.read_text(encoding='utf-8'))
-        except FileNotFoundError:
-            raise RecordError(f'there is no architecture record {str(file)!r}') from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RecordError(
-                f'{str(file)!r} cannot be read as an architecture record: {error}'
-            ) from error
-        return _Reader(str(file)).record(content)
+        return cls.from_json(read_record(path))
+
+    def to_json(self) -> dict[str, Any]:
+        content = self._content()
+        return {**content, 'hash': content_hash(content)}
+
+    @classmethod
+    def from_json(cls, content: Field) -> ArchitectureRecord:
+        if content.get('kind') is None or content['kind'].value != KIND:
+            content['kind'].fail(repr(KIND))
+        if content['format'].value != FORMAT:
+            content['format'].fail(f'{FORMAT}, which this version reads')
+        record = cls(
+            model=content['model'].text(),
+            tensors={name: _read_tensor(entry) for name, entry in content['tensors'].entries()},
+            groups={name: _read_group(entry) for name, entry in content['groups'].entries()},
+            attributes={
+                (path, name): _read_number(value)
+                for path, entries in content['attributes'].entries()
+                for name, value in entries.entries()
+            },
+            versions={key: str(entry.value) for key, entry in content['versions'].entries()},
+        )
+        check_hash(content)
+        return record
 
     def _content(self) -> dict[str, Any]:
         return {
             'format': FORMAT,
-            'kind': 'easypruner architecture record',
+            'kind': KIND,
             'model': self.model,
             'versions': dict(self.versions),
             'groups': {
@@ -258,50 +283,14 @@ class ArchitectureRecord:
         return nested
 
 
-class Recorded(Protocol):
-    """What holds a record, as :func:`easypruner.slim` returns it."""
-
-    @property
-    def record(self) -> ArchitectureRecord: ...
-
-
-def load_pruned(
-    model_factory: Callable[[], nn.Module],
-    checkpoint: str | os.PathLike[str] | Mapping[str, Any],
-    architecture: ArchitectureRecord | Recorded | str | os.PathLike[str],
-    handlers: Sequence[LayerHandler] = (),
-) -> nn.Module:
-    """Rebuild a pruned network: original shape, cut by the record, weights loaded strictly.
-
-    Args:
-        model_factory: builds the original network.
-        checkpoint: the state dict of the pruned network, or a dict that holds it under
-            ``'state_dict'``; or a file of one of these.
-        architecture: the record, the path of its file, or what :func:`easypruner.slim` returned.
-            Of a network that was cut several times it is that of all cuts, in their order:
-            ``first.then(second)``.
-        handlers: as given to :func:`easypruner.trace`.
-
-    Raises:
-        ConfigError: an argument that is none of these.
-        RecordError: the record or the checkpoint is missing, or does not fit the network.
-    """
-    if isinstance(model_factory, nn.Module) or not callable(model_factory):
-        raise ConfigError(
-            f'model_factory of load_pruned is a {type(model_factory).__name__}; expected what '
-            'builds the original network: its class, or a function without arguments'
+def _not_the_original(met: Shape, expected: Shape) -> str:
+    advice = 'build the original, unpruned network'
+    if len(met) == len(expected) and all(a >= b for a, b in zip(met, expected, strict=True)):
+        advice += (
+            ', or if it is that, the record is of a later cut: give that of all cuts, '
+            'first.then(second)'
         )
-    record = record_of(architecture, 'architecture', 'load_pruned')
-    state, where = _state(checkpoint)
-    model = model_factory()
-    record.apply(model, handlers)
-    try:
-        model.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError) as error:
-        raise RecordError(
-            f'{where} does not fit the network that the architecture record describes: {error}'
-        ) from error
-    return model
+    return advice
 
 
 def record_of(architecture: object, argument: str, owner: str) -> ArchitectureRecord:
@@ -324,92 +313,41 @@ def record_of(architecture: object, argument: str, owner: str) -> ArchitectureRe
     return ArchitectureRecord.load(architecture)
 
 
-def _state(checkpoint: Any) -> tuple[Any, str]:
-    """Return a state dict and what to call it in messages."""
-    content, where = checkpoint, 'the state dict'
-    if isinstance(checkpoint, str | os.PathLike):
-        where = f'the checkpoint {os.fspath(checkpoint)!r}'
-        try:
-            content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        except FileNotFoundError:
-            raise RecordError(f'there is no checkpoint {os.fspath(checkpoint)!r}') from None
-        except Exception as error:
-            raise RecordError(
-                f'{where} cannot be read as plain weights: '
-                f'{(str(error) or type(error).__name__).splitlines()[0]}; expected a state dict '
-                'saved by torch.save'
-            ) from error
-    if not isinstance(content, Mapping):
-        raise ConfigError(
-            f'{where} of load_pruned is a {type(content).__name__}; expected a state dict (name -> '
-            'tensor), or the path of a file that holds one'
-        )
-    return content.get('state_dict', content), where
+def read_record(path: str | os.PathLike[str]) -> Field:
+    """Read the file of a record.
+
+    Raises:
+        RecordError: no such file, or it is not JSON.
+    """
+    if not Path(path).is_file():
+        raise RecordError(f'there is no architecture record {os.fspath(path)!r}')
+    return read_json(path, RecordError)
 
 
-def _not_the_original(met: Shape, expected: Shape) -> str:
-    advice = 'build the original, unpruned network'
-    if len(met) == len(expected) and all(a >= b for a, b in zip(met, expected, strict=True)):
-        advice += (
-            ', or if it is that, the record is of a later cut: give that of all cuts, '
-            'first.then(second)'
-        )
-    return advice
+def _read_tensor(entry: Field) -> TensorCut:
+    before = entry['before'].sizes()
+    kept = {}
+    for dim, text in entry['kept'].entries():
+        if not (dim.isascii() and dim.isdigit()) or int(dim) >= len(before):
+            text.fail(f'a dimension below {len(before)}, but its name is {dim!r}')
+        kept[int(dim)] = _read_indices(text, before[int(dim)])
+    result = TensorCut(before, kept)
+    if entry['after'].sizes() != result.after:
+        entry['after'].fail(f'{list(result.after)}, as kept says')
+    return result
 
 
-class _Reader(Fields):
-    """Turns the JSON of a file from outside into a record."""
+def _read_group(entry: Field) -> tuple[tuple[int, ...], int]:
+    size = entry['units'].integer(0)
+    return _read_indices(entry['kept'], size), size
 
-    def record(self, content: Any) -> ArchitectureRecord:
-        top = self.mapping(content, 'the file')
-        if top.get('kind') != 'easypruner architecture record':
-            raise self.error('kind', 'expected "easypruner architecture record"')
-        if top.get('format') != FORMAT:
-            raise self.error('format', f'met {top.get("format")!r}, this version reads {FORMAT}')
-        body = {key: value for key, value in top.items() if key != 'hash'}
-        tensors = self.mapping(top.get('tensors'), 'tensors')
-        groups = self.mapping(top.get('groups'), 'groups')
-        versions = self.mapping(top.get('versions'), 'versions')
-        if not isinstance(top.get('model'), str):
-            raise self.error('model', 'expected a class name')
-        record = ArchitectureRecord(
-            model=top['model'],
-            tensors={name: self._tensor(name, entry) for name, entry in tensors.items()},
-            groups={name: self._group(name, entry) for name, entry in groups.items()},
-            attributes=self._attributes(top.get('attributes')),
-            versions={str(key): str(value) for key, value in versions.items()},
-        )
-        if top.get('hash') != content_hash(body):
-            raise self.error(
-                'hash', 'it does not match the content: the file was edited or damaged'
-            )
-        return record
 
-    def _tensor(self, name: str, entry: Any) -> TensorCut:
-        place = f'tensors[{name!r}]'
-        entry = self.mapping(entry, place)
-        before = self.shape(entry.get('before'), f'{place}.before')
-        kept = {}
-        for dim, text in self.mapping(entry.get('kept'), f'{place}.kept').items():
-            if not dim.isdigit() or int(dim) >= len(before):
-                raise self.error(f'{place}.kept', f'there is no dimension {dim!r}')
-            kept[int(dim)] = self.indices(text, before[int(dim)], f'{place}.kept[{dim!r}]')
-        result = TensorCut(before, kept)
-        if self.shape(entry.get('after'), f'{place}.after') != result.after:
-            raise self.error(f'{place}.after', f'expected {list(result.after)}, as kept says')
-        return result
+def _read_indices(text: Field, limit: int) -> tuple[int, ...]:
+    try:
+        return from_ranges(text.text(), limit)
+    except ValueError as error:
+        text.fail(str(error))
 
-    def _attributes(self, content: Any) -> dict[tuple[str, str], int | tuple[int, ...]]:
-        attributes: dict[tuple[str, str], int | tuple[int, ...]] = {}
-        for path, entries in self.mapping(content, 'attributes').items():
-            for name, value in self.mapping(entries, f'attributes[{path!r}]').items():
-                place = f'attributes[{path!r}][{name!r}]'
-                numbers = self.shape(value if isinstance(value, list) else [value], place)
-                attributes[path, name] = numbers if isinstance(value, list) else numbers[0]
-        return attributes
 
-    def _group(self, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
-        place = f'groups[{name!r}]'
-        entry = self.mapping(entry, place)
-        (size,) = self.shape([entry.get('units')], f'{place}.units')
-        return self.indices(entry.get('kept'), size, f'{place}.kept'), size
+def _read_number(value: Field) -> int | tuple[int, ...]:
+    return value.sizes() if isinstance(value.value, list) else value.integer(0)

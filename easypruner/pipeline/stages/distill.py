@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from easypruner.engine.distillation import (
 from easypruner.errors import ConfigError, nearest
 from easypruner.pipeline.stages.train import Train
 from easypruner.strategies import Regularizer
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.state import PruningState
 
 _Part = TypeVar('_Part', Soft, Hints)
@@ -86,20 +86,21 @@ class Distill(Train):
         if self.teacher is not None:
             read_weights(self.teacher)
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        model = outlook.graph.model
+    def forecast(self, before: Forecast) -> Forecast:
+        model = before.graph.model
         paths = heard_paths(model, self.soft, self.hints)
-        outputs = returned(model, outlook.graph.example_inputs, paths)
+        outputs = returned(model, before.graph.example_inputs, paths)
         if self.hints is not None:
             self.hints.check(outputs)
         if self.teacher is not None:
             load_weights(copy.deepcopy(model), self.teacher)
-        elif not outlook.cut:
+        elif not before.cut:
             raise ConfigError(
                 'Distill is taught by the network before the cut, but nothing has been cut; put a '
                 "Prune stage before it, or name a checkpoint, teacher='...'"
             )
-        return super().foresee(outlook)
+        after = super().forecast(before)
+        return replace(after, step=replace(after.step, taught=self.teacher is None))
 
     def hooks(self, state: PruningState) -> list[Hook]:
         def teacher() -> nn.Module:

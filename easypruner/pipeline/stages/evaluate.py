@@ -10,7 +10,7 @@ from easypruner.base.checks import check_path, check_text
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.strategies import Stage
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.state import PruningState
 
 
@@ -36,10 +36,10 @@ class Evaluate(Stage):
         if self.checkpoint is not None:
             read_weights(self.checkpoint)
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        if self.checkpoint is not None and not outlook.cut:
-            load_weights(copy.deepcopy(outlook.graph.model), self.checkpoint)
-        return outlook
+    def forecast(self, before: Forecast) -> Forecast:
+        if self.checkpoint is not None and not before.cut:
+            load_weights(copy.deepcopy(before.graph.model), self.checkpoint)
+        return replace(before, step=Step(loads=self.checkpoint is not None))
 
     def run(self, state: PruningState) -> PruningState:
         """Evaluate; weights from outside are copied into the run."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from easypruner.base.checks import check_count, check_name
 from easypruner.errors import ConfigError, Mistakes
-from easypruner.pipeline.expansion import expanded
+from easypruner.pipeline.expansion import expand
 from easypruner.pipeline.stages.masks import SelectMask
-from easypruner.plugins.registry import STAGES, build
+from easypruner.plugins.registry import STAGES
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.state import PruningState
 
@@ -143,11 +143,8 @@ def _checked(each: Any) -> list[dict[str, Any]]:
             "[dict(type='SelectMask', ...), dict(type='Prune'), dict(type='Train', ...)]"
         )
     mistakes = Mistakes()
-    for place, config in enumerate(each):
-        with mistakes.collect():
-            build(STAGES, config, path=f'each[{place}]')
+    stages = [dict(planned.config) for planned in expand(each, mistakes, 'each')]
     mistakes.raise_all()
-    stages: list[dict[str, Any]] = expanded(each)
     if not any(issubclass(_class_of(stage), SelectMask) for stage in stages):
         raise ConfigError(
             'each of Iterative has no SelectMask, so no step would remove more than the one '

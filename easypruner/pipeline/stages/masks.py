@@ -15,7 +15,7 @@ from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
 from easypruner.strategies import Context, MaskSource, Stage
 from easypruner.strategies.budgets.budget import budget_result
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.state import PruningState
 
 MASKS = 'masks.safetensors'
@@ -48,10 +48,10 @@ class SelectMask(Stage):
     def check(self) -> None:
         self.source.check()
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        if not outlook.cut:
-            self.source.try_on(outlook.graph, Context(seed=outlook.seed))
-        return replace(outlook, masks=True)
+    def forecast(self, before: Forecast) -> Forecast:
+        if not before.cut:
+            self.source.dry_run(before.graph, Context(seed=before.seed))
+        return replace(before, masks=True)
 
     def run(self, state: PruningState) -> PruningState:
         """Select on the weights at hand."""
@@ -97,10 +97,10 @@ class LoadMask(Stage):
     def check(self) -> None:
         Masks.load(self.path)
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        if not outlook.cut:
-            Masks.load(self.path).check(outlook.graph)
-        return replace(outlook, masks=True)
+    def forecast(self, before: Forecast) -> Forecast:
+        if not before.cut:
+            Masks.load(self.path).check(before.graph)
+        return replace(before, masks=True)
 
     def run(self, state: PruningState) -> PruningState:
         """Check the masks against the network, and keep a copy of them."""

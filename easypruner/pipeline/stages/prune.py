@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from easypruner.base.checks import check_count, check_name, check_text
-from easypruner.base.distributed import barrier, is_main
 from easypruner.errors import ConfigError
-from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph import ChannelGraph
 from easypruner.graph.graph import prune
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import (
@@ -18,10 +17,9 @@ from easypruner.pipeline.stages.common import (
 )
 from easypruner.strategies import Stage
 from easypruner.strategies.measures.compensation import mean_compensation
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.state import Cut, PruningState
 
-ARCHITECTURE = 'architecture.json'
 _NO_MASKS = 'Prune has no masks to cut by; put a SelectMask or LoadMask stage before it'
 
 
@@ -51,10 +49,10 @@ class Prune(Stage):
         self.compensate = compensate
         self.batches = check_count(batches, 'batches', 'Prune')
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        if not outlook.masks:
+    def forecast(self, before: Forecast) -> Forecast:
+        if not before.masks:
             raise ConfigError(_NO_MASKS)
-        return replace(outlook, masks=False, cut=True)
+        return replace(before, masks=False, cut=True, step=Step(cuts=True))
 
     def run(self, state: PruningState) -> PruningState:
         """Cut, save the weights and the architecture record, evaluate."""
@@ -69,12 +67,6 @@ class Prune(Stage):
         if self.compensate is not None:
             state = self._compensated(state, graph, masks)
         record = prune(model, masks, graph=graph)
-        if state.architecture is not None:
-            record = ArchitectureRecord.load(state.architecture).then(record)
-        path = state.stage / ARCHITECTURE
-        if is_main():
-            record.save(path)
-        barrier()
         # A run starts from a file of initial weights, so there are some before every cut.
         assert state.checkpoint is not None
         cut = Cut(
@@ -83,9 +75,8 @@ class Prune(Stage):
             architecture=state.architecture,
             selected=state.selected,
         )
-        state = with_weights(state, model)
-        cuts = (*state.cuts, cut)
-        state = replace(state, architecture=path, masks=None, selected=None, cuts=cuts)
+        state = with_weights(state.transformed(record), model)
+        state = replace(state, masks=None, selected=None, cuts=(*state.cuts, cut))
         return with_row(state, self.row, runner, graph)
 
     def _compensated(self, state: PruningState, graph: ChannelGraph, masks: Masks) -> PruningState:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ from easypruner.engine.checkpoint import fill
 from easypruner.engine.config import model_settings
 from easypruner.engine.resets import resets
 from easypruner.errors import ConfigError
-from easypruner.graph import ArchitectureRecord
+from easypruner.graph import NetworkRecord
+from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
-from easypruner.plugins.handlers import plugin_handlers
 from easypruner.strategies import Stage
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.state import PruningState
 
 _FEW_VALUES = 4
@@ -50,8 +49,8 @@ class Reinitialise(Stage):
         super().__init__(name)
         self.row = check_text(row, 'row', 'Reinitialise')
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        one, other = (fresh(outlook.config, None, outlook.seed, n) for n in (1, 2))
+    def forecast(self, before: Forecast) -> Forecast:
+        one, other = (fresh(before.config, NetworkRecord(), (), before.seed, n) for n in (1, 2))
         drawn_alike = [
             name
             for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True)
@@ -64,13 +63,13 @@ class Reinitialise(Stage):
                 "from a file; leave what loads them, such as pretrained=True, out of the model's "
                 'config, and start from a checkpoint by load_from instead'
             )
-        return outlook
+        return before
 
     def run(self, state: PruningState) -> PruningState:
         """Draw, save the weights, evaluate."""
         runner = stage_runner(state)
         model = runner.plain_model
-        drawn = fresh(state.config, state.architecture, state.run.seed, state.index)
+        drawn = fresh(state.config, state.record(), state.run.handlers, state.run.seed, state.index)
         fill(model, drawn.state_dict(), 'a new network')
         state = with_weights(state, model)
         return with_row(state, self.row, runner, state.run.trace(model))
@@ -84,12 +83,15 @@ def _values(tensor: Tensor) -> int:
     return len(set(tensor.detach().flatten().tolist()))
 
 
-def fresh(config: Config, architecture: Path | None, *entropy: int) -> nn.Module:
+def fresh(
+    config: Config, record: NetworkRecord, handlers: Sequence[LayerHandler], *entropy: int
+) -> nn.Module:
     """Return a network with new weights.
 
     Args:
         config: of a run.
-        architecture: record of its shape; None for the original.
+        record: of the network, which is rebuilt out of the original.
+        handlers: of layers, those of plugins.
         entropy: what the weights are drawn from.
     """
     with fixed_seed(0):
@@ -97,8 +99,7 @@ def fresh(config: Config, architecture: Path | None, *entropy: int) -> nn.Module
         with resets() as drawn:
             model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
         plain = [module for module in model.modules() if drawn.are_all_of(module)]
-        if architecture is not None:
-            ArchitectureRecord.load(architecture).apply(model, plugin_handlers())
+        model = record.apply(model, handlers)
         # After the cut, for how weights are drawn depends on the widths.
         for module in plain:
             reset: Any = module.reset_parameters

@@ -18,12 +18,10 @@ from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.config import model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import copy_file
-from easypruner.pipeline.stages.train import all_epochs
-from easypruner.plugins.handlers import plugin_handlers
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import (
@@ -134,7 +132,7 @@ def _result(state: PruningState) -> RunResult:
         },
         seconds=state.seconds,
         warnings=state.warnings,
-        parts=part_fingerprints(state.config, all_epochs(state.config)),
+        parts=part_fingerprints(state.config, sum(step.epochs for step in state.run.steps)),
     )
 
 
@@ -164,7 +162,7 @@ def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:
 def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
     """Return the graph of the network right before the cut, its weights loaded, and the masks."""
     model = MODELS.build(model_settings(state.config))
-    if cut.architecture is not None:
-        ArchitectureRecord.load(cut.architecture).apply(model, plugin_handlers())
+    before = replace(state, architecture=cut.architecture)
+    model = before.record().apply(model, state.run.handlers)
     load_weights(model, cut.checkpoint)
     return state.run.trace(model), Masks.load(cut.masks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
@@ -14,17 +15,21 @@ from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
-from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook
+from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook, weak_reach
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
-from easypruner.pipeline.stages.prune import Prune
-from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import plural
 from easypruner.strategies import Regularizer, Schedule, Stage
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import (
+    Forecast,
+    Push,
+    Step,
+    pushes_last,
+    removing_everything,
+)
 from easypruner.strategies.stages.state import PruningState
 
 _DEFAULT_HOOKS = dict(
@@ -109,13 +114,20 @@ class Train(Stage):
             )
         return measure_schedule(merged, epoch_length, self.length(config))
 
-    def foresee(self, outlook: Outlook) -> Outlook:
+    def forecast(self, before: Forecast) -> Forecast:
         with building('its optimizer or scheduler'):
-            schedule = self.schedule(outlook.config, outlook.epoch_length)
-        if self.regularizer is not None:
-            self.regularizer.schedule(schedule)
-            self.regularizer.largest(outlook.graph, outlook.worst_masks)
-        return outlook
+            schedule = self.schedule(before.config, before.epoch_length)
+        push = None if self.regularizer is None else self._forecast_push(before, schedule)
+        return replace(before, step=Step(epochs=self.length(before.config), push=push))
+
+    def _forecast_push(self, before: Forecast, schedule: Schedule) -> Push:
+        regularizer = self.regularizer
+        assert regularizer is not None
+        regularizer.schedule(schedule)
+        regularizer.largest(before.graph, before.worst_masks)
+        weak = weak_reach(regularizer, schedule, before.graph, removing_everything(before.graph))
+        reach = f'{regularizer.reach(schedule):.2g} (strength {regularizer.strength:.2g})'
+        return Push(reach, weak, (self.lag(schedule),))
 
     def run(self, state: PruningState) -> PruningState:
         """Train, save the weights, evaluate."""
@@ -162,7 +174,7 @@ class Train(Stage):
             state.load_masks(),
             schedule,
             state.run.trace,
-            warnings.append if pushes_last(state.config.stages, state.index) else None,
+            warnings.append if pushes_last(state.run.steps, state.index) else None,
             self.regularize_every,
         )
 
@@ -226,25 +238,6 @@ def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
             f'can stand for several updates; leave out regularize_every of {owner}, or use another '
             'regularizer'
         )
-
-
-def all_epochs(config: Mapping[str, Any]) -> int:
-    """Return how long all training stages of a config together run."""
-    stages = [build(STAGES, stage) for stage in config['stages']]
-    return sum(stage.length(config) for stage in stages if isinstance(stage, Train))
-
-
-def pushes_last(stages: Sequence[Mapping[str, Any]], index: int) -> bool:
-    """Tell whether no other regularizer comes between stage ``index`` and the next cut.
-
-    That one must bring the removed channels to zero; those before it need only rank them.
-    """
-    for stage in stages[index + 1 :]:
-        if stage.get('regularizer') is not None:
-            return False
-        if issubclass(STAGES.class_of(stage) or Stage, Prune):
-            return True
-    return False
 
 
 def _given_hooks(state: PruningState) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.parametrized import refresh, weight_norms
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.strategies import Stage
-from easypruner.strategies.stages.forecast import Outlook
+from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.state import PruningState
 
 _NO_MASKS = 'Zero has no masks to go by; put a SelectMask or LoadMask stage before it'
@@ -41,10 +42,10 @@ class Zero(Stage):
         self.norms = check_flag(norms, 'norms', 'Zero')
         self.row = check_text(row, 'row', 'Zero')
 
-    def foresee(self, outlook: Outlook) -> Outlook:
-        if not outlook.masks:
+    def forecast(self, before: Forecast) -> Forecast:
+        if not before.masks:
             raise ConfigError(_NO_MASKS)
-        return outlook
+        return replace(before, step=Step(zeroes=True))
 
     def run(self, state: PruningState) -> PruningState:
         """Zero, save the weights, evaluate."""

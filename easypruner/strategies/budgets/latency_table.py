@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from easypruner.base.files import write_json
-from easypruner.base.json_fields import Field
+from easypruner.base.json_fields import Field, read_json
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.cost import kept_units
@@ -145,13 +144,7 @@ class LatencyTable:
                 f'there is no latency table {str(file)!r}; '
                 'write one with easypruner.strategies.budgets.latency.measure_table'
             )
-        try:
-            value = json.loads(file.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise EasyPrunerError(
-                f'the latency table {str(file)!r} cannot be read as JSON: {error}'
-            ) from error
-        table = Field(value, str(file))
+        table = read_json(file)
         if table['format'].text() != FORMAT:
             table['format'].fail(repr(FORMAT))
         return cls(

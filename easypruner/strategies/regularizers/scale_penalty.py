@@ -50,9 +50,10 @@ class ScalePenalty(Regularizer):
         norm: a name of :data:`NORMS`.
         scales: the kinds of norm whose scales are pushed, of
             :data:`easypruner.strategies.regularizers.norm_scales.SCALES`. Each batch or instance
-            norm channel has its own statistics, and one with scale 0 is gone but for its bias. Group and layer norm
-            silence a channel as well, but their statistics still see it: when it is cut, what the
-            other channels of its norm hold changes. There, calibrate or fine-tune after the cut.
+            norm channel has its own statistics, and one with scale 0 is gone but for its bias.
+            Group and layer norm silence a channel as well, but their statistics still see it: when
+            it is cut, what the other channels of its norm hold changes. There, calibrate or
+            fine-tune after the cut.
         without_scales: what becomes of groups that have no such scale (or none that trains):
             ``'error'``; ``'weights'`` pushes, entry by entry, the weights that make the channels;
             ``'skip'`` leaves them alone.

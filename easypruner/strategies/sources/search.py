@@ -132,9 +132,9 @@ class Search(MaskSource):
         if self.source is not None:
             self.source.check()
 
-    def try_on(self, graph: ChannelGraph, context: Context) -> None:
+    def dry_run(self, graph: ChannelGraph, context: Context) -> None:
         self.needed_budget()
-        super().try_on(graph, context)
+        super().dry_run(graph, context)
 
     def trials(self, graph: ChannelGraph, context: Context) -> Trials:
         """Return what tries candidates of a graph, and remembers them."""

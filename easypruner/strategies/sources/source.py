@@ -85,7 +85,7 @@ class MaskSource(Strategy):
         scores = checked_scores(self.score(graph, context), graph, type(self).__name__)
         return normalize(reduce_layers(scores, self.reduction), self.normalization)
 
-    def try_on(self, graph: ChannelGraph, context: Context) -> None:
+    def dry_run(self, graph: ChannelGraph, context: Context) -> None:
         """Raise what would stop :meth:`select` on a network whose weights are not trained yet.
 
         Called before a run starts. By default the budget is tried on equal scores, and

@@ -12,7 +12,7 @@ from easypruner.errors import ConfigError
 from easypruner.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
-    from easypruner.strategies.stages.forecast import Outlook
+    from easypruner.strategies.stages.forecast import Forecast
     from easypruner.strategies.stages.state import PruningState
 
 
@@ -54,12 +54,19 @@ class Stage(Strategy):
     def run(self, state: PruningState) -> PruningState:
         """Do the step and return what the next stage starts from."""
 
-    def foresee(self, outlook: Outlook) -> Outlook:
+    def forecast(self, before: Forecast) -> Forecast:
         """Raise what would stop this stage; return what the stages after it can count on.
 
-        Called on every stage, in order, before a run starts.
+        Called on every stage, in order, before a run starts. What the stage itself does stands in
+        the result's ``step``.
+
+        Args:
+            before: what the stages before it leave; its ``step`` does nothing.
+
+        Raises:
+            EasyPrunerError: the stage cannot do its work there.
         """
-        return outlook
+        return before
 
     def expand(self) -> Sequence[Mapping[str, Any]] | None:
         """Return the configs of the stages that this one stands for; None if it is one itself.

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from mmengine.config import Config
 from torch import nn
 
+from easypruner.base.distributed import barrier, is_main
 from easypruner.base.files import write_json
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, NetworkRecord, Transform
+from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult, Row
+from easypruner.strategies.stages.forecast import Step
 
 if TYPE_CHECKING:
     import pluggy
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 STATE = 'state.json'
+ARCHITECTURE = 'architecture.json'
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Run:
         manager: calls the hooks of plugins.
         console: for people to read.
         trace: makes the channel graph of a model on the run's data.
+        handlers: of layers, those of plugins.
+        transforms: the classes of transforms that plugins contribute.
+        steps: what each stage does, once that is known.
         launcher: ``'none'`` or ``'pytorch'``.
         verbose: show MMEngine's log on the console.
     """
@@ -48,6 +55,9 @@ class Run:
     manager: pluggy.PluginManager
     console: Console
     trace: Callable[[nn.Module], ChannelGraph]
+    handlers: tuple[LayerHandler, ...] = ()
+    transforms: tuple[type[Transform], ...] = ()
+    steps: tuple[Step, ...] = ()
     launcher: str = 'none'
     verbose: bool = False
 
@@ -78,7 +88,8 @@ class PruningState:
         index: of the stage at hand, from 0.
         stage: folder of the stage at hand.
         checkpoint: weights; None only before the run has written its initial ones.
-        architecture: record of the network's shape; None while it is the original.
+        architecture: record of the network, as of :class:`easypruner.graph.NetworkRecord`; None
+            while it is the original.
         masks: file of masks that are selected and not cut yet.
         selected: weights on which these were selected.
         unpruned: weights of the unpruned network, before anything pushed it towards a cut; None
@@ -120,6 +131,27 @@ class PruningState:
     def at(self, index: int, name: str) -> PruningState:
         """Return the state a stage starts from, with a folder of its own."""
         return replace(self, index=index, stage=self.work_dir / f'{index:02d}_{name}')
+
+    def transformed(self, transform: Transform) -> PruningState:
+        """Return the state of a network that a stage has transformed.
+
+        The record of the network is written into the stage's folder; the weights are not.
+        """
+        path = self.stage / ARCHITECTURE
+        if is_main():
+            self.record().then(transform).save(path)
+        barrier()
+        return replace(self, architecture=path)
+
+    def record(self) -> NetworkRecord:
+        """Return what makes the network at hand out of the original.
+
+        Raises:
+            RecordError: its file is missing or damaged.
+        """
+        if self.architecture is None:
+            return NetworkRecord()
+        return NetworkRecord.load(self.architecture, self.run.transforms)
 
     def load_masks(self) -> Masks | None:
         """Return the masks that are selected and not cut yet."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easypruner.errors import ConfigError
-from easypruner.pipeline.expansion import expanded
+from easypruner.errors import ConfigError, Mistakes
+from easypruner.pipeline.expansion import expand
 from easypruner.pipeline.stages import Iterative
 from easypruner.plugins import load_plugins
 from tests.helpers.tiny import prune, summary, tiny_config, write_config
@@ -109,7 +109,8 @@ class TestExpansion:
 
     def test_it_stands_where_it_stood(self) -> None:
         config = dict(type='Iterative', steps=2, each=[select()])
-        types = [s['type'] for s in expanded([dict(type='Train'), config, dict(type='Report')])]
+        stages = expand([dict(type='Train'), config, dict(type='Report')], Mistakes())
+        types = [planned.config['type'] for planned in stages]
         assert types == ['Train', 'SelectMask', 'SelectMask', 'Report']
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from easypruner.pipeline.expansion import expanded
+from easypruner.errors import Mistakes
+from easypruner.pipeline.expansion import expand
 from easypruner.pipeline.fingerprint import part_fingerprints
-from easypruner.pipeline.stages.train import all_epochs
+from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
 from tests.helpers.tiny import prune, summary, tiny_config, write_config
 
@@ -78,8 +79,10 @@ def test_how_long_a_run_trains_tells_runs_apart(tmp_path: Path) -> None:
     load_plugins()
 
     def schedule(*stages: Content) -> str:
-        config = Config(tiny_config(train_cfg=dict(max_epochs=4), stages=expanded(list(stages))))
-        return part_fingerprints(config, all_epochs(config))['schedule']
+        config = Config(tiny_config(train_cfg=dict(max_epochs=4), stages=list(stages)))
+        planned = [each.stage for each in expand(list(stages), Mistakes())]
+        epochs = sum(stage.length(config) for stage in planned if isinstance(stage, Train))
+        return part_fingerprints(config, epochs)['schedule']
 
     by_itself, named = dict(type='Train'), dict(type='Train', epochs=4)
     assert schedule(by_itself) == schedule(named) != schedule(named, by_itself)

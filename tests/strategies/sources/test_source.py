@@ -77,7 +77,7 @@ def test_scores_of_another_kind(scoring: Scoring, message: str, graph: ChannelGr
     with pytest.raises(PluginError, match=rf'^Scored\.score\(\) .*{message}'):
         Scored(scoring).select(graph, Context())
     with pytest.raises(PluginError, match=message):
-        Scored(scoring).try_on(graph, Context())
+        Scored(scoring).dry_run(graph, Context())
     with pytest.raises(PluginError, match=message):
         easypruner.slim(Plain(), example(), source=Scored(scoring))
 
@@ -161,18 +161,18 @@ class TestTryingOn:
                 return None
 
         for cls in (Looking, Careless):
-            cls(torch.ones).try_on(graph, Context())
+            cls(torch.ones).dry_run(graph, Context())
             with pytest.raises((ConfigError, AssertionError)):
                 cls(torch.ones).select(graph, Context())
 
     def test_weights_may_be_bad_as_yet(self, graph: ChannelGraph) -> None:
-        Scored(lambda n: torch.full((n,), torch.nan)).try_on(graph, Context())
+        Scored(lambda n: torch.full((n,), torch.nan)).dry_run(graph, Context())
 
         class Refusing(Scored):
             def score(self, graph: ChannelGraph, context: Context) -> Any:
                 raise EasyPrunerError('all weights are equal')
 
-        Refusing(torch.ones).try_on(graph, Context())
+        Refusing(torch.ones).dry_run(graph, Context())
 
     def test_it_leaves_no_trace(self, graph: ChannelGraph) -> None:
         class Marking(Scored):
@@ -192,7 +192,7 @@ class TestTryingOn:
         seed_everything(0)
         expected = drawn()
         seed_everything(0)
-        source.try_on(graph, Context())
+        source.dry_run(graph, Context())
         assert drawn() == expected
         assert not hasattr(source, 'seen')
         assert not graph.model.training
@@ -202,7 +202,7 @@ class TestTryingOn:
     def test_a_source_that_cannot_be_copied_passes(self, graph: ChannelGraph) -> None:
         source = Scored(lambda n: None)
         source.file = (n for n in range(3))  # type: ignore[attr-defined]
-        source.try_on(graph, Context())
+        source.dry_run(graph, Context())
 
 
 SOURCE = """

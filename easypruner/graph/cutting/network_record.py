@@ -1,0 +1,180 @@
+"""The network record: the transforms that make a run's network out of the original, in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from easypruner.base.files import write_json
+from easypruner.errors import ConfigError, RecordError, nearest
+from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.record import KIND as CUT
+from easypruner.graph.cutting.record import ArchitectureRecord, read_record, record_of
+from easypruner.graph.cutting.transform import Transform, check_hash, content_hash
+
+FORMAT = 1
+KIND = 'easypruner network record'
+
+
+@dataclass(frozen=True)
+class NetworkRecord:
+    """The transforms that make a network out of the original, the first one first.
+
+    Its file is that of the architecture record where a cut is all there is.
+    """
+
+    transforms: tuple[Transform, ...] = ()
+
+    def then(self, later: Transform) -> NetworkRecord:
+        """Return the record with one transform more; it joins the last one where it can.
+
+        Raises:
+            RecordError: ``later`` was not made on the network that these transforms leave.
+        """
+        joined = self.transforms[-1].then(later) if self.transforms else None
+        if joined is not None:
+            return NetworkRecord((*self.transforms[:-1], joined))
+        return NetworkRecord((*self.transforms, later))
+
+    def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
+        """Rebuild the network out of the original one, in place where its transforms can.
+
+        Raises:
+            RecordError: ``model`` is not the original.
+        """
+        for transform in self.transforms:
+            model = transform.apply(model, handlers)
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record as JSON, whole or not at all."""
+        if len(self.transforms) == 1 and isinstance(self.transforms[0], ArchitectureRecord):
+            self.transforms[0].save(path)
+            return
+        content = {
+            'format': FORMAT,
+            'kind': KIND,
+            'transforms': [
+                {'type': type(transform).__name__, 'content': transform.to_json()}
+                for transform in self.transforms
+            ],
+        }
+        write_json(path, {**content, 'hash': content_hash(content)})
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], transforms: Iterable[type[Transform]] = ()
+    ) -> NetworkRecord:
+        """Read a record, of a network or of a cut alone.
+
+        Args:
+            path: of its file.
+            transforms: the classes of transforms that it may name, besides ArchitectureRecord.
+
+        Raises:
+            RecordError: no such file, or a damaged, edited or foreign one; or it names a
+                transform that is not among these.
+        """
+        content = read_record(path)
+        if content.get('kind') is not None and content['kind'].value == CUT:
+            return cls((ArchitectureRecord.from_json(content),))
+        if content['kind'].value != KIND:
+            content['kind'].fail(f'{CUT!r} or {KIND!r}')
+        if content['format'].value != FORMAT:
+            content['format'].fail(f'{FORMAT}, which this version reads')
+        check_hash(content)
+        kinds: tuple[type[Transform], ...] = (ArchitectureRecord, *transforms)
+        known = {kind.__name__: kind for kind in kinds}
+        found = []
+        for entry in content['transforms'].items():
+            name = entry['type'].text()
+            if name not in known:
+                raise RecordError(
+                    f'{os.fspath(path)!r} has a transform {name!r}, which no loaded plugin has; '
+                    f'{nearest(name, known)}; load its plugin first'
+                )
+            found.append(known[name].from_json(entry['content']))
+        return cls(tuple(found))
+
+
+class Recorded(Protocol):
+    """What holds a record, as :func:`easypruner.slim` returns it."""
+
+    @property
+    def record(self) -> ArchitectureRecord: ...
+
+
+def load_pruned(
+    model_factory: Callable[[], nn.Module],
+    checkpoint: str | os.PathLike[str] | Mapping[str, Any],
+    architecture: NetworkRecord | ArchitectureRecord | Recorded | str | os.PathLike[str],
+    handlers: Sequence[LayerHandler] = (),
+    transforms: Iterable[type[Transform]] = (),
+) -> nn.Module:
+    """Rebuild a pruned network: original shape, cut by the record, weights loaded strictly.
+
+    Args:
+        model_factory: builds the original network.
+        checkpoint: the state dict of the pruned network, or a dict that holds it under
+            ``'state_dict'``; or a file of one of these.
+        architecture: the record, the path of its file, or what :func:`easypruner.slim` returned.
+            Of a network that was cut several times it is that of all cuts, in their order:
+            ``first.then(second)``.
+        handlers: as given to :func:`easypruner.trace`.
+        transforms: classes of transforms that the record may name, besides cuts.
+
+    Raises:
+        ConfigError: an argument that is none of these.
+        RecordError: the record or the checkpoint is missing, or does not fit the network.
+    """
+    if isinstance(model_factory, nn.Module) or not callable(model_factory):
+        raise ConfigError(
+            f'model_factory of load_pruned is a {type(model_factory).__name__}; expected what '
+            'builds the original network: its class, or a function without arguments'
+        )
+    record = _record_of(architecture, transforms)
+    state, where = _state(checkpoint)
+    model = record.apply(model_factory(), handlers)
+    try:
+        model.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError) as error:
+        raise RecordError(
+            f'{where} does not fit the network that the architecture record describes: {error}'
+        ) from error
+    return model
+
+
+def _record_of(architecture: object, transforms: Iterable[type[Transform]]) -> NetworkRecord:
+    if isinstance(architecture, NetworkRecord):
+        return architecture
+    if isinstance(architecture, str | os.PathLike):
+        return NetworkRecord.load(architecture, transforms)
+    return NetworkRecord((record_of(architecture, 'architecture', 'load_pruned'),))
+
+
+def _state(checkpoint: Any) -> tuple[Any, str]:
+    """Return a state dict and what to call it in messages."""
+    content, where = checkpoint, 'the state dict'
+    if isinstance(checkpoint, str | os.PathLike):
+        where = f'the checkpoint {os.fspath(checkpoint)!r}'
+        try:
+            content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        except FileNotFoundError:
+            raise RecordError(f'there is no checkpoint {os.fspath(checkpoint)!r}') from None
+        except Exception as error:
+            raise RecordError(
+                f'{where} cannot be read as plain weights: '
+                f'{(str(error) or type(error).__name__).splitlines()[0]}; expected a state dict '
+                'saved by torch.save'
+            ) from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f'{where} of load_pruned is a {type(content).__name__}; expected a state dict (name -> '
+            'tensor), or the path of a file that holds one'
+        )
+    return content.get('state_dict', content), where
