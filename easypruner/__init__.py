@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Progress,
         Regularizer,
         Schedule,
+        Scores,
         Stage,
     )
 
@@ -40,6 +41,7 @@ __all__ = [
     'PrunedModel',
     'Regularizer',
     'Schedule',
+    'Scores',
     'Slimmed',
     'Stage',
     '__version__',
@@ -60,6 +62,7 @@ _CONTRACTS = (
     'Progress',
     'Regularizer',
     'Schedule',
+    'Scores',
     'Stage',
 )
 _FUNCTIONS = ('Slimmed', 'load_pruned', 'prune', 'slim', 'trace', 'verify')

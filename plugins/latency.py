@@ -19,6 +19,7 @@ from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.latency import Reading, Stopwatch
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together, added_up
 from easypruner.strategies.budgets.ranking import Ranking
+from easypruner.strategies.scores import Scores
 
 _GRID = 64
 _FEWEST_REPEATS = 5
@@ -81,9 +82,7 @@ class Latency(CostBudget):
             return self.table.predict(graph, masks)
         return self._stopwatch(graph).compare(masks).pruned.median
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         if self.exact:
             return super().__call__(scores, graph, context)
         ranking = Ranking.of(scores, graph.limits)

@@ -14,6 +14,7 @@ from easypruner.base.checks import check_share
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.ranking import within_limits
+from easypruner.strategies.scores import Scores
 
 
 class OptimalThreshold(Budget):
@@ -43,9 +44,7 @@ class OptimalThreshold(Budget):
         self.share = share
         self._energies: dict[str, Tensor] = {}
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         self._energies = {name: _energies(score) for name, score in scores.items()}
         found = {
             name: _above(energy, scores[name], self.share)

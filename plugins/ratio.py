@@ -17,6 +17,7 @@ from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.budgets.costs import WHOLE, Step
 from easypruner.strategies.budgets.ranking import NO_LIMITS, Ranking, keep_best
 from easypruner.strategies.budgets.scopes import SCOPES, scopes_of
+from easypruner.strategies.scores import Scores
 
 
 class Ratio(Budget):
@@ -56,9 +57,7 @@ class Ratio(Budget):
         self.scope = scope
         self._step = WHOLE
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         if self.scope == 'layer':
             return self._each(scores, graph)
         masks: dict[str, Tensor] = {}

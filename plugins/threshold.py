@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from easypruner import Budget, Component, Context, Masks, hookimpl
 from easypruner.base.checks import is_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.ranking import within_limits
-from easypruner.strategies.sources.scores import Scores
+from easypruner.strategies.scores import Scores
 
 
 class Threshold(Budget):
@@ -30,11 +28,8 @@ class Threshold(Budget):
             raise ConfigError(f'value={value!r} of Threshold must be a number')
         self.value = float(value)
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
-        scored = scores if isinstance(scores, Scores) else Scores(scores)
-        return within_limits(scored.above(self.value), scored, graph.limits)
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
+        return within_limits(Scores.of(scores).above(self.value), scores, graph.limits)
 
     @property
     def asked(self) -> float:

@@ -28,7 +28,7 @@ from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
 from easypruner.slimming.feeding import Batches, Feed, Forward, Loss, accuracy_by, opener
 from easypruner.slimming.summary import SlimSummary, what_stays
-from easypruner.strategies import Budget, Context, MaskSource
+from easypruner.strategies import Budget, Context, MaskSource, Scores
 from easypruner.strategies.budgets.tightest import Tightest
 from easypruner.strategies.measures.calibration import calibrate
 
@@ -191,7 +191,7 @@ def _selected(
     noted: dict[str, Tensor] = {}
     rank = source.ranking_scores
 
-    def noting(graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+    def noting(graph: ChannelGraph, context: Context) -> Scores:
         scores = rank(graph, context)
         noted.update(scores)
         return scores

@@ -6,6 +6,7 @@ from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
 from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.regularizers.schedule import Progress, Schedule
+from easypruner.strategies.scores import Scores
 from easypruner.strategies.sources.source import MaskSource
 from easypruner.strategies.stages.stage import Stage
 
@@ -18,5 +19,6 @@ __all__ = [
     'Progress',
     'Regularizer',
     'Schedule',
+    'Scores',
     'Stage',
 ]

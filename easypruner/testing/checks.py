@@ -14,7 +14,7 @@ from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
 from easypruner.graph.verify import verify
 from easypruner.slimming import trace
-from easypruner.strategies import Budget, Context, MaskSource, Progress, Regularizer
+from easypruner.strategies import Budget, Context, MaskSource, Progress, Regularizer, Scores
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.sources.source import checked_scores
 from easypruner.testing.contexts import tiny_context
@@ -109,7 +109,9 @@ def check_budget(budget: Budget, networks: Networks = NETWORKS) -> None:
     for network, limits in itertools.product(tried, (None, _LIMITS)):
         graph = trace(network.make(), network.inputs(), limits=limits)
         generator = torch.Generator().manual_seed(0)
-        scores = {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
+        scores = Scores(
+            {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
+        )
         try:
             masks = budget(scores, graph, tiny_context(network))
         except EasyPrunerError as error:

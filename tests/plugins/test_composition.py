@@ -16,6 +16,8 @@ ALL = list(combinations())
 
 
 def test_every_class_takes_part() -> None:
+    # Other tests load plugins of their own.
+    load_plugins()
     for registry, attribute in ((MASK_SOURCES, 'source'), (BUDGETS, 'budget')):
         assert set(registry.classes.values()) <= {getattr(c, attribute) for c in ALL}
     assert set(REGULARIZERS.classes.values()) == {c.regularizer for c in ALL}

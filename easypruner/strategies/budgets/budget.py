@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-from torch import Tensor
 
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult
 from easypruner.strategies.budgets.ranking import part_of
 from easypruner.strategies.context import Context
+from easypruner.strategies.scores import Scores
 from easypruner.strategies.strategy import Strategy
 
 
@@ -25,10 +23,13 @@ class Budget(Strategy):
     """
 
     @abstractmethod
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         """Return masks that meet the limit.
+
+        Args:
+            scores: of the units; groups without scores stay whole.
+            graph: of the network.
+            context: what else the budget may use.
 
         Raises:
             BudgetError: no mask meets it; the message says what the most is and which rule
@@ -101,9 +102,7 @@ class _Part(Budget):
         self._whole = whole
         self._part = (share - done) / (1 - done)
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         return part_of(self._whole(scores, graph, context), scores, graph.limits, self._part)
 
     @property

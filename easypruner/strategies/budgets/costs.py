@@ -18,6 +18,7 @@ from easypruner.graph.masks import Masks
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.context import Context
+from easypruner.strategies.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,7 @@ class CostBudget(Budget):
         now = self.cost(graph, None)
         return now + (self.limit - now) * self.step.part
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         ranking = Ranking.of(scores, graph.limits)
         return ranking.within(lambda m: self.cost(graph, m), self.limit_for(graph), self.unit)
 

@@ -16,6 +16,7 @@ from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.context import Context
+from easypruner.strategies.scores import Scores
 
 
 class Tightest(Budget):
@@ -34,9 +35,7 @@ class Tightest(Budget):
             raise ConfigError(f'expected a list of budgets, got {list(budgets)!r}')
         self.budgets = tuple(budgets)
 
-    def __call__(
-        self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
-    ) -> Masks:
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         costs = [b for b in self.budgets if isinstance(b, CostBudget) and b.exact]
         found = [b(scores, graph, context) for b in self.budgets if b not in costs]
         if costs:

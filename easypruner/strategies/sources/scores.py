@@ -1,66 +1,14 @@
-"""Scores of units, and how the scores of coupled layers become one."""
+"""How the scores of coupled layers become one, and how those of groups become comparable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.masks import Masks
-
-
-class Scores(dict[str, Tensor]):
-    """Group name -> scores of shape ``(units,)``, higher = keep."""
-
-    def above(self, threshold: float) -> Masks:
-        """Return masks that keep the units whose score is above ``threshold``."""
-        return Masks({name: score > threshold for name, score in self.items()})
-
-
-class VoteScores(Scores):
-    """Scores of a vote among coupled layers, as the released MaskSparsity code holds it.
-
-    Each layer votes against the units at or under the threshold. A unit goes when at least *i*
-    layers vote so, *i* the largest number that still removes as many units as the layer that
-    asked for the fewest. The outcome depends on the threshold, so the layers' own scores are
-    kept; for ranking, a unit's score is the lowest threshold at which the vote removes it.
-    """
-
-    def __init__(self, layers: Mapping[str, Tensor]) -> None:
-        super().__init__({name: _vote_ranking(scores) for name, scores in layers.items()})
-        self._layers = dict(layers)
-
-    def above(self, threshold: float) -> Masks:
-        return Masks({n: ~_vote_removes(s, threshold) for n, s in self._layers.items()})
-
-
-def _vote_removes(layers: Tensor, threshold: float) -> Tensor:
-    votes = layers <= threshold
-    fewest = int(votes.sum(dim=1).min())
-    if fewest == 0:
-        return torch.zeros(layers.shape[1], dtype=torch.bool)
-    ballots = votes.sum(dim=0)
-    needed = max(i for i in range(1, len(layers) + 1) if int((ballots >= i).sum()) >= fewest)
-    return ballots >= needed
-
-
-def _vote_ranking(layers: Tensor) -> Tensor:
-    # The i-th smallest score over the layers is the threshold from which a unit has i votes.
-    by_votes = np.sort(layers.double().numpy(), axis=0)
-    asked = np.sort(layers.double().numpy(), axis=1)
-    ranking = np.full(layers.shape[1], np.inf)
-    for threshold in np.unique(by_votes):
-        fewest = (asked <= threshold).sum(axis=1).min()
-        if fewest == 0:
-            continue
-        removed = by_votes <= threshold
-        enough = removed.sum(axis=1) >= fewest
-        goes = removed[np.flatnonzero(enough).max()]
-        ranking[goes & np.isinf(ranking)] = threshold
-    return torch.from_numpy(ranking).to(layers.dtype)
+from easypruner.strategies.scores import Scores, VoteScores
 
 
 def _reduce_by(reduce: Callable[[Tensor], Tensor]) -> Callable[[Mapping[str, Tensor]], Scores]:
@@ -148,7 +96,7 @@ def normalize(scores: Scores, normalization: str) -> Scores:
             f"reduction='vote' compares the layers' own scores with a threshold and cannot be "
             f"combined with normalization={normalization!r}; use normalization='none'"
         )
-    changed = Scores()
+    changed: dict[str, Tensor] = {}
     for name, score in scores.items():
         try:
             changed[name] = change(score)
@@ -162,7 +110,7 @@ def normalize(scores: Scores, normalization: str) -> Scores:
                 f'group {name!r} has scores that normalization={normalization!r} turns into NaN: '
                 f'they go up to {float(score.max()):g}; the weights are damaged or have diverged'
             )
-    return changed
+    return Scores(changed)
 
 
 def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:

@@ -18,8 +18,9 @@ from easypruner.graph.masks import Masks
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.units import score_units, unit_sums, wide
+from easypruner.strategies.scores import Scores
 from easypruner.strategies.sources.candidates import Trial, Trials, from_main
-from easypruner.strategies.sources.scores import Scores, reduce_layers
+from easypruner.strategies.sources.scores import reduce_layers
 from easypruner.strategies.sources.source import MaskSource
 
 Rates = tuple[float, ...]
@@ -140,7 +141,7 @@ class Search(MaskSource):
         """Return what tries candidates of a graph, and remembers them."""
         return Trials(self.trial, graph, context)
 
-    def ranks(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+    def ranks(self, graph: ChannelGraph, context: Context) -> Scores:
         """Return group -> ``(units,)``, higher = keep; they compare within a group only."""
         if self.source is not None:
             return self.source.ranking_scores(graph, context)

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from easypruner.base.modules import copy_of
+from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, PluginError, nearest
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.strategies.budgets.budget import Budget
+from easypruner.strategies.budgets.tightest import Tightest
 from easypruner.strategies.context import Context
+from easypruner.strategies.scores import Scores
 from easypruner.strategies.sources.scores import (
     NORMALIZATIONS,
     REDUCTIONS,
@@ -75,7 +78,7 @@ class MaskSource(Strategy):
         masks = budget(self.ranking_scores(graph, context), graph, context)
         return _masks(masks, f'the budget {type(budget).__name__}')
 
-    def ranking_scores(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+    def ranking_scores(self, graph: ChannelGraph, context: Context) -> Scores:
         """Return :meth:`score`, reduced and normalized: group -> ``(units,)``, higher = keep.
 
         Raises:
@@ -96,14 +99,11 @@ class MaskSource(Strategy):
             self._try_scoring(graph, context)
         budget = self.needed_budget() if ranks else self.budget
         if budget is not None:
-            scores = {name: torch.ones(group.size) for name, group in graph.groups.items()}
+            scores = Scores({n: torch.ones(group.size) for n, group in graph.groups.items()})
             budget(scores, graph, context)
 
     def _try_scoring(self, graph: ChannelGraph, context: Context) -> None:
         """Raise PluginError if :meth:`score` works without data, but returns no scores."""
-        # Contracts do without MMEngine, which this needs.
-        from easypruner.base.randomness import fixed_seed
-
         name = type(self).__name__
         try:
             # Of what it remembers or does to a network, a run is to know nothing.
@@ -145,9 +145,6 @@ class MaskSource(Strategy):
 def _one(budget: Budget | Sequence[Budget] | None) -> Budget | None:
     if budget is None or isinstance(budget, Budget):
         return budget
-    # The combination is a budget itself, and so builds on this module.
-    from easypruner.strategies.budgets.tightest import Tightest
-
     return Tightest(budget)
 
 

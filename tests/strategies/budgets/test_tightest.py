@@ -20,7 +20,7 @@ from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.tightest import Tightest
-from easypruner.strategies.sources.scores import VoteScores
+from easypruner.strategies.scores import VoteScores
 from tests.helpers.networks import Concatenated, Depthwise, Plain, example, lively
 
 GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]

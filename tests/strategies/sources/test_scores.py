@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from easypruner.errors import EasyPrunerError
-from easypruner.strategies.sources.scores import Scores, VoteScores, normalize, reduce_layers
+from easypruner.strategies.scores import Scores, VoteScores
+from easypruner.strategies.sources.scores import normalize, reduce_layers
+from tests.helpers.votes import scores_of_layers, units_outvoted
 
 LAYERS = torch.tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 3.0]])
 
@@ -29,40 +31,18 @@ def test_reductions(reduction: str, expected: list[float]) -> None:
     assert reduce_layers({'g': LAYERS}, reduction)['g'].tolist() == expected
 
 
-def vote_by_hand(layers: list[list[float]], threshold: float) -> set[int]:
-    """Return the units removed, straight from the rule: at least i votes, i as large as it goes."""
-    asked = [{u for u, score in enumerate(layer) if score <= threshold} for layer in layers]
-    fewest = min(len(units) for units in asked)
-    for needed in range(len(layers), 0, -1):
-        outvoted = {
-            u for u in range(len(layers[0])) if sum(u in units for units in asked) >= needed
-        }
-        if len(outvoted) >= fewest:
-            return outvoted
-    raise AssertionError('every unit asked for has at least one vote')
-
-
 def test_a_vote_where_the_layers_disagree() -> None:
     layers = [[0.001, 0.5, 0.5], [0.002, 0.001, 0.5]]
-    assert vote_by_hand(layers, 0.01) == {0}
+    assert units_outvoted(layers, 0.01) == {0}
     scores = reduce_layers({'g': torch.tensor(layers)}, 'vote')
     assert scores.above(0.01)['g'].tolist() == [False, True, True]
-
-
-scores_of_layers = st.integers(1, 4).flatmap(
-    lambda count: st.lists(
-        st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3]), min_size=5, max_size=5),
-        min_size=count,
-        max_size=count,
-    )
-)
 
 
 @given(layers=scores_of_layers, threshold=st.sampled_from([-0.1, 0.0, 0.1, 0.2, 0.3]))
 def test_a_vote_follows_the_rule(layers: list[list[float]], threshold: float) -> None:
     scores = VoteScores({'g': torch.tensor(layers, dtype=torch.float64)})
     removed = {i for i, kept in enumerate(scores.above(threshold)['g'].tolist()) if not kept}
-    assert removed == vote_by_hand(layers, threshold)
+    assert removed == units_outvoted(layers, threshold)
 
 
 @given(layers=scores_of_layers)
@@ -70,7 +50,7 @@ def test_a_votes_ranking_is_the_lowest_threshold_that_removes(layers: list[list[
     ranking = VoteScores({'g': torch.tensor(layers, dtype=torch.float64)})['g'].tolist()
     thresholds = sorted(set(itertools.chain.from_iterable(layers)))
     for unit, score in enumerate(ranking):
-        removing = [t for t in thresholds if unit in vote_by_hand(layers, t)]
+        removing = [t for t in thresholds if unit in units_outvoted(layers, t)]
         assert score == min(removing)
 
 
