@@ -9,9 +9,15 @@ from easypruner.testing.checks import (
 )
 from easypruner.testing.components import component, example_budget
 from easypruner.testing.composition import Combination, combinations, compose, run
-from easypruner.testing.contexts import tiny_context
+from easypruner.testing.contexts import tiny_batches, tiny_context
 from easypruner.testing.handler_check import check_handler
-from easypruner.testing.networks import NETWORKS, TinyNetwork, network
+from easypruner.testing.networks import (
+    NETWORKS,
+    TinyNetwork,
+    example_inputs,
+    network,
+    randomized_network,
+)
 from easypruner.testing.runs import check_stage, run_stages, tiny_config
 
 __all__ = [
@@ -28,10 +34,13 @@ __all__ = [
     'component',
     'compose',
     'example_budget',
+    'example_inputs',
     'network',
     'random_masks',
+    'randomized_network',
     'run',
     'run_stages',
+    'tiny_batches',
     'tiny_config',
     'tiny_context',
 ]

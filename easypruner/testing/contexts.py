@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from easypruner.base.modules import evaluating
 from easypruner.strategies import Context
-from easypruner.testing.networks import CLASSES, TinyNetwork
+from easypruner.testing.networks import CLASSES, NETWORKS, TinyNetwork
 
 Batch = tuple[Tensor, Tensor]
 
@@ -48,13 +48,22 @@ class _Data:
         return float(100 * torch.cat(right).double().mean())
 
 
+def tiny_batches(count: int = 3, seed: int = 0, network: TinyNetwork = NETWORKS[0]) -> list[Batch]:
+    """Return the batches that :func:`tiny_context` gives, each of eight samples and classes."""
+    data = _Data(network, seed)
+    return [data.batch(number) for number in range(count)]
+
+
 def tiny_context(
-    network: TinyNetwork, batches: int = 3, seed: int = 0, folder: Path | None = None
+    network: TinyNetwork = NETWORKS[0],
+    batches: int = 3,
+    seed: int = 0,
+    folder: Path | None = None,
 ) -> Context:
     """Return a context with seeded batches, a loss, forward passes and an accuracy.
 
     Args:
-        network: that will be run on them.
+        network: whose inputs the batches are; by default images.
         batches: how many training batches there are, each of eight samples; 0 for an empty set.
         seed: of the batches, and of the context.
         folder: where a search may keep what it has found.

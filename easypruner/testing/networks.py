@@ -7,10 +7,61 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from easypruner.errors import EasyPrunerError, nearest
 
 CLASSES = 5
+_IMAGES = (2, 3, 8, 8)
+
+
+def example_inputs(samples: int = 2, seed: int = 0) -> Tensor:
+    """Return normally distributed images, for the networks that read images."""
+    return _drawn((samples, *_IMAGES[1:]), seed)
+
+
+def _drawn(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randomized_network(
+    build: Callable[[], nn.Module], inputs: Tensor | None = None, seed: int = 0
+) -> nn.Module:
+    """Build a network whose outputs depend on every channel; return it in evaluation mode.
+
+    The scales and biases of norms are random, because those of a fresh network, 1 and 0, hide what
+    tests look for. Batch norms have the statistics of the inputs, because with those of a fresh
+    network many deep networks give outputs so small that any comparison holds.
+
+    Args:
+        build: makes the network, with torch's own initialization.
+        inputs: for the network; images of shape (8, 3, 8, 8) by default.
+        seed: of all random numbers.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+                if module.weight is not None:
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
+                if module.bias is not None:
+                    nn.init.uniform_(module.bias, -0.5, 0.5)
+        _measure_statistics(model, example_inputs(8) if inputs is None else inputs)
+    return model.eval()
+
+
+def _measure_statistics(model: nn.Module, inputs: Tensor) -> None:
+    """Give batch norms the statistics of the inputs."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None
+    model.train()
+    with torch.no_grad():
+        model(inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @dataclass(frozen=True)
@@ -25,30 +76,15 @@ class TinyNetwork:
 
     name: str
     build: Callable[[], nn.Module]
-    shape: tuple[int, ...] = (2, 3, 8, 8)
+    shape: tuple[int, ...] = _IMAGES
 
     def make(self, seed: int = 0) -> nn.Module:
-        """Return the network in evaluation mode, its weights and statistics all at random.
-
-        Fresh networks have scales of 1 and biases of 0, which hide what tests look for.
-        """
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = self.build()
-            for module in model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    statistics = dict(module.named_buffers())
-                    nn.init.uniform_(statistics['running_mean'], -0.5, 0.5)
-                    nn.init.uniform_(statistics['running_var'], 0.5, 1.5)
-                if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
-                    nn.init.uniform_(module.weight, 0.5, 1.5)
-                    nn.init.uniform_(module.bias, -0.5, 0.5)
-        return model.eval()
+        """Return the network in evaluation mode, as :func:`randomized_network` makes it."""
+        return randomized_network(self.build, self.inputs(seed, samples=8), seed)
 
     def inputs(self, seed: int = 0, samples: int | None = None) -> Tensor:
         """Return inputs for it; ``samples`` of them, two by default."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(samples or self.shape[0], *self.shape[1:], generator=generator)
+        return _drawn((samples or self.shape[0], *self.shape[1:]), seed)
 
 
 def block(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Sequential:
@@ -60,7 +96,22 @@ def block(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Seq
     )
 
 
-class _Residual(nn.Module):
+class Plain(nn.Module):
+    """A chain of convolutions, pooled into a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(block(3, 8), block(8, 12), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x).flatten(1))
+        return logits
+
+
+class Residual(nn.Module):
+    """Two layers coupled by an addition, one of them behind an inner layer."""
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = block(3, 8)
@@ -74,25 +125,60 @@ class _Residual(nn.Module):
         return logits
 
 
-class _Dense(nn.Module):
+class Dense(nn.Module):
+    """Dense connections: every layer reads the input and all layers before it."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([block(3, 6), block(9, 6), block(15, 6)])
-        self.head = nn.Linear(21, CLASSES)
+        self.a, self.b, self.c = block(3, 4), block(7, 6), block(13, 5)
+        self.head = nn.Linear(18, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
+        for layer in (self.a, self.b, self.c):
             x = torch.cat([x, layer(x)], dim=1)
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
 
 
-class _SqueezeExcite(nn.Module):
+class Depthwise(nn.Module):
+    """Inverted residual: a depthwise convolution, also with a channel multiplier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand = block(3, 8)
+        self.depthwise = block(8, 8, groups=8)
+        self.multiplied = block(8, 16, groups=8)
+        self.project = nn.Conv2d(16, 6, 1)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.project(self.multiplied(self.depthwise(self.expand(x))))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class Grouped(nn.Module):
+    """Grouped convolutions with several channels in each group, plain and transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = block(3, 12)
+        self.grouped = block(12, 18, groups=3)
+        self.up = nn.ConvTranspose2d(18, 12, 2, stride=2, groups=3)
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.up(self.grouped(self.stem(x))).mean((2, 3)))
+        return logits
+
+
+class SqueezeExcite(nn.Module):
+    """A channel gate computed from a global average."""
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = block(3, 8)
-        self.squeeze = nn.Conv2d(8, 4, 1)
-        self.excite = nn.Conv2d(4, 8, 1)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
         self.head = nn.Linear(8, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +188,9 @@ class _SqueezeExcite(nn.Module):
         return logits
 
 
-class _Split(nn.Module):
+class Split(nn.Module):
+    """One half of a layer's channels gates the other."""
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = block(3, 12)
@@ -114,7 +202,22 @@ class _Split(nn.Module):
         return logits
 
 
-class _Transformer(nn.Module):
+class Flattened(nn.Module):
+    """Maps flattened into a linear layer, without pooling to one position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(block(3, 6), nn.MaxPool2d(2), nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(6 * 16, 10), nn.ReLU(), nn.Linear(10, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+class Transformer(nn.Module):
+    """Attention with two heads over patches, and an MLP, both with a residual connection."""
+
     def __init__(self, heads: int = 2) -> None:
         super().__init__()
         self.heads = heads
@@ -137,7 +240,9 @@ class _Transformer(nn.Module):
         return logits
 
 
-class _Recurrent(nn.Module):
+class Recurrent(nn.Module):
+    """An LSTM between two linear layers; only its last state is read."""
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(3, 8)
@@ -150,39 +255,17 @@ class _Recurrent(nn.Module):
         return logits
 
 
-def _plain() -> nn.Module:
-    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(block(3, 8), block(8, 12), *pool, nn.Linear(12, CLASSES))
-
-
-def _flattened() -> nn.Module:
-    convolutions = [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-    return nn.Sequential(*convolutions, nn.Linear(6 * 9, 10), nn.ReLU(), nn.Linear(10, CLASSES))
-
-
-def _depthwise() -> nn.Module:
-    return nn.Sequential(block(3, 8), block(8, 8, groups=8), block(8, 10, kernel=1), *_pooled(10))
-
-
-def _grouped() -> nn.Module:
-    return nn.Sequential(block(3, 8), block(8, 8, groups=2), *_pooled(8))
-
-
-def _pooled(width: int) -> list[nn.Module]:
-    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES)]
-
-
 NETWORKS = (
-    TinyNetwork('plain', _plain),
-    TinyNetwork('residual', _Residual),
-    TinyNetwork('dense', _Dense),
-    TinyNetwork('depthwise', _depthwise),
-    TinyNetwork('grouped', _grouped),
-    TinyNetwork('squeeze_excite', _SqueezeExcite),
-    TinyNetwork('split', _Split),
-    TinyNetwork('flattened', _flattened),
-    TinyNetwork('transformer', _Transformer),
-    TinyNetwork('recurrent', _Recurrent, shape=(2, 7, 3)),
+    TinyNetwork('plain', Plain),
+    TinyNetwork('residual', Residual),
+    TinyNetwork('dense', Dense),
+    TinyNetwork('depthwise', Depthwise),
+    TinyNetwork('grouped', Grouped),
+    TinyNetwork('squeeze_excite', SqueezeExcite),
+    TinyNetwork('split', Split),
+    TinyNetwork('flattened', Flattened),
+    TinyNetwork('transformer', Transformer),
+    TinyNetwork('recurrent', Recurrent, shape=(2, 7, 3)),
 )
 """All of them, the simplest first."""
 

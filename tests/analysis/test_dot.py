@@ -7,7 +7,8 @@ from collections import Counter
 
 from easypruner.analysis.dot import dot
 from easypruner.analysis.wiring import wire
-from tests.helpers.networks import NASTY, Nasty, Normed, Residual, graph_of
+from easypruner.testing.networks import Residual
+from tests.helpers.networks import NASTY, Nasty, Normed, traced_network
 
 
 class TestDot:
@@ -30,19 +31,27 @@ class TestDot:
         return nodes, edges
 
     def test_makers_are_joined_with_readers(self) -> None:
-        graph = graph_of(Residual)
+        graph = traced_network(Residual)
         nodes, edges = self.read(dot(wire(graph), 'residual'))
         names = [node['label'].split('\\n')[0] for node in nodes]
-        assert names == ['stem.0', 'stem.1', 'conv.0.0', 'conv.0.1', 'conv.1', 'conv.2', 'head']
+        assert names == [
+            'stem.0',
+            'stem.1',
+            'branch.0.0',
+            'branch.0.1',
+            'branch.1',
+            'branch.2',
+            'head',
+        ]
         assert edges == Counter([(0, 1), (0, 2), (0, 6), (2, 3), (2, 4), (4, 5), (4, 6)])
 
     def test_frozen_layers_tell_why(self) -> None:
-        nodes, _ = self.read(dot(wire(graph_of(Normed)), 'normed'))
+        nodes, _ = self.read(dot(wire(traced_network(Normed)), 'normed'))
         tips = {node['label'].split('\\n')[0]: node['tooltip'] for node in nodes}
         assert tips['spare'].startswith('frozen: not used')
         assert tips['norm'] == 'group first'
 
     def test_names_are_escaped(self) -> None:
-        nodes, edges = self.read(dot(wire(graph_of(Nasty)), NASTY))
+        nodes, edges = self.read(dot(wire(traced_network(Nasty)), NASTY))
         assert nodes[0]['label'] == (r'a\"b<i>&amp;amp;\\N\\x1b [red]\nLinear 8 x 3')
         assert edges == Counter([(0, 1)])

@@ -12,7 +12,9 @@ from torch import nn
 import easypruner
 from easypruner.analysis import analyze
 from easypruner.analysis.table import print_analysis
-from tests.helpers.networks import NETWORKS, Normed, Plain, Shared, example, graph_of, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import NETWORKS, Normed, Shared, traced_network
 
 
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -21,8 +23,8 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 def changed_by(build: type[nn.Module], *groups: str) -> set[str]:
     """Return the parameters and buffers that lose something if a unit of each group goes."""
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     before = shapes(model)
     masks = {name: torch.arange(graph.groups[name].size) > 0 for name in groups}
     easypruner.prune(model, masks, graph=graph)
@@ -32,7 +34,7 @@ def changed_by(build: type[nn.Module], *groups: str) -> set[str]:
 class TestSummary:
     @pytest.mark.parametrize('build', [n for n in NETWORKS if n is not Shared])
     def test_layers_and_params_are_those_that_a_cut_changes(self, build: type[nn.Module]) -> None:
-        graph = graph_of(build)
+        graph = traced_network(build)
         found = analyze(graph)
         for group in found.groups:
             owners = {name.rpartition('.')[0] for name in changed_by(build, group.name)}
@@ -43,7 +45,7 @@ class TestSummary:
 
     @pytest.mark.parametrize('build', NETWORKS)
     def test_every_frozen_dimension_is_in_one_row(self, build: type[nn.Module]) -> None:
-        graph = graph_of(build)
+        graph = traced_network(build)
         rows = analyze(graph).frozen
         assert sum(row.dims for row in rows) == len(graph.frozen)
         assert sum(row.channels for row in rows) == sum(f.channels for f in graph.frozen)
@@ -53,13 +55,13 @@ class TestSummary:
             assert any(reason.startswith(row.reason) for reason in reasons)
 
     def test_a_reason_at_many_places_is_one_row(self) -> None:
-        rows = {row.reason: row for row in analyze(graph_of(Plain)).frozen}
+        rows = {row.reason: row for row in analyze(traced_network(Plain)).frozen}
         kernels = rows['the extent of a convolution kernel']
         assert (kernels.dims, kernels.channels, kernels.example) == (4, 4 * 3, 'body.0.0')
 
     def test_what_mixes_channels_is_told(self) -> None:
         text = StringIO()
-        print_analysis(Console(file=text, width=200), 'normed', analyze(graph_of(Normed)))
+        print_analysis(Console(file=text, width=200), 'normed', analyze(traced_network(Normed)))
         header, _, row = text.getvalue().partition('Groups')[2].splitlines()[2:5]
         assert header.split()[:4] == ['group', 'mixed', 'by', 'units']
         assert row.split()[:3] == ['first', 'native_layer_norm', '8']

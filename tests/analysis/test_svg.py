@@ -10,27 +10,19 @@ from torch import nn
 
 from easypruner.analysis.svg import svg
 from easypruner.analysis.wiring import wire
-from tests.helpers.networks import (
-    NASTY,
-    NETWORKS,
-    Concatenated,
-    Nasty,
-    Normed,
-    Plain,
-    Residual,
-    graph_of,
-)
+from easypruner.testing.networks import Dense, Plain, Residual
+from tests.helpers.networks import NASTY, NETWORKS, Nasty, Normed, traced_network
 
 SVG = '{http://www.w3.org/2000/svg}'
 
 
 class TestSvg:
     def read(self, build: type[nn.Module]) -> ElementTree.Element:
-        return ElementTree.fromstring(svg(wire(graph_of(build)), 'a title'))
+        return ElementTree.fromstring(svg(wire(traced_network(build)), 'a title'))
 
     @pytest.mark.parametrize('build', [*NETWORKS, Normed])
     def test_a_row_for_each_layer_and_a_mark_for_each_part(self, build: type[nn.Module]) -> None:
-        wiring = wire(graph_of(build))
+        wiring = wire(traced_network(build))
         root = ElementTree.fromstring(svg(wiring, 'a title'))
         texts = [element.text for element in root.iter(f'{SVG}text')]
         rows = [float(e.get('y')) for e in root.iter(f'{SVG}text') if e.text in
@@ -45,14 +37,14 @@ class TestSvg:
             assert len({mark.get('cy') for mark in marks}) == len(thread.parts)
 
     def test_everything_lies_within_the_picture(self) -> None:
-        root = self.read(Concatenated)
+        root = self.read(Dense)
         width, height = float(root.get('width')), float(root.get('height'))
         for element in root.iter():
             x = float(element.get('x', element.get('cx', element.get('x1', '0'))))
             y = float(element.get('y', element.get('cy', element.get('y2', '0'))))
             assert 0 <= x < width and 0 <= y < height
 
-    @pytest.mark.parametrize('build', [Plain, Residual, Concatenated])
+    @pytest.mark.parametrize('build', [Plain, Residual, Dense])
     def test_lines_of_two_groups_never_meet(self, build: type[nn.Module]) -> None:
         spans: dict[str, list[tuple[float, float]]] = {}
         for line in self.read(build).iter(f'{SVG}line'):

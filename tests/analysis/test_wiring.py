@@ -6,12 +6,12 @@ import pytest
 from torch import nn
 
 from easypruner.analysis.wiring import wire
-from tests.helpers.networks import NETWORKS, Normed, graph_of
+from tests.helpers.networks import NETWORKS, Normed, traced_network
 
 
 class TestWiring:
     def test_layers_stand_in_the_order_of_the_forward_pass(self) -> None:
-        wiring = wire(graph_of(Normed))
+        wiring = wire(traced_network(Normed))
         assert [layer.path for layer in wiring.layers] == ['first', 'norm', 'head', 'spare']
         assert [bool(layer.frozen) for layer in wiring.layers] == [False, False, False, True]
         assert 'not used' in wiring.layers[3].frozen
@@ -20,7 +20,7 @@ class TestWiring:
 
     @pytest.mark.parametrize('build', NETWORKS)
     def test_every_reader_has_a_maker(self, build: type[nn.Module]) -> None:
-        graph = graph_of(build)
+        graph = traced_network(build)
         wiring = wire(graph)
         number = {layer.path: n for n, layer in enumerate(wiring.layers)}
         for thread in wiring.threads:

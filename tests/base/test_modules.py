@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.base.modules import copy_of
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain
 
 
 class Remembering(nn.Module):
@@ -44,13 +45,13 @@ def memory(model: nn.Module) -> set[int]:
 
 def test_the_older_weight_norm_after_a_training_pass() -> None:
     model = nn.Sequential(old_weight_norm(nn.Conv2d(3, 4, 3, bias=False)), nn.BatchNorm2d(4))
-    model.train()(example()).sum().backward()
+    model.train()(example_inputs()).sum().backward()
     twin = copy_of(model)
     assert memory(model).isdisjoint(memory(twin))
     assert model[0].weight.grad_fn is not None, 'what it holds is left as it was'
     with torch.no_grad():
         twin[0].weight_g.mul_(2)
-    assert torch.equal(twin[0](example()), 2 * model[0](example()))
+    assert torch.equal(twin[0](example_inputs()), 2 * model[0](example_inputs()))
 
 
 def test_what_is_held_twice_is_copied_once() -> None:
@@ -65,7 +66,7 @@ def test_what_is_held_twice_is_copied_once() -> None:
 
 @pytest.mark.parametrize('training', [True, False])
 def test_all_else_is_as_deepcopy_has_it(training: bool) -> None:
-    model = lively(Plain).train(training)
+    model = randomized_network(Plain).train(training)
     model.head.bias = None
     model.body[0][0].weight.requires_grad = False
     twin = copy_of(model)
@@ -74,4 +75,4 @@ def test_all_else_is_as_deepcopy_has_it(training: bool) -> None:
         p.requires_grad for p in model.parameters()
     ]
     assert memory(model).isdisjoint(memory(twin))
-    assert torch.equal(twin.eval()(example()), model.eval()(example()))
+    assert torch.equal(twin.eval()(example_inputs()), model.eval()(example_inputs()))

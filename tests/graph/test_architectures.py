@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
 from easypruner.errors import EasyPrunerError
-from tests.helpers.networks import lively
+from easypruner.testing import randomized_network
 
 TORCHVISION = (
     'resnet18', 'resnet50', 'vgg16_bn', 'mobilenet_v2', 'densenet121', 'resnext50_32x4d',
@@ -44,7 +44,7 @@ def build(name: str) -> Callable[[], nn.Module]:
 def test_random_masks_verify_and_costs_are_exact(name: str, remove: float) -> None:
     size = 299 if name == 'inception_v3' else 96
     inputs = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    model = lively(build(name), inputs)
+    model = randomized_network(build(name), inputs)
     graph = easypruner.trace(model, inputs)
     generator = torch.Generator().manual_seed(2)
     masks = {}
@@ -105,7 +105,9 @@ def test_masks_of_every_source_verify(name: str, source: str, keep: float, tmp_p
     size = {'inception_v3': 299}.get(name, 32 if name.endswith('cifar') else 96)
     inputs = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     depth = re.fullmatch(r'resnet(\d+)_cifar', name)
-    model = lively((lambda: resnet_cifar(int(depth[1]))) if depth else build(name), inputs)
+    model = randomized_network(
+        (lambda: resnet_cifar(int(depth[1]))) if depth else build(name), inputs
+    )
     graph = easypruner.trace(model, inputs)
     if source == 'BNScale' and not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
         with pytest.raises(EasyPrunerError, match='L1Norm'):

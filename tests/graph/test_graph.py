@@ -10,32 +10,33 @@ from torch import nn
 
 import easypruner
 from easypruner.errors import TraceError
-from tests.graph.test_prune import random_masks
-from tests.helpers.networks import NETWORKS, Plain, Residual, example, lively
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import Plain, Residual
+from tests.helpers.networks import NETWORKS, cut_randomly, traced_network
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_a_copy_is_cut_as_if_it_had_been_traced(build: type[nn.Module]) -> None:
-    model = lively(build)
+    model = randomized_network(build)
     one, other = copy.deepcopy(model), copy.deepcopy(model)
-    graph = easypruner.trace(model, example())
-    masks = random_masks(model, 0)
+    graph = easypruner.trace(model, example_inputs())
+    masks = random_masks(graph)
     before = graph.cost()
     easypruner.prune(one, masks, graph=graph.on(one))
-    easypruner.prune(other, masks, example_inputs=example())
+    easypruner.prune(other, masks, example_inputs=example_inputs())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert torch.equal(one.eval()(example()), other.eval()(example()))
+    assert torch.equal(one.eval()(example_inputs()), other.eval()(example_inputs()))
     # The graph it was lent from is of the whole network still.
     assert graph.cost() == before
     easypruner.prune(model, masks, graph=graph)
-    assert graph.cost() == easypruner.trace(one, example()).cost()
+    assert graph.cost() == easypruner.trace(one, example_inputs()).cost()
 
 
 def test_another_architecture_is_refused() -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     with pytest.raises(TraceError, match=r"another architecture: 'body\.0\.0\.weight'"):
-        graph.on(lively(Residual))
-    cut = lively(Plain)
-    easypruner.prune(cut, random_masks(cut, 0), example_inputs=example())
+        graph.on(randomized_network(Residual))
+    cut = randomized_network(Plain)
+    cut_randomly(cut)
     with pytest.raises(TraceError, match='another architecture'):
         graph.on(cut)

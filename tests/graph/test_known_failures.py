@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import Plain, Residual, Shuffled, SqueezeExcite, block, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain, Residual, SqueezeExcite, block
+from tests.helpers.networks import Shuffled
 
 
 class ChunkGate(nn.Module):
@@ -76,22 +78,22 @@ def half(graph: ChannelGraph) -> dict[str, Tensor]:
 def counted_macs(model: nn.Module) -> int:
     # On the CPU its table lacks the fused attention.
     with FlopCounterMode(display=False) as counter:
-        copy.deepcopy(model).to('meta')(example().to('meta'))
+        copy.deepcopy(model).to('meta')(example_inputs().to('meta'))
     return counter.get_total_flops() // 2
 
 
 def test_a_model_that_needs_no_gradients_is_pruned_and_still_needs_none() -> None:
-    model = lively(Residual).requires_grad_(False)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Residual).requires_grad_(False)
+    graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, half(graph), graph=graph)
-    assert model.stem[0].weight.shape[0] == 4 and model.conv[0][0].weight.shape == (3, 4, 3, 3)
+    assert model.stem[0].weight.shape[0] == 4 and model.branch[0][0].weight.shape == (3, 4, 3, 3)
     assert not any(p.requires_grad for p in model.parameters())
 
 
 def test_a_frozen_stem_is_pruned_and_stays_frozen() -> None:
-    model = lively(Residual)
+    model = randomized_network(Residual)
     model.stem.requires_grad_(False)
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, half(graph), graph=graph)
     assert model.stem[0].weight.shape[0] == 4
     learns = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -99,10 +101,10 @@ def test_a_frozen_stem_is_pruned_and_stays_frozen() -> None:
 
 
 def test_a_chunk_gate_asked_for_half_keeps_exactly_half() -> None:
-    model = lively(ChunkGate)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(ChunkGate)
+    graph = easypruner.trace(model, example_inputs())
     masks = half(graph)
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
     easypruner.prune(model, masks, graph=graph)
     assert [layer[0].out_channels for layer in model.layers] == [32, 32]
     assert model.layers[1][0].in_channels == 16
@@ -112,26 +114,26 @@ def test_a_chunk_gate_asked_for_half_keeps_exactly_half() -> None:
 def test_a_shuffle_and_a_split_by_sizes_are_cut_to_the_same_function(
     build: type[nn.Module],
 ) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
-    result = easypruner.verify(model, half(graph), example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
+    result = easypruner.verify(model, half(graph), example_inputs())
     assert result.error < 1e-12 and result.removed_units >= 3 and not result.unchecked
 
 
 def test_attention_in_windows_is_cut() -> None:
-    model = lively(Windows)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Windows)
+    graph = easypruner.trace(model, example_inputs())
     masks = half(graph)
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
     easypruner.prune(model, masks, graph=graph)
     assert model.stem[0].out_channels == 6 and model.qkv.weight.shape == (24, 6)
-    assert model(example()).shape == (2, 5)
+    assert model(example_inputs()).shape == (2, 5)
 
 
 def test_a_group_that_would_lose_everything_keeps_its_best() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     best = [model.body[i][0].weight[3].clone() for i in range(2)]
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     scores = {name: -(torch.arange(group.size) - 3.0).abs() for name, group in graph.groups.items()}
     masks = Threshold(1.0)(scores, graph, easypruner.Context())
     easypruner.prune(model, masks, graph=graph)
@@ -140,11 +142,11 @@ def test_a_group_that_would_lose_everything_keeps_its_best() -> None:
 
 
 def test_after_a_cut_the_optimizer_knows_every_parameter_and_goes_on() -> None:
-    model = lively(Residual).train()
+    model = randomized_network(Residual).train()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-    model(example()).square().mean().backward()
+    model(example_inputs()).square().mean().backward()
     optimizer.step()
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, half(graph), graph=graph, optimizer=optimizer)
     known = {id(p) for group in optimizer.param_groups for p in group['params']}
     assert known == {id(p) for p in model.parameters()}
@@ -153,17 +155,17 @@ def test_after_a_cut_the_optimizer_knows_every_parameter_and_goes_on() -> None:
         assert moment.shape == parameter.shape and moment.abs().max() > 0
     before = copy.deepcopy(model.state_dict())
     optimizer.zero_grad()
-    model(example()).square().mean().backward()
+    model(example_inputs()).square().mean().backward()
     optimizer.step()
     assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
 @pytest.mark.parametrize('training', [True, False])
 def test_the_mode_of_every_module_is_kept(training: bool) -> None:
-    model = lively(Residual).train(training)
+    model = randomized_network(Residual).train(training)
     model.stem[1].train(not training)
-    graph = easypruner.trace(model, example())
-    easypruner.verify(model, half(graph), example())
+    graph = easypruner.trace(model, example_inputs())
+    easypruner.verify(model, half(graph), example_inputs())
     easypruner.prune(model, half(graph), graph=graph)
     modes = {name: module.training for name, module in model.named_modules()}
     assert modes == {name: training != (name == 'stem.1') for name in modes}
@@ -173,8 +175,8 @@ def test_the_mode_of_every_module_is_kept(training: bool) -> None:
 def test_multiply_adds_of_gates_and_attention_are_those_that_torch_counts(
     build: type[nn.Module],
 ) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     assert graph.cost().macs == counted_macs(model)
     foretold = graph.cost(half(graph)).macs
     easypruner.prune(model, half(graph), graph=graph)

@@ -18,7 +18,8 @@ from torch import nn
 import easypruner
 from easypruner import Budget, Context, Limits
 from easypruner.errors import BudgetError, ConfigError
-from tests.helpers.networks import Concatenated, Residual, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Dense, Residual
 
 limits = st.builds(
     Limits,
@@ -60,7 +61,7 @@ def test_values_out_of_range_are_refused(values: dict[str, object]) -> None:
 
 def test_a_misspelled_limit_is_named() -> None:
     with pytest.raises(ConfigError, match="did you mean 'min_units'"):
-        easypruner.trace(Residual(), example(), limits={'min_unit': 2})
+        easypruner.trace(Residual(), example_inputs(), limits={'min_unit': 2})
 
 
 WIDTHS = {'max_removed': 0.5, 'round_to': 2}
@@ -70,12 +71,12 @@ WIDTHS = {'max_removed': 0.5, 'round_to': 2}
 @pytest.mark.parametrize(
     'budget',
     [Ratio(0.8), Ratio(0.5, scope='layer'), Ratio(0.5, scope='stage'),
-     Ratio(0.5, scope='isomorphic'), Macs(keep=0.8), Threshold(0.9)],
+     Ratio(0.5, scope='isomorphic'), Macs(keep=0.8), Threshold(1.0)],
     ids=lambda budget: f'{type(budget).__name__}-{getattr(budget, "scope", "")}',
 )  # fmt: skip
 def test_every_budget_keeps_to_the_limits(budget: Budget, source: type) -> None:
-    model = lively(Concatenated)
-    graph = easypruner.trace(model, example(), limits=WIDTHS)
+    model = randomized_network(Dense)
+    graph = easypruner.trace(model, example_inputs(), limits=WIDTHS)
     masks = source(budget).select(graph, Context(seed=1))
     assert masks.removed_units
     for name, group in graph.groups.items():
@@ -85,8 +86,8 @@ def test_every_budget_keeps_to_the_limits(budget: Budget, source: type) -> None:
 
 
 def test_macs_are_within_the_budget_and_no_step_more_would_fit() -> None:
-    model = lively(Concatenated)
-    graph = easypruner.trace(model, example(), limits=WIDTHS)
+    model = randomized_network(Dense)
+    graph = easypruner.trace(model, example_inputs(), limits=WIDTHS)
     limit = 0.8 * graph.cost().macs
     masks = L1Norm(Macs(keep=0.8)).select(graph, Context())
     assert graph.cost(masks).macs <= limit
@@ -98,7 +99,7 @@ def test_macs_are_within_the_budget_and_no_step_more_would_fit() -> None:
 
 
 def test_what_limits_make_impossible_is_refused_with_the_least_there_is() -> None:
-    graph = easypruner.trace(Residual(), example(), limits={'max_removed': 0.25})
+    graph = easypruner.trace(Residual(), example_inputs(), limits={'max_removed': 0.25})
     with pytest.raises(BudgetError, match='its limits say'):
         L1Norm(Macs(keep=0.1)).select(graph, Context())
     with pytest.raises(BudgetError, match='its limits say'):
@@ -107,16 +108,18 @@ def test_what_limits_make_impossible_is_refused_with_the_least_there_is() -> Non
 
 def test_limits_by_pattern_the_first_that_fits_counts() -> None:
     graph = easypruner.trace(
-        Residual(), example(), limits={'conv.0': {'min_units': 6}, '*': Limits(min_units=2)}
+        Residual(),
+        example_inputs(),
+        limits={'branch.0': {'min_units': 6}, '*': Limits(min_units=2)},
     )
-    assert graph.limits['conv.0.0'].min_units == 6
+    assert graph.limits['branch.0.0'].min_units == 6
     masks = Random(Ratio(0.3, scope='layer')).select(graph, Context())
-    assert masks.kept('conv.0.0') == 6 and masks.kept('stem.0') == 2
+    assert masks.kept('branch.0.0') == 6 and masks.kept('stem.0') == 2
 
 
 def test_a_pattern_without_a_group_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'stem\.0'"):
-        easypruner.trace(Residual(), example(), limits={'stem.00': Limits(min_units=2)})
+        easypruner.trace(Residual(), example_inputs(), limits={'stem.00': Limits(min_units=2)})
 
 
 def test_isomorphic_groups_are_ranked_together() -> None:
@@ -126,7 +129,7 @@ def test_isomorphic_groups_are_ranked_together() -> None:
         return [nn.Conv2d(width, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
 
     model = nn.Sequential(*block(3), *block(8), nn.Flatten(), nn.Linear(128, 6), nn.Linear(6, 2))
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     assert scopes_of(graph, 'isomorphic') == [['0'], ['3'], ['7']]
     assert scopes_of(graph, 'global') == [['0', '3', '7']]
     assert scopes_of(graph, 'layer') == [['0'], ['3'], ['7']]
@@ -134,8 +137,8 @@ def test_isomorphic_groups_are_ranked_together() -> None:
 
 
 def test_after_a_cut_a_share_is_one_of_the_units_there_were() -> None:
-    model = lively(Residual)
-    graph = easypruner.trace(model, example(), limits=dict(max_removed=0.5))
+    model = randomized_network(Residual)
+    graph = easypruner.trace(model, example_inputs(), limits=dict(max_removed=0.5))
     sizes = {name: group.size for name, group in graph.groups.items()}
     for _ in range(3):
         masks = L1Norm(Ratio(keep=0.7, scope='layer')).select(graph, Context())

@@ -13,28 +13,9 @@ from torch import Tensor, nn
 import easypruner
 from easypruner.errors import CutError, MaskError, PluginError, TraceError
 from easypruner.graph.verify import outputs, relative_error
-from tests.helpers.networks import (
-    NETWORKS,
-    Depthwise,
-    Grouped,
-    Plain,
-    Residual,
-    Shared,
-    TwoInputs,
-    example,
-    lively,
-)  # fmt: skip
-
-
-def random_masks(model: nn.Module, seed: int, remove: float = 0.5) -> dict[str, Tensor]:
-    graph = easypruner.trace(model, example())
-    generator = torch.Generator().manual_seed(seed)
-    masks = {}
-    for name, group in graph.groups.items():
-        mask = torch.rand(group.size, generator=generator) >= remove
-        mask[int(torch.randint(group.size, (), generator=generator))] = True
-        masks[name] = mask
-    return masks
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual
+from tests.helpers.networks import NETWORKS, Shared, TwoInputs, cut_randomly, traced_network
 
 
 @pytest.mark.parametrize('build', NETWORKS)
@@ -43,18 +24,20 @@ def random_masks(model: nn.Module, seed: int, remove: float = 0.5) -> dict[str, 
 def test_pruned_equals_full_with_readers_zeroed(
     build: type[nn.Module], seed: int, remove: float
 ) -> None:
-    model = lively(build)
-    result = easypruner.verify(model, random_masks(model, seed, remove), example())
+    model = randomized_network(build)
+    result = easypruner.verify(
+        model, random_masks(traced_network(build), 1 - remove, seed), example_inputs()
+    )
     assert result.error < 1e-12 and not result.unchecked
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_removing_channels_changes_the_output(build: type[nn.Module]) -> None:
     """The comparison above could not fail on a network that ignores its channels."""
-    model = lively(build)
-    before = outputs(model, example())
-    easypruner.prune(model, random_masks(model, 3, 0.9), example_inputs=example())
-    assert relative_error(before, outputs(model, example())) > 1e-3
+    model = randomized_network(build)
+    before = outputs(model, example_inputs())
+    cut_randomly(model, seed=3, keep=0.1)
+    assert relative_error(before, outputs(model, example_inputs())) > 1e-3
 
 
 def test_verify_notices_a_wrong_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,17 +49,17 @@ def test_verify_notices_a_wrong_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         shifted = {p: (i + 1).clamp(max=int(i.max())) if p[1] == 1 else i for p, i in kept.items()}
         right(model, shifted, *rest)
 
-    model = lively(Plain)
+    model = randomized_network(Plain)
     masks = {'body.0.0': torch.arange(8) % 2 == 0}
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
     monkeypatch.setattr(module, 'cut', wrong)
-    assert easypruner.verify(model, masks, example()).error > 1e-3
+    assert easypruner.verify(model, masks, example_inputs()).error > 1e-3
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_layers_know_their_new_widths(build: type[nn.Module]) -> None:
-    model = lively(build)
-    easypruner.prune(model, random_masks(model, 1), example_inputs=example())
+    model = randomized_network(build)
+    cut_randomly(model, seed=1)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             assert layer.weight.shape[:2] == (
@@ -93,16 +76,16 @@ def test_layers_know_their_new_widths(build: type[nn.Module]) -> None:
 
 
 def test_groups_of_convolutions_after_a_cut() -> None:
-    depthwise, grouped = lively(Depthwise), lively(Grouped)
-    easypruner.prune(depthwise, {'expand.0': torch.arange(8) < 3}, example_inputs=example())
-    easypruner.prune(grouped, {'stem.0': torch.arange(4) < 3}, example_inputs=example())
+    depthwise, grouped = randomized_network(Depthwise), randomized_network(Grouped)
+    easypruner.prune(depthwise, {'expand.0': torch.arange(8) < 3}, example_inputs=example_inputs())
+    easypruner.prune(grouped, {'stem.0': torch.arange(4) < 3}, example_inputs=example_inputs())
     assert depthwise.depthwise[0].groups == depthwise.multiplied[0].groups == 3
     assert grouped.grouped[0].groups == 3 and grouped.grouped[0].weight.shape[1] == 3
 
 
 @pytest.mark.parametrize('kind', ['sgd', 'adam'])
 def test_optimizer_state_follows(kind: str) -> None:
-    model = lively(Residual).train()
+    model = randomized_network(Residual).train()
     optimizer = (
         torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         if kind == 'sgd'
@@ -110,14 +93,14 @@ def test_optimizer_state_follows(kind: str) -> None:
     )
     for _ in range(2):
         optimizer.zero_grad()
-        model(example()).square().mean().backward()
+        model(example_inputs()).square().mean().backward()
         optimizer.step()
     key = 'momentum_buffer' if kind == 'sgd' else 'exp_avg'
     weight, groups = model.stem[0].weight, [list(g['params']) for g in optimizer.param_groups]
     expected_state = optimizer.state[weight][key][:5].clone()
     expected_grad, expected_data = weight.grad[:5].clone(), weight.data[:5].clone()
     easypruner.prune(
-        model, {'stem.0': torch.arange(8) < 5}, example_inputs=example(), optimizer=optimizer
+        model, {'stem.0': torch.arange(8) < 5}, example_inputs=example_inputs(), optimizer=optimizer
     )
     assert model.stem[0].weight is weight
     assert [list(map(id, g['params'])) for g in optimizer.param_groups] == [
@@ -126,18 +109,18 @@ def test_optimizer_state_follows(kind: str) -> None:
     assert torch.equal(optimizer.state[weight][key], expected_state)
     assert torch.equal(weight.grad, expected_grad) and torch.equal(weight.data, expected_data)
     optimizer.zero_grad()
-    model(example()).square().mean().backward()
+    model(example_inputs()).square().mean().backward()
     optimizer.step()
     assert all(p.grad is None or p.grad.shape == p.shape for p in model.parameters())
 
 
 def test_flags_dtype_layout_and_ties_are_kept() -> None:
-    model = lively(Shared).to(torch.float64).to(memory_format=torch.channels_last)
+    model = randomized_network(Shared).to(torch.float64).to(memory_format=torch.channels_last)
     model.stem[0].weight.requires_grad_(False)
     model.stem[1].eval()
     model.twice.train()
-    masks = random_masks(model.float().double(), 2)
-    easypruner.prune(model, masks, example_inputs=example().double())
+    masks = random_masks(traced_network(Shared), seed=2)
+    easypruner.prune(model, masks, example_inputs=example_inputs().double())
     assert not model.stem[0].weight.requires_grad and model.stem[1].weight.requires_grad
     assert model.first.weight is model.second.weight
     assert all(p.dtype == torch.float64 for p in model.parameters())
@@ -146,9 +129,9 @@ def test_flags_dtype_layout_and_ties_are_kept() -> None:
 
 
 def test_a_model_without_gradients_is_pruned_all_the_same() -> None:
-    model = lively(Plain).requires_grad_(False)
+    model = randomized_network(Plain).requires_grad_(False)
     with torch.inference_mode():
-        graph = easypruner.trace(model, example())
+        graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, {'body.0.0': torch.arange(8) < 5}, graph=graph)
     assert model.body[0][0].weight.shape[0] == 5
     assert not any(p.requires_grad for p in model.parameters())
@@ -165,15 +148,15 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
 
     from easypruner.graph.cutting.torch_layers import TORCH_HANDLERS
 
-    model = lively(Plain)
+    model = randomized_network(Plain)
     before, widths = (
         copy.deepcopy(model.state_dict()),
         [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)],
     )
-    graph = easypruner.trace(model, example(), handlers=(Stubborn(), *TORCH_HANDLERS))
+    graph = easypruner.trace(model, example_inputs(), handlers=(Stubborn(), *TORCH_HANDLERS))
     Stubborn.willing = False
     with pytest.raises(PluginError, match=r'Stubborn fails on .*: no'):
-        easypruner.prune(model, random_masks(model, 0), graph=graph)
+        easypruner.prune(model, random_masks(graph), graph=graph)
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert widths == [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -191,19 +174,19 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
     ],
 )
 def test_masks_that_do_not_fit_are_refused(masks: dict, message: str) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     with pytest.raises(MaskError, match=message):
-        easypruner.prune(model, masks, example_inputs=example())
+        easypruner.prune(model, masks, example_inputs=example_inputs())
     assert model.body[0][0].out_channels == 8
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_the_graph_follows_the_cut(build: type[nn.Module]) -> None:
     """The updated graph is the one that tracing the pruned model finds."""
-    model = lively(build)
-    graph = easypruner.trace(model, example())
-    easypruner.prune(model, random_masks(model, 4, 0.4), graph=graph)
-    fresh = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
+    easypruner.prune(model, random_masks(graph, seed=4), graph=graph)
+    fresh = easypruner.trace(model, example_inputs())
     assert graph.cost() == fresh.cost()
     for name, group in graph.groups.items():
         if group.size == 1:
@@ -215,8 +198,8 @@ def test_the_graph_follows_the_cut(build: type[nn.Module]) -> None:
 
 
 def test_a_graph_of_another_instance_is_refused_and_stays_as_it_is() -> None:
-    model = lively(Plain)
-    graph, other = easypruner.trace(model, example()), copy.deepcopy(model)
+    model = randomized_network(Plain)
+    graph, other = easypruner.trace(model, example_inputs()), copy.deepcopy(model)
     masks = {'body.0.0': torch.arange(8) < 5}
     with pytest.raises(CutError, match=r'graph\.on\(model\)'):
         easypruner.prune(other, masks, graph=graph)
@@ -242,11 +225,14 @@ class Masked(Plain):
 
 
 def test_verify_draws_alike_in_both_networks() -> None:
-    model = lively(Masked)
-    assert not torch.equal(model(example()), model(example()))
-    assert easypruner.verify(model, random_masks(model, 0), example()).error < 1e-12
+    model = randomized_network(Masked)
+    assert not torch.equal(model(example_inputs()), model(example_inputs()))
+    assert (
+        easypruner.verify(model, random_masks(traced_network(Masked)), example_inputs()).error
+        < 1e-12
+    )
     before = torch.get_rng_state()
-    outputs(model, example())
+    outputs(model, example_inputs())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -254,41 +240,41 @@ MASKS = {'body.0.0': torch.arange(8) < 5}
 
 
 def without_head() -> nn.Module:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     nn.init.zeros_(model.head.weight)
     return model
 
 
 def without_channels() -> nn.Module:
     """The outputs depend on the inputs, but not on the channels that are cut."""
-    model = lively(Residual)
-    nn.init.zeros_(model.conv[0][1].weight)
-    nn.init.zeros_(model.conv[0][1].bias)
+    model = randomized_network(Residual)
+    nn.init.zeros_(model.branch[0][1].weight)
+    nn.init.zeros_(model.branch[0][1].bias)
     return model
 
 
 @pytest.mark.parametrize(
     ('build', 'masks'),
-    [(without_head, MASKS), (without_channels, {'conv.0.0': torch.arange(6) < 3})],
+    [(without_head, MASKS), (without_channels, {'branch.0.0': torch.arange(6) < 3})],
 )
 def test_outputs_that_no_channel_changes_verify_nothing(
     build: type[nn.Module], masks: dict
 ) -> None:
-    result = easypruner.verify(build(), masks, example())
+    result = easypruner.verify(build(), masks, example_inputs())
     assert result.constant and not result.passed and not result.failed
 
 
 def test_channels_that_are_dead_alone_are_verified() -> None:
     """The removed channels change nothing, but those that are kept do."""
-    model = lively(Plain)
+    model = randomized_network(Plain)
     with torch.no_grad():
         model.body[1][0].weight[:, 5:] = 0
-    result = easypruner.verify(model, MASKS, example())
+    result = easypruner.verify(model, MASKS, example_inputs())
     assert result.passed and not result.constant and result.removed_units == 3
 
 
 def test_where_nothing_goes_nothing_is_constant() -> None:
-    assert easypruner.verify(lively(Plain), {}, example()).passed
+    assert easypruner.verify(randomized_network(Plain), {}, example_inputs()).passed
 
 
 class Casting(Plain):
@@ -300,7 +286,7 @@ class Casting(Plain):
 
 def test_verify_is_in_double_precision_whatever_the_forward_asks_for() -> None:
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    result = easypruner.verify(lively(Casting), MASKS, images)
+    result = easypruner.verify(randomized_network(Casting), MASKS, images)
     assert result.error < 1e-12 and result.passed
     assert torch.get_default_dtype() == torch.float32
 
@@ -318,9 +304,9 @@ class Counting(Plain):
 
 
 def test_verify_starts_every_pass_from_the_same_network() -> None:
-    model = lively(Counting)
+    model = randomized_network(Counting)
     before = model.passes.clone()
-    assert easypruner.verify(model, MASKS, example()).passed
+    assert easypruner.verify(model, MASKS, example_inputs()).passed
     assert model.passes == before
 
 
@@ -335,4 +321,4 @@ def test_a_network_without_values_is_not_verified() -> None:
     with torch.device('meta'):
         model = Plain()
     with pytest.raises(TraceError, match=r'body\.0\.0\.weight of the Plain is on the meta device'):
-        easypruner.verify(model, MASKS, example())
+        easypruner.verify(model, MASKS, example_inputs())

@@ -8,20 +8,9 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import TraceError
-from tests.helpers.networks import (
-    NETWORKS,
-    Concatenated,
-    Depthwise,
-    Flattened,
-    Grouped,
-    Plain,
-    Residual,
-    Shared,
-    Shuffled,
-    TwoInputs,
-    example,
-    lively,
-)  # fmt: skip
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Dense, Depthwise, Flattened, Grouped, Plain, Residual
+from tests.helpers.networks import NETWORKS, Shared, Shuffled, TwoInputs
 
 
 def members(graph: easypruner.graph.ChannelGraph, name: str) -> set[tuple[str, int, str]]:
@@ -29,36 +18,36 @@ def members(graph: easypruner.graph.ChannelGraph, name: str) -> set[tuple[str, i
 
 
 def test_a_residual_sum_couples_its_layers() -> None:
-    graph = easypruner.trace(Residual(), example())
-    assert set(graph.groups) == {'stem.0', 'conv.0.0'}
+    graph = easypruner.trace(Residual(), example_inputs())
+    assert set(graph.groups) == {'stem.0', 'branch.0.0'}
     assert graph.groups['stem.0'].size == 8
     assert members(graph, 'stem.0') >= {
         ('stem.0.weight', 0, 'out'),
         ('stem.1.weight', 0, 'out'),
         ('stem.1.running_var', 0, 'out'),
-        ('conv.0.0.weight', 1, 'in'),
-        ('conv.1.weight', 0, 'out'),
-        ('conv.1.bias', 0, 'out'),
-        ('conv.2.weight', 0, 'out'),
+        ('branch.0.0.weight', 1, 'in'),
+        ('branch.1.weight', 0, 'out'),
+        ('branch.1.bias', 0, 'out'),
+        ('branch.2.weight', 0, 'out'),
         ('head.weight', 1, 'in'),
     }
 
 
 def test_a_concatenation_keeps_its_parts_apart() -> None:
-    graph = easypruner.trace(Concatenated(), example())
+    graph = easypruner.trace(Dense(), example_inputs())
     reads = {m.dim: m.index for m in graph.groups['b.0'].members if m.param == 'c.0.weight'}
-    assert reads[1].flatten().tolist() == [4, 5, 6, 7, 8, 9]
+    assert reads[1].flatten().tolist() == [7, 8, 9, 10, 11, 12]
 
 
 def test_a_flattened_map_is_read_position_by_position() -> None:
-    graph = easypruner.trace(Flattened(), example())
+    graph = easypruner.trace(Flattened(), example_inputs())
     reader = next(m for m in graph.groups['body.0.0'].members if m.param == 'head.0.weight')
     expected = torch.arange(6 * 16).reshape(6, 16)
     assert torch.equal(reader.index, expected)
 
 
 def test_a_depthwise_multiplier_removes_whole_groups() -> None:
-    graph = easypruner.trace(Depthwise(), example())
+    graph = easypruner.trace(Depthwise(), example_inputs())
     group = graph.groups['expand.0']
     assert group.size == 8
     wide = next(m for m in group.members if m.param == 'multiplied.0.weight')
@@ -66,19 +55,19 @@ def test_a_depthwise_multiplier_removes_whole_groups() -> None:
 
 
 def test_a_grouped_convolution_loses_the_same_positions_in_every_group() -> None:
-    graph = easypruner.trace(Grouped(), example())
+    graph = easypruner.trace(Grouped(), example_inputs())
     stem = next(m for m in graph.groups['stem.0'].members if m.param == 'stem.0.weight')
     assert torch.equal(stem.index, torch.tensor([[j, j + 4, j + 8] for j in range(4)]))
 
 
 def test_a_shuffle_couples_the_halves() -> None:
-    graph = easypruner.trace(Shuffled(), example())
+    graph = easypruner.trace(Shuffled(), example_inputs())
     stem = next(m for m in graph.groups['stem.0'].members if m.param == 'stem.0.weight')
     assert torch.equal(stem.index.sort(dim=1).values, torch.tensor([[j, j + 6] for j in range(6)]))
 
 
 def test_tied_weights_stay_one_parameter() -> None:
-    graph = easypruner.trace(Shared(), example())
+    graph = easypruner.trace(Shared(), example_inputs())
     names = {m.param for group in graph.groups.values() for m in group.members}
     assert 'first.weight' in names and 'second.weight' not in names
 
@@ -93,7 +82,7 @@ def test_several_inputs_and_outputs() -> None:
 @pytest.mark.parametrize('build', NETWORKS)
 def test_every_dimension_is_in_a_group_or_frozen_with_a_reason(build: type[nn.Module]) -> None:
     model = build()
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     grouped: dict[tuple[str, int], int] = {}
     for group in graph.groups.values():
         for member in group.members:
@@ -109,7 +98,7 @@ def test_every_dimension_is_in_a_group_or_frozen_with_a_reason(build: type[nn.Mo
 
 
 def test_outputs_and_inputs_are_frozen_and_say_so() -> None:
-    graph = easypruner.trace(Plain(), example())
+    graph = easypruner.trace(Plain(), example_inputs())
     reasons = {(f.param, f.dim): f.reason for f in graph.frozen}
     assert 'output of the model' in reasons['head.weight', 0]
     assert 'input of the model' in reasons['body.0.0.weight', 1]
@@ -125,7 +114,7 @@ def test_an_operation_without_a_rule_freezes_what_flows_into_it_and_is_named() -
         def forward(self, x: Tensor) -> Tensor:
             return self.head(torch.linalg.inv(self.conv(x)).mean((2, 3)))
 
-    graph = easypruner.trace(Inverse(), example())
+    graph = easypruner.trace(Inverse(), example_inputs())
     assert not graph.groups
     reason = next(f.reason for f in graph.frozen if (f.param, f.dim) == ('conv.weight', 0))
     assert 'linalg_inv' in reason
@@ -151,7 +140,7 @@ def test_the_model_is_left_as_it_was() -> None:
     before = {
         name: (id(t), t._version, t.clone()) for name, t in model.state_dict(keep_vars=True).items()
     }
-    easypruner.trace(model, example())
+    easypruner.trace(model, example_inputs())
     assert model.training and model.conv.training and not model.norm.training
     assert (model.calls, model.log, model.cached) == (0, ['start'], None)
     assert not model.conv.weight.requires_grad and model.conv.bias.requires_grad
@@ -173,7 +162,7 @@ def test_a_model_that_needs_values_is_traced_on_real_tensors() -> None:
             x = self.conv(x)
             return self.head(x if x.sum().item() > 0 else -x)
 
-    assert list(easypruner.trace(Dependent(), example()).groups) == ['conv']
+    assert list(easypruner.trace(Dependent(), example_inputs()).groups) == ['conv']
 
 
 def test_plain_attribute_tensors_do_not_disturb() -> None:
@@ -185,7 +174,10 @@ def test_plain_attribute_tensors_do_not_disturb() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x - self.mean)
 
-    assert list(easypruner.trace(Normalizing(), example()).groups) == ['body.0.0', 'body.1.0']
+    assert list(easypruner.trace(Normalizing(), example_inputs()).groups) == [
+        'body.0.0',
+        'body.1.0',
+    ]
 
 
 def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
@@ -199,11 +191,11 @@ def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
             result = self.head(self.body[2](self.body[1](middle)).flatten(1))
             return result + self.extra(middle.mean((2, 3))) if self.training else result
 
-    model = lively(Auxiliary)
-    graph = easypruner.trace(model, example(1))
+    model = randomized_network(Auxiliary)
+    graph = easypruner.trace(model, example_inputs(1))
     assert ('extra.weight', 1, 'in') in members(graph, 'body.0.0')
     easypruner.prune(model, {'body.0.0': torch.arange(8) < 5}, graph=graph)
-    assert model.train()(example()).shape == (2, 5)
+    assert model.train()(example_inputs()).shape == (2, 5)
 
 
 def test_inputs_that_do_not_fit_are_an_error_that_says_why() -> None:
@@ -213,7 +205,7 @@ def test_inputs_that_do_not_fit_are_an_error_that_says_why() -> None:
 
 def test_a_lazy_module_is_refused() -> None:
     with pytest.raises(TraceError, match='no shape yet'):
-        easypruner.trace(nn.LazyConv2d(4, 3), example())
+        easypruner.trace(nn.LazyConv2d(4, 3), example_inputs())
 
 
 def test_nothing_but_empty_tensors_may_be_joined() -> None:
@@ -221,4 +213,4 @@ def test_nothing_but_empty_tensors_may_be_joined() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(x), torch.cat([x.new_zeros(0), x.new_zeros(0)])
 
-    assert list(easypruner.trace(Collecting(), example()).groups) == ['body.0.0', 'body.1.0']
+    assert list(easypruner.trace(Collecting(), example_inputs()).groups) == ['body.0.0', 'body.1.0']

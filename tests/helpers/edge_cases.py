@@ -14,8 +14,9 @@ import easypruner
 from easypruner import Budget, Context, Masks, MaskSource
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.helpers.contexts import restless, tiny_context
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network, tiny_context
+from easypruner.testing.networks import Plain
+from tests.helpers.batches import shuffled_batches
 
 Make = Callable[[Budget | None], MaskSource]
 
@@ -98,7 +99,7 @@ def the_model_is_left_alone(make: Make) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    make(Macs(keep=0.5)).select(graph, restless(tiny_context()))
+    make(Macs(keep=0.5)).select(graph, shuffled_batches(tiny_context()))
     assert torch.equal(torch.rand(4), expected), 'chance has moved on'
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
@@ -109,11 +110,11 @@ def the_model_is_left_alone(make: Make) -> None:
 def same_seed(make: Make) -> None:
     _, graph = _network()
     torch.manual_seed(1)
-    first = make(Macs(keep=0.5)).select(graph, restless(tiny_context()))
+    first = make(Macs(keep=0.5)).select(graph, shuffled_batches(tiny_context()))
     torch.manual_seed(2)
-    assert make(Macs(keep=0.5)).select(graph, restless(tiny_context())) == first
+    assert make(Macs(keep=0.5)).select(graph, shuffled_batches(tiny_context())) == first
 
 
 def _network() -> tuple[nn.Module, ChannelGraph]:
-    model = lively(Plain)
-    return model, easypruner.trace(model, example())
+    model = randomized_network(Plain)
+    return model, easypruner.trace(model, example_inputs())

@@ -1,121 +1,26 @@
-"""Small networks, one for each structure that couples channels in its own way."""
+"""Networks that only tests need, beside those of :mod:`easypruner.testing`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import easypruner
-from easypruner.graph import ChannelGraph
-
-
-def block(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Sequential:
-    """Return convolution, batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
-
-
-class Plain(nn.Module):
-    """A chain of convolutions, pooled into a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(block(3, 8), block(8, 12), nn.AdaptiveAvgPool2d(1))
-        self.head = nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x).flatten(1))
-
-
-class Residual(nn.Module):
-    """Two layers coupled by an addition, one of them through a projection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = block(3, 8)
-        self.conv = nn.Sequential(block(8, 6), nn.Conv2d(6, 8, 1), nn.BatchNorm2d(8))
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = torch.relu(x + self.conv(x))
-        return self.head(x.mean((2, 3)))
-
-
-class Concatenated(nn.Module):
-    """Dense connections: every layer reads all before it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = block(3, 4), block(4, 6), block(10, 5)
-        self.head = nn.Linear(15, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = self.a(x)
-        ab = torch.cat([a, self.b(a)], dim=1)
-        return self.head(torch.cat([ab, self.c(ab)], dim=1).mean((2, 3)))
-
-
-class Depthwise(nn.Module):
-    """Inverted residual: a depthwise convolution, also with a channel multiplier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.expand = block(3, 8)
-        self.depthwise = block(8, 8, groups=8)
-        self.multiplied = block(8, 16, groups=8)
-        self.project = nn.Conv2d(16, 6, 1)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.project(self.multiplied(self.depthwise(self.expand(x))))
-        return self.head(x.mean((2, 3)))
-
-
-class Grouped(nn.Module):
-    """A grouped convolution whose groups hold several channels each, plain and transposed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = block(3, 12)
-        self.grouped = block(12, 18, groups=3)
-        self.up = nn.ConvTranspose2d(18, 12, 2, stride=2, groups=3)
-        self.head = nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.up(self.grouped(self.stem(x))).mean((2, 3)))
-
-
-class SqueezeExcite(nn.Module):
-    """A channel gate computed from a global average."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = block(3, 8)
-        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        gate = self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
-        return self.head((x * gate).mean((2, 3)))
-
-
-class Flattened(nn.Module):
-    """Maps flattened into a linear layer, without pooling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(block(3, 6), nn.MaxPool2d(2), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(6 * 16, 10), nn.ReLU(), nn.Linear(10, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
+from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import (
+    Dense,
+    Depthwise,
+    Flattened,
+    Grouped,
+    Plain,
+    Residual,
+    SqueezeExcite,
+    block,
+)
 
 
 class Shuffled(nn.Module):
@@ -179,37 +84,10 @@ class Volume(nn.Module):
 
 
 NETWORKS: tuple[type[nn.Module], ...] = (
-    Plain, Residual, Concatenated, Depthwise, Grouped, SqueezeExcite, Flattened, Shuffled, Shared,
+    Plain, Residual, Dense, Depthwise, Grouped, SqueezeExcite, Flattened, Shuffled, Shared,
     Volume,
 )  # fmt: skip
 """Networks of one input of shape (n, 3, 8, 8) and one output of shape (n, 5)."""
-
-
-def example(batch: int = 2) -> Tensor:
-    """Return an input for any of :data:`NETWORKS`."""
-    return torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(7))
-
-
-def lively(build: Callable[[], nn.Module], inputs: Tensor | None = None) -> nn.Module:
-    """Build a network whose outputs depend on every channel: seeded, its batch norms settled.
-
-    Freshly built, many deep networks give outputs so small that any comparison holds.
-    """
-    torch.manual_seed(0)
-    model = build()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-            module.momentum = None
-    model.train()
-    with torch.no_grad():
-        for _ in range(2):
-            model(example(8) if inputs is None else inputs)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.1
-    return model.eval()
 
 
 class Normed(nn.Module):
@@ -239,5 +117,12 @@ class Nasty(nn.Module):
         return self.head(getattr(self, NASTY)(x.mean((2, 3))))
 
 
-def graph_of(build: type[nn.Module]) -> ChannelGraph:
-    return easypruner.trace(lively(build), example())
+def traced_network(build: Callable[[], nn.Module], **options: Any) -> ChannelGraph:
+    """Return the channel graph of a randomized network of images."""
+    return easypruner.trace(randomized_network(build), example_inputs(), **options)
+
+
+def cut_randomly(model: nn.Module, seed: int = 0, keep: float = 0.5) -> ArchitectureRecord:
+    """Cut a network of images by random masks."""
+    graph = easypruner.trace(model, example_inputs())
+    return easypruner.prune(model, random_masks(graph, keep, seed), graph=graph)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Masks, Progress, Regularizer
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import example, lively
+from easypruner.testing import example_inputs, randomized_network
 
 STRENGTH = 0.3
 FIRST, OTHERS = 0.4, 1.5
@@ -79,14 +79,14 @@ class Case:
 
 
 def case(build: Callable[[], nn.Module], seed: int = 0) -> Case:
-    model = lively(build).double()
+    model = randomized_network(build).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight[::3] *= -1
                 module.weight[1] = 0
-    graph = easypruner.trace(model, example().double())
+    graph = easypruner.trace(model, example_inputs().double())
     masks = {}
     for name, group in graph.groups.items():
         masks[name] = torch.rand(group.size, generator=generator) < 0.5

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import example, lively
+from easypruner.testing import example_inputs, randomized_network
 
 BATCH = 4
 
@@ -42,12 +42,12 @@ def data(count: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> C
 
 def settled(build: Callable[[], nn.Module]) -> ChannelGraph:
     """Return the graph of a network in double precision, its norm scales of either sign."""
-    model = lively(build).double()
+    model = randomized_network(build).double()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight[::3] *= -1
-    return easypruner.trace(model, example().double())
+    return easypruner.trace(model, example_inputs().double())
 
 
 def slices(tensor: Tensor, dim: int, indices: Tensor) -> Iterator[Tensor]:

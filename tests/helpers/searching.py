@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import easypruner
 from easypruner import Context, Masks, MaskSource
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import RECORDS
-from tests.helpers.contexts import tiny_context
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import tiny_context
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import traced_network
 
 Widths = tuple[int, int]
 
 
 def plain() -> ChannelGraph:
-    return easypruner.trace(lively(Plain), example())
+    return traced_network(Plain)
 
 
 def widths_of(masks: Masks) -> Widths:

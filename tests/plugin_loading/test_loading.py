@@ -16,7 +16,8 @@ from easypruner.plugins import HOOKS, Plugins, load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGISTRIES, build
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.strategies import Context
-from tests.helpers.networks import Plain, example
+from easypruner.testing import example_inputs
+from easypruner.testing.networks import Plain
 from tests.helpers.plugin_files import write_distribution, write_plugin, write_source
 
 BUILT_INS = sorted(path.stem for path in Path(__file__).parents[2].glob('plugins/[!_]*.py'))
@@ -348,7 +349,7 @@ class TestDisabling:
 def _components(tmp_path: Path) -> None:
     write_source(tmp_path, 'Hooked')
     load_plugins([tmp_path])
-    graph = easypruner.trace(Plain(), example())
+    graph = easypruner.trace(Plain(), example_inputs())
     source = build(MASK_SOURCES, {'type': 'Hooked', 'budget': {'type': 'Ratio', 'keep': 0.5}})
     masks = source.select(graph, Context())
     masks.check(graph)
@@ -424,7 +425,7 @@ def test_deleting_a_built_in_leaves_the_others_working(deleted: str, copied_plug
     assert names(plugins) == names(everything)
     assert {Path(p.file).parent for p in plugins.plugins if p.name in BUILT_INS} == {copied_plugins}
     for source, budget in _pairs(plugins):
-        graph = easypruner.trace(Plain(), example())
+        graph = easypruner.trace(Plain(), example_inputs())
         build(MASK_SOURCES, {'type': source, 'budget': budget}).select(graph, Context()).check(
             graph
         )

@@ -23,11 +23,13 @@ from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.tightest import Tightest
-from tests.helpers.networks import Concatenated, Depthwise, Plain, Residual, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Dense, Depthwise, Plain, Residual
+from tests.helpers.networks import traced_network
 
-GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]
+GRAPHS = [traced_network(build) for build in (Plain, Dense, Depthwise)]
 LIMITED = [
-    easypruner.trace(lively(build), example(), limits=limits)
+    traced_network(build, limits=limits)
     for build in (Plain, Residual)
     for limits in (Limits(round_to=4), Limits(min_units=3), Limits(max_removed=0.4, round_to=2))
 ]
@@ -146,8 +148,8 @@ def test_nothing_to_choose_from(build: Callable[[], Budget]) -> None:
 
 @budgets
 def test_a_group_of_one_unit_and_infinite_scores(build: Callable[[], Budget]) -> None:
-    model = lively(Plain)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Plain)
+    graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, {'body.0.0': torch.arange(8) == 5}, graph=graph)
     infinite = torch.full((12,), float('inf'))
     infinite[:6] = torch.arange(6.0)

@@ -31,7 +31,7 @@ from easypruner.graph.recording.parametrized import computed_weights
 from easypruner.strategies.measures.activations import makers, readers
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.strategies.measures.units import used_members
-from tests.helpers.networks import example
+from easypruner.testing import example_inputs
 from tests.helpers.scoring import assert_left_alone, cross_entropy, labelled, state_of
 
 Build = Callable[[], MaskSource]
@@ -91,7 +91,7 @@ def context() -> Context:
 
 def scores(name: str, model: nn.Module) -> list[Tensor]:
     """Return the scores of all groups in order: their names depend on how weights are held."""
-    graph = easypruner.trace(model, example().double())
+    graph = easypruner.trace(model, example_inputs().double())
     assert [group.size for group in graph.groups.values()] == [8, 6, 6]
     return list(SOURCES[name]().ranking_scores(graph, context()).values())
 
@@ -144,7 +144,7 @@ def test_weight_norm(name: str, how: Callable[..., nn.Module], dim: int | None) 
 @pytest.mark.parametrize('name', SOURCES)
 def test_what_a_hook_has_set_before_an_update_does_not_count(name: str) -> None:
     model, expected = with_weight_norm(older, 0), plain()
-    model(example().double()).sum().backward()
+    model(example_inputs().double()).sum().backward()
     with torch.no_grad():
         for layer, other in zip(model.children(), expected.children(), strict=True):
             factors = torch.linspace(0.5, 2, len(other.weight)).double()
@@ -229,7 +229,7 @@ def test_layers_are_looked_at_once_each(how: Callable[..., nn.Module]) -> None:
         seen, expected = (
             [(sight.path, sight.index.tolist()) for sight in places(graph)]
             for graph in (
-                easypruner.trace(model, example().double())
+                easypruner.trace(model, example_inputs().double())
                 for model in (
                     with_parametrizations(how) if own else with_weight_norm(how, 0),
                     plain(),
@@ -240,7 +240,7 @@ def test_layers_are_looked_at_once_each(how: Callable[..., nn.Module]) -> None:
 
 
 def test_a_weight_reads_channels_if_any_part_of_it_does() -> None:
-    graph = easypruner.trace(with_weight_norm(modern, 0), example().double())
+    graph = easypruner.trace(with_weight_norm(modern, 0), example_inputs().double())
 
     def roles() -> dict[str, set[tuple[str, int, str]]]:
         every = used_members(graph).items()
@@ -291,7 +291,7 @@ def test_factors_with_channels_between_them_are_weights_of_their_own(name: str) 
     model, expected = plain(), plain()
     parametrize.register_parametrization(model.hidden, 'weight', Product())
     expected.hidden = TwoLayers(expected.hidden)
-    one, two = (easypruner.trace(m, example().double()) for m in (model, expected))
+    one, two = (easypruner.trace(m, example_inputs().double()) for m in (model, expected))
     assert [group.size for group in one.groups.values()] == [8, 6, 6, 6]
     met, wanted = (SOURCES[name]().ranking_scores(g, context()) for g in (one, two))
     for own, other in zip(met.values(), wanted.values(), strict=True):
@@ -314,9 +314,9 @@ def test_weights_that_stay_whole_count_as_they_are(name: str, wrap: Wrap | str) 
             nn.utils.spectral_norm(model[2])
     else:
         wrap(model[2])
-    model.eval()(example().double())
+    model.eval()(example_inputs().double())
     expected[2].weight.data = model[2].weight.detach().clone()
-    one, two = (easypruner.trace(m, example().double()) for m in (model.train(), expected))
+    one, two = (easypruner.trace(m, example_inputs().double()) for m in (model.train(), expected))
     assert list(one.groups) == ['4'] and list(two.groups) == ['0', '2', '4']
     met, wanted = (SOURCES[name]().ranking_scores(g, context())['4'] for g in (one, two))
     if not name.startswith('Hessian'):
@@ -332,8 +332,8 @@ def test_the_model_is_left_as_it_was(name: str, how: Callable[..., nn.Module] | 
         prune.random_unstructured(model.first, 'weight', 0.4)
     else:
         model = with_weight_norm(how, 0)
-    model.train()(example().double()).sum().backward()
-    graph = easypruner.trace(model, example().double())
+    model.train()(example_inputs().double()).sum().backward()
+    graph = easypruner.trace(model, example_inputs().double())
     before = state_of(model)
     SOURCES[name]().ranking_scores(graph, context())
     assert_left_alone(model, before)
@@ -358,18 +358,18 @@ def test_what_reads_channels_is_looked_at_once(dim: int | str | None) -> None:
         else:
             parts(model.hidden)[1][:3] = 0
         model.hidden.bias[:3] = torch.tensor([1.0, 2.0, 3.0])
-    expected = model(example().double())
-    graph = easypruner.trace(model, example().double())
+    expected = model(example_inputs().double())
+    graph = easypruner.trace(model, example_inputs().double())
     masks = {list(graph.groups)[2]: ~gone}
     mean_compensation(graph, masks, context(), 2, 'Me').apply()
     easypruner.prune(model, masks, graph=graph)
-    torch.testing.assert_close(model(example().double()), expected)
+    torch.testing.assert_close(model(example_inputs().double()), expected)
 
 
 @pytest.mark.parametrize('how', [modern, older])
 def test_what_is_pushed_under_weight_norm_are_the_lengths(how: Callable[..., nn.Module]) -> None:
     model = with_weight_norm(how, 0)
-    graph = easypruner.trace(model, example().double())
+    graph = easypruner.trace(model, example_inputs().double())
     lasso = GroupLasso(1.0, group_strengths=dict.fromkeys(list(graph.groups)[:2], 0.0))
     length, direction = parts(model.hidden)
     penalty = lasso.penalty(graph, None)
@@ -381,7 +381,7 @@ def test_what_is_pushed_under_weight_norm_are_the_lengths(how: Callable[..., nn.
 
 def test_where_there_is_one_length_for_all_directions_are_pushed() -> None:
     model = with_weight_norm(modern, None)
-    graph = easypruner.trace(model, example().double())
+    graph = easypruner.trace(model, example_inputs().double())
     _, direction = parts(model.hidden)
     lasso = GroupLasso(1.0, group_strengths=dict.fromkeys(list(graph.groups)[:2], 0.0))
     assert lasso.penalty(graph, None).item() == pytest.approx(direction.norm(dim=1).sum().item())

@@ -24,9 +24,10 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import MASK_SOURCES, build
-from tests.helpers.contexts import tiny_context
+from easypruner.testing import example_inputs, randomized_network, tiny_context
+from easypruner.testing.networks import Residual
 from tests.helpers.edge_cases import check_edge_cases
-from tests.helpers.networks import NETWORKS, Residual, example, lively
+from tests.helpers.networks import NETWORKS, traced_network
 from tests.helpers.searching import check_resume, known, plain, wide_first, widths_of
 
 
@@ -187,11 +188,11 @@ def test_nothing_but_nan_is_an_error() -> None:
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_chosen_masks_verify(build: type[nn.Module]) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     masks = EagleEye(Macs(keep=0.6), candidates=3).select(graph, tiny_context())
     assert graph.cost(masks).macs <= 0.6 * graph.cost().macs
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
 
 
 def test_edge_cases() -> None:
@@ -208,7 +209,7 @@ def test_it_is_built_from_a_config() -> None:
     )
     masks = build(MASK_SOURCES, config).select(plain(), tiny_context())
     assert masks.removed_units > 0
-    graph = easypruner.trace(lively(Residual), example())
+    graph = traced_network(Residual)
     EagleEye(Macs(keep=0.5)).dry_run(graph, Context())
 
 

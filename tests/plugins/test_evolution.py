@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.strategies.sources.search import Widths
-from tests.helpers.contexts import tiny_context
+from easypruner.testing import example_inputs, randomized_network, tiny_context
 from tests.helpers.edge_cases import check_edge_cases
-from tests.helpers.networks import NETWORKS, example, lively
+from tests.helpers.networks import NETWORKS
 from tests.helpers.searching import check_resume, known, plain, wide_first, widths_of
 
 
@@ -58,7 +59,7 @@ class Many(nn.Module):
 
 def test_breeding_finds_more_than_chance_with_as_many_candidates() -> None:
     torch.manual_seed(0)
-    graph = easypruner.trace(Many().eval(), example())
+    graph = easypruner.trace(Many().eval(), example_inputs())
 
     def loss(model: nn.Module, batch: object) -> Tensor:
         widths = [layer.out_channels for layer in model.layers]
@@ -68,7 +69,7 @@ def test_breeding_finds_more_than_chance_with_as_many_candidates() -> None:
         kept = [masks.kept(name) for name in graph.groups]
         return sum(kept[::2]) - sum(kept[1::2])
 
-    context = tiny_context(loss=loss)
+    context = replace(tiny_context(), loss=loss)
     for seed in range(2):
         common = dict(max_removed=1.0, batches=1, calibration_batches=0, seed=seed)
         bred = Evolution(Ratio(keep=0.5), population=12, generations=8, parents=4, **common)
@@ -89,8 +90,8 @@ def vectors(mutation: float) -> tuple[list[tuple[float, ...]], list[tuple[float,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Widths, 'scores', noted)
         torch.manual_seed(0)
-        graph = easypruner.trace(Many().eval(), example())
-        context = tiny_context(loss=lambda model, batch: torch.tensor(float(len(found))))
+        graph = easypruner.trace(Many().eval(), example_inputs())
+        context = replace(tiny_context(), loss=lambda model, batch: torch.tensor(float(len(found))))
         source.select(graph, context)
     return found[:40], found[40:]
 
@@ -135,12 +136,12 @@ def test_nothing_but_nan_is_an_error() -> None:
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_chosen_masks_verify(build: type[nn.Module]) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     source = Evolution(Macs(keep=0.6), Random(), population=2, generations=2)
     masks = source.select(graph, tiny_context())
     assert graph.cost(masks).macs <= 0.6 * graph.cost().macs
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
     source.dry_run(graph, Context())
 
 

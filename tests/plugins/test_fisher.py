@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.strategies.measures.samples import samples_of
-from tests.helpers.networks import Depthwise, Plain, Residual
+from easypruner.testing.networks import Depthwise, Plain, Residual
 from tests.helpers.scoring import (
     BATCH,
     cross_entropy,
@@ -63,17 +63,17 @@ def test_half_the_squared_weight_times_the_information(
 def test_the_gate_form_is_the_papers() -> None:
     graph = settled(Residual)
     model = settled(Residual).model
-    norm = model.conv[0][1]
+    norm = model.branch[0][1]
     expected = [0.0] * 6
     for images, labels in labelled():
         for n in range(BATCH):
             batch = images[n : n + 1], labels[n : n + 1]
             slopes = gradients(model, cross_entropy(model, batch))
             for unit in range(6):
-                gate = norm.weight[unit].item() * slopes['conv.0.1.weight'][unit].item()
-                gate += norm.bias[unit].item() * slopes['conv.0.1.bias'][unit].item()
+                gate = norm.weight[unit].item() * slopes['branch.0.1.weight'][unit].item()
+                gate += norm.bias[unit].item() * slopes['branch.0.1.bias'][unit].item()
                 expected[unit] += gate**2 / (2 * 2 * BATCH)
-    scores = Fisher(form='gate').score(graph, data())['conv.0.0']
+    scores = Fisher(form='gate').score(graph, data())['branch.0.0']
     assert scores[0].tolist() == pytest.approx(expected, rel=1e-6)
 
 

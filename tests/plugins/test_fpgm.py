@@ -13,7 +13,7 @@ from torch import nn
 
 import easypruner
 from easypruner import Context
-from tests.helpers.networks import Depthwise, Grouped, Residual
+from easypruner.testing.networks import Depthwise, Grouped, Residual
 from tests.helpers.scoring import alike, one_unit, settled, slices
 
 

@@ -13,7 +13,9 @@ from torch.optim import SGD, Adam, Optimizer
 import easypruner
 from easypruner import Masks, Progress, Schedule
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.helpers.networks import Depthwise, Plain, Residual, Volume, example
+from easypruner.testing import example_inputs
+from easypruner.testing.networks import Depthwise, Plain, Residual
+from tests.helpers.networks import Volume
 from tests.helpers.pushes import Case, case, narrow
 
 UPDATES = 20
@@ -70,7 +72,7 @@ def test_training_ends_at_zero_exactly(name: str, share: float, resumed: bool) -
         if resumed:
             regularizer = GradDecay(share)
         optimizer.zero_grad()
-        (given.model(example().double()) - 3).square().mean().backward()
+        (given.model(example_inputs().double()) - 3).square().mean().backward()
         progress = Progress(update, UPDATES, optimizer=optimizer)
         regularizer.add_gradient(given.graph, given.masks, progress)
         optimizer.step()
@@ -79,9 +81,9 @@ def test_training_ends_at_zero_exactly(name: str, share: float, resumed: bool) -
         if path in gone:
             assert not parameter[gone[path]].any(), path
             assert parameter[~gone[path]].any() or path.endswith('bias'), path
-    before = given.model.eval()(example().double())
+    before = given.model.eval()(example_inputs().double())
     easypruner.prune(given.model, given.masks, graph=given.graph)
-    torch.testing.assert_close(given.model(example().double()), before)
+    torch.testing.assert_close(given.model(example_inputs().double()), before)
 
 
 def test_without_the_optimizer_momentum_is_held_back_at_each_update() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Schedule
 from easypruner.errors import ConfigError
-from tests.helpers.networks import NETWORKS, Concatenated, Plain, Shared
+from easypruner.testing.networks import Dense, Plain
+from tests.helpers.networks import NETWORKS, Shared
 from tests.helpers.pushes import GRAD_SCALE, PROGRESS, Case, added, assert_same, case, narrow, slope
 
 
@@ -53,7 +54,7 @@ def test_the_defaults_are_the_papers() -> None:
         assert regularizer.factor(update) == pytest.approx(min(1e-4 * rises, 1.0))
 
 
-@pytest.mark.parametrize('build', [Concatenated, Shared])
+@pytest.mark.parametrize('build', [Dense, Shared])
 def test_the_penalty_is_that_at_the_ceiling(build: type[nn.Module]) -> None:
     given = case(build)
     regularizer = GReg(0.5, every=1, ceiling=0.75, group_strengths=given.strengths)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from easypruner import Masks, Progress
 from easypruner.errors import ConfigError
-from tests.helpers.networks import NETWORKS, Concatenated, Flattened, Plain, Residual, Shared
+from easypruner.testing.networks import Dense, Flattened, Plain, Residual
+from tests.helpers.networks import NETWORKS, Shared
 from tests.helpers.pushes import (
     GRAD_SCALE,
     RAMP,
@@ -71,7 +72,7 @@ def test_the_gradient_is_that_of_the_sum_of_norms(
 
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('over', ['producers', 'group'])
-@pytest.mark.parametrize('build', [Residual, Concatenated, Flattened, Shared])
+@pytest.mark.parametrize('build', [Residual, Dense, Flattened, Shared])
 def test_with_alpha_it_is_the_reweighted_sum_of_squares(
     build: type[nn.Module], over: str, masked: bool
 ) -> None:

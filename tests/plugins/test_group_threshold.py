@@ -14,10 +14,11 @@ import easypruner
 from easypruner import Context, Limits
 from easypruner.errors import ConfigError
 from easypruner.strategies.scores import VoteScores
-from tests.helpers.networks import Plain, example
+from easypruner.testing import example_inputs
+from easypruner.testing.networks import Plain
 from tests.helpers.votes import units_outvoted
 
-GRAPH = easypruner.trace(Plain(), example())
+GRAPH = easypruner.trace(Plain(), example_inputs())
 NAMES = tuple(GRAPH.groups)
 VALUES = st.sampled_from([0.0, 0.1, 0.2, 0.3])
 
@@ -52,7 +53,7 @@ def test_the_first_pattern_counts_and_groups_without_one_stay_whole() -> None:
 
 
 def test_limits_come_first() -> None:
-    graph = easypruner.trace(Plain(), example(), limits=Limits(min_units=3, round_to=4))
+    graph = easypruner.trace(Plain(), example_inputs(), limits=Limits(min_units=3, round_to=4))
     scores = easypruner.Scores({n: torch.linspace(0, 1, g.size) for n, g in graph.groups.items()})
     masks = GroupThreshold({'*': 0.9})(scores, graph, Context())
     assert {masks.kept(name) for name in masks} == {4}

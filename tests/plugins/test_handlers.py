@@ -17,8 +17,8 @@ from easypruner.errors import PluginError
 from easypruner.graph.cutting.handlers import find_handler, with_torch_layers
 from easypruner.plugins import load_plugins
 from easypruner.plugins.handlers import plugin_handlers
+from easypruner.testing import example_inputs
 from tests.graph.cutting.test_carry_over import contents
-from tests.helpers.networks import example
 
 torchvision = pytest.importorskip('torchvision')
 timm = pytest.importorskip('timm')
@@ -112,7 +112,7 @@ LAYERS: dict[str, tuple[Callable[[int, int], nn.Module], Callable, bool]] = {
 def test_a_cut_layer_is_like_one_built_so(name: str) -> None:
     build, call, same = LAYERS[name]
     inputs, outputs = (8, 8) if same else (8, 12)
-    model = halved(Between(build(inputs, outputs), inputs, outputs, call), example())
+    model = halved(Between(build(inputs, outputs), inputs, outputs, call), example_inputs())
     fresh = build(inputs // 2, outputs // 2)
     assert numbers(model.layer) == numbers(fresh)
     fresh.load_state_dict(model.layer.state_dict(), strict=True)
@@ -215,7 +215,7 @@ def test_the_users_come_first_then_plugins_then_torchs(plugins: Path) -> None:
     )
     load_plugins([plugins])
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 2))
-    graph = easypruner.trace(net, example(), handlers=[Mine()])
+    graph = easypruner.trace(net, example_inputs(), handlers=[Mine()])
     easypruner.prune(net, {'0': torch.arange(8) < 4}, graph=graph)
     assert (net[1].seen, net[3].seen) == ('mine', 'theirs')
     assert (net[1].num_features, net[3].in_features) == (8, 288), "torch's own were not asked"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import block
+from easypruner.testing.networks import block
 from tests.helpers.scoring import data, parameters_of, settled
 
 

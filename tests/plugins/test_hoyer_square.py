@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from easypruner import Progress
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.helpers.networks import NETWORKS, Concatenated, Plain, Residual, Volume
+from easypruner.testing.networks import Dense, Plain, Residual
+from tests.helpers.networks import NETWORKS, Volume
 from tests.helpers.pushes import (
     GRAD_SCALE,
     RAMP,
@@ -69,7 +70,7 @@ def test_the_gradient_on_weights(build: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize('on', ['scales', 'weights'])
 def test_the_penalty_has_this_gradient(on: str) -> None:
-    given = case(Concatenated)
+    given = case(Dense)
     regularizer = HoyerSquare(STRENGTH, on, group_strengths=given.strengths)
     penalty = regularizer.penalty(given.graph, None)
     by_hand = scales_by_hand(given) if on == 'scales' else weights_by_hand(given)
@@ -83,7 +84,7 @@ def test_a_layer_of_zeros_counts_as_nothing(on: str) -> None:
     with torch.no_grad():
         given.model.stem[0].weight.zero_()
         given.model.stem[1].weight.zero_()
-        given.model.conv[1].weight[2] = 0
+        given.model.branch[1].weight[2] = 0
     regularizer = HoyerSquare(STRENGTH, on)
     met = added(regularizer, given, None, ONCE)
     assert not met['stem.0.weight'].any() and not met['stem.1.weight'].any()

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import ConfigError
-from tests.helpers.contexts import tiny_batches, tiny_context
+from easypruner.testing import example_inputs, randomized_network, tiny_batches, tiny_context
+from easypruner.testing.networks import Flattened, Plain, Residual
 from tests.helpers.edge_cases import check_edge_cases
-from tests.helpers.networks import NETWORKS, Flattened, Plain, Residual, Volume, example, lively
+from tests.helpers.networks import NETWORKS, Volume, traced_network
 
 
 def mean_rank(maps: list[Tensor], channel: int) -> float:
@@ -27,7 +28,7 @@ def mean_rank(maps: list[Tensor], channel: int) -> float:
 
 def low_rank() -> nn.Module:
     """Return a network whose maps are of rank 0 to 8."""
-    model = lively(Plain)
+    model = randomized_network(Plain)
     with torch.no_grad():
         model.body[0][1].weight[0], model.body[0][1].bias[0] = 0, -1
         model.body[0][1].weight[1], model.body[0][1].bias[1] = 0, 1
@@ -38,7 +39,7 @@ def low_rank() -> nn.Module:
 @torch.no_grad()
 def test_the_rank_of_each_map_that_a_convolution_reads() -> None:
     model = low_rank()
-    scores = HRank(batches=2).score(easypruner.trace(model, example()), tiny_context())
+    scores = HRank(batches=2).score(easypruner.trace(model, example_inputs()), tiny_context())
     maps = [model.body[0](images) for images, _ in tiny_batches(2)]
     expected = [mean_rank(maps, channel) for channel in range(8)]
     assert expected[0] == 0 and expected[1] == 1 and 1 < expected[2] < max(expected)
@@ -51,8 +52,8 @@ def test_the_rank_of_each_map_that_a_convolution_reads() -> None:
 def test_maps_that_are_pooled_or_flattened_are_seen_behind_the_norm(
     build: type[nn.Module],
 ) -> None:
-    model = lively(build)
-    scores = HRank().score(easypruner.trace(model, example()), tiny_context())
+    model = randomized_network(build)
+    scores = HRank().score(easypruner.trace(model, example_inputs()), tiny_context())
     name, part = ('body.1.0', model.body[:1]) if build is Plain else ('body.0.0', None)
     layers = model.body[1][:2] if build is Plain else model.body[0][:2]
     inputs = [images if part is None else part(images) for images, _ in tiny_batches(3)]
@@ -63,14 +64,16 @@ def test_maps_that_are_pooled_or_flattened_are_seen_behind_the_norm(
 
 
 def test_readers_that_get_numbers_have_no_say_where_others_get_maps() -> None:
-    scores = HRank().score(easypruner.trace(lively(Residual), example()), tiny_context())
+    scores = HRank().score(traced_network(Residual), tiny_context())
     assert scores['stem.0'].shape == (1, 8)
 
 
 @torch.no_grad()
 def test_of_volumes_each_slice_is_a_map() -> None:
-    model = lively(Volume)
-    scores = HRank(batches=1).score(easypruner.trace(model, example()), tiny_context())['first']
+    model = randomized_network(Volume)
+    scores = HRank(batches=1).score(easypruner.trace(model, example_inputs()), tiny_context())[
+        'first'
+    ]
     x = tiny_batches(1)[0][0][:, :, None].expand(-1, -1, 4, -1, -1)
     x = nn.functional.pad(model.slope(model.first(x)), (1, 1, 1, 1))
     x = nn.functional.interpolate(x, scale_factor=2)
@@ -98,7 +101,9 @@ class Thin(nn.Module):
 def test_a_volume_of_one_slice_has_maps() -> None:
     torch.manual_seed(0)
     model = Thin().eval()
-    scores = HRank(batches=1).score(easypruner.trace(model, example()), tiny_context())['first']
+    scores = HRank(batches=1).score(easypruner.trace(model, example_inputs()), tiny_context())[
+        'first'
+    ]
     maps = [model.read(tiny_batches(1)[0][0])[:, :, 0]]
     expected = [mean_rank(maps, channel) for channel in range(6)]
     assert 0 < max(expected) < 6
@@ -109,17 +114,17 @@ def test_numbers_have_rank_one_or_none() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5)).eval()
     with torch.no_grad():
         model[1].weight[2], model[1].bias[2] = 0, -1
-    scores = HRank().score(easypruner.trace(model, example()), tiny_context())['1'][0]
+    scores = HRank().score(easypruner.trace(model, example_inputs()), tiny_context())['1'][0]
     assert scores[2] == 0 and bool((scores[[0, 1, 3, 4, 5]] > 0).all()) and scores.max() <= 1
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_chosen_masks_verify(build: type[nn.Module]) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     masks = HRank(Macs(keep=0.6), batches=1).select(graph, tiny_context())
     assert set(masks) == set(graph.groups)
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
 
 
 def test_edge_cases() -> None:

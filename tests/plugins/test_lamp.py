@@ -9,7 +9,7 @@ from easypruner_plugins.ratio import Ratio
 from torch import nn
 
 from easypruner import Context
-from tests.helpers.networks import Concatenated, Depthwise, Residual
+from easypruner.testing.networks import Dense, Depthwise, Residual
 from tests.helpers.scoring import alike, one_unit, parameters_of, settled, unit_total
 
 
@@ -17,7 +17,7 @@ def by_hand(squares: list[float]) -> list[float]:
     return [one / sum(other for other in squares if other >= one) for one in squares]
 
 
-@pytest.mark.parametrize('build', [Residual, Depthwise, Concatenated])
+@pytest.mark.parametrize('build', [Residual, Depthwise, Dense])
 def test_squared_magnitude_over_those_not_smaller(build: type[nn.Module]) -> None:
     graph = settled(build)
     squares = {n: p.detach() ** 2 for n, p in graph.model.named_parameters()}
@@ -42,7 +42,7 @@ def test_the_scale_of_a_layer_does_not_matter() -> None:
 
 
 def test_equal_units_go_one_by_one() -> None:
-    scores = Lamp().score(alike(Residual), Context())['conv.0.0'][0]
+    scores = Lamp().score(alike(Residual), Context())['branch.0.0'][0]
     assert scores.tolist() == pytest.approx([1 / n for n in (6, 5, 4, 3, 2, 1)])
 
 

@@ -27,7 +27,9 @@ from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.latency import Reading, Stopwatch, measure_table
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 from easypruner.strategies.budgets.tightest import Tightest
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import traced_network
 
 
 class Clock:
@@ -67,7 +69,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return CLOCK
 
 
-GRAPH = easypruner.trace(lively(Timed), example())
+GRAPH = traced_network(Timed)
 SMALL, LARGE = GRAPH.groups
 WHOLE = GRAPH.cost().params * 1e-6
 
@@ -151,14 +153,14 @@ class TestMeasured:
         assert Latency(**limit)(some_scores(), GRAPH, Context()).removed_units == 0
 
     def test_limits_of_groups_are_kept_to(self) -> None:
-        graph = easypruner.trace(lively(Timed), example(), limits=Limits(min_units=4, round_to=2))
+        graph = traced_network(Timed, limits=Limits(min_units=4, round_to=2))
         masks = Latency(keep=0.7)(some_scores(), graph, Context())
         for name, mask in masks.items():
             assert masks.kept(name) in graph.limits[name].widths(mask.numel())
 
     def test_the_model_is_left_as_it_was(self, clock: Clock) -> None:
-        model = lively(Timed).train()
-        graph = easypruner.trace(model, example())
+        model = randomized_network(Timed).train()
+        graph = easypruner.trace(model, example_inputs())
         before = copy.deepcopy(model.state_dict())
         clock.trained = False
         budget = Latency(keep=0.6)
@@ -169,8 +171,8 @@ class TestMeasured:
 
     @pytest.mark.parametrize('limit', [{'keep': 0.5}, {'limit': 0.5 * WHOLE}])
     def test_in_steps(self, limit: dict[str, float]) -> None:
-        model = lively(Timed)
-        graph = easypruner.trace(model, example())
+        model = randomized_network(Timed)
+        graph = easypruner.trace(model, example_inputs())
         whole = Latency(**limit)
         assert whole.reference(graph) is None, 'seconds of another time do not compare'
         for done, share in ((0.0, 0.5), (0.5, 1.0)):
@@ -272,8 +274,8 @@ class TestTable:
         assert list(savings.by_units[[0, 1, 2, 4, 6, 8]]) == [3e-3, 3e-3, 3e-3, 1e-4, 1e-4, 0]
 
     def test_after_a_cut_the_same_table_holds(self, table: Path) -> None:
-        model = lively(Timed)
-        graph = easypruner.trace(model, example())
+        model = randomized_network(Timed)
+        graph = easypruner.trace(model, example_inputs())
         whole = Latency(keep=0.7, table=table)
         reference = whole.reference(graph)
         for step in range(3):
@@ -305,13 +307,13 @@ class TestMeasuringATable:
         assert {'processor', 'threads', 'torch', 'device'} <= table.machine.keys()
 
     def test_widths_are_allowed_ones(self, tmp_path: Path) -> None:
-        graph = easypruner.trace(lively(Timed), example(), limits=Limits(min_units=3, round_to=3))
+        graph = traced_network(Timed, limits=Limits(min_units=3, round_to=3))
         table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
         assert [s.kept for s in table.groups.values()] == [(3, 6), (3, 6, 9)]
 
     def test_a_group_of_one_unit(self, tmp_path: Path) -> None:
-        model = lively(Timed)
-        graph = easypruner.trace(model, example())
+        model = randomized_network(Timed)
+        graph = easypruner.trace(model, example_inputs())
         easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
         table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
         assert table.groups[SMALL] == Savings(1, (), (), ())
@@ -326,13 +328,13 @@ def test_shares_that_are_none(share: Any, tmp_path: Path, clock: Clock) -> None:
 
 
 def test_a_network_that_holds_what_it_computed_is_copied() -> None:
-    model = lively(Timed)
+    model = randomized_network(Timed)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
         layer = nn.utils.weight_norm(model.body[0][0])
-    model.train()(example()).sum().backward()
+    model.train()(example_inputs()).sum().backward()
     held = layer.weight
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     comparison = Stopwatch(graph, repeats=2).compare(
         {next(iter(graph.groups)): torch.arange(8) < 3}
     )
@@ -341,10 +343,10 @@ def test_a_network_that_holds_what_it_computed_is_copied() -> None:
 
 
 def test_a_group_cut_to_a_single_channel_is_in_the_table_still(table: Path) -> None:
-    model = lively(Timed)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Timed)
+    graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
-    retraced = easypruner.trace(model, example())
+    retraced = easypruner.trace(model, example_inputs())
     assert list(retraced.groups) == [LARGE]
     known = LatencyTable.load(table)
     assert known.predict(retraced) == known.predict(graph) < known.seconds

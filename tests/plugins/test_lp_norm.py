@@ -15,7 +15,8 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import Depthwise, Grouped, Plain, Residual, Shared
+from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual
+from tests.helpers.networks import Shared
 from tests.helpers.scoring import parameters_of, settled, unit_total
 
 

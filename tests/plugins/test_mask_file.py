@@ -20,17 +20,9 @@ import easypruner
 from easypruner import Context, Masks
 from easypruner.errors import ConfigError, MaskError
 from easypruner.graph import ChannelGraph
-from tests.graph.test_prune import random_masks
-from tests.helpers.networks import (
-    NETWORKS,
-    Concatenated,
-    Depthwise,
-    Grouped,
-    Plain,
-    Residual,
-    example,
-    lively,
-)
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import Dense, Depthwise, Grouped, Plain, Residual
+from tests.helpers.networks import NETWORKS, traced_network
 
 
 def bits(text: str) -> Tensor:
@@ -40,10 +32,6 @@ def bits(text: str) -> Tensor:
 def released(path: Path, masks: dict[str, Any], **options: Any) -> str:
     torch.save(OrderedDict(masks), path, **options)
     return str(path)
-
-
-def graph_of(build: type[nn.Module]) -> ChannelGraph:
-    return easypruner.trace(lively(build), example())
 
 
 def select(path: Any, graph: ChannelGraph, **arguments: Any) -> Masks:
@@ -82,29 +70,29 @@ def layers_of(graph: ChannelGraph, masks: Masks, norms_only: bool = False) -> di
 def test_layers_say_what_the_groups_are(
     build: type[nn.Module], legacy: bool, tmp_path: Path
 ) -> None:
-    graph = graph_of(build)
-    masks = Masks(random_masks(graph.model, 3))
+    graph = traced_network(build)
+    masks = random_masks(graph, seed=3)
     layers = layers_of(graph, masks)
     assert len(layers) > 1
     options = {'_use_new_zipfile_serialization': not legacy}
     path = released(tmp_path / 'flops50.mask', layers, **options)
     assert select(path, graph) == masks
-    assert easypruner.verify(graph.model, masks, example()).error < 1e-12
+    assert easypruner.verify(graph.model, masks, example_inputs()).error < 1e-12
 
 
 def test_batch_norms_alone_are_enough_as_released(tmp_path: Path) -> None:
-    graph = graph_of(Residual)
-    masks = Masks({'stem.0': bits('10110101'), 'conv.0.0': bits('111010')})
+    graph = traced_network(Residual)
+    masks = Masks({'stem.0': bits('10110101'), 'branch.0.0': bits('111010')})
     layers = layers_of(graph, masks, norms_only=True)
-    assert set(layers) == {'stem.1', 'conv.0.1', 'conv.2'}
+    assert set(layers) == {'stem.1', 'branch.0.1', 'branch.2'}
     assert select(released(tmp_path / 'mask.pth', layers), graph) == masks
-    del layers['stem.1'], layers['conv.0.1']
+    del layers['stem.1'], layers['branch.0.1']
     met = select(released(tmp_path / 'mask.pth', layers), graph)
     assert met == Masks({'stem.0': masks['stem.0']})
 
 
 def test_true_may_mean_remove(tmp_path: Path) -> None:
-    graph = graph_of(Plain)
+    graph = traced_network(Plain)
     path = released(tmp_path / 'mask.pth', {'body.0.1': bits('10000001')})
     assert select(path, graph)['body.0.0'].tolist() == bits('10000001').tolist()
     assert select(path, graph, true='remove')['body.0.0'].tolist() == bits('01111110').tolist()
@@ -113,7 +101,7 @@ def test_true_may_mean_remove(tmp_path: Path) -> None:
 def test_layers_in_a_safetensors_file(tmp_path: Path) -> None:
     path = tmp_path / 'layers.safetensors'
     save_file({'grouped.1': bits('101111' * 3)}, path)
-    graph = graph_of(Grouped)
+    graph = traced_network(Grouped)
     assert select(str(path), graph)['grouped.0'].tolist() == bits('101111').tolist()
 
 
@@ -131,13 +119,13 @@ def test_names_of_other_code_are_mapped(rename: dict[str, str], tmp_path: Path) 
     path = released(
         tmp_path / 'mask.pth', {'module.s1.b1.a_bn': first, 'module.s1.b2.a_bn': second}
     )
-    met = select(path, graph_of(Plain), rename=rename)
+    met = select(path, traced_network(Plain), rename=rename)
     assert met == Masks({'body.0.0': first, 'body.1.0': second})
 
 
 def test_a_rule_replaces_whole_parts_only(tmp_path: Path) -> None:
     path = released(tmp_path / 'mask.pth', {'body.0.1': bits('10101010')})
-    met = select(path, graph_of(Plain), rename={'bod': 'x', 'ody': 'x', r'0\.1': '0.1'})
+    met = select(path, traced_network(Plain), rename={'bod': 'x', 'ody': 'x', r'0\.1': '0.1'})
     assert met.kept('body.0.0') == 4
 
 
@@ -157,12 +145,12 @@ def test_rules_that_do_not_work(
     layers = {'body.0.1': bits('1' * 8), 'body.1.1': bits('1' * 12)}
     path = released(tmp_path / 'mask.pth', layers)
     with pytest.raises(error, match=words):
-        select(path, graph_of(Plain), rename=rename)
+        select(path, traced_network(Plain), rename=rename)
 
 
 def test_the_suggested_rule_helps_where_a_part_comes_twice(tmp_path: Path) -> None:
-    model = nn.Sequential(OrderedDict(net=lively(Plain))).eval()
-    graph = easypruner.trace(model, example())
+    model = nn.Sequential(OrderedDict(net=randomized_network(Plain))).eval()
+    graph = easypruner.trace(model, example_inputs())
     path = released(tmp_path / 'mask.pth', {'net.net.body.0.1': bits('10101010')})
     with pytest.raises(MaskError, match=r"rename=\{'\^net': ''\} leaves out the 'net' before"):
         select(path, graph)
@@ -170,16 +158,18 @@ def test_the_suggested_rule_helps_where_a_part_comes_twice(tmp_path: Path) -> No
 
 
 def test_coupled_layers_that_disagree(tmp_path: Path) -> None:
-    graph = graph_of(Residual)
-    path = released(tmp_path / 'mask.pth', {'stem.1': bits('00111111'), 'conv.2': bits('01011111')})
-    with pytest.raises(MaskError, match=r"'stem\.1' and 'conv\.2' of group 'stem\.0' .* 2 of 8"):
+    graph = traced_network(Residual)
+    path = released(
+        tmp_path / 'mask.pth', {'stem.1': bits('00111111'), 'branch.2': bits('01011111')}
+    )
+    with pytest.raises(MaskError, match=r"'stem\.1' and 'branch\.2' of group 'stem\.0' .* 2 of 8"):
         select(path, graph)
     met = select(path, graph, conflict='keep')['stem.0']
     assert met.tolist() == bits('01111111').tolist()
 
 
 def test_channels_of_one_unit_that_disagree(tmp_path: Path) -> None:
-    graph = graph_of(Depthwise)
+    graph = traced_network(Depthwise)
     path = released(tmp_path / 'mask.pth', {'multiplied.1': bits('0001' + '1' * 12)})
     with pytest.raises(MaskError, match=r"layer 'multiplied\.1' .* 1 units of group 'expand\.0'"):
         select(path, graph)
@@ -188,17 +178,18 @@ def test_channels_of_one_unit_that_disagree(tmp_path: Path) -> None:
 
 
 def test_a_layer_of_several_groups(tmp_path: Path) -> None:
-    class Joined(Concatenated):
+    class Joined(Dense):
         def __init__(self) -> None:
             super().__init__()
             self.norm = nn.BatchNorm2d(10)
 
         def forward(self, x: Tensor) -> Tensor:
             a = self.a(x)
-            ab = self.norm(torch.cat([a, self.b(a)], dim=1))
-            return self.head(torch.cat([ab, self.c(ab)], dim=1).mean((2, 3)))
+            ab = self.norm(torch.cat([a, self.b(torch.cat([x, a], dim=1))], dim=1))
+            x = torch.cat([x, ab], dim=1)
+            return self.head(torch.cat([x, self.c(x)], dim=1).mean((2, 3)))
 
-    graph = graph_of(Joined)
+    graph = traced_network(Joined)
     path = released(tmp_path / 'mask.pth', {'norm': bits('0111101101')})
     assert select(path, graph) == Masks({'a.0': bits('0111'), 'b.0': bits('101101')})
 
@@ -208,11 +199,11 @@ def test_a_layer_of_several_groups(tmp_path: Path) -> None:
 def test_masks_found_on_pruned_networks_follow_each_other(
     build: type[nn.Module], kinds: str, tmp_path: Path
 ) -> None:
-    graph, model = graph_of(build), lively(build)
+    graph, model = traced_network(build), randomized_network(build)
     paths = []
     for number, kind in enumerate(kinds):
-        now = easypruner.trace(model, example())
-        masks = Masks(random_masks(model, number + 5))
+        now = easypruner.trace(model, example_inputs())
+        masks = random_masks(now, seed=number + 5)
         path = tmp_path / f'{number}.masks'
         if kind == 'g':
             masks.save(path)
@@ -221,15 +212,15 @@ def test_masks_found_on_pruned_networks_follow_each_other(
         paths.append(str(path))
         easypruner.prune(model, masks, graph=now)
     whole = copy.deepcopy(graph.model)
-    easypruner.prune(whole, select(paths, graph), example_inputs=example())
+    easypruner.prune(whole, select(paths, graph), example_inputs=example_inputs())
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in whole.state_dict().items())
-    assert torch.equal(whole(example()), model(example()))
+    assert torch.equal(whole(example_inputs()), model(example_inputs()))
 
 
 def test_masks_in_the_wrong_order(tmp_path: Path) -> None:
     first = released(tmp_path / 'first.pth', {'body.0.1': bits('11110000')})
     second = released(tmp_path / 'second.pth', {'body.0.1': bits('0111')})
-    graph = graph_of(Plain)
+    graph = traced_network(Plain)
     assert select([first, second], graph)['body.0.0'].tolist() == bits('01110000').tolist()
     with pytest.raises(MaskError, match=r"'body\.0\.1' has 4 entries; the layer has 8 channels$"):
         select([second, first], graph)
@@ -296,18 +287,18 @@ class Stranger:
 def test_files_that_hold_something_else(content: Any, words: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / 'mask.pth')
     with pytest.raises(MaskError, match=words):
-        select(str(tmp_path / 'mask.pth'), graph_of(Plain))
+        select(str(tmp_path / 'mask.pth'), traced_network(Plain))
 
 
 def test_layers_that_cannot_be_cut_may_be_kept(tmp_path: Path) -> None:
     path = released(tmp_path / 'mask.pth', {'head': bits('11111'), 'body.0.1': bits('11110000')})
-    assert select(path, graph_of(Plain)).removed_units == 4
+    assert select(path, traced_network(Plain)).removed_units == 4
 
 
 def test_paths_of_any_kind(tmp_path: Path) -> None:
     path = tmp_path / 'mask.pth'
     released(path, {'body.0.1': bits('11110000')})
-    graph = graph_of(Plain)
+    graph = traced_network(Plain)
     assert select(path, graph) == select(str(path), graph)
     later = tmp_path / 'later.pth'
     released(later, {'body.0.1': bits('1000')})
@@ -321,7 +312,7 @@ def test_what_our_own_files_say_cannot_be_turned_round(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match='they name groups, and True keeps'):
             MaskFile(str(path), **arguments).check()
     later = released(tmp_path / 'later.pth', {'x.0.1': bits('1000')})
-    met = select([str(path), later], graph_of(Plain), rename={'x': 'body'}, true='remove')
+    met = select([str(path), later], traced_network(Plain), rename={'x': 'body'}, true='remove')
     assert met['body.0.0'].tolist() == bits('01110000').tolist()
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import ConfigError
-from tests.helpers.contexts import tiny_batches, tiny_context
+from easypruner.testing import example_inputs, randomized_network, tiny_batches, tiny_context
+from easypruner.testing.networks import Plain, Residual
 from tests.helpers.edge_cases import check_edge_cases
-from tests.helpers.networks import NETWORKS, Plain, Residual, example, lively
+from tests.helpers.networks import NETWORKS
 
 
 def formula(maps: list[Tensor], channel: int) -> float:
@@ -28,26 +29,28 @@ def formula(maps: list[Tensor], channel: int) -> float:
 
 @torch.no_grad()
 def test_the_formula_over_samples_and_positions() -> None:
-    model = lively(Residual)
-    scores = MeanActivation(batches=2).score(easypruner.trace(model, example()), tiny_context())
+    model = randomized_network(Residual)
+    scores = MeanActivation(batches=2).score(
+        easypruner.trace(model, example_inputs()), tiny_context()
+    )
     batches = [images for images, _ in tiny_batches(2)]
     before = [model.stem(images) for images in batches]
-    after = [torch.relu(x + model.conv(x)).mean((2, 3)) for x in before]
+    after = [torch.relu(x + model.branch(x)).mean((2, 3)) for x in before]
     for layer, maps in enumerate((before, after)):
         for channel in range(8):
             met = float(scores['stem.0'][layer, channel])
             assert met == pytest.approx(formula(maps, channel), rel=1e-5)
-    inner = [model.conv[0](x) for x in before]
+    inner = [model.branch[0](x) for x in before]
     for channel in range(6):
-        met = float(scores['conv.0.0'][0, channel])
+        met = float(scores['branch.0.0'][0, channel])
         assert met == pytest.approx(formula(inner, channel), rel=1e-5)
 
 
 def test_a_silent_unit_goes_first() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     with torch.no_grad():
         model.body[0][1].weight[5], model.body[0][1].bias[5] = 0, -1
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     assert float(MeanActivation().score(graph, tiny_context())['body.0.0'][0, 5]) == 0
     masks = MeanActivation(Macs(keep=0.9)).select(graph, tiny_context())
     assert not masks['body.0.0'][5]
@@ -55,11 +58,11 @@ def test_a_silent_unit_goes_first() -> None:
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_chosen_masks_verify(build: type[nn.Module]) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     masks = MeanActivation(Macs(keep=0.6), batches=1).select(graph, tiny_context())
     assert set(masks) == set(graph.groups)
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
 
 
 def test_edge_cases() -> None:

@@ -15,9 +15,11 @@ import easypruner
 from easypruner import Context, Limits
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import traced_network
 
-GRAPH = easypruner.trace(lively(Plain), example())
+GRAPH = traced_network(Plain)
 SMALL, LARGE = GRAPH.groups
 
 
@@ -107,7 +109,7 @@ def test_squares_out_of_range_do_not_matter() -> None:
 
 
 def test_limits_of_groups_are_kept_to() -> None:
-    graph = easypruner.trace(lively(Plain), example(), limits=Limits(min_units=4, round_to=4))
+    graph = traced_network(Plain, limits=Limits(min_units=4, round_to=4))
     masks = masks_of(1.0, scores_of(torch.arange(1.0, 9)), graph)
     assert [masks.kept(name) for name in masks] == [4, 4]
 
@@ -121,16 +123,16 @@ def test_some_groups_only_and_none() -> None:
 
 
 def test_a_group_of_one_unit_stays() -> None:
-    model = lively(Plain)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Plain)
+    graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
     masks = OptimalThreshold(1.0)({SMALL: torch.zeros(1)}, graph, Context())
     assert masks[SMALL].tolist() == [True]
 
 
 def test_in_steps_no_step_loses_more_than_the_share() -> None:
-    model = lively(Plain)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Plain)
+    graph = easypruner.trace(model, example_inputs())
     generator = torch.Generator().manual_seed(0)
     scores = {n: torch.rand(g.size, generator=generator) ** 4 for n, g in graph.groups.items()}
     at_once = OptimalThreshold(0.01)(scores, graph, Context()).removed_units

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Progress
 from easypruner.errors import ConfigError, EasyPrunerError
-from tests.helpers.networks import NETWORKS, Plain, Residual, Volume, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain, Residual
+from tests.helpers.networks import NETWORKS, Volume
 from tests.helpers.pushes import (
     GRAD_SCALE,
     RAMP,
@@ -66,8 +68,8 @@ def test_above_the_bound_only_l1_is_left(bound: float) -> None:
 
 def test_a_bound_keeps_scales_from_running_away() -> None:
     def largest(bound: float | None) -> float:
-        model = lively(Plain).double()
-        graph = easypruner.trace(model, example().double())
+        model = randomized_network(Plain).double()
+        graph = easypruner.trace(model, example_inputs().double())
         scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         with torch.no_grad():
             for scale in scales:

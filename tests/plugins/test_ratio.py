@@ -17,7 +17,7 @@ import easypruner
 from easypruner import Context, Limits, Masks
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import example
+from easypruner.testing import example_inputs
 
 WIDTHS = (16,) * 10
 UNEVEN = (16, 20, 7, 24, 1, 12)
@@ -32,7 +32,7 @@ def chain(widths: tuple[int, ...] = WIDTHS, limits: Limits | None = None) -> Cha
         if number == len(widths) // 2:
             layers.append(nn.MaxPool2d(2))
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 2))
-    return easypruner.trace(model.eval(), example(), limits=limits)
+    return easypruner.trace(model.eval(), example_inputs(), limits=limits)
 
 
 GRAPHS = {
@@ -142,10 +142,10 @@ def test_what_limits_leave_no_way_to_stands_beside_what_was_asked(scope: str | N
     keep = {'*': 0.2} if scope is None else 0.2
     model = chain().model
     slimmed = easypruner.slim(
-        model, example(), budget=Ratio(keep, scope=scope), limits=Limits(min_units=12)
+        model, example_inputs(), budget=Ratio(keep, scope=scope), limits=Limits(min_units=12)
     )
     budget = slimmed.summary.budget
     assert (budget.asked, budget.delivered) == pytest.approx((0.2, 0.75))
     assert 'asked for Ratio 0.2, delivered 0.75' in str(slimmed)
     with pytest.raises(BudgetError, match=r'keep=0\.7500 is the least that can be had'):
-        easypruner.slim(model, example(), budget=Ratio(0.2), limits=Limits(min_units=12))
+        easypruner.slim(model, example_inputs(), budget=Ratio(0.2), limits=Limits(min_units=12))

@@ -20,7 +20,7 @@ import easypruner
 from easypruner import Masks, Progress, Regularizer
 from easypruner.errors import EasyPrunerError, MaskError
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import Plain, Residual
+from easypruner.testing.networks import Plain, Residual
 from tests.helpers.pushes import Case, case
 
 BUILDS: dict[str, Callable[[], Regularizer]] = {

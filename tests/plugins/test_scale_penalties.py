@@ -12,17 +12,9 @@ import easypruner
 from easypruner import Masks, Progress, Regularizer, Schedule
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.strategies.regularizers.scale_penalty import NORMS, ScalePenalty
-from tests.graph.test_prune import random_masks
-from tests.helpers.networks import (
-    NETWORKS,
-    Depthwise,
-    Plain,
-    Residual,
-    SqueezeExcite,
-    Volume,
-    example,
-    lively,
-)
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import Depthwise, Plain, Residual, SqueezeExcite
+from tests.helpers.networks import NETWORKS, Volume, traced_network
 from tests.helpers.pushes import (
     GRAD_SCALE,
     LR,
@@ -39,13 +31,13 @@ from tests.helpers.pushes import (
 
 def on_residual(regularizer: Regularizer, masks: Masks | None, scale: float | None = None) -> dict:
     """Return the gradient that the regularizer adds to each parameter."""
-    model = lively(Residual)
+    model = randomized_network(Residual)
     with torch.no_grad():
         model.stem[1].weight[::2] *= -1
         model.stem[1].weight[0] = 0
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     grad_scale = None if scale is None else torch.tensor(scale)
-    model(example()).square().mean().backward()
+    model(example_inputs()).square().mean().backward()
     before = {name: p.grad.clone() for name, p in model.named_parameters()}
     regularizer.add_gradient(graph, masks, Progress(0, 1, grad_scale))
     return {
@@ -55,7 +47,7 @@ def on_residual(regularizer: Regularizer, masks: Masks | None, scale: float | No
 
 
 def is_scale(name: str) -> bool:
-    return name in ('stem.1.weight', 'conv.0.1.weight', 'conv.2.weight')
+    return name in ('stem.1.weight', 'branch.0.1.weight', 'branch.2.weight')
 
 
 def test_global_sparsity_pushes_every_scale() -> None:
@@ -65,11 +57,11 @@ def test_global_sparsity_pushes_every_scale() -> None:
 
 
 def test_mask_sparsity_pushes_the_removed_scales_and_nothing_else() -> None:
-    masks = Masks({'stem.0': torch.arange(8) < 5, 'conv.0.0': torch.arange(6) > 1})
+    masks = Masks({'stem.0': torch.arange(8) < 5, 'branch.0.0': torch.arange(6) > 1})
     removed = {
         'stem.1.weight': ~masks['stem.0'],
-        'conv.2.weight': ~masks['stem.0'],
-        'conv.0.1.weight': ~masks['conv.0.0'],
+        'branch.2.weight': ~masks['stem.0'],
+        'branch.0.1.weight': ~masks['branch.0.0'],
     }
     for name, (parameter, gradient) in on_residual(MaskSparsity(STRENGTH), masks).items():
         if name not in removed:
@@ -87,9 +79,9 @@ def test_scaled_gradients_get_a_scaled_penalty() -> None:
 
 @pytest.mark.parametrize('kind', [GlobalSparsity, MaskSparsity])
 def test_the_gradient_is_that_of_the_penalty(kind: type[Regularizer]) -> None:
-    model = lively(Residual)
-    graph = easypruner.trace(model, example())
-    masks = Masks(random_masks(model, 0))
+    model = randomized_network(Residual)
+    graph = easypruner.trace(model, example_inputs())
+    masks = random_masks(graph)
     regularizer = kind(0.3)
     regularizer.add_gradient(graph, masks, Progress(0, 1))
     fast = {name: p.grad for name, p in model.named_parameters()}
@@ -114,18 +106,18 @@ def test_reach_picks_the_strength_that_moves_a_scale_that_far() -> None:
 
 
 def test_the_largest_scale_is_that_of_what_is_pushed() -> None:
-    model = lively(Residual)
+    model = randomized_network(Residual)
     with torch.no_grad():
         model.stem[1].weight[0] = -7
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     masks = Masks({'stem.0': torch.arange(8) != 3})
     assert GlobalSparsity(1.0).largest(graph, None) == 7
-    pushed = max(model.stem[1].weight[3].abs(), model.conv[2].weight[3].abs()).detach()
+    pushed = max(model.stem[1].weight[3].abs(), model.branch[2].weight[3].abs()).detach()
     assert MaskSparsity(1.0).largest(graph, masks) == pytest.approx(pushed.item())
 
 
 def test_mask_sparsity_without_masks_says_what_is_missing() -> None:
-    graph = easypruner.trace(lively(Residual), example())
+    graph = traced_network(Residual)
     with pytest.raises(ConfigError, match='SelectMask'):
         MaskSparsity(1.0).add_gradient(graph, None, Progress(0, 1))
     assert MaskSparsity(1.0).largest(graph, Masks()) == 0

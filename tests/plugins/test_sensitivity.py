@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,9 +21,10 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.helpers.contexts import tiny_context
+from easypruner.testing import example_inputs, randomized_network, tiny_context
+from easypruner.testing.networks import Residual
 from tests.helpers.edge_cases import check_edge_cases
-from tests.helpers.networks import NETWORKS, Residual, example, lively
+from tests.helpers.networks import NETWORKS, traced_network
 from tests.helpers.searching import check_resume, known, plain, widths_of
 
 
@@ -34,7 +36,7 @@ def losses(graph: ChannelGraph, context: Context, group: str, order: list[int]) 
         mask = torch.ones(len(order), dtype=torch.bool)
         for unit in order[:gone]:
             mask[unit] = False
-        easypruner.prune(model, {group: mask}, example_inputs=example())
+        easypruner.prune(model, {group: mask}, example_inputs=example_inputs())
         with torch.no_grad():
             each = [float(context.loss(model, batch)) for batch in context.batches()]
         found.append(sum(each) / len(each))
@@ -53,7 +55,7 @@ def in_steps(size: int, steps: int) -> Iterator[int]:
 
 @pytest.mark.parametrize('steps', [1, 3, 9])
 def test_a_unit_scores_what_is_lost_with_all_up_to_it(steps: int) -> None:
-    graph = easypruner.trace(lively(Residual), example())
+    graph = traced_network(Residual)
     context, source = tiny_context(), Random(seed=4)
     scores = Sensitivity(source=source, steps=steps).score(graph, context)
     for name, ranks in source.score(graph, context).items():
@@ -101,7 +103,9 @@ def test_a_threshold_is_what_each_layer_may_lose() -> None:
 
 
 def test_by_accuracy_it_is_the_drop() -> None:
-    context = tiny_context(evaluate=lambda model: 90.0 + model.body[0][0].out_channels, loss=None)
+    context = replace(
+        tiny_context(), evaluate=lambda model: 90.0 + model.body[0][0].out_channels, loss=None
+    )
     scores = Sensitivity(by='accuracy', steps=20).score(plain(), context)['body.0.0']
     expected = torch.arange(1, 9).double()
     torch.testing.assert_close(scores.sort().values, expected, rtol=1e-4, atol=1e-4)
@@ -122,12 +126,12 @@ def test_losses_that_are_no_numbers_name_the_group() -> None:
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_chosen_masks_verify(build: type[nn.Module]) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     source = Sensitivity(Macs(keep=0.6), steps=2, calibration_batches=1)
     masks = source.select(graph, tiny_context())
     assert graph.cost(masks).macs <= 0.6 * graph.cost().macs
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
 
 
 def test_edge_cases() -> None:

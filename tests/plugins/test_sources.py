@@ -25,18 +25,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import easypruner
-from easypruner import Context, Masks, MaskSource
+from easypruner import Context, MaskSource
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, MaskError
-from tests.graph.test_prune import random_masks
-from tests.helpers.networks import (
-    NETWORKS,
-    Concatenated,
-    Depthwise,
-    Plain,
-    Residual,
-    example,
-    lively,
-)
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import Dense, Depthwise, Plain, Residual
+from tests.helpers.networks import NETWORKS, traced_network
 from tests.helpers.scoring import (
     alike,
     assert_left_alone,
@@ -79,36 +72,36 @@ FROM_WEIGHTS = [name for name in VARIANTS if name != 'Random']
 
 
 def test_bn_scale_is_the_magnitude_of_each_coupled_scale() -> None:
-    model = lively(Residual)
+    model = randomized_network(Residual)
     with torch.no_grad():
         model.stem[1].weight.mul_(-1)
-    scores = BNScale().score(easypruner.trace(model, example()), Context())
-    expected = torch.stack([model.stem[1].weight.abs(), model.conv[2].weight.abs()])
+    scores = BNScale().score(easypruner.trace(model, example_inputs()), Context())
+    expected = torch.stack([model.stem[1].weight.abs(), model.branch[2].weight.abs()])
     assert torch.equal(scores['stem.0'], expected)
 
 
 def test_bn_scale_leaves_groups_without_a_norm_alone() -> None:
-    model = lively(Depthwise)
-    scores = BNScale().score(easypruner.trace(model, example()), Context())
+    model = randomized_network(Depthwise)
+    scores = BNScale().score(easypruner.trace(model, example_inputs()), Context())
     assert set(scores) == {'expand.0'}
 
 
 def test_bn_scale_on_a_network_without_norms_says_what_to_use() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
     with pytest.raises(EasyPrunerError, match='L1Norm'):
-        BNScale(Ratio(keep=0.5)).select(easypruner.trace(model, example()), Context())
+        BNScale(Ratio(keep=0.5)).select(easypruner.trace(model, example_inputs()), Context())
 
 
 def test_l1_norm_is_the_sum_over_each_filter() -> None:
-    model = lively(Residual)
-    scores = L1Norm().score(easypruner.trace(model, example()), Context())
-    first, second = model.stem[0].weight, model.conv[1].weight
+    model = randomized_network(Residual)
+    scores = L1Norm().score(easypruner.trace(model, example_inputs()), Context())
+    first, second = model.stem[0].weight, model.branch[1].weight
     expected = torch.stack([first.abs().sum((1, 2, 3)), second.abs().sum((1, 2, 3))])
     assert torch.allclose(scores['stem.0'], expected)
 
 
 def test_random_depends_on_the_seed_only() -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     one, same, other = (
         Random(Ratio(keep=0.5)).select(graph, Context(seed=seed)) for seed in (1, 1, 2)
     )
@@ -117,13 +110,13 @@ def test_random_depends_on_the_seed_only() -> None:
 
 
 def test_mask_file_returns_what_was_saved(tmp_path: Path) -> None:
-    graph = easypruner.trace(lively(Plain), example())
-    masks = Masks(random_masks(graph.model, 0))
+    graph = traced_network(Plain)
+    masks = random_masks(graph)
     masks.save(tmp_path / 'masks.safetensors')
     assert MaskFile(str(tmp_path / 'masks.safetensors')).select(graph, Context()) == masks
     with pytest.raises(MaskError, match='which this model does not have'):
         MaskFile(str(tmp_path / 'masks.safetensors')).select(
-            easypruner.trace(Residual(), example()), Context()
+            easypruner.trace(Residual(), example_inputs()), Context()
         )
 
 
@@ -138,7 +131,7 @@ def test_selected_masks_meet_the_budget_and_verify(name: str, build: type[nn.Mod
         return
     assert graph.cost(masks).macs <= 0.6 * graph.cost().macs
     if name in VERIFIED:
-        assert easypruner.verify(graph.model, masks, example()).error < 1e-12
+        assert easypruner.verify(graph.model, masks, example_inputs()).error < 1e-12
 
 
 @pytest.mark.parametrize('name', VARIANTS)
@@ -170,7 +163,7 @@ def test_a_budget_of_everything_and_of_nothing(name: str) -> None:
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_where_all_units_are_alike_the_budget_is_met(name: str) -> None:
-    graph = alike(Concatenated)
+    graph = alike(Dense)
     source = VARIANTS[name](Ratio(keep=0.5))
     if name not in ('Random', 'Hessian') and not name.startswith('Lamp'):
         for score in source.ranking_scores(graph, data(1)).values():
@@ -201,10 +194,10 @@ def test_every_normalization_goes_with_every_source(name: str, normalization: st
 def test_weights_that_are_no_numbers_are_told_with_their_group(name: str) -> None:
     graph = settled(Residual)
     with torch.no_grad():
-        graph.model.conv[0][0].weight[2] = float('nan')
-        graph.model.conv[0][1].weight[2] = float('nan')
+        graph.model.branch[0][0].weight[2] = float('nan')
+        graph.model.branch[0][1].weight[2] = float('nan')
     # Of a whole group the readers count, and this layer reads the stem's channels.
-    named = r'stem\.0' if name in ('Group', 'L1Norm group', 'Lamp group') else r'conv\.0\.0'
+    named = r'stem\.0' if name in ('Group', 'L1Norm group', 'Lamp group') else r'branch\.0\.0'
     with pytest.raises(EasyPrunerError, match=f"group '{named}' has .* NaN"):
         VARIANTS[name](Ratio(keep=0.5)).select(graph, data(1))
 
@@ -213,7 +206,7 @@ def test_weights_that_are_no_numbers_are_told_with_their_group(name: str) -> Non
 def test_the_model_is_left_as_it_was(name: str) -> None:
     graph = settled(Residual)
     model = graph.model.train()
-    model.conv.eval()
+    model.branch.eval()
     model.head.weight.requires_grad = False
     model.head.bias.grad = torch.ones(5).double()
     before = state_of(model)
@@ -228,7 +221,7 @@ def test_the_model_is_left_as_it_was_by_what_fails(name: str) -> None:
     before = state_of(model)
 
     def failing(model: nn.Module, batch: object) -> Tensor:
-        model(example().double())
+        model(example_inputs().double())
         raise RuntimeError('no loss today')
 
     with pytest.raises(RuntimeError, match='no loss today'):
@@ -291,7 +284,7 @@ def test_batches_and_passes_draw_the_same_and_leave_chance_where_it_was(name: st
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_where_no_channel_can_go_there_are_no_scores(name: str) -> None:
-    graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example())
+    graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example_inputs())
     assert not graph.groups
     if name != 'BNScale':
         assert VARIANTS[name]().score(graph, data(1)) == {}

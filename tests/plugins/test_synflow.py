@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import EasyPrunerError
-from tests.helpers.networks import NETWORKS, Plain, TwoInputs, example
+from easypruner.testing import example_inputs
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import NETWORKS, TwoInputs
 from tests.helpers.scoring import settled
 
 
@@ -156,4 +158,4 @@ def test_after_a_cut_the_graph_still_has_its_inputs(build: type[nn.Module]) -> N
     name, group = next(iter(graph.groups.items()))
     easypruner.prune(graph.model, {name: torch.arange(group.size) > 0}, graph=graph)
     assert Synflow().score(graph, Context())[name].shape[-1] == group.size - 1
-    assert graph.model(example().double()).shape == (2, 5)
+    assert graph.model(example_inputs().double()).shape == (2, 5)

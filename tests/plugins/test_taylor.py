@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError
-from tests.helpers.networks import Depthwise, Grouped, Plain, Residual, SqueezeExcite
+from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual, SqueezeExcite
 from tests.helpers.scoring import (
     cross_entropy,
     data,
@@ -65,8 +65,8 @@ class Gated(nn.Module):
 @pytest.mark.parametrize(
     ('build', 'group', 'layers'),
     [
-        (Residual, 'stem.0', ['stem.1', 'conv.2']),
-        (Residual, 'conv.0.0', ['conv.0.1']),
+        (Residual, 'stem.0', ['stem.1', 'branch.2']),
+        (Residual, 'branch.0.0', ['branch.0.1']),
         (Depthwise, 'project', ['project']),
         (SqueezeExcite, 'squeeze', ['squeeze']),
     ],

@@ -17,7 +17,8 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.helpers.networks import Residual, example
+from easypruner.testing import example_inputs
+from easypruner.testing.networks import Residual
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
@@ -139,12 +140,12 @@ class TestCoverage:
 
     def test_every_channel_counts_where_a_model_is_verified(self, module: Any) -> None:
         model = Residual()
-        nn.init.zeros_(model.conv[2].weight)
-        before = model(example())
-        module('coverage_check').enliven(model, example())
+        nn.init.zeros_(model.branch[2].weight)
+        before = model(example_inputs())
+        module('coverage_check').enliven(model, example_inputs())
         assert all(p.std() > 0 for p in model.parameters())
         assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-        assert not torch.equal(model(example()), before)
+        assert not torch.equal(model(example_inputs()), before)
 
     def test_masks_remove_half_but_never_all(self, module: Any) -> None:
         import easypruner

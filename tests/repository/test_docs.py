@@ -23,8 +23,8 @@ from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import MASK_SOURCES, build
 from easypruner.strategies import Context
 from easypruner.strategies.stages.forecast import Forecast
-from easypruner.testing import check_handler, check_stage, component, compose
-from tests.helpers.networks import Plain, example
+from easypruner.testing import check_handler, check_stage, component, compose, example_inputs
+from easypruner.testing.networks import Plain
 
 DOCS = Path(__file__).parents[2] / 'docs'
 PAGE = (DOCS / 'plugins.md').read_text(encoding='utf-8')
@@ -63,7 +63,7 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
     (tmp_path / 'reader_norm.py').write_text(found[1])
     load_plugins([tmp_path])
     model = Plain()
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     config = {'type': 'ReaderNorm', 'budget': {'type': 'Macs', 'keep': 0.5}}
     source = build(MASK_SOURCES, config)
     source.select(graph, Context()).check(graph)
@@ -101,7 +101,7 @@ def test_a_stage_may_look_ahead_as_the_page_says() -> None:
     names: dict[str, Any] = {'Forecast': Forecast, 'EasyPrunerError': EasyPrunerError}
     exec(code, names)
     looking = type('Looking', (Stage,), {'forecast': names['forecast'], 'run': print})()
-    graph = easypruner.trace(Plain(), example())
+    graph = easypruner.trace(Plain(), example_inputs())
     before = Forecast(Config(), seed=0, graph=graph, epoch_length=1)
     assert looking.forecast(before) is before
     with pytest.raises(EasyPrunerError, match='before Prune'):

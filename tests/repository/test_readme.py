@@ -41,16 +41,17 @@ def test_the_plugin_example(tmp_path: Path) -> None:
     import easypruner
     from easypruner.plugins import load_plugins
     from easypruner.plugins.registry import MASK_SOURCES, build
-    from tests.helpers.networks import Residual, example, lively
+    from easypruner.testing import example_inputs, randomized_network
+    from easypruner.testing.networks import Residual
 
     (tmp_path / 'reader_norm.py').write_text(code_block('import torch\nfrom easypruner'))
     load_plugins(folders=[tmp_path])
     source = build(MASK_SOURCES, {'type': 'ReaderNorm', 'budget': {'type': 'Macs', 'keep': 0.5}})
-    model = lively(Residual)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Residual)
+    graph = easypruner.trace(model, example_inputs())
     scores = source.score(graph, easypruner.Context())
-    reader = model.conv[1].weight.square().sum((0, 2, 3)).sqrt()
-    assert scores['conv.0.0'].allclose(reader)
+    reader = model.branch[1].weight.square().sum((0, 2, 3)).sqrt()
+    assert scores['branch.0.0'].allclose(reader)
 
 
 def test_every_command_names_a_file_that_is_there() -> None:

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from easypruner import Context, Masks, MaskSource, Slimmed, slim
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from tests.helpers.networks import Plain, lively
+from easypruner.testing import randomized_network
+from easypruner.testing.networks import Plain
 
 
 class Losing(MaskSource):
@@ -93,7 +94,7 @@ def test_inputs_are_told_by_the_example_inputs(inputs: Any, batch: Any) -> None:
     ],
 )
 def test_pairs_of_one_input(inputs: Any, batches: Any) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     expected = functional.cross_entropy(model(A), LABELS).item()
     assert losses_of(model, inputs, batches) == pytest.approx([expected])
 
@@ -132,7 +133,7 @@ def test_the_default_loss_of_two_inputs() -> None:
     ],
 )
 def test_a_loss_is_of_a_network_and_a_batch_or_one_of_torch_s(loss: Any) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     expected = functional.cross_entropy(model(A), LABELS, label_smoothing=0.1).item()
     assert losses_of(model, A, [(A, LABELS)], loss=loss) == pytest.approx([expected])
     assert losses_of(model, A, [(A, LABELS)], loss=functional.cross_entropy) == pytest.approx(
@@ -149,7 +150,7 @@ class TestForward:
         assert torch.equal(slimmed.model.norm.running_mean, expected.model.norm.running_mean)
 
     def test_its_outputs_are_those_that_the_loss_is_of(self) -> None:
-        model = lively(Plain)
+        model = randomized_network(Plain)
         expected = functional.cross_entropy(2 * model(A), LABELS).item()
         for loss in (None, nn.CrossEntropyLoss()):
             losses = losses_of(
@@ -160,7 +161,7 @@ class TestForward:
 
     def test_gradients_reach_the_loss(self) -> None:
         slimmed = slim(
-            lively(Plain), A, macs=0.5, source='Taylor', batches=[(A, LABELS)],
+            randomized_network(Plain), A, macs=0.5, source='Taylor', batches=[(A, LABELS)],
             forward=lambda model, batch: model(batch[0]),
         )  # fmt: skip
         assert slimmed.summary.level is None
@@ -170,14 +171,14 @@ class TestForward:
             return model(batch[0]).sum()
 
         batches = [(A, LABELS, LABELS)]
-        assert losses_of(lively(Plain), A, batches, loss=loss, calibration_batches=0)
+        assert losses_of(randomized_network(Plain), A, batches, loss=loss, calibration_batches=0)
         with pytest.raises(ConfigError, match='neither inputs'):
-            losses_of(lively(Plain), A, batches, loss=loss)
+            losses_of(randomized_network(Plain), A, batches, loss=loss)
 
     def test_what_else_a_network_cannot_take_is_told(self) -> None:
         batches = [dict(x=A, labels=LABELS)]
         with pytest.raises(ConfigError, match=r"Plain fails on .*'labels'.* give forward="):
-            slim(lively(Plain), A, macs=0.5, batches=batches)
+            slim(randomized_network(Plain), A, macs=0.5, batches=batches)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_batches_that_are_not_understood(inputs: Any, batches: Any, text: str) -
             return Masks({})
 
     torch.manual_seed(0)
-    model = lively(Plain) if inputs is A else Two().eval()
+    model = randomized_network(Plain) if inputs is A else Two().eval()
     with pytest.raises(ConfigError, match=text):
         slim(model, inputs, source=Noting(), batches=batches)
     assert not calls or callable(batches)
@@ -223,7 +224,7 @@ def test_a_data_loader_s_batches_are_told_when_they_are_met() -> None:
 
 def test_inputs_that_the_network_fails_on_are_told() -> None:
     with pytest.raises(ConfigError, match=r'Plain fails on a uint8 tensor .*expected what example'):
-        slim(lively(Plain), A, macs=0.5, batches=[(A.byte(), LABELS)])
+        slim(randomized_network(Plain), A, macs=0.5, batches=[(A.byte(), LABELS)])
 
 
 @pytest.mark.parametrize(
@@ -238,4 +239,11 @@ def test_inputs_that_the_network_fails_on_are_told() -> None:
 )
 def test_losses_that_are_none(loss: Any, text: str) -> None:
     with pytest.raises(EasyPrunerError, match=text):
-        slim(lively(Plain), A, macs=0.5, source='Taylor', batches=[(A, LABELS)], loss=loss)
+        slim(
+            randomized_network(Plain),
+            A,
+            macs=0.5,
+            source='Taylor',
+            batches=[(A, LABELS)],
+            loss=loss,
+        )

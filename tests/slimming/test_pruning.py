@@ -16,8 +16,9 @@ from easypruner import Budget, Context, Limits, Masks, MaskSource, load_pruned, 
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, RecordError, TraceError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build
-from tests.helpers.contexts import tiny_batches
-from tests.helpers.networks import NETWORKS, Plain, Residual, TwoInputs, example, lively
+from easypruner.testing import example_inputs, randomized_network, tiny_batches
+from easypruner.testing.networks import Plain, Residual
+from tests.helpers.networks import NETWORKS, TwoInputs, traced_network
 
 
 class Asking(MaskSource):
@@ -40,21 +41,21 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.__name__)
 def test_half_the_macs_of_any_network(network: type[nn.Module]) -> None:
-    model = lively(network)
-    slimmed = slim(model, example(), macs=0.5)
-    ours, whole = (trace(m, example()).cost().macs for m in (slimmed.model, model))
+    model = randomized_network(network)
+    slimmed = slim(model, example_inputs(), macs=0.5)
+    ours, whole = (trace(m, example_inputs()).cost().macs for m in (slimmed.model, model))
     assert ours <= 0.5 * whole
     assert (slimmed.summary.before.macs, slimmed.summary.after.macs) == (whole, ours)
     assert slimmed.summary.after.params == sum(p.numel() for p in slimmed.model.parameters())
     assert slimmed.summary.verification.passed
-    assert slimmed.model(example()).shape == (2, 5)
+    assert slimmed.model(example_inputs()).shape == (2, 5)
 
 
 def test_the_network_that_is_given_stays_as_it_is() -> None:
-    model = lively(Residual).train()
+    model = randomized_network(Residual).train()
     model.stem[0].weight.requires_grad_(False)
     before = state_of(model)
-    slimmed = slim(model, example(), macs=0.5, batches=tiny_batches())
+    slimmed = slim(model, example_inputs(), macs=0.5, batches=tiny_batches())
     assert slimmed.model is not model
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert all(module.training for module in [*model.modules(), *slimmed.model.modules()])
@@ -64,10 +65,10 @@ def test_the_network_that_is_given_stays_as_it_is() -> None:
 
 
 def test_it_does_what_the_long_way_does() -> None:
-    model = lively(Residual)
-    slimmed = slim(model, example(), macs=0.6, source='L1Norm')
+    model = randomized_network(Residual)
+    slimmed = slim(model, example_inputs(), macs=0.6, source='L1Norm')
     other = copy.deepcopy(model)
-    graph = trace(other, example())
+    graph = trace(other, example_inputs())
     config = dict(type='L1Norm', budget=dict(type='Macs', keep=0.6))
     masks = build(MASK_SOURCES, config).select(graph, Context())
     record = easypruner.prune(other, masks, graph=graph)
@@ -77,36 +78,36 @@ def test_it_does_what_the_long_way_does() -> None:
 
 
 def test_the_record_rebuilds_the_network(tmp_path: Any) -> None:
-    slimmed = slim(lively(Residual), example(), macs=0.5)
+    slimmed = slim(randomized_network(Residual), example_inputs(), macs=0.5)
     slimmed.record.save(tmp_path / 'architecture.json')
     torch.save(slimmed.model.state_dict(), tmp_path / 'weights.pth')
     again = load_pruned(Residual, tmp_path / 'weights.pth', tmp_path / 'architecture.json')
-    assert torch.equal(again.eval()(example()), slimmed.model.eval()(example()))
+    assert torch.equal(again.eval()(example_inputs()), slimmed.model.eval()(example_inputs()))
 
 
 class TestCutTwice:
     def test_the_record_of_both_cuts_rebuilds_the_network(self, tmp_path: Any) -> None:
-        first = slim(lively(Residual), example(), macs=0.7)
+        first = slim(randomized_network(Residual), example_inputs(), macs=0.7)
         first.record.save(tmp_path / 'first.json')
         for record in (first.record, tmp_path / 'first.json', first):
-            second = slim(first.model, example(), macs=0.7, record=record)
+            second = slim(first.model, example_inputs(), macs=0.7, record=record)
             again = load_pruned(Residual, second.model.state_dict(), second.record)
-            assert torch.equal(again.eval()(example()), second.model(example()))
+            assert torch.equal(again.eval()(example_inputs()), second.model(example_inputs()))
 
     def test_without_it_the_record_is_that_of_the_last_cut(self) -> None:
-        first = slim(lively(Residual), example(), macs=0.7)
-        second = slim(first.model, example(), macs=0.7)
+        first = slim(randomized_network(Residual), example_inputs(), macs=0.7)
+        second = slim(first.model, example_inputs(), macs=0.7)
         with pytest.raises(RecordError, match='give that of all cuts'):
             load_pruned(Residual, second.model.state_dict(), second.record)
         both = first.record.then(second.record)
-        assert slim(first.model, example(), macs=0.7, record=first.record).record == both
+        assert slim(first.model, example_inputs(), macs=0.7, record=first.record).record == both
 
     def test_a_record_that_is_not_the_network_s_is_refused(self) -> None:
-        first = slim(lively(Residual), example(), macs=0.7)
+        first = slim(randomized_network(Residual), example_inputs(), macs=0.7)
         with pytest.raises(RecordError, match='give the record of the cuts'):
-            slim(lively(Residual), example(), macs=0.7, record=first.record)
+            slim(randomized_network(Residual), example_inputs(), macs=0.7, record=first.record)
         with pytest.raises(ConfigError, match='record of slim is a list'):
-            slim(first.model, example(), macs=0.7, record=[first.record])
+            slim(first.model, example_inputs(), macs=0.7, record=[first.record])
 
 
 class TestNothingToPrune:
@@ -115,13 +116,15 @@ class TestNothingToPrune:
         with pytest.raises(
             EasyPrunerError, match=r'nothing of this Sequential.*: 6 at 0, an input'
         ):
-            slim(net, example(), macs=0.5)
+            slim(net, example_inputs(), macs=0.5)
         with pytest.raises(
             EasyPrunerError, match=r'nothing of this Plain.*: 12 at body.1.0, ignored, as'
         ):
-            slim(lively(Plain), example(), params=0.5, ignore=['body.0', 'body.1'])
+            slim(
+                randomized_network(Plain), example_inputs(), params=0.5, ignore=['body.0', 'body.1']
+            )
         with pytest.raises(EasyPrunerError, match='it has no weights'):
-            slim(nn.Flatten(), example(), params=0.5)
+            slim(nn.Flatten(), example_inputs(), params=0.5)
 
     def test_a_share_of_no_multiply_adds(self) -> None:
         class Looked(nn.Module):
@@ -141,7 +144,11 @@ class TestNothingToPrune:
 class TestLimits:
     def test_all_are_kept_to(self) -> None:
         slimmed = slim(
-            lively(Residual), example(), macs=0.9, params=0.4, budget=dict(type='Ratio', keep=0.8)
+            randomized_network(Residual),
+            example_inputs(),
+            macs=0.9,
+            params=0.4,
+            budget=dict(type='Ratio', keep=0.8),
         )
         summary = slimmed.summary
         assert summary.after.macs <= 0.9 * summary.before.macs
@@ -150,15 +157,18 @@ class TestLimits:
         assert [limit.kind for limit in summary.budget.each] == ['Macs', 'Params', 'Ratio']
 
     def test_above_one_it_is_the_number_itself(self) -> None:
-        whole = trace(lively(Plain), example()).cost().params
-        slimmed = slim(lively(Plain), example(), params=whole // 2)
+        whole = traced_network(Plain).cost().params
+        slimmed = slim(randomized_network(Plain), example_inputs(), params=whole // 2)
         assert slimmed.summary.after.params <= whole // 2
         assert slimmed.summary.budget.asked == whole // 2
 
     def test_numpy_s_numbers_are_numbers(self) -> None:
-        whole = trace(lively(Plain), example()).cost()
+        whole = traced_network(Plain).cost()
         slimmed = slim(
-            lively(Plain), example(), macs=np.float32(0.5), params=np.int64(whole.params)
+            randomized_network(Plain),
+            example_inputs(),
+            macs=np.float32(0.5),
+            params=np.int64(whole.params),
         )
         assert slimmed.summary.after.macs <= whole.macs // 2
         assert [limit.asked for limit in slimmed.summary.budget.each] == [0.5, whole.params]
@@ -167,39 +177,44 @@ class TestLimits:
         budget = build(BUDGETS, dict(type='Macs', keep=0.5))
         before = dict(vars(budget))
         source = build(MASK_SOURCES, dict(type='L2Norm'))
-        slimmed = slim(lively(Plain), example(), source=source, budget=[budget])
+        slimmed = slim(randomized_network(Plain), example_inputs(), source=source, budget=[budget])
         assert slimmed.summary.source == 'L2Norm'
         assert slimmed.summary.after.macs <= 0.5 * slimmed.summary.before.macs
         assert source.budget is None and vars(budget) == before
 
     def test_a_budget_of_one_removes_nothing_and_says_so(self) -> None:
-        model = lively(Residual)
-        slimmed = slim(model, example(), macs=1)
-        assert torch.equal(slimmed.model(example()), model(example()))
-        assert slimmed.summary.whole == dict.fromkeys(trace(model, example()).groups, 'scores')
+        model = randomized_network(Residual)
+        slimmed = slim(model, example_inputs(), macs=1)
+        assert torch.equal(slimmed.model(example_inputs()), model(example_inputs()))
+        assert slimmed.summary.whole == dict.fromkeys(
+            trace(model, example_inputs()).groups, 'scores'
+        )
 
     def test_a_budget_of_zero_says_what_is_feasible(self) -> None:
         with pytest.raises(BudgetError, match='least'):
-            slim(lively(Plain), example(), macs=0)
+            slim(randomized_network(Plain), example_inputs(), macs=0)
 
     def test_groups_that_limits_keep_are_named(self) -> None:
         slimmed = slim(
-            lively(Plain), example(), macs=0.5, limits={'body.1.0': Limits(max_removed=0)}
+            randomized_network(Plain),
+            example_inputs(),
+            macs=0.5,
+            limits={'body.1.0': Limits(max_removed=0)},
         )
         assert slimmed.summary.whole == {'body.1.0': 'limits'}
         assert '1 of 2 groups lost nothing: body.1.0 (limits)' in str(slimmed)
 
     def test_ignored_modules_stay(self) -> None:
-        slimmed = slim(lively(Plain), example(), macs=0.6, ignore='body.0')
+        slimmed = slim(randomized_network(Plain), example_inputs(), macs=0.6, ignore='body.0')
         assert slimmed.model.body[0][0].out_channels == 8
         assert slimmed.model.body[1][0].out_channels < 12
 
 
 class TestBatches:
     def test_a_source_gets_them_and_the_cross_entropy(self) -> None:
-        model, batches = lively(Plain), tiny_batches()
+        model, batches = randomized_network(Plain), tiny_batches()
         source = Asking()
-        slim(model, example(), source=source, batches=batches, seed=5)
+        slim(model, example_inputs(), source=source, batches=batches, seed=5)
         # The copy of the source shares its list.
         context, *losses = source.told
         expected = [nn.functional.cross_entropy(model(x), y).item() for x, y in batches]
@@ -209,15 +224,18 @@ class TestBatches:
     def test_a_loss_and_batches_of_ones_own(self) -> None:
         source = Asking()
         slim(
-            lively(Plain), example(), source=source, batches=lambda: iter([dict(x=example())]),
+            randomized_network(Plain),
+            example_inputs(),
+            source=source,
+            batches=lambda: iter([dict(x=example_inputs())]),
             loss=lambda model, batch: model(**batch).sum() * 0 + 3,
-        )  # fmt: skip
+        )
         assert source.told[1:] == [3.0]
 
     def test_statistics_are_those_of_the_pruned_network(self) -> None:
-        model, batches = lively(Plain), tiny_batches()
-        slimmed = slim(model, example(), macs=0.4, batches=batches)
-        left = slim(model, example(), macs=0.4, batches=batches, calibration_batches=0)
+        model, batches = randomized_network(Plain), tiny_batches()
+        slimmed = slim(model, example_inputs(), macs=0.4, batches=batches)
+        left = slim(model, example_inputs(), macs=0.4, batches=batches, calibration_batches=0)
         first = slimmed.model.body[0]
         means = [first[0](x).mean(dim=(0, 2, 3)) for x, _ in batches]
         torch.testing.assert_close(first[1].running_mean, torch.stack(means).mean(dim=0))
@@ -232,7 +250,13 @@ class TestBatches:
                 opened.append(batch)
                 yield batch
 
-        slim(lively(Plain), example(), macs=0.5, batches=batches, calibration_batches=2)
+        slim(
+            randomized_network(Plain),
+            example_inputs(),
+            macs=0.5,
+            batches=batches,
+            calibration_batches=2,
+        )
         assert len(opened) == 2
 
     def test_several_inputs(self) -> None:
@@ -248,17 +272,17 @@ class TestBatches:
             (iter([]), 'only once'),
             (3, 'batches=3'),
             ([], 'the data set is empty'),
-            ([example()], 'no loss is known'),
-            ([(example(), torch.zeros(2, 5))], 'targets are a float32 tensor'),
+            ([example_inputs()], 'no loss is known'),
+            ([(example_inputs(), torch.zeros(2, 5))], 'targets are a float32 tensor'),
         ],
     )
     def test_what_is_not_understood(self, batches: Any, text: str) -> None:
         with pytest.raises(EasyPrunerError, match=text):
-            slim(lively(Plain), example(), source=Asking(), batches=batches)
+            slim(randomized_network(Plain), example_inputs(), source=Asking(), batches=batches)
 
     def test_a_source_that_needs_them_says_so(self) -> None:
         with pytest.raises(ConfigError, match=r'a test needs batches.*easypruner\.slim'):
-            slim(lively(Plain), example(), source=Asking())
+            slim(randomized_network(Plain), example_inputs(), source=Asking())
 
 
 @pytest.mark.parametrize(
@@ -286,12 +310,14 @@ class TestBatches:
 )
 def test_mistakes_are_told(arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(EasyPrunerError, match=text):
-        slim(lively(Plain), example(), **arguments)
+        slim(randomized_network(Plain), example_inputs(), **arguments)
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
     one, again, other = (
-        slim(lively(Residual), example(), macs=0.5, source='Random', seed=seed).record
+        slim(
+            randomized_network(Residual), example_inputs(), macs=0.5, source='Random', seed=seed
+        ).record
         for seed in (1, 1, 2)
     )
     assert one == again != other
@@ -301,24 +327,26 @@ def test_a_network_without_values_is_told() -> None:
     with torch.device('meta'):
         model = Plain()
     with pytest.raises(TraceError, match='on the meta device'):
-        slim(model, example(), macs=0.5, verify=False)
+        slim(model, example_inputs(), macs=0.5, verify=False)
 
 
-@pytest.mark.parametrize('given', [Plain, lively, None, 'resnet18'])
+@pytest.mark.parametrize('given', [Plain, randomized_network, None, 'resnet18'])
 def test_what_is_no_network_is_told(given: Any) -> None:
     with pytest.raises(TraceError, match=r'expected a torch\.nn\.Module'):
-        slim(given, example(), macs=0.5)
+        slim(given, example_inputs(), macs=0.5)
 
 
 def test_what_slim_returned_is_no_network_but_has_one() -> None:
     with pytest.raises(TraceError, match=r'a Slimmed; .* give its \.model'):
-        slim(slim(lively(Plain), example(), macs=0.5), example(), macs=0.5)
+        slim(
+            slim(randomized_network(Plain), example_inputs(), macs=0.5), example_inputs(), macs=0.5
+        )
 
 
 def test_weights_that_have_a_history_are_copied() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
     net.held = [net[0].weight * 1]
-    assert slim(net, example(), macs=0.5).model[0].out_channels == 4
+    assert slim(net, example_inputs(), macs=0.5).model[0].out_channels == 4
 
 
 class Drawing(MaskSource):
@@ -329,13 +357,13 @@ class Drawing(MaskSource):
 
 
 def test_it_neither_depends_on_the_caller_s_generator_nor_draws_from_it() -> None:
-    model = lively(Residual)
+    model = randomized_network(Residual)
     records = []
     for before in (3, 4):
         torch.manual_seed(before)
         expected = torch.rand(4)
         torch.manual_seed(before)
-        slimmed = slim(model, example(), macs=0.5, source=Drawing(), batches=tiny_batches())
+        slimmed = slim(model, example_inputs(), macs=0.5, source=Drawing(), batches=tiny_batches())
         records.append(slimmed.record)
         assert torch.equal(torch.rand(4), expected)
     assert records[0] == records[1]

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from easypruner import Context, Masks, MaskSource, slim
 from easypruner.graph import ChannelGraph
-from tests.helpers.contexts import tiny_batches
-from tests.helpers.networks import Plain, Residual, example, lively
+from easypruner.testing import example_inputs, randomized_network, tiny_batches
+from easypruner.testing.networks import Plain, Residual
 
 
 class TestSummary:
     def test_it_prints_itself(self) -> None:
-        slimmed = slim(lively(Plain), example(), macs=0.5, evaluate=lambda model: 12.5)
+        slimmed = slim(
+            randomized_network(Plain), example_inputs(), macs=0.5, evaluate=lambda model: 12.5
+        )
         lines = str(slimmed).splitlines()
         assert lines[0] == 'Plain, pruned by L1Norm'
         (macs,) = (line for line in lines if line.startswith('MACs'))
@@ -32,7 +34,7 @@ class TestSummary:
         def widths(model: nn.Module) -> float:
             return float(model.body[0][0].out_channels)
 
-        slimmed = slim(lively(Plain), example(), macs=0.3, evaluate=widths)
+        slimmed = slim(randomized_network(Plain), example_inputs(), macs=0.3, evaluate=widths)
         assert slimmed.summary.accuracy == (8.0, widths(slimmed.model))
         assert widths(slimmed.model) < 8
 
@@ -42,16 +44,16 @@ class TestSummary:
 
         def evaluate(model: nn.Module) -> float:
             seen.append([module.training for module in model.modules()])
-            model(example())
+            model(example_inputs())
             model.train(not any(seen[0]) and len(seen) > 1)
             return 50
 
         for training in (True, False):
             seen.clear()
-            model = lively(Plain).train(training)
+            model = randomized_network(Plain).train(training)
             model.head.train(not training)
-            plain = slim(model, example(), macs=0.5)
-            slimmed = slim(model, example(), macs=0.5, evaluate=evaluate)
+            plain = slim(model, example_inputs(), macs=0.5)
+            slimmed = slim(model, example_inputs(), macs=0.5, evaluate=evaluate)
             assert len(seen) == 2 and not any(map(any, seen))
             expected = plain.model.state_dict()
             assert all(torch.equal(t, expected[n]) for n, t in slimmed.model.state_dict().items())
@@ -67,14 +69,14 @@ class TestSummary:
                 found.append(context.evaluate(graph.model))
                 return Masks({})
 
-        model = lively(Plain).train()
-        slim(model, example(), source=Evaluating(), evaluate=lambda m: 10.0 * m.training)
+        model = randomized_network(Plain).train()
+        slim(model, example_inputs(), source=Evaluating(), evaluate=lambda m: 10.0 * m.training)
         assert found == [0.0]
 
     def test_a_cut_of_constant_outputs_is_not_claimed_to_be_verified(self) -> None:
-        model = lively(Plain)
+        model = randomized_network(Plain)
         nn.init.zeros_(model.head.weight)
-        slimmed = slim(model, example(), macs=0.5)
+        slimmed = slim(model, example_inputs(), macs=0.5)
         assert slimmed.summary.verification.constant
         assert 'not checked: the outputs are constant' in str(slimmed)
         assert 'erified' not in str(slimmed)
@@ -85,21 +87,23 @@ class TestSummary:
         assert 'not checked, as their channels mix: 0' in text and 'erified' not in text
 
     def test_equal_scores_are_told(self) -> None:
-        model = lively(Plain)
+        model = randomized_network(Plain)
         nn.init.zeros_(model.head.weight)
-        slimmed = slim(model, example(), macs=0.5, source='Taylor', batches=tiny_batches())
+        slimmed = slim(model, example_inputs(), macs=0.5, source='Taylor', batches=tiny_batches())
         assert slimmed.summary.level == 0.0
         assert 'the choice is arbitrary: every channel has the same score, 0;' in str(slimmed)
         for arguments in (dict(macs=1, source=Equal()), dict(macs=0.5)):
-            slimmed = slim(model, example(), **arguments)
+            slimmed = slim(model, example_inputs(), **arguments)
             assert slimmed.summary.level is None and 'arbitrary' not in str(slimmed)
 
     def test_it_is_short_in_a_session(self) -> None:
-        slimmed = slim(lively(Plain), example(), budget=dict(type='Ratio', keep=0.5))
+        slimmed = slim(
+            randomized_network(Plain), example_inputs(), budget=dict(type='Ratio', keep=0.5)
+        )
         assert repr(slimmed) == 'Slimmed(Plain: 10 of 20 channels left)'
 
     def test_json_can_hold_it(self) -> None:
-        summary = slim(lively(Residual), example(), macs=0.5).summary
+        summary = slim(randomized_network(Residual), example_inputs(), macs=0.5).summary
         content = json.loads(json.dumps(summary.to_dict()))
         assert content['after'] == {
             'macs': summary.after.macs,
@@ -109,7 +113,7 @@ class TestSummary:
         assert content['budget']['kind'] == 'Macs'
 
     def test_a_check_that_was_not_asked_for_is_not_claimed(self) -> None:
-        slimmed = slim(lively(Plain), example(), macs=0.5, verify=False)
+        slimmed = slim(randomized_network(Plain), example_inputs(), macs=0.5, verify=False)
         assert slimmed.summary.verification is None
         assert 'verified' not in str(slimmed)
 

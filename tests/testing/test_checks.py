@@ -86,7 +86,7 @@ class _Graded(_Source):
 
 class _Hooked(_Source):
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        graph.model.get_submodule('0').register_forward_hook(print)
+        graph.model.get_submodule('body.0').register_forward_hook(print)
         return super().score(graph, context)
 
 
@@ -120,7 +120,7 @@ class _Picky(_Source):
     """Refuses what has more than two groups, by masks that name others as well as in words."""
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        Masks({'0.0': torch.ones(8).bool()}).check(graph)
+        Masks({'body.0.0': torch.ones(8).bool()}).check(graph)
         if len(graph.groups) > 2:
             raise EasyPrunerError('too many groups')
         return super().score(graph, context)
@@ -135,9 +135,9 @@ def test_a_good_source_passes() -> None:
     ('source', 'words'),
     [
         (_Graded, 'plain: gradient of .* is there afterwards, it was none'),
-        (_Hooked, "plain: number of forward hooks on '0' is 3 afterwards, it was 0"),
+        (_Hooked, "plain: number of forward hooks on 'body.0' is 3 afterwards, it was 0"),
         (_Frozen, 'plain: requires_grad of .* is False'),
-        (_Damaged, r"plain: 7 scores of group '0\.0' are NaN"),
+        (_Damaged, r"plain: 7 scores of group 'body\.0\.0' are NaN"),
         (_Deep, r'^plain: _Deep\.score\(\) returned a tensor .*shape \(1, 1, 8\)'),
         (_DeepMasks, r'^plain: the mask of group .* shape \(1, 8\)'),
         (_NoMasks, r'^plain: _NoMasks\.select\(\) returned a value of type dict'),
@@ -259,12 +259,18 @@ class _Few(_Params):
 @pytest.mark.parametrize(
     ('budget', 'words'),
     [
-        (_Random, r"plain: of group '0\.0' a unit of score 0\.\d+ stays and one of 0\.\d+ goes"),
+        (
+            _Random,
+            r"plain: of group 'body\.0\.0' a unit of score 0\.\d+ stays and one of 0\.\d+ goes",
+        ),
         (_Idle, 'removes nothing of any network; check _Idle with less'),
         (_Plainly, r'plain: a dict is returned, expected easypruner\.Masks'),
         (_Params, r'plain: _Params delivers 0\.\d+, but 0\.\d+ is counted'),
         (_Few, r'plain: _Few delivers \d+\.\d+, but \d+ is counted'),
-        (_Limitless, r"plain: 1 units stay of group '0\.0', whose limits allow \(2, 4, 6, 8\)"),
+        (
+            _Limitless,
+            r"plain: 1 units stay of group 'body\.0\.0', whose limits allow \(2, 4, 6, 8\)",
+        ),
         (_Never, 'refuses all networks'),
         (_Nothing, 'plain: .* removes all'),
     ],
@@ -305,9 +311,9 @@ def _squares(graph: ChannelGraph, masks: Masks | None) -> Tensor:
 
 def test_a_wrong_gradient_is_caught() -> None:
     check_gradient(_Squares(0.1), _squares)
-    with pytest.raises(AssertionError, match=r'plain, 0\.0\.weight'):
+    with pytest.raises(AssertionError, match=r'plain, body\.0\.0\.weight'):
         check_gradient(_Squares(0.1, fault=1.01), _squares)
-    with pytest.raises(AssertionError, match=r'plain without masks, 0\.0\.weight'):
+    with pytest.raises(AssertionError, match=r'plain without masks, body\.0\.0\.weight'):
         check_gradient(_Squares(0.1, fault_unmasked=1.01), _squares)
 
 
@@ -315,14 +321,14 @@ def test_a_wrong_gradient_is_told_by_its_largest_difference() -> None:
     class Off(_Squares):
         def add_gradient(self, graph: ChannelGraph, masks: Masks | None, *rest: Any) -> None:
             super().add_gradient(graph, masks, *rest)
-            grad = graph.parameter('0.0.weight').grad
+            grad = graph.parameter('body.0.0.weight').grad
             assert grad is not None
             grad[3, 1, 2, 0] += 7
 
     with pytest.raises(AssertionError) as raised:
         check_gradient(Off(0.1), _squares)
     message = str(raised.value)
-    assert message.startswith('plain, 0.0.weight: ')
+    assert message.startswith('plain, body.0.0.weight: ')
     assert 'is added at (3, 1, 2, 0), where the formula has a slope of' in message
     assert len(message) < 200
 
@@ -331,10 +337,10 @@ def test_a_regularizer_that_changes_more_than_gradients_is_caught() -> None:
     class Pulling(_Squares):
         def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
             with torch.no_grad():
-                graph.parameter('0.1.running_mean').mul_(0.9)
+                graph.parameter('body.0.1.running_mean').mul_(0.9)
             return super().penalty(graph, masks)
 
-    with pytest.raises(AssertionError, match=r'plain: 0\.1\.running_mean has changed'):
+    with pytest.raises(AssertionError, match=r'plain: body\.0\.1\.running_mean has changed'):
         check_gradient(Pulling(0.1), _squares)
 
     class Dropping(_Squares):
@@ -351,7 +357,7 @@ def test_a_regularizer_that_needs_masks_passes() -> None:
         return _squares(graph, masks)
 
     check_gradient(_Masked(0.1), formula)
-    with pytest.raises(AssertionError, match=r'plain, 0\.0\.weight'):
+    with pytest.raises(AssertionError, match=r'plain, body\.0\.0\.weight'):
         check_gradient(_Masked(0.1, fault=1.01), formula)
 
 

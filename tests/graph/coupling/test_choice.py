@@ -8,41 +8,42 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import ConfigError
-from tests.helpers.networks import Residual, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Residual
 
 
-@pytest.mark.parametrize('entry', ['conv.0.0', 'conv.0', 'conv.0.*', '*.0.0'])
+@pytest.mark.parametrize('entry', ['branch.0.0', 'branch.0', 'branch.0.*', '*.0.0'])
 def test_channels_of_ignored_modules_stay(entry: str) -> None:
-    graph = easypruner.trace(Residual(), example(), ignore=[entry])
+    graph = easypruner.trace(Residual(), example_inputs(), ignore=[entry])
     assert set(graph.groups) == {'stem.0'}
-    (reason,) = {f.reason for f in graph.frozen if (f.param, f.dim) == ('conv.0.0.weight', 0)}
+    (reason,) = {f.reason for f in graph.frozen if (f.param, f.dim) == ('branch.0.0.weight', 0)}
     assert reason == f'ignored, as {entry!r} says'
 
 
 def test_an_ignored_module_may_still_read_fewer_channels() -> None:
-    model = lively(Residual)
-    graph = easypruner.trace(model, example(), ignore='conv.0.0')
+    model = randomized_network(Residual)
+    graph = easypruner.trace(model, example_inputs(), ignore='branch.0.0')
     easypruner.prune(model, {'stem.0': torch.arange(8) < 3}, graph=graph)
-    assert tuple(model.conv[0][0].weight.shape) == (6, 3, 3, 3)
+    assert tuple(model.branch[0][0].weight.shape) == (6, 3, 3, 3)
 
 
 @pytest.mark.parametrize('entry', ['Conv2d', nn.Conv2d])
 def test_modules_are_ignored_by_type(entry: str | type[nn.Module]) -> None:
-    assert not easypruner.trace(Residual(), example(), ignore=[entry]).groups
+    assert not easypruner.trace(Residual(), example_inputs(), ignore=[entry]).groups
 
 
 def test_an_entry_that_fits_nothing_is_an_error_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean 'conv\.0\.0'"):
-        easypruner.trace(Residual(), example(), ignore=['conv.0.00'])
+    with pytest.raises(ConfigError, match=r"did you mean 'branch\.0\.0'"):
+        easypruner.trace(Residual(), example_inputs(), ignore=['branch.0.00'])
     with pytest.raises(ConfigError, match='Transformer'):
-        easypruner.trace(Residual(), example(), ignore=[nn.Transformer])
+        easypruner.trace(Residual(), example_inputs(), ignore=[nn.Transformer])
     with pytest.raises(ConfigError, match='expected the path'):
-        easypruner.trace(Residual(), example(), ignore=[3])  # type: ignore[list-item]
+        easypruner.trace(Residual(), example_inputs(), ignore=[3])  # type: ignore[list-item]
 
 
 def test_an_unknown_way_to_prune_attention_is_refused() -> None:
     with pytest.raises(ConfigError, match="'width', 'heads'"):
-        easypruner.trace(Residual(), example(), attention='head')  # type: ignore[arg-type]
+        easypruner.trace(Residual(), example_inputs(), attention='head')  # type: ignore[arg-type]
 
 
 class Attention(nn.Module):
@@ -74,24 +75,24 @@ class Attention(nn.Module):
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize(('attention', 'units'), [('width', 6), ('heads', 4)])
 def test_an_attention_loses_what_was_chosen(attention: str, units: int, fused: bool) -> None:
-    model = lively(lambda: Attention(fused=fused))
-    graph = easypruner.trace(model, example(), attention=attention)  # type: ignore[arg-type]
+    model = randomized_network(lambda: Attention(fused=fused))
+    graph = easypruner.trace(model, example_inputs(), attention=attention)  # type: ignore[arg-type]
     # The stream's width is divided by the number of heads, so both shrink together.
     assert [group.size for group in graph.groups.values()] == [units]
     name = next(iter(graph.groups))
     macs = graph.cost({name: torch.arange(units) < 2}).macs
     easypruner.prune(model, {name: torch.arange(units) < 2}, graph=graph)
-    assert model(example()).shape == (2, 5)
+    assert model(example_inputs()).shape == (2, 5)
     assert model.heads == (2 if attention == 'heads' else 4)
     assert model.qkv.weight.shape == ((24, 8) if attention == 'width' else (36, 12))
-    assert easypruner.trace(model, example()).cost().macs == macs
+    assert easypruner.trace(model, example_inputs()).cost().macs == macs
 
 
 @pytest.mark.parametrize('attention', ['width', 'heads'])
 def test_more_heads_than_width_change_nothing_of_that(attention: str) -> None:
     graph = easypruner.trace(
         Attention(width=24, heads=8),
-        example(),
+        example_inputs(),
         attention=attention,  # type: ignore[arg-type]
     )
     assert [group.size for group in graph.groups.values()] == [3 if attention == 'width' else 8]
@@ -99,4 +100,4 @@ def test_more_heads_than_width_change_nothing_of_that(attention: str) -> None:
 
 def test_limits_that_are_none_are_refused() -> None:
     with pytest.raises(ConfigError, match=r'limits=5 is not understood'):
-        easypruner.trace(Residual(), example(), limits=5)
+        easypruner.trace(Residual(), example_inputs(), limits=5)

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.errors import MaskError
 from easypruner.graph import Cost
-from tests.graph.test_prune import random_masks
-from tests.helpers.networks import NETWORKS, Plain, Shared, TwoInputs, block, example, lively
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import Plain, block
+from tests.helpers.networks import NETWORKS, Shared, TwoInputs
 
 
 class NewElements(TorchDispatchMode):
@@ -40,7 +41,7 @@ def address(tensor: Tensor) -> int:
 
 def measured(model: nn.Module) -> Cost:
     """Return what running the model costs, by torch's own counter and by watching its memory."""
-    inputs = example()
+    inputs = example_inputs()
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             model(inputs)
@@ -61,29 +62,29 @@ class TestEveryNetwork:
     def test_cost_is_what_is_measured_before_and_after_pruning(
         self, build: type[nn.Module]
     ) -> None:
-        model = lively(build)
-        graph = easypruner.trace(model, example())
+        model = randomized_network(build)
+        graph = easypruner.trace(model, example_inputs())
         assert graph.cost() == measured(model)
-        masks = random_masks(model, 5)
+        masks = random_masks(graph, seed=5)
         predicted = graph.cost(masks)
         easypruner.prune(model, masks, graph=graph)
         assert predicted == measured(model)
         assert graph.cost() == predicted
 
     def test_layers_share_the_cost(self, build: type[nn.Module]) -> None:
-        model = lively(build)
-        graph = easypruner.trace(model, example())
-        masks = random_masks(model, 6)
+        model = randomized_network(build)
+        graph = easypruner.trace(model, example_inputs())
+        masks = random_masks(graph, seed=6)
         assert total(graph.layer_costs()) == graph.cost()
         predicted = graph.layer_costs(masks)
         assert total(predicted) == graph.cost(masks)
         easypruner.prune(model, masks, graph=graph)
-        assert easypruner.trace(model, example()).layer_costs() == predicted
+        assert easypruner.trace(model, example_inputs()).layer_costs() == predicted
 
     def test_a_groups_cost_is_the_difference_it_makes(self, build: type[nn.Module]) -> None:
-        model = lively(build)
-        graph = easypruner.trace(model, example())
-        masks = random_masks(model, 7)
+        model = randomized_network(build)
+        graph = easypruner.trace(model, example_inputs())
+        masks = random_masks(graph, seed=7)
         before, costs = graph.cost(masks), graph.group_costs(masks)
         assert list(costs) == list(graph.groups)
         for name, group in graph.groups.items():
@@ -120,19 +121,21 @@ def test_by_hand() -> None:
 def test_an_operation_in_place_makes_nothing() -> None:
     kinds = (nn.ReLU(), nn.ReLU(inplace=True))
     made = [
-        easypruner.trace(nn.Sequential(nn.Conv2d(3, 4, 1), kind), example()).cost().activations
+        easypruner.trace(nn.Sequential(nn.Conv2d(3, 4, 1), kind), example_inputs())
+        .cost()
+        .activations
         for kind in kinds
     ]
     assert made == [2 * 2 * 4 * 64, 2 * 4 * 64]
 
 
 def test_macs_and_activations_grow_with_the_batch() -> None:
-    one, three = (easypruner.trace(Plain(), example(n)).cost() for n in (1, 3))
+    one, three = (easypruner.trace(Plain(), example_inputs(n)).cost() for n in (1, 3))
     assert three == Cost(3 * one.macs, one.params, 3 * one.activations)
 
 
 def test_a_tied_weight_counts_where_it_is_met_first() -> None:
-    costs = easypruner.trace(Shared(), example()).layer_costs()
+    costs = easypruner.trace(Shared(), example_inputs()).layer_costs()
     assert costs['first'].params == 8 * 8 + 8
     assert costs['second'].params == 8
     assert costs['second'].macs == costs['first'].macs > 0
@@ -141,29 +144,31 @@ def test_a_tied_weight_counts_where_it_is_met_first() -> None:
 def test_parameters_that_nothing_reads_count_as_well() -> None:
     model = Plain()
     model.spare = nn.Linear(3, 2)
-    assert easypruner.trace(model, example()).layer_costs()['spare'] == Cost(0, 3 * 2 + 2)
+    assert easypruner.trace(model, example_inputs()).layer_costs()['spare'] == Cost(0, 3 * 2 + 2)
 
 
 def test_what_runs_outside_of_any_layer_is_the_models_own() -> None:
-    graph = easypruner.trace(TwoInputs(), {'image': example(), 'depth': example()[:, :1]})
+    graph = easypruner.trace(
+        TwoInputs(), {'image': example_inputs(), 'depth': example_inputs()[:, :1]}
+    )
     joined_and_pooled = Cost(0, 0, 2 * 10 * 64 + 2 * 7)
     assert graph.layer_costs()[''] == joined_and_pooled
 
 
 def test_the_model_itself_may_be_the_layer() -> None:
-    costs = easypruner.trace(nn.Conv2d(3, 4, 1, bias=False), example()).layer_costs()
+    costs = easypruner.trace(nn.Conv2d(3, 4, 1, bias=False), example_inputs()).layer_costs()
     assert costs == {'': Cost(2 * 64 * 12, 12, 2 * 4 * 64)}
 
 
 def test_a_model_without_groups() -> None:
-    graph = easypruner.trace(block(3, 1), example())
+    graph = easypruner.trace(block(3, 1), example_inputs())
     assert not graph.groups and graph.group_costs() == {}
     assert graph.cost({}) == total(graph.layer_costs())
 
 
 class TestRefusals:
     def test_an_unknown_group(self) -> None:
-        graph = easypruner.trace(Plain(), example())
+        graph = easypruner.trace(Plain(), example_inputs())
         with pytest.raises(MaskError, match='did you mean'):
             graph.cost({'body.0.1': torch.ones(8, dtype=torch.bool)})
 
@@ -171,7 +176,7 @@ class TestRefusals:
         'mask', [torch.ones(8), torch.ones(7).bool(), torch.ones(8, 1).bool()], ids=str
     )
     def test_a_mask_of_another_shape_or_type(self, mask: Tensor) -> None:
-        graph = easypruner.trace(Plain(), example())
+        graph = easypruner.trace(Plain(), example_inputs())
         with pytest.raises(MaskError, match=r"'body.0.0'.*expected torch.bool of shape \(8,\)"):
             graph.layer_costs({'body.0.0': mask})
 

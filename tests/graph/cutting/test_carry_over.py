@@ -16,7 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import easypruner
 from easypruner.errors import CutError, PluginError
-from tests.helpers.networks import Plain, Residual, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain, Residual
 
 KEPT = torch.tensor([0, 2, 3, 6])
 MASKS = {'body.0.0': torch.isin(torch.arange(8), KEPT)}
@@ -42,13 +43,13 @@ def sliced(name: str, tensor: Tensor) -> Tensor:
 
 def step(model: nn.Module, *optimizers: torch.optim.Optimizer) -> None:
     model.zero_grad()
-    model.train()(example()).square().mean().backward()
+    model.train()(example_inputs()).square().mean().backward()
     for optimizer in optimizers:
         optimizer.step()
 
 
 def trained(make: Callable[[Any], torch.optim.Optimizer]) -> tuple[nn.Module, Any]:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     optimizer = make([{'params': model.body.parameters()}, {'params': model.head.parameters()}])
     for _ in range(3):
         step(model, optimizer)
@@ -94,7 +95,7 @@ def test_a_step_after_the_cut_is_the_cut_of_a_step(kind: str) -> None:
     assert_same(contents(model, optimizer), contents(twin, twin_optimizer))
 
     before = [list(map(id, group['params'])) for group in optimizer.param_groups]
-    easypruner.prune(model, MASKS, example_inputs=example(), optimizer=optimizer)
+    easypruner.prune(model, MASKS, example_inputs=example_inputs(), optimizer=optimizer)
     assert [list(map(id, group['params'])) for group in optimizer.param_groups] == before
     for name, parameter in model.named_parameters():
         parameter.grad = sliced(name, gradients[name])
@@ -109,7 +110,7 @@ def test_a_step_after_the_cut_is_the_cut_of_a_step(kind: str) -> None:
 def test_gradients_are_cut() -> None:
     model, _ = trained(OPTIMIZERS['sgd'])
     expected = {name: sliced(name, p.grad) for name, p in model.named_parameters()}
-    easypruner.prune(model, MASKS, example_inputs=example())
+    easypruner.prune(model, MASKS, example_inputs=example_inputs())
     assert_same(expected, {name: p.grad for name, p in model.named_parameters()})
 
 
@@ -119,14 +120,14 @@ def test_factored_moments_are_cut_where_they_are_not_summed() -> None:
         'row_var': optimizer.state[model.body[1][0].weight]['row_var'].index_select(1, KEPT),
         'col_var': optimizer.state[model.body[1][0].weight]['col_var'].index_select(1, KEPT),
     }
-    easypruner.prune(model, MASKS, example_inputs=example(), optimizer=optimizer)
+    easypruner.prune(model, MASKS, example_inputs=example_inputs(), optimizer=optimizer)
     state = optimizer.state[model.body[1][0].weight]
     assert_same(expected, {key: state[key] for key in expected})
     step(model, optimizer)
 
 
 def test_several_optimizers() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     body = torch.optim.SGD(model.body.parameters(), 0.1, momentum=0.9)
     head = torch.optim.Adam(model.head.parameters(), 0.1)
     step(model, body, head)
@@ -134,7 +135,7 @@ def test_several_optimizers() -> None:
     masks = {**MASKS, 'body.1.0': torch.arange(12) != 1}
     moment = head.state[model.head.weight]['exp_avg'][:, masks['body.1.0']]
     momentum = momentum[masks['body.1.0']]
-    easypruner.prune(model, masks, example_inputs=example(), optimizer=[body, head])
+    easypruner.prune(model, masks, example_inputs=example_inputs(), optimizer=[body, head])
     assert torch.equal(body.state[model.body[1][0].weight]['momentum_buffer'], momentum)
     assert torch.equal(head.state[model.head.weight]['exp_avg'], moment)
     step(model, body, head)
@@ -145,22 +146,22 @@ def test_a_state_that_cannot_be_cut_is_refused_before_anything_changes() -> None
     optimizer.state[model.body[0][1].weight]['preconditioner'] = torch.eye(8)
     before = contents(model, optimizer)
     with pytest.raises(CutError, match=r"SGD keeps 'preconditioner' of shape \(8, 8\)"):
-        easypruner.prune(model, MASKS, example_inputs=example(), optimizer=optimizer)
+        easypruner.prune(model, MASKS, example_inputs=example_inputs(), optimizer=optimizer)
     assert_same(before, contents(model, optimizer))
 
 
 def test_training_goes_on_while_an_old_loss_is_alive() -> None:
     """Its graph holds nodes that expect gradients of the old shapes."""
-    model = lively(Plain).train()
+    model = randomized_network(Plain).train()
     seen = []
     model.body[0][0].weight.register_hook(lambda gradient: seen.append(gradient.shape))
     model.body[0].register_forward_hook(lambda *_: seen.append('forward'))
-    loss = model(example()).square().mean()
+    loss = model(example_inputs()).square().mean()
     loss.backward()
-    easypruner.prune(model, MASKS, example_inputs=example())
+    easypruner.prune(model, MASKS, example_inputs=example_inputs())
     seen.clear()
     model.zero_grad()
-    model(example()).square().mean().backward()
+    model(example_inputs()).square().mean().backward()
     assert seen == ['forward', (4, 3, 3, 3)]
     assert all(p.grad.shape == p.shape for p in model.parameters())
     assert loss.isfinite()
@@ -177,7 +178,7 @@ def averages(model: nn.Module) -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize('kind', ['torch', 'mmengine', 'mmengine, buffers', 'teacher'])
 def test_averages_are_cut_along(kind: str) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     average = averages(model)[kind]
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(2):
@@ -187,10 +188,12 @@ def test_averages_are_cut_along(kind: str) -> None:
     inner = average if kind == 'teacher' else average.module
     expected = {name: sliced(name, t) for name, t in copy.deepcopy(inner.state_dict()).items()}
     assert not torch.equal(inner.head.weight, model.head.weight)
-    easypruner.prune(model, MASKS, example_inputs=example(), optimizer=optimizer, copies=average)
+    easypruner.prune(
+        model, MASKS, example_inputs=example_inputs(), optimizer=optimizer, copies=average
+    )
     assert_same(expected, dict(inner.state_dict()))
     assert inner.body[0][0].out_channels == 4 and inner.body[0][1].num_features == 4
-    inner.eval()(example())
+    inner.eval()(example_inputs())
     if kind == 'teacher':
         return
     step(model, optimizer)
@@ -200,12 +203,12 @@ def test_averages_are_cut_along(kind: str) -> None:
 
 
 def test_a_copy_of_another_network_is_refused_before_anything_changes() -> None:
-    model, wider = lively(Plain), lively(Plain)
+    model, wider = randomized_network(Plain), randomized_network(Plain)
     wider.body[1][0] = nn.Conv2d(8, 13, 3)
     before = contents(model)
     for other, message in ((Residual(), 'is a Residual; expected a Plain'), (wider, '13, 8, 3, 3')):
         with pytest.raises(CutError, match=message):
-            easypruner.prune(model, MASKS, example_inputs=example(), copies=[other])
+            easypruner.prune(model, MASKS, example_inputs=example_inputs(), copies=[other])
     assert_same(before, contents(model))
 
 
@@ -225,7 +228,7 @@ class Stubborn(easypruner.LayerHandler):
 def test_a_failing_handler_leaves_model_optimizer_and_copies_as_they_were(willing: int) -> None:
     model, optimizer = trained(OPTIMIZERS['adam'])
     average = AveragedModel(model)
-    graph = easypruner.trace(model, example(), handlers=[Stubborn()])
+    graph = easypruner.trace(model, example_inputs(), handlers=[Stubborn()])
     before, average_before = contents(model, optimizer), contents(average)
     Stubborn.willing = willing
     with pytest.raises(PluginError, match=r'Stubborn fails on .*RuntimeError: no'):
@@ -250,7 +253,7 @@ def test_a_failure_behind_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr('easypruner.graph.cutting.surgery.refresh', fail)
     with pytest.raises(RuntimeError, match='no'):
         easypruner.prune(
-            model, MASKS, example_inputs=example(), optimizer=optimizer, copies=average
+            model, MASKS, example_inputs=example_inputs(), optimizer=optimizer, copies=average
         )
     assert calls == [(4, 3, 3, 3)], 'the cut was made when it failed'
     assert_same(before, contents(model, optimizer))
@@ -261,9 +264,9 @@ def test_a_failure_behind_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype) -> None:
-    model = lively(Plain).to(dtype)
+    model = randomized_network(Plain).to(dtype)
     expected = {name: sliced(name, t) for name, t in copy.deepcopy(model.state_dict()).items()}
-    easypruner.prune(model, MASKS, example_inputs=example().to(dtype))
+    easypruner.prune(model, MASKS, example_inputs=example_inputs().to(dtype))
     assert_same(expected, dict(model.state_dict()))
     assert all(p.dtype == dtype for p in model.parameters())
 
@@ -293,11 +296,11 @@ def test_weight_norm_keeps_the_weights(modern: bool, dim: int | None, tmp_path: 
     def build() -> nn.Module:
         return Parametrized(along(dim, modern))
 
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     masks = {name: torch.arange(g.size) % 3 != 1 for name, g in graph.groups.items()}
     assert sorted(group.size for group in graph.groups.values()) == [6, 8, 10]
-    result = easypruner.verify(model, masks, example())
+    result = easypruner.verify(model, masks, example_inputs())
     assert result.error < 1e-12 and not result.unchecked and result.removed_units == 8
 
     first, second, hidden = (torch.arange(n) % 3 != 1 for n in (8, 6, 10))
@@ -317,7 +320,7 @@ def test_weight_norm_keeps_the_weights(modern: bool, dim: int | None, tmp_path: 
     assert model.head.in_features == 7
     torch.save(model.state_dict(), tmp_path / 'pruned.pth')
     again = easypruner.load_pruned(build, tmp_path / 'pruned.pth', record).eval()
-    assert torch.equal(again(example()), model(example()))
+    assert torch.equal(again(example_inputs()), model(example_inputs()))
 
 
 def test_weights_under_a_mask_of_torch_are_cut_with_it() -> None:
@@ -325,10 +328,10 @@ def test_weights_under_a_mask_of_torch_are_cut_with_it() -> None:
         torch.manual_seed(1)
         return Parametrized(lambda layer: prune.l1_unstructured(layer, 'weight', 0.5))
 
-    model = lively(build)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
     masks = {name: torch.arange(g.size) % 2 == 0 for name, g in graph.groups.items()}
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
     expected = model.second.weight.detach()[::2][:, ::2]
     easypruner.prune(model, masks, graph=graph)
     assert torch.equal(model.second.weight, expected)
@@ -346,10 +349,17 @@ def test_weights_under_a_mask_of_torch_are_cut_with_it() -> None:
     ],
 )
 def test_weights_that_are_one_whole_stay(wrap: Callable, reason: str) -> None:
-    model = lively(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), wrap(nn.Conv2d(8, 6, 3)),
-                                         nn.Conv2d(6, 9, 1), nn.Conv2d(9, 2, 1)))  # fmt: skip
-    graph = easypruner.trace(model, example())
+    model = randomized_network(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.ReLU(),
+            wrap(nn.Conv2d(8, 6, 3)),
+            nn.Conv2d(6, 9, 1),
+            nn.Conv2d(9, 2, 1),
+        )
+    )
+    graph = easypruner.trace(model, example_inputs())
     assert list(graph.groups) == ['3'], 'layers that do not touch it are pruned all the same'
     reasons = {(f.param, f.dim): f.reason for f in graph.frozen}
     assert reason in reasons['0.weight', 0] and reason in reasons['3.weight', 1]
-    assert easypruner.verify(model, {'3': torch.arange(9) < 4}, example()).error < 1e-12
+    assert easypruner.verify(model, {'3': torch.arange(9) < 4}, example_inputs()).error < 1e-12

@@ -73,7 +73,9 @@ def test_the_reason_for_what_stays_names_a_handler_that_fails() -> None:
     graph = easypruner.trace(checked(), EXAMPLE, handlers=[Failing(Checked)])
     assert not graph.groups
     reasons = {frozen.reason for frozen in graph.frozen}
-    expected = "the layer handler Failing fails on '1', a Checked: KeyError: 'weight' (test_handlers"
+    expected = (
+        "the layer handler Failing fails on '1', a Checked: KeyError: 'weight' (test_handlers"
+    )
     assert any(expected in reason for reason in reasons)
 
 

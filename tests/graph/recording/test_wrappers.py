@@ -14,7 +14,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import easypruner
 from easypruner.errors import CutError, TraceError
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import traced_network
 
 MASKS = {'body.0.0': torch.arange(8) % 2 == 0, 'body.1.0': torch.arange(12) < 7}
 
@@ -32,74 +34,74 @@ def process_group() -> Iterator[None]:
 
 
 def pruned() -> nn.Module:
-    model = lively(Plain)
-    easypruner.prune(model, MASKS, example_inputs=example())
+    model = randomized_network(Plain)
+    easypruner.prune(model, MASKS, example_inputs=example_inputs())
     return model
 
 
 def assert_traced_and_verified(wrapped: nn.Module, inner: nn.Module) -> None:
-    plain = easypruner.trace(lively(Plain), example())
-    graph = easypruner.trace(wrapped, example())
+    plain = traced_network(Plain)
+    graph = easypruner.trace(wrapped, example_inputs())
     assert graph.model is inner
     assert list(graph.groups) == list(plain.groups) and graph.cost() == plain.cost()
-    result = easypruner.verify(wrapped, MASKS, example())
+    result = easypruner.verify(wrapped, MASKS, example_inputs())
     assert result.error < 1e-12 and result.removed_units == 9
 
 
 def assert_pruned(wrapped: nn.Module, inner: nn.Module) -> None:
     """What is left computes the same as a plain model that was pruned, and can be trained."""
-    record = easypruner.prune(wrapped, MASKS, example_inputs=example())
+    record = easypruner.prune(wrapped, MASKS, example_inputs=example_inputs())
     expected = pruned()
     assert all(torch.equal(inner.state_dict()[n], t) for n, t in expected.state_dict().items())
-    assert torch.allclose(wrapped(example()), expected(example()), atol=1e-6)
+    assert torch.allclose(wrapped(example_inputs()), expected(example_inputs()), atol=1e-6)
     assert not any(name.startswith(('module.', '_orig_mod.')) for name in record.tensors)
-    wrapped(example()).sum().backward()
+    wrapped(example_inputs()).sum().backward()
     assert inner.body[0][0].weight.grad.shape == (4, 3, 3, 3)
 
 
 def test_data_parallel() -> None:
-    inner = lively(Plain)
+    inner = randomized_network(Plain)
     assert_traced_and_verified(DataParallel(inner), inner)
     assert_pruned(DataParallel(inner), inner)
 
 
 def test_distributed_data_parallel_is_traced_but_not_cut(process_group: None) -> None:
-    inner = lively(Plain)
+    inner = randomized_network(Plain)
     wrapped = DistributedDataParallel(inner)
     assert_traced_and_verified(wrapped, inner)
     before = copy.deepcopy(inner.state_dict())
     for model in (wrapped, torch.compile(wrapped, backend='eager')):
         with pytest.raises(CutError, match=r'prune its \.module .* wrap that anew'):
-            easypruner.prune(model, MASKS, example_inputs=example())
+            easypruner.prune(model, MASKS, example_inputs=example_inputs())
     assert all(torch.equal(before[name], tensor) for name, tensor in inner.state_dict().items())
-    easypruner.prune(wrapped.module, MASKS, example_inputs=example())
+    easypruner.prune(wrapped.module, MASKS, example_inputs=example_inputs())
     anew = DistributedDataParallel(inner)
-    anew(example()).sum().backward()
+    anew(example_inputs()).sum().backward()
     assert inner.body[0][0].weight.grad.shape == (4, 3, 3, 3)
 
 
 def test_parts_in_distributed_data_parallel_are_refused(process_group: None) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     model.body = DistributedDataParallel(model.body)
     with pytest.raises(TraceError, match='body is wrapped in DistributedDataParallel'):
-        easypruner.trace(model, example())
+        easypruner.trace(model, example_inputs())
 
 
 def test_sharded_models_are_refused(process_group: None) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    model = lively(Plain)
+    model = randomized_network(Plain)
     fully_shard(model, mesh=dist.init_device_mesh('cpu', (1,)))
     with pytest.raises(TraceError, match=r'body\.0\.0\.weight is sharded'):
-        easypruner.trace(model, example())
+        easypruner.trace(model, example_inputs())
 
 
 @pytest.mark.slow
 def test_compiled() -> None:
     """Compiled before the cut, it is compiled anew after it, for it is guarded by the shapes."""
-    inner = lively(Plain)
+    inner = randomized_network(Plain)
     wrapped = torch.compile(inner, backend='eager')
-    wrapped(example())
+    wrapped(example_inputs())
     assert_traced_and_verified(wrapped, inner)
     assert_pruned(wrapped, inner)
 
@@ -107,42 +109,42 @@ def test_compiled() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('part', ['', 'body.0'])
 def test_compiled_in_place(part: str) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     model.get_submodule(part).compile(backend='eager')
-    model(example())
+    model(example_inputs())
     assert_traced_and_verified(model, model)
     assert_pruned(model, model)
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning')
 def test_scripted_and_traced_models_are_refused() -> None:
-    model = lively(Plain)
-    for compiled in (torch.jit.script(model), torch.jit.trace(model, example())):
+    model = randomized_network(Plain)
+    for compiled in (torch.jit.script(model), torch.jit.trace(model, example_inputs())):
         for call in (easypruner.trace, lambda m, x: easypruner.verify(m, MASKS, x)):
             with pytest.raises(TraceError, match=r'TorchScript module \(Plain\)'):
-                call(compiled, example())
+                call(compiled, example_inputs())
         with pytest.raises(TraceError, match='TorchScript'):
-            easypruner.prune(compiled, MASKS, graph=easypruner.trace(model, example()))
+            easypruner.prune(compiled, MASKS, graph=easypruner.trace(model, example_inputs()))
     model.body = torch.jit.script(model.body)
     with pytest.raises(TraceError, match='body is a TorchScript module'):
-        easypruner.trace(model, example())
+        easypruner.trace(model, example_inputs())
 
 
 @pytest.mark.parametrize(
     ('given', 'text'),
     [
         (Plain, r'the class Plain; expected a torch\.nn\.Module: build it, as in Plain\(\)'),
-        (lively, 'the function lively'),
+        (randomized_network, 'the function randomized_network'),
         (None, 'None, a NoneType'),
         ('resnet50', "'resnet50', a str"),
     ],
 )
 def test_what_is_no_network_is_told(given: object, text: str) -> None:
     for call in (
-        lambda: easypruner.trace(given, example()),
-        lambda: easypruner.verify(given, MASKS, example()),
-        lambda: easypruner.prune(given, MASKS, example_inputs=example()),
-        lambda: easypruner.trace(lively(Plain), example()).on(given),
+        lambda: easypruner.trace(given, example_inputs()),
+        lambda: easypruner.verify(given, MASKS, example_inputs()),
+        lambda: easypruner.prune(given, MASKS, example_inputs=example_inputs()),
+        lambda: traced_network(Plain).on(given),
     ):
         with pytest.raises(TraceError, match=f'the model is {text}'):
             call()
@@ -157,38 +159,38 @@ def test_inference_mode() -> None:
             *convolutions, nn.Linear(8 * 36, 10), nn.LayerNorm(10), nn.Linear(10, 5)
         )
 
-    expected = easypruner.trace(lively(build), example())
+    expected = traced_network(build)
     with torch.inference_mode():
-        graph = easypruner.trace(lively(build), example())
+        graph = traced_network(build)
         assert {n: g.size for n, g in graph.groups.items()} == {
             n: g.size for n, g in expected.groups.items()
         }
         assert graph.cost() == expected.cost()
-        result = easypruner.verify(lively(Plain), MASKS, example())
+        result = easypruner.verify(randomized_network(Plain), MASKS, example_inputs())
         assert result.error < 1e-12 and result.removed_units == 9
 
 
 def test_a_model_cut_in_inference_mode_can_be_trained() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     with torch.inference_mode():
-        easypruner.prune(model, MASKS, example_inputs=example())
-    model(example()).sum().backward()
+        easypruner.prune(model, MASKS, example_inputs=example_inputs())
+    model(example_inputs()).sum().backward()
     assert model.body[0][0].weight.grad.shape == (4, 3, 3, 3)
 
 
 def test_a_model_made_in_inference_mode_is_cut() -> None:
     with torch.inference_mode():
         model = Plain().eval()
-        easypruner.prune(model, MASKS, example_inputs=example())
-        assert model(example()).shape == (2, 5)
+        easypruner.prune(model, MASKS, example_inputs=example_inputs())
+        assert model(example_inputs()).shape == (2, 5)
         assert model.body[0][0].weight.shape == (4, 3, 3, 3)
 
 
 @pytest.mark.parametrize('training', [True, False])
 def test_modes_and_flags_are_kept(training: bool) -> None:
-    model = lively(Plain).requires_grad_(False).train(training)
+    model = randomized_network(Plain).requires_grad_(False).train(training)
     with torch.no_grad():
-        graph = easypruner.trace(model, example())
+        graph = easypruner.trace(model, example_inputs())
         easypruner.prune(model, MASKS, graph=graph)
     assert all(module.training is training for module in model.modules())
     assert not any(p.requires_grad for p in model.parameters())

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import easypruner
-from tests.helpers.networks import example, lively
+from easypruner.testing import example_inputs, randomized_network
+from tests.helpers.networks import traced_network
 
 
 def held(graph: easypruner.graph.ChannelGraph) -> set[str]:
@@ -42,8 +43,8 @@ class Pieces(nn.Module):
 
 
 def test_equal_numbers_of_a_list_follow_their_own_pieces() -> None:
-    model = lively(Pieces)
-    cut_in_half(model, example())
+    model = randomized_network(Pieces)
+    cut_in_half(model, example_inputs())
     assert model.sizes == [6, 4, 4, 4] and isinstance(model.sizes, list)
 
 
@@ -67,8 +68,8 @@ class Nested(nn.Module):
 
 
 def test_numbers_of_a_list_are_looked_for_in_the_whole_module() -> None:
-    model = lively(Nested)
-    cut_in_half(model, example())
+    model = randomized_network(Nested)
+    cut_in_half(model, example_inputs())
     assert model.dims == [4, 8, 16]
 
 
@@ -86,8 +87,8 @@ class Told(nn.Module):
 
 
 def test_numbers_of_a_part_are_mended() -> None:
-    model = lively(Told)
-    record = cut_in_half(model, example())
+    model = randomized_network(Told)
+    record = cut_in_half(model, example_inputs())
     assert model.part.width == 8
     assert record.attributes['part', 'width'] == 8
 
@@ -113,10 +114,10 @@ class Heads(nn.Module):
 
 
 def test_a_width_divided_by_the_number_of_heads_is_tied_to_theirs() -> None:
-    model = lively(Heads)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Heads)
+    graph = easypruner.trace(model, example_inputs())
     assert [group.size for group in graph.groups.values()] == [8]
-    cut_in_half(model, example())
+    cut_in_half(model, example_inputs())
     assert model.q.weight.shape == (12, 12) and model.heads == 3
 
 
@@ -134,16 +135,16 @@ def test_attention_of_torch_takes_any_masks(width: int, heads: int, seed: int) -
             x = self.inner(self.embed(x.flatten(2).transpose(1, 2)).relu())
             return self.head(x + self.attention(x, x, x, need_weights=False)[0]).mean(1)
 
-    model = lively(Network)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Network)
+    graph = easypruner.trace(model, example_inputs())
     assert not held(graph)
     generator = torch.Generator().manual_seed(seed)
     masks = {n: torch.rand(g.size, generator=generator) < 0.5 for n, g in graph.groups.items()}
     for mask in masks.values():
         mask[0] = True
-    assert easypruner.verify(model, masks, example()).passed
+    assert easypruner.verify(model, masks, example_inputs()).passed
     easypruner.prune(model, masks, graph=graph)
-    assert model(example()).shape == (2, 5)
+    assert model(example_inputs()).shape == (2, 5)
     assert model.attention.embed_dim == model.attention.in_proj_weight.shape[1]
 
 
@@ -159,14 +160,14 @@ def test_halves_that_swap_are_right_or_stay(channels: int) -> None:
             half = x.shape[1] // 2
             return self.b(torch.cat([x[:, half:], x[:, :half]], 1)).mean((2, 3))
 
-    model = lively(Swapped)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Swapped)
+    graph = easypruner.trace(model, example_inputs())
     assert bool(graph.groups) == (channels % 2 == 0)
     for name, group in graph.groups.items():
         for seed in range(8):
             mask = torch.rand(group.size, generator=torch.Generator().manual_seed(seed)) < 0.6
             mask[0] = True
-            assert easypruner.verify(model, {name: mask}, example()).passed
+            assert easypruner.verify(model, {name: mask}, example_inputs()).passed
 
 
 def test_a_window_at_a_fixed_place_keeps_what_is_before_it() -> None:
@@ -178,7 +179,7 @@ def test_a_window_at_a_fixed_place_keeps_what_is_before_it() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.b(torch.cat([self.a(x), x, 2 * x, 3 * x], 1)[:, 9:13]).mean((2, 3))
 
-    graph = easypruner.trace(Window(), example())
+    graph = easypruner.trace(Window(), example_inputs())
     assert not graph.groups
     assert any('a window that starts at' in entry.reason for entry in graph.frozen)
 
@@ -193,15 +194,15 @@ def test_a_grouped_convolution_of_one_channel_each_can_be_cut_again() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.grouped(self.stem(x)).mean((2, 3)))
 
-    model = lively(Grouped)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Grouped)
+    graph = easypruner.trace(model, example_inputs())
     names = list(graph.groups)
     assert [graph.groups[name].size for name in names] == [4, 4]
     easypruner.prune(model, {names[0]: torch.arange(4) < 1}, graph=graph)
     easypruner.prune(model, {names[1]: torch.arange(4) < 2}, graph=graph)
     assert model.grouped.groups == 3 and model.grouped.weight.shape == (6, 1, 3, 3)
     assert (model.grouped.in_channels, model.grouped.out_channels) == (3, 6)
-    assert model(example()).shape == (2, 5)
+    assert model(example_inputs()).shape == (2, 5)
 
 
 def test_a_module_at_two_places_is_resized_once() -> None:
@@ -215,8 +216,8 @@ def test_a_module_at_two_places_is_resized_once() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.second(self.first(self.stem(x))).mean((2, 3)))
 
-    model = lively(Twice)
-    cut_in_half(model, example())
+    model = randomized_network(Twice)
+    cut_in_half(model, example_inputs())
     assert (model.first.groups, model.first.in_channels) == (6, 6)
 
 
@@ -233,9 +234,9 @@ class Constant(nn.Module):
 
 
 def test_tensors_in_plain_attributes_join_in() -> None:
-    model = lively(Constant)
+    model = randomized_network(Constant)
     table = model.table[0]
-    cut_in_half(model, example())
+    cut_in_half(model, example_inputs())
     assert model.table[0] is table and model.conv.out_channels == 4
 
 
@@ -247,7 +248,7 @@ class Valued(Constant):
 
 
 def test_a_forward_that_asks_for_values_runs_on_real_tensors() -> None:
-    cut_in_half(lively(Valued), example())
+    cut_in_half(randomized_network(Valued), example_inputs())
 
 
 @pytest.mark.parametrize('groups', [1, 4])
@@ -264,7 +265,7 @@ def test_a_number_written_down_holds_what_it_is_of_and_nothing_else(groups: int)
             x = self.b(self.g(self.a(x)).relu()).mean((2, 3))
             return self.head(self.out(x).view(-1, 3))
 
-    graph = easypruner.trace(lively(Written), example())
+    graph = traced_network(Written)
     assert list(graph.groups) == ['a', 'g', 'b']
     assert graph.groups['g'].size == 12 // groups
     assert held(graph) == {'out.weight', 'out.bias', 'head.weight'}

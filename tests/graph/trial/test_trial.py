@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import easypruner
 from easypruner.errors import RecordError
 from easypruner.graph import ArchitectureRecord
-from tests.graph.test_prune import random_masks
-from tests.helpers.networks import block, example, lively
+from easypruner.testing import example_inputs, random_masks, randomized_network
+from easypruner.testing.networks import block
+from tests.helpers.networks import cut_randomly
 
 
 class SplitByWidth(nn.Module):
@@ -68,21 +69,21 @@ class HardCoded(nn.Module):
 
 @pytest.mark.parametrize('build', [SplitByWidth, UnequalSplit])
 def test_remembered_widths_are_mended(build: type[nn.Module], tmp_path: Path) -> None:
-    model = lively(build)
-    graph = easypruner.trace(model, example())
-    masks = random_masks(model, 1)
+    model = randomized_network(build)
+    graph = easypruner.trace(model, example_inputs())
+    masks = random_masks(graph, keep=0.5, seed=1)
     assert sum(group.size for group in graph.groups.values()) > 20
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
     record = easypruner.prune(model, masks, graph=graph)
     record.save(tmp_path / 'architecture.json')
     torch.save(model.state_dict(), tmp_path / 'pruned.pth')
     again = easypruner.load_pruned(build, tmp_path / 'pruned.pth', tmp_path / 'architecture.json')
-    assert torch.equal(again.eval()(example()), model(example()))
+    assert torch.equal(again.eval()(example_inputs()), model(example_inputs()))
 
 
 def test_the_mended_widths_are_those_of_the_masks() -> None:
-    model = lively(UnequalSplit)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(UnequalSplit)
+    graph = easypruner.trace(model, example_inputs())
     left, right = (name for name, group in graph.groups.items() if group.size in (4, 7))
     masks = {left: torch.arange(4) != 1, right: torch.arange(7) < 2}
     assert model.sizes == [4, 7], 'tracing leaves the model as it was'
@@ -92,21 +93,21 @@ def test_the_mended_widths_are_those_of_the_masks() -> None:
 
 
 def test_widths_in_the_source_code_freeze_their_group_and_name_the_line() -> None:
-    graph = easypruner.trace(HardCoded(), example())
+    graph = easypruner.trace(HardCoded(), example_inputs())
     assert list(graph.groups) == ['inner.0']
     reason = next(f.reason for f in graph.frozen if (f.param, f.dim) == ('stem.0.weight', 0))
-    assert 'test_proof.py' in reason and 'view(-1, 8, 64)' in reason
+    assert 'test_trial.py' in reason and 'view(-1, 8, 64)' in reason
 
 
 def test_a_record_sets_only_numbers_that_the_model_has() -> None:
-    model = lively(UnequalSplit)
-    record = easypruner.prune(model, random_masks(model, 1), example_inputs=example())
+    model = randomized_network(UnequalSplit)
+    record = cut_randomly(model, seed=1)
     for attribute in ('__class__', 'stem', 'nothing', 'training'):
         forged = ArchitectureRecord(
             record.model, record.tensors, record.groups, {('', attribute): 3}
         )
         with pytest.raises(RecordError, match='no such number'):
-            forged.apply(lively(UnequalSplit), ())
+            forged.apply(randomized_network(UnequalSplit), ())
 
 
 def test_a_forward_that_differs_from_run_to_run_is_pruned_all_the_same() -> None:
@@ -118,4 +119,4 @@ def test_a_forward_that_differs_from_run_to_run_is_pruned_all_the_same() -> None
             return super().forward(x * 1 if Alternating.calls % 2 else x)
 
     model = Alternating()
-    assert easypruner.trace(model, example()).groups
+    assert easypruner.trace(model, example_inputs()).groups

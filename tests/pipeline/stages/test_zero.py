@@ -14,31 +14,33 @@ from torch.nn.utils import parametrizations
 from easypruner import Masks, trace
 from easypruner.engine.checkpoint import read_weights
 from easypruner.pipeline.stages.zero import zero
-from tests.helpers.networks import NETWORKS, Plain, Residual, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Plain, Residual
+from tests.helpers.networks import NETWORKS
 from tests.helpers.tiny import prune, summary, tiny_config, write_config
 
 
 def half(model: nn.Module) -> Masks:
     """Return masks that remove every second unit of each group."""
-    groups = trace(model, example()).groups.items()
+    groups = trace(model, example_inputs()).groups.items()
     return Masks({name: torch.arange(group.size) % 2 == 0 for name, group in groups})
 
 
 def zeroed(model: nn.Module, masks: Masks, norms: bool = False) -> nn.Module:
-    zero(trace(model, example()), masks, norms)
+    zero(trace(model, example_inputs()), masks, norms)
     return model
 
 
 @pytest.mark.parametrize('norms', [False, True])
 def test_by_hand(norms: bool) -> None:
-    model = lively(Residual)
+    model = randomized_network(Residual)
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     gone = torch.tensor([1, 6])
     mask = torch.ones(8, dtype=torch.bool).index_fill(0, gone, False)
     zeroed(model, Masks({'stem.0': mask}), norms)
     # The sum of the two branches couples these layers.
-    filters = ['stem.0.weight', 'conv.1.weight']
-    others = ['conv.1.bias', 'stem.1.weight', 'stem.1.bias', 'conv.2.weight', 'conv.2.bias']
+    filters = ['stem.0.weight', 'branch.1.weight']
+    others = ['branch.1.bias', 'stem.1.weight', 'stem.1.bias', 'branch.2.weight', 'branch.2.bias']
     for name, tensor in model.named_parameters():
         expected = before[name].clone()
         if name in filters or (norms and name in others):
@@ -48,8 +50,8 @@ def test_by_hand(norms: bool) -> None:
 
 @pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.__name__)
 def test_all_filters_of_what_would_go_are_zero_and_no_others(network: type[nn.Module]) -> None:
-    model = lively(network)
-    graph = trace(model, example())
+    model = randomized_network(network)
+    graph = trace(model, example_inputs())
     masks = half(model)
     zero(graph, masks)
     for name, mask in masks.items():
@@ -63,13 +65,13 @@ def test_all_filters_of_what_would_go_are_zero_and_no_others(network: type[nn.Mo
 def gradients(model: nn.Module, channel: int) -> list[Tensor]:
     """Return the gradients of what makes a channel of the first layer of Plain, in training."""
     model.train()
-    nn.functional.cross_entropy(model(example(8)), torch.arange(8) % 5).backward()
+    nn.functional.cross_entropy(model(example_inputs(8)), torch.arange(8) % 5).backward()
     conv, norm = model.body[0][0], model.body[0][1]
     return [p.grad[channel] for p in (conv.weight, norm.weight, norm.bias)]
 
 
 def test_a_filter_can_come_back_and_with_its_norm_it_cannot() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     nn.init.constant_(model.body[0][1].bias, 0.1)
     mask = torch.arange(8) != 3
     alone = zeroed(copy.deepcopy(model), Masks({'body.0.0': mask}))
@@ -80,10 +82,10 @@ def test_a_filter_can_come_back_and_with_its_norm_it_cannot() -> None:
 
 @pytest.mark.parametrize('dim', [0, 1, None])
 def test_weight_norm(dim: int | None) -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     before = model.body[0][0].weight.detach().clone()
     parametrizations.weight_norm(model.body[0][0], dim=dim)
-    first = next(iter(trace(model, example()).groups))
+    first = next(iter(trace(model, example_inputs()).groups))
     zeroed(model, Masks({first: torch.arange(8) != 3}))
     before[3] = 0
     torch.testing.assert_close(model.body[0][0].weight.detach(), before)

@@ -22,9 +22,11 @@ from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.tightest import Tightest
-from tests.helpers.networks import Concatenated, Depthwise, Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing.networks import Dense, Depthwise, Plain
+from tests.helpers.networks import traced_network
 
-GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]
+GRAPHS = [traced_network(build) for build in (Plain, Dense, Depthwise)]
 graphs = st.sampled_from(GRAPHS)
 COST: dict[type[CostBudget], str] = {Macs: 'macs', Params: 'params'}
 
@@ -188,12 +190,12 @@ class TestSteps:
         assert all(part.delivered(everything, after) <= part.asked + 0.05 for part in parts)
 
     def test_a_group_cut_to_a_single_channel_still_counts(self) -> None:
-        model = lively(Plain)
-        graph = easypruner.trace(model, example())
+        model = randomized_network(Plain)
+        graph = easypruner.trace(model, example_inputs())
         budget = Ratio(0.5)
         reference = budget.reference(graph)
         easypruner.prune(model, {'body.0.0': torch.arange(8) < 1}, graph=graph)
-        retraced = easypruner.trace(model, example())
+        retraced = easypruner.trace(model, example_inputs())
         assert list(retraced.groups) == ['body.1.0']
         last = budget.partial(0.5, 1.0, reference)
         masks = last(random_scores(retraced, 0), retraced, Context())

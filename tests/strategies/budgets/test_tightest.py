@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import easypruner
 from easypruner import Budget, Context, Limits
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.tightest import Tightest
 from easypruner.strategies.scores import VoteScores
-from tests.helpers.networks import Concatenated, Depthwise, Plain, example, lively
+from easypruner.testing.networks import Dense, Depthwise, Plain
+from tests.helpers.networks import traced_network
 
-GRAPHS = [easypruner.trace(lively(build), example()) for build in (Plain, Concatenated, Depthwise)]
+GRAPHS = [traced_network(build) for build in (Plain, Dense, Depthwise)]
 graphs = st.sampled_from(GRAPHS)
 COST: dict[type[CostBudget], str] = {Macs: 'macs', Params: 'params'}
 
@@ -87,7 +87,7 @@ class TestTogether:
         assert (budget.kind, budget.asked) == ('Threshold + Ratio', 0.3)
 
     def test_votes_that_differ_leave_an_allowed_width(self) -> None:
-        graph = easypruner.trace(lively(Plain), example(), limits=Limits(round_to=2))
+        graph = traced_network(Plain, limits=Limits(round_to=2))
         generator = torch.Generator().manual_seed(0)
         layers = {n: torch.rand(3, g.size, generator=generator) for n, g in graph.groups.items()}
         masks = Tightest([Threshold(0.4), Ratio(0.7)])(VoteScores(layers), graph, Context())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,28 +16,18 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.activations import look, makers, observe, readers
 from easypruner.strategies.measures.compensation import mean_compensation
-from tests.helpers.contexts import restless, tiny_context
-from tests.helpers.networks import (
-    NETWORKS,
-    Concatenated,
-    Depthwise,
-    Flattened,
-    Grouped,
-    Plain,
-    Residual,
-    Shared,
-    Volume,
-    example,
-    lively,
-)
+from easypruner.testing import example_inputs, randomized_network, tiny_context
+from easypruner.testing.networks import Dense, Depthwise, Flattened, Grouped, Plain, Residual
+from tests.helpers.batches import shuffled_batches
+from tests.helpers.networks import NETWORKS, Shared, Volume, traced_network
 
 
 def inputs_of(context: Context) -> list[Tensor]:
     return [batch[0] for batch in context.batches()]
 
 
-def mean_of(graph_of: nn.Module, context: Context, batches: int = 9) -> dict[str, Tensor]:
-    graph = easypruner.trace(graph_of, example())
+def mean_of(traced_network: nn.Module, context: Context, batches: int = 9) -> dict[str, Tensor]:
+    graph = easypruner.trace(traced_network, example_inputs())
     return observe(graph, context, batches, 'Me', lambda maps: maps)
 
 
@@ -63,7 +54,7 @@ def single(size: int) -> list[list[int]]:
 @torch.no_grad()
 @pytest.mark.parametrize('batches', [1, 9])
 def test_before_a_convolution_and_behind_a_pooling(batches: int) -> None:
-    model, context = lively(Plain), tiny_context()
+    model, context = randomized_network(Plain), tiny_context()
     met = mean_of(model, context, batches)
     first = by_hand(context, model.body[0], single(8), batches)
     second = by_hand(context, lambda x: model.body(x).flatten(1), single(12), batches)
@@ -73,7 +64,7 @@ def test_before_a_convolution_and_behind_a_pooling(batches: int) -> None:
 
 @torch.no_grad()
 def test_a_small_batch_counts_by_its_samples() -> None:
-    model, context = lively(Plain), tiny_context()
+    model, context = randomized_network(Plain), tiny_context()
     images = [inputs_of(context)[0], inputs_of(context)[1][:2]]
     uneven = Context(batches=lambda: [(x, None) for x in images], forward=context.forward)
     expected = by_hand(uneven, model.body[0], single(8))
@@ -84,7 +75,7 @@ def test_a_small_batch_counts_by_its_samples() -> None:
 
 @torch.no_grad()
 def test_passes_draw_the_same_and_leave_chance_where_it_was() -> None:
-    model, context = lively(Plain), restless(tiny_context())
+    model, context = randomized_network(Plain), shuffled_batches(tiny_context())
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -95,12 +86,12 @@ def test_passes_draw_the_same_and_leave_chance_where_it_was() -> None:
 
 @torch.no_grad()
 def test_each_reader_of_a_group_is_a_layer() -> None:
-    model, context = lively(Residual), tiny_context()
+    model, context = randomized_network(Residual), tiny_context()
     met = mean_of(model, context)['stem.0']
 
     def added(x: Tensor) -> Tensor:
         x = model.stem(x)
-        return torch.relu(x + model.conv(x)).mean((2, 3))
+        return torch.relu(x + model.branch(x)).mean((2, 3))
 
     expected = [by_hand(context, read, single(8)) for read in (model.stem, added)]
     torch.testing.assert_close(met, torch.stack(expected), rtol=1e-5, atol=1e-6)
@@ -108,25 +99,25 @@ def test_each_reader_of_a_group_is_a_layer() -> None:
 
 @torch.no_grad()
 def test_readers_of_concatenated_channels_see_each_group_at_its_place() -> None:
-    model, context = lively(Concatenated), tiny_context()
+    model, context = randomized_network(Dense), tiny_context()
     met = mean_of(model, context)['b.0']
 
     def both(x: Tensor) -> Tensor:
-        a = model.a(x)
-        return torch.cat([a, model.b(a)], dim=1)
+        x = torch.cat([x, model.a(x)], dim=1)
+        return torch.cat([x, model.b(x)], dim=1)
 
     def all_three(x: Tensor) -> Tensor:
-        ab = both(x)
-        return torch.cat([ab, model.c(ab)], dim=1).mean((2, 3))
+        x = both(x)
+        return torch.cat([x, model.c(x)], dim=1).mean((2, 3))
 
-    units = [[channel] for channel in range(4, 10)]
+    units = [[channel] for channel in range(7, 13)]
     expected = [by_hand(context, read, units) for read in (both, all_three)]
     torch.testing.assert_close(met, torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
 def test_grouped_convolutions_read_a_position_of_every_group() -> None:
-    model, context = lively(Grouped), tiny_context()
+    model, context = randomized_network(Grouped), tiny_context()
     met = mean_of(model, context)
     stem = by_hand(context, model.stem, [[j, j + 4, j + 8] for j in range(4)])
     grouped = by_hand(
@@ -143,7 +134,7 @@ def test_grouped_convolutions_read_a_position_of_every_group() -> None:
 
 @torch.no_grad()
 def test_units_of_several_channels_and_flattened_maps() -> None:
-    model, context = lively(Depthwise), tiny_context()
+    model, context = randomized_network(Depthwise), tiny_context()
     met = mean_of(model, context)['expand.0']
     expected = by_hand(
         context,
@@ -151,7 +142,7 @@ def test_units_of_several_channels_and_flattened_maps() -> None:
         [[2 * j, 2 * j + 1] for j in range(8)],
     )
     torch.testing.assert_close(met[0], expected, rtol=1e-5, atol=1e-6)
-    model = lively(Flattened)
+    model = randomized_network(Flattened)
     met = mean_of(model, context)['body.0.0']
     expected = by_hand(context, lambda x: model.body[1](model.body[0](x)), single(6))
     torch.testing.assert_close(met[0], expected, rtol=1e-5, atol=1e-6)
@@ -159,7 +150,7 @@ def test_units_of_several_channels_and_flattened_maps() -> None:
 
 @torch.no_grad()
 def test_a_layer_that_is_called_twice_counts_twice() -> None:
-    model, context = lively(Shared), tiny_context()
+    model, context = randomized_network(Shared), tiny_context()
     met = mean_of(model, context)['stem.0'][0]
     once = by_hand(context, model.stem, single(8))
     again = by_hand(context, lambda x: model.twice(model.stem(x)), single(8))
@@ -167,14 +158,14 @@ def test_a_layer_that_is_called_twice_counts_twice() -> None:
 
 
 def test_both_layers_of_a_shared_weight_are_seen() -> None:
-    graph = easypruner.trace(lively(Shared), example())
+    graph = traced_network(Shared)
     paths = {sight.path for sight in readers(graph)}
     assert {'first', 'second', 'twice.0', 'head'} <= paths
 
 
 @torch.no_grad()
 def test_volumes_and_layers_without_a_norm() -> None:
-    model, context = lively(Volume), tiny_context()
+    model, context = randomized_network(Volume), tiny_context()
     met = mean_of(model, context)
 
     def first(x: Tensor) -> Tensor:
@@ -216,13 +207,13 @@ def test_sequences_unbatched_tokens_and_arguments_by_name() -> None:
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_the_layout_in_memory_does_not_matter(build: type[nn.Module]) -> None:
-    model, context = lively(build), tiny_context()
+    model, context = randomized_network(build), tiny_context()
     images = inputs_of(context)
     packed = [(x.to(memory_format=torch.channels_last), None) for x in images]
     plain = mean_of(model, context)
     other = Context(batches=lambda: packed, forward=context.forward)
     met = mean_of(model, other)
-    assert set(met) == set(plain) == set(easypruner.trace(model, example()).groups)
+    assert set(met) == set(plain) == set(easypruner.trace(model, example_inputs()).groups)
     for name, values in plain.items():
         torch.testing.assert_close(met[name], values, rtol=1e-4, atol=1e-5)
 
@@ -261,8 +252,8 @@ def test_what_no_module_reads_is_left_out_or_told() -> None:
 
 
 def test_makers_are_norms_else_what_makes_the_channels() -> None:
-    model, context = lively(Depthwise), tiny_context()
-    graph = easypruner.trace(model, example())
+    model, context = randomized_network(Depthwise), tiny_context()
+    graph = easypruner.trace(model, example_inputs())
     paths = {(sight.group, sight.path) for sight in makers(graph)}
     assert paths == {
         ('expand.0', 'expand.1'), ('expand.0', 'depthwise.1'), ('expand.0', 'multiplied.1'),
@@ -271,8 +262,8 @@ def test_makers_are_norms_else_what_makes_the_channels() -> None:
     seen = {s.path: v for s, v in look(graph, context, 9, 'Me', lambda m: m, makers(graph))}
     with torch.no_grad():
         normed = by_hand(context, model.expand[:2], single(8))
-        up = lively(Grouped)
-        graph = easypruner.trace(up, example())
+        up = randomized_network(Grouped)
+        graph = easypruner.trace(up, example_inputs())
         made = {s.path: v for s, v in look(graph, context, 9, 'Me', lambda m: m, makers(graph))}
         grown = by_hand(
             context, lambda x: up.up(up.grouped(up.stem(x))), [[j, j + 4, j + 8] for j in range(4)]
@@ -282,7 +273,7 @@ def test_makers_are_norms_else_what_makes_the_channels() -> None:
 
 
 def test_what_is_no_number_names_group_and_layer() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     with torch.no_grad():
         model.body[1][1].bias[3] = float('inf')
     with pytest.raises(EasyPrunerError, match=r"Me met .* group 'body\.1\.0' .* 'head'"):
@@ -292,9 +283,9 @@ def test_what_is_no_number_names_group_and_layer() -> None:
 
 def test_batches_and_passes_are_needed() -> None:
     with pytest.raises(EasyPrunerError, match='Me looks at batches'):
-        mean_of(lively(Plain), tiny_context(batches=0))
+        mean_of(randomized_network(Plain), tiny_context(batches=0))
     with pytest.raises(ConfigError, match='Me needs forward passes'):
-        mean_of(lively(Plain), tiny_context(forward=None))
+        mean_of(randomized_network(Plain), replace(tiny_context(), forward=None))
 
 
 class Encoder(nn.Module):
@@ -350,5 +341,5 @@ def test_a_padded_encoder_is_compensated_for() -> None:
 
 
 def test_where_no_channel_can_go_there_is_nothing_to_see() -> None:
-    graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example())
+    graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example_inputs())
     assert observe(graph, tiny_context(), 1, 'Me', lambda maps: maps) == {}

@@ -14,7 +14,7 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import EasyPrunerError
 from easypruner.strategies.measures.calibration import calibrate
-from tests.helpers.networks import example, lively
+from easypruner.testing import example_inputs, randomized_network
 
 
 class Pooled(nn.Module):
@@ -36,7 +36,8 @@ NORMS = ('maps', 'rows', 'unused')
 
 
 def pooled() -> Pooled:
-    model = lively(Pooled)
+    model = randomized_network(Pooled)
+    torch.manual_seed(0)
     for name in NORMS:
         nn.init.uniform_(getattr(model, name).running_mean, -1, 1)
         nn.init.uniform_(getattr(model, name).running_var, 1, 2)
@@ -141,14 +142,17 @@ def test_an_overridden_eval_is_not_called() -> None:
 
 
 def test_a_data_set_that_leaves_a_batch_of_one() -> None:
-    model, data = lively(Pooled), [(x, torch.zeros(len(x)).long()) for x in batches(32, 1)]
-    slimmed = easypruner.slim(model, example(), macs=0.6, batches=data, verify=False)
+    model, data = (
+        randomized_network(Pooled),
+        [(x, torch.zeros(len(x)).long()) for x in batches(32, 1)],
+    )
+    slimmed = easypruner.slim(model, example_inputs(), macs=0.6, batches=data, verify=False)
     assert all(bool(t.isfinite().all()) for t in slimmed.model.state_dict().values())
     context = Context(
         batches=lambda: data,
         loss=lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]),
         forward=lambda model, batch: forward(model, batch[0]),
     )
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     masks = EagleEye(Ratio(keep=0.5), candidates=6).select(graph, context)
     assert sum(masks.kept(name) for name in masks) == 7

@@ -18,8 +18,10 @@ from easypruner import Context, Masks
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import RECORDS, Trial, Trials
-from tests.helpers.contexts import restless, tiny_batches, tiny_context
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import example_inputs, randomized_network, tiny_batches, tiny_context
+from easypruner.testing.networks import Plain
+from tests.helpers.batches import shuffled_batches
+from tests.helpers.networks import traced_network
 
 HALF = Masks({'body.0.0': torch.arange(8) % 2 == 0, 'body.1.0': torch.arange(12) % 3 > 0})
 
@@ -62,20 +64,20 @@ def adapted_loss(model: nn.Module, calibration: int, batches: int) -> float:
 def test_the_loss_of_a_cut_copy_with_its_batch_norms_adapted(
     calibration: int, batches: int
 ) -> None:
-    model = lively(Plain)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Plain)
+    graph = easypruner.trace(model, example_inputs())
     met = fitness(Trial('loss', batches, calibration, 'Me'), graph, tiny_context())
     cut = copy.deepcopy(model)
-    easypruner.prune(cut, HALF, example_inputs=example())
+    easypruner.prune(cut, HALF, example_inputs=example_inputs())
     assert met == pytest.approx(-adapted_loss(cut, min(calibration, 3), batches), rel=1e-5)
 
 
 @torch.no_grad()
 def test_without_calibration_the_statistics_stay() -> None:
-    model, context = lively(Plain), tiny_context()
-    graph = easypruner.trace(model, example())
+    model, context = randomized_network(Plain), tiny_context()
+    graph = easypruner.trace(model, example_inputs())
     cut = copy.deepcopy(model)
-    easypruner.prune(cut, HALF, example_inputs=example())
+    easypruner.prune(cut, HALF, example_inputs=example_inputs())
     losses = [float(context.loss(cut, batch)) for batch in context.batches()]
     model.train()
     met = fitness(Trial('loss', 3, 0, 'Me'), graph, context)
@@ -84,8 +86,8 @@ def test_without_calibration_the_statistics_stay() -> None:
 
 
 def test_candidates_meet_the_same_data() -> None:
-    graph = easypruner.trace(lively(Plain), example())
-    trial, context = Trial('loss', 2, 2, 'Me'), restless(tiny_context())
+    graph = traced_network(Plain)
+    trial, context = Trial('loss', 2, 2, 'Me'), shuffled_batches(tiny_context())
     torch.manual_seed(0)
     first = fitness(trial, graph, context)
     torch.rand(5)
@@ -115,7 +117,7 @@ def refilled(batches: list[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]]:
 
 
 def test_candidates_meet_the_same_batches_of_a_loader_with_chance_of_its_own() -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     data = TensorDataset(*(torch.cat(parts) for parts in zip(*tiny_batches(9), strict=True)))
     loader = DataLoader(data, 8, shuffle=True, generator=torch.Generator().manual_seed(5))
     for context in (
@@ -130,7 +132,7 @@ def test_candidates_meet_the_same_batches_of_a_loader_with_chance_of_its_own() -
 
 
 def test_batches_in_the_same_memory_are_told_apart() -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     trial, batches = Trial('loss', 3, 2, 'Me'), tiny_batches(3)
     usual, refills = (
         Trials(trial, graph, replace(tiny_context(), batches=opened)).fitness(HALF)
@@ -140,12 +142,12 @@ def test_batches_in_the_same_memory_are_told_apart() -> None:
 
 
 def test_networks_and_batches_with_tensors_that_were_computed() -> None:
-    model = lively(Plain)
+    model = randomized_network(Plain)
     trial, context = Trial('loss', 2, 1, 'Me'), tiny_context()
-    expected = Trials(trial, easypruner.trace(model, example()), context).fitness(HALF)
+    expected = Trials(trial, easypruner.trace(model, example_inputs()), context).fitness(HALF)
     model.last = model.head.weight * 2
     batches = [(images.requires_grad_() * 1, classes) for images, classes in context.batches()]
-    graph = easypruner.trace(model, example())
+    graph = easypruner.trace(model, example_inputs())
     assert Trials(trial, graph, replace(context, batches=lambda: batches)).fitness(HALF) == expected
 
 
@@ -170,7 +172,7 @@ def counted(folder: Path | None, **changes: object) -> tuple[Context, Counted]:
 
 
 def test_each_candidate_is_measured_once(tmp_path: Path) -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     trial = Trial('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path / 'stage')
     trials = Trials(trial, graph, context)
@@ -183,8 +185,8 @@ def test_each_candidate_is_measured_once(tmp_path: Path) -> None:
 
 
 def test_nothing_is_taken_from_another_setting(tmp_path: Path) -> None:
-    model = lively(Plain)
-    graph = easypruner.trace(model, example())
+    model = randomized_network(Plain)
+    graph = easypruner.trace(model, example_inputs())
     trial = Trial('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)
     Trials(trial, graph, context).fitness(HALF)
@@ -200,7 +202,7 @@ def test_nothing_is_taken_from_another_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('place', [0, 1])
 def test_nothing_is_taken_from_other_batches(place: int, tmp_path: Path) -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     context, loss = counted(tmp_path)
     batches = tiny_batches(2)
     for image in (0.5, 0.5, 0.7):
@@ -216,7 +218,7 @@ def test_nothing_is_taken_from_other_batches(place: int, tmp_path: Path) -> None
 
 
 def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     trial = Trial('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)
     found = [Trials(trial, graph, context).fitness(masks) for masks in (HALF, Masks())]
@@ -233,7 +235,7 @@ def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
     ids=lambda text: text[:9],
 )
 def test_lines_that_nobody_wrote_are_passed_over(fitness: str, tmp_path: Path) -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     trial = Trial('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)
     found = Trials(trial, graph, context).fitness(HALF)
@@ -245,8 +247,10 @@ def test_lines_that_nobody_wrote_are_passed_over(fitness: str, tmp_path: Path) -
 
 
 def test_what_is_no_number_is_the_worst(tmp_path: Path) -> None:
-    graph = easypruner.trace(lively(Plain), example())
-    context = tiny_context(loss=lambda model, batch: torch.tensor(float('nan')), folder=tmp_path)
+    graph = traced_network(Plain)
+    context = replace(
+        tiny_context(), loss=lambda model, batch: torch.tensor(float('nan')), folder=tmp_path
+    )
     for _ in range(2):
         trials = Trials(Trial('loss', 1, 0, 'Me'), graph, context)
         assert trials.fitness(HALF) == -float('inf')

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import easypruner
 from easypruner import Budget, Context, Masks, MaskSource
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import RECORDS
 from easypruner.strategies.sources.search import Search, Widths
-from tests.helpers.contexts import tiny_batches, tiny_context
-from tests.helpers.networks import Plain, example, lively
+from easypruner.testing import tiny_batches, tiny_context
+from easypruner.testing.networks import Plain
+from tests.helpers.networks import traced_network
 from tests.helpers.searching import known, plain, wide_first, widths_of
 
 Make = Callable[[Budget], Search]
@@ -78,7 +78,7 @@ def test_rates_are_above_zero_and_up_to_the_most() -> None:
 
 
 def test_widths_suit_budgets_that_know_no_rates() -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     widths = Widths.of({n: torch.arange(g.size) for n, g in graph.groups.items()})
     masks = Threshold(1.0)(widths.scores((0.5, 0.25)), graph, Context())
     assert [masks.kept(name) for name in masks] == [4, 9]
@@ -171,7 +171,7 @@ def shuffled(folder: Path, after: int | None = None, seed: int = 5) -> tuple[Con
 def test_stopped_and_resumed_is_as_never_stopped_whatever_the_loader_draws(
     make: Callable[[Budget], MaskSource], tmp_path: Path
 ) -> None:
-    graph = easypruner.trace(lively(Plain), example())
+    graph = traced_network(Plain)
     context, whole = shuffled(tmp_path / 'whole')
     expected = make(Macs(keep=0.5)).select(graph, context)
     lines = (tmp_path / 'whole' / RECORDS).read_text()
@@ -199,7 +199,7 @@ from easypruner_plugins.eagle_eye import EagleEye
 from easypruner_plugins.evolution import Evolution
 from easypruner_plugins.macs import Macs
 from easypruner.errors import BudgetError
-from tests.helpers.contexts import tiny_context
+from easypruner.testing import tiny_context
 from tests.helpers.searching import plain
 
 class Restless(Macs):

@@ -17,8 +17,8 @@ from easypruner import Budget, Context, Masks, MaskSource
 from easypruner.base.randomness import seed_everything
 from easypruner.errors import ConfigError, EasyPrunerError, PluginError
 from easypruner.graph import ChannelGraph
-from easypruner.testing import example_budget, network
-from tests.helpers.networks import Plain, example
+from easypruner.testing import example_budget, example_inputs, network
+from easypruner.testing.networks import Plain
 from tests.helpers.plugin_files import write_plugin
 from tests.helpers.tiny import prune, tiny_config, write_config
 
@@ -79,7 +79,7 @@ def test_scores_of_another_kind(scoring: Scoring, message: str, graph: ChannelGr
     with pytest.raises(PluginError, match=message):
         Scored(scoring).dry_run(graph, Context())
     with pytest.raises(PluginError, match=message):
-        easypruner.slim(Plain(), example(), source=Scored(scoring))
+        easypruner.slim(Plain(), example_inputs(), source=Scored(scoring))
 
 
 def test_no_dict_of_scores(graph: ChannelGraph) -> None:
@@ -94,9 +94,11 @@ def test_no_dict_of_scores(graph: ChannelGraph) -> None:
 def test_scores_of_a_group_that_there_is_not(graph: ChannelGraph) -> None:
     class Elsewhere(Scored):
         def score(self, graph: ChannelGraph, context: Context) -> Any:
-            return {'0.O': torch.ones(8)}
+            return {'body.0.O': torch.ones(8)}
 
-    with pytest.raises(PluginError, match=r"Elsewhere\.score.* group '0\.O', .* mean '0\.0'\?"):
+    with pytest.raises(
+        PluginError, match=r"Elsewhere\.score.* group 'body\.0\.O', .* mean 'body\.0\.0'\?"
+    ):
         Elsewhere(torch.ones).select(graph, Context())
 
 

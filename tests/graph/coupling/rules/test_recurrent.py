@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
-from tests.helpers.networks import lively
+from easypruner.testing import randomized_network
 
 
 class Sequence(nn.Module):
@@ -89,7 +89,7 @@ def test_hidden_units_go_with_their_gates(name: str, looks: bool, tmp_path: Path
     def build() -> nn.Module:
         return Sequence(make(), width, looks)
 
-    model = lively(build, steps())
+    model = randomized_network(build, steps())
     graph = easypruner.trace(model, steps())
     masks = masks_of(graph)
     # What comes in, and the hidden units, or what they are projected to.
@@ -107,7 +107,7 @@ def test_hidden_units_go_with_their_gates(name: str, looks: bool, tmp_path: Path
 @pytest.mark.parametrize('name', LAYERS)
 def test_a_cut_layer_is_like_one_built_so(name: str) -> None:
     make, width = LAYERS[name]
-    model = lively(lambda: Sequence(make(), width), steps())
+    model = randomized_network(lambda: Sequence(make(), width), steps())
     graph = easypruner.trace(model, steps())
     easypruner.prune(model, masks_of(graph), graph=graph)
     layer = model.layer
@@ -127,7 +127,7 @@ def test_a_cut_layer_is_like_one_built_so(name: str) -> None:
 
 @pytest.mark.parametrize('kind', [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
 def test_cells(kind: type[nn.Module]) -> None:
-    model = lively(lambda: Cells(kind), steps())
+    model = randomized_network(lambda: Cells(kind), steps())
     graph = easypruner.trace(model, steps())
     assert sorted(group.size for group in graph.groups.values()) == [5, 8]
     assert easypruner.verify(model, masks_of(graph), steps()).error < 1e-12
@@ -139,7 +139,7 @@ def test_cells(kind: type[nn.Module]) -> None:
 
 
 def test_states_that_the_forward_makes_have_the_new_width() -> None:
-    model = lively(OwnStates, steps())
+    model = randomized_network(OwnStates, steps())
     graph = easypruner.trace(model, steps())
     assert {group.size for group in graph.groups.values()} == {7, 8}
     assert easypruner.verify(model, masks_of(graph), steps()).error < 1e-12

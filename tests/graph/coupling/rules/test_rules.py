@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import easypruner
-from tests.helpers.networks import example, lively
+from easypruner.testing import example_inputs, randomized_network
 
 
 class Around(nn.Module):
@@ -26,17 +26,19 @@ class Around(nn.Module):
 
 
 def reasons(model: nn.Module) -> dict[tuple[str, int], str]:
-    frozen = easypruner.trace(model, example()).frozen
+    frozen = easypruner.trace(model, example_inputs()).frozen
     return {(entry.param, entry.dim): entry.reason for entry in frozen}
 
 
 def test_every_second_channel_goes_with_its_neighbour() -> None:
-    model = lively(lambda: Around(lambda x: torch.cat([x[:, 1::2], x[:, ::2]], 1), 8, 8))
-    graph = easypruner.trace(model, example())
+    model = randomized_network(
+        lambda: Around(lambda x: torch.cat([x[:, 1::2], x[:, ::2]], 1), 8, 8)
+    )
+    graph = easypruner.trace(model, example_inputs())
     before = next(m for m in graph.groups['before'].members if m.param == 'before.weight')
     assert before.index.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
     masks = {'before': torch.tensor([False, True, False, True])}
-    assert easypruner.verify(model, masks, example()).error < 1e-12
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
 
 
 def test_every_second_of_an_odd_number_of_channels_stays() -> None:
