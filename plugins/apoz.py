@@ -9,7 +9,7 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.activations import observe
+from easypruner.strategies.measures.activations import collect
 
 
 class APoZ(MaskSource):
@@ -40,7 +40,7 @@ class APoZ(MaskSource):
         self.batches = check_count(batches, 'batches', 'APoZ')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        return observe(graph, context, self.batches, 'APoZ', lambda maps: maps != 0)
+        return collect(graph, context, self.batches, 'APoZ', lambda maps: maps != 0)
 
 
 @hookimpl

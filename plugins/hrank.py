@@ -10,7 +10,13 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.activations import Sight, look, makers, observe, readers
+from easypruner.strategies.measures.activations import (
+    Probe,
+    collect,
+    maker_probes,
+    probe_each,
+    reader_probes,
+)
 from easypruner.strategies.measures.units import wide
 
 
@@ -45,22 +51,24 @@ class HRank(MaskSource):
         self.batches = check_count(batches, 'batches', 'HRank')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        sights = _with_maps(graph, context)
-        return observe(graph, context, self.batches, 'HRank', _ranks, sights)
+        probes = _with_maps(graph, context)
+        return collect(graph, context, self.batches, 'HRank', _ranks, probes)
 
 
-def _with_maps(graph: ChannelGraph, context: Context) -> list[Sight]:
+def _with_maps(graph: ChannelGraph, context: Context) -> list[Probe]:
     """Return where to look at each group: the first kind of place where there are maps."""
-    places = [*readers(graph), *makers(graph)]
-    sides = [(sight, float(s[0])) for sight, s in look(graph, context, 1, 'HRank', _side, places)]
-    chosen: dict[str, list[Sight]] = {}
+    places = [*reader_probes(graph), *maker_probes(graph)]
+    sides = [
+        (probe, float(s[0])) for probe, s in probe_each(graph, context, 1, 'HRank', _side, places)
+    ]
+    chosen: dict[str, list[Probe]] = {}
     for output, least in ((False, 2), (True, 2), (False, 0)):
-        found: dict[str, list[Sight]] = {}
-        for sight, side in sides:
-            if sight.output == output and side >= least:
-                found.setdefault(sight.group, []).append(sight)
+        found: dict[str, list[Probe]] = {}
+        for probe, side in sides:
+            if probe.output == output and side >= least:
+                found.setdefault(probe.group, []).append(probe)
         chosen = found | chosen
-    return [sight for sights in chosen.values() for sight in sights]
+    return [probe for probes in chosen.values() for probe in probes]
 
 
 def _side(maps: Tensor) -> Tensor:

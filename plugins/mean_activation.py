@@ -9,7 +9,7 @@ from torch import Tensor
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
 from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.activations import observe
+from easypruner.strategies.measures.activations import collect
 
 
 class MeanActivation(MaskSource):
@@ -39,7 +39,7 @@ class MeanActivation(MaskSource):
         self.batches = check_count(batches, 'batches', 'MeanActivation')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        return observe(graph, context, self.batches, 'MeanActivation', abs)
+        return collect(graph, context, self.batches, 'MeanActivation', abs)
 
 
 @hookimpl

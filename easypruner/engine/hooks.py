@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 from easypruner.base.distributed import average_buffers
 from easypruner.base.randomness import seed_everything, seed_worker
@@ -34,17 +36,19 @@ def accumulation_of(runner: Any) -> int:
 
 
 class PruningHook(Hook):
-    """Adds a regularizer's gradient right before every optimizer update.
+    """Lets a regularizer push during a training stage.
 
-    There and nowhere else it is exactly the penalty's gradient, once per update: under gradient
-    accumulation, autocast, a GradScaler and clipping alike.
+    Its gradient is added right before every optimizer update. There and nowhere else it is exactly
+    the penalty's gradient, once per update: under gradient accumulation, autocast, a GradScaler
+    and clipping alike. Its penalty on forward passes joins the loss of each of them, before that
+    is divided by the accumulation and scaled.
 
     Args:
         regularizer: what pushes.
         masks: True = keep; None where none were selected yet.
         schedule: of the stage.
         trace: makes the channel graph of the runner's model.
-        warn: told when the regularizer cannot bring down what it should; None where it need not.
+        warn: called when the regularizer cannot bring down what it should; None where it need not.
         every: updates from one push to the next, which stands for as many as there are until then
             (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section 3.1).
     """
@@ -67,7 +71,8 @@ class PruningHook(Hook):
         self._warn = warn
         self._every = every
         self._warning: str | None = None
-        self._handle: Any = None
+        self._done = 0
+        self._registered = contextlib.ExitStack()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Take over what a stage that was stopped had to warn of, on the weights it began with."""
@@ -78,51 +83,88 @@ class PruningHook(Hook):
         checkpoint[_WARNING] = self._warning
 
     def before_train(self, runner: Any) -> None:
-        """Trace the model and register with the optimizer; checkpoints are loaded by now."""
+        """Trace the model and register what pushes; checkpoints are loaded by now."""
         graph = self._trace(unwrapped(runner.model))
-        self._regularizer.schedule(self._schedule)
+        regularizer = self._regularizer
+        regularizer.schedule(self._schedule)
         if self._warn is not None:
             if self._warning is None:
-                self._warning = weak_reach(self._regularizer, self._schedule, graph, self._masks)
+                self._warning = weak_reach(regularizer, self._schedule, graph, self._masks)
             if self._warning:
                 self._warn(self._warning)
-        optimizer = runner.optim_wrapper.optimizer
+        wrapper = runner.optim_wrapper
         # Updates before a resume are done: count on from there.
-        done = min(runner.iter // accumulation_of(runner), self._schedule.updates)
+        self._done = min(runner.iter // accumulation_of(runner), self._schedule.updates)
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            nonlocal done
-            if done % self._every == 0:
-                progress = self._progress(done, optimizer)
-                self._regularizer.add_gradient(graph, self._masks, progress)
-            done += 1
+            if self._is_due:
+                regularizer.add_gradient(graph, self._masks, self._progress_of_push(optimizer))
+            self._done += 1
 
-        self._handle = optimizer.register_step_pre_hook(push)
+        def joined(loss: Tensor) -> Tensor:
+            times = self._times if self._is_due else 0
+            return regularizer.joined(loss, self._progress(wrapper.optimizer), times)
 
-    def _progress(self, done: int, optimizer: torch.optim.Optimizer) -> Progress:
+        self._registered.callback(wrapper.optimizer.register_step_pre_hook(push).remove)
+        if regularizer.watches:
+            self._registered.enter_context(regularizer.watching(graph, self._masks))
+            self._registered.enter_context(_loss_changed(wrapper, joined))
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether there is a push at this update."""
+        return self._done % self._every == 0
+
+    @property
+    def _times(self) -> int:
+        """How many updates a push stands for: all until the next."""
+        return max(min(self._every, self._schedule.updates - self._done), 1)
+
+    def _progress(self, optimizer: torch.optim.Optimizer, scale: Any = None) -> Progress:
+        lr = float(optimizer.param_groups[0]['lr'])
+        return Progress(self._done, self._schedule.updates, scale, lr, optimizer)
+
+    def _progress_of_push(self, optimizer: torch.optim.Optimizer) -> Progress:
         """Return where training stands, for a push that stands for all updates until the next."""
-        updates = self._schedule.updates
-        scale = getattr(optimizer, 'grad_scale', None)
-        first = optimizer.param_groups[0]
-        lr = float(first['lr'])
-        times = max(min(self._every, updates - done), 1)
-        if times > 1:
-            # So many steps at once: the gradient is as much larger, and moves as much further.
-            device = first['params'][0].device
-            scale = torch.tensor(float(times), device=device) if scale is None else scale * times
-            lr *= times
-        return Progress(done, updates, scale, lr, optimizer)
+        scale, times = getattr(optimizer, 'grad_scale', None), self._times
+        if times == 1:
+            return self._progress(optimizer, scale)
+        # So many steps at once: the gradient is as much larger, and moves as much further.
+        device = optimizer.param_groups[0]['params'][0].device
+        scale = torch.tensor(float(times), device=device) if scale is None else scale * times
+        progress = self._progress(optimizer, scale)
+        return replace(progress, lr=progress.lr * times)
 
     def after_train(self, runner: Any) -> None:
-        """Let go of the optimizer."""
-        if self._handle is not None:
-            self._handle.remove()
+        """Let go of the optimizer and the network."""
+        self.close()
+
+    def close(self) -> None:
+        """Undo what was registered, also where training has failed."""
+        self._registered.close()
+
+
+@contextlib.contextmanager
+def _loss_changed(wrapper: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a function change each loss that an MMEngine OptimWrapper gets during the block."""
+    update = wrapper.update_params
+
+    def update_params(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        update(change(loss), *args, **kwargs)
+
+    wrapper.update_params = update_params
+    try:
+        yield
+    finally:
+        del wrapper.update_params
 
 
 def weak_reach(
     regularizer: Regularizer, schedule: Schedule, graph: ChannelGraph, masks: Masks | None
 ) -> str:
     """Return a warning if a penalty's reach is too small to bring the channels down, or ''."""
+    if not regularizer.pushes_parameters:
+        return ''
     reach, needed = regularizer.reach(schedule), regularizer.needed_reach(graph, masks)
     if reach >= needed:
         return ''

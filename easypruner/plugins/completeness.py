@@ -13,9 +13,9 @@ from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.sources.source import MaskSource
 from easypruner.strategies.stages.stage import Stage
 
-_EITHER: dict[type[Component], tuple[str, str]] = {
+_EITHER: dict[type[Component], tuple[str, ...]] = {
     MaskSource: ('score', 'select'),
-    Regularizer: ('penalty', 'add_gradient'),
+    Regularizer: ('penalty', 'add_gradient', 'forward_penalty'),
 }
 """Contract -> the methods of which a class has to define one."""
 
@@ -36,8 +36,8 @@ def fault_of(cls: type[Component]) -> str:
         return f'does not define {", ".join(abstract)}{_misspelt(cls, abstract)}'
     for contract, names in _EITHER.items():
         if issubclass(cls, contract) and all(_is_inherited(cls, contract, n) for n in names):
-            one, other = names
-            return f'defines neither {one}() nor {other}(){_misspelt(cls, names)}'
+            *others, last = (f'{name}()' for name in names)
+            return f'defines neither {", ".join(others)} nor {last}{_misspelt(cls, names)}'
     return ''
 
 

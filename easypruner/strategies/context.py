@@ -42,23 +42,23 @@ class Context:
     folder: Path | None = None
     track: Callable[[Iterable[Any], int], Iterable[Any]] = _untracked
 
-    def some_batches(self, count: int, asking: str) -> Iterator[Any]:
+    def some_batches(self, count: int, requested_by: str) -> Iterator[Any]:
         """Return the first batches of a pass; fewer if there are fewer.
 
         Args:
             count: how many.
-            asking: the name of the component that needs them, for messages.
+            requested_by: the name of the component that needs them, for messages.
 
         Raises:
             ConfigError: there are no batches here.
             EasyPrunerError: the data set is empty.
         """
-        batches = iter(islice(self.needed('batches', asking)(), count))
+        batches = iter(islice(self.needed('batches', requested_by)(), count))
         try:
             first = next(batches)
         except StopIteration:
             raise EasyPrunerError(
-                f'{asking} looks at batches of training data, but the data set is empty'
+                f'{requested_by} looks at batches of training data, but the data set is empty'
             ) from None
         return self._tracked(first, batches, count)
 
@@ -69,7 +69,7 @@ class Context:
 
         yield from self.track(every(), count)
 
-    def needed(self, part: str, asking: str) -> Any:
+    def needed(self, part: str, requested_by: str) -> Any:
         """Return a part that a component cannot do without, such as ``'loss'``.
 
         Raises:
@@ -78,7 +78,7 @@ class Context:
         value = getattr(self, part)
         if value is None:
             raise ConfigError(
-                f'{asking} needs {_PARTS[part]}, which this context does not have; '
+                f'{requested_by} needs {_PARTS[part]}, which this context does not have; '
                 f'run it in a stage of a config, or give {part}= to easypruner.slim or Context'
             )
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import itertools
@@ -178,13 +179,19 @@ def _run(combination: Combination, tiny: TinyNetwork, folder: Path) -> None:
         masks = source.select(graph, context)
         masks.check(graph)
         model.train()
-        for update, batch in enumerate(context.some_batches(_UPDATES, 'the test')):
-            optimizer.zero_grad()
-            context.needed('loss', 'the test')(model, batch).backward()
-            if regularizer is not None:
+        with (
+            contextlib.nullcontext() if regularizer is None else regularizer.watching(graph, masks)
+        ):
+            for update, batch in enumerate(context.some_batches(_UPDATES, 'the test')):
                 progress = Progress(update, _UPDATES, None, _LR, optimizer)
-                regularizer.add_gradient(graph, masks, progress)
-            optimizer.step()
+                optimizer.zero_grad()
+                loss = context.needed('loss', 'the test')(model, batch)
+                if regularizer is None:
+                    loss.backward()
+                else:
+                    torch.autograd.backward(regularizer.joined(loss, progress))
+                    regularizer.add_gradient(graph, masks, progress)
+                optimizer.step()
         model.eval()
         if source.budget is not None and step == combination.steps - 1:
             check_met(source.budget, masks, graph)

@@ -50,7 +50,7 @@ def easypruner_components():
 def test_a_source_gets_batches_loss_and_accuracy(tmp_path: Path) -> None:
     told = tmp_path / 'told.json'
     plugin = write_plugin(
-        tmp_path / 'plugins', 'asking.py', PLUGIN.replace('FILE', repr(str(told)))
+        tmp_path / 'plugins', 'requested_by.py', PLUGIN.replace('FILE', repr(str(told)))
     )
     stages = [
         dict(type='Train', epochs=2, row='baseline'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -126,7 +127,9 @@ class Train(Stage):
         regularizer.schedule(schedule)
         regularizer.largest(before.graph, before.worst_masks)
         weak = weak_reach(regularizer, schedule, before.graph, removing_everything(before.graph))
-        reach = f'{regularizer.reach(schedule):.2g} (strength {regularizer.strength:.2g})'
+        reach = f'strength {regularizer.strength:.2g}'
+        if regularizer.pushes_parameters:
+            reach = f'{regularizer.reach(schedule):.2g} ({reach})'
         return Push(reach, weak, (self.lag(schedule),))
 
     def run(self, state: PruningState) -> PruningState:
@@ -147,12 +150,13 @@ class Train(Stage):
                 *self.hooks(state),
             ],
         )
-        if self.regularizer is not None:
-            runner.register_hook(self._push(self.regularizer, state, runner, warnings))
-        try:
+        with contextlib.ExitStack() as ends:
+            ends.callback(progress.stop)
+            if self.regularizer is not None:
+                push = self._push(self.regularizer, state, runner, warnings)
+                ends.callback(push.close)
+                runner.register_hook(push)
             runner.train()
-        finally:
-            progress.stop()
         for warning in warnings:
             state = state.warned(f'{self.name}: {warning}')
         state = with_weights(state, runner.plain_model)
@@ -231,7 +235,7 @@ def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
             f'regularize_every of {owner} says how often a regularizer pushes, but there is none; '
             'add regularizer=dict(type=...), or leave it out'
         )
-    if type(regularizer).penalty is Regularizer.penalty:
+    if type(regularizer).penalty is Regularizer.penalty and not regularizer.watches:
         name = type(regularizer).__name__
         raise ConfigError(
             f'{name} has no penalty(): it need not be one whose gradient, as many times as large, '

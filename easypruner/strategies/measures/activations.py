@@ -1,4 +1,4 @@
-"""Activations: what the channels of each group hold, seen where layers read or make them."""
+"""Activations: what the channels of each group hold, probed where layers read or make them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ convolution, ``(tokens,)`` before the linear layers of a transformer, none behin
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """One layer at which the channels of a group are seen.
+class Probe:
+    """One layer at which the channels of a group are probed.
 
     Attributes:
         group: its name.
         path: of the module.
         module: a convolution, a linear layer or a batch norm.
-        index: ``(units, k)``: the channels of each unit in what is seen.
-        output: whether what the module returns is looked at, rather than what it is given.
+        index: ``(units, k)``: the channels of each unit in the tensor that is probed.
+        output: whether that is what the module returns, rather than what it is given.
     """
 
     group: str
@@ -46,22 +46,22 @@ class Sight:
     index: Tensor
     output: bool
 
-    def maps(self, seen: Tensor) -> Tensor:
+    def maps(self, tensor: Tensor) -> Tensor:
         """Return the group's part of a tensor as ``(samples, units, k, *positions)``."""
-        index = self.index.to(seen.device)
+        index = self.index.to(tensor.device)
         if isinstance(self.module, nn.Linear):
-            rows = seen if seen.dim() > 1 else seen[None]
+            rows = tensor if tensor.dim() > 1 else tensor[None]
             return rows[..., index].movedim((-2, -1), (1, 2))
-        if isinstance(self.module, _ConvNd) and seen.dim() < self.module.weight.dim():
-            seen = seen[None]
-        picked = seen.index_select(1, index.flatten())
-        return picked.reshape(seen.shape[0], *index.shape, *seen.shape[2:])
+        if isinstance(self.module, _ConvNd) and tensor.dim() < self.module.weight.dim():
+            tensor = tensor[None]
+        picked = tensor.index_select(1, index.flatten())
+        return picked.reshape(tensor.shape[0], *index.shape, *tensor.shape[2:])
 
 
-def readers(graph: ChannelGraph) -> list[Sight]:
-    """Return the convolutions and linear layers that read channels, each a sight of its input."""
+def reader_probes(graph: ChannelGraph) -> list[Probe]:
+    """Return the convolutions and linear layers that read channels, each probed at its input."""
     return [
-        Sight(name, path, module, input_channels(graph, member, module), output=False)
+        Probe(name, path, module, input_channels(graph, member, module), output=False)
         for name, members in used_members(graph).items()
         for member in members
         if member.role == 'in'
@@ -70,12 +70,12 @@ def readers(graph: ChannelGraph) -> list[Sight]:
     ]
 
 
-def makers(graph: ChannelGraph) -> list[Sight]:
-    """Return the layers that make channels, each a sight of its output.
+def maker_probes(graph: ChannelGraph) -> list[Probe]:
+    """Return the layers that make channels, each probed at its output.
 
     These are a group's batch norms, or the convolutions and linear layers of one that has none.
     """
-    sights = []
+    probes = []
     makers = measured(graph, 'producers')
     for name, group in graph.groups.items():
         norms = [m for m in group.members if m.operand == 'batch_norm.weight']
@@ -83,98 +83,100 @@ def makers(graph: ChannelGraph) -> list[Sight]:
             for path, module in _owners(graph, member):
                 if isinstance(module, _BatchNorm) or makes(module, member):
                     index = output_channels(graph, member, module)
-                    sights.append(Sight(name, path, module, index, output=True))
-    return sights
+                    probes.append(Probe(name, path, module, index, output=True))
+    return probes
 
 
-def look(
+def probe_each(
     graph: ChannelGraph,
     context: Context,
     batches: int,
-    asking: str,
+    requested_by: str,
     measure: Measure,
-    sights: Sequence[Sight],
-) -> list[tuple[Sight, Tensor]]:
-    """Return each layer that sees something, and the mean of a measure there, ``(units,)``.
+    probes: Sequence[Probe],
+) -> list[tuple[Probe, Tensor]]:
+    """Return each probe that was passed, and the mean of a measure there, ``(units,)``.
 
     The network runs in evaluation mode, without gradients, and is left as it was. A layer that is
-    called several times in a pass counts each time. Layers that are never called as modules,
-    because their weight is used elsewhere, see nothing.
+    called several times in a pass counts each time. A layer that is never called as a module,
+    because its weight is used elsewhere, is never passed.
 
     Args:
         graph: of the model.
         context: gives batches and forward passes.
         batches: how many, at the most.
-        asking: the name of the component, for messages.
+        requested_by: the name of the component, for messages.
         measure: what is averaged over samples and all but units.
-        sights: where to look.
+        probes: where to measure.
 
     Raises:
         ConfigError: the context has no batches or no forward passes.
-        EasyPrunerError: the data set is empty, or what is seen is not a finite number; the message
-            names the group.
+        EasyPrunerError: the data set is empty, or an activation is not a finite number; the
+            message names the group.
     """
-    means = [_Mean(sight, measure, asking) for sight in sights]
-    forward = context.needed('forward', asking)
+    means = [_Mean(probe, measure, requested_by) for probe in probes]
+    forward = context.needed('forward', requested_by)
     with (
         evaluating(graph.model),
         torch.no_grad(),
         fixed_seed(context.seed),
         # The fused kernels of transformers call none of the layers in them.
         without_fast_path(),
-        _hooked(means),
+        probing((mean.probe, mean.add) for mean in means),
     ):
-        for batch in context.some_batches(batches, asking):
+        for batch in context.some_batches(batches, requested_by):
             forward(graph.model, batch)
-    return [(mean.sight, mean.value) for mean in means if mean.count]
+    return [(mean.probe, mean.value) for mean in means if mean.count]
 
 
-def observe(
+def collect(
     graph: ChannelGraph,
     context: Context,
     batches: int,
-    asking: str,
+    requested_by: str,
     measure: Measure,
-    sights: Sequence[Sight] | None = None,
+    probes: Sequence[Probe] | None = None,
 ) -> dict[str, Tensor]:
-    """Return group -> ``(layers, units)``: the mean of a measure at each layer that sees it.
+    """Return group -> ``(layers, units)``: the mean of a measure at each of its probes.
 
-    As :func:`look`, by default at :func:`readers`. Groups that no layer sees are left out.
+    As :func:`probe_each`, by default at :func:`reader_probes`. Groups without a probe that is
+    passed are left out.
 
     Raises:
-        EasyPrunerError: no group is seen at all.
+        EasyPrunerError: no probe is passed at all.
     """
     if not graph.groups:
         return {}
     found: dict[str, list[Tensor]] = {}
-    places = readers(graph) if sights is None else sights
-    for sight, value in look(graph, context, batches, asking, measure, places):
-        found.setdefault(sight.group, []).append(value)
+    where = reader_probes(graph) if probes is None else probes
+    for probe, value in probe_each(graph, context, batches, requested_by, measure, where):
+        found.setdefault(probe.group, []).append(value)
     if not found:
         raise EasyPrunerError(
-            f'{asking} looks at the channels that convolutions and linear layers read, but no '
-            f'group of this {type(graph.model).__name__} is read by one that is called as a '
+            f'{requested_by} looks at the channels that convolutions and linear layers read, but '
+            f'no group of this {type(graph.model).__name__} is read by one that is called as a '
             'module; use a source that reads weights, such as L1Norm'
         )
     return {name: torch.stack(found[name]) for name in graph.groups if name in found}
 
 
 class _Mean:
-    """The running mean of a measure at one sight; called with what is seen there."""
+    """The running mean of a measure at one probe."""
 
-    def __init__(self, sight: Sight, measure: Measure, asking: str) -> None:
-        self.sight = sight
+    def __init__(self, probe: Probe, measure: Measure, requested_by: str) -> None:
+        self.probe = probe
         self._measure = measure
-        self._asking = asking
-        self._sum = torch.zeros(sight.index.shape[0], dtype=torch.float64)
+        self._requested_by = requested_by
+        self._sum = torch.zeros(probe.index.shape[0], dtype=torch.float64)
         self.count = 0
 
-    def __call__(self, seen: Tensor) -> None:
-        maps = self.sight.maps(seen)
+    def add(self, tensor: Tensor) -> None:
+        """Add what is measured of a tensor that passes the probe."""
+        maps = self.probe.maps(tensor)
         if not bool(maps.isfinite().all()):
             raise EasyPrunerError(
-                f'{self._asking} met activations of group {self.sight.group!r} that are not '
-                f'finite numbers, at {self.sight.path!r}; the weights or the data are damaged'
+                f'{self._requested_by} got activations of group {self.probe.group!r} that are not '
+                f'finite numbers, at {self.probe.path!r}; the weights or the data are damaged'
             )
         values = wide(self._measure(maps).transpose(0, 1).flatten(1))
         # On the CPU: some devices have no double precision.
@@ -187,26 +189,26 @@ class _Mean:
 
 
 @contextlib.contextmanager
-def _hooked(means: Iterable[_Mean]) -> Iterator[None]:
-    """Let each mean see what passes its layer."""
-    handles = []
-    try:
-        for mean in means:
+def probing(watchers: Iterable[tuple[Probe, Callable[[Tensor], object]]]) -> Iterator[None]:
+    """Call each function with every tensor that passes its probe during the block.
+
+    Args:
+        watchers: probes, each with the function to call.
+    """
+    with contextlib.ExitStack() as handles:
+        for probe, watch in watchers:
+            module = probe.module
             register = (
-                mean.sight.module.register_forward_hook
-                if mean.sight.output
-                else mean.sight.module.register_forward_pre_hook
+                module.register_forward_hook if probe.output else module.register_forward_pre_hook
             )
-            handles.append(register(_look(mean), with_kwargs=True))
+            handle = register(_passing(probe, watch), with_kwargs=True)
+            handles.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _look(mean: _Mean) -> Callable[..., None]:
+def _passing(probe: Probe, watch: Callable[[Tensor], object]) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
-        mean(output if mean.sight.output else args[0] if args else kwargs['input'])
+        watch(output if probe.output else args[0] if args else kwargs['input'])
 
     return hook
 

@@ -17,7 +17,7 @@ from easypruner.graph.coupling.rules import tensors_of
 from easypruner.graph.recording.stand_ins import Rehearsal
 from easypruner.graph.recording.tape import Operation, record
 from easypruner.strategies.context import Context
-from easypruner.strategies.measures.activations import Sight, look, readers
+from easypruner.strategies.measures.activations import Probe, probe_each, reader_probes
 
 _OWN_MEAN = -1
 
@@ -45,7 +45,11 @@ class Compensation:
 
 
 def mean_compensation(
-    graph: ChannelGraph, masks: Mapping[str, Tensor], context: Context, batches: int, asking: str
+    graph: ChannelGraph,
+    masks: Mapping[str, Tensor],
+    context: Context,
+    batches: int,
+    requested_by: str,
 ) -> Compensation:
     """Return what makes up for the means of the channels that ``masks`` remove.
 
@@ -61,24 +65,26 @@ def mean_compensation(
         masks: group -> bool tensor ``(units,)``, True = keep.
         context: gives batches and forward passes.
         batches: how many, at the most.
-        asking: the name of the component, for messages.
+        requested_by: the name of the component, for messages.
 
     Raises:
         ConfigError: the context has no batches or no forward passes.
         EasyPrunerError: the data set is empty, or activations are not finite numbers.
     """
-    sights = [
+    probes = [
         # One row for each channel: units of several have a mean for each.
-        replace(sight, index=sight.index[~masks[sight.group]].reshape(-1, 1))
-        for sight in readers(graph)
-        if sight.group in masks and not bool(masks[sight.group].all())
+        replace(probe, index=probe.index[~masks[probe.group]].reshape(-1, 1))
+        for probe in reader_probes(graph)
+        if probe.group in masks and not bool(masks[probe.group].all())
     ]
     losses: dict[str, Tensor] = {}
     modules: dict[str, Any] = {}
-    for sight, means in look(graph, context, batches, asking, lambda maps: maps, sights):
-        modules[sight.path] = sight.module
-        lost = _lost(sight, means)
-        losses[sight.path] = losses[sight.path] + lost if sight.path in losses else lost
+    for probe, means in probe_each(
+        graph, context, batches, requested_by, lambda maps: maps, probes
+    ):
+        modules[probe.path] = probe.module
+        lost = _lost(probe, means)
+        losses[probe.path] = losses[probe.path] + lost if probe.path in losses else lost
     means_behind = _running_means_behind(graph, losses)
     shifts: dict[int, _Shift] = {}
     left = [*_unseen(graph, masks, modules), *_mixing(graph, masks)]
@@ -141,12 +147,12 @@ def _mixing(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(note for group in lost for note in group.mixed))
 
 
-def _lost(sight: Sight, means: Tensor) -> Tensor:
+def _lost(probe: Probe, means: Tensor) -> Tensor:
     """Return what each output channel of a layer loses, ``(outputs,)``."""
-    module: Any = sight.module
+    module: Any = probe.module
     weight = module.weight.detach().cpu().double()
     given = torch.zeros(_inputs(module), dtype=torch.float64)
-    given[sight.index.flatten()] = means
+    given[probe.index.flatten()] = means
     if isinstance(module, nn.Linear):
         return weight @ given
     kernel = weight.flatten(2).sum(dim=2)

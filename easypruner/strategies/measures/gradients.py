@@ -83,7 +83,7 @@ def mean_over_batches(
     names: Collection[str],
     measure: Callable[[Tensor, Named], Mapping[str, Tensor]],
     batches: int,
-    asking: str,
+    requested_by: str,
     by_sample: bool = False,
 ) -> dict[str, Tensor]:
     """Return the mean over batches of training data of something of the loss on each.
@@ -98,7 +98,7 @@ def mean_over_batches(
         names: of the parameters that ``measure`` differentiates with respect to.
         measure: of the loss and name -> parameter -> a tensor under each of its names.
         batches: how many.
-        asking: the name of the component that needs them, for messages.
+        requested_by: the name of the component that needs them, for messages.
         by_sample: whether each sample of a batch is measured by itself.
 
     Raises:
@@ -106,7 +106,7 @@ def mean_over_batches(
         EasyPrunerError: the data set is empty, a batch cannot be taken apart, or the loss is not a
             finite number or has no gradient.
     """
-    loss = context.needed('loss', asking)
+    loss = context.needed('loss', requested_by)
     if not names:
         return {}
 
@@ -117,10 +117,10 @@ def mean_over_batches(
     sums: dict[str, Tensor] = {}
     count = 0
     with stand_ins(graph.model, names, stand_in) as leaves, fixed_seed(context.seed):
-        for batch in context.some_batches(batches, asking):
-            for part in samples_of(batch, asking) if by_sample else (batch,):
+        for batch in context.some_batches(batches, requested_by):
+            for part in samples_of(batch, requested_by) if by_sample else (batch,):
                 value = loss(graph.model, part)
-                _check_loss(value, graph, asking)
+                _check_loss(value, graph, requested_by)
                 for name, measured in measure(value, leaves).items():
                     own = measured.detach().cpu().double()
                     sums[name] = sums[name] + own if name in sums else own
@@ -128,19 +128,19 @@ def mean_over_batches(
     return {name: total / count for name, total in sums.items()}
 
 
-def _check_loss(value: Any, graph: ChannelGraph, asking: str) -> None:
+def _check_loss(value: Any, graph: ChannelGraph, requested_by: str) -> None:
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = f' of shape {tuple(value.shape)}' if isinstance(value, Tensor) else ''
         raise EasyPrunerError(
-            f'{asking} needs the gradient of the training loss, but the loss it was given returns '
-            f'a {type(value).__name__}{shape}; expected a tensor of one number, such as the mean '
-            'over the samples, without item() or float()'
+            f'{requested_by} needs the gradient of the training loss, but the loss it was given '
+            f'returns a {type(value).__name__}{shape}; expected a tensor of one number, such as '
+            'the mean over the samples, without item() or float()'
         )
-    check_finite(value, graph, f'{asking} needs the training loss', _DIVERGED)
+    check_finite(value, graph, f'{requested_by} needs the training loss', _DIVERGED)
     if not value.requires_grad:
         raise EasyPrunerError(
-            f'{asking} needs the gradient of the training loss, but the loss it was given has '
-            'none; compute it with gradients enabled, and do not detach it'
+            f'{requested_by} needs the gradient of the training loss, but the loss it was given '
+            'has none; compute it with gradients enabled, and do not detach it'
         )
 
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from easypruner.errors import EasyPrunerError
 
 
-def samples_of(batch: Any, asking: str) -> list[Any]:
+def samples_of(batch: Any, requested_by: str) -> list[Any]:
     """Return batches of one sample each, built as the given one.
 
     Args:
         batch: a tensor, a tuple or list of tensors, or a dict of tensors and lists, all with one
             entry for each sample in their first dimension. None stays what it is.
-        asking: the name of the component that needs them, for messages.
+        requested_by: the name of the component that needs them, for messages.
 
     Raises:
         EasyPrunerError: a batch of another build, or of parts that differ in length.
@@ -30,13 +30,13 @@ def samples_of(batch: Any, asking: str) -> list[Any]:
     elif isinstance(batch, tuple | list):
         # A list of anything but tensors may be one of samples, or of what belongs to them.
         if not all(part is None or isinstance(part, Tensor) for part in batch):
-            raise _not_understood(batch, asking)
+            raise _not_understood(batch, requested_by)
         parts = dict(enumerate(batch))
     else:
         parts = {0: batch}
-    sizes = {_size(part, batch, asking) for part in parts.values() if part is not None}
+    sizes = {_size(part, batch, requested_by) for part in parts.values() if part is not None}
     if len(sizes) != 1:
-        raise _not_understood(batch, asking)
+        raise _not_understood(batch, requested_by)
     return [_sample(batch, parts, number) for number in range(sizes.pop())]
 
 
@@ -50,15 +50,15 @@ def _sample(batch: Any, parts: Mapping[Any, Any], number: int) -> Any:
     return own[0]
 
 
-def _size(part: Any, batch: Any, asking: str) -> int:
+def _size(part: Any, batch: Any, requested_by: str) -> int:
     if isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
         return len(part)
-    raise _not_understood(batch, asking)
+    raise _not_understood(batch, requested_by)
 
 
-def _not_understood(batch: Any, asking: str) -> EasyPrunerError:
+def _not_understood(batch: Any, requested_by: str) -> EasyPrunerError:
     return EasyPrunerError(
-        f'{asking} looks at single samples, but cannot take apart a batch that is a '
+        f'{requested_by} looks at single samples, but cannot take apart a batch that is a '
         f'{type(batch).__name__}; expected a tensor, a tuple of tensors or a dict of tensors and '
         "lists, each with one entry for each sample; with per='batch' it is taken as a whole"
     )

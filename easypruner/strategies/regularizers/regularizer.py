@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from easypruner.strategies.strategy import Strategy
 
 
 class Regularizer(Strategy):
-    """Pushes channels towards zero while training. Implement penalty() or add_gradient().
+    """Pushes channels towards zero while training.
+
+    Implement one of three. :meth:`penalty` is a function of the parameters; its gradient is added
+    once per optimizer update. :meth:`add_gradient` is for rules that are not a penalty, or for
+    speed. :meth:`forward_penalty` is a function of what a forward pass computes, which
+    :meth:`watching` lets it see, and joins the loss.
 
     Args:
         strength: lambda, the factor of the penalty; or ``dict(reach=R)``, which picks the strength
@@ -54,6 +60,11 @@ class Regularizer(Strategy):
     def schedule(self, schedule: Schedule) -> None:
         """Fix :attr:`strength` for a stage's schedule. Called once before training."""
         if isinstance(self._asked_strength, Mapping):
+            if not self.pushes_parameters:
+                raise ConfigError(
+                    f'{type(self).__name__} acts on activations, so it has no reach: it cannot '
+                    'move a parameter by a given distance; give its strength as a number'
+                )
             per_strength = schedule.reach_under(self.ramp)
             if per_strength <= 0:
                 raise ConfigError(
@@ -61,6 +72,18 @@ class Regularizer(Strategy):
                     'but the learning rates of its stage sum to 0'
                 )
             self.strength = self._asked_strength['reach'] / per_strength
+
+    @property
+    def pushes_parameters(self) -> bool:
+        """Whether it acts on parameters themselves, so that its reach says how far they move."""
+        own, base = type(self), Regularizer
+        alone = own.penalty is base.penalty and own.add_gradient is base.add_gradient
+        return not (self.watches and alone)
+
+    @property
+    def watches(self) -> bool:
+        """Whether it has a penalty on what forward passes compute."""
+        return type(self).forward_penalty is not Regularizer.forward_penalty
 
     def strength_at(self, progress: Progress) -> float:
         """Return the strength at this point of the stage, without groups' own factors."""
@@ -126,9 +149,39 @@ class Regularizer(Strategy):
             f'{type(self).__name__} implements neither penalty() nor add_gradient()'
         )
 
+    @contextlib.contextmanager
+    def watching(self, graph: ChannelGraph, masks: Masks | None) -> Iterator[None]:
+        """Watch the forward passes of the block, for :meth:`forward_penalty`.
+
+        By default nothing is watched. What is registered here, such as forward hooks, has to be
+        gone when the block ends.
+        """
+        yield
+
+    def forward_penalty(self, progress: Progress) -> Tensor | None:
+        """Return a penalty on what the last forward pass computed; None for none.
+
+        Called within :meth:`watching`, after a forward pass of training and before its backward
+        pass. It is a scalar at the strength of the moment, and has a gradient.
+        """
+        return None
+
+    def joined(self, loss: Tensor, progress: Progress, times: float = 1.0) -> Tensor:
+        """Return the loss of a forward pass, and the penalty on what that computed.
+
+        Args:
+            loss: scalar.
+            progress: where training stands.
+            times: how many updates the penalty stands for; with 0 it is let go.
+        """
+        penalty = self.forward_penalty(progress)
+        return loss if penalty is None or not times else loss + times * penalty.to(loss)
+
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
         """Add the penalty's gradient to ``.grad`` in place; called once per optimizer update."""
+        if not self.pushes_parameters:
+            return
         parameters = [p for p in graph.model.parameters() if p.requires_grad]
         with torch.enable_grad():
             penalty = self.penalty(graph, masks)

@@ -77,18 +77,18 @@ class Trial:
         by: a name of :data:`MEASURES`.
         batches: of training data that the loss is a mean over.
         calibration_batches: of training data that batch norm is adapted on; 0 leaves it alone.
-        asking: the name of the component, for messages.
+        requested_by: the name of the component, for messages.
     """
 
     by: str
     batches: int
     calibration_batches: int
-    asking: str
+    requested_by: str
 
     def __post_init__(self) -> None:
-        check_name(self.by, 'by', self.asking, MEASURES)
-        check_count(self.batches, 'batches', self.asking)
-        check_count(self.calibration_batches, 'calibration_batches', self.asking, least=0)
+        check_name(self.by, 'by', self.requested_by, MEASURES)
+        check_count(self.batches, 'batches', self.requested_by)
+        check_count(self.calibration_batches, 'calibration_batches', self.requested_by, least=0)
 
     def drawn(self, context: Context) -> Drawn:
         """Return the batches on which all candidates are tried.
@@ -100,11 +100,11 @@ class Trial:
         batches = {'calibration': self.calibration_batches, 'loss': self.batches}
         if self.by == 'accuracy':
             del batches['loss']
-        context.needed('evaluate' if self.by == 'accuracy' else 'loss', self.asking)
+        context.needed('evaluate' if self.by == 'accuracy' else 'loss', self.requested_by)
         with fixed_seed(context.seed), torch.no_grad():
             return Drawn(
                 **{
-                    purpose: tuple(map(_copied, quiet.some_batches(count, self.asking)))
+                    purpose: tuple(map(_copied, quiet.some_batches(count, self.requested_by)))
                     for purpose, count in batches.items()
                     if count
                 }
@@ -127,14 +127,14 @@ class Trial:
         with fixed_seed(context.seed), torch.no_grad():
             if self.calibration_batches:
                 batches = map(copy.deepcopy, drawn.calibration)
-                calibrate(model, batches, context.needed('forward', self.asking))
+                calibrate(model, batches, context.needed('forward', self.requested_by))
                 average_buffers(model)
             if self.by == 'accuracy':
-                return float(context.needed('evaluate', self.asking)(model))
+                return float(context.needed('evaluate', self.requested_by)(model))
             return -self._loss(model, context, drawn)
 
     def _loss(self, model: nn.Module, context: Context, drawn: Drawn) -> float:
-        loss = context.needed('loss', self.asking)
+        loss = context.needed('loss', self.requested_by)
         batches = map(copy.deepcopy, drawn.loss)
         losses = torch.stack([loss(model, batch).detach().float() for batch in batches])
         mean = losses.mean()

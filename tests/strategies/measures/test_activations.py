@@ -14,7 +14,12 @@ import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.activations import look, makers, observe, readers
+from easypruner.strategies.measures.activations import (
+    collect,
+    maker_probes,
+    probe_each,
+    reader_probes,
+)
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.testing import example_inputs, randomized_network, tiny_context
 from easypruner.testing.networks import Dense, Depthwise, Flattened, Grouped, Plain, Residual
@@ -28,7 +33,7 @@ def inputs_of(context: Context) -> list[Tensor]:
 
 def mean_of(traced_network: nn.Module, context: Context, batches: int = 9) -> dict[str, Tensor]:
     graph = easypruner.trace(traced_network, example_inputs())
-    return observe(graph, context, batches, 'Me', lambda maps: maps)
+    return collect(graph, context, batches, 'Me', lambda maps: maps)
 
 
 def by_hand(
@@ -159,7 +164,7 @@ def test_a_layer_that_is_called_twice_counts_twice() -> None:
 
 def test_both_layers_of_a_shared_weight_are_seen() -> None:
     graph = traced_network(Shared)
-    paths = {sight.path for sight in readers(graph)}
+    paths = {probe.path for probe in reader_probes(graph)}
     assert {'first', 'second', 'twice.0', 'head'} <= paths
 
 
@@ -254,17 +259,22 @@ def test_what_no_module_reads_is_left_out_or_told() -> None:
 def test_makers_are_norms_else_what_makes_the_channels() -> None:
     model, context = randomized_network(Depthwise), tiny_context()
     graph = easypruner.trace(model, example_inputs())
-    paths = {(sight.group, sight.path) for sight in makers(graph)}
+    paths = {(probe.group, probe.path) for probe in maker_probes(graph)}
     assert paths == {
         ('expand.0', 'expand.1'), ('expand.0', 'depthwise.1'), ('expand.0', 'multiplied.1'),
         ('project', 'project'),
     }  # fmt: skip
-    seen = {s.path: v for s, v in look(graph, context, 9, 'Me', lambda m: m, makers(graph))}
+    seen = {
+        s.path: v for s, v in probe_each(graph, context, 9, 'Me', lambda m: m, maker_probes(graph))
+    }
     with torch.no_grad():
         normed = by_hand(context, model.expand[:2], single(8))
         up = randomized_network(Grouped)
         graph = easypruner.trace(up, example_inputs())
-        made = {s.path: v for s, v in look(graph, context, 9, 'Me', lambda m: m, makers(graph))}
+        made = {
+            s.path: v
+            for s, v in probe_each(graph, context, 9, 'Me', lambda m: m, maker_probes(graph))
+        }
         grown = by_hand(
             context, lambda x: up.up(up.grouped(up.stem(x))), [[j, j + 4, j + 8] for j in range(4)]
         )
@@ -276,7 +286,7 @@ def test_what_is_no_number_names_group_and_layer() -> None:
     model = randomized_network(Plain)
     with torch.no_grad():
         model.body[1][1].bias[3] = float('inf')
-    with pytest.raises(EasyPrunerError, match=r"Me met .* group 'body\.1\.0' .* 'head'"):
+    with pytest.raises(EasyPrunerError, match=r"Me got .* group 'body\.1\.0' .* 'head'"):
         mean_of(model, tiny_context())
     assert not any(m._forward_pre_hooks for m in model.modules())
 
@@ -315,7 +325,7 @@ def padded() -> tuple[nn.Module, ChannelGraph, Context]:
 @torch.no_grad()
 def test_a_transformer_encoder_whose_tokens_are_padded() -> None:
     model, graph, context = padded()
-    met = observe(graph, context, 1, 'Me', lambda maps: maps)
+    met = collect(graph, context, 1, 'Me', lambda maps: maps)
     (tokens, padding) = context.batches()[0]
     x = tokens
     for number, layer in enumerate(model.encoder.layers):
@@ -342,4 +352,4 @@ def test_a_padded_encoder_is_compensated_for() -> None:
 
 def test_where_no_channel_can_go_there_is_nothing_to_see() -> None:
     graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example_inputs())
-    assert observe(graph, tiny_context(), 1, 'Me', lambda maps: maps) == {}
+    assert collect(graph, tiny_context(), 1, 'Me', lambda maps: maps) == {}
