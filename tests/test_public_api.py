@@ -1,4 +1,4 @@
-"""What ``import easypruner`` offers."""
+"""The public names of ``import easypruner``."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class TestDot:
         ]
         assert edges == Counter([(0, 1), (0, 2), (0, 6), (2, 3), (2, 4), (4, 5), (4, 6)])
 
-    def test_frozen_layers_tell_why(self) -> None:
+    def test_frozen_layers_show_the_reason(self) -> None:
         nodes, _ = self.read(dot(wire(traced_network(Normed)), 'normed'))
         tips = {node['label'].split('\\n')[0]: node['tooltip'] for node in nodes}
         assert tips['spare'].startswith('frozen: not used')

@@ -54,12 +54,12 @@ class TestSummary:
             reasons = [f.reason for f in graph.frozen if f.param.startswith(row.example)]
             assert any(reason.startswith(row.reason) for reason in reasons)
 
-    def test_a_reason_at_many_places_is_one_row(self) -> None:
+    def test_a_reason_that_occurs_often_is_one_row(self) -> None:
         rows = {row.reason: row for row in analyze(traced_network(Plain)).frozen}
         kernels = rows['the extent of a convolution kernel']
         assert (kernels.dims, kernels.channels, kernels.example) == (4, 4 * 3, 'body.0.0')
 
-    def test_what_mixes_channels_is_told(self) -> None:
+    def test_operations_that_mix_channels_are_reported(self) -> None:
         text = StringIO()
         print_analysis(Console(file=text, width=200), 'normed', analyze(traced_network(Normed)))
         header, _, row = text.getvalue().partition('Groups')[2].splitlines()[2:5]

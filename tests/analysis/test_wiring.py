@@ -1,4 +1,4 @@
-"""The wiring: layers in order, and which reads what."""
+"""The wiring: the order of the layers, and the readers of each."""
 
 from __future__ import annotations
 

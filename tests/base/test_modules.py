@@ -1,4 +1,4 @@
-"""Copies: whatever modules hold, a copy computes the same and shares nothing."""
+"""A copy of a module computes the same and shares nothing with it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_older_weight_norm_after_a_training_pass() -> None:
     assert torch.equal(twin[0](example_inputs()), 2 * model[0](example_inputs()))
 
 
-def test_what_is_held_twice_is_copied_once() -> None:
+def test_shared_objects_are_copied_once() -> None:
     model = Remembering()
     model(torch.ones(2, 4))
     twin = copy_of(model)
@@ -65,7 +65,7 @@ def test_what_is_held_twice_is_copied_once() -> None:
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_all_else_is_as_deepcopy_has_it(training: bool) -> None:
+def test_all_else_equals_a_deepcopy(training: bool) -> None:
     model = randomized_network(Plain).train(training)
     model.head.bias = None
     model.body[0][0].weight.requires_grad = False

@@ -1,4 +1,4 @@
-"""Seeds: the same numbers give the same random state, others another."""
+"""Equal seeds give equal random states, different seeds different ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def drawn() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
 
-def test_the_same_numbers_give_the_same_chance() -> None:
+def test_the_same_numbers_give_the_same_random_state() -> None:
     seed_everything(1, 2, 3)
     first = drawn()
     drawn()

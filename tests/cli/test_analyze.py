@@ -84,7 +84,7 @@ class TestCommand:
         assert ElementTree.parse(files[1]).getroot().tag == f'{SVG}svg'
         assert sorted(tmp_path.rglob('*.*')) == sorted(files)
 
-    def test_files_are_not_overwritten_unasked(
+    def test_files_are_not_overwritten_without_the_option(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         file = tmp_path / 'net.svg'
@@ -99,7 +99,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         'options', [('--svg', '.'), ('--dot', 'a', '--svg', 'a'), ('--dot', '/dev/null/a')]
     )
-    def test_places_that_cannot_be_written(
+    def test_paths_that_cannot_be_written(
         self,
         options: tuple[str, ...],
         tmp_path: Path,
@@ -150,7 +150,7 @@ class TestMistakes:
             ('qqqqqq', 'nothing like it'),
         ],
     )
-    def test_the_nearest_name_is_told(
+    def test_the_nearest_name_is_reported(
         self, name: str, hint: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(['analyze', name]) == 2
@@ -160,7 +160,7 @@ class TestMistakes:
         assert len(output.err.splitlines()) == 1 and len(output.err) < 300
 
     @pytest.mark.parametrize('shape', ['', '1,3,x', '1,0,8,8', '224'])
-    def test_a_shape_that_is_none_or_does_not_fit(
+    def test_an_invalid_or_mismatched_shape(
         self, shape: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         try:
@@ -170,5 +170,5 @@ class TestMistakes:
         assert code == 2
         assert 'Traceback' not in capsys.readouterr().err
 
-    def test_inception_is_looked_at_in_its_own_size(self) -> None:
+    def test_inception_is_analyzed_in_its_own_size(self) -> None:
         assert find_model('inception_v3').inputs.shape == (1, 3, 299, 299)

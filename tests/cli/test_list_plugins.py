@@ -26,7 +26,7 @@ class TestPlugins:
             assert component.summary in line
             assert component.plugin.version in line
             assert component.plugin.origin in line
-        assert any(str(file) in line and 'Scores units by their place.' in line for line in lines)
+        assert any(str(file) in line and 'Scores units by their index.' in line for line in lines)
 
     def test_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = write_source(tmp_path, 'Listed')
@@ -38,7 +38,7 @@ class TestPlugins:
         assert entry == {
             'kind': 'mask source',
             'name': 'Listed',
-            'summary': 'Scores units by their place.',
+            'summary': 'Scores units by their index.',
             'plugin': 'listed',
             'version': '',
             'origin': str(file),

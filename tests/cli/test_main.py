@@ -73,14 +73,14 @@ class TestErrors:
         assert main(['prune', 'nowhere.py']) == 2
         assert capsys.readouterr().err.startswith("easypruner: there is no config 'nowhere.py'")
 
-    def test_a_folder_is_no_config(
+    def test_a_folder_is_not_a_config(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(['prune', str(tmp_path)]) == 2
         assert 'is a folder' in capsys.readouterr().err
 
     @pytest.mark.parametrize('option', ['seed', '=3'])
-    def test_an_option_that_sets_nothing(
+    def test_a_malformed_option(
         self, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         config = write_plugin(tmp_path, 'config.py', '')

@@ -1,4 +1,4 @@
-"""The command new-plugin: what it writes works as it stands."""
+"""The command new-plugin: the files that it writes work without an edit."""
 
 from __future__ import annotations
 
@@ -86,16 +86,14 @@ def test_it_is_clean(command: list[str], tmp_path: Path) -> None:
 
 
 def refused(folder: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the message with which a name is refused."""
+    """Return the message that refuses a name."""
     assert write(folder, name, kind) == 2
     assert not list(folder.iterdir())
     return capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['', '__', '3d', 'none', 'My Source', 'a.b', '../evil', 'größe'])
-def test_a_name_that_cannot_be_one(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'cannot be the name of a plugin' in refused(tmp_path, name, 'source', capsys)
 
 
@@ -126,7 +124,7 @@ def test_a_file_that_python_would_mistake(
     assert keyword.iskeyword(name) or importlib.util.find_spec(name.lower())
 
 
-def test_names_are_looked_up_without_an_import(
+def test_names_are_found_without_an_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'site').mkdir()
@@ -163,7 +161,7 @@ def test_a_disabled_plugin_is_taken_too(
     )
 
 
-def test_a_folder_that_cannot_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / 'file').touch()
     assert write(tmp_path / 'file', 'Own', 'source') == 2
     assert 'cannot be written' in capsys.readouterr().err
@@ -177,7 +175,7 @@ def test_a_name_that_is_too_long_for_a_file(
     )
 
 
-def test_a_folder_that_may_not_be_looked_into(
+def test_a_folder_that_may_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def exists(path: Path) -> bool:
@@ -192,7 +190,7 @@ def test_a_folder_that_may_not_be_looked_into(
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
-def test_both_files_are_written_or_none(
+def test_both_files_are_written_or_neither(
     overwrite: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'tests').touch()
@@ -228,7 +226,9 @@ def test_an_emptied_handler_fails_its_own_test(tmp_path: Path) -> None:
     assert "Own leaves channels=8 in '1', a OwnLayer; after the cut it has to be" in found.stdout
 
 
-def test_what_to_do_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_suggested_commands_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / 'my plugins'
     assert write(folder, 'Own', 'source') == 0
     written = capsys.readouterr().out
@@ -247,7 +247,9 @@ def test_help_needs_nothing_heavy() -> None:
     assert found.stdout.endswith('set()\n')
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_overwritten_without_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert write(tmp_path, 'Own', 'stage') == 0
     (tmp_path / 'own.py').write_text('mine')
     assert write(tmp_path, 'Own', 'stage') == 2
@@ -257,7 +259,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / 'own.py').read_text() != 'mine'
 
 
-def test_an_unknown_kind_is_told() -> None:
+def test_an_unknown_kind_is_reported() -> None:
     with pytest.raises(SystemExit) as ended:
         main(['new-plugin', 'Own', '--kind', 'sauce'])
     assert ended.value.code == 2

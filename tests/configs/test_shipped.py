@@ -1,4 +1,4 @@
-"""The shipped configs: each is whole, and rivals differ in their method alone."""
+"""The shipped configs: each is complete, and competing ones differ only in their method."""
 
 from __future__ import annotations
 

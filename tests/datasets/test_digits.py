@@ -13,7 +13,7 @@ from easypruner.datasets import Digits
 
 
 def key(image: Any, label: Any) -> tuple[bytes, int]:
-    """Return what tells one digit from another, whatever the range of its values."""
+    """Return a key that identifies a digit, whatever the range of its values."""
     return np.round(np.asarray(image, dtype=float) * 16 / image.max()).tobytes(), int(label)
 
 

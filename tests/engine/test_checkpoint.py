@@ -85,9 +85,9 @@ class TestTraining:
 
         trained(tmp_path, Told())
         content = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
-        told = content['message_hub']['runtime_info']['numpy']
-        assert told['a'] == 1.5
-        assert told['b'].tolist() == [0, 1, 2]
+        reported = content['message_hub']['runtime_info']['numpy']
+        assert reported['a'] == 1.5
+        assert reported['b'].tolist() == [0, 1, 2]
 
     def test_other_shapes_are_refused(self, tmp_path: Path) -> None:
         trained(tmp_path)
@@ -133,7 +133,7 @@ class TestWeights:
         with pytest.raises(EasyPrunerError, match='there is no checkpoint'):
             read_weights(tmp_path / 'nowhere.pth')
 
-    def test_files_that_are_no_weights(self, tmp_path: Path) -> None:
+    def test_files_that_are_not_weights(self, tmp_path: Path) -> None:
         trap = tmp_path / 'trap'
         (tmp_path / 'text.pth').write_text('hello')
         torch.save({'weight': Evil(trap)}, tmp_path / 'evil.pth')

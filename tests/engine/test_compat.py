@@ -1,4 +1,4 @@
-"""What other packages need to run well together."""
+"""Workarounds that other packages need to run together."""
 
 from __future__ import annotations
 

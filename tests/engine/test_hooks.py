@@ -1,4 +1,4 @@
-"""The regularizer's gradient, seen from outside: what the optimizer gets with and without it."""
+"""The regularizer's gradient: what the optimizer gets with and without it."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Gradients(Hook):
 
 
 class Counted(Regularizer):
-    """Pushes nothing and writes down what it was told."""
+    """Pushes nothing and records its calls."""
 
     def __init__(self) -> None:
         super().__init__(strength=1.0)
-        self.told: list[Progress] = []
+        self.calls: list[Progress] = []
 
     def add_gradient(self, graph: Any, masks: Any, progress: Progress) -> None:
-        self.told.append(progress)
+        self.calls.append(progress)
 
 
 WAYS = {
@@ -160,7 +160,7 @@ def test_mask_sparsity_pushes_exactly_the_removed_scales(
 
 
 def removed_channels(masks: Masks, folder: Path) -> dict[str, Tensor]:
-    """Spread masks over batch norms by what the cut takes away, not by what the plugin says."""
+    """Find the removed channels of each batch norm from the cut itself, not from the plugin."""
     import easypruner
 
     config = Config(tiny_config(stages=None))
@@ -196,9 +196,9 @@ def test_global_sparsity_pushes_every_scale(tmp_path: Path) -> None:
 def test_progress_counts_updates(accumulation: int, updates: int, tmp_path: Path) -> None:
     regularizer = Counted()
     run(tmp_path, regularizer, None, accumulative_counts=accumulation)
-    assert [told.update for told in regularizer.told] == list(range(updates))
-    assert {told.updates for told in regularizer.told} == {updates}
-    assert {told.grad_scale for told in regularizer.told} == {None}
+    assert [reported.update for reported in regularizer.calls] == list(range(updates))
+    assert {reported.updates for reported in regularizer.calls} == {updates}
+    assert {reported.grad_scale for reported in regularizer.calls} == {None}
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -222,7 +222,7 @@ def test_a_lazy_push_stands_for_the_updates_until_the_next(
 
 
 def test_a_lazy_push_takes_small_scales_to_zero_and_not_beyond(tmp_path: Path) -> None:
-    """One step of plain SGD by smooth l1 lands at zero, however many updates it stands for."""
+    """One step of plain SGD by smooth l1 ends at zero, however many updates it replaces."""
     regularizer = GlobalSparsity(strength=1e3, norm='smooth_l1')
     before, after, _ = run(
         tmp_path, regularizer, None, every=3, optimizer=dict(type='SGD', lr=0.1, momentum=0.0)

@@ -60,7 +60,7 @@ def test_the_sum_is_that_of_a_real_run(scheduler: str, accumulation: int, tmp_pa
     assert schedule.momentum == 0.9
 
 
-def test_the_released_recipe_reaches_as_far_as_its_paper_says() -> None:
+def test_the_released_recipe_has_the_reach_of_its_paper() -> None:
     """ResNet-50, batches of 256: 100 epochs of 5005 updates, 0.1 stepped at 30, 60 and 90."""
     content = tiny_config(
         param_scheduler=dict(type='MultiStepLR', by_epoch=True, milestones=[30, 60, 90])
@@ -74,7 +74,7 @@ def test_momentum_divides() -> None:
     assert Schedule(lr_sum=2.0, momentum=0.9, updates=1).reach_per_strength == pytest.approx(20)
 
 
-def test_an_optimizer_without_momentum_has_none() -> None:
+def test_an_optimizer_without_momentum_reports_none() -> None:
     content = tiny_config(optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)))
     assert measure_schedule(content, EPOCH_LENGTH, EPOCHS).momentum == 0.0
 

@@ -1,4 +1,4 @@
-"""Chance is decided by seed, stage, epoch and process, and by nothing that came before."""
+"""Random numbers depend on seed, stage, epoch and process, and on nothing that ran before."""
 
 from __future__ import annotations
 

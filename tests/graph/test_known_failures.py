@@ -1,4 +1,4 @@
-"""What goes wrong in silence elsewhere: here it is done right, or said.
+"""Cases in which other tools fail silently: they work here, or are reported.
 
 Each of these was seen to fail without an error in Torch-Pruning 1.6.1.
 """
@@ -82,7 +82,7 @@ def counted_macs(model: nn.Module) -> int:
     return counter.get_total_flops() // 2
 
 
-def test_a_model_that_needs_no_gradients_is_pruned_and_still_needs_none() -> None:
+def test_a_model_without_gradients_is_pruned_and_stays_without() -> None:
     model = randomized_network(Residual).requires_grad_(False)
     graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, half(graph), graph=graph)
@@ -100,7 +100,7 @@ def test_a_frozen_stem_is_pruned_and_stays_frozen() -> None:
     assert learns == {name: not name.startswith('stem') for name in learns}
 
 
-def test_a_chunk_gate_asked_for_half_keeps_exactly_half() -> None:
+def test_a_chunk_gate_with_a_ratio_of_half_keeps_exactly_half() -> None:
     model = randomized_network(ChunkGate)
     graph = easypruner.trace(model, example_inputs())
     masks = half(graph)
@@ -130,7 +130,7 @@ def test_attention_in_windows_is_cut() -> None:
     assert model(example_inputs()).shape == (2, 5)
 
 
-def test_a_group_that_would_lose_everything_keeps_its_best() -> None:
+def test_a_group_that_would_lose_all_units_keeps_its_best() -> None:
     model = randomized_network(Plain)
     best = [model.body[i][0].weight[3].clone() for i in range(2)]
     graph = easypruner.trace(model, example_inputs())
@@ -141,7 +141,7 @@ def test_a_group_that_would_lose_everything_keeps_its_best() -> None:
     assert torch.equal(model.body[1][0].weight, best[1][None, 3:4])
 
 
-def test_after_a_cut_the_optimizer_knows_every_parameter_and_goes_on() -> None:
+def test_after_a_cut_the_optimizer_has_every_parameter_and_continues() -> None:
     model = randomized_network(Residual).train()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     model(example_inputs()).square().mean().backward()

@@ -1,4 +1,4 @@
-"""Limits of groups: which widths are allowed, and that budgets keep to them."""
+"""Limits of groups: the allowed widths, and that budgets respect them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_budget_keeps_to_the_limits(budget: Budget, source: type) -> None:
         assert kept % 2 == 0 or kept == group.size
 
 
-def test_macs_are_within_the_budget_and_no_step_more_would_fit() -> None:
+def test_macs_are_within_the_budget_and_one_more_step_would_exceed_it() -> None:
     model = randomized_network(Dense)
     graph = easypruner.trace(model, example_inputs(), limits=WIDTHS)
     limit = 0.8 * graph.cost().macs
@@ -98,7 +98,7 @@ def test_macs_are_within_the_budget_and_no_step_more_would_fit() -> None:
             assert graph.cost(grown).macs > limit
 
 
-def test_what_limits_make_impossible_is_refused_with_the_least_there_is() -> None:
+def test_a_budget_made_impossible_by_limits_is_refused_with_the_least_cost() -> None:
     graph = easypruner.trace(Residual(), example_inputs(), limits={'max_removed': 0.25})
     with pytest.raises(BudgetError, match='its limits say'):
         L1Norm(Macs(keep=0.1)).select(graph, Context())
@@ -106,7 +106,7 @@ def test_what_limits_make_impossible_is_refused_with_the_least_there_is() -> Non
         L1Norm(Ratio(0.1)).select(graph, Context())
 
 
-def test_limits_by_pattern_the_first_that_fits_counts() -> None:
+def test_the_first_matching_pattern_of_limits_counts() -> None:
     graph = easypruner.trace(
         Residual(),
         example_inputs(),
@@ -136,7 +136,7 @@ def test_isomorphic_groups_are_ranked_together() -> None:
     assert len(scopes_of(graph, 'stage')) == 3
 
 
-def test_after_a_cut_a_share_is_one_of_the_units_there_were() -> None:
+def test_after_a_cut_a_share_is_of_the_original_units() -> None:
     model = randomized_network(Residual)
     graph = easypruner.trace(model, example_inputs(), limits=dict(max_removed=0.5))
     sizes = {name: group.size for name, group in graph.groups.items()}

@@ -224,7 +224,7 @@ class Masked(Plain):
         return super().forward(x * (torch.rand(x.shape[-2:]) < 0.5))
 
 
-def test_verify_draws_alike_in_both_networks() -> None:
+def test_verify_draws_the_same_numbers_in_both_networks() -> None:
     model = randomized_network(Masked)
     assert not torch.equal(model(example_inputs()), model(example_inputs()))
     assert (
@@ -273,7 +273,7 @@ def test_channels_that_are_dead_alone_are_verified() -> None:
     assert result.passed and not result.constant and result.removed_units == 3
 
 
-def test_where_nothing_goes_nothing_is_constant() -> None:
+def test_masks_that_remove_nothing_are_not_reported_as_constant() -> None:
     assert easypruner.verify(randomized_network(Plain), {}, example_inputs()).passed
 
 
@@ -284,7 +284,7 @@ class Casting(Plain):
         return super().forward(x.float() / torch.full((1,), 255, dtype=torch.float32))
 
 
-def test_verify_is_in_double_precision_whatever_the_forward_asks_for() -> None:
+def test_verify_runs_in_double_precision_even_if_the_forward_casts() -> None:
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     result = easypruner.verify(randomized_network(Casting), MASKS, images)
     assert result.error < 1e-12 and result.passed
@@ -310,7 +310,7 @@ def test_verify_starts_every_pass_from_the_same_network() -> None:
     assert model.passes == before
 
 
-def test_inputs_that_the_network_cannot_take_are_told() -> None:
+def test_inputs_that_the_network_cannot_take_are_reported() -> None:
     """Linear layers do not mind the type on the meta device."""
     model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
     with pytest.raises(TraceError, match='fails on the example inputs in double precision'):

@@ -37,7 +37,7 @@ def random_masks(graph: ChannelGraph, generator: torch.Generator, least: int) ->
 
 @torch.no_grad()
 def reorder(model: nn.Module, graph: ChannelGraph, generator: torch.Generator) -> None:
-    """Put the units of every group in a random order, in all tensors that hold them."""
+    """Put the units of every group in a random order, in all tensors that have them."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for group in graph.groups.values():
         order = torch.randperm(group.size, generator=generator)
@@ -79,8 +79,8 @@ def reloads(
         description.build, folder / 'pruned.pth', folder / 'architecture.json'
     )
     inputs = description.example_inputs()
-    for expected, met in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
-        assert torch.equal(expected, met)
+    for expected, actual in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
+        assert torch.equal(expected, actual)
 
 
 def cut_is_equivalent(
@@ -98,14 +98,14 @@ def cut_is_equivalent(
 def order_is_free(
     graph: ChannelGraph, generator: torch.Generator, inputs: tuple[Tensor, ...]
 ) -> None:
-    """Compare a copy of the graph's model with one whose units stand in another order."""
+    """Compare a copy of the graph's model with one whose units are in another order."""
     reordered = copy.deepcopy(graph.model)
     reorder(reordered, graph, generator)
     assert relative_error(outputs(graph.model, inputs), outputs(reordered, inputs)) < 1e-9
 
 
 def check(description: Description, seed: int, folder: Path) -> None:
-    """Hold a network to everything that a cut promises."""
+    """Check everything that a cut promises on a network."""
     generator = torch.Generator().manual_seed(seed)
     # torch.einsum() sums over a single channel without a contraction that could be counted.
     least = 2 if any(step.kind == 'einsum' for step in description.steps) else 1

@@ -1,4 +1,4 @@
-"""Tracing: what is coupled with what, what stays and why; the model is left as it was."""
+"""Tracing: the coupling, the frozen dimensions and their reasons; the model is unchanged."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_every_dimension_is_in_a_group_or_frozen_with_a_reason(build: type[nn.Mo
     grouped: dict[tuple[str, int], int] = {}
     for group in graph.groups.values():
         for member in group.members:
-            place = (member.param, member.dim)
-            grouped[place] = grouped.get(place, 0) + member.index.unique().numel()
+            key = (member.param, member.dim)
+            grouped[key] = grouped.get(key, 0) + member.index.unique().numel()
     frozen: dict[tuple[str, int], int] = {}
     for entry in graph.frozen:
         assert entry.reason
@@ -97,7 +97,7 @@ def test_every_dimension_is_in_a_group_or_frozen_with_a_reason(build: type[nn.Mo
             assert grouped.get((name, dim), 0) + frozen.get((name, dim), 0) == size, (name, dim)
 
 
-def test_outputs_and_inputs_are_frozen_and_say_so() -> None:
+def test_outputs_and_inputs_are_frozen_with_a_reason() -> None:
     graph = easypruner.trace(Plain(), example_inputs())
     reasons = {(f.param, f.dim): f.reason for f in graph.frozen}
     assert 'output of the model' in reasons['head.weight', 0]
@@ -198,7 +198,7 @@ def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
     assert model.train()(example_inputs()).shape == (2, 5)
 
 
-def test_inputs_that_do_not_fit_are_an_error_that_says_why() -> None:
+def test_mismatched_inputs_are_an_error_with_the_reason() -> None:
     with pytest.raises(TraceError, match='Plain fails on the given example inputs'):
         easypruner.trace(Plain(), torch.randn(1, 4, 8, 8))
 

@@ -1,4 +1,4 @@
-"""Hard cases that every mask source which looks at data has to stand."""
+"""Edge cases that every mask source that reads data must handle."""
 
 from __future__ import annotations
 
@@ -28,13 +28,20 @@ def check_edge_cases(make: Make) -> None:
         make: builds the source for a budget.
     """
     for check in (
-        equal_units, numbers_that_are_none, one_unit, empty_data, budgets_at_the_ends, no_budget,
-        what_is_absent, the_model_is_left_alone, same_seed,
-    ):  # fmt: skip
+        check_equal_units,
+        check_nan_weights,
+        check_single_unit,
+        check_empty_data_set,
+        check_extreme_budgets,
+        check_missing_budget,
+        check_missing_context,
+        check_unchanged_model,
+        check_same_seed,
+    ):
         check(make)
 
 
-def equal_units(make: Make) -> None:
+def check_equal_units(make: Make) -> None:
     model, graph = _network()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -43,7 +50,7 @@ def equal_units(make: Make) -> None:
     assert sum(masks.kept(name) for name in masks) == 10
 
 
-def numbers_that_are_none(make: Make) -> None:
+def check_nan_weights(make: Make) -> None:
     model, graph = _network()
     with torch.no_grad():
         model.body[0][0].weight[2, 1] = float('nan')
@@ -51,7 +58,7 @@ def numbers_that_are_none(make: Make) -> None:
         make(Ratio(keep=0.5)).select(graph, tiny_context())
 
 
-def one_unit(make: Make) -> None:
+def check_single_unit(make: Make) -> None:
     model, graph = _network()
     single = Masks({'body.0.0': torch.arange(8) == 5})
     easypruner.prune(model, single, graph=graph)
@@ -60,13 +67,13 @@ def one_unit(make: Make) -> None:
     assert graph.cost(masks).macs <= 0.5 * graph.cost().macs
 
 
-def empty_data(make: Make) -> None:
+def check_empty_data_set(make: Make) -> None:
     _, graph = _network()
     with pytest.raises(EasyPrunerError, match='the data set is empty'):
         make(Ratio(keep=0.5)).select(graph, tiny_context(batches=0))
 
 
-def budgets_at_the_ends(make: Make) -> None:
+def check_extreme_budgets(make: Make) -> None:
     _, graph = _network()
     context = tiny_context()
     with pytest.raises(BudgetError, match='that can be had'):
@@ -76,7 +83,7 @@ def budgets_at_the_ends(make: Make) -> None:
     assert make(Macs(keep=1)).select(graph, context).removed_units == 0
 
 
-def no_budget(make: Make) -> None:
+def check_missing_budget(make: Make) -> None:
     _, graph = _network()
     with pytest.raises(ConfigError, match='needs a budget'):
         make(None).select(graph, tiny_context())
@@ -84,13 +91,13 @@ def no_budget(make: Make) -> None:
         make(None).dry_run(graph, tiny_context())
 
 
-def what_is_absent(make: Make) -> None:
+def check_missing_context(make: Make) -> None:
     _, graph = _network()
     with pytest.raises(ConfigError, match='needs '):
         make(Ratio(keep=0.5)).select(graph, Context())
 
 
-def the_model_is_left_alone(make: Make) -> None:
+def check_unchanged_model(make: Make) -> None:
     model, graph = _network()
     model.train()
     model.body[1].eval()
@@ -100,14 +107,14 @@ def the_model_is_left_alone(make: Make) -> None:
     expected = torch.rand(4)
     torch.manual_seed(3)
     make(Macs(keep=0.5)).select(graph, shuffled_batches(tiny_context()))
-    assert torch.equal(torch.rand(4), expected), 'chance has moved on'
+    assert torch.equal(torch.rand(4), expected), 'the random state has changed'
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
 
 
-def same_seed(make: Make) -> None:
+def check_same_seed(make: Make) -> None:
     _, graph = _network()
     torch.manual_seed(1)
     first = make(Macs(keep=0.5)).select(graph, shuffled_batches(tiny_context()))

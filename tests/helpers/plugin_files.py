@@ -8,7 +8,7 @@ SOURCE = '''
 from easypruner import MaskSource, hookimpl
 
 class {name}(MaskSource):
-    """Scores units by their place."""
+    """Scores units by their index."""
 
     def score(self, graph, context):
         import torch

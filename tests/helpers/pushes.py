@@ -78,7 +78,7 @@ class Case:
                 )
 
 
-def case(build: Callable[[], nn.Module], seed: int = 0) -> Case:
+def make_case(build: Callable[[], nn.Module], seed: int = 0) -> Case:
     model = randomized_network(build).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -95,9 +95,9 @@ def case(build: Callable[[], nn.Module], seed: int = 0) -> Case:
     return Case(model, graph, Masks(masks), {first: FIRST, '*': OTHERS})
 
 
-def narrow(build: Callable[[], nn.Module]) -> Case:
+def make_narrow_case(build: Callable[[], nn.Module]) -> Case:
     """Return a network whose first group has a single unit left."""
-    given = case(build)
+    given = make_case(build)
     name, group = next(iter(given.graph.groups.items()))
     one = Masks({name: torch.arange(group.size) == 0})
     easypruner.prune(given.model, one, graph=given.graph)
@@ -106,7 +106,7 @@ def narrow(build: Callable[[], nn.Module]) -> Case:
     return replace(given, masks=Masks(masks))
 
 
-def added(
+def added_gradients(
     regularizer: Regularizer,
     case: Case,
     masks: Masks | None = None,
@@ -125,7 +125,7 @@ def added(
     return {name: p.grad - before[name] for name, p in case.model.named_parameters()}
 
 
-def slope(penalty: Tensor, model: nn.Module) -> dict[str, Tensor]:
+def penalty_gradients(penalty: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """Return the gradient of a penalty by torch's own differentiation."""
     named = dict(model.named_parameters())
     gradients = torch.autograd.grad(penalty, list(named.values()), allow_unused=True)
@@ -135,9 +135,15 @@ def slope(penalty: Tensor, model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def assert_same(met: Mapping[str, Tensor], expected: Mapping[str, Tensor], factor: float) -> None:
+def assert_same(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], factor: float
+) -> None:
     assert any(bool(gradient.any()) for gradient in expected.values()), 'nothing to compare'
     for name, gradient in expected.items():
         torch.testing.assert_close(
-            met[name], factor * gradient, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f'{n}: {m}'
+            actual[name],
+            factor * gradient,
+            rtol=1e-9,
+            atol=1e-11,
+            msg=lambda m, n=name: f'{n}: {m}',
         )

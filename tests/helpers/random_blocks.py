@@ -64,7 +64,7 @@ def block(builder: Builder) -> Builder:
 
 
 def keeps_numbers(builder: Builder) -> Builder:
-    """Register a builder whose blocks hold widths in Python."""
+    """Register a builder whose blocks store widths in Python."""
     KEEPS_NUMBERS.add(builder.__name__)
     return block(builder)
 

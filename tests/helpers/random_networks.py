@@ -38,11 +38,11 @@ class Description:
 
     @property
     def keeps_numbers(self) -> bool:
-        """Whether some block's code holds widths in Python."""
+        """Whether some block's code stores widths in Python."""
         return any(step.kind in KEEPS_NUMBERS for step in self.steps)
 
     def build(self) -> nn.Module:
-        """Return the network, seeded, in double precision and evaluation mode, norms settled."""
+        """Return the network, seeded, in double precision and evaluation mode."""
         torch.manual_seed(0)
         model = RandomNetwork(self).double()
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -108,7 +108,7 @@ def repeated(shape: Shape, step: Step) -> nn.Module:
 
 @keeps_numbers
 def expanded(shape: Shape, step: Step) -> nn.Module:
-    """How often channels are repeated is not told from a width before they are merged."""
+    """The number of repetitions cannot be recognized in a width before the channels are merged."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         return step.pick(
@@ -201,7 +201,7 @@ def padded_channels(shape: Shape, step: Step) -> nn.Module:
 
 @block
 def across_channels(shape: Shape, step: Step) -> nn.Module:
-    """Operations for which channels are an extent: nothing else may be said of them."""
+    """Operations that treat channels as an extent."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         rows = x.flatten(2).transpose(1, 2)

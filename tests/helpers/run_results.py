@@ -38,10 +38,10 @@ def make_rows(
     )
 
 
-def save_run(folder: Path, place: str, **changes: Any) -> Path:
-    """Write a run's summary into ``folder / place``, its name unless changed; return the path."""
-    fields = {'name': place, 'config_hash': place, **changes}
-    return make_result(folder / place, **fields).save().parent
+def save_run(folder: Path, location: str, **changes: Any) -> Path:
+    """Write a run's summary into ``folder / location``, its name by default; return the path."""
+    fields = {'name': location, 'config_hash': location, **changes}
+    return make_result(folder / location, **fields).save().parent
 
 
 def save_seeds(folder: Path, name: str, finals: list[float], **changes: object) -> list[Path]:

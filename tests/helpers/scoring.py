@@ -1,4 +1,4 @@
-"""What tests of mask sources share: data with a loss, damaged and settled networks, oracles."""
+"""What tests of mask sources share: data with a loss, networks, oracles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from easypruner.testing import example_inputs, randomized_network
 BATCH = 4
 
 
-def labelled(count: int = 2, dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
+def labelled_batches(
+    count: int = 2, dtype: torch.dtype = torch.float64
+) -> list[tuple[Tensor, Tensor]]:
     """Return batches of random images and labels."""
     generator = torch.Generator().manual_seed(3)
     return [
@@ -34,13 +36,13 @@ def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(model(images), labels)
 
 
-def data(count: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Context:
+def labelled_context(count: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Context:
     """Return a context that has labelled batches and a loss."""
-    batches = labelled(count, dtype)
+    batches = labelled_batches(count, dtype)
     return Context(seed=seed, batches=lambda: batches, loss=cross_entropy)
 
 
-def settled(build: Callable[[], nn.Module]) -> ChannelGraph:
+def signed_graph(build: Callable[[], nn.Module]) -> ChannelGraph:
     """Return the graph of a network in double precision, its norm scales of either sign."""
     model = randomized_network(build).double()
     with torch.no_grad():
@@ -50,7 +52,7 @@ def settled(build: Callable[[], nn.Module]) -> ChannelGraph:
     return easypruner.trace(model, example_inputs().double())
 
 
-def slices(tensor: Tensor, dim: int, indices: Tensor) -> Iterator[Tensor]:
+def iterate_slices(tensor: Tensor, dim: int, indices: Tensor) -> Iterator[Tensor]:
     """Yield what a tensor has at each of some indices of a dimension."""
     for index in indices.tolist():
         yield tensor.select(dim, index)
@@ -60,7 +62,7 @@ def unit_total(graph: ChannelGraph, values: dict[str, Tensor], members: Any, uni
     """Add up, element by element, the values at a unit's indices in some members."""
     total = 0.0
     for member in members:
-        for part in slices(values[member.param], member.dim, member.index[unit]):
+        for part in iterate_slices(values[member.param], member.dim, member.index[unit]):
             for value in part.flatten().tolist():
                 total += value
     return total
@@ -72,25 +74,25 @@ def parameters_of(graph: ChannelGraph, group: str) -> list[Any]:
     return [member for member in graph.groups[group].members if member.param in names]
 
 
-def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+def gradients_of(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """Return the gradients of a loss by plain backward on a model of one's own."""
     model.zero_grad()
     loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def one_unit(build: Callable[[], nn.Module]) -> ChannelGraph:
+def single_unit_graph(build: Callable[[], nn.Module]) -> ChannelGraph:
     """Return the graph of a network whose first group has a single unit left."""
-    graph = settled(build)
+    graph = signed_graph(build)
     name, group = next(iter(graph.groups.items()))
     easypruner.prune(graph.model, {name: torch.arange(group.size) == 0}, graph=graph)
     assert graph.groups[name].size == 1
     return graph
 
 
-def alike(build: Callable[[], nn.Module]) -> ChannelGraph:
+def equal_units_graph(build: Callable[[], nn.Module]) -> ChannelGraph:
     """Return the graph of a network all of whose units are the same."""
-    graph = settled(build)
+    graph = signed_graph(build)
     with torch.no_grad():
         for module in graph.model.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""What tests of searches share: a loss that is known for all widths, and stops in the middle."""
+"""What tests of searches share: a loss that is known for all widths, and interruptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.networks import traced_network
 Widths = tuple[int, int]
 
 
-def plain() -> ChannelGraph:
+def plain_graph() -> ChannelGraph:
     return traced_network(Plain)
 
 
@@ -28,8 +28,8 @@ def widths_of(masks: Masks) -> Widths:
     return masks.kept('body.0.0'), masks.kept('body.1.0')
 
 
-class Known:
-    """A training loss that is a function of the widths, and writes down which it was asked for."""
+class KnownLoss:
+    """A training loss that is a function of the widths, and records its calls."""
 
     def __init__(self, loss: Callable[[Widths], float], stop_after: int | None = None) -> None:
         self.asked: list[Widths] = []
@@ -43,32 +43,32 @@ class Known:
         return torch.tensor(self._loss(widths))
 
 
-def known(
+def known_loss(
     loss: Callable[[Widths], float], folder: Path | None = None, stop_after: int | None = None
-) -> tuple[Context, Known]:
+) -> tuple[Context, KnownLoss]:
     """Return a context with such a loss, and the loss."""
-    measured = Known(loss, stop_after)
+    measured = KnownLoss(loss, stop_after)
     return replace(tiny_context(), loss=measured, folder=folder), measured
 
 
-def wide_first(widths: Widths) -> float:
+def loss_least_at_seven(widths: Widths) -> float:
     """Return a loss that is least at 7 channels of the first layer."""
     return (widths[0] - 7.2) ** 2 + 0.01 * widths[1]
 
 
 def check_resume(make: Callable[[], MaskSource], folder: Path) -> None:
     """Stop a search after each number of candidates, and let it go on."""
-    graph = plain()
-    context, whole = known(wide_first, folder / 'whole')
+    graph = plain_graph()
+    context, whole = known_loss(loss_least_at_seven, folder / 'whole')
     expected = make().select(graph, context)
     lines = (folder / 'whole' / RECORDS).read_text()
     assert len(whole.asked) > 3
     for stop in range(len(whole.asked)):
-        place = folder / str(stop)
-        context, before = known(wide_first, place, stop)
+        stopped = folder / str(stop)
+        context, before = known_loss(loss_least_at_seven, stopped, stop)
         with pytest.raises(KeyboardInterrupt):
             make().select(graph, context)
-        context, after = known(wide_first, place)
+        context, after = known_loss(loss_least_at_seven, stopped)
         assert make().select(graph, context) == expected
         assert before.asked + after.asked == whole.asked
-        assert (place / RECORDS).read_text() == lines
+        assert (stopped / RECORDS).read_text() == lines

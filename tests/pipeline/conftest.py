@@ -1,4 +1,4 @@
-"""One finished run that the tests of this folder look at."""
+"""One finished run that the tests of this folder read."""
 
 from __future__ import annotations
 

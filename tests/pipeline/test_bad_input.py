@@ -1,4 +1,4 @@
-"""Bad input: one message that says what to do, exit code 2, before anything is written."""
+"""Bad input: one message with advice, exit code 2, before anything is written."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def changed(**changes: Any) -> Callable[[Path], Content]:
     return lambda folder: tiny_config(**changes)
 
 
-def at(*place: Any, value: Any) -> Callable[[Path], Content]:
-    """Set one place deep in the config."""
+def at(*location: Any, value: Any) -> Callable[[Path], Content]:
+    """Set a value deep in the config."""
 
     def build(folder: Path) -> Content:
         content = copy.deepcopy(tiny_config())
         inner: Any = content
-        for key in place[:-1]:
+        for key in location[:-1]:
             inner = inner[key]
-        inner[place[-1]] = value
+        inner[location[-1]] = value
         return content
 
     return build
@@ -71,9 +71,9 @@ def source(**source: Any) -> Callable[[Path], Content]:
     return at('stages', 1, 'source', value=source)
 
 
-def without_stage(place: int) -> Callable[[Path], Content]:
+def without_stage(location: int) -> Callable[[Path], Content]:
     stages = tiny_stages()
-    del stages[place]
+    del stages[location]
     return changed(stages=stages)
 
 
@@ -254,14 +254,14 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_it_is_told_before_anything_is_written(
+def test_it_is_reported_before_anything_is_written(
     case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    build, told = CASES[case]
+    build, reported = CASES[case]
     work_dir = tmp_path / 'work'
     assert prune(write_config(tmp_path, build(tmp_path)), work_dir) == 2
     message = one_message(capfd)
-    for part in told:
+    for part in reported:
         assert part in message
     assert not work_dir.exists()
 
@@ -275,7 +275,9 @@ def one_message(capfd: pytest.CaptureFixture[str]) -> str:
     return message
 
 
-def test_all_mistakes_are_told_together(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_mistakes_are_reported_together(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     content = at('stages', 0, 'epoch', value=3)(tmp_path)
     content |= dict(stages=[*content['stages'], dict(type='Evalute')], optim_wraper=dict())
     content['train_dataloader']['dataset'] = IMAGENET
@@ -287,7 +289,7 @@ def test_all_mistakes_are_told_together(tmp_path: Path, capfd: pytest.CaptureFix
         assert part in message
 
 
-def test_mistakes_of_rounds_are_told_with_all_others(
+def test_mistakes_of_rounds_are_reported_with_all_others(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     each = [dict(type='SelectMask', source=dict(type='L1Nrm')), dict(type='Prune', rows=1)]
@@ -322,7 +324,7 @@ class TestOptions:
 
 class TestConfigFile:
     @pytest.mark.parametrize(
-        ('text', 'told'),
+        ('text', 'reported'),
         [
             ('model = dict(', ['cannot be read']),
             ('1 / 0', ['ZeroDivisionError']),
@@ -330,17 +332,17 @@ class TestConfigFile:
             ('', ['no stages', 'no model', 'no train_dataloader']),
         ],
     )
-    def test_it_is_no_config(
-        self, text: str, told: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    def test_it_is_not_a_config(
+        self, text: str, reported: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         config = tmp_path / 'broken.py'
         config.write_text(text)
         assert prune(config, tmp_path / 'work') == 2
         message = one_message(capfd)
-        for part in told:
+        for part in reported:
             assert part in message
 
-    def test_helper_variables_are_no_mistakes(self, tmp_path: Path) -> None:
+    def test_helper_variables_are_not_mistakes(self, tmp_path: Path) -> None:
         content = tiny_config()
         content['batches'] = content['train_dataloader']
         assert prune(write_config(tmp_path, content), tmp_path / 'work', '--plan') == 0

@@ -58,7 +58,7 @@ def test_steps_come_evenly(run: Path) -> None:
     assert states[0]['reference'][0] == RunResult.load(run).baseline.macs
 
 
-def test_a_run_that_was_stopped_between_two_steps_goes_on_the_same(
+def test_a_run_that_was_stopped_between_two_steps_continues_the_same(
     run: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / 'run'
@@ -70,7 +70,7 @@ def test_a_run_that_was_stopped_between_two_steps_goes_on_the_same(
     assert RunResult.load(again).budget == RunResult.load(run).budget
 
 
-def test_an_end_that_cannot_be_had_is_told_before_the_run_starts(
+def test_an_infeasible_end_is_reported_before_the_run_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path, tiny_config(stages=stages(dict(type='Macs', keep=0.001))))

@@ -1,4 +1,4 @@
-"""What a mask source may use: training batches, the loss, and accuracy on validation data."""
+"""The context of a mask source in a run: training batches, the loss, validation accuracy."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def easypruner_components():
 
 
 def test_a_source_gets_batches_loss_and_accuracy(tmp_path: Path) -> None:
-    told = tmp_path / 'told.json'
+    reported = tmp_path / 'told.json'
     plugin = write_plugin(
-        tmp_path / 'plugins', 'requested_by.py', PLUGIN.replace('FILE', repr(str(told)))
+        tmp_path / 'plugins', 'requested_by.py', PLUGIN.replace('FILE', repr(str(reported)))
     )
     stages = [
         dict(type='Train', epochs=2, row='baseline'),
@@ -61,15 +61,15 @@ def test_a_source_gets_batches_loss_and_accuracy(tmp_path: Path) -> None:
     config = write_config(tmp_path, tiny_config(stages=stages))
     arguments = ['--plugins', str(plugin.parent), '--seed', '5']
     assert prune(config, tmp_path / 'run', *arguments) == 0
-    met = json.loads(told.read_text())
+    actual = json.loads(reported.read_text())
     baseline = summary(tmp_path / 'run')['rows'][0]['accuracy']
-    assert met['batches'] == TRAIN_IMAGES // BATCH
-    assert met['same']
-    assert met['gradients']
-    assert met['unchanged']
-    assert met['seed'] == 5
-    assert met['loss'] > 0
-    assert met['accuracy'] == met['again'] == baseline
+    assert actual['batches'] == TRAIN_IMAGES // BATCH
+    assert actual['same']
+    assert actual['gradients']
+    assert actual['unchanged']
+    assert actual['seed'] == 5
+    assert actual['loss'] > 0
+    assert actual['accuracy'] == actual['again'] == baseline
     # A network that takes every image for the same digit is right about all of these.
-    assert sum(met['single']) == pytest.approx(100)
-    assert 0 < min(met['single']) < max(met['single'])
+    assert sum(actual['single']) == pytest.approx(100)
+    assert 0 < min(actual['single']) < max(actual['single'])

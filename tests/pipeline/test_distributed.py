@@ -88,7 +88,7 @@ class TestTwoProcesses:
         accuracy = Runner.from_cfg(config).test()['accuracy/top1']
         assert accuracy == content['rows'][-1]['accuracy']
 
-    def test_a_stopped_run_goes_on_bit_for_bit(self, tmp_path: Path) -> None:
+    def test_a_stopped_run_continues_bit_for_bit(self, tmp_path: Path) -> None:
         config = write_config(tmp_path)
         plugin = write_plugin(tmp_path / 'plugins', 'stop.py', STOP)
         stopped = torchrun(config, tmp_path / 'run', '--plugins', str(plugin.parent))
@@ -102,7 +102,7 @@ class TestTwoProcesses:
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
         assert summary(tmp_path / 'run')['rows'] == summary(tmp_path / 'whole')['rows']
 
-    def test_a_mistake_is_told_once_and_ends_both(self, tmp_path: Path) -> None:
+    def test_a_mistake_is_reported_once_and_ends_both(self, tmp_path: Path) -> None:
         config = write_config(tmp_path, tiny_config(optim_wraper=dict(type='OptimWrapper')))
         done = torchrun(config, tmp_path / 'run')
         assert done.returncode != 0

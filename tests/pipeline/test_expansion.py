@@ -1,4 +1,4 @@
-"""Expansion: stages of a config that stand for others."""
+"""Expansion: stages of a config that are replaced by others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easypruner.strategies.stages.state import PruningState
 
 
 class Twice(Stage):
-    """Stands for two copies of a stage."""
+    """Is replaced by two copies of a stage."""
 
     def __init__(self, of: Mapping[str, Any] | None = None, nothing: bool = False) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Twice(Stage):
 
 
 class Once(Stage):
-    """Stands for itself."""
+    """Is replaced by itself."""
 
     def run(self, state: PruningState) -> PruningState:
         return state
@@ -77,7 +77,7 @@ def test_each_stage_is_built_once() -> None:
 
 
 @pytest.mark.parametrize('stages', [None, 'Train', dict(type='Twice')])
-def test_what_is_not_a_list_is_a_mistake(stages: Any) -> None:
+def test_a_value_that_is_not_a_list_is_a_mistake(stages: Any) -> None:
     with pytest.raises(ConfigError, match='stages: expected a list of stages, got'):
         expanded(stages)
 
@@ -91,12 +91,12 @@ def test_a_class_in_place_of_its_name() -> None:
     assert expanded([dict(type=Twice, of=ONCE)]) == [ONCE, ONCE]
 
 
-def test_what_stands_for_what_stands_for_others() -> None:
+def test_expansion_is_recursive() -> None:
     inner = dict(type='Twice', of=ONCE)
     assert expanded([dict(type='Twice', of=inner)]) == [ONCE] * 4
 
 
-def test_all_mistakes_are_told_each_with_its_place() -> None:
+def test_all_mistakes_are_reported_each_with_its_path() -> None:
     stages = [dict(type='Twice'), ONCE, dict(type='Twice', off=ONCE)]
     with pytest.raises(ConfigError) as error:
         expanded(stages)
@@ -104,7 +104,7 @@ def test_all_mistakes_are_told_each_with_its_place() -> None:
     assert "'of'" in error.value.mistakes[1]
 
 
-def test_what_is_right_is_expanded_beside_what_is_wrong() -> None:
+def test_valid_stages_are_expanded_beside_invalid_ones() -> None:
     mistakes = Mistakes()
     one = dict(type='Once', name='one')
     stages = expand([dict(type='Twice'), dict(type='Twice', of=one)], mistakes)

@@ -1,4 +1,4 @@
-"""Resuming: a run that was stopped anywhere ends as if it had never been."""
+"""Resuming: a run that was stopped anywhere ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def easypruner_configure_runner(runner, state):
         runner.register_hook(Stop())
 """
 
-PLACES = {
+LOCATIONS = {
     'in the first epoch': ('00_baseline', 0, 1),
     'after a checkpoint': ('00_baseline', 1, 0),
     'at the last iteration of a sparsity stage': ('02_mask_sparsity', 1, 2),
@@ -47,7 +47,7 @@ def stopped(
     iteration: int | None,
     content: dict[str, Any] | None = None,
 ) -> Path:
-    """Begin a run that is interrupted at a place and return its work directory."""
+    """Begin a run that is interrupted at a stage and return its work directory."""
     text = STOP.format(stage=stage, epoch=epoch, iteration=iteration)
     plugin = write_plugin(folder / 'plugins', 'stop.py', text)
     arguments = ['--plugins', str(plugin.parent)]
@@ -78,11 +78,11 @@ def results(run: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != 'seconds'}
 
 
-@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('location', LOCATIONS)
 def test_it_ends_bit_for_bit_as_if_it_had_not_stopped(
-    place: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    location: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = stopped(tmp_path, *PLACES[place])
+    run = stopped(tmp_path, *LOCATIONS[location])
     done = [path.parent.name for path in sorted(run.rglob('state.json'))]
     capsys.readouterr()
     assert prune(write_config(tmp_path), run, '--resume') == 0
@@ -94,7 +94,7 @@ def test_it_ends_bit_for_bit_as_if_it_had_not_stopped(
 
 
 def test_a_stopped_run_may_be_moved(finished: Path, tmp_path: Path) -> None:
-    run = stopped(tmp_path / 'before', *PLACES['at the last iteration of a sparsity stage'])
+    run = stopped(tmp_path / 'before', *LOCATIONS['at the last iteration of a sparsity stage'])
     moved = tmp_path / 'after' / 'elsewhere'
     moved.parent.mkdir()
     run.rename(moved)
@@ -103,9 +103,9 @@ def test_a_stopped_run_may_be_moved(finished: Path, tmp_path: Path) -> None:
     assert_same(moved, finished)
 
 
-def test_training_goes_on_from_its_last_epoch(finished: Path, tmp_path: Path) -> None:
-    run = stopped(tmp_path, *PLACES['after a checkpoint'])
-    told = tmp_path / 'told'
+def test_training_continues_from_its_last_epoch(finished: Path, tmp_path: Path) -> None:
+    run = stopped(tmp_path, *LOCATIONS['after a checkpoint'])
+    reported = tmp_path / 'told'
     text = f"""
 from pathlib import Path
 from mmengine.hooks import Hook
@@ -113,7 +113,7 @@ from easypruner import hookimpl
 
 class Tell(Hook):
     def before_train_epoch(self, runner):
-        with Path({str(told)!r}).open('a') as file:
+        with Path({str(reported)!r}).open('a') as file:
             file.write(f'{{Path(runner.work_dir).name}} {{runner.epoch}}\\n')
 
 @hookimpl
@@ -123,7 +123,7 @@ def easypruner_configure_runner(runner, state):
     plugin = write_plugin(tmp_path / 'telling', 'tell.py', text)
     arguments = ['--resume', '--plugins', str(plugin.parent)]
     assert prune(write_config(tmp_path), run, *arguments) == 0
-    assert told.read_text().splitlines() == [
+    assert reported.read_text().splitlines() == [
         '00_baseline 1', '02_mask_sparsity 0', '02_mask_sparsity 1', '05_finetune 0'
     ]  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_gradients_that_were_half_accumulated_are_gone_on_from(epoch: int, tmp_p
 
 
 def test_a_regularizer_s_updates_are_counted_on(tmp_path: Path) -> None:
-    told = tmp_path / 'told'
+    reported = tmp_path / 'told'
     text = f"""
 from easypruner import Regularizer, hookimpl
 
@@ -176,7 +176,7 @@ class Counting(Regularizer):
         raise AssertionError
 
     def add_gradient(self, graph, masks, progress):
-        with open({str(told)!r}, 'a') as file:
+        with open({str(reported)!r}, 'a') as file:
             print(progress.update, file=file)
 
 @hookimpl
@@ -198,7 +198,7 @@ def easypruner_components():
     assert prune(write_config(tmp_path, content), run, *arguments) == 0
     # Nine iterations: four updates of two, and the last. The one of the epoch in which the stop
     # was is made again.
-    assert told.read_text().split() == ['0', '1', '1', '2', '3', '4']
+    assert reported.read_text().split() == ['0', '1', '1', '2', '3', '4']
 
 
 def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ class TestRefusal:
         assert key in message
         assert sorted(finished.rglob('*')) == before
 
-    def test_one_deep_change_is_named_by_its_place(
+    def test_one_deep_change_is_named_by_its_path(
         self, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         arguments = ['--resume', '--cfg-options', 'stages.2.epochs=9']

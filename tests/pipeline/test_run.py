@@ -1,4 +1,4 @@
-"""A whole run, and what it leaves behind for whoever takes the network away."""
+"""A whole run, and the files that it leaves for users of the network."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class TestPrunedConfig:
         assert accuracy == summary(finished)['rows'][-1]['accuracy']
 
     def test_it_is_about_the_weights(self, finished: Path, tmp_path: Path) -> None:
-        """The same accuracy is no accident: with other weights it is another one."""
+        """The same accuracy is not an accident: with other weights it differs."""
         for name in ('architecture.json', 'pruned_config.py'):
             shutil.copy(finished / name, tmp_path / name)
         weights = read_weights(finished / 'pruned.pth')
@@ -185,7 +185,7 @@ class TestWorkDirectory:
         assert prune(config, run, '--overwrite') == 2
         assert summary(run) == summary(finished)
 
-    def test_a_file_is_no_directory(
+    def test_a_file_is_not_a_directory(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / 'run').write_text('')
@@ -337,14 +337,14 @@ def test_a_weak_penalty_is_a_warning_beforehand_and_in_the_summary(
 
 
 def test_plugins_see_every_runner(tmp_path: Path) -> None:
-    told = tmp_path / 'told'
+    reported = tmp_path / 'told'
     text = f"""
 from pathlib import Path
 from easypruner import hookimpl
 
 @hookimpl
 def easypruner_configure_runner(runner, state):
-    with Path({str(told)!r}).open('a') as file:
+    with Path({str(reported)!r}).open('a') as file:
         file.write(f'{{state.stage.name}} {{Path(runner.work_dir) == state.stage}}\\n')
 """
     plugin = write_plugin(tmp_path / 'plugins', 'seeing.py', text)
@@ -354,10 +354,10 @@ def easypruner_configure_runner(runner, state):
     ]
     config = write_config(tmp_path, tiny_config(stages=stages))
     assert prune(config, tmp_path / 'run', '--plugins', str(plugin.parent)) == 0
-    assert told.read_text().splitlines() == ['00_train True', '01_evaluate True']
+    assert reported.read_text().splitlines() == ['00_train True', '01_evaluate True']
 
 
-def test_a_config_chooses_what_may_go(tmp_path: Path) -> None:
+def test_a_config_chooses_what_may_be_pruned(tmp_path: Path) -> None:
     stages = [
         dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Ratio', keep=0.5))),
         dict(type='Prune'),

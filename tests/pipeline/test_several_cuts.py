@@ -1,4 +1,4 @@
-"""What holds over several cuts of a run: limits of groups, masks, strengths, budgets."""
+"""Several cuts in one run: limits of groups, masks, strengths, budgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights teach: those of the unpruned network, before anything pushed it towards a cut."""
+"""The teacher has the weights of the unpruned network, from before any regularization."""
 
 from __future__ import annotations
 

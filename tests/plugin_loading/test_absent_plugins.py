@@ -1,4 +1,4 @@
-"""Plugins that are disabled or passed over: which they are, and what is said of what they have."""
+"""Plugins that are disabled or skipped, and messages about their components."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def afterwards() -> Iterator[None]:
 
 
 def unknown(name: str) -> str:
-    """Return what is said of a mask source that there is not."""
+    """Return the message about an unknown mask source."""
     with pytest.raises(ConfigError) as raised:
         build(MASK_SOURCES, {'type': name})
     return str(raised.value)
 
 
-class TestNamesThatAreNotThere:
+class TestUnknownNames:
     def test_a_disabled_plugin_has_it(self) -> None:
         load_plugins(disable=['lp_norm'])
         assert unknown('L1Norm') == (
@@ -97,14 +97,14 @@ class TestListing:
         assert entry['name'] == entry['address'] == 'macs'
         assert Path(entry['file']).name == 'macs.py'
 
-    def test_nothing_is_said_where_nothing_is_left_out(
+    def test_nothing_is_listed_where_nothing_is_left_out(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(['plugins']) == 0
         assert 'Disabled' not in capsys.readouterr().out
 
 
-class TestPassingOver:
+class TestSkipping:
     def test_of_two_that_clash_a_built_in_stays(
         self,
         tmp_path: Path,
@@ -122,7 +122,7 @@ class TestPassingOver:
         (entry,) = [c for c in listing['components'] if c['name'] == 'BNScale']
         assert entry['plugin'] == 'bn_scale'
 
-    def test_all_that_a_broken_plugin_has_goes_with_it(self, tmp_path: Path) -> None:
+    def test_all_components_of_a_broken_plugin_are_skipped(self, tmp_path: Path) -> None:
         hooks = (
             'def easypruner_configure_runner(runner, state): runner.append(1)\n'
             'class Layers(LayerHandler):\n'
@@ -172,12 +172,12 @@ class TestAddresses:
         return str(tmp_path / 'mine')
 
     @pytest.mark.parametrize(
-        ('place', 'left'), [('@reading', {'InFolder'}), ('@FOLDER', {'InSite'}), ('', set())]
+        ('suffix', 'left'), [('@reading', {'InFolder'}), ('@FOLDER', {'InSite'}), ('', set())]
     )
     def test_one_of_two_plugins_of_one_name(
-        self, place: str, left: set[str], folder: str, capsys: pytest.CaptureFixture[str]
+        self, suffix: str, left: set[str], folder: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        address = 'reader_norm' + place.replace('FOLDER', folder)
+        address = 'reader_norm' + suffix.replace('FOLDER', folder)
         assert main(['plugins', '--json', '--plugins', folder, '--disable-plugin', address]) == 0
         found = {entry['name'] for entry in json.loads(capsys.readouterr().out)['components']}
         assert found & {'InSite', 'InFolder'} == left
@@ -198,7 +198,7 @@ class TestAddresses:
         assert addresses['InFolder'] == f'reader_norm@{folder}'
         assert addresses['Macs'] == 'macs'
 
-    def test_a_clash_says_how_to_disable_either(self, folder: str) -> None:
+    def test_the_message_of_a_clash_shows_how_to_disable_either(self, folder: str) -> None:
         write_source(Path(folder), 'InSite', 'reader_norm.py')
         with pytest.raises(PluginError, match="contribute a mask source 'InSite'") as raised:
             load_plugins([folder])
@@ -222,7 +222,7 @@ class TestAddresses:
     @pytest.mark.parametrize(
         'name', ['reader_norm', 'addressed_package.reader', 'reader_norm@reading']
     )
-    def test_a_plugin_that_is_found_twice_goes_by_either_name(
+    def test_a_plugin_that_is_found_twice_may_be_disabled_by_either_name(
         self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_plugin(tmp_path / 'addressed_package', '__init__.py', '')
@@ -235,6 +235,6 @@ class TestAddresses:
         plugins = load_plugins(custom_imports=imports, disable=[name])
         assert 'ReadTwice' not in {c.name for c in plugins.components}
 
-    def test_an_address_that_is_none(self, folder: str) -> None:
+    def test_an_unknown_address(self, folder: str) -> None:
         with pytest.raises(PluginError, match=r"did you mean 'reader_norm@reading'"):
             load_plugins([folder], disable=['reader_norm@readin'])

@@ -1,4 +1,4 @@
-"""Plugins are found wherever they come from; what is wrong with one is said, with its file."""
+"""Plugins are found in every origin; a fault in one is reported with its file."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ class TestDisabling:
         monkeypatch.setenv('EASYPRUNER_DISABLE_PLUGINS', 'macs, unknown_one')
         assert 'Macs' not in names(load_plugins())
 
-    def test_a_name_that_is_no_plugin_is_an_error(self) -> None:
+    def test_disabling_an_unknown_name_is_an_error(self) -> None:
         with pytest.raises(PluginError, match=r"'bn_scal' cannot be disabled.*'bn_scale'"):
             load_plugins(disable=['bn_scal'])
 
@@ -354,7 +354,7 @@ def _components(tmp_path: Path) -> None:
     masks = source.select(graph, Context())
     masks.check(graph)
     assert masks.removed_units == sum(group.size for group in graph.groups.values()) // 2
-    for mask in masks.values():  # units are scored by their place: the last ones stay
+    for mask in masks.values():  # units are scored by their index: the last ones stay
         assert mask.tolist() == sorted(mask.tolist())
 
 

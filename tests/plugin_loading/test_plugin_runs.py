@@ -54,7 +54,7 @@ def test_a_source_is_found_and_built_and_chooses(
     assert prune(config, tmp_path / 'run', *options) == 0
     masks = Masks.load(tmp_path / 'run' / 'masks.safetensors')
     assert masks.removed_units > 0
-    for mask in masks.values():  # the source scores units by their place: the last ones stay
+    for mask in masks.values():  # the source scores units by their index: the last ones stay
         assert mask.tolist() == sorted(mask.tolist())
 
 
@@ -88,7 +88,7 @@ def test_runners_and_reports_pass_through_the_hooks(
     assert 'rows of a plugin' in capsys.readouterr().out
 
 
-def test_a_typo_in_the_plugin_s_name_is_told_before_anything_runs(
+def test_a_typo_in_the_plugin_s_name_is_reported_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_source(tmp_path / 'plugins', 'RunSource')
@@ -100,7 +100,7 @@ def test_a_typo_in_the_plugin_s_name_is_told_before_anything_runs(
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_report_of_another_kind_is_told_by_its_plugin(
+def test_a_report_of_another_kind_is_reported_with_its_plugin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reports = 'from easypruner import hookimpl\n@hookimpl\ndef easypruner_report(runs): return '

@@ -1,4 +1,4 @@
-"""build() makes components of config dicts, or says everything that is wrong with them at once."""
+"""build() makes components from config dicts, or reports all their mistakes at once."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ class TestBuilding:
     def test_the_class_itself_may_be_the_type(self) -> None:
         assert build(BUDGETS, {'type': Half, 'value': 1}).value == 1
 
-    def test_what_is_built_already_is_returned(self) -> None:
+    def test_an_object_that_is_built_already_is_returned(self) -> None:
         budget = Half(1)
         assert build(BUDGETS, budget) is budget
         assert build(MASK_SOURCES, {'type': 'ByName', 'budget': budget}).budget is budget
 
-    def test_defaults_fill_what_the_config_leaves_out(self) -> None:
+    def test_defaults_fill_missing_arguments(self) -> None:
         assert build(BUDGETS, HALF, unit='MACs').unit == 'MACs'
         assert build(BUDGETS, {**HALF, 'unit': 'params'}, unit='MACs').unit == 'params'
 
@@ -177,11 +177,11 @@ class TestMistakes:
             ({'type': 'Half', 'value': -1}, 'value=-1 must be above 0'),
         ],
     )
-    def test_each_is_told(self, config: Any, message: str) -> None:
+    def test_each_is_reported(self, config: Any, message: str) -> None:
         assert mistakes(BUDGETS, config) == (message,)
         assert mistakes(BUDGETS, config, 'here') == (f'here: {message}',)
 
-    def test_what_a_constructor_stumbles_over(self) -> None:
+    def test_an_error_in_a_constructor(self) -> None:
         (message,) = mistakes(BUDGETS, {'type': 'Half', 'value': 'much'})
         assert message.startswith("Half(value='much') was refused: TypeError: ")
 
@@ -286,5 +286,5 @@ def test_mistakes_are_collected_from_many_checks() -> None:
     )
 
 
-def test_no_mistakes_raise_nothing() -> None:
+def test_without_mistakes_nothing_is_raised() -> None:
     Mistakes().raise_all()

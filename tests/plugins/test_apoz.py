@@ -36,15 +36,15 @@ def test_the_formula_over_samples_and_positions() -> None:
     after = [torch.relu(x + model.branch(x)).mean((2, 3)) for x in before]
     for layer, maps in enumerate((before, after)):
         for channel in range(8):
-            met = float(scores['stem.0'][layer, channel])
-            assert met == pytest.approx(formula(maps, channel), rel=1e-5)
+            actual = float(scores['stem.0'][layer, channel])
+            assert actual == pytest.approx(formula(maps, channel), rel=1e-5)
     inner = [model.branch[0](x) for x in before]
     for channel in range(6):
-        met = float(scores['branch.0.0'][0, channel])
-        assert met == pytest.approx(formula(inner, channel), rel=1e-5)
+        actual = float(scores['branch.0.0'][0, channel])
+        assert actual == pytest.approx(formula(inner, channel), rel=1e-5)
 
 
-def test_a_silent_unit_goes_first() -> None:
+def test_a_silent_unit_is_removed_first() -> None:
     model = randomized_network(Plain)
     with torch.no_grad():
         model.body[0][1].weight[5], model.body[0][1].bias[5] = 0, -1
@@ -67,6 +67,6 @@ def test_edge_cases() -> None:
     check_edge_cases(lambda budget: APoZ(budget, batches=1))
 
 
-def test_arguments_that_are_none_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match='batches=0 of APoZ'):
         APoZ(batches=0)

@@ -1,4 +1,4 @@
-"""Budgets: the limit is met, no group is emptied, and what cannot be is said."""
+"""Budgets: the limit is met, no group is emptied, and infeasible limits are reported."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def random_scores(graph: ChannelGraph, seed: int, levels: int = 1000) -> dict[st
 @pytest.mark.parametrize('kind', COSTS)
 @settings(deadline=None, max_examples=60)
 @given(graph=graphs, seed=st.integers(0, 10**6), keep=st.floats(0.35, 1), levels=st.integers(1, 9))
-def test_a_cost_meets_its_limit_and_no_unit_more_would_fit(
+def test_a_cost_meets_its_limit_and_one_more_unit_would_exceed_it(
     kind: type[CostBudget], graph: ChannelGraph, seed: int, keep: float, levels: int
 ) -> None:
     cost = COSTS[kind]
@@ -122,7 +122,7 @@ def test_each_group_keeps_its_best_and_an_allowed_number(
 
 
 @budgets
-def test_some_groups_only_the_others_stay_whole(build: Callable[[], Budget]) -> None:
+def test_with_scores_of_some_groups_the_others_stay_whole(build: Callable[[], Budget]) -> None:
     graph = GRAPHS[0]
     some = {'body.1.0': torch.arange(12) / 12}
     budget = build()
@@ -187,7 +187,7 @@ def test_layer_ratio_keeps_that_share_of_each_group(
         assert int(mask.sum()) == max(1, round(keep * graph.groups[name].size))
 
 
-def test_threshold_keeps_what_is_above_and_the_best_in_any_case() -> None:
+def test_threshold_keeps_units_above_it_and_always_the_best() -> None:
     graph = GRAPHS[0]
     scores = {'body.0.0': torch.arange(8) / 10, 'body.1.0': torch.zeros(12)}
     masks = Threshold(0.25)(scores, graph, Context())
@@ -227,7 +227,7 @@ def test_a_budget_of_one_removes_nothing(budget: Budget) -> None:
     [Macs(keep=0.0), Params(keep=0), Ratio(0.0), Macs(limit=1), Params(limit=0)],
     ids=lambda budget: f'{budget.kind} {budget.asked}',
 )
-def test_an_impossible_budget_says_what_can_be_had(budget: Budget) -> None:
+def test_an_impossible_budget_reports_what_is_feasible(budget: Budget) -> None:
     graph = GRAPHS[0]
     with pytest.raises(BudgetError, match='the least that can be had') as caught:
         budget(random_scores(graph, 0), graph, Context())

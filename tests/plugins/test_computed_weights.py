@@ -32,7 +32,7 @@ from easypruner.strategies.measures.activations import maker_probes, reader_prob
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.strategies.measures.units import used_members
 from easypruner.testing import example_inputs
-from tests.helpers.scoring import assert_left_alone, cross_entropy, labelled, state_of
+from tests.helpers.scoring import assert_left_alone, cross_entropy, labelled_batches, state_of
 
 Build = Callable[[], MaskSource]
 Wrap = Callable[[nn.Module], nn.Module]
@@ -81,7 +81,7 @@ def plain() -> Layers:
 
 
 def context() -> Context:
-    batches = labelled()
+    batches = labelled_batches()
     return Context(
         batches=lambda: batches,
         loss=cross_entropy,
@@ -90,16 +90,16 @@ def context() -> Context:
 
 
 def scores(name: str, model: nn.Module) -> list[Tensor]:
-    """Return the scores of all groups in order: their names depend on how weights are held."""
+    """Return the scores of all groups in order: their names depend on how weights are stored."""
     graph = easypruner.trace(model, example_inputs().double())
     assert [group.size for group in graph.groups.values()] == [8, 6, 6]
     return list(SOURCES[name]().ranking_scores(graph, context()).values())
 
 
 def assert_same(name: str, model: nn.Module, other: nn.Module) -> None:
-    met, expected = scores(name, model), scores(name, other)
+    actual, expected = scores(name, model), scores(name, other)
     assert len(expected[0].unique()) > 1
-    for one, two in zip(met, expected, strict=True):
+    for one, two in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-14)
 
 
@@ -142,7 +142,7 @@ def test_weight_norm(name: str, how: Callable[..., nn.Module], dim: int | None) 
 
 
 @pytest.mark.parametrize('name', SOURCES)
-def test_what_a_hook_has_set_before_an_update_does_not_count(name: str) -> None:
+def test_weights_set_by_a_hook_before_an_update_do_not_count(name: str) -> None:
     model, expected = with_weight_norm(older, 0), plain()
     model(example_inputs().double()).sum().backward()
     with torch.no_grad():
@@ -223,7 +223,7 @@ def test_parametrizations_of_ones_own(name: str, kind: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize('how', [modern, older, Lengths, Factors])
-def test_layers_are_looked_at_once_each(how: Callable[..., nn.Module]) -> None:
+def test_layers_are_read_once_each(how: Callable[..., nn.Module]) -> None:
     own = isinstance(how, type)
     for places in (reader_probes, maker_probes):
         seen, expected = (
@@ -253,7 +253,7 @@ def test_a_weight_reads_channels_if_any_part_of_it_does() -> None:
     assert ('second.weight', 0, 'in') in expected['first.parametrizations.weight.original1']
 
 
-def test_dimensions_of_one_index_are_told_apart() -> None:
+def test_dimensions_of_one_index_are_distinguished() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 2, 1))
     parametrize.register_parametrization(model[0], 'weight', nn.Identity())
     (weight,) = computed_weights(model).values()
@@ -293,8 +293,8 @@ def test_factors_with_channels_between_them_are_weights_of_their_own(name: str) 
     expected.hidden = TwoLayers(expected.hidden)
     one, two = (easypruner.trace(m, example_inputs().double()) for m in (model, expected))
     assert [group.size for group in one.groups.values()] == [8, 6, 6, 6]
-    met, wanted = (SOURCES[name]().ranking_scores(g, context()) for g in (one, two))
-    for own, other in zip(met.values(), wanted.values(), strict=True):
+    actual, wanted = (SOURCES[name]().ranking_scores(g, context()) for g in (one, two))
+    for own, other in zip(actual.values(), wanted.values(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-14)
 
 
@@ -318,10 +318,10 @@ def test_weights_that_stay_whole_count_as_they_are(name: str, wrap: Wrap | str) 
     expected[2].weight.data = model[2].weight.detach().clone()
     one, two = (easypruner.trace(m, example_inputs().double()) for m in (model.train(), expected))
     assert list(one.groups) == ['4'] and list(two.groups) == ['0', '2', '4']
-    met, wanted = (SOURCES[name]().ranking_scores(g, context())['4'] for g in (one, two))
+    actual, wanted = (SOURCES[name]().ranking_scores(g, context())['4'] for g in (one, two))
     if not name.startswith('Hessian'):
         # Its signs are drawn for other weights as well.
-        torch.testing.assert_close(met, wanted, rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(actual, wanted, rtol=1e-8, atol=1e-14)
 
 
 @pytest.mark.parametrize('how', [modern, older, 'masks'])
@@ -340,7 +340,7 @@ def test_the_model_is_left_as_it_was(name: str, how: Callable[..., nn.Module] | 
 
 
 @pytest.mark.parametrize('dim', [0, 1, None, 'masks'])
-def test_what_reads_channels_is_looked_at_once(dim: int | str | None) -> None:
+def test_readers_of_channels_are_computed_once(dim: int | str | None) -> None:
     """A cut that is compensated for is exact where the channels that go are constant."""
     if dim == 'masks':
         model = plain()
@@ -367,7 +367,7 @@ def test_what_reads_channels_is_looked_at_once(dim: int | str | None) -> None:
 
 
 @pytest.mark.parametrize('how', [modern, older])
-def test_what_is_pushed_under_weight_norm_are_the_lengths(how: Callable[..., nn.Module]) -> None:
+def test_under_weight_norm_the_lengths_are_pushed(how: Callable[..., nn.Module]) -> None:
     model = with_weight_norm(how, 0)
     graph = easypruner.trace(model, example_inputs().double())
     lasso = GroupLasso(1.0, group_strengths=dict.fromkeys(list(graph.groups)[:2], 0.0))
@@ -379,7 +379,7 @@ def test_what_is_pushed_under_weight_norm_are_the_lengths(how: Callable[..., nn.
     assert direction.grad is None or not direction.grad.any()
 
 
-def test_where_there_is_one_length_for_all_directions_are_pushed() -> None:
+def test_with_one_length_for_all_the_directions_are_pushed() -> None:
     model = with_weight_norm(modern, None)
     graph = easypruner.trace(model, example_inputs().double())
     _, direction = parts(model.hidden)

@@ -28,21 +28,27 @@ from easypruner.testing import example_inputs, randomized_network, tiny_context
 from easypruner.testing.networks import Residual
 from tests.helpers.edge_cases import check_edge_cases
 from tests.helpers.networks import NETWORKS, traced_network
-from tests.helpers.searching import check_resume, known, plain, wide_first, widths_of
+from tests.helpers.searching import (
+    check_resume,
+    known_loss,
+    loss_least_at_seven,
+    plain_graph,
+    widths_of,
+)
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_the_best_of_what_was_measured_wins(seed: int) -> None:
-    context, loss = known(wide_first)
+def test_the_best_measured_candidate_wins(seed: int) -> None:
+    context, loss = known_loss(loss_least_at_seven)
     source = EagleEye(Macs(keep=0.5), candidates=20, tolerance=1, seed=seed, batches=1)
-    masks = source.select(plain(), context)
+    masks = source.select(plain_graph(), context)
     assert len(set(loss.asked)) == len(loss.asked) > 3, 'equal candidates are measured once'
-    assert widths_of(masks) == min(loss.asked, key=wide_first)
+    assert widths_of(masks) == min(loss.asked, key=loss_least_at_seven)
 
 
 def test_candidates_are_spread_over_what_the_budget_allows() -> None:
-    graph = plain()
-    context, loss = known(wide_first)
+    graph = plain_graph()
+    context, loss = known_loss(loss_least_at_seven)
     masks = EagleEye(Macs(keep=0.6), candidates=200, tolerance=1, max_removed=1).select(
         graph, context
     )
@@ -51,19 +57,19 @@ def test_candidates_are_spread_over_what_the_budget_allows() -> None:
 
 
 def test_the_first_candidate_loses_the_same_share_of_each_group() -> None:
-    context, loss = known(wide_first)
-    masks = EagleEye(Ratio(keep=0.5), candidates=1).select(plain(), context)
+    context, loss = known_loss(loss_least_at_seven)
+    masks = EagleEye(Ratio(keep=0.5), candidates=1).select(plain_graph(), context)
     assert widths_of(masks) == (4, 6) and not loss.asked
-    EagleEye(Ratio(keep=0.5), candidates=4).select(plain(), context)
+    EagleEye(Ratio(keep=0.5), candidates=4).select(plain_graph(), context)
     assert loss.asked[0] == (4, 6)
 
 
-def test_no_group_loses_more_than_the_most_where_others_can() -> None:
-    context, loss = known(wide_first)
-    EagleEye(Ratio(keep=0.6), candidates=60, max_removed=0.5).select(plain(), context)
+def test_no_group_loses_more_than_the_maximum_where_others_can() -> None:
+    context, loss = known_loss(loss_least_at_seven)
+    EagleEye(Ratio(keep=0.6), candidates=60, max_removed=0.5).select(plain_graph(), context)
     assert len(set(loss.asked)) > 2
     assert all(first >= 4 and second >= 6 for first, second in loss.asked)
-    masks = EagleEye(Ratio(keep=0.2), candidates=3, max_removed=0.5).select(plain(), context)
+    masks = EagleEye(Ratio(keep=0.2), candidates=3, max_removed=0.5).select(plain_graph(), context)
     assert sum(widths_of(masks)) == 4
 
 
@@ -78,8 +84,8 @@ class Coarse(Macs):
 
 @pytest.mark.parametrize(('tolerance', 'all_near'), [(0.01, False), (0.06, True)])
 def test_candidates_off_the_limit_are_passed_over(tolerance: float, all_near: bool) -> None:
-    context, loss = known(lambda widths: float(widths[0]))
-    EagleEye(Coarse(keep=0.6), candidates=40, tolerance=tolerance).select(plain(), context)
+    context, loss = known_loss(lambda widths: float(widths[0]))
+    EagleEye(Coarse(keep=0.6), candidates=40, tolerance=tolerance).select(plain_graph(), context)
     firsts = {first for first, _ in loss.asked}
     assert max(firsts) >= 6 and (min(firsts) < 6) == all_near
 
@@ -105,14 +111,14 @@ class Noisy(Coarse):
      (Noisy(keep=0.6), True)],
 )  # fmt: skip
 def test_the_limit_that_binds_counts_and_noise_does_not(budget: Any, all_near: bool) -> None:
-    context, loss = known(lambda widths: float(widths[0]))
-    EagleEye(budget, candidates=40).select(plain(), context)
+    context, loss = known_loss(lambda widths: float(widths[0]))
+    EagleEye(budget, candidates=40).select(plain_graph(), context)
     assert (min(first for first, _ in loss.asked) < 6) == all_near
 
 
 def test_several_limits_are_kept_to() -> None:
-    context, loss = known(wide_first)
-    graph = plain()
+    context, loss = known_loss(loss_least_at_seven)
+    graph = plain_graph()
     budget = [Macs(keep=0.9), Params(keep=0.5)]
     masks = EagleEye(budget, candidates=10, tolerance=1).select(graph, context)
     assert graph.cost(masks).params <= 0.5 * graph.cost().params and loss.asked
@@ -122,14 +128,14 @@ def test_several_limits_are_kept_to() -> None:
     'budget', [Ratio(keep=0.5), Threshold(0.8), Macs(keep=0.5).partial(0.0, 0.5)]
 )
 def test_any_budget_that_ranks_groups_together_will_do(budget: easypruner.Budget) -> None:
-    graph, (context, loss) = plain(), known(wide_first)
+    graph, (context, loss) = plain_graph(), known_loss(loss_least_at_seven)
     masks = EagleEye(budget, candidates=5, tolerance=1).select(graph, context)
     assert masks.removed_units > 0
-    assert widths_of(masks) == min(loss.asked, key=wide_first)
+    assert widths_of(masks) == min(loss.asked, key=loss_least_at_seven)
 
 
-def test_another_source_says_which_units_go_first() -> None:
-    graph, context = plain(), tiny_context()
+def test_another_source_decides_which_units_are_removed_first() -> None:
+    graph, context = plain_graph(), tiny_context()
     source = Random(seed=11)
     masks = EagleEye(Ratio(keep=0.5), source, candidates=4).select(graph, context)
     for name, score in source.score(graph, context).items():
@@ -143,15 +149,15 @@ def test_another_source_says_which_units_go_first() -> None:
         assert norm[masks[name]].min() > norm[~masks[name]].max()
 
 
-def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_search_continues(tmp_path: Path) -> None:
     check_resume(lambda: EagleEye(Macs(keep=0.5), candidates=8, tolerance=1, batches=1), tmp_path)
 
 
 def test_other_candidates_go_on_from_the_same_file(tmp_path: Path) -> None:
-    context, loss = known(wide_first, tmp_path)
-    EagleEye(Macs(keep=0.5), candidates=5, tolerance=1, batches=1).select(plain(), context)
+    context, loss = known_loss(loss_least_at_seven, tmp_path)
+    EagleEye(Macs(keep=0.5), candidates=5, tolerance=1, batches=1).select(plain_graph(), context)
     before = len(loss.asked)
-    EagleEye(Macs(keep=0.5), candidates=9, tolerance=1, batches=1).select(plain(), context)
+    EagleEye(Macs(keep=0.5), candidates=9, tolerance=1, batches=1).select(plain_graph(), context)
     assert len(set(loss.asked)) == len(loss.asked) > before
 
 
@@ -162,8 +168,10 @@ def test_progress_is_that_of_candidates() -> None:
         totals.append(total)
         yield from items
 
-    context, loss = known(wide_first)
-    EagleEye(Macs(keep=0.5), candidates=6, batches=1).select(plain(), replace(context, track=track))
+    context, loss = known_loss(loss_least_at_seven)
+    EagleEye(Macs(keep=0.5), candidates=6, batches=1).select(
+        plain_graph(), replace(context, track=track)
+    )
     assert totals == [len(loss.asked)]
 
 
@@ -176,14 +184,14 @@ def test_by_accuracy() -> None:
 
     context = replace(tiny_context(), evaluate=evaluate, loss=None)
     source = EagleEye(Macs(keep=0.5), candidates=9, by='accuracy', tolerance=1)
-    masks = source.select(plain(), context)
+    masks = source.select(plain_graph(), context)
     assert masks.kept('body.0.0') == max(asked) > min(asked)
 
 
 def test_nothing_but_nan_is_an_error() -> None:
-    context, _ = known(lambda widths: float('nan'))
+    context, _ = known_loss(lambda widths: float('nan'))
     with pytest.raises(EasyPrunerError, match='no candidate whose loss is a number'):
-        EagleEye(Macs(keep=0.5), candidates=3).select(plain(), context)
+        EagleEye(Macs(keep=0.5), candidates=3).select(plain_graph(), context)
 
 
 @pytest.mark.parametrize('build', NETWORKS)
@@ -207,7 +215,7 @@ def test_it_is_built_from_a_config() -> None:
         budget=dict(type='Macs', keep=0.5),
         source=dict(type='Random'),
     )
-    masks = build(MASK_SOURCES, config).select(plain(), tiny_context())
+    masks = build(MASK_SOURCES, config).select(plain_graph(), tiny_context())
     assert masks.removed_units > 0
     graph = traced_network(Residual)
     EagleEye(Macs(keep=0.5)).dry_run(graph, Context())
@@ -224,13 +232,13 @@ def test_it_is_built_from_a_config() -> None:
         ({'source': Random(Ratio(keep=0.5))}, 'give its budget to EagleEye'),
     ],
 )
-def test_arguments_that_are_none_are_refused(arguments: dict, words: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         EagleEye(**arguments)
 
 
-def test_masks_do_not_hang_on_torchs_own_chance() -> None:
-    graph, context = plain(), tiny_context()
+def test_masks_do_not_depend_on_torchs_global_generator() -> None:
+    graph, context = plain_graph(), tiny_context()
     first = EagleEye(Macs(keep=0.5), candidates=6, seed=3).select(graph, context)
     torch.rand(7)
     assert EagleEye(Macs(keep=0.5), candidates=6, seed=3).select(graph, context) == first

@@ -21,25 +21,31 @@ from easypruner.strategies.sources.search import Widths
 from easypruner.testing import example_inputs, randomized_network, tiny_context
 from tests.helpers.edge_cases import check_edge_cases
 from tests.helpers.networks import NETWORKS
-from tests.helpers.searching import check_resume, known, plain, wide_first, widths_of
+from tests.helpers.searching import (
+    check_resume,
+    known_loss,
+    loss_least_at_seven,
+    plain_graph,
+    widths_of,
+)
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_the_best_of_what_was_measured_wins(seed: int) -> None:
-    context, loss = known(wide_first)
+def test_the_best_measured_candidate_wins(seed: int) -> None:
+    context, loss = known_loss(loss_least_at_seven)
     source = Evolution(Macs(keep=0.5), population=4, generations=4, seed=seed, batches=1)
-    masks = source.select(plain(), context)
+    masks = source.select(plain_graph(), context)
     assert len(set(loss.asked)) == len(loss.asked) > 3, 'equal candidates are measured once'
-    assert widths_of(masks) == min(loss.asked, key=wide_first)
+    assert widths_of(masks) == min(loss.asked, key=loss_least_at_seven)
 
 
 def test_one_generation_is_what_a_random_search_draws() -> None:
-    graph = plain()
+    graph = plain_graph()
     for population in (1, 6):
-        context, bred = known(wide_first)
+        context, bred = known_loss(loss_least_at_seven)
         one = Evolution(Macs(keep=0.5), population=population, generations=1, batches=1)
         masks = one.select(graph, context)
-        context, drawn = known(wide_first)
+        context, drawn = known_loss(loss_least_at_seven)
         other = EagleEye(Macs(keep=0.5), candidates=population, tolerance=1, batches=1)
         assert other.select(graph, context) == masks and bred.asked == drawn.asked
 
@@ -57,7 +63,7 @@ class Many(nn.Module):
         return torch.stack([head(layer(x)) for head, layer in pairs]).sum((0, 3, 4))
 
 
-def test_breeding_finds_more_than_chance_with_as_many_candidates() -> None:
+def test_breeding_finds_more_than_random_search_with_as_many_candidates() -> None:
     torch.manual_seed(0)
     graph = easypruner.trace(Many().eval(), example_inputs())
 
@@ -106,32 +112,32 @@ def test_children_have_the_rates_of_the_best(mutation: float) -> None:
         for child in second[::2]
     ]
     for child in second[1::2]:
-        assert all(rate in {p[place] for p in parents} for place, rate in enumerate(child))
+        assert all(rate in {p[index] for p in parents} for index, rate in enumerate(child))
     assert len(second) == 40 and min(changed) >= 1
     expected = 1 + 7 * mutation
     assert sum(changed) / len(changed) == pytest.approx(expected, abs=0.6)
 
 
-def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_search_continues(tmp_path: Path) -> None:
     check_resume(
         lambda: Evolution(Macs(keep=0.5), population=4, generations=4, batches=1), tmp_path
     )
 
 
 def test_the_seed_decides() -> None:
-    graph = plain()
+    graph = plain_graph()
     asked = []
     for seed in (None, 0, 1):
-        context, loss = known(wide_first)
+        context, loss = known_loss(loss_least_at_seven)
         Evolution(Macs(keep=0.5), population=5, generations=3, seed=seed).select(graph, context)
         asked.append(loss.asked)
     assert asked[0] == asked[1] != asked[2]
 
 
 def test_nothing_but_nan_is_an_error() -> None:
-    context, _ = known(lambda widths: float('nan'))
+    context, _ = known_loss(lambda widths: float('nan'))
     with pytest.raises(EasyPrunerError, match='no candidate whose loss is a number'):
-        Evolution(Macs(keep=0.5), population=2, generations=2).select(plain(), context)
+        Evolution(Macs(keep=0.5), population=2, generations=2).select(plain_graph(), context)
 
 
 @pytest.mark.parametrize('build', NETWORKS)
@@ -159,6 +165,6 @@ def test_edge_cases() -> None:
         ({'max_removed': 1.1}, 'max_removed=1.1 of Evolution'),
     ],
 )
-def test_arguments_that_are_none_are_refused(arguments: dict, words: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Evolution(**arguments)

@@ -17,11 +17,11 @@ from easypruner.testing.networks import Depthwise, Plain, Residual
 from tests.helpers.scoring import (
     BATCH,
     cross_entropy,
-    data,
-    gradients,
-    labelled,
+    gradients_of,
+    labelled_batches,
+    labelled_context,
     parameters_of,
-    settled,
+    signed_graph,
     unit_total,
 )
 
@@ -30,10 +30,10 @@ def information(model: nn.Module, per: str) -> dict[str, Tensor]:
     """Return the mean squared gradient of each weight."""
     sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     count = 0
-    for images, labels in labelled():
+    for images, labels in labelled_batches():
         cuts = [slice(n, n + 1) for n in range(BATCH)] if per == 'sample' else [slice(None)]
         for cut in cuts:
-            slopes = gradients(model, cross_entropy(model, (images[cut], labels[cut])))
+            slopes = gradients_of(model, cross_entropy(model, (images[cut], labels[cut])))
             for name, slope in slopes.items():
                 sums[name] += slope**2
             count += 1
@@ -46,12 +46,12 @@ def information(model: nn.Module, per: str) -> dict[str, Tensor]:
 def test_half_the_squared_weight_times_the_information(
     build: type[nn.Module], over: str, per: str
 ) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     growth = {
         name: value * graph.parameter(name).detach() ** 2 / 2
-        for name, value in information(settled(build).model, per).items()
+        for name, value in information(signed_graph(build).model, per).items()
     }
-    scores = Fisher(over=over, per=per).score(graph, data())
+    scores = Fisher(over=over, per=per).score(graph, labelled_context())
     for name, group in graph.groups.items():
         every = [parameters_of(graph, name)] if over == 'group' else [[m] for m in group.producers]
         for layer, members in enumerate(every):
@@ -61,19 +61,19 @@ def test_half_the_squared_weight_times_the_information(
 
 
 def test_the_gate_form_is_the_papers() -> None:
-    graph = settled(Residual)
-    model = settled(Residual).model
+    graph = signed_graph(Residual)
+    model = signed_graph(Residual).model
     norm = model.branch[0][1]
     expected = [0.0] * 6
-    for images, labels in labelled():
+    for images, labels in labelled_batches():
         for n in range(BATCH):
             batch = images[n : n + 1], labels[n : n + 1]
-            slopes = gradients(model, cross_entropy(model, batch))
+            slopes = gradients_of(model, cross_entropy(model, batch))
             for unit in range(6):
                 gate = norm.weight[unit].item() * slopes['branch.0.1.weight'][unit].item()
                 gate += norm.bias[unit].item() * slopes['branch.0.1.bias'][unit].item()
                 expected[unit] += gate**2 / (2 * 2 * BATCH)
-    scores = Fisher(form='gate').score(graph, data())['branch.0.0']
+    scores = Fisher(form='gate').score(graph, labelled_context())['branch.0.0']
     assert scores[0].tolist() == pytest.approx(expected, rel=1e-6)
 
 
@@ -109,17 +109,17 @@ def test_a_batch_that_cannot_be_taken_apart(batch: Any) -> None:
 
 
 def test_batches_of_any_build_can_be_taken_whole() -> None:
-    batches = [{'data': batch, 'note': object()} for batch in labelled()]
+    batches = [{'data': batch, 'note': object()} for batch in labelled_batches()]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         return cross_entropy(model, batch['data'])
 
     context = Context(batches=lambda: batches, loss=loss)
-    whole = Fisher(per='batch').score(settled(Plain), context)
-    expected = Fisher(per='batch').score(settled(Plain), data())
+    whole = Fisher(per='batch').score(signed_graph(Plain), context)
+    expected = Fisher(per='batch').score(signed_graph(Plain), labelled_context())
     assert all(torch.equal(whole[name], expected[name]) for name in expected)
     with pytest.raises(EasyPrunerError, match='Fisher looks at single samples'):
-        Fisher().score(settled(Plain), context)
+        Fisher().score(signed_graph(Plain), context)
 
 
 def test_a_misspelled_choice_names_the_nearest() -> None:

@@ -14,18 +14,22 @@ from torch import nn
 import easypruner
 from easypruner import Context
 from easypruner.testing.networks import Depthwise, Grouped, Residual
-from tests.helpers.scoring import alike, one_unit, settled, slices
+from tests.helpers.scoring import equal_units_graph, iterate_slices, signed_graph, single_unit_graph
 
 
 @pytest.mark.parametrize('build', [Residual, Depthwise, Grouped])
 def test_the_sum_of_distances_to_all_other_filters(build: type[nn.Module]) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     scores = FPGM().score(graph, Context())
     for name, group in graph.groups.items():
         for layer, member in enumerate(group.producers):
             weight = graph.parameter(member.param).detach()
             filters = [
-                [x for part in slices(weight, member.dim, unit) for x in part.flatten().tolist()]
+                [
+                    x
+                    for part in iterate_slices(weight, member.dim, unit)
+                    for x in part.flatten().tolist()
+                ]
                 for unit in member.index
             ]
             for unit, own in enumerate(filters):
@@ -33,8 +37,8 @@ def test_the_sum_of_distances_to_all_other_filters(build: type[nn.Module]) -> No
                 assert scores[name][layer, unit].item() == pytest.approx(total, rel=1e-9)
 
 
-def test_what_all_filters_share_does_not_count() -> None:
-    graph = settled(Residual)
+def test_a_part_shared_by_all_filters_does_not_count() -> None:
+    graph = signed_graph(Residual)
     before = FPGM().score(graph, Context())
     with torch.no_grad():
         for module in graph.model.modules():
@@ -45,7 +49,9 @@ def test_what_all_filters_share_does_not_count() -> None:
 
 
 def test_equal_filters_are_exactly_equal() -> None:
-    assert not any(bool(score.any()) for score in FPGM().score(alike(Residual), Context()).values())
+    assert not any(
+        bool(score.any()) for score in FPGM().score(equal_units_graph(Residual), Context()).values()
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,10 +68,10 @@ def test_filters_that_are_next_to_each_other(kinds: list[int], apart: float, off
     with torch.no_grad():
         model[0].weight.copy_(filters)
     graph = easypruner.trace(model, torch.zeros(1, 9).double())
-    met = FPGM().score(graph, Context())['0'][0].tolist()
+    actual = FPGM().score(graph, Context())['0'][0].tolist()
     rows = filters.tolist()
     expected = [sum(math.dist(one, other) for other in rows) for one in rows]
-    assert met == pytest.approx(expected, rel=1e-10, abs=0)
+    assert actual == pytest.approx(expected, rel=1e-10, abs=0)
 
 
 def test_a_layer_that_is_compared_in_parts() -> None:
@@ -78,11 +84,11 @@ def test_a_layer_that_is_compared_in_parts() -> None:
     expected = torch.cdist(
         *[model[0].weight.detach().double()] * 2, compute_mode='donot_use_mm_for_euclid_dist'
     ).sum(dim=1)
-    met = FPGM().score(graph, Context())['0'][0]
-    torch.testing.assert_close(met, expected, rtol=1e-7, atol=0)
-    assert len(met[100:1500].unique()) == 1
+    actual = FPGM().score(graph, Context())['0'][0]
+    torch.testing.assert_close(actual, expected, rtol=1e-7, atol=0)
+    assert len(actual[100:1500].unique()) == 1
 
 
 def test_a_single_filter_has_no_distance() -> None:
-    graph = one_unit(Residual)
+    graph = single_unit_graph(Residual)
     assert FPGM().score(graph, Context())[next(iter(graph.groups))].unique().tolist() == [0]

@@ -1,4 +1,4 @@
-"""GradDecay: what goes comes down on a straight line, and stays at zero under any optimizer."""
+"""GradDecay: removed weights decay linearly, and stay at zero under any optimizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.testing import example_inputs
 from easypruner.testing.networks import Depthwise, Plain, Residual
 from tests.helpers.networks import Volume
-from tests.helpers.pushes import Case, case, narrow
+from tests.helpers.pushes import Case, make_case, make_narrow_case
 
 UPDATES = 20
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -27,7 +27,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def removed(case: Case) -> dict[str, Tensor]:
-    """Return which entries of norms' scales and biases go."""
+    """Return masks of the removed entries of norms' scales and biases."""
     found = {}
     for name in case.scales():
         gone = torch.tensor([not kept for _, kept in case.channels(name)])
@@ -43,7 +43,7 @@ def step(regularizer: GradDecay, case: Case, update: int, gradient: float = 0.0)
 
 @pytest.mark.parametrize('share', [0.5, 1.0])
 def test_values_come_down_on_a_straight_line_and_gradients_fade(share: float) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     before = {name: p.detach().clone() for name, p in given.model.named_parameters()}
     gone, length = removed(given), share * UPDATES
     assert any(bool(which.any()) for which in gone.values())
@@ -64,7 +64,7 @@ def test_values_come_down_on_a_straight_line_and_gradients_fade(share: float) ->
 @pytest.mark.parametrize('share', [0.5, 1.0])
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_training_ends_at_zero_exactly(name: str, share: float, resumed: bool) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     given.model.train()
     optimizer = OPTIMIZERS[name](given.model.parameters())
     regularizer = GradDecay(share)
@@ -86,8 +86,8 @@ def test_training_ends_at_zero_exactly(name: str, share: float, resumed: bool) -
     torch.testing.assert_close(given.model(example_inputs().double()), before)
 
 
-def test_without_the_optimizer_momentum_is_held_back_at_each_update() -> None:
-    given = case(Plain)
+def test_without_the_optimizer_momentum_is_countered_at_each_update() -> None:
+    given = make_case(Plain)
     optimizer = SGD(given.model.parameters(), lr=0.1, momentum=0.9)
     regularizer, gone = GradDecay(), removed(given)
     for update in range(UPDATES):
@@ -101,20 +101,20 @@ def test_without_the_optimizer_momentum_is_held_back_at_each_update() -> None:
 
 
 def test_parameters_without_a_gradient_get_none() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     GradDecay().add_gradient(given.graph, given.masks, Progress(0, UPDATES))
     assert all(parameter.grad is None for parameter in given.model.parameters())
 
 
 def test_a_stage_of_one_update_is_enough() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     GradDecay().add_gradient(given.graph, given.masks, Progress(0, 1))
     for name, which in removed(given).items():
         assert not dict(given.model.named_parameters())[name][which].any()
 
 
-def test_no_schedule_is_too_short_for_it() -> None:
-    given = case(Plain)
+def test_any_schedule_is_long_enough() -> None:
+    given = make_case(Plain)
     regularizer, schedule = GradDecay(), Schedule(0.0, 0.0, 1)
     regularizer.schedule(schedule)
     largest = max(
@@ -127,7 +127,7 @@ def test_no_schedule_is_too_short_for_it() -> None:
 
 @pytest.mark.parametrize('build', [Depthwise, Volume])
 def test_groups_without_norms(build: type[nn.Module]) -> None:
-    given = case(build)
+    given = make_case(build)
     with pytest.raises(EasyPrunerError, match=r"'project'|'first'"):
         GradDecay().add_gradient(given.graph, given.masks, Progress(0, 1))
     GradDecay(without_scales='weights').add_gradient(given.graph, given.masks, Progress(0, 1))
@@ -137,13 +137,13 @@ def test_groups_without_norms(build: type[nn.Module]) -> None:
 
 
 def test_a_group_of_one_unit() -> None:
-    given = narrow(Plain)
+    given = make_narrow_case(Plain)
     GradDecay().add_gradient(given.graph, given.masks, Progress(0, 1))
     assert not given.model.body[0][1].weight.any()
 
 
 def test_masks_are_needed() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with pytest.raises(ConfigError, match='SelectMask'):
         GradDecay().largest(given.graph, None)
     assert GradDecay().largest(given.graph, Masks()) == 0
@@ -154,6 +154,6 @@ def test_masks_are_needed() -> None:
     [{'share': 0}, {'share': 1.5}, {'share': 'half'}, {'scales': ('norm',)},
      {'without_scales': 'wights'}],
 )  # fmt: skip
-def test_arguments_that_are_none_are_refused(arguments: dict) -> None:
+def test_invalid_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(ConfigError, match='GradDecay'):
         GradDecay(**arguments)

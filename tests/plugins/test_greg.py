@@ -1,4 +1,4 @@
-"""GReg: an L2 penalty on what will go, whose factor grows as the paper's algorithm 1 has it."""
+"""GReg: an L2 penalty on units to be removed, whose factor grows as in the paper's algorithm 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from easypruner import Masks, Progress, Schedule
 from easypruner.errors import ConfigError
 from easypruner.testing.networks import Dense, Plain
 from tests.helpers.networks import NETWORKS, Shared
-from tests.helpers.pushes import GRAD_SCALE, PROGRESS, Case, added, assert_same, case, narrow, slope
+from tests.helpers.pushes import (
+    GRAD_SCALE,
+    PROGRESS,
+    Case,
+    added_gradients,
+    assert_same,
+    make_case,
+    make_narrow_case,
+    penalty_gradients,
+)
 
 
 def algorithm(delta: float, every: int, ceiling: float, update: int) -> float:
@@ -38,13 +47,17 @@ def by_hand(case: Case, over: str) -> Tensor:
 @pytest.mark.parametrize('over', ['producers', 'group'])
 @pytest.mark.parametrize('build', NETWORKS)
 def test_the_gradient_is_that_of_the_growing_penalty(build: type[nn.Module], over: str) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = GReg(0.01, every=3, ceiling=0.035, over=over, group_strengths=given.strengths)
-    expected = slope(by_hand(given, over), given.model)
+    expected = penalty_gradients(by_hand(given, over), given.model)
     for update in (0, 2, 3, 9, 30):
         progress = replace(PROGRESS, update=update, updates=40)
         factor = algorithm(0.01, 3, 0.035, update)
-        assert_same(added(regularizer, given, given.masks, progress), expected, factor * GRAD_SCALE)
+        assert_same(
+            added_gradients(regularizer, given, given.masks, progress),
+            expected,
+            factor * GRAD_SCALE,
+        )
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -56,13 +69,13 @@ def test_the_defaults_are_the_papers() -> None:
 
 @pytest.mark.parametrize('build', [Dense, Shared])
 def test_the_penalty_is_that_at_the_ceiling(build: type[nn.Module]) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = GReg(0.5, every=1, ceiling=0.75, group_strengths=given.strengths)
     penalty = regularizer.penalty(given.graph, given.masks)
     torch.testing.assert_close(penalty, 0.75 * by_hand(given, 'producers'))
     at_ceiling = Progress(5, 6)
-    met = added(regularizer, given, given.masks, at_ceiling)
-    assert_same(met, slope(penalty, given.model), 1)
+    actual = added_gradients(regularizer, given, given.masks, at_ceiling)
+    assert_same(actual, penalty_gradients(penalty, given.model), 1)
 
 
 def test_the_reach_is_the_exponent_of_what_is_left() -> None:
@@ -90,17 +103,17 @@ def test_a_reach_picks_the_rise() -> None:
 
 
 def test_masks_are_needed() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with pytest.raises(ConfigError, match='SelectMask'):
         GReg().largest(given.graph, None)
     assert GReg().largest(given.graph, Masks()) == 0
 
 
 def test_a_group_of_one_unit() -> None:
-    given = narrow(Plain)
+    given = make_narrow_case(Plain)
     weight = given.model.body[0][0].weight.detach()
-    met = added(GReg(0.5), given, given.masks, Progress(0, 1))['body.0.0.weight']
-    torch.testing.assert_close(met, 0.5 * weight)
+    actual = added_gradients(GReg(0.5), given, given.masks, Progress(0, 1))['body.0.0.weight']
+    torch.testing.assert_close(actual, 0.5 * weight)
     assert GReg(0.5).largest(given.graph, given.masks) >= float(weight.norm())
 
 
@@ -114,6 +127,6 @@ def test_a_group_of_one_unit() -> None:
         ({'over': 'groups'}, "did you mean 'group'"),
     ],
 )
-def test_arguments_that_are_none_are_refused(arguments: dict, words: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         GReg(**arguments)

@@ -9,12 +9,12 @@ from torch import nn
 
 from easypruner import Context
 from tests.helpers.networks import NETWORKS
-from tests.helpers.scoring import parameters_of, settled, unit_total
+from tests.helpers.scoring import parameters_of, signed_graph, unit_total
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_everything_that_goes_with_a_unit_counts(build: type[nn.Module]) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     squares = {name: p.detach() ** 2 for name, p in graph.model.named_parameters()}
     scores = Group(normalization='none').ranking_scores(graph, Context())
     for name, group in graph.groups.items():
@@ -26,7 +26,7 @@ def test_everything_that_goes_with_a_unit_counts(build: type[nn.Module]) -> None
 
 
 def test_each_group_is_compared_with_its_mean() -> None:
-    graph = settled(NETWORKS[1])
+    graph = signed_graph(NETWORKS[1])
     raw = Group().score(graph, Context())
     for name, score in Group().ranking_scores(graph, Context()).items():
         relative = [len(raw[name]) * one / sum(raw[name].tolist()) for one in raw[name].tolist()]

@@ -16,11 +16,11 @@ from tests.helpers.pushes import (
     RAMP,
     STRENGTH,
     Case,
-    added,
+    added_gradients,
     assert_same,
-    case,
-    narrow,
-    slope,
+    make_case,
+    make_narrow_case,
+    penalty_gradients,
 )
 
 FACTOR = RAMP * GRAD_SCALE
@@ -62,12 +62,12 @@ def depgraph_by_hand(case: Case, over: str, masked: bool, alpha: float) -> Tenso
 def test_the_gradient_is_that_of_the_sum_of_norms(
     build: type[nn.Module], over: str, masked: bool
 ) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = GroupLasso(
         STRENGTH, over, masked, strength_schedule='linear', group_strengths=given.strengths
     )
-    expected = slope(lasso_by_hand(given, over, masked), given.model)
-    assert_same(added(regularizer, given, given.masks), expected, FACTOR)
+    expected = penalty_gradients(lasso_by_hand(given, over, masked), given.model)
+    assert_same(added_gradients(regularizer, given, given.masks), expected, FACTOR)
 
 
 @pytest.mark.parametrize('masked', [False, True])
@@ -76,22 +76,26 @@ def test_the_gradient_is_that_of_the_sum_of_norms(
 def test_with_alpha_it_is_the_reweighted_sum_of_squares(
     build: type[nn.Module], over: str, masked: bool
 ) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = GroupLasso(
         STRENGTH, over, masked, 4.0, strength_schedule='linear', group_strengths=given.strengths
     )
-    expected = slope(depgraph_by_hand(given, over, masked, 4.0), given.model)
-    assert_same(added(regularizer, given, given.masks), expected, FACTOR)
+    expected = penalty_gradients(depgraph_by_hand(given, over, masked, 4.0), given.model)
+    assert_same(added_gradients(regularizer, given, given.masks), expected, FACTOR)
 
 
 @pytest.mark.parametrize('alpha', [None, 4.0])
 def test_the_penalty_has_this_gradient(alpha: float | None) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     with torch.no_grad():
         given.model.stem[0].weight[2] = 0
     regularizer = GroupLasso(STRENGTH, masked=True, alpha=alpha, group_strengths=given.strengths)
     penalty = regularizer.penalty(given.graph, given.masks)
-    assert_same(added(regularizer, given, given.masks, ONCE), slope(penalty, given.model), 1)
+    assert_same(
+        added_gradients(regularizer, given, given.masks, ONCE),
+        penalty_gradients(penalty, given.model),
+        1,
+    )
     by_hand = (
         lasso_by_hand(given, 'producers', True)
         if alpha is None
@@ -101,34 +105,36 @@ def test_the_penalty_has_this_gradient(alpha: float | None) -> None:
 
 
 def test_units_of_zeros_are_left_alone() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with torch.no_grad():
         given.model.body[0][0].weight[3:] = 0
-    gradient = added(GroupLasso(STRENGTH), given, None, ONCE)['body.0.0.weight']
+    gradient = added_gradients(GroupLasso(STRENGTH), given, None, ONCE)['body.0.0.weight']
     assert not gradient[3:].any()
     assert (gradient[:3].flatten(1).norm(dim=1) - STRENGTH).abs().max() < 1e-12
 
 
 def test_equal_units_have_no_weight_of_their_own() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with torch.no_grad():
         for parameter in given.model.parameters():
             parameter.fill_(0.5)
-    met = added(GroupLasso(STRENGTH, alpha=4.0), given, None, ONCE)
-    weight = met['body.0.0.weight']
+    actual = added_gradients(GroupLasso(STRENGTH, alpha=4.0), given, None, ONCE)
+    weight = actual['body.0.0.weight']
     torch.testing.assert_close(weight, torch.full_like(weight, STRENGTH * 0.5))
 
 
 def test_a_group_of_one_unit() -> None:
-    given = narrow(Plain)
+    given = make_narrow_case(Plain)
     weight = given.model.body[0][0].weight
     for alpha, expected in ((None, weight / weight.norm()), (4.0, weight)):
-        met = added(GroupLasso(STRENGTH, alpha=alpha, masked=True), given, given.masks, ONCE)
-        torch.testing.assert_close(met['body.0.0.weight'], STRENGTH * expected.detach())
+        actual = added_gradients(
+            GroupLasso(STRENGTH, alpha=alpha, masked=True), given, given.masks, ONCE
+        )
+        torch.testing.assert_close(actual['body.0.0.weight'], STRENGTH * expected.detach())
 
 
 def test_the_largest_is_the_longest_unit_that_is_pushed() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     norms = {
         (group, unit): float(square(slices).detach().sqrt())
         for group, unit, slices in given.units('producers')
@@ -141,7 +147,7 @@ def test_the_largest_is_the_longest_unit_that_is_pushed() -> None:
 
 
 def test_masks_are_needed_only_where_it_is_masked() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with pytest.raises(ConfigError, match='SelectMask'):
         GroupLasso(1.0, masked=True).penalty(given.graph, None)
     assert float(GroupLasso(1.0, masked=True).penalty(given.graph, Masks())) == 0
@@ -155,6 +161,6 @@ def test_masks_are_needed_only_where_it_is_masked() -> None:
         ({'alpha': -1.0}, 'alpha='),
     ],
 )
-def test_arguments_that_are_none_are_refused(arguments: dict, words: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         GroupLasso(1.0, **arguments)

@@ -24,7 +24,7 @@ VALUES = st.sampled_from([0.0, 0.1, 0.2, 0.3])
 
 
 @given(data=st.data())
-def test_a_vote_is_held_at_the_threshold_of_each_group(data: st.DataObject) -> None:
+def test_a_vote_is_taken_at_the_threshold_of_each_group(data: st.DataObject) -> None:
     layers, thresholds = {}, {}
     for name, group in GRAPH.groups.items():
         row = st.lists(VALUES, min_size=group.size, max_size=group.size)
@@ -75,5 +75,5 @@ def test_bad_values(values: object, text: str) -> None:
 
 def test_a_pattern_that_fits_nothing_is_a_mistake() -> None:
     scores = easypruner.Scores({n: torch.ones(g.size) for n, g in GRAPH.groups.items()})
-    with pytest.raises(ConfigError, match="values of GroupThreshold name 'body.9'"):
+    with pytest.raises(ConfigError, match=r"values of GroupThreshold name 'body\.9'"):
         GroupThreshold({'body.9': 1.0})(scores, GRAPH, Context())

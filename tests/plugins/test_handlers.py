@@ -1,4 +1,4 @@
-"""Layer handlers: what they find, in which order, and that a cut layer is like one built so."""
+"""Layer handlers: the layers they find, their order, and that a cut layer equals one built so."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from easypruner.graph.cutting.handlers import find_handler, with_torch_layers
 from easypruner.plugins import load_plugins
 from easypruner.plugins.handlers import plugin_handlers
 from easypruner.testing import example_inputs
-from tests.graph.cutting.test_carry_over import contents
+from tests.helpers.snapshots import copied_state
 
 torchvision = pytest.importorskip('torchvision')
 timm = pytest.importorskip('timm')
@@ -36,7 +36,7 @@ def numbers(module: nn.Module) -> dict[str, Any]:
     """Return the numbers of a module and all its parts, and how it prints."""
     attributes = {
         name: value
-        for name, value in contents(module)['numbers'].items()
+        for name, value in copied_state(module)['numbers'].items()
         if not name.endswith(('training', '_is_hf_initialized'))
     }
     return {**attributes, 'repr': repr(module)}
@@ -118,7 +118,7 @@ def test_a_cut_layer_is_like_one_built_so(name: str) -> None:
     fresh.load_state_dict(model.layer.state_dict(), strict=True)
 
 
-def test_attention_knows_what_it_reads() -> None:
+def test_attention_reads_the_right_widths() -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()

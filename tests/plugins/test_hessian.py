@@ -11,7 +11,7 @@ import easypruner
 from easypruner import Context
 from easypruner.graph import ChannelGraph
 from easypruner.testing.networks import block
-from tests.helpers.scoring import data, parameters_of, settled
+from tests.helpers.scoring import labelled_context, parameters_of, signed_graph
 
 
 def perceptron() -> ChannelGraph:
@@ -75,11 +75,11 @@ def test_half_the_squared_weight_times_the_curvature(over: str) -> None:
     beside = (terms * (tensor == tensor[:, None])).square().fill_diagonal_(0)
     told_apart = 0
     for name, members in chosen.items():
-        for unit, met in enumerate(scores[name].reshape(-1).tolist()):
+        for unit, actual in enumerate(scores[name].reshape(-1).tolist()):
             share = counts(graph, names, members, unit)
             exact = float(share @ terms.diagonal())
             deviation = (beside * (share + share[:, None]) ** 2).sum() / 2 / DRAWS
-            assert abs(met - exact) < 4 * float(deviation) ** 0.5
+            assert abs(actual - exact) < 4 * float(deviation) ** 0.5
             told_apart += abs(exact) > 8 * float(deviation) ** 0.5
     assert told_apart, 'an estimate of half or twice the size would have passed'
 
@@ -130,5 +130,5 @@ class Attending(nn.Module):
 
 
 def test_attention_is_differentiated_twice() -> None:
-    graph = settled(Attending)
-    assert bool(Hessian(samples=1).score(graph, data())['stem.0'].any())
+    graph = signed_graph(Attending)
+    assert bool(Hessian(samples=1).score(graph, labelled_context())['stem.0'].any())

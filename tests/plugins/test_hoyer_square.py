@@ -16,11 +16,11 @@ from tests.helpers.pushes import (
     RAMP,
     STRENGTH,
     Case,
-    added,
+    added_gradients,
     assert_same,
-    case,
-    narrow,
-    slope,
+    make_case,
+    make_narrow_case,
+    penalty_gradients,
 )
 
 FACTOR = RAMP * GRAD_SCALE
@@ -54,67 +54,77 @@ def weights_by_hand(case: Case) -> Tensor:
 
 @pytest.mark.parametrize('build', [build for build in NETWORKS if build is not Volume])
 def test_the_gradient_on_scales(build: type[nn.Module]) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = HoyerSquare(STRENGTH, strength_schedule='linear', group_strengths=given.strengths)
-    assert_same(added(regularizer, given), slope(scales_by_hand(given), given.model), FACTOR)
+    assert_same(
+        added_gradients(regularizer, given),
+        penalty_gradients(scales_by_hand(given), given.model),
+        FACTOR,
+    )
 
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_the_gradient_on_weights(build: type[nn.Module]) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = HoyerSquare(
         STRENGTH, 'weights', strength_schedule='linear', group_strengths=given.strengths
     )
-    assert_same(added(regularizer, given), slope(weights_by_hand(given), given.model), FACTOR)
+    assert_same(
+        added_gradients(regularizer, given),
+        penalty_gradients(weights_by_hand(given), given.model),
+        FACTOR,
+    )
 
 
 @pytest.mark.parametrize('on', ['scales', 'weights'])
 def test_the_penalty_has_this_gradient(on: str) -> None:
-    given = case(Dense)
+    given = make_case(Dense)
     regularizer = HoyerSquare(STRENGTH, on, group_strengths=given.strengths)
     penalty = regularizer.penalty(given.graph, None)
     by_hand = scales_by_hand(given) if on == 'scales' else weights_by_hand(given)
     torch.testing.assert_close(penalty, by_hand)
-    assert_same(added(regularizer, given, None, ONCE), slope(penalty, given.model), 1)
+    assert_same(
+        added_gradients(regularizer, given, None, ONCE), penalty_gradients(penalty, given.model), 1
+    )
 
 
 @pytest.mark.parametrize('on', ['scales', 'weights'])
 def test_a_layer_of_zeros_counts_as_nothing(on: str) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     with torch.no_grad():
         given.model.stem[0].weight.zero_()
         given.model.stem[1].weight.zero_()
         given.model.branch[1].weight[2] = 0
     regularizer = HoyerSquare(STRENGTH, on)
-    met = added(regularizer, given, None, ONCE)
-    assert not met['stem.0.weight'].any() and not met['stem.1.weight'].any()
-    assert all(bool(gradient.isfinite().all()) for gradient in met.values())
+    actual = added_gradients(regularizer, given, None, ONCE)
+    assert not actual['stem.0.weight'].any() and not actual['stem.1.weight'].any()
+    assert all(bool(gradient.isfinite().all()) for gradient in actual.values())
     penalty = regularizer.penalty(given.graph, None)
-    assert_same(met, slope(penalty, given.model), 1)
+    assert_same(actual, penalty_gradients(penalty, given.model), 1)
 
 
 def test_equal_scales_are_at_the_most_and_do_not_move() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with torch.no_grad():
         for module in given.scales().values():
             module.weight.fill_(0.75)
     penalty = HoyerSquare(1.0).penalty(given.graph, None)
     assert penalty.item() == pytest.approx(8 + 12)
-    for gradient in added(HoyerSquare(1.0), given, None, ONCE).values():
+    for gradient in added_gradients(HoyerSquare(1.0), given, None, ONCE).values():
         assert gradient.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize('on', ['scales', 'weights'])
 def test_a_group_of_one_unit_does_not_move(on: str) -> None:
-    given = narrow(Plain)
-    met = added(HoyerSquare(1.0, on), given, None, ONCE)
+    given = make_narrow_case(Plain)
+    actual = added_gradients(HoyerSquare(1.0, on), given, None, ONCE)
     layer = {'scales': 'body.0.1.weight', 'weights': 'body.0.0.weight'}[on]
     other = {'scales': 'body.1.1.weight', 'weights': 'body.1.0.weight'}[on]
-    assert met[layer].abs().max() < 1e-12 and met[other].any()
+    assert actual[layer].abs().max() < 1e-12 and actual[other].any()
 
 
 def test_a_network_without_scales_has_its_weights() -> None:
-    given = case(Volume)
+    given = make_case(Volume)
     with pytest.raises(EasyPrunerError, match='none are to be pushed in this Volume'):
         HoyerSquare(1.0).largest(given.graph, None)
     assert HoyerSquare(1.0, 'weights').largest(given.graph, None) == 0
@@ -123,6 +133,6 @@ def test_a_network_without_scales_has_its_weights() -> None:
 
 
 @pytest.mark.parametrize('arguments', [{'on': 'weight'}, {'scales': ('norm',)}])
-def test_arguments_that_are_none_are_refused(arguments: dict) -> None:
+def test_invalid_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(ConfigError, match='HoyerSquare'):
         HoyerSquare(1.0, **arguments)

@@ -63,7 +63,7 @@ def test_maps_that_are_pooled_or_flattened_are_seen_behind_the_norm(
     torch.testing.assert_close(scores[name][0].tolist(), expected)
 
 
-def test_readers_that_get_numbers_have_no_say_where_others_get_maps() -> None:
+def test_readers_of_numbers_do_not_count_beside_readers_of_maps() -> None:
     scores = HRank().score(traced_network(Residual), tiny_context())
     assert scores['stem.0'].shape == (1, 8)
 
@@ -131,6 +131,6 @@ def test_edge_cases() -> None:
     check_edge_cases(lambda budget: HRank(budget, batches=1))
 
 
-def test_arguments_that_are_none_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match='batches=0 of HRank'):
         HRank(batches=0)

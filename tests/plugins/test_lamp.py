@@ -10,7 +10,13 @@ from torch import nn
 
 from easypruner import Context
 from easypruner.testing.networks import Dense, Depthwise, Residual
-from tests.helpers.scoring import alike, one_unit, parameters_of, settled, unit_total
+from tests.helpers.scoring import (
+    equal_units_graph,
+    parameters_of,
+    signed_graph,
+    single_unit_graph,
+    unit_total,
+)
 
 
 def by_hand(squares: list[float]) -> list[float]:
@@ -19,7 +25,7 @@ def by_hand(squares: list[float]) -> list[float]:
 
 @pytest.mark.parametrize('build', [Residual, Depthwise, Dense])
 def test_squared_magnitude_over_those_not_smaller(build: type[nn.Module]) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     squares = {n: p.detach() ** 2 for n, p in graph.model.named_parameters()}
     by_layer = Lamp().score(graph, Context())
     by_group = Lamp(over='group').score(graph, Context())
@@ -33,7 +39,7 @@ def test_squared_magnitude_over_those_not_smaller(build: type[nn.Module]) -> Non
 
 
 def test_the_scale_of_a_layer_does_not_matter() -> None:
-    graph = settled(Residual)
+    graph = signed_graph(Residual)
     before = Lamp().score(graph, Context())
     with torch.no_grad():
         graph.model.stem[0].weight *= 1000
@@ -42,12 +48,12 @@ def test_the_scale_of_a_layer_does_not_matter() -> None:
 
 
 def test_equal_units_go_one_by_one() -> None:
-    scores = Lamp().score(alike(Residual), Context())['branch.0.0'][0]
+    scores = Lamp().score(equal_units_graph(Residual), Context())['branch.0.0'][0]
     assert scores.tolist() == pytest.approx([1 / n for n in (6, 5, 4, 3, 2, 1)])
 
 
 def test_the_last_unit_of_a_group_scores_one() -> None:
-    graph = one_unit(Residual)
+    graph = single_unit_graph(Residual)
     name = next(iter(graph.groups))
     assert Lamp().score(graph, Context())[name].unique().tolist() == [1]
     assert Lamp(Ratio(keep=0.3)).select(graph, Context())[name].tolist() == [True]

@@ -33,7 +33,7 @@ from tests.helpers.networks import traced_network
 
 
 class Clock:
-    """A clock that stands still unless a network runs: each parameter takes a microsecond."""
+    """A clock that advances only when a network runs, by a microsecond for each parameter."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -142,14 +142,14 @@ class TestMeasured:
             Latency(keep=0.98)(some_scores(), GRAPH, Context())
 
     @pytest.mark.parametrize('limit', [{'keep': 0.01}, {'keep': 0.0}, {'limit': 1e-9}])
-    def test_an_infeasible_limit_says_what_can_be_had(self, limit: dict[str, float]) -> None:
+    def test_an_infeasible_limit_reports_what_is_feasible(self, limit: dict[str, float]) -> None:
         least = {n: torch.arange(g.size) < 1 for n, g in GRAPH.groups.items()}
         value = seconds(least) if 'limit' in limit else seconds(least) / WHOLE
         with pytest.raises(BudgetError, match=re.escape(f'but {value:.4g} ± ')):
             Latency(**limit)(some_scores(), GRAPH, Context())
 
     @pytest.mark.parametrize('limit', [{'keep': 1.0}, {'limit': 1.0}, {'limit': WHOLE * 1.01}])
-    def test_what_is_fast_enough_stays_whole(self, limit: dict[str, float]) -> None:
+    def test_a_network_that_is_fast_enough_stays_whole(self, limit: dict[str, float]) -> None:
         assert Latency(**limit)(some_scores(), GRAPH, Context()).removed_units == 0
 
     def test_limits_of_groups_are_kept_to(self) -> None:
@@ -194,7 +194,7 @@ class TestMeasured:
 
 
 def table_of(graph: ChannelGraph = GRAPH) -> LatencyTable:
-    """Return a table by which half the time can be saved, most of it by the larger group."""
+    """Return a table with which half the time can be saved, most of it in the larger group."""
     return LatencyTable(
         seconds=0.01,
         spread=1e-4,
@@ -236,7 +236,7 @@ class TestTable:
 
     @settings(deadline=None, max_examples=40)
     @given(seed=st.integers(0, 1000), keep=st.floats(0.6, 1))
-    def test_the_limit_is_met_and_no_unit_more_would_fit(
+    def test_the_limit_is_met_and_one_more_unit_would_exceed_it(
         self, table: Path, seed: int, keep: float
     ) -> None:
         scores = some_scores(seed)
@@ -260,7 +260,7 @@ class TestTable:
         assert budget.delivered(masks, GRAPH) <= 0.008
         assert clock.passes == 0
 
-    def test_an_infeasible_limit_says_what_can_be_had(self, table: Path) -> None:
+    def test_an_infeasible_limit_reports_what_is_feasible(self, table: Path) -> None:
         with pytest.raises(BudgetError, match=r'at most 0\.005 seconds .* but 0\.006 is the least'):
             Latency(keep=0.5, table=table)(some_scores(), GRAPH, Context())
 
@@ -269,7 +269,7 @@ class TestTable:
         masks = budget(some_scores(), GRAPH, Context())
         assert all(part.delivered(masks, GRAPH) <= 0.8 for part in budget.parts())
 
-    def test_noise_that_says_less_is_saved_with_fewer_units_is_smoothed(self) -> None:
+    def test_noise_is_smoothed_so_that_fewer_units_never_save_less(self) -> None:
         savings = Savings(8, (1, 2, 4, 6), (1e-3, 3e-3, -1e-3, 1e-4), (0.0,) * 4)
         assert list(savings.by_units[[0, 1, 2, 4, 6, 8]]) == [3e-3, 3e-3, 3e-3, 1e-4, 1e-4, 0]
 
@@ -288,7 +288,7 @@ class TestTable:
 
 
 class TestMeasuringATable:
-    def test_it_is_what_the_clock_says_and_loads_again(self, tmp_path: Path) -> None:
+    def test_it_equals_the_clock_and_loads_again(self, tmp_path: Path) -> None:
         table = measure_table(GRAPH, tmp_path / 'new' / 'table.json', repeats=5, warmup=0)
         assert LatencyTable.load(tmp_path / 'new' / 'table.json') == table
         assert table.seconds == pytest.approx(WHOLE)
@@ -321,7 +321,7 @@ class TestMeasuringATable:
 
 
 @pytest.mark.parametrize('share', [2.0, -1.0, 1.01, float('nan'), True, '0.5', None])
-def test_shares_that_are_none(share: Any, tmp_path: Path, clock: Clock) -> None:
+def test_invalid_shares(share: Any, tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(ConfigError, match=r'shares=.* of measure_table is not a share'):
         measure_table(GRAPH, tmp_path / 'table.json', shares=(0.5, share))
     assert not clock.passes and not any(tmp_path.iterdir())
@@ -386,14 +386,16 @@ def damaged(path: str, value: Any, file: Path) -> Path:
         ('together/saved', ..., 'together.saved'),
     ],
 )
-def test_damage_is_told_by_file_and_field(table: Path, path: str, value: Any, field: str) -> None:
+def test_damage_is_reported_by_file_and_field(
+    table: Path, path: str, value: Any, field: str
+) -> None:
     file = damaged(path, value, table.parent / 'damaged.json')
     with pytest.raises(EasyPrunerError) as caught:
         Latency(keep=0.8, table=file).check()
     assert repr(field) in str(caught.value) and str(file) in str(caught.value)
 
 
-def test_a_table_that_is_not_there_or_no_json(tmp_path: Path) -> None:
+def test_a_missing_table_or_one_that_is_not_json(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='measure_table'):
         Latency(keep=0.5, table=tmp_path / 'none.json').check()
     (tmp_path / 'text.json').write_text('{')

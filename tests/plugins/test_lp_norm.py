@@ -17,7 +17,7 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual
 from tests.helpers.networks import Shared
-from tests.helpers.scoring import parameters_of, settled, unit_total
+from tests.helpers.scoring import parameters_of, signed_graph, unit_total
 
 
 def expected(graph: ChannelGraph, p: float, group: str, members: list, unit: int) -> float:
@@ -28,7 +28,7 @@ def expected(graph: ChannelGraph, p: float, group: str, members: list, unit: int
 @pytest.mark.parametrize('p', [1, 2, 0.5, 3, 12])
 @pytest.mark.parametrize('build', [Residual, Depthwise, Grouped])
 def test_norms_of_producers(build: type[nn.Module], p: float) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     scores = LpNorm(p=p).score(graph, Context())
     for name, group in graph.groups.items():
         assert scores[name].shape == (len(group.producers), group.size)
@@ -42,7 +42,7 @@ def test_norms_of_producers(build: type[nn.Module], p: float) -> None:
 @pytest.mark.parametrize('p', [1, 2, 3])
 @pytest.mark.parametrize('build', [Residual, Shared])
 def test_one_norm_of_the_whole_group(build: type[nn.Module], p: float) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     scores = LpNorm(p=p, over='group').score(graph, Context())
     for name, group in graph.groups.items():
         for unit in range(group.size):
@@ -54,7 +54,7 @@ def test_one_norm_of_the_whole_group(build: type[nn.Module], p: float) -> None:
 @pytest.mark.parametrize('over', ['producers', 'group'])
 @pytest.mark.parametrize(('short', 'p'), [(L1Norm, 1), (L2Norm, 2)])
 def test_the_named_norms(short: type[LpNorm], p: int, over: str) -> None:
-    graph = settled(Residual)
+    graph = signed_graph(Residual)
     one, other = (
         source.ranking_scores(graph, Context())
         for source in (short(over=over), LpNorm(None, p, over))
@@ -96,8 +96,8 @@ def test_a_large_p_comes_to_the_largest_weight(over: str) -> None:
     if over == 'group':
         every = torch.maximum(every, graph.model[1].weight.abs().amax(dim=0))
     # A sum of n equal powers is the largest times n^(1/p).
-    for met, largest in zip(scores, every.tolist(), strict=True):
-        assert largest * (1 - 1e-6) <= met <= largest * 5 ** (1 / 1000) * (1 + 1e-6)
+    for actual, largest in zip(scores, every.tolist(), strict=True):
+        assert largest * (1 - 1e-6) <= actual <= largest * 5 ** (1 / 1000) * (1 + 1e-6)
 
 
 def exact(row: list[float], p: str) -> Decimal:
@@ -111,18 +111,18 @@ def test_a_small_p_does_not_overflow() -> None:
     rows = torch.rand(4, 300, generator=torch.Generator().manual_seed(0)).tolist()
     graph = layer_of(rows)
     held = graph.model[0].weight.detach().tolist()
-    met = LpNorm(p=0.01).score(graph, Context())['0'][0].tolist()
-    assert met == pytest.approx([float(exact(row, '0.01')) for row in held], rel=1e-9)
+    actual = LpNorm(p=0.01).score(graph, Context())['0'][0].tolist()
+    assert actual == pytest.approx([float(exact(row, '0.01')) for row in held], rel=1e-9)
     # Here norms are up to 1e500: all of them are divided by the same number.
-    met = LpNorm(p=0.005).score(graph, Context())['0'][0].tolist()
+    actual = LpNorm(p=0.005).score(graph, Context())['0'][0].tolist()
     norms = [exact(row, '0.005') for row in held]
     ratios = [float(norm / norms[0]) for norm in norms]
-    assert [score / met[0] for score in met] == pytest.approx(ratios, rel=1e-9)
+    assert [score / actual[0] for score in actual] == pytest.approx(ratios, rel=1e-9)
     masks = LpNorm(Ratio(keep=0.5), p=0.005).select(graph, Context())['0']
     assert masks.tolist() == [norm >= sorted(norms)[2] for norm in norms]
 
 
-def test_norms_that_vanish_beside_others_are_told() -> None:
+def test_norms_that_vanish_beside_others_are_reported() -> None:
     model = nn.Sequential(nn.Linear(2, 900), nn.Linear(900, 5), nn.Linear(5, 2))
     graph = easypruner.trace(model, torch.zeros(1, 2))
     with pytest.raises(EasyPrunerError, match=r"LpNorm\(p=0\.001\) .* group '0' vanish"):
@@ -139,7 +139,7 @@ def test_small_weights_in_half_precision_do_not_vanish() -> None:
 
 
 @pytest.mark.parametrize('p', [0, -1, math.inf, math.nan, True, '2', None])
-def test_a_norm_that_is_none(p: object) -> None:
+def test_an_invalid_norm(p: object) -> None:
     with pytest.raises(ConfigError, match='of LpNorm must be a number above 0'):
         LpNorm(p=p)  # type: ignore[arg-type]
 
@@ -150,7 +150,7 @@ def test_a_misspelled_over_names_the_nearest() -> None:
 
 
 def test_the_group_norm_ranks_by_readers_too() -> None:
-    graph = settled(Plain)
+    graph = signed_graph(Plain)
     with torch.no_grad():
         graph.model.body[1][0].weight[:, 3] = 0
         graph.model.body[0][0].weight[3] *= 0.5

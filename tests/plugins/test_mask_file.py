@@ -67,7 +67,7 @@ def layers_of(graph: ChannelGraph, masks: Masks, norms_only: bool = False) -> di
 
 @pytest.mark.parametrize('legacy', [False, True])
 @pytest.mark.parametrize('build', NETWORKS)
-def test_layers_say_what_the_groups_are(
+def test_masks_of_layers_determine_those_of_groups(
     build: type[nn.Module], legacy: bool, tmp_path: Path
 ) -> None:
     graph = traced_network(build)
@@ -87,8 +87,8 @@ def test_batch_norms_alone_are_enough_as_released(tmp_path: Path) -> None:
     assert set(layers) == {'stem.1', 'branch.0.1', 'branch.2'}
     assert select(released(tmp_path / 'mask.pth', layers), graph) == masks
     del layers['stem.1'], layers['branch.0.1']
-    met = select(released(tmp_path / 'mask.pth', layers), graph)
-    assert met == Masks({'stem.0': masks['stem.0']})
+    actual = select(released(tmp_path / 'mask.pth', layers), graph)
+    assert actual == Masks({'stem.0': masks['stem.0']})
 
 
 def test_true_may_mean_remove(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_names_of_other_code_are_mapped(rename: dict[str, str], tmp_path: Path) 
     path = released(
         tmp_path / 'mask.pth', {'module.s1.b1.a_bn': first, 'module.s1.b2.a_bn': second}
     )
-    met = select(path, traced_network(Plain), rename=rename)
-    assert met == Masks({'body.0.0': first, 'body.1.0': second})
+    actual = select(path, traced_network(Plain), rename=rename)
+    assert actual == Masks({'body.0.0': first, 'body.1.0': second})
 
 
 def test_a_rule_replaces_whole_parts_only(tmp_path: Path) -> None:
     path = released(tmp_path / 'mask.pth', {'body.0.1': bits('10101010')})
-    met = select(path, traced_network(Plain), rename={'bod': 'x', 'ody': 'x', r'0\.1': '0.1'})
-    assert met.kept('body.0.0') == 4
+    actual = select(path, traced_network(Plain), rename={'bod': 'x', 'ody': 'x', r'0\.1': '0.1'})
+    assert actual.kept('body.0.0') == 4
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_coupled_layers_that_disagree(tmp_path: Path) -> None:
     )
     with pytest.raises(MaskError, match=r"'stem\.1' and 'branch\.2' of group 'stem\.0' .* 2 of 8"):
         select(path, graph)
-    met = select(path, graph, conflict='keep')['stem.0']
-    assert met.tolist() == bits('01111111').tolist()
+    actual = select(path, graph, conflict='keep')['stem.0']
+    assert actual.tolist() == bits('01111111').tolist()
 
 
 def test_channels_of_one_unit_that_disagree(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_channels_of_one_unit_that_disagree(tmp_path: Path) -> None:
     path = released(tmp_path / 'mask.pth', {'multiplied.1': bits('0001' + '1' * 12)})
     with pytest.raises(MaskError, match=r"layer 'multiplied\.1' .* 1 units of group 'expand\.0'"):
         select(path, graph)
-    met = select(path, graph, conflict='keep')['expand.0']
-    assert met.tolist() == bits('01111111').tolist()
+    actual = select(path, graph, conflict='keep')['expand.0']
+    assert actual.tolist() == bits('01111111').tolist()
 
 
 def test_a_layer_of_several_groups(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_then_is_one_after_the_other(data: st.DataObject) -> None:
         assert mask.nonzero().flatten().tolist() == units
 
 
-def test_then_leaves_what_it_is_made_of() -> None:
+def test_then_leaves_its_operands_unchanged() -> None:
     first, second = Masks({'a': bits('1011')}), Masks({'a': bits('010')})
     assert first.then(second)['a'].tolist() == bits('0010').tolist()
     assert first['a'].tolist() == bits('1011').tolist()
@@ -305,15 +305,15 @@ def test_paths_of_any_kind(tmp_path: Path) -> None:
     assert select([path, str(later)], graph) == select((str(path), later), graph)
 
 
-def test_what_our_own_files_say_cannot_be_turned_round(tmp_path: Path) -> None:
+def test_our_own_files_cannot_be_inverted(tmp_path: Path) -> None:
     path = tmp_path / 'masks.safetensors'
     Masks({'body.0.0': bits('11110000')}).save(path)
     for arguments in ({'true': 'remove'}, {'rename': {'body': 'x'}}):
         with pytest.raises(ConfigError, match='they name groups, and True keeps'):
             MaskFile(str(path), **arguments).check()
     later = released(tmp_path / 'later.pth', {'x.0.1': bits('1000')})
-    met = select([str(path), later], traced_network(Plain), rename={'x': 'body'}, true='remove')
-    assert met['body.0.0'].tolist() == bits('01110000').tolist()
+    actual = select([str(path), later], traced_network(Plain), rename={'x': 'body'}, true='remove')
+    assert actual['body.0.0'].tolist() == bits('01110000').tolist()
 
 
 @pytest.mark.parametrize(
@@ -326,6 +326,6 @@ def test_what_our_own_files_say_cannot_be_turned_round(tmp_path: Path) -> None:
         ({'path': 'x', 'conflict': 'eror'}, "did you mean 'error'"),
     ],
 )
-def test_arguments_that_are_none_are_refused(arguments: dict[str, Any], words: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         MaskFile(**arguments)

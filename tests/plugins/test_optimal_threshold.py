@@ -1,4 +1,4 @@
-"""OptimalThreshold against the paper's own loop: discard from below while the share holds."""
+"""OptimalThreshold against the paper's loop: discard from below while the share is kept."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_lowest_go_while_their_energy_is_within_the_share(
     assert budget.delivered(masks, GRAPH) <= budget.asked == share
 
 
-def test_each_group_has_a_threshold_of_its_own_whatever_its_scale() -> None:
+def test_each_group_has_its_own_threshold_whatever_its_scale() -> None:
     first = torch.tensor([1.0, 1, 1, 1, 1e-3, 1e-3, 1, 1])
     second = torch.full((12,), 1e-6)
     second[3] = 1e-9
@@ -147,13 +147,13 @@ def test_in_steps_no_step_loses_more_than_the_share() -> None:
     assert 0 < removed[0] < at_once <= sum(removed)
 
 
-def test_what_was_never_scored_cannot_be_judged() -> None:
+def test_units_without_scores_cannot_be_judged() -> None:
     masks = easypruner.Masks({SMALL: torch.ones(8, dtype=torch.bool)})
     with pytest.raises(EasyPrunerError, match=f'no scores of group {SMALL!r}'):
         OptimalThreshold().delivered(masks, GRAPH)
 
 
 @pytest.mark.parametrize('share', [-0.1, 1.1, float('nan'), True, '1e-4'])
-def test_what_is_no_share_is_refused(share: object) -> None:
+def test_a_value_that_is_not_a_share_is_refused(share: object) -> None:
     with pytest.raises(ConfigError, match='share='):
         OptimalThreshold(share)

@@ -20,11 +20,11 @@ from tests.helpers.pushes import (
     RAMP,
     STRENGTH,
     Case,
-    added,
+    added_gradients,
     assert_same,
-    case,
-    narrow,
-    slope,
+    make_case,
+    make_narrow_case,
+    penalty_gradients,
 )
 
 ONCE = Progress(0, 1)
@@ -47,23 +47,23 @@ def by_hand(case: Case, t: float, plain: bool = False, bound: float = math.inf) 
 @pytest.mark.parametrize('t', [0.0, 1.2])
 @pytest.mark.parametrize('build', [build for build in NETWORKS if build is not Volume])
 def test_the_gradient_is_that_of_the_formula(build: type[nn.Module], t: float) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = Polarization(
         STRENGTH, t, strength_schedule='linear', group_strengths=given.strengths
     )
-    expected = slope(by_hand(given, t), given.model)
-    assert_same(added(regularizer, given), expected, RAMP * GRAD_SCALE)
+    expected = penalty_gradients(by_hand(given, t), given.model)
+    assert_same(added_gradients(regularizer, given), expected, RAMP * GRAD_SCALE)
 
 
 @pytest.mark.parametrize('bound', [0.9, 1.2])
 def test_above_the_bound_only_l1_is_left(bound: float) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     regularizer = Polarization(STRENGTH, group_strengths=given.strengths, bound=bound)
     scales = torch.cat([module.weight for module in given.scales().values()])
     assert (scales.abs() > bound).any() and (scales.abs() < bound).any()
-    expected = slope(by_hand(given, 1.2, bound=bound), given.model)
-    assert_same(added(regularizer, given, None, ONCE), expected, 1)
-    assert_same(slope(regularizer.penalty(given.graph, None), given.model), expected, 1)
+    expected = penalty_gradients(by_hand(given, 1.2, bound=bound), given.model)
+    assert_same(added_gradients(regularizer, given, None, ONCE), expected, 1)
+    assert_same(penalty_gradients(regularizer.penalty(given.graph, None), given.model), expected, 1)
 
 
 def test_a_bound_keeps_scales_from_running_away() -> None:
@@ -87,52 +87,54 @@ def test_a_bound_keeps_scales_from_running_away() -> None:
 
 
 def test_the_penalty_is_the_formula_at_the_papers_t() -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     penalty = Polarization(STRENGTH).penalty(given.graph, None)
     torch.testing.assert_close(penalty, by_hand(given, 1.2, plain=True))
-    met = added(Polarization(STRENGTH), given, None, ONCE)
-    assert_same(met, slope(penalty, given.model), 1)
+    actual = added_gradients(Polarization(STRENGTH), given, None, ONCE)
+    assert_same(actual, penalty_gradients(penalty, given.model), 1)
 
 
 def test_it_pushes_small_scales_down_and_large_ones_less() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with torch.no_grad():
         for module in given.scales().values():
             module.weight.copy_(torch.linspace(0.01, 1.0, len(module.weight)))
-    gradient = added(Polarization(1.0), given, None, ONCE)['body.0.1.weight']
+    gradient = added_gradients(Polarization(1.0), given, None, ONCE)['body.0.1.weight']
     assert (gradient[:4] > gradient[4:]).all()
 
 
 def test_scales_that_do_not_count_are_not_in_the_mean() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with torch.no_grad():
         given.model.body[1][1].weight.fill_(1e6)
-    met = added(Polarization(1.0, group_strengths={'body.1.0': 0.0}), given, None, ONCE)
+    actual = added_gradients(
+        Polarization(1.0, group_strengths={'body.1.0': 0.0}), given, None, ONCE
+    )
     scales = given.model.body[0][1].weight
     alone = 1.2 * scales.abs().sum() - (scales - scales.mean()).abs().sum()
-    torch.testing.assert_close(met['body.0.1.weight'], torch.autograd.grad(alone, scales)[0])
-    assert not met['body.1.1.weight'].any()
+    torch.testing.assert_close(actual['body.0.1.weight'], torch.autograd.grad(alone, scales)[0])
+    assert not actual['body.1.1.weight'].any()
 
 
 @pytest.mark.parametrize(('value', 'sign'), [(0.75, 1.0), (0.0, 0.0), (-0.5, -1.0)])
-def test_equal_scales_are_all_pushed_alike(value: float, sign: float) -> None:
-    given = case(Plain)
+def test_equal_scales_are_all_pushed_equally(value: float, sign: float) -> None:
+    given = make_case(Plain)
     with torch.no_grad():
         for module in given.scales().values():
             module.weight.fill_(value)
     for name in given.scales():
-        gradient = added(Polarization(1.0), given, None, ONCE)[name]
+        gradient = added_gradients(Polarization(1.0), given, None, ONCE)[name]
         torch.testing.assert_close(gradient, torch.full_like(gradient, 1.2 * sign))
 
 
 def test_a_group_of_one_unit() -> None:
-    given = narrow(Plain)
-    expected = slope(by_hand(given, 1.2, plain=True), given.model)
-    assert_same(added(Polarization(STRENGTH), given, None, ONCE), expected, 1)
+    given = make_narrow_case(Plain)
+    expected = penalty_gradients(by_hand(given, 1.2, plain=True), given.model)
+    assert_same(added_gradients(Polarization(STRENGTH), given, None, ONCE), expected, 1)
 
 
 def test_a_network_without_scales_is_refused() -> None:
-    given = case(Volume)
+    given = make_case(Volume)
     with pytest.raises(EasyPrunerError, match='none are to be pushed in this Volume'):
         Polarization(1.0).largest(given.graph, None)
 
@@ -140,6 +142,6 @@ def test_a_network_without_scales_is_refused() -> None:
 @pytest.mark.parametrize(
     'arguments', [{'t': -1.0}, {'t': 'much'}, {'bound': -1}, {'scales': ('norm',)}]
 )
-def test_arguments_that_are_none_are_refused(arguments: dict) -> None:
+def test_invalid_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(ConfigError, match='Polarization'):
         Polarization(1.0, **arguments)

@@ -1,4 +1,4 @@
-"""Ratio where groups have limits: how near it comes to what is asked, and what it says of that."""
+"""Ratio where groups have limits: the distance from the requested share, and its report."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ levels = st.sampled_from([1, 3, 1000])
 
 @settings(deadline=None, max_examples=80)
 @given(graph=graphs, seed=seeds, levels=levels, keep=st.floats(0.05, 1))
-def test_of_the_whole_no_more_stays_than_asked_and_no_step_more_would_fit(
+def test_at_most_the_requested_share_stays_and_one_more_step_would_exceed_it(
     graph: ChannelGraph, seed: int, levels: int, keep: float
 ) -> None:
     units = sum(group.size for group in graph.groups.values())
@@ -95,7 +95,7 @@ def test_of_the_whole_no_more_stays_than_asked_and_no_step_more_would_fit(
     step=st.sampled_from([1, 4, 8]), seed=seeds, levels=levels, keep=st.floats(0, 1),
     scope=st.sampled_from(['stage', 'isomorphic']),
 )  # fmt: skip
-def test_of_each_scope_stays_what_is_nearest(
+def test_each_scope_keeps_the_nearest_allowed_number(
     step: int, seed: int, levels: int, keep: float, scope: str
 ) -> None:
     graph = GRAPHS[WIDTHS, step]
@@ -138,7 +138,7 @@ def test_layers_of_one_kind_end_within_a_step(source: type, keep: float) -> None
 
 
 @pytest.mark.parametrize('scope', ['layer', 'stage', 'isomorphic', None])
-def test_what_limits_leave_no_way_to_stands_beside_what_was_asked(scope: str | None) -> None:
+def test_a_share_out_of_reach_is_shown_beside_the_requested_one(scope: str | None) -> None:
     keep = {'*': 0.2} if scope is None else 0.2
     model = chain().model
     slimmed = easypruner.slim(

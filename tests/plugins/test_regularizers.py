@@ -1,4 +1,4 @@
-"""What holds for every regularizer: memory, frozen parameters, cuts, damaged weights."""
+"""Properties of every regularizer: memory, frozen parameters, cuts, damaged weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from easypruner import Masks, Progress, Regularizer
 from easypruner.errors import EasyPrunerError, MaskError
 from easypruner.graph import ChannelGraph
 from easypruner.testing.networks import Plain, Residual
-from tests.helpers.pushes import Case, case
+from tests.helpers.pushes import Case, make_case
 
 BUILDS: dict[str, Callable[[], Regularizer]] = {
     'GlobalSparsity': lambda: GlobalSparsity(0.1),
@@ -56,7 +56,7 @@ def state(given: Case) -> dict[str, tuple[Tensor, Tensor | None]]:
 
 @every
 def test_no_memory_grows_with_the_steps(name: str) -> None:
-    given, regularizer = case(Residual), BUILDS[name]()
+    given, regularizer = make_case(Residual), BUILDS[name]()
 
     def alive(steps: int) -> tuple[int, int]:
         for update in range(steps):
@@ -73,10 +73,10 @@ def test_no_memory_grows_with_the_steps(name: str) -> None:
 
 
 @every
-def test_what_a_graph_and_masks_tell_is_worked_out_once(
+def test_facts_of_graph_and_masks_are_computed_once(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, regularizer, asked = case(Residual), BUILDS[name](), []
+    given, regularizer, asked = make_case(Residual), BUILDS[name](), []
     find = ChannelGraph.parameter
     monkeypatch.setattr(ChannelGraph, 'parameter', lambda *a: asked.append(1) or find(*a))
     push(regularizer, given, 0)
@@ -88,7 +88,7 @@ def test_what_a_graph_and_masks_tell_is_worked_out_once(
 
 @every
 def test_parameters_that_do_not_train_are_left_alone(name: str) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     for path in ('stem.0.weight', 'stem.1.weight', 'stem.1.bias'):
         given.graph.parameter(path).requires_grad_(False)
     before = state(given)
@@ -103,8 +103,8 @@ def test_parameters_that_do_not_train_are_left_alone(name: str) -> None:
 
 
 @every
-def test_where_nothing_trains_it_says_so(name: str) -> None:
-    given = case(Residual)
+def test_without_trainable_parameters_it_reports_it(name: str) -> None:
+    given = make_case(Residual)
     given.model.requires_grad_(False)
     with pytest.raises(EasyPrunerError, match='train'):
         push(BUILDS[name](), given)
@@ -112,9 +112,9 @@ def test_where_nothing_trains_it_says_so(name: str) -> None:
 
 @every
 def test_a_cut_and_other_masks_and_graphs_are_taken_up(name: str) -> None:
-    given, regularizer = case(Residual), BUILDS[name]()
+    given, regularizer = make_case(Residual), BUILDS[name]()
     push(regularizer, given)
-    other = case(Plain)
+    other = make_case(Plain)
     push(regularizer, other)
     easypruner.prune(given.model, given.masks, graph=given.graph)
     left = {name: torch.arange(group.size) % 2 == 0 for name, group in given.graph.groups.items()}
@@ -123,21 +123,21 @@ def test_a_cut_and_other_masks_and_graphs_are_taken_up(name: str) -> None:
     small = Case(given.model, given.graph, Masks(left), {})
     values = state(small)
     push(regularizer, small)
-    met = state(small)
+    actual = state(small)
     with torch.no_grad():
         for path, parameter in given.model.named_parameters():
             parameter.copy_(values[path][0])
             parameter.grad = None
     push(BUILDS[name](), small)
     for path, (value, gradient) in state(small).items():
-        assert torch.equal(value, met[path][0])
-        assert (gradient is None) == (met[path][1] is None)
-        assert gradient is None or torch.equal(gradient, met[path][1])
+        assert torch.equal(value, actual[path][0])
+        assert (gradient is None) == (actual[path][1] is None)
+        assert gradient is None or torch.equal(gradient, actual[path][1])
 
 
 @pytest.mark.parametrize('name', ['GlobalSparsity', 'Polarization', 'HoyerSquare'])
 def test_after_a_cut_the_same_graph_without_masks_is_taken_up(name: str) -> None:
-    given, regularizer = case(Residual), BUILDS[name]()
+    given, regularizer = make_case(Residual), BUILDS[name]()
     regularizer.add_gradient(given.graph, None, Progress(0, 1))
     easypruner.prune(given.model, given.masks, graph=given.graph)
     regularizer.add_gradient(given.graph, None, Progress(0, 1))
@@ -146,7 +146,7 @@ def test_after_a_cut_the_same_graph_without_masks_is_taken_up(name: str) -> None
 
 @pytest.mark.parametrize('name', MASKED)
 def test_masks_of_another_network_are_refused(name: str) -> None:
-    given, other = case(Residual), case(Plain)
+    given, other = make_case(Residual), make_case(Plain)
     with pytest.raises(MaskError, match='which this model does not have'):
         BUILDS[name]().add_gradient(given.graph, other.masks, Progress(0, 1))
     easypruner.prune(given.model, given.masks, graph=given.graph)
@@ -155,8 +155,8 @@ def test_masks_of_another_network_are_refused(name: str) -> None:
 
 
 @every
-def test_weights_that_are_no_numbers_are_named(name: str) -> None:
-    given = case(Residual)
+def test_nan_weights_are_named(name: str) -> None:
+    given = make_case(Residual)
     path = 'stem.1.weight' if name.split()[0] in ON_SCALES else 'stem.0.weight'
     path = 'stem.0.weight' if name == 'HoyerSquare weights' else path
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_weights_that_are_no_numbers_are_named(name: str) -> None:
 def test_a_copy_of_the_network_is_pushed_by_its_own_graph(name: str) -> None:
     import copy
 
-    given, regularizer = case(Residual), BUILDS[name]()
+    given, regularizer = make_case(Residual), BUILDS[name]()
     twin = copy.deepcopy(given.model)
     push(regularizer, given)
     push(regularizer, Case(twin, given.graph.on(twin), given.masks, {}))

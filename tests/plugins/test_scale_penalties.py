@@ -21,11 +21,11 @@ from tests.helpers.pushes import (
     RAMP,
     STRENGTH,
     Case,
-    added,
+    added_gradients,
     assert_same,
-    case,
-    narrow,
-    slope,
+    make_case,
+    make_narrow_case,
+    penalty_gradients,
 )
 
 
@@ -105,7 +105,7 @@ def test_reach_picks_the_strength_that_moves_a_scale_that_far() -> None:
     assert fixed.reach(schedule) == pytest.approx(5e-4 * 20)
 
 
-def test_the_largest_scale_is_that_of_what_is_pushed() -> None:
+def test_the_largest_scale_is_the_largest_pushed_one() -> None:
     model = randomized_network(Residual)
     with torch.no_grad():
         model.stem[1].weight[0] = -7
@@ -116,7 +116,7 @@ def test_the_largest_scale_is_that_of_what_is_pushed() -> None:
     assert MaskSparsity(1.0).largest(graph, masks) == pytest.approx(pushed.item())
 
 
-def test_mask_sparsity_without_masks_says_what_is_missing() -> None:
+def test_mask_sparsity_without_masks_reports_what_is_missing() -> None:
     graph = traced_network(Residual)
     with pytest.raises(ConfigError, match='SelectMask'):
         MaskSparsity(1.0).add_gradient(graph, None, Progress(0, 1))
@@ -124,7 +124,7 @@ def test_mask_sparsity_without_masks_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize('strength', [-1.0, 'much', True, {'far': 1.0}, {'reach': -2.0}])
-def test_a_strength_that_is_none_is_refused(strength: object) -> None:
+def test_an_invalid_strength_is_refused(strength: object) -> None:
     with pytest.raises(ConfigError, match='strength='):
         GlobalSparsity(strength)
 
@@ -177,7 +177,7 @@ def weights_by_hand(case: Case, norm: str, masked: bool) -> Tensor:
 def test_the_gradient_on_scales_is_the_formulas(
     build: type[nn.Module], kind: type[ScalePenalty], norm: str
 ) -> None:
-    given = case(build)
+    given = make_case(build)
     regularizer = kind(
         STRENGTH,
         norm=norm,
@@ -185,8 +185,8 @@ def test_the_gradient_on_scales_is_the_formulas(
         strength_schedule='linear',
         group_strengths=given.strengths,
     )
-    expected = slope(scales_by_hand(given, norm, kind is MaskSparsity), given.model)
-    assert_same(added(regularizer, given, given.masks), expected, FACTOR)
+    expected = penalty_gradients(scales_by_hand(given, norm, kind is MaskSparsity), given.model)
+    assert_same(added_gradients(regularizer, given, given.masks), expected, FACTOR)
 
 
 @pytest.mark.parametrize('norm', NORMS)
@@ -195,7 +195,7 @@ def test_the_gradient_on_scales_is_the_formulas(
 def test_groups_without_scales_may_have_their_weights_pushed(
     build: type[nn.Module], kind: type[ScalePenalty], norm: str
 ) -> None:
-    given = case(build)
+    given = make_case(build)
     masked = kind is MaskSparsity
     regularizer = kind(
         STRENGTH,
@@ -205,38 +205,44 @@ def test_groups_without_scales_may_have_their_weights_pushed(
         group_strengths=given.strengths,
     )
     total = scales_by_hand(given, norm, masked) + weights_by_hand(given, norm, masked)
-    assert_same(added(regularizer, given, given.masks), slope(total, given.model), FACTOR)
+    assert_same(
+        added_gradients(regularizer, given, given.masks),
+        penalty_gradients(total, given.model),
+        FACTOR,
+    )
 
 
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('without_scales', ['skip', 'weights'])
 def test_the_penalty_has_this_gradient(norm: str, without_scales: str) -> None:
-    given = case(Depthwise)
+    given = make_case(Depthwise)
     regularizer = MaskSparsity(
         STRENGTH, norm=norm, without_scales=without_scales, group_strengths=given.strengths
     )
-    met = added(regularizer, given, given.masks, Progress(0, 1, lr=LR))
+    actual = added_gradients(regularizer, given, given.masks, Progress(0, 1, lr=LR))
     width = LR * STRENGTH if norm == 'smooth_l1' else 0.0
     penalty = regularizer.penalty(given.graph, given.masks, width)
-    assert_same(met, slope(penalty, given.model), 1)
+    assert_same(actual, penalty_gradients(penalty, given.model), 1)
 
 
 def test_smooth_l1_is_l1_where_its_parabola_has_no_width() -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     smooth, sharp = (GlobalSparsity(STRENGTH, norm=norm) for norm in ('smooth_l1', 'l1'))
     assert torch.equal(smooth.penalty(given.graph, None), sharp.penalty(given.graph, None))
     still = Progress(0, 1, lr=0.0)
-    assert_same(added(smooth, given, None, still), added(sharp, given, None, still), 1)
+    assert_same(
+        added_gradients(smooth, given, None, still), added_gradients(sharp, given, None, still), 1
+    )
 
 
 @pytest.mark.parametrize('scale', [None, 8.0])
 def test_smooth_l1_lands_at_zero_where_l1_overshoots(scale: float | None) -> None:
-    given = case(Residual)
+    given = make_case(Residual)
     near = given.model.stem[1].weight
     with torch.no_grad():
         near.fill_(0.9 * LR * STRENGTH)
     for norm, left in (('smooth_l1', 0.0), ('l1', -0.1 * LR * STRENGTH)):
-        gradient = added(
+        gradient = added_gradients(
             GlobalSparsity(STRENGTH, norm=norm),
             given,
             None,
@@ -246,8 +252,8 @@ def test_smooth_l1_lands_at_zero_where_l1_overshoots(scale: float | None) -> Non
         assert torch.allclose(after, torch.full_like(after, left), atol=1e-12)
 
 
-def test_what_lacks_scales_is_an_error_that_names_the_groups() -> None:
-    given = case(Depthwise)
+def test_groups_without_scales_are_an_error_that_names_them() -> None:
+    given = make_case(Depthwise)
     regularizer = MaskSparsity(STRENGTH)
     with pytest.raises(EasyPrunerError, match=r"'multiplied\.0'|'project'") as caught:
         regularizer.add_gradient(given.graph, given.masks, Progress(0, 1))
@@ -256,24 +262,24 @@ def test_what_lacks_scales_is_an_error_that_names_the_groups() -> None:
         regularizer.penalty(given.graph, given.masks)
 
 
-def test_a_group_without_scales_that_stays_whole_is_no_error() -> None:
-    given = case(Depthwise)
+def test_a_group_without_scales_that_stays_whole_is_not_an_error() -> None:
+    given = make_case(Depthwise)
     masks = Masks({'expand.0': given.masks['expand.0']})
-    met = added(MaskSparsity(STRENGTH), given, masks)
-    assert not met['project.weight'].any() and met['expand.1.weight'].any()
+    actual = added_gradients(MaskSparsity(STRENGTH), given, masks)
+    assert not actual['project.weight'].any() and actual['expand.1.weight'].any()
     spared = MaskSparsity(STRENGTH, group_strengths={'expand': 1.0, '*': 0.0})
-    assert added(spared, given, given.masks)['expand.1.weight'].any()
+    assert added_gradients(spared, given, given.masks)['expand.1.weight'].any()
 
 
-def test_before_a_run_it_is_not_known_what_goes_and_nothing_is_refused() -> None:
-    given = case(Depthwise)
+def test_before_a_run_the_masks_are_unknown_and_nothing_is_refused() -> None:
+    given = make_case(Depthwise)
     every = Masks({n: torch.zeros(g.size).bool() for n, g in given.graph.groups.items()})
     scales = [m.weight.detach().abs().max() for m in given.scales().values()]
     assert MaskSparsity(STRENGTH).largest(given.graph, every) == max(scales)
 
 
 def test_a_network_without_scales_is_refused_or_has_its_weights_pushed() -> None:
-    given = case(Volume)
+    given = make_case(Volume)
     with pytest.raises(EasyPrunerError, match='none are to be pushed in this Volume'):
         GlobalSparsity(STRENGTH).largest(given.graph, None)
     with pytest.raises(EasyPrunerError, match="'first'"):
@@ -313,43 +319,47 @@ class Normed(nn.Module):
 def test_scales_of_other_norms(
     kind: type[ScalePenalty], scales: str | tuple[str, ...], pushed: set[str]
 ) -> None:
-    given = case(Normed)
-    met = added(kind(STRENGTH, scales=scales, without_scales='skip'), given, given.masks)
-    assert {name for name, gradient in met.items() if gradient.any()} == pushed
+    given = make_case(Normed)
+    actual = added_gradients(
+        kind(STRENGTH, scales=scales, without_scales='skip'), given, given.masks
+    )
+    assert {name for name, gradient in actual.items() if gradient.any()} == pushed
     for name in pushed:
         values = dict(given.model.named_parameters())[name].detach()
         goes = ~torch.tensor([kept for _, kept in given.channels(name)])
         which = goes if kind is MaskSparsity else torch.ones_like(goes)
         expected = GRAD_SCALE * STRENGTH * values.sign() * which
-        torch.testing.assert_close(met[name], expected)
+        torch.testing.assert_close(actual[name], expected)
 
 
 @pytest.mark.parametrize('masks', ['none', 'nearly all'])
 def test_masks_that_remove_nothing_or_nearly_all(masks: str) -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     sizes = {name: group.size for name, group in given.graph.groups.items()}
     if masks == 'none':
         whole = Masks({name: torch.ones(size).bool() for name, size in sizes.items()})
-        met = added(MaskSparsity(STRENGTH), given, whole, Progress(0, 1))
-        assert not any(gradient.any() for gradient in met.values())
+        actual = added_gradients(MaskSparsity(STRENGTH), given, whole, Progress(0, 1))
+        assert not any(gradient.any() for gradient in actual.values())
         assert float(MaskSparsity(STRENGTH).penalty(given.graph, whole)) == 0
         return
     one_left = Masks({name: torch.arange(size) == 2 for name, size in sizes.items()})
     for name, module in given.scales().items():
         expected = STRENGTH * module.weight.detach().sign()
         expected[2] = 0
-        met = added(MaskSparsity(STRENGTH), given, one_left, Progress(0, 1))
-        torch.testing.assert_close(met[name], expected)
+        actual = added_gradients(MaskSparsity(STRENGTH), given, one_left, Progress(0, 1))
+        torch.testing.assert_close(actual[name], expected)
 
 
-def test_a_group_of_one_unit_is_pushed_where_it_goes() -> None:
-    given = narrow(Plain)
-    met = added(MaskSparsity(STRENGTH), given, given.masks, Progress(0, 1))['body.0.1.weight']
-    torch.testing.assert_close(met, STRENGTH * given.model.body[0][1].weight.detach().sign())
+def test_a_group_of_one_unit_is_pushed_if_removed() -> None:
+    given = make_narrow_case(Plain)
+    actual = added_gradients(MaskSparsity(STRENGTH), given, given.masks, Progress(0, 1))[
+        'body.0.1.weight'
+    ]
+    torch.testing.assert_close(actual, STRENGTH * given.model.body[0][1].weight.detach().sign())
 
 
 def test_the_largest_counts_relative_to_its_groups_factor() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with torch.no_grad():
         for module in given.scales().values():
             module.weight.fill_(0.5)
@@ -370,7 +380,7 @@ def test_the_largest_counts_relative_to_its_groups_factor() -> None:
     ],
 )
 @pytest.mark.parametrize('kind', KINDS)
-def test_arguments_that_are_none_are_refused(
+def test_invalid_arguments_are_refused(
     kind: type[ScalePenalty], arguments: dict, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
@@ -378,6 +388,6 @@ def test_arguments_that_are_none_are_refused(
 
 
 def test_a_pattern_that_fits_no_group_is_refused() -> None:
-    given = case(Plain)
+    given = make_case(Plain)
     with pytest.raises(ConfigError, match="'stem'"):
         GlobalSparsity(1.0, group_strengths={'stem': 2.0}).largest(given.graph, None)

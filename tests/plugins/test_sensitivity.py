@@ -25,7 +25,7 @@ from easypruner.testing import example_inputs, randomized_network, tiny_context
 from easypruner.testing.networks import Residual
 from tests.helpers.edge_cases import check_edge_cases
 from tests.helpers.networks import NETWORKS, traced_network
-from tests.helpers.searching import check_resume, known, plain, widths_of
+from tests.helpers.searching import check_resume, known_loss, plain_graph, widths_of
 
 
 def losses(graph: ChannelGraph, context: Context, group: str, order: list[int]) -> list[float]:
@@ -70,35 +70,35 @@ def test_a_unit_scores_what_is_lost_with_all_up_to_it(steps: int) -> None:
         assert all(a < b for a, b in pairwise(along))
 
 
-def test_between_steps_the_curve_is_a_line_and_goes_on_behind_the_last() -> None:
-    context, _ = known(lambda widths: float((8 - widths[0]) ** 2))
-    scores = Sensitivity(steps=3).score(plain(), context)
-    met = scores['body.0.0'].sort().values
+def test_between_steps_the_curve_is_linear_and_continues_after_the_last() -> None:
+    context, _ = known_loss(lambda widths: float((8 - widths[0]) ** 2))
+    scores = Sensitivity(steps=3).score(plain_graph(), context)
+    actual = scores['body.0.0'].sort().values
     expected = torch.tensor([2.0, 4.0, 10.0, 16.0, 26.0, 36.0, 46.0, 56.0]).double()
-    torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_curve_never_falls_and_gains_are_no_loss() -> None:
+def test_a_curve_never_falls_and_gains_count_as_no_loss() -> None:
     wave = {8: 0.0, 7: -5.0, 6: 3.0, 5: 1.0, 4: 2.0, 3: 7.0, 2: 7.0, 1: 9.0}
-    context, _ = known(lambda widths: wave[widths[0]])
-    met = Sensitivity(steps=7).score(plain(), context)['body.0.0'].sort().values
+    context, _ = known_loss(lambda widths: wave[widths[0]])
+    actual = Sensitivity(steps=7).score(plain_graph(), context)['body.0.0'].sort().values
     expected = torch.tensor([0.0, 3.0, 3.0, 3.0, 7.0, 7.0, 9.0, 11.0]).double()
-    torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-4)
-    assert bool((met.diff() > 0).all())
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert bool((actual.diff() > 0).all())
 
 
 def test_a_layer_that_does_not_matter_is_cut_first() -> None:
-    context, _ = known(lambda widths: 10.0 * (8 - widths[0]))
-    masks = Sensitivity(Ratio(keep=0.5)).select(plain(), context)
+    context, _ = known_loss(lambda widths: 10.0 * (8 - widths[0]))
+    masks = Sensitivity(Ratio(keep=0.5)).select(plain_graph(), context)
     assert widths_of(masks) == (8, 2)
-    context, _ = known(lambda widths: 10.0 * (12 - widths[1]))
-    masks = Sensitivity(Macs(keep=0.5)).select(plain(), context)
+    context, _ = known_loss(lambda widths: 10.0 * (12 - widths[1]))
+    masks = Sensitivity(Macs(keep=0.5)).select(plain_graph(), context)
     assert masks.kept('body.1.0') == 12 and masks.kept('body.0.0') < 8
 
 
-def test_a_threshold_is_what_each_layer_may_lose() -> None:
-    context, _ = known(lambda widths: 1.0 * (8 - widths[0]) + 0.5 * (12 - widths[1]))
-    masks = Sensitivity(Threshold(3.01), steps=30).select(plain(), context)
+def test_a_threshold_is_the_most_each_layer_may_lose() -> None:
+    context, _ = known_loss(lambda widths: 1.0 * (8 - widths[0]) + 0.5 * (12 - widths[1]))
+    masks = Sensitivity(Threshold(3.01), steps=30).select(plain_graph(), context)
     assert widths_of(masks) == (5, 6)
 
 
@@ -106,22 +106,22 @@ def test_by_accuracy_it_is_the_drop() -> None:
     context = replace(
         tiny_context(), evaluate=lambda model: 90.0 + model.body[0][0].out_channels, loss=None
     )
-    scores = Sensitivity(by='accuracy', steps=20).score(plain(), context)['body.0.0']
+    scores = Sensitivity(by='accuracy', steps=20).score(plain_graph(), context)['body.0.0']
     expected = torch.arange(1, 9).double()
     torch.testing.assert_close(scores.sort().values, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_stopped_analysis_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_analysis_continues(tmp_path: Path) -> None:
     check_resume(lambda: Sensitivity(Macs(keep=0.5), steps=3, batches=1), tmp_path)
 
 
-def test_losses_that_are_no_numbers_name_the_group() -> None:
-    context, _ = known(lambda widths: float('nan') if widths[1] < 9 else 1.0)
+def test_nan_losses_name_the_group() -> None:
+    context, _ = known_loss(lambda widths: float('nan') if widths[1] < 9 else 1.0)
     with pytest.raises(EasyPrunerError, match=r"units of group 'body\.1\.0' is not a number"):
-        Sensitivity(Ratio(keep=0.5)).select(plain(), context)
-    context, _ = known(lambda widths: float('nan'))
+        Sensitivity(Ratio(keep=0.5)).select(plain_graph(), context)
+    context, _ = known_loss(lambda widths: float('nan'))
     with pytest.raises(EasyPrunerError, match='loss of the whole network is not a number'):
-        Sensitivity(Ratio(keep=0.5)).select(plain(), context)
+        Sensitivity(Ratio(keep=0.5)).select(plain_graph(), context)
 
 
 @pytest.mark.parametrize('build', NETWORKS)
@@ -138,6 +138,6 @@ def test_edge_cases() -> None:
     check_edge_cases(lambda budget: Sensitivity(budget, steps=2))
 
 
-def test_arguments_that_are_none_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match='steps=0 of Sensitivity'):
         Sensitivity(steps=0)

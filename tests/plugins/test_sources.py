@@ -31,13 +31,13 @@ from easypruner.testing import example_inputs, random_masks, randomized_network
 from easypruner.testing.networks import Dense, Depthwise, Plain, Residual
 from tests.helpers.networks import NETWORKS, traced_network
 from tests.helpers.scoring import (
-    alike,
     assert_left_alone,
     cross_entropy,
-    data,
-    labelled,
-    one_unit,
-    settled,
+    equal_units_graph,
+    labelled_batches,
+    labelled_context,
+    signed_graph,
+    single_unit_graph,
     state_of,
 )
 
@@ -86,7 +86,7 @@ def test_bn_scale_leaves_groups_without_a_norm_alone() -> None:
     assert set(scores) == {'expand.0'}
 
 
-def test_bn_scale_on_a_network_without_norms_says_what_to_use() -> None:
+def test_bn_scale_on_a_network_without_norms_suggests_another_source() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
     with pytest.raises(EasyPrunerError, match='L1Norm'):
         BNScale(Ratio(keep=0.5)).select(easypruner.trace(model, example_inputs()), Context())
@@ -123,9 +123,9 @@ def test_mask_file_returns_what_was_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', VARIANTS)
 @pytest.mark.parametrize('build', NETWORKS)
 def test_selected_masks_meet_the_budget_and_verify(name: str, build: type[nn.Module]) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     try:
-        masks = VARIANTS[name](Macs(keep=0.6)).select(graph, data(1))
+        masks = VARIANTS[name](Macs(keep=0.6)).select(graph, labelled_context(1))
     except EasyPrunerError:
         assert name == 'BNScale', 'the other sources score every network'
         return
@@ -136,8 +136,8 @@ def test_selected_masks_meet_the_budget_and_verify(name: str, build: type[nn.Mod
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_scores_come_on_the_cpu_in_the_shape_of_the_groups(name: str) -> None:
-    graph = settled(Depthwise)
-    scores = VARIANTS[name]().ranking_scores(graph, data(1))
+    graph = signed_graph(Depthwise)
+    scores = VARIANTS[name]().ranking_scores(graph, labelled_context(1))
     assert name == 'BNScale' or set(scores) == set(graph.groups)
     for group, score in scores.items():
         assert score.shape == (graph.groups[group].size,)
@@ -146,77 +146,77 @@ def test_scores_come_on_the_cpu_in_the_shape_of_the_groups(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_a_source_without_a_budget_says_so(name: str) -> None:
+def test_a_source_without_a_budget_reports_it(name: str) -> None:
     with pytest.raises(ConfigError, match='needs a budget'):
-        VARIANTS[name]().select(settled(Plain), data(1))
+        VARIANTS[name]().select(signed_graph(Plain), labelled_context(1))
 
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_a_budget_of_everything_and_of_nothing(name: str) -> None:
-    graph = settled(Residual)
+    graph = signed_graph(Residual)
     for budget in (Ratio, Macs):
-        whole = VARIANTS[name](budget(keep=1)).select(graph, data(1))
+        whole = VARIANTS[name](budget(keep=1)).select(graph, labelled_context(1))
         assert all(bool(mask.all()) for mask in whole.values())
         with pytest.raises(BudgetError, match='the least that can be had'):
-            VARIANTS[name](budget(keep=0)).select(graph, data(1))
+            VARIANTS[name](budget(keep=0)).select(graph, labelled_context(1))
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_where_all_units_are_alike_the_budget_is_met(name: str) -> None:
-    graph = alike(Dense)
+def test_where_all_units_are_equal_the_budget_is_met(name: str) -> None:
+    graph = equal_units_graph(Dense)
     source = VARIANTS[name](Ratio(keep=0.5))
     if name not in ('Random', 'Hessian') and not name.startswith('Lamp'):
-        for score in source.ranking_scores(graph, data(1)).values():
+        for score in source.ranking_scores(graph, labelled_context(1)).values():
             torch.testing.assert_close(score, score[:1].expand_as(score), rtol=1e-6, atol=1e-30)
-    masks = source.select(graph, data(1))
+    masks = source.select(graph, labelled_context(1))
     assert sum(masks.kept(group) for group in masks) == round(0.5 * 15)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_a_group_of_one_unit_stays(name: str) -> None:
-    graph = one_unit(Residual)
+    graph = single_unit_graph(Residual)
     group = next(iter(graph.groups))
-    masks = VARIANTS[name](Ratio(keep=0.5)).select(graph, data(1))
+    masks = VARIANTS[name](Ratio(keep=0.5)).select(graph, labelled_context(1))
     assert masks[group].tolist() == [True]
     assert sum(masks.kept(group) for group in masks) == round(0.5 * 7)
 
 
 @pytest.mark.parametrize('normalization', ['none', 'mean', 'max', 'sum', 'gaussian', 'lamp'])
 @pytest.mark.parametrize('name', [name for name in VARIANTS if name != 'Hessian'])
-def test_every_normalization_goes_with_every_source(name: str, normalization: str) -> None:
-    graph = settled(Residual)
+def test_every_normalization_works_with_every_source(name: str, normalization: str) -> None:
+    graph = signed_graph(Residual)
     source = VARIANTS[name](Macs(keep=0.6))
     source.normalization = normalization
-    assert graph.cost(source.select(graph, data(1))).macs <= 0.6 * graph.cost().macs
+    assert graph.cost(source.select(graph, labelled_context(1))).macs <= 0.6 * graph.cost().macs
 
 
 @pytest.mark.parametrize('name', FROM_WEIGHTS)
-def test_weights_that_are_no_numbers_are_told_with_their_group(name: str) -> None:
-    graph = settled(Residual)
+def test_nan_weights_are_reported_with_their_group(name: str) -> None:
+    graph = signed_graph(Residual)
     with torch.no_grad():
         graph.model.branch[0][0].weight[2] = float('nan')
         graph.model.branch[0][1].weight[2] = float('nan')
     # Of a whole group the readers count, and this layer reads the stem's channels.
     named = r'stem\.0' if name in ('Group', 'L1Norm group', 'Lamp group') else r'branch\.0\.0'
     with pytest.raises(EasyPrunerError, match=f"group '{named}' has .* NaN"):
-        VARIANTS[name](Ratio(keep=0.5)).select(graph, data(1))
+        VARIANTS[name](Ratio(keep=0.5)).select(graph, labelled_context(1))
 
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_the_model_is_left_as_it_was(name: str) -> None:
-    graph = settled(Residual)
+    graph = signed_graph(Residual)
     model = graph.model.train()
     model.branch.eval()
     model.head.weight.requires_grad = False
     model.head.bias.grad = torch.ones(5).double()
     before = state_of(model)
-    VARIANTS[name](Ratio(keep=0.5)).select(graph, data())
+    VARIANTS[name](Ratio(keep=0.5)).select(graph, labelled_context())
     assert_left_alone(model, before)
 
 
 @pytest.mark.parametrize('name', FROM_GRADIENTS)
 def test_the_model_is_left_as_it_was_by_what_fails(name: str) -> None:
-    graph = settled(Residual)
+    graph = signed_graph(Residual)
     model = graph.model.train()
     before = state_of(model)
 
@@ -225,13 +225,13 @@ def test_the_model_is_left_as_it_was_by_what_fails(name: str) -> None:
         raise RuntimeError('no loss today')
 
     with pytest.raises(RuntimeError, match='no loss today'):
-        VARIANTS[name]().score(graph, Context(batches=labelled, loss=failing))
+        VARIANTS[name]().score(graph, Context(batches=labelled_batches, loss=failing))
     assert_left_alone(model, before)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_what_trains_and_what_computes_gradients_does_not_matter(name: str) -> None:
-    graph, context = settled(Residual), data(1)
+def test_modes_and_requires_grad_do_not_matter(name: str) -> None:
+    graph, context = signed_graph(Residual), labelled_context(1)
     expected = VARIANTS[name]().ranking_scores(graph, context)
     for parameter in graph.model.parameters():
         parameter.requires_grad = False
@@ -245,27 +245,27 @@ def test_what_trains_and_what_computes_gradients_does_not_matter(name: str) -> N
 
 
 @pytest.mark.parametrize('name', FROM_GRADIENTS)
-def test_an_empty_data_set_and_absent_parts_are_told(name: str) -> None:
-    graph, source = settled(Plain), VARIANTS[name]()
+def test_an_empty_data_set_and_absent_parts_are_reported(name: str) -> None:
+    graph, source = signed_graph(Plain), VARIANTS[name]()
     owner = type(source).__name__
     with pytest.raises(EasyPrunerError, match=f'{owner} looks at .* the data set is empty'):
         source.score(graph, Context(batches=list, loss=cross_entropy))
     with pytest.raises(ConfigError, match=f'{owner} needs the training loss'):
-        source.score(graph, Context(batches=labelled))
+        source.score(graph, Context(batches=labelled_batches))
     with pytest.raises(ConfigError, match=f'{owner} needs batches of training data'):
         source.score(graph, Context(loss=cross_entropy))
 
 
 @pytest.mark.parametrize('name', FROM_GRADIENTS)
-def test_batches_and_passes_draw_the_same_and_leave_chance_where_it_was(name: str) -> None:
-    graph = settled(Residual)
+def test_batches_and_passes_draw_the_same_and_restore_the_random_state(name: str) -> None:
+    graph = signed_graph(Residual)
 
     def dropped(model: nn.Module, batch: object) -> Tensor:
         images, labels = batch
         return nn.functional.cross_entropy(model(nn.functional.dropout(images, 0.5)), labels)
 
     def shuffled() -> DataLoader:
-        return DataLoader(TensorDataset(*labelled(1)[0]), batch_size=2, shuffle=True)
+        return DataLoader(TensorDataset(*labelled_batches(1)[0]), batch_size=2, shuffle=True)
 
     def score(seed: int) -> dict[str, Tensor]:
         source = VARIANTS[name]()
@@ -283,15 +283,15 @@ def test_batches_and_passes_draw_the_same_and_leave_chance_where_it_was(name: st
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_where_no_channel_can_go_there_are_no_scores(name: str) -> None:
+def test_where_no_channel_is_prunable_there_are_no_scores(name: str) -> None:
     graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example_inputs())
     assert not graph.groups
     if name != 'BNScale':
-        assert VARIANTS[name]().score(graph, data(1)) == {}
+        assert VARIANTS[name]().score(graph, labelled_context(1)) == {}
 
 
 @pytest.mark.parametrize(
-    ('loss', 'met'),
+    ('loss', 'actual'),
     [
         (lambda model, batch: cross_entropy(model, batch).item(), 'a float'),
         (lambda model, batch: None, 'a NoneType'),
@@ -300,11 +300,11 @@ def test_where_no_channel_can_go_there_are_no_scores(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize('name', ['Taylor weight', 'Fisher gate', 'Hessian'])
-def test_a_loss_that_is_not_one_number_is_told(
-    name: str, loss: Callable[[nn.Module, object], Tensor], met: str
+def test_a_loss_that_is_not_one_number_is_reported(
+    name: str, loss: Callable[[nn.Module, object], Tensor], actual: str
 ) -> None:
-    with pytest.raises(EasyPrunerError, match=f'returns {met}; expected a tensor of one number'):
-        VARIANTS[name]().score(settled(Plain), Context(batches=labelled, loss=loss))
+    with pytest.raises(EasyPrunerError, match=f'returns {actual}; expected a tensor of one number'):
+        VARIANTS[name]().score(signed_graph(Plain), Context(batches=labelled_batches, loss=loss))
 
 
 def test_an_unknown_reduction_names_the_nearest() -> None:

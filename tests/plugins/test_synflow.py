@@ -15,7 +15,7 @@ from easypruner.errors import EasyPrunerError
 from easypruner.testing import example_inputs
 from easypruner.testing.networks import Plain
 from tests.helpers.networks import NETWORKS, TwoInputs
-from tests.helpers.scoring import settled
+from tests.helpers.scoring import signed_graph
 
 
 def perceptron(depth: int = 3, width: int = 4) -> nn.Sequential:
@@ -69,7 +69,7 @@ def flow_by_hand(model: Plain) -> Tensor:
 
 
 def test_batch_norms_scale_but_do_not_subtract() -> None:
-    graph = settled(Plain)
+    graph = signed_graph(Plain)
     with torch.no_grad():
         # Subtracted, it would leave nothing behind the ReLU.
         graph.model.body[0][1].running_mean.fill_(1e6)
@@ -79,7 +79,7 @@ def test_batch_norms_scale_but_do_not_subtract() -> None:
 
 
 def test_signs_and_inputs_do_not_matter() -> None:
-    graph = settled(Plain)
+    graph = signed_graph(Plain)
     before = Synflow().score(graph, Context())
     with torch.no_grad():
         for parameter in graph.model.parameters():
@@ -99,7 +99,7 @@ def test_deep_networks_do_not_overflow() -> None:
     assert max(float(score.max()) for score in scores.values()) > torch.finfo(torch.float32).max
 
 
-def test_too_deep_a_network_is_told() -> None:
+def test_too_deep_a_network_is_reported() -> None:
     model = perceptron(depth=3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -115,15 +115,15 @@ def test_too_deep_a_network_is_told() -> None:
         Synflow().score(graph, Context())
 
 
-def test_a_network_that_does_not_conduct_is_told() -> None:
-    graph = settled(Plain)
+def test_a_network_that_does_not_conduct_is_reported() -> None:
+    graph = signed_graph(Plain)
     with torch.no_grad():
         graph.model.head.weight.zero_()
     with pytest.raises(EasyPrunerError, match='nothing flows through this Plain'):
         Synflow().score(graph, Context())
 
 
-def test_outputs_behind_a_softmax_are_told() -> None:
+def test_outputs_behind_a_softmax_are_reported() -> None:
     model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.Linear(4, 3), nn.Softmax(dim=1)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -154,7 +154,7 @@ def test_token_numbers_stay_what_they_are() -> None:
 
 @pytest.mark.parametrize('build', NETWORKS)
 def test_after_a_cut_the_graph_still_has_its_inputs(build: type[nn.Module]) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     name, group = next(iter(graph.groups.items()))
     easypruner.prune(graph.model, {name: torch.arange(group.size) > 0}, graph=graph)
     assert Synflow().score(graph, Context())[name].shape[-1] == group.size - 1

@@ -13,11 +13,11 @@ from easypruner.errors import ConfigError
 from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual, SqueezeExcite
 from tests.helpers.scoring import (
     cross_entropy,
-    data,
-    gradients,
-    labelled,
+    gradients_of,
+    labelled_batches,
+    labelled_context,
     parameters_of,
-    settled,
+    signed_graph,
     unit_total,
 )
 
@@ -25,13 +25,13 @@ from tests.helpers.scoring import (
 @pytest.mark.parametrize('over', ['producers', 'group'])
 @pytest.mark.parametrize('build', [Residual, Depthwise, Grouped])
 def test_the_weight_form_squares_before_it_adds_up(build: type[nn.Module], over: str) -> None:
-    graph = settled(build)
-    reference = settled(build).model
+    graph = signed_graph(build)
+    reference = signed_graph(build).model
     squares = {name: torch.zeros_like(p) for name, p in reference.named_parameters()}
-    for batch in labelled():
-        for name, slope in gradients(reference, cross_entropy(reference, batch)).items():
+    for batch in labelled_batches():
+        for name, slope in gradients_of(reference, cross_entropy(reference, batch)).items():
             squares[name] += (slope * reference.get_parameter(name).detach()) ** 2 / 2
-    scores = Taylor(form='weight', over=over).score(graph, data())
+    scores = Taylor(form='weight', over=over).score(graph, labelled_context())
     for name, group in graph.groups.items():
         every = [parameters_of(graph, name)] if over == 'group' else [[m] for m in group.producers]
         for layer, members in enumerate(every):
@@ -74,34 +74,37 @@ class Gated(nn.Module):
 def test_the_gate_form_is_the_squared_gradient_of_a_gate(
     build: type[nn.Module], group: str, layers: list[str]
 ) -> None:
-    graph = settled(build)
+    graph = signed_graph(build)
     size = graph.groups[group].size
-    gated = Gated(settled(build).model, dict.fromkeys(layers, size))
+    gated = Gated(signed_graph(build).model, dict.fromkeys(layers, size))
     expected = torch.zeros(len(layers), size, dtype=torch.float64)
-    for batch in labelled():
-        slopes = gradients(gated, cross_entropy(gated, batch))
+    for batch in labelled_batches():
+        slopes = gradients_of(gated, cross_entropy(gated, batch))
         for row, path in enumerate(layers):
             expected[row] += slopes[f'gates.{path.replace(".", "/")}'] ** 2 / 2
     assert bool((expected > 0).any())
-    torch.testing.assert_close(Taylor().score(graph, data())[group], expected)
+    torch.testing.assert_close(Taylor().score(graph, labelled_context())[group], expected)
 
 
 def test_scores_of_coupled_layers_are_added_up() -> None:
-    graph = settled(Residual)
+    graph = signed_graph(Residual)
     source = Taylor()
-    layers = source.score(graph, data())['stem.0']
-    assert torch.equal(source.ranking_scores(graph, data())['stem.0'], layers.sum(dim=0))
+    layers = source.score(graph, labelled_context())['stem.0']
+    assert torch.equal(
+        source.ranking_scores(graph, labelled_context())['stem.0'], layers.sum(dim=0)
+    )
 
 
-def test_no_more_batches_are_read_than_asked_for() -> None:
-    graph = settled(Plain)
-    first = Taylor(batches=1).score(graph, data())
+def test_no_more_batches_are_read_than_requested() -> None:
+    graph = signed_graph(Plain)
+    first = Taylor(batches=1).score(graph, labelled_context())
     assert all(
-        torch.equal(score, first[name]) for name, score in Taylor().score(graph, data(1)).items()
+        torch.equal(score, first[name])
+        for name, score in Taylor().score(graph, labelled_context(1)).items()
     )
     assert any(
         not torch.equal(score, first[name])
-        for name, score in Taylor(batches=2).score(graph, data()).items()
+        for name, score in Taylor(batches=2).score(graph, labelled_context()).items()
     )
 
 
@@ -109,27 +112,28 @@ def test_dropout_does_not_count() -> None:
     def build() -> nn.Module:
         return nn.Sequential(Plain(), nn.Dropout(0.9))
 
-    graph = settled(build)
+    graph = signed_graph(build)
     graph.model.train()
-    plain = settled(Plain)
+    plain = signed_graph(Plain)
     assert torch.equal(
-        Taylor().score(graph, data())['0.body.0.0'], Taylor().score(plain, data())['body.0.0']
+        Taylor().score(graph, labelled_context())['0.body.0.0'],
+        Taylor().score(plain, labelled_context())['body.0.0'],
     )
 
 
-def test_a_loss_without_a_gradient_is_told() -> None:
-    graph = settled(Plain)
+def test_a_loss_without_a_gradient_is_reported() -> None:
+    graph = signed_graph(Plain)
 
     def detached(model: nn.Module, batch: object) -> Tensor:
         return cross_entropy(model, batch).detach()
 
     with pytest.raises(ValueError, match='Taylor needs the gradient of the training loss, but'):
-        Taylor().score(graph, Context(batches=labelled, loss=detached))
+        Taylor().score(graph, Context(batches=labelled_batches, loss=detached))
 
 
-def test_a_loss_that_is_no_number_is_told() -> None:
-    graph = settled(Plain)
-    images, labels = labelled()[0]
+def test_a_nan_loss_is_reported() -> None:
+    graph = signed_graph(Plain)
+    images, labels = labelled_batches()[0]
     context = Context(batches=lambda: [(images * float('inf'), labels)], loss=cross_entropy)
     with pytest.raises(
         ValueError, match=r'Taylor needs the training loss, but that is nan, though'
@@ -137,7 +141,7 @@ def test_a_loss_that_is_no_number_is_told() -> None:
         Taylor().score(graph, context)
 
 
-def test_what_the_arguments_may_be() -> None:
+def test_arguments_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"form='gates' of Taylor .* did you mean 'gate'"):
         Taylor(form='gates')
     with pytest.raises(ConfigError, match="leave it out, or use form='weight'"):

@@ -56,7 +56,7 @@ def network(change: Change | None = None) -> nn.Module:
     return model
 
 
-def lively_norms(model: nn.Module) -> None:
+def randomize_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight)
@@ -91,7 +91,7 @@ def agreement(one: Tensor, other: Tensor) -> float:
 
 
 def same() -> Any:
-    """Ones, but for neighbours that single precision, in which Torch-Pruning adds up, swaps."""
+    """Ones, except for neighbours that swap in single precision, in which Torch-Pruning sums."""
     return pytest.approx(1.0, abs=1e-5)
 
 
@@ -115,7 +115,7 @@ def same() -> Any:
     ids=['L1Norm', 'L2Norm', 'L1Norm group', 'L2Norm group', 'Group', 'Lamp', 'BNScale'],
 )
 def test_magnitudes(source: MaskSource, importance: Any) -> None:
-    model = network(lively_norms)
+    model = network(randomize_norms)
     scores, theirs = ours(source, model), Theirs(model)
     for name in GROUPS:
         assert agreement(scores[name], theirs(importance, name)) == same()
@@ -123,7 +123,7 @@ def test_magnitudes(source: MaskSource, importance: Any) -> None:
 
 @pytest.mark.parametrize('source', [Group(), Lamp(over='group')])
 def test_scores_themselves_are_the_same_where_both_normalize(source: MaskSource) -> None:
-    model = network(lively_norms)
+    model = network(randomize_norms)
     importance = (
         tp.importance.LAMPImportance(bias=True)
         if isinstance(source, Lamp)
@@ -131,8 +131,8 @@ def test_scores_themselves_are_the_same_where_both_normalize(source: MaskSource)
     )
     scores, theirs = ours(source, model), Theirs(model)
     for name in GROUPS:
-        met = theirs(importance, name)
-        torch.testing.assert_close(scores[name].to(met), met, rtol=1e-3, atol=1e-6)
+        actual = theirs(importance, name)
+        torch.testing.assert_close(scores[name].to(actual), actual, rtol=1e-3, atol=1e-6)
 
 
 def distances(importance: Any, change: Change | None) -> list[float]:
@@ -163,7 +163,7 @@ def scored(source: MaskSource, size: int) -> tuple[dict[str, Tensor], Theirs]:
 
 
 def test_gates() -> None:
-    """A gate behind a norm that neither shifts nor has met a mean is one behind its layer."""
+    """A gate behind a norm without shift and mean equals one behind its layer."""
     scores, theirs = scored(Taylor(reduction='first'), 4)
     importance = tp.importance.TaylorImportance(
         multivariable=True, group_reduction='first', target_types=CONVOLUTIONS
@@ -181,15 +181,15 @@ def test_first_order_terms_of_weights() -> None:
     for name in GROUPS:
         weight = theirs.model.get_submodule(name).weight
         products = (weight.detach() * weight.grad).flatten(1)
-        met = theirs(importance, name)
-        torch.testing.assert_close(met.double(), products.abs().sum(dim=1), rtol=1e-4, atol=0)
+        actual = theirs(importance, name)
+        torch.testing.assert_close(actual.double(), products.abs().sum(dim=1), rtol=1e-4, atol=0)
         assert agreement(scores[name], products.square().sum(dim=1)) == same()
-        assert 0.8 < agreement(scores[name], met) < 1 - 1e-4
+        assert 0.8 < agreement(scores[name], actual) < 1 - 1e-4
 
 
 @pytest.mark.parametrize('over', ['producers', 'group'])
 def test_squared_gradients_of_a_sample(over: str) -> None:
-    """What Torch-Pruning calls Hessian keeps the gradient of the last sample only: there is one.
+    """Torch-Pruning's "Hessian" keeps the gradient of the last sample only, so there is one sample.
 
     Biases of norms, which it leaves out of a group, are zero in a new network.
     """

@@ -13,7 +13,7 @@ from tests.helpers.plugin_files import write_plugin
 
 
 @pytest.mark.parametrize(
-    ('returned', 'met'),
+    ('returned', 'actual'),
     [
         ('3', 'a int,'),
         ('"table"', 'a str,'),
@@ -23,7 +23,7 @@ from tests.helpers.plugin_files import write_plugin
         ('Artifact("Runs", ("n",))', 'a Artifact,'),
     ],
 )
-def test_what_is_no_artifact(returned: str, met: str, tmp_path: Path) -> None:
+def test_returned_values_that_are_not_artifacts(returned: str, actual: str, tmp_path: Path) -> None:
     write_plugin(
         tmp_path,
         'reports.py',
@@ -31,5 +31,7 @@ def test_what_is_no_artifact(returned: str, met: str, tmp_path: Path) -> None:
         'from easypruner.report.result import Artifact\n'
         f'@hookimpl\ndef easypruner_report(runs): return {returned}\n',
     )
-    with pytest.raises(PluginError, match=f'returned {met} expected a list of .*: plugin reports,'):
+    with pytest.raises(
+        PluginError, match=f'returned {actual} expected a list of .*: plugin reports,'
+    ):
         collect_artifacts(load_plugins([tmp_path]).manager, [])

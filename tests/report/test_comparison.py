@@ -23,7 +23,7 @@ from easypruner.report.result import Artifact, BudgetResult, RunResult
 from tests.helpers.run_results import make_rows, save_run, save_seeds
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+def test_nothing_is_overwritten_without_the_option(tmp_path: Path) -> None:
     run, out = save_run(tmp_path, 'a'), tmp_path / 'out'
     out.mkdir()
     (out / 'notes.txt').write_text('mine')
@@ -36,7 +36,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         compare_runs([run], out / 'notes.txt', overwrite=True)
 
 
-def test_all_bad_runs_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+def test_all_bad_runs_are_reported_at_once_and_nothing_is_written(tmp_path: Path) -> None:
     good, unfinished, damaged = (save_run(tmp_path, name) for name in ('a', 'b', 'c'))
     (unfinished / 'summary.json').unlink()
     (damaged / 'summary.json').write_text('{"rows": 3}')
@@ -61,7 +61,7 @@ def test_run_given_twice_counts_once(tmp_path: Path) -> None:
     assert [run.work_dir for run in comparison.runs] == [a, b]
 
 
-def test_lines_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_lines_of_one_name_are_distinguished(tmp_path: Path) -> None:
     runs = [save_run(tmp_path, folder, name='same', config_hash=folder) for folder in 'ab']
     names = [line.name for line in compare(runs).lines]
     assert names == [f'same ({run})' for run in runs]
@@ -119,7 +119,7 @@ BOTH = (BudgetResult('Macs', 0.5, 0.4), BudgetResult('Params', 0.6, 0.6))
         ({'rows': make_rows()[2:]}, 'unpruned networks differ'),
     ],
 )
-def test_what_is_not_alike_is_noted(tmp_path: Path, changes: dict[str, object], note: str) -> None:
+def test_differences_are_noted(tmp_path: Path, changes: dict[str, object], note: str) -> None:
     runs = [save_run(tmp_path, 'a'), save_run(tmp_path, 'b', **changes)]
     notes = fairness_notes(compare(runs))
     assert any(note in line for line in notes), notes

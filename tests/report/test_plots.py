@@ -1,4 +1,4 @@
-"""The pictures show what they are given: bars, counts, names; and they are valid PNG files."""
+"""The pictures show their bars, counts and names, and are valid PNG files."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def png_size(path: Path) -> tuple[int, int]:
     """Check the checksums of a PNG's chunks and return its width and height."""
     data = path.read_bytes()
     assert data[:8] == b'\x89PNG\r\n\x1a\n'
-    place, kinds = 8, []
-    while place < len(data):
-        (length,) = struct.unpack_from('>I', data, place)
-        chunk = data[place + 4 : place + 8 + length]
-        assert struct.unpack_from('>I', data, place + 8 + length)[0] == zlib.crc32(chunk)
+    offset, kinds = 8, []
+    while offset < len(data):
+        (length,) = struct.unpack_from('>I', data, offset)
+        chunk = data[offset + 4 : offset + 8 + length]
+        assert struct.unpack_from('>I', data, offset + 8 + length)[0] == zlib.crc32(chunk)
         kinds.append(chunk[:4])
-        place += 12 + length
+        offset += 12 + length
     assert (kinds[0], kinds[-1]) == (b'IHDR', b'IEND')
     return struct.unpack_from('>II', data, 16)
 
@@ -103,7 +103,7 @@ def test_legend_lists_every_line_best_first() -> None:
     assert len(texts) == 13
 
 
-def test_lines_are_told_apart_without_colour() -> None:
+def test_lines_are_distinguished_without_colour() -> None:
     figure = accuracy_figure([Point(f'p{i}', (1e6,), (90.0 - i,)) for i in range(40)])
     looks = {(line[0].get_marker(), line[0].get_color()) for line in figure.axes[0].containers}
     markers = [line[0].get_marker() for line in figure.axes[0].containers][:7]
@@ -111,7 +111,7 @@ def test_lines_are_told_apart_without_colour() -> None:
     assert len(set(markers)) == 7
 
 
-def test_names_are_no_mathematics(tmp_path: Path) -> None:
+def test_names_are_not_parsed_as_mathematics(tmp_path: Path) -> None:
     name = '$\\nosuchcommand$'
     save_figure(accuracy_figure([Point(name, (1.0,), (2.0,))]), tmp_path / 'accuracy.png')
     save_figure(channels_figure([LayerChannels(name, 1, 1)]), tmp_path / 'channels.png')

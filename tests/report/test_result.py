@@ -1,4 +1,4 @@
-"""summary.json: what is written is read back, and what is damaged is told by field."""
+"""summary.json: it is read back as written, and damage is reported with the field."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def damage(path: str, value: Any) -> dict[str, Any]:
         ('name', ['a'], 'name'),
     ],
 )
-def test_damage_is_told_by_file_and_field(
+def test_damage_is_reported_by_file_and_field(
     tmp_path: Path, path: str, value: Any, field: str
 ) -> None:
     (tmp_path / 'summary.json').write_text(json.dumps(damage(path, value)))
@@ -164,7 +164,7 @@ def test_foreign_summary_is_a_plain_error(tmp_path: Path, content: str) -> None:
         RunResult.load(tmp_path)
 
 
-def test_missing_folder_and_unfinished_run_are_told_apart(tmp_path: Path) -> None:
+def test_missing_folder_and_unfinished_run_are_distinguished(tmp_path: Path) -> None:
     with pytest.raises(EasyPrunerError, match='there is no work directory'):
         RunResult.load(tmp_path / 'nowhere')
     with pytest.raises(EasyPrunerError, match=r'has no summary\.json'):

@@ -1,4 +1,4 @@
-"""The report of one run: what is printed, what is written, and in which order."""
+"""The report of one run: its output, its files, and their order."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_facts_a_reader_needs_are_there(tmp_path: Path) -> None:
     assert ' '.join(final.split()) == shown
 
 
-def test_every_limit_is_shown_with_what_came_of_it(tmp_path: Path) -> None:
+def test_every_limit_is_shown_with_what_was_delivered(tmp_path: Path) -> None:
     parts = (BudgetResult('Macs', 0.5, 0.4977), BudgetResult('Latency', 0.02, 0.0193, 0.0004))
     both = BudgetResult('Macs + Latency', 0.5, 0.4977, parts=parts)
     text = printed(make_result(tmp_path, budget=both))
@@ -103,7 +103,7 @@ def test_control_characters_cannot_reach_the_terminal(tmp_path: Path) -> None:
     assert 'a\\x1b[2Jb\\x07' in text
 
 
-def test_narrow_output_loses_no_number(tmp_path: Path) -> None:
+def test_narrow_output_keeps_every_number(tmp_path: Path) -> None:
     text = printed(make_result(tmp_path, rows=make_rows(final=97.53)), width=80)
     assert '97.53 %' in text
     assert '554 KiB' in text

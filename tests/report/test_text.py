@@ -1,4 +1,4 @@
-"""Human units, against the numbers they stand for."""
+"""Human-readable units against the numbers that they show."""
 
 from __future__ import annotations
 

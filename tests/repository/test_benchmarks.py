@@ -32,7 +32,7 @@ def run(script: str, *arguments: str | Path) -> str:
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return how to import a module of the benchmarks: behind all others, as coverage is taken."""
+    """Return a function that imports a module of the benchmarks, last on the path."""
 
     def load(name: str) -> ModuleType:
         return importlib.import_module(name)
@@ -84,7 +84,7 @@ class TestCoverage:
         assert out.read_text() == page
 
     @pytest.mark.slow
-    def test_a_model_out_of_time_is_told(self, tmp_path: Path) -> None:
+    def test_a_model_out_of_time_is_reported(self, tmp_path: Path) -> None:
         out, lines = tmp_path / 'coverage.md', tmp_path / 'results.jsonl'
         arguments = ('--source', 'torchvision', '--only', ' squeezenet1_1$', '--limit', '0.01')
         run('coverage.py', *arguments, '--out', out, '--resume', lines)
@@ -94,7 +94,7 @@ class TestCoverage:
         assert table(page, '| | models')[-1][:3] == ['all', '1', '0 (0.0 %)']
         assert 'torchvision `squeezenet1_1`: `not done after 0 s`' in page
 
-    def test_a_model_that_raises_is_told(self, module: Any) -> None:
+    def test_a_model_that_raises_is_reported(self, module: Any) -> None:
         entry = module('models').Entry('torchvision', 'no_such_net', size=1)
         found = module('coverage_check').check(entry)
         assert found.status == 'unusable' and 'no_such_net' in found.error
@@ -111,7 +111,7 @@ class TestCoverage:
         ],
         ids=lambda wrong: next(iter(wrong)),
     )
-    def test_whatever_is_wrong_counts_and_is_told(self, module: Any, wrong: dict) -> None:
+    def test_every_failure_counts_and_is_reported(self, module: Any, wrong: dict) -> None:
         right = {
             'source': 'timm', 'name': 'net', 'family': '', 'status': 'measured', 'kind': 'cnn',
             'verify_error': 1e-15, 'verified_on': 'full', 'keeps_shapes': True,
@@ -126,7 +126,7 @@ class TestCoverage:
         text = page([bad])
         assert 'timm `net`: ' in text[text.index('## Not handled') :]
 
-    def test_what_is_not_known_to_be_the_networks_nature_is_held(self, module: Any) -> None:
+    def test_channels_without_a_known_reason_count_as_frozen(self, module: Any) -> None:
         cause_of = module('coverage_check').cause_of
         reasons = {
             'an output of the model (output)': 'boundary',
@@ -184,7 +184,7 @@ class TestKinds:
     def test_kind(self, module: Any, build: Any, kind: str) -> None:
         assert module('models').kind_of(build().eval(), torch.rand(2, 3, 4, 4)) == kind
 
-    def test_a_product_with_a_weight_is_no_attention(self, module: Any) -> None:
+    def test_a_product_with_a_weight_is_not_attention(self, module: Any) -> None:
         class Normed(nn.Linear):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return x.flatten(1) @ nn.functional.normalize(self.weight).t()

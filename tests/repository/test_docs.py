@@ -93,7 +93,7 @@ def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
         assert summary['rows'][1]['name'] == 'rounded'
 
 
-def test_a_stage_may_look_ahead_as_the_page_says() -> None:
+def test_a_stage_may_use_the_forecast_as_the_page_says() -> None:
     (code,) = (
         block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
         if block.startswith('def forecast(')

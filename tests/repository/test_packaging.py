@@ -1,4 +1,4 @@
-"""What an installation holds: a wheel without its checkout, and plugins that pip installed."""
+"""An installation: a wheel without its checkout, and plugins that pip installed."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ class TestWheel:
         assert {file.stem for file in files} == {f.stem for f in ROOT.glob('configs/[!_]*.py')}
         assert all(file.is_relative_to(site) for file in files)
 
-    def test_a_deleted_strategy_is_gone_and_no_error(self, wheel: Path, tmp_path: Path) -> None:
+    def test_a_deleted_strategy_is_missing_without_an_error(
+        self, wheel: Path, tmp_path: Path
+    ) -> None:
         install(wheel, tmp_path / 'site')
         (tmp_path / 'site' / 'easypruner_plugins' / 'macs.py').unlink()
         names = {

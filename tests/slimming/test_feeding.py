@@ -1,4 +1,4 @@
-"""What slim() makes of a caller's batches, forward passes and losses."""
+"""slim() with a caller's batches, forward passes and losses."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def losses_of(model: nn.Module, inputs: Any, batches: Any, **arguments: Any) -> 
         (dict(NAMED, scaled=False), NAMED),
     ],
 )
-def test_inputs_are_told_by_the_example_inputs(inputs: Any, batch: Any) -> None:
+def test_inputs_are_recognized_by_the_example_inputs(inputs: Any, batch: Any) -> None:
     """However a batch is built, the statistics are those of these two images."""
     slimmed = two(inputs, [batch])
     seen = slimmed.model.body(torch.cat([A, B], dim=1))
@@ -166,7 +166,7 @@ class TestForward:
         )  # fmt: skip
         assert slimmed.summary.level is None
 
-    def test_batches_that_only_a_loss_looks_into_are_left_to_it(self) -> None:
+    def test_batches_that_only_a_loss_reads_are_left_to_it(self) -> None:
         def loss(model: nn.Module, batch: Any) -> Tensor:
             return model(batch[0]).sum()
 
@@ -175,7 +175,7 @@ class TestForward:
         with pytest.raises(ConfigError, match='neither inputs'):
             losses_of(randomized_network(Plain), A, batches, loss=loss)
 
-    def test_what_else_a_network_cannot_take_is_told(self) -> None:
+    def test_other_inputs_that_a_network_cannot_take_are_reported(self) -> None:
         batches = [dict(x=A, labels=LABELS)]
         with pytest.raises(ConfigError, match=r"Plain fails on .*'labels'.* give forward="):
             slim(randomized_network(Plain), A, macs=0.5, batches=batches)
@@ -200,7 +200,7 @@ class TestForward:
     ],
 )
 def test_batches_that_are_not_understood(inputs: Any, batches: Any, text: str) -> None:
-    """They are told before anything is chosen, where that can be."""
+    """They are reported before anything is selected, where possible."""
     calls: list[Any] = []
 
     class Noting(Losing):
@@ -216,13 +216,13 @@ def test_batches_that_are_not_understood(inputs: Any, batches: Any, text: str) -
     assert not calls or callable(batches)
 
 
-def test_a_data_loader_s_batches_are_told_when_they_are_met() -> None:
+def test_bad_batches_of_a_data_loader_are_reported_when_they_are_read() -> None:
     loader = DataLoader(TensorDataset(A, B, LABELS), batch_size=4)
     with pytest.raises(ConfigError, match=r'\[a float32 tensor .*neither inputs'):
         two((A, B), loader)
 
 
-def test_inputs_that_the_network_fails_on_are_told() -> None:
+def test_inputs_that_the_network_fails_on_are_reported() -> None:
     with pytest.raises(ConfigError, match=r'Plain fails on a uint8 tensor .*expected what example'):
         slim(randomized_network(Plain), A, macs=0.5, batches=[(A.byte(), LABELS)])
 
@@ -237,7 +237,7 @@ def test_inputs_that_the_network_fails_on_are_told() -> None:
         (lambda model, batch: 3.0, 'float'),
     ],
 )
-def test_losses_that_are_none(loss: Any, text: str) -> None:
+def test_invalid_losses(loss: Any, text: str) -> None:
     with pytest.raises(EasyPrunerError, match=text):
         slim(
             randomized_network(Plain),

@@ -1,4 +1,4 @@
-"""slim(): one line prunes a network, and says what it did."""
+"""slim(): one line prunes a network and reports the result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Asking(MaskSource):
 
     def __init__(self, budget: Budget | None = None) -> None:
         super().__init__(budget)
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
-        self.told.append(context)
+        self.calls.append(context)
         for batch in context.some_batches(9, 'a test'):
-            self.told.append(context.needed('loss', 'a test')(graph.model, batch).item())
+            self.calls.append(context.needed('loss', 'a test')(graph.model, batch).item())
         return Masks({name: torch.ones(g.size) > 0 for name, g in graph.groups.items()})
 
 
@@ -64,7 +64,7 @@ def test_the_network_that_is_given_stays_as_it_is() -> None:
     assert not ours & {p.data_ptr() for p in model.parameters()}
 
 
-def test_it_does_what_the_long_way_does() -> None:
+def test_it_does_the_same_as_the_single_steps() -> None:
     model = randomized_network(Residual)
     slimmed = slim(model, example_inputs(), macs=0.6, source='L1Norm')
     other = copy.deepcopy(model)
@@ -111,7 +111,7 @@ class TestCutTwice:
 
 
 class TestNothingToPrune:
-    def test_why_is_told(self) -> None:
+    def test_the_reason_is_reported(self) -> None:
         net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
         with pytest.raises(
             EasyPrunerError, match=r'nothing of this Sequential.*: 6 at 0, an input'
@@ -142,7 +142,7 @@ class TestNothingToPrune:
 
 
 class TestLimits:
-    def test_all_are_kept_to(self) -> None:
+    def test_all_limits_are_met(self) -> None:
         slimmed = slim(
             randomized_network(Residual),
             example_inputs(),
@@ -156,13 +156,13 @@ class TestLimits:
         assert summary.units[1] <= round(0.8 * summary.units[0])
         assert [limit.kind for limit in summary.budget.each] == ['Macs', 'Params', 'Ratio']
 
-    def test_above_one_it_is_the_number_itself(self) -> None:
+    def test_a_limit_above_one_is_the_number_itself(self) -> None:
         whole = traced_network(Plain).cost().params
         slimmed = slim(randomized_network(Plain), example_inputs(), params=whole // 2)
         assert slimmed.summary.after.params <= whole // 2
         assert slimmed.summary.budget.asked == whole // 2
 
-    def test_numpy_s_numbers_are_numbers(self) -> None:
+    def test_numbers_of_numpy_are_accepted(self) -> None:
         whole = traced_network(Plain).cost()
         slimmed = slim(
             randomized_network(Plain),
@@ -182,7 +182,7 @@ class TestLimits:
         assert slimmed.summary.after.macs <= 0.5 * slimmed.summary.before.macs
         assert source.budget is None and vars(budget) == before
 
-    def test_a_budget_of_one_removes_nothing_and_says_so(self) -> None:
+    def test_a_budget_of_one_removes_nothing_and_reports_it(self) -> None:
         model = randomized_network(Residual)
         slimmed = slim(model, example_inputs(), macs=1)
         assert torch.equal(slimmed.model(example_inputs()), model(example_inputs()))
@@ -190,7 +190,7 @@ class TestLimits:
             trace(model, example_inputs()).groups, 'scores'
         )
 
-    def test_a_budget_of_zero_says_what_is_feasible(self) -> None:
+    def test_a_budget_of_zero_reports_what_is_feasible(self) -> None:
         with pytest.raises(BudgetError, match='least'):
             slim(randomized_network(Plain), example_inputs(), macs=0)
 
@@ -216,7 +216,7 @@ class TestBatches:
         source = Asking()
         slim(model, example_inputs(), source=source, batches=batches, seed=5)
         # The copy of the source shares its list.
-        context, *losses = source.told
+        context, *losses = source.calls
         expected = [nn.functional.cross_entropy(model(x), y).item() for x, y in batches]
         assert losses == pytest.approx(expected)
         assert context.seed == 5 and context.evaluate is None
@@ -230,7 +230,7 @@ class TestBatches:
             batches=lambda: iter([dict(x=example_inputs())]),
             loss=lambda model, batch: model(**batch).sum() * 0 + 3,
         )
-        assert source.told[1:] == [3.0]
+        assert source.calls[1:] == [3.0]
 
     def test_statistics_are_those_of_the_pruned_network(self) -> None:
         model, batches = randomized_network(Plain), tiny_batches()
@@ -242,7 +242,7 @@ class TestBatches:
         kept = torch.isin(model.body[0][1].running_mean, left.model.body[0][1].running_mean)
         assert kept.sum() == left.model.body[0][1].num_features
 
-    def test_only_as_many_as_asked_for(self) -> None:
+    def test_only_as_many_as_requested(self) -> None:
         opened = []
 
         def batches() -> Iterator[Any]:
@@ -276,11 +276,11 @@ class TestBatches:
             ([(example_inputs(), torch.zeros(2, 5))], 'targets are a float32 tensor'),
         ],
     )
-    def test_what_is_not_understood(self, batches: Any, text: str) -> None:
+    def test_unknown_values_are_refused(self, batches: Any, text: str) -> None:
         with pytest.raises(EasyPrunerError, match=text):
             slim(randomized_network(Plain), example_inputs(), source=Asking(), batches=batches)
 
-    def test_a_source_that_needs_them_says_so(self) -> None:
+    def test_a_source_that_needs_them_reports_it(self) -> None:
         with pytest.raises(ConfigError, match=r'a test needs batches.*easypruner\.slim'):
             slim(randomized_network(Plain), example_inputs(), source=Asking())
 
@@ -308,7 +308,7 @@ class TestBatches:
         (dict(macs=0.5, loss=nn.MSELoss), r'the class MSELoss; build it, as in MSELoss\(\)'),
     ],
 )
-def test_mistakes_are_told(arguments: dict[str, Any], text: str) -> None:
+def test_mistakes_are_reported(arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(EasyPrunerError, match=text):
         slim(randomized_network(Plain), example_inputs(), **arguments)
 
@@ -323,7 +323,7 @@ def test_the_same_seed_gives_the_same_network() -> None:
     assert one == again != other
 
 
-def test_a_network_without_values_is_told() -> None:
+def test_a_network_without_values_is_reported() -> None:
     with torch.device('meta'):
         model = Plain()
     with pytest.raises(TraceError, match='on the meta device'):
@@ -331,12 +331,12 @@ def test_a_network_without_values_is_told() -> None:
 
 
 @pytest.mark.parametrize('given', [Plain, randomized_network, None, 'resnet18'])
-def test_what_is_no_network_is_told(given: Any) -> None:
+def test_a_value_that_is_not_a_network_is_refused(given: Any) -> None:
     with pytest.raises(TraceError, match=r'expected a torch\.nn\.Module'):
         slim(given, example_inputs(), macs=0.5)
 
 
-def test_what_slim_returned_is_no_network_but_has_one() -> None:
+def test_a_slimmed_result_is_not_a_network_but_has_one() -> None:
     with pytest.raises(TraceError, match=r'a Slimmed; .* give its \.model'):
         slim(
             slim(randomized_network(Plain), example_inputs(), macs=0.5), example_inputs(), macs=0.5

@@ -1,4 +1,4 @@
-"""What slim() says of its result."""
+"""The summary of a result of slim()."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class TestSummary:
         assert 'not checked: the outputs are constant' in str(slimmed)
         assert 'erified' not in str(slimmed)
 
-    def test_what_mixes_is_not_claimed_to_be_verified(self) -> None:
+    def test_mixed_channels_are_not_claimed_to_be_verified(self) -> None:
         net = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 5))
         text = str(slim(net, torch.randn(2, 6), macs=0.5))
         assert 'not checked, as their channels mix: 0' in text and 'erified' not in text
 
-    def test_equal_scores_are_told(self) -> None:
+    def test_equal_scores_are_reported(self) -> None:
         model = randomized_network(Plain)
         nn.init.zeros_(model.head.weight)
         slimmed = slim(model, example_inputs(), macs=0.5, source='Taylor', batches=tiny_batches())
@@ -112,7 +112,7 @@ class TestSummary:
         }
         assert content['budget']['kind'] == 'Macs'
 
-    def test_a_check_that_was_not_asked_for_is_not_claimed(self) -> None:
+    def test_a_check_that_was_not_requested_is_not_claimed(self) -> None:
         slimmed = slim(randomized_network(Plain), example_inputs(), macs=0.5, verify=False)
         assert slimmed.summary.verification is None
         assert 'verified' not in str(slimmed)

@@ -1,4 +1,4 @@
-"""What strategies may use: absent parts are told, batches come in order, progress is shown."""
+"""The context of strategies: missing parts are reported, batches are in order, progress shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_first_batches_of_a_pass() -> None:
     assert list(context.some_batches(9, 'Me')) == [0, 1, 2, 3, 4]
 
 
-def test_a_stream_is_read_no_further_than_asked() -> None:
+def test_a_stream_is_read_only_as_far_as_requested() -> None:
     read = []
 
     def stream() -> Iterator[int]:
@@ -28,13 +28,13 @@ def test_a_stream_is_read_no_further_than_asked() -> None:
     assert read == [0, 1]
 
 
-def test_no_batch_at_all_is_an_error_that_names_who_asked() -> None:
+def test_an_empty_data_set_is_an_error_that_names_the_requester() -> None:
     with pytest.raises(EasyPrunerError, match=r'Me looks at .* the data set is empty'):
         list(Context(batches=list).some_batches(2, 'Me'))
 
 
 @pytest.mark.parametrize('part', ['batches', 'loss', 'evaluate', 'forward', 'folder'])
-def test_an_absent_part_is_told(part: str) -> None:
+def test_an_absent_part_is_reported(part: str) -> None:
     with pytest.raises(ConfigError, match=rf'Me needs .* give {part}='):
         Context().needed(part, 'Me')
     with pytest.raises(ConfigError, match='Me needs batches'):

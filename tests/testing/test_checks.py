@@ -1,4 +1,4 @@
-"""The checks for plugins let good components pass, and catch bad ones."""
+"""The checks for plugins pass good components and catch bad ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def built(registry: ComponentRegistry, cls: type[Any], folder: Path) -> Any:
 
 
 @pytest.mark.parametrize('name', MASK_SOURCES.classes)
-def test_every_source_there_is_passes(name: str, tmp_path: Path) -> None:
+def test_every_built_in_source_passes(name: str, tmp_path: Path) -> None:
     source = built(MASK_SOURCES, MASK_SOURCES.classes[name], tmp_path)
     if source.takes_budget():
         source.budget = example_budget()
@@ -39,7 +39,7 @@ def test_every_source_there_is_passes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', BUDGETS.classes)
-def test_every_budget_there_is_passes(name: str, tmp_path: Path) -> None:
+def test_every_built_in_budget_passes(name: str, tmp_path: Path) -> None:
     check_budget(built(BUDGETS, BUDGETS.classes[name], tmp_path))
 
 
@@ -117,7 +117,7 @@ class _NoMasks(MaskSource):
 
 
 class _Picky(_Source):
-    """Refuses what has more than two groups, by masks that name others as well as in words."""
+    """Refuses networks with more than two groups, or with other groups than its masks name."""
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         Masks({'body.0.0': torch.ones(8).bool()}).check(graph)
@@ -222,7 +222,7 @@ class _Random(_Half):
 
 
 class _Idle(_Half):
-    """Keeps everything, and says it was half."""
+    """Keeps everything, and reports half."""
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
@@ -317,7 +317,7 @@ def test_a_wrong_gradient_is_caught() -> None:
         check_gradient(_Squares(0.1, fault_unmasked=1.01), _squares)
 
 
-def test_a_wrong_gradient_is_told_by_its_largest_difference() -> None:
+def test_a_wrong_gradient_is_reported_by_its_largest_difference() -> None:
     class Off(_Squares):
         def add_gradient(self, graph: ChannelGraph, masks: Masks | None, *rest: Any) -> None:
             super().add_gradient(graph, masks, *rest)

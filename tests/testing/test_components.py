@@ -33,7 +33,7 @@ class TestComponent:
         with pytest.raises(EasyPrunerError, match="has 'Ownn'; did you mean 'Own'"):
             component('Ownn', tmp_path)
 
-    def test_two_of_one_name_are_told(self, tmp_path: Path) -> None:
+    def test_two_of_one_name_are_reported(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Halting', 'source.py')
         write_plugin(tmp_path, 'stage.py', HALTING_STAGE)
         with pytest.raises(EasyPrunerError, match="'Halting' is a mask source and a stage; give"):

@@ -59,13 +59,13 @@ def test_a_source_may_pass_its_budget_on() -> None:
         (_Source(), 'takes a class, .*; its class is _Source'),
     ],
 )
-def test_what_is_no_class_is_not_composed(given: Any, words: str) -> None:
+def test_a_value_that_is_not_a_class_is_not_composed(given: Any, words: str) -> None:
     with pytest.raises(EasyPrunerError, match=words):
         compose(given)
 
 
 @pytest.mark.parametrize('other', [Stage, LayerHandler])
-def test_what_has_no_partners_is_not_composed(other: type[Any]) -> None:
+def test_a_class_without_partners_is_not_composed(other: type[Any]) -> None:
     with pytest.raises(EasyPrunerError, match='check_stage and check_handler'):
         compose(other)
 
@@ -79,6 +79,6 @@ class _NoBudget(Regularizer):
         return {'strength': -1.0}
 
 
-def test_bad_example_arguments_are_told() -> None:
+def test_bad_example_arguments_are_reported() -> None:
     with pytest.raises(AssertionError, match=r'strength=-1\.0'):
         compose(_NoBudget)

@@ -72,7 +72,7 @@ class _Twice(_Checked):
 
 
 class _Unread(_Checked):
-    """Looks at no number of its own."""
+    """Reads none of its numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale[:, None, None]
@@ -96,7 +96,7 @@ def test_a_bad_handler_is_caught(
         check_handler(handler(), model, torch.rand(1, 3, 4, 4))
 
 
-def test_each_of_several_handlers_has_to_be_asked() -> None:
+def test_each_of_several_handlers_has_to_be_called() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.PReLU(8), nn.Conv2d(8, 2, 1))
     check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
     model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.Conv2d(8, 2, 1))

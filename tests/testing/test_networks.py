@@ -11,7 +11,7 @@ from easypruner.testing import NETWORKS, TinyNetwork, network, random_masks, tin
 
 
 @pytest.mark.parametrize('tiny', NETWORKS, ids=lambda tiny: tiny.name)
-def test_the_networks_are_prunable_and_alike_each_time(tiny: TinyNetwork) -> None:
+def test_the_networks_are_prunable_and_the_same_each_time(tiny: TinyNetwork) -> None:
     model, again = tiny.make(), tiny.make()
     assert torch.equal(model(tiny.inputs()), again(tiny.inputs()))
     graph = easypruner.trace(model, tiny.inputs())
@@ -24,6 +24,6 @@ def test_the_networks_are_prunable_and_alike_each_time(tiny: TinyNetwork) -> Non
     assert 0 <= context.needed('evaluate', 'the test')(model) <= 100
 
 
-def test_a_network_that_there_is_not() -> None:
+def test_an_unknown_network() -> None:
     with pytest.raises(EasyPrunerError, match="did you mean 'residual'"):
         network('residaul')

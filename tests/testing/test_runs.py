@@ -10,7 +10,7 @@ from easypruner.testing import check_stage, component
 from tests.helpers.plugin_files import HALTING_STAGE, write_plugin
 
 
-def test_a_stage_that_stops_the_run_is_told(
+def test_a_stage_that_stops_the_run_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_plugin(tmp_path / 'plugins', 'halting.py', HALTING_STAGE)

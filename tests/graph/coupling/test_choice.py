@@ -1,4 +1,4 @@
-"""The choice of what may go: ignored modules, and what an attention loses."""
+"""The choice of prunable channels: ignored modules, and what attention loses."""
 
 from __future__ import annotations
 
@@ -98,6 +98,6 @@ def test_more_heads_than_width_change_nothing_of_that(attention: str) -> None:
     assert [group.size for group in graph.groups.values()] == [3 if attention == 'width' else 8]
 
 
-def test_limits_that_are_none_are_refused() -> None:
+def test_invalid_limits_are_refused() -> None:
     with pytest.raises(ConfigError, match=r'limits=5 is not understood'):
         easypruner.trace(Residual(), example_inputs(), limits=5)

@@ -134,7 +134,7 @@ def test_macs_and_activations_grow_with_the_batch() -> None:
     assert three == Cost(3 * one.macs, one.params, 3 * one.activations)
 
 
-def test_a_tied_weight_counts_where_it_is_met_first() -> None:
+def test_a_tied_weight_counts_where_it_is_used_first() -> None:
     costs = easypruner.trace(Shared(), example_inputs()).layer_costs()
     assert costs['first'].params == 8 * 8 + 8
     assert costs['second'].params == 8
@@ -147,7 +147,7 @@ def test_parameters_that_nothing_reads_count_as_well() -> None:
     assert easypruner.trace(model, example_inputs()).layer_costs()['spare'] == Cost(0, 3 * 2 + 2)
 
 
-def test_what_runs_outside_of_any_layer_is_the_models_own() -> None:
+def test_operations_outside_any_layer_count_for_the_model_itself() -> None:
     graph = easypruner.trace(
         TwoInputs(), {'image': example_inputs(), 'depth': example_inputs()[:, :1]}
     )
@@ -182,7 +182,7 @@ class TestRefusals:
 
 
 class ChannelsInBatch(nn.Module):
-    """A layer of its own for each channel, which a reshape has put into the batch."""
+    """One layer for each channel, because a reshape has moved the channels into the batch."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a cut carries over: optimizer states, averages of the weights, parametrized weights."""
+"""A cut carries over optimizer states, averages of the weights and parametrized weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import easypruner
 from easypruner.errors import CutError, PluginError
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain, Residual
+from tests.helpers.snapshots import copied_state
 
 KEPT = torch.tensor([0, 2, 3, 6])
 MASKS = {'body.0.0': torch.isin(torch.arange(8), KEPT)}
@@ -56,21 +57,6 @@ def trained(make: Callable[[Any], torch.optim.Optimizer]) -> tuple[nn.Module, An
     return model, optimizer
 
 
-def contents(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
-    """Return copies of all that a cut may change."""
-    numbers = {
-        f'{path}.{name}': value
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, int | tuple)
-    }
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    state = optimizer.state_dict() if optimizer else {}
-    return copy.deepcopy(
-        {'numbers': numbers, **model.state_dict(), 'grads': gradients, 'state': state}
-    )
-
-
 def assert_same(a: Any, b: Any) -> None:
     if isinstance(a, Tensor):
         assert torch.equal(a, b)
@@ -92,7 +78,7 @@ def test_a_step_after_the_cut_is_the_cut_of_a_step(kind: str) -> None:
     model, optimizer = trained(OPTIMIZERS[kind])
     gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     twin, twin_optimizer = trained(OPTIMIZERS[kind])
-    assert_same(contents(model, optimizer), contents(twin, twin_optimizer))
+    assert_same(copied_state(model, optimizer), copied_state(twin, twin_optimizer))
 
     before = [list(map(id, group['params'])) for group in optimizer.param_groups]
     easypruner.prune(model, MASKS, example_inputs=example_inputs(), optimizer=optimizer)
@@ -144,13 +130,13 @@ def test_several_optimizers() -> None:
 def test_a_state_that_cannot_be_cut_is_refused_before_anything_changes() -> None:
     model, optimizer = trained(OPTIMIZERS['sgd'])
     optimizer.state[model.body[0][1].weight]['preconditioner'] = torch.eye(8)
-    before = contents(model, optimizer)
+    before = copied_state(model, optimizer)
     with pytest.raises(CutError, match=r"SGD keeps 'preconditioner' of shape \(8, 8\)"):
         easypruner.prune(model, MASKS, example_inputs=example_inputs(), optimizer=optimizer)
-    assert_same(before, contents(model, optimizer))
+    assert_same(before, copied_state(model, optimizer))
 
 
-def test_training_goes_on_while_an_old_loss_is_alive() -> None:
+def test_training_continues_while_an_old_loss_is_alive() -> None:
     """Its graph holds nodes that expect gradients of the old shapes."""
     model = randomized_network(Plain).train()
     seen = []
@@ -205,15 +191,15 @@ def test_averages_are_cut_along(kind: str) -> None:
 def test_a_copy_of_another_network_is_refused_before_anything_changes() -> None:
     model, wider = randomized_network(Plain), randomized_network(Plain)
     wider.body[1][0] = nn.Conv2d(8, 13, 3)
-    before = contents(model)
+    before = copied_state(model)
     for other, message in ((Residual(), 'is a Residual; expected a Plain'), (wider, '13, 8, 3, 3')):
         with pytest.raises(CutError, match=message):
             easypruner.prune(model, MASKS, example_inputs=example_inputs(), copies=[other])
-    assert_same(before, contents(model))
+    assert_same(before, copied_state(model))
 
 
 class Stubborn(easypruner.LayerHandler):
-    """Resizes the first networks it is asked for, and then fails."""
+    """Resizes the first networks, and then fails."""
 
     handles = (nn.BatchNorm2d,)
     willing = 10**9
@@ -229,21 +215,21 @@ def test_a_failing_handler_leaves_model_optimizer_and_copies_as_they_were(willin
     model, optimizer = trained(OPTIMIZERS['adam'])
     average = AveragedModel(model)
     graph = easypruner.trace(model, example_inputs(), handlers=[Stubborn()])
-    before, average_before = contents(model, optimizer), contents(average)
+    before, average_before = copied_state(model, optimizer), copied_state(average)
     Stubborn.willing = willing
     with pytest.raises(PluginError, match=r'Stubborn fails on .*RuntimeError: no'):
         easypruner.prune(model, MASKS, graph=graph, optimizer=optimizer, copies=average)
     Stubborn.willing = 10**9
-    assert_same(before, contents(model, optimizer))
-    assert_same(average_before, contents(average))
+    assert_same(before, copied_state(model, optimizer))
+    assert_same(average_before, copied_state(average))
     assert graph.groups['body.0.0'].size == 8
     step(model, optimizer)
 
 
-def test_a_failure_behind_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_after_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained(OPTIMIZERS['adam'])
     average = ExponentialMovingAverage(model, update_buffers=True)
-    before, average_before = contents(model, optimizer), contents(average)
+    before, average_before = copied_state(model, optimizer), copied_state(average)
     calls = []
 
     def fail(*arguments: object) -> None:
@@ -256,8 +242,8 @@ def test_a_failure_behind_the_cut_undoes_it(monkeypatch: pytest.MonkeyPatch) -> 
             model, MASKS, example_inputs=example_inputs(), optimizer=optimizer, copies=average
         )
     assert calls == [(4, 3, 3, 3)], 'the cut was made when it failed'
-    assert_same(before, contents(model, optimizer))
-    assert_same(average_before, contents(average))
+    assert_same(before, copied_state(model, optimizer))
+    assert_same(average_before, copied_state(average))
     step(model, optimizer)
     average.update_parameters(model)
 
@@ -348,7 +334,7 @@ def test_weights_under_a_mask_of_torch_are_cut_with_it() -> None:
         (parametrizations.orthogonal, 'orthogonal'),
     ],
 )
-def test_weights_that_are_one_whole_stay(wrap: Callable, reason: str) -> None:
+def test_weights_computed_as_a_whole_are_frozen(wrap: Callable, reason: str) -> None:
     model = randomized_network(
         lambda: nn.Sequential(
             nn.Conv2d(3, 8, 3),

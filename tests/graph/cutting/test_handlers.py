@@ -1,4 +1,4 @@
-"""Layer handlers: by which names they find layers, and what is said of one that fails."""
+"""Layer handlers: the names by which they find layers, and the message about a failing one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from easypruner.graph.cutting.handlers import find_handler
 
 
 class Handler(LayerHandler):
-    """Notes what it was asked for."""
+    """Records its calls."""
 
     def __init__(self, *handles: Any) -> None:
         self.handles = handles  # type: ignore[misc]
@@ -56,7 +56,7 @@ class Checked(nn.Module):
 
 
 class Failing(Handler):
-    """Looks for a tensor that its layer has not."""
+    """Reads a tensor that its layer does not have."""
 
     def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
         layer.channels = shapes['weight'][0]
@@ -69,7 +69,7 @@ def checked() -> nn.Module:
 EXAMPLE = torch.zeros(1, 3, 4, 4)
 
 
-def test_the_reason_for_what_stays_names_a_handler_that_fails() -> None:
+def test_the_reason_for_frozen_channels_names_a_failing_handler() -> None:
     graph = easypruner.trace(checked(), EXAMPLE, handlers=[Failing(Checked)])
     assert not graph.groups
     reasons = {frozen.reason for frozen in graph.frozen}
@@ -89,7 +89,7 @@ def test_a_handler_that_fails_at_the_cut_leaves_all_as_it_was() -> None:
     assert model(EXAMPLE).shape == (1, 2, 4, 4)
 
 
-def test_what_a_handler_refuses_it_says_itself() -> None:
+def test_a_refusal_of_a_handler_keeps_its_own_message() -> None:
     class Refusing(Handler):
         def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
             raise EasyPrunerError('three heads at the least')
@@ -99,6 +99,6 @@ def test_what_a_handler_refuses_it_says_itself() -> None:
 
 
 @pytest.mark.parametrize('handles', [(), ('Checked',), (3,)])
-def test_handles_of_one_s_own_handlers_are_checked_too(handles: tuple[Any, ...]) -> None:
+def test_handles_of_a_callers_own_handlers_are_checked_too(handles: tuple[Any, ...]) -> None:
     with pytest.raises(PluginError, match="layer handler 'Handler' handles"):
         easypruner.trace(checked(), EXAMPLE, handlers=[Handler(*handles)])

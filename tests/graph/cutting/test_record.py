@@ -67,7 +67,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         easypruner.load_pruned(Plain, tmp_path / 'full.pth', record)
 
 
-def test_the_record_of_a_later_cut_is_told_from_that_of_all() -> None:
+def test_the_record_of_a_later_cut_is_distinguished_from_that_of_all() -> None:
     model = randomized_network(Residual)
     first = cut_randomly(model, seed=7)
     later = cut_randomly(model, seed=8)
@@ -99,7 +99,7 @@ def test_weights_and_records_may_be_files_or_in_memory(tmp_path: Path) -> None:
         assert torch.equal(again.eval()(example_inputs()), expected(example_inputs()))
 
 
-def test_what_load_pruned_cannot_use_is_told(tmp_path: Path) -> None:
+def test_bad_arguments_of_load_pruned_are_reported(tmp_path: Path) -> None:
     model = randomized_network(Plain)
     record = cut_randomly(model)
     (tmp_path / 'text.pth').write_text('no weights')
@@ -128,16 +128,16 @@ def test_a_record_is_short_when_printed() -> None:
     assert repr(record.tensors['body.1.0.weight']) == 'TensorCut((12, 8, 3, 3) -> (12, 5, 3, 3))'
 
 
-def spoil(content: dict, place: tuple, value: object) -> dict:
+def spoil(content: dict, location: tuple, value: object) -> dict:
     node = content
-    for key in place[:-1]:
+    for key in location[:-1]:
         node = node[key]
-    node[place[-1]] = value
+    node[location[-1]] = value
     return content
 
 
 @pytest.mark.parametrize(
-    ('place', 'value', 'named'),
+    ('location', 'value', 'named'),
     [
         (('format',), 99, 'format'),
         (('kind',), 'something else', 'kind'),
@@ -154,13 +154,13 @@ def spoil(content: dict, place: tuple, value: object) -> dict:
     ],
 )
 def test_an_edited_file_is_an_error_that_names_the_field(
-    place: tuple, value: object, named: str, tmp_path: Path
+    location: tuple, value: object, named: str, tmp_path: Path
 ) -> None:
     file = tmp_path / 'architecture.json'
     model = randomized_network(Plain)
     masks = {'body.0.0': torch.arange(8) < 5}
     easypruner.prune(model, masks, example_inputs=example_inputs()).save(file)
-    file.write_text(json.dumps(spoil(json.loads(file.read_text()), place, value)))
+    file.write_text(json.dumps(spoil(json.loads(file.read_text()), location, value)))
     with pytest.raises(RecordError, match=named):
         ArchitectureRecord.load(file)
 

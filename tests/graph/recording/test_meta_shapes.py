@@ -96,11 +96,11 @@ def test_operations_with_a_shortcut(call: Callable[[Tensor], Any], layout: str) 
 def test_batch_norm_in_evaluation_makes_no_statistics_as_on_the_cpu(layout: str) -> None:
     x, options = meta(2, 4, 5, 6, layout=layout), (False, 0.1, 1e-5)
     args = (x, *(meta(4) for _ in range(4)), *options)
-    met = shapes.run(aten.native_batch_norm.default, args, {})
-    assert described(met[0]) == described(aten.native_batch_norm.default(*args)[0])
+    actual = shapes.run(aten.native_batch_norm.default, args, {})
+    assert described(actual[0]) == described(aten.native_batch_norm.default(*args)[0])
     real = aten.native_batch_norm.default(torch.ones(2, 4, 5, 6), *[torch.ones(4)] * 4, *options)
     if layout == 'plain':
-        assert [tuple(t.shape) for t in met] == [tuple(t.shape) for t in real]
+        assert [tuple(t.shape) for t in actual] == [tuple(t.shape) for t in real]
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
@@ -146,7 +146,7 @@ def test_matrix_products(func: Any, args: tuple[Tensor, ...]) -> None:
                                           0.1, 1e-5)),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_an_error_as_well(func: Any, args: tuple[Any, ...]) -> None:
+def test_mismatched_arguments_are_an_error_as_well(func: Any, args: tuple[Any, ...]) -> None:
     with pytest.raises(Exception):  # noqa: B017 - the kernels raise various kinds
         func(*args)
     with pytest.raises(Exception):  # noqa: B017

@@ -139,7 +139,7 @@ def test_scripted_and_traced_models_are_refused() -> None:
         ('resnet50', "'resnet50', a str"),
     ],
 )
-def test_what_is_no_network_is_told(given: object, text: str) -> None:
+def test_a_value_that_is_not_a_network_is_refused(given: object, text: str) -> None:
     for call in (
         lambda: easypruner.trace(given, example_inputs()),
         lambda: easypruner.verify(given, MASKS, example_inputs()),

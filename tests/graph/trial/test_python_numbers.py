@@ -1,4 +1,4 @@
-"""Widths that a model's own Python code holds or derives: mended, tied, or kept with a reason."""
+"""Widths that a model's Python code stores or derives: repaired, tied, or frozen with a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def held(graph: easypruner.graph.ChannelGraph) -> set[str]:
 
 
 def cut_in_half(model: nn.Module, inputs: Tensor) -> easypruner.graph.ArchitectureRecord:
-    """Trace, check that nothing is held, verify, and prune half of every group."""
+    """Trace, check that nothing is frozen, verify, and prune half of every group."""
     graph = easypruner.trace(model, inputs)
     assert graph.groups and not held(graph)
     masks = {name: torch.arange(group.size) % 2 == 0 for name, group in graph.groups.items()}
@@ -49,7 +49,7 @@ def test_equal_numbers_of_a_list_follow_their_own_pieces() -> None:
 
 
 class Nested(nn.Module):
-    """A list whose sum is a width at one place, and whose numbers are widths at another."""
+    """A list whose sum is a width in one call, and whose numbers are widths in another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Nested(nn.Module):
         return self.head(y.mean((2, 3)))
 
 
-def test_numbers_of_a_list_are_looked_for_in_the_whole_module() -> None:
+def test_numbers_of_a_list_are_searched_in_the_whole_module() -> None:
     model = randomized_network(Nested)
     cut_in_half(model, example_inputs())
     assert model.dims == [4, 8, 16]
@@ -86,7 +86,7 @@ class Told(nn.Module):
         return self.head(x.flatten(2).transpose(1, 2).reshape(len(x), -1, self.part.width).mean(1))
 
 
-def test_numbers_of_a_part_are_mended() -> None:
+def test_numbers_of_a_submodule_are_repaired() -> None:
     model = randomized_network(Told)
     record = cut_in_half(model, example_inputs())
     assert model.part.width == 8
@@ -170,7 +170,7 @@ def test_halves_that_swap_are_right_or_stay(channels: int) -> None:
             assert easypruner.verify(model, {name: mask}, example_inputs()).passed
 
 
-def test_a_window_at_a_fixed_place_keeps_what_is_before_it() -> None:
+def test_a_window_at_a_fixed_position_keeps_the_channels_before_it() -> None:
     class Window(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -205,7 +205,7 @@ def test_a_grouped_convolution_of_one_channel_each_can_be_cut_again() -> None:
     assert model(example_inputs()).shape == (2, 5)
 
 
-def test_a_module_at_two_places_is_resized_once() -> None:
+def test_a_module_registered_twice_is_resized_once() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -247,12 +247,12 @@ class Valued(Constant):
         return super().forward(x) * (2.0 if float(x.sum()) > 0 else 1.0)
 
 
-def test_a_forward_that_asks_for_values_runs_on_real_tensors() -> None:
+def test_a_forward_that_reads_values_runs_on_real_tensors() -> None:
     cut_in_half(randomized_network(Valued), example_inputs())
 
 
 @pytest.mark.parametrize('groups', [1, 4])
-def test_a_number_written_down_holds_what_it_is_of_and_nothing_else(groups: int) -> None:
+def test_a_hard_coded_number_freezes_only_its_own_channels(groups: int) -> None:
     """To tie it to a width that happens to fit would end in a unit that nothing can be cut of."""
 
     class Written(nn.Module):

@@ -1,4 +1,4 @@
-"""Proof and repair: numbers that Python code holds are mended, or their groups stay."""
+"""Trial and repair: numbers that Python code stores are repaired, or their groups are frozen."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class UnequalSplit(nn.Module):
 
 
 class HardCoded(nn.Module):
-    """Has a width of its own in the source code, where nothing can mend it."""
+    """Has a width in the source code, where nothing can repair it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class HardCoded(nn.Module):
 
 
 @pytest.mark.parametrize('build', [SplitByWidth, UnequalSplit])
-def test_remembered_widths_are_mended(build: type[nn.Module], tmp_path: Path) -> None:
+def test_stored_widths_are_repaired(build: type[nn.Module], tmp_path: Path) -> None:
     model = randomized_network(build)
     graph = easypruner.trace(model, example_inputs())
     masks = random_masks(graph, keep=0.5, seed=1)
@@ -81,7 +81,7 @@ def test_remembered_widths_are_mended(build: type[nn.Module], tmp_path: Path) ->
     assert torch.equal(again.eval()(example_inputs()), model(example_inputs()))
 
 
-def test_the_mended_widths_are_those_of_the_masks() -> None:
+def test_the_repaired_widths_are_those_of_the_masks() -> None:
     model = randomized_network(UnequalSplit)
     graph = easypruner.trace(model, example_inputs())
     left, right = (name for name, group in graph.groups.items() if group.size in (4, 7))
@@ -110,7 +110,7 @@ def test_a_record_sets_only_numbers_that_the_model_has() -> None:
             forged.apply(randomized_network(UnequalSplit), ())
 
 
-def test_a_forward_that_differs_from_run_to_run_is_pruned_all_the_same() -> None:
+def test_a_forward_that_differs_from_run_to_run_is_still_pruned() -> None:
     class Alternating(SplitByWidth):
         calls = 0
 

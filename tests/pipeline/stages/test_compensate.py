@@ -1,4 +1,4 @@
-"""Prune with compensate: what removed channels hold on average goes to the biases behind."""
+"""Prune with compensate: the mean of removed channels is added to the biases of their readers."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_the_classifier_s_bias_by_hand(runs: tuple[Path, Path]) -> None:
     for channel in range(16):
         if not mask[channel]:
             expected += model.head.fc.weight[:, channel].detach().double() * held[channel]
-    met = read_weights(runs[1] / 'pruned.pth')['head.fc.bias'].double()
-    torch.testing.assert_close(met, expected, rtol=1e-4, atol=1e-5)
+    actual = read_weights(runs[1] / 'pruned.pth')['head.fc.bias'].double()
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_but_biases_and_running_means_differs(runs: tuple[Path, Path]) -> None:
@@ -90,7 +90,7 @@ def test_nothing_but_biases_and_running_means_differs(runs: tuple[Path, Path]) -
     assert summary(runs[1])['warnings'] == []
 
 
-def test_what_is_left_is_a_warning(tmp_path: Path) -> None:
+def test_channels_that_cannot_be_compensated_are_a_warning(tmp_path: Path) -> None:
     content = config(compensate='mean', batches=1)
     content['model']['neck'] = dict(type='easypruner.Biasless')
     assert prune(write_config(tmp_path, content), tmp_path / 'run') == 0
@@ -113,6 +113,6 @@ class Biasless(nn.Module):
 @pytest.mark.parametrize(
     'arguments', [dict(compensate='median'), dict(compensate=True), dict(batches=0)]
 )
-def test_what_is_not_understood(arguments: dict[str, Any]) -> None:
+def test_unknown_values_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match='of Prune'):
         Prune(**arguments)

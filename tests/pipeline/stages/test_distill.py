@@ -99,7 +99,7 @@ class TestLosses:
             expected.item(), rel=0.02
         )
 
-    def test_hints_need_no_equal_widths(self) -> None:
+    def test_hints_work_with_different_widths(self) -> None:
         torch.manual_seed(0)
         layers = [(torch.randn(4, 3, 5, 6), torch.randn(4, 8, 5, 6)) for _ in range(2)]
         loss = Hints(['a', 'b'], 0.7).loss(*zip(*layers, strict=True))

@@ -1,4 +1,4 @@
-"""Averaged weights: what a Train stage with ema leaves behind."""
+"""Averaged weights: the result of a Train stage with ema."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_resumed_stage_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
     assert summary(whole)['rows'] == summary(stopped)['rows']
 
 
-def test_it_goes_with_masks_regularizers_and_a_cut(tmp_path: Path) -> None:
+def test_it_works_with_masks_regularizers_and_a_cut(tmp_path: Path) -> None:
     stages = tiny_stages()
     for stage in stages:
         if stage['type'] == 'Train':
@@ -141,7 +141,7 @@ def test_the_plan_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize('ema', [0, -0.1, 0.6, 1, 'much', True, float('nan')])
-def test_what_is_no_share(ema: Any) -> None:
+def test_values_that_are_not_a_share(ema: Any) -> None:
     with pytest.raises(ConfigError, match='ema='):
         Train(ema=ema)
 

@@ -83,7 +83,7 @@ class TestExpansion:
         cuts = [stage for stage in stages if stage['type'] != 'SelectMask']
         assert [stage.get('row', 'its own') for stage in cuts] == [None] * 4 + ['its own'] * 2
 
-    def test_rows_that_are_asked_for_are_numbered(self) -> None:
+    def test_requested_rows_are_numbered(self) -> None:
         stages = rounds(3, select(), dict(type='Train', row='regained'))[1::2]
         assert [stage['row'] for stage in stages] == ['regained_1', 'regained_2', 'regained']
 
@@ -132,7 +132,7 @@ class TestExpansion:
         (dict(each=[select(), 'Train']), r'each\[1\]: expected a stage'),
     ],
 )
-def test_mistakes_are_told(arguments: Content, text: str) -> None:
+def test_mistakes_are_reported(arguments: Content, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         Iterative(**dict(steps=2, each=[select()]) | arguments)
 
@@ -177,7 +177,7 @@ def test_a_mistake_in_a_config_is_found_before_anything_is_written(
     assert not (tmp_path / 'run').exists()
 
 
-def test_what_stages_beyond_the_hundredth_have_left_goes_when_an_earlier_one_is_done_again(
+def test_files_of_stages_beyond_the_hundredth_are_removed_when_an_earlier_one_runs_again(
     tmp_path: Path,
 ) -> None:
     stages = [dict(type='Evaluate'), dict(type='Report')]

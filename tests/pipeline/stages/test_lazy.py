@@ -1,4 +1,4 @@
-"""Lazy regularization: a Train stage that pushes at some of its updates only."""
+"""Lazy regularization: a Train stage that pushes only at some of its updates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(folder: Path, **stage: Any) -> int:
     return prune(config, folder / 'run', '--plugins', str(plugin.parent))
 
 
-def test_a_stage_pushes_as_often_as_it_is_told(tmp_path: Path) -> None:
+def test_a_stage_pushes_at_the_configured_interval(tmp_path: Path) -> None:
     """Nine updates: four, four, and the one that is left."""
     noted = dict(type='Noted', strength=1.0)
     assert run(tmp_path, regularizer=noted, regularize_every=4) == 0
@@ -61,7 +61,7 @@ def test_a_stage_pushes_as_often_as_it_is_told(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_impossible_settings_are_refused(
     stage: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, **stage) == 2

@@ -1,4 +1,4 @@
-"""Reinitialise: nothing of the weights before is left."""
+"""Reinitialise: no earlier weight is left."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_no_weight_survives_and_all_have_the_pruned_shape(tmp_path: Path) -> Non
     assert {n: t.shape for n, t in new.items()} == {n: t.shape for n, t in before.items()}
     assert same(new, before) == set()
     assert same(new, read_weights(run / 'initial.pth')) == set()
-    # Statistics of norms are those of a network that has met nothing.
+    # Statistics of norms are those of a fresh network.
     for name, tensor in new.items():
         for end, value in (('running_mean', 0), ('running_var', 1), ('num_batches_tracked', 0)):
             assert not name.endswith(end) or (tensor == value).all()
@@ -99,7 +99,7 @@ def test_weights_are_drawn_for_the_pruned_widths(tmp_path: Path) -> None:
 
 @MODELS.register_module()
 class Layers(nn.Module):
-    """A neck of torch's own layers, one of which the code gives other weights."""
+    """A neck of torch's layers; its code initializes one of them in another way."""
 
     def __init__(self, init_cfg: Any = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a Train stage sets for itself: schedulers, averages beside a push, lengths."""
+"""Settings of a Train stage: schedulers, averages beside a push, lengths."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_penalties_that_shrink_need_an_exponent(
     assert ('under the 4.6 that it takes' in capsys.readouterr().out) == warns
 
 
-def test_how_long_a_run_trains_tells_runs_apart(tmp_path: Path) -> None:
+def test_the_length_of_training_distinguishes_runs(tmp_path: Path) -> None:
     from mmengine.config import Config
 
     load_plugins()

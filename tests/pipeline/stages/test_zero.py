@@ -1,4 +1,4 @@
-"""Zero: filters are set to zero, and may come back."""
+"""Zero: filters are set to zero and may recover."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_by_hand(norms: bool) -> None:
 
 
 @pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.__name__)
-def test_all_filters_of_what_would_go_are_zero_and_no_others(network: type[nn.Module]) -> None:
+def test_exactly_the_filters_to_be_removed_are_zero(network: type[nn.Module]) -> None:
     model = randomized_network(network)
     graph = trace(model, example_inputs())
     masks = half(model)
@@ -125,7 +125,7 @@ def test_soft_filter_pruning(tmp_path: Path) -> None:
     )
 
 
-def test_without_masks_it_is_told_before_the_run(
+def test_missing_masks_are_reported_before_the_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stages = [dict(type='Train'), dict(type='Zero'), dict(type='Report')]

@@ -1,4 +1,4 @@
-"""Ranking: the lowest go first, each group keeps its best, and widths are allowed ones."""
+"""Ranking: the lowest are removed first, each group keeps its best, and widths are allowed ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ bounds = st.dictionaries(st.sampled_from('abcde'), limits)
 
 
 def is_best(mask: Tensor, score: Tensor) -> bool:
-    """Tell whether nothing that goes is scored above anything that stays."""
+    """Return whether no removed unit has a higher score than a kept one."""
     return bool(mask.all()) or float(score[~mask].max()) <= float(score[mask].min())
 
 
@@ -38,7 +38,7 @@ def allowed(mask: Tensor, limit: Limits) -> bool:
 
 
 @given(scored, bounds, st.data())
-def test_what_stays_is_the_best_of_each_group_within_its_limits(
+def test_kept_units_are_the_best_of_each_group_within_its_limits(
     scores: dict[str, Tensor], given_limits: dict[str, Limits], data: st.DataObject
 ) -> None:
     ranking = Ranking.of(scores, given_limits)
@@ -51,7 +51,7 @@ def test_what_stays_is_the_best_of_each_group_within_its_limits(
 
 
 @given(scored, st.data())
-def test_without_limits_just_as_many_go_and_they_are_the_lowest_of_all(
+def test_without_limits_exactly_as_many_are_removed_and_they_are_the_lowest(
     scores: dict[str, Tensor], data: st.DataObject
 ) -> None:
     units = sum(score.numel() for score in scores.values())
@@ -66,7 +66,7 @@ def test_without_limits_just_as_many_go_and_they_are_the_lowest_of_all(
 
 @settings(deadline=None)
 @given(scored, bounds, st.floats(0.05, 1), st.lists(st.integers(1, 9), min_size=5, max_size=5))
-def test_within_meets_a_limit_and_no_step_more_would_fit(
+def test_within_meets_a_limit_and_one_more_step_would_exceed_it(
     scores: dict[str, Tensor], given_limits: dict[str, Limits], keep: float, prices: list[int]
 ) -> None:
     price = dict(zip('abcde', prices, strict=True))
@@ -93,7 +93,7 @@ def test_within_meets_a_limit_and_no_step_more_would_fit(
             assert cost(masks) + price[name] * (wider[0] - masks.kept(name)) > limit
 
 
-def test_equal_scores_go_evenly_from_groups_of_any_size() -> None:
+def test_equal_scores_are_removed_evenly_from_groups_of_any_size() -> None:
     scores = {'a': torch.zeros(10), 'b': torch.zeros(20), 'c': torch.zeros(40)}
     masks = Ranking.of(scores).removing(35)
     assert [masks.kept(name) for name in scores] == [5, 10, 20]
@@ -107,7 +107,7 @@ def test_nothing_to_rank() -> None:
         ranking.within(lambda masks: 3.0, 2.0, 'things')
 
 
-def test_infinite_scores_go_last_and_minus_infinite_ones_first() -> None:
+def test_infinite_scores_are_removed_last_and_minus_infinite_ones_first() -> None:
     inf = float('inf')
     scores = {'a': torch.tensor([inf, 1, -inf, 2]), 'b': torch.tensor([5.0, inf])}
     ranking = Ranking.of(scores)
@@ -147,7 +147,7 @@ def test_masks_within_the_limits_stay_as_they_are() -> None:
 
 
 @given(scored, bounds, st.data())
-def test_all_that_masks_keep_stays_and_no_more_than_the_next_width(
+def test_all_units_kept_by_masks_stay_and_no_more_than_the_next_width(
     scores: dict[str, Tensor], given_limits: dict[str, Limits], data: st.DataObject
 ) -> None:
     masks = {
@@ -181,7 +181,7 @@ def test_keeping_is_as_near_as_the_limits_allow(
         assert not above or kept + above[0] - masks.kept(name) > units
 
 
-def test_a_part_is_the_lowest_of_what_goes() -> None:
+def test_a_part_is_the_lowest_of_the_removed_units() -> None:
     scores = {'a': torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])}
     whole = {'a': torch.tensor([True, False, False, False, False])}
     assert part_of(whole, scores, {}, 0.5)['a'].tolist() == [True, False, True, False, True]

@@ -44,10 +44,10 @@ def kept_least(graph: ChannelGraph) -> dict[str, Tensor]:
 seeds = st.integers(0, 10**6)
 
 
-class TestTogether:
+class TestSeveralBudgets:
     @settings(deadline=None, max_examples=40)
     @given(graph=graphs, seed=seeds, macs=st.floats(0.5, 1), params=st.floats(0.5, 1))
-    def test_all_limits_are_met_and_no_unit_more_would_fit(
+    def test_all_limits_are_met_and_one_more_unit_would_exceed_them(
         self, graph: ChannelGraph, seed: int, macs: float, params: float
     ) -> None:
         scores = random_scores(graph, seed)
@@ -72,13 +72,13 @@ class TestTogether:
     @pytest.mark.parametrize(
         'build', [lambda: Macs(keep=0.5), lambda: Ratio(0.5), lambda: Threshold(0.4)]
     )
-    def test_one_alone_is_as_without(self, build: Callable[[], Budget]) -> None:
+    def test_a_single_budget_is_unchanged(self, build: Callable[[], Budget]) -> None:
         scores = random_scores(GRAPHS[1], 4)
         alone = build()(scores, GRAPHS[1], Context())
         assert Tightest([build()])(scores, GRAPHS[1], Context()) == alone
         assert Tightest([build(), build()])(scores, GRAPHS[1], Context()) == alone
 
-    def test_of_other_budgets_only_what_all_keep_stays(self) -> None:
+    def test_of_other_budgets_only_units_kept_by_all_stay(self) -> None:
         graph = GRAPHS[0]
         scores = {'body.0.0': torch.arange(8) / 8, 'body.1.0': torch.arange(12) / 12}
         budget = Tightest([Threshold(0.3), Ratio({'body.1': 0.25})])
@@ -98,9 +98,7 @@ class TestTogether:
         assert Tightest([Tightest(inner), Ratio(0.5)]).parts()[:2] == tuple(inner)
 
     @pytest.mark.parametrize('kind', COST)
-    def test_what_cannot_be_met_says_which_limit_and_its_least(
-        self, kind: type[CostBudget]
-    ) -> None:
+    def test_an_infeasible_limit_is_named_with_its_least_cost(self, kind: type[CostBudget]) -> None:
         graph = GRAPHS[0]
         other = Macs(keep=0.9) if kind is Params else Params(keep=0.9)
         least = cost_of(kind, graph, kept_least(graph))
@@ -110,6 +108,6 @@ class TestTogether:
                 Tightest(budgets)(random_scores(graph, 0), graph, Context())
 
     @pytest.mark.parametrize('budgets', [[], ['Macs'], [Macs(keep=0.5), None]])
-    def test_what_is_no_list_of_budgets_is_refused(self, budgets: list[object]) -> None:
+    def test_a_value_that_is_not_a_list_of_budgets_is_refused(self, budgets: list[object]) -> None:
         with pytest.raises(ConfigError, match='expected a list of budgets'):
             Tightest(budgets)

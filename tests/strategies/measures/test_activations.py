@@ -1,4 +1,4 @@
-"""Activations: each unit's own channels are seen where they are read, whatever reads them."""
+"""Activations: each unit's channels are collected where they are read, by any reader."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def single(size: int) -> list[list[int]]:
 @pytest.mark.parametrize('batches', [1, 9])
 def test_before_a_convolution_and_behind_a_pooling(batches: int) -> None:
     model, context = randomized_network(Plain), tiny_context()
-    met = mean_of(model, context, batches)
+    actual = mean_of(model, context, batches)
     first = by_hand(context, model.body[0], single(8), batches)
     second = by_hand(context, lambda x: model.body(x).flatten(1), single(12), batches)
-    torch.testing.assert_close(met['body.0.0'][0], first, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(met['body.1.0'][0], second, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual['body.0.0'][0], first, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual['body.1.0'][0], second, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def test_a_small_batch_counts_by_its_samples() -> None:
 
 
 @torch.no_grad()
-def test_passes_draw_the_same_and_leave_chance_where_it_was() -> None:
+def test_passes_draw_the_same_and_restore_the_random_state() -> None:
     model, context = randomized_network(Plain), shuffled_batches(tiny_context())
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -92,20 +92,20 @@ def test_passes_draw_the_same_and_leave_chance_where_it_was() -> None:
 @torch.no_grad()
 def test_each_reader_of_a_group_is_a_layer() -> None:
     model, context = randomized_network(Residual), tiny_context()
-    met = mean_of(model, context)['stem.0']
+    actual = mean_of(model, context)['stem.0']
 
     def added(x: Tensor) -> Tensor:
         x = model.stem(x)
         return torch.relu(x + model.branch(x)).mean((2, 3))
 
     expected = [by_hand(context, read, single(8)) for read in (model.stem, added)]
-    torch.testing.assert_close(met, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
-def test_readers_of_concatenated_channels_see_each_group_at_its_place() -> None:
+def test_readers_of_concatenated_channels_find_each_group_at_its_offset() -> None:
     model, context = randomized_network(Dense), tiny_context()
-    met = mean_of(model, context)['b.0']
+    actual = mean_of(model, context)['b.0']
 
     def both(x: Tensor) -> Tensor:
         x = torch.cat([x, model.a(x)], dim=1)
@@ -117,13 +117,13 @@ def test_readers_of_concatenated_channels_see_each_group_at_its_place() -> None:
 
     units = [[channel] for channel in range(7, 13)]
     expected = [by_hand(context, read, units) for read in (both, all_three)]
-    torch.testing.assert_close(met, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
 def test_grouped_convolutions_read_a_position_of_every_group() -> None:
     model, context = randomized_network(Grouped), tiny_context()
-    met = mean_of(model, context)
+    actual = mean_of(model, context)
     stem = by_hand(context, model.stem, [[j, j + 4, j + 8] for j in range(4)])
     grouped = by_hand(
         context, lambda x: model.grouped(model.stem(x)), [[j, j + 6, j + 12] for j in range(6)]
@@ -134,32 +134,32 @@ def test_grouped_convolutions_read_a_position_of_every_group() -> None:
         [[j, j + 4, j + 8] for j in range(4)],
     )
     for name, expected in (('stem.0', stem), ('grouped.0', grouped), ('up', up)):
-        torch.testing.assert_close(met[name][0], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(actual[name][0], expected, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
 def test_units_of_several_channels_and_flattened_maps() -> None:
     model, context = randomized_network(Depthwise), tiny_context()
-    met = mean_of(model, context)['expand.0']
+    actual = mean_of(model, context)['expand.0']
     expected = by_hand(
         context,
         lambda x: model.multiplied(model.depthwise(model.expand(x))),
         [[2 * j, 2 * j + 1] for j in range(8)],
     )
-    torch.testing.assert_close(met[0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual[0], expected, rtol=1e-5, atol=1e-6)
     model = randomized_network(Flattened)
-    met = mean_of(model, context)['body.0.0']
+    actual = mean_of(model, context)['body.0.0']
     expected = by_hand(context, lambda x: model.body[1](model.body[0](x)), single(6))
-    torch.testing.assert_close(met[0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual[0], expected, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
 def test_a_layer_that_is_called_twice_counts_twice() -> None:
     model, context = randomized_network(Shared), tiny_context()
-    met = mean_of(model, context)['stem.0'][0]
+    actual = mean_of(model, context)['stem.0'][0]
     once = by_hand(context, model.stem, single(8))
     again = by_hand(context, lambda x: model.twice(model.stem(x)), single(8))
-    torch.testing.assert_close(met, (once + again) / 2, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual, (once + again) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_both_layers_of_a_shared_weight_are_seen() -> None:
@@ -171,14 +171,14 @@ def test_both_layers_of_a_shared_weight_are_seen() -> None:
 @torch.no_grad()
 def test_volumes_and_layers_without_a_norm() -> None:
     model, context = randomized_network(Volume), tiny_context()
-    met = mean_of(model, context)
+    actual = mean_of(model, context)
 
     def first(x: Tensor) -> Tensor:
         x = model.slope(model.first(x[:, :, None].expand(-1, -1, 4, -1, -1)))
         return nn.functional.interpolate(nn.functional.pad(x, (1, 1, 1, 1)), scale_factor=2)
 
     expected = by_hand(context, first, single(6))
-    torch.testing.assert_close(met['first'][0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual['first'][0], expected, rtol=1e-5, atol=1e-6)
 
 
 class Rows(nn.Module):
@@ -198,16 +198,16 @@ class Rows(nn.Module):
 def test_sequences_unbatched_tokens_and_arguments_by_name() -> None:
     torch.manual_seed(0)
     model, context = Rows().eval(), tiny_context()
-    met = mean_of(model, context)
+    actual = mean_of(model, context)
 
     def first(x: Tensor) -> Tensor:
         return model.first(x.flatten(2)).relu()
 
     torch.testing.assert_close(
-        met['first'][0], by_hand(context, first, single(6)), rtol=1e-5, atol=1e-6
+        actual['first'][0], by_hand(context, first, single(6)), rtol=1e-5, atol=1e-6
     )
     expected = by_hand(context, lambda x: model.second(first(x)), single(5))
-    torch.testing.assert_close(met['second'][0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual['second'][0], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('build', NETWORKS)
@@ -217,10 +217,10 @@ def test_the_layout_in_memory_does_not_matter(build: type[nn.Module]) -> None:
     packed = [(x.to(memory_format=torch.channels_last), None) for x in images]
     plain = mean_of(model, context)
     other = Context(batches=lambda: packed, forward=context.forward)
-    met = mean_of(model, other)
-    assert set(met) == set(plain) == set(easypruner.trace(model, example_inputs()).groups)
+    actual = mean_of(model, other)
+    assert set(actual) == set(plain) == set(easypruner.trace(model, example_inputs()).groups)
     for name, values in plain.items():
-        torch.testing.assert_close(met[name], values, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(actual[name], values, rtol=1e-4, atol=1e-5)
 
 
 def test_a_weight_that_is_computed() -> None:
@@ -229,10 +229,10 @@ def test_a_weight_that_is_computed() -> None:
         nn.Flatten(), nn.Linear(4, 5),
     ).eval()  # fmt: skip
     context = tiny_context()
-    met = mean_of(model, context)
+    actual = mean_of(model, context)
     with torch.no_grad():
         expected = by_hand(context, model[:2], single(6))
-    torch.testing.assert_close(met['0'][0], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual['0'][0], expected, rtol=1e-5, atol=1e-6)
 
 
 class Functional(nn.Module):
@@ -250,7 +250,7 @@ class Functional(nn.Module):
         return self.head(x)
 
 
-def test_what_no_module_reads_is_left_out_or_told() -> None:
+def test_channels_that_no_module_reads_are_left_out_or_reported() -> None:
     assert set(mean_of(Functional(both=False).eval(), tiny_context())) == {'second'}
     with pytest.raises(EasyPrunerError, match='use a source that reads weights, such as L1Norm'):
         mean_of(Functional(both=True).eval(), tiny_context())
@@ -282,7 +282,7 @@ def test_makers_are_norms_else_what_makes_the_channels() -> None:
     torch.testing.assert_close(made['up'], grown, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_no_number_names_group_and_layer() -> None:
+def test_nan_activations_name_group_and_layer() -> None:
     model = randomized_network(Plain)
     with torch.no_grad():
         model.body[1][1].bias[3] = float('inf')
@@ -325,7 +325,7 @@ def padded() -> tuple[nn.Module, ChannelGraph, Context]:
 @torch.no_grad()
 def test_a_transformer_encoder_whose_tokens_are_padded() -> None:
     model, graph, context = padded()
-    met = collect(graph, context, 1, 'Me', lambda maps: maps)
+    actual = collect(graph, context, 1, 'Me', lambda maps: maps)
     (tokens, padding) = context.batches()[0]
     x = tokens
     for number, layer in enumerate(model.encoder.layers):
@@ -334,7 +334,7 @@ def test_a_transformer_encoder_whose_tokens_are_padded() -> None:
         hidden = layer.linear1(x).relu()
         x = layer.norm2(x + layer.linear2(hidden))
         expected = hidden.double().mean((0, 1))
-        group = met[f'encoder.layers.{number}.linear1'][0]
+        group = actual[f'encoder.layers.{number}.linear1'][0]
         torch.testing.assert_close(group, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -350,6 +350,6 @@ def test_a_padded_encoder_is_compensated_for() -> None:
     torch.testing.assert_close(model(*inputs), expected)
 
 
-def test_where_no_channel_can_go_there_is_nothing_to_see() -> None:
+def test_where_no_channel_is_prunable_nothing_is_collected() -> None:
     graph = easypruner.trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), example_inputs())
     assert collect(graph, tiny_context(), 1, 'Me', lambda maps: maps) == {}

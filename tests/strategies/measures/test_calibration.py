@@ -1,4 +1,4 @@
-"""Calibration against batch statistics written out, and batches that have none."""
+"""Calibration against batch statistics written out, and batches without statistics."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_until_a_variance_is_seen_the_old_statistics_serve() -> None:
     assert [bool(difference.any()) for difference in seen] == [False, True, True]
 
 
-def test_a_norm_that_never_sees_a_variance_is_told() -> None:
+def test_a_norm_that_never_sees_a_variance_is_reported() -> None:
     model = pooled()
     before = statistics(model)
     with pytest.raises(EasyPrunerError, match=r"norm 'rows' .* single value .* two samples"):
@@ -106,15 +106,15 @@ def test_a_norm_that_never_sees_a_variance_is_told() -> None:
 
 
 @pytest.mark.parametrize('fails', [False, True])
-def test_modes_momenta_and_hooks_are_what_they_were(fails: bool) -> None:
+def test_modes_momenta_and_hooks_are_restored(fails: bool) -> None:
     model = pooled().train()
     model.maps.eval()
     model.rows.momentum = None
     modes = {name: module.training for name, module in model.named_modules()}
-    met = []
+    actual = []
 
     def run(model: nn.Module, x: Tensor) -> None:
-        met.append({n: m.training for n, m in model.named_modules() if not list(m.children())})
+        actual.append({n: m.training for n, m in model.named_modules() if not list(m.children())})
         forward(model, x)
         if fails:
             raise RuntimeError('no more')
@@ -124,7 +124,7 @@ def test_modes_momenta_and_hooks_are_what_they_were(fails: bool) -> None:
             calibrate(model, batches(4, 4), run)
     else:
         calibrate(model, batches(4, 4), run)
-    assert not any(met[0].values())
+    assert not any(actual[0].values())
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert [getattr(model, name).momentum for name in NORMS] == [0.1, None, 0.1]
     assert not any(module._forward_pre_hooks for module in model.modules())

@@ -1,4 +1,4 @@
-"""Compensation: a cut of channels that hold constants changes nothing."""
+"""Compensation: removing channels of constant value changes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easypruner.strategies.measures.compensation import mean_compensation
 
 
 class Constant(nn.Module):
-    """Its first convolution makes some channels that hold the same whatever the input."""
+    """Some channels of its first convolution are constant."""
 
     def __init__(self, reader: nn.Module, after: nn.Module) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ MIXING = {
 
 
 @pytest.mark.parametrize(('kind', 'where'), [('group norm', 'reader'), ('product', 'after')])
-def test_what_mixes_channels_is_left_and_named(kind: str, where: str) -> None:
+def test_layers_that_mix_channels_are_left_alone_and_named(kind: str, where: str) -> None:
     torch.manual_seed(0)
     model = copy.deepcopy(Constant(*MIXING[kind])).double().eval()
     images = torch.rand(4, 3, 5, 5, dtype=torch.float64)
@@ -136,7 +136,7 @@ def test_masks_that_remove_nothing_need_no_data() -> None:
     assert found.shifts == () and found.left == ()
 
 
-def test_without_data_it_says_who_asked() -> None:
+def test_without_data_the_error_names_the_requester() -> None:
     model = Constant(*READERS['convolution']).eval()
     graph = easypruner.trace(model, torch.rand(2, 3, 4, 4))
     with pytest.raises(EasyPrunerError, match='a test looks at'):
@@ -146,7 +146,7 @@ def test_without_data_it_says_who_asked() -> None:
 
 
 class Functional(nn.Module):
-    """A batch norm that is no module."""
+    """A batch norm that is not a module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Functional(nn.Module):
 
 
 class Forked(nn.Module):
-    """A batch norm beside which its input is used as well."""
+    """A batch norm whose input has another reader."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,8 +196,8 @@ def test_any_batch_norm_right_behind_takes_it(after: nn.Module) -> None:
     model = Constant(nn.Conv2d(8, 6, 3, bias=False), copy.deepcopy(after)).double().eval()
     images = torch.rand(4, 3, 5, 5, dtype=torch.float64)
     expected = model(images)
-    met, left = compensated(model, images)
-    torch.testing.assert_close(met, expected)
+    actual, left = compensated(model, images)
+    torch.testing.assert_close(actual, expected)
     assert left == ()
 
 
@@ -207,8 +207,8 @@ def test_a_norm_of_the_batch_s_own_statistics_needs_nothing() -> None:
     model = Constant(nn.Conv2d(8, 6, 3, bias=False), after).double().eval()
     images = torch.rand(4, 3, 5, 5, dtype=torch.float64)
     expected = model(images)
-    met, left = compensated(model, images)
-    torch.testing.assert_close(met, expected)
+    actual, left = compensated(model, images)
+    torch.testing.assert_close(actual, expected)
     assert left == ()
 
 
@@ -221,7 +221,7 @@ def test_a_norm_that_is_not_alone_is_left_as_it_is() -> None:
     assert torch.equal(model.after.norm.running_mean, before)
 
 
-def test_what_reads_channels_in_another_way_is_named() -> None:
+def test_other_readers_of_channels_are_named() -> None:
     torch.manual_seed(0)
     _, left = compensated(Constant(nn.Identity(), Matrix()).eval(), torch.rand(4, 3, 5, 5))
     assert left == ('after.matrix',)

@@ -1,4 +1,4 @@
-"""Ramps: their values, and how far a strength that follows one reaches."""
+"""Ramps: their values, and the reach of a strength that follows one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_warmup_of_a_share_of_ones_own() -> None:
 @pytest.mark.parametrize(
     'schedule', ['liner', {'warmup': 0}, {'warmup': 1.5}, {'warmup': True}, {'warm': 0.1}, 3, None]
 )
-def test_what_is_none_is_refused(schedule: object) -> None:
+def test_an_invalid_schedule_is_refused(schedule: object) -> None:
     with pytest.raises(ConfigError, match=r'strength_schedule=.* of Me is not understood'):
         ramp_of(schedule, 'Me')
 

@@ -1,4 +1,4 @@
-"""Candidates: measured on a cut copy and on the same batches, each once."""
+"""Candidates: each is measured once, on a cut copy and on the same batches."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_the_loss_of_a_cut_copy_with_its_batch_norms_adapted(
 ) -> None:
     model = randomized_network(Plain)
     graph = easypruner.trace(model, example_inputs())
-    met = fitness(Trial('loss', batches, calibration, 'Me'), graph, tiny_context())
+    actual = fitness(Trial('loss', batches, calibration, 'Me'), graph, tiny_context())
     cut = copy.deepcopy(model)
     easypruner.prune(cut, HALF, example_inputs=example_inputs())
-    assert met == pytest.approx(-adapted_loss(cut, min(calibration, 3), batches), rel=1e-5)
+    assert actual == pytest.approx(-adapted_loss(cut, min(calibration, 3), batches), rel=1e-5)
 
 
 @torch.no_grad()
@@ -80,12 +80,12 @@ def test_without_calibration_the_statistics_stay() -> None:
     easypruner.prune(cut, HALF, example_inputs=example_inputs())
     losses = [float(context.loss(cut, batch)) for batch in context.batches()]
     model.train()
-    met = fitness(Trial('loss', 3, 0, 'Me'), graph, context)
-    assert met == pytest.approx(-sum(losses) / 3)
+    actual = fitness(Trial('loss', 3, 0, 'Me'), graph, context)
+    assert actual == pytest.approx(-sum(losses) / 3)
     assert fitness(Trial('accuracy', 3, 0, 'Me'), graph, context) == context.evaluate(cut)
 
 
-def test_candidates_meet_the_same_data() -> None:
+def test_candidates_get_the_same_data() -> None:
     graph = traced_network(Plain)
     trial, context = Trial('loss', 2, 2, 'Me'), shuffled_batches(tiny_context())
     torch.manual_seed(0)
@@ -109,14 +109,14 @@ def in_place(context: Context) -> Context:
 
 def refilled(batches: list[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]]:
     """Yield batches in the same memory, as loaders do that save on it."""
-    place = [torch.empty_like(part) for part in batches[0]]
+    buffer = [torch.empty_like(part) for part in batches[0]]
     for batch in batches:
-        for part, value in zip(place, batch, strict=True):
+        for part, value in zip(buffer, batch, strict=True):
             part.copy_(value)
-        yield place
+        yield buffer
 
 
-def test_candidates_meet_the_same_batches_of_a_loader_with_chance_of_its_own() -> None:
+def test_candidates_get_the_same_batches_of_a_loader_with_its_own_generator() -> None:
     graph = traced_network(Plain)
     data = TensorDataset(*(torch.cat(parts) for parts in zip(*tiny_batches(9), strict=True)))
     loader = DataLoader(data, 8, shuffle=True, generator=torch.Generator().manual_seed(5))
@@ -131,7 +131,7 @@ def test_candidates_meet_the_same_batches_of_a_loader_with_chance_of_its_own() -
         assert trials.fitness(Masks()) == trials.fitness(everything) != trials.fitness(HALF)
 
 
-def test_batches_in_the_same_memory_are_told_apart() -> None:
+def test_batches_in_the_same_memory_are_distinguished() -> None:
     graph = traced_network(Plain)
     trial, batches = Trial('loss', 3, 2, 'Me'), tiny_batches(3)
     usual, refills = (
@@ -152,7 +152,7 @@ def test_networks_and_batches_with_tensors_that_were_computed() -> None:
 
 
 class Counted:
-    """A context's loss that says how often it was asked, and may stop the search."""
+    """A context's loss that counts its calls and may stop the search."""
 
     def __init__(self, context: Context, stop_after: int | None = None) -> None:
         self.calls = 0
@@ -200,13 +200,13 @@ def test_nothing_is_taken_from_another_setting(tmp_path: Path) -> None:
     assert loss.calls == 5 and len((tmp_path / RECORDS).read_text().splitlines()) == 4
 
 
-@pytest.mark.parametrize('place', [0, 1])
-def test_nothing_is_taken_from_other_batches(place: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize('buffer', [0, 1])
+def test_nothing_is_taken_from_other_batches(buffer: int, tmp_path: Path) -> None:
     graph = traced_network(Plain)
     context, loss = counted(tmp_path)
     batches = tiny_batches(2)
     for image in (0.5, 0.5, 0.7):
-        batches[place][0][3, 1, 2, 2] = image
+        batches[buffer][0][3, 1, 2, 2] = image
         changed = replace(context, batches=lambda: [dict(inputs=[b], more=None) for b in batches])
         unpacked = replace(
             changed,
@@ -246,7 +246,7 @@ def test_lines_that_nobody_wrote_are_passed_over(fitness: str, tmp_path: Path) -
     assert Trials(trial, graph, context).fitness(HALF) == found and loss.calls == 2
 
 
-def test_what_is_no_number_is_the_worst(tmp_path: Path) -> None:
+def test_nan_fitness_is_the_worst(tmp_path: Path) -> None:
     graph = traced_network(Plain)
     context = replace(
         tiny_context(), loss=lambda model, batch: torch.tensor(float('nan')), folder=tmp_path
@@ -265,6 +265,6 @@ def test_what_is_no_number_is_the_worst(tmp_path: Path) -> None:
         (('loss', 1, -1), 'calibration_batches=-1 of Me'),
     ],
 )
-def test_arguments_that_are_none_are_refused(arguments: tuple, words: str) -> None:
+def test_invalid_arguments_are_refused(arguments: tuple, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Trial(*arguments, 'Me')

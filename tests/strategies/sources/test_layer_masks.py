@@ -1,4 +1,4 @@
-"""Files of masks: each format is told for what it is, and nothing in them is run."""
+"""Files of masks: each format is recognized, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def header_length(path: Path) -> int:
     return int.from_bytes(path.read_bytes()[:8], 'little')
 
 
-def test_our_own_files_are_told_whatever_the_length_of_their_header(tmp_path: Path) -> None:
-    path, met = tmp_path / 'masks.safetensors', set()
+def test_our_own_files_are_recognized_whatever_the_length_of_their_header(tmp_path: Path) -> None:
+    path, actual = tmp_path / 'masks.safetensors', set()
     for length in range(1, 300):
         masks = Masks({'g' * length: torch.tensor([True, False, True, True])})
         masks.save(path)
         assert load_masks(path) == (masks, True)
-        met.add(header_length(path) % 256)
+        actual.add(header_length(path) % 256)
     # The library pads headers to whole eights: 0x80, with which a pickle begins, is among them.
-    assert met == set(range(0, 256, 8))
+    assert actual == set(range(0, 256, 8))
 
 
 def test_safetensors_of_others_begin_with_any_two_bytes(tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_nothing_is_run_from_a_file(tmp_path: Path) -> None:
         load_masks(tmp_path / 'mask.pth')
     assert not (tmp_path / 'ran').exists()
     # What torch says to such a file is how to run its code, in bold.
-    told = str(caught.value)
-    assert 'weights_only' not in told and told.isprintable()
+    reported = str(caught.value)
+    assert 'weights_only' not in reported and reported.isprintable()
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 

@@ -54,7 +54,7 @@ def test_a_votes_ranking_is_the_lowest_threshold_that_removes(layers: list[list[
         assert score == min(removing)
 
 
-def test_scores_that_are_no_numbers_are_refused() -> None:
+def test_nan_scores_are_refused() -> None:
     with pytest.raises(EasyPrunerError, match=r"group 'g'.*1 of 2 are NaN"):
         reduce_layers({'g': torch.tensor([1.0, float('nan')])}, 'mean')
 
@@ -74,24 +74,26 @@ positive = st.lists(st.floats(0, 100).map(lambda x: round(x, 3)), min_size=1, ma
 
 @given(scores=positive)
 def test_lamp_divides_by_all_that_are_not_before(scores: list[float]) -> None:
-    met = normalize(Scores({'a': torch.tensor(scores, dtype=torch.float64)}), 'lamp')['a'].tolist()
+    actual = normalize(Scores({'a': torch.tensor(scores, dtype=torch.float64)}), 'lamp')[
+        'a'
+    ].tolist()
     order = sorted(range(len(scores)), key=lambda unit: (scores[unit], unit))
-    for place, unit in enumerate(order):
-        rest = sum(scores[other] for other in order[place:])
+    for position, unit in enumerate(order):
+        rest = sum(scores[other] for other in order[position:])
         expected = scores[unit] / rest if scores[unit] else 0
-        assert met[unit] == pytest.approx(expected, rel=1e-9)
+        assert actual[unit] == pytest.approx(expected, rel=1e-9)
 
 
 @given(scores=st.lists(st.integers(-50, 50), min_size=1, max_size=8))
 def test_gaussian_has_no_mean_and_a_deviation_of_one(scores: list[int]) -> None:
-    met = normalize(Scores({'a': torch.tensor(scores).double() / 7}), 'gaussian')['a'].tolist()
+    actual = normalize(Scores({'a': torch.tensor(scores).double() / 7}), 'gaussian')['a'].tolist()
     if len(set(scores)) == 1:
-        assert met == [0] * len(scores)
+        assert actual == [0] * len(scores)
         return
-    assert sum(met) == pytest.approx(0, abs=1e-9)
-    assert sum(score**2 for score in met) / len(met) == pytest.approx(1)
-    assert sorted(range(len(met)), key=lambda u: met[u]) == sorted(
-        range(len(met)), key=lambda u: scores[u]
+    assert sum(actual) == pytest.approx(0, abs=1e-9)
+    assert sum(score**2 for score in actual) / len(actual) == pytest.approx(1)
+    assert sorted(range(len(actual)), key=lambda u: actual[u]) == sorted(
+        range(len(actual)), key=lambda u: scores[u]
     )
 
 
@@ -104,19 +106,19 @@ def test_equal_scores_stay_equal_whatever_their_mean_rounds_to() -> None:
 
 @pytest.mark.parametrize('name', ['mean', 'max', 'sum', 'lamp'])
 @pytest.mark.parametrize('scores', [[-3.0, -1.0], [-4.0, 0.0, -1.0], [-0.5, -0.5]])
-def test_scores_below_zero_are_not_turned_around(name: str, scores: list[float]) -> None:
+def test_scores_below_zero_keep_their_order(name: str, scores: list[float]) -> None:
     with pytest.raises(EasyPrunerError, match=r"group 'a' have .*; use normalization='gaussian'"):
         normalize(Scores({'a': torch.tensor(scores)}), name)
 
 
 @pytest.mark.parametrize('name', ['mean', 'sum'])
-def test_a_divisor_of_zero_is_told_if_scores_differ(name: str) -> None:
+def test_a_divisor_of_zero_is_reported_if_scores_differ(name: str) -> None:
     with pytest.raises(EasyPrunerError, match="group 'a' have one of 0"):
         normalize(Scores({'a': torch.tensor([-1.0, 1.0])}), name)
 
 
 @pytest.mark.parametrize('name', ['mean', 'max', 'sum', 'gaussian', 'lamp'])
-def test_scores_that_become_no_numbers_are_refused(name: str) -> None:
+def test_scores_that_become_nan_are_refused(name: str) -> None:
     scores = Scores({'b': torch.ones(2), 'a': torch.tensor([1.0, float('inf')])})
     with pytest.raises(EasyPrunerError, match=r"group 'a' .* turns into NaN.* up to inf"):
         normalize(scores, name)

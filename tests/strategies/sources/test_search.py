@@ -1,4 +1,4 @@
-"""Search: candidates in proportion to rates, and what becomes of those that no budget can make."""
+"""Search: candidates in proportion to rates, and candidates that no budget can make."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from easypruner.strategies.sources.search import Search, Widths
 from easypruner.testing import tiny_batches, tiny_context
 from easypruner.testing.networks import Plain
 from tests.helpers.networks import traced_network
-from tests.helpers.searching import known, plain, wide_first, widths_of
+from tests.helpers.searching import known_loss, loss_least_at_seven, plain_graph, widths_of
 
 Make = Callable[[Budget], Search]
 MAKERS: dict[str, Make] = {
@@ -62,7 +62,7 @@ def test_at_a_threshold_groups_lose_shares_in_proportion_to_rates(
         assert set(gone) == set(lowest[: len(gone)])
 
 
-def test_beyond_the_most_units_go_after_all_others() -> None:
+def test_units_beyond_the_maximum_are_removed_after_all_others() -> None:
     widths = Widths.of({'a': torch.arange(10), 'b': torch.arange(4)}, 0.5)
     scores = widths.scores((0.01, 0.5))
     within = torch.cat([scores['a'][:5], scores['b'][:2]])
@@ -77,7 +77,7 @@ def test_rates_are_above_zero_and_up_to_the_most() -> None:
     assert widths.even == (0.7,) * 2000
 
 
-def test_widths_suit_budgets_that_know_no_rates() -> None:
+def test_widths_suit_budgets_without_rates() -> None:
     graph = traced_network(Plain)
     widths = Widths.of({n: torch.arange(g.size) for n, g in graph.groups.items()})
     masks = Threshold(1.0)(widths.scores((0.5, 0.25)), graph, Context())
@@ -91,7 +91,7 @@ def test_widths_suit_budgets_that_know_no_rates() -> None:
     ids=lambda budget: budget.kind,
 )
 def test_one_candidate_is_taken_unmeasured_with_a_warning(make: Make, budget: Budget) -> None:
-    graph, (context, loss) = plain(), known(wide_first)
+    graph, (context, loss) = plain_graph(), known_loss(loss_least_at_seven)
     widths = Widths.of({n: torch.arange(g.size) for n, g in graph.groups.items()}, 0.7)
     expected = budget(widths.scores(widths.even), graph, Context())
     with pytest.warns(UserWarning, match=f'budget {budget.kind} makes the same masks of all'):
@@ -100,17 +100,17 @@ def test_one_candidate_is_taken_unmeasured_with_a_warning(make: Make, budget: Bu
     assert not loss.asked
 
 
-def test_one_candidate_that_was_asked_for_is_no_surprise() -> None:
+def test_a_single_candidate_that_was_configured_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         for source in (
             EagleEye(Ratio(0.5), candidates=1), Evolution(Ratio(0.5), population=1, generations=1)
         ):  # fmt: skip
-            assert widths_of(source.select(plain(), tiny_context())) == (4, 6)
+            assert widths_of(source.select(plain_graph(), tiny_context())) == (4, 6)
 
 
 class Noisy(Macs):
-    """A budget that cannot be told on some of the calls."""
+    """A budget that fails on some of the calls."""
 
     def __init__(self, fails: Callable[[int], bool]) -> None:
         super().__init__(keep=0.5)
@@ -126,17 +126,17 @@ class Noisy(Macs):
 @makers
 @pytest.mark.parametrize('fails', [lambda call: call == 1, lambda call: call % 3 == 0])
 def test_a_candidate_without_masks_is_passed_over(make: Make, fails: Callable[[int], bool]) -> None:
-    context, loss = known(wide_first)
+    context, loss = known_loss(loss_least_at_seven)
     with pytest.warns(UserWarning, match=r'passed over \d of \d+ candidates.* noise at call \d+'):
-        masks = make(Noisy(fails)).select(plain(), context)
-    assert widths_of(masks) == min(loss.asked, key=wide_first) and len(loss.asked) > 1
+        masks = make(Noisy(fails)).select(plain_graph(), context)
+    assert widths_of(masks) == min(loss.asked, key=loss_least_at_seven) and len(loss.asked) > 1
 
 
 @makers
-def test_no_candidate_with_masks_is_the_budget_s_error(make: Make) -> None:
-    budget, (context, _) = Noisy(lambda call: True), known(wide_first)
+def test_if_no_candidate_has_masks_the_error_is_the_budgets(make: Make) -> None:
+    budget, (context, _) = Noisy(lambda call: True), known_loss(loss_least_at_seven)
     with pytest.raises(BudgetError) as caught:
-        make(budget).select(plain(), context)
+        make(budget).select(plain_graph(), context)
     assert str(caught.value) == f'noise at call {budget.calls}' and budget.calls > 1
 
 
@@ -168,7 +168,7 @@ def shuffled(folder: Path, after: int | None = None, seed: int = 5) -> tuple[Con
     [*MAKERS.values(), lambda budget: Sensitivity(budget, steps=2, batches=2)],
     ids=[*MAKERS, 'Sensitivity'],
 )
-def test_stopped_and_resumed_is_as_never_stopped_whatever_the_loader_draws(
+def test_a_resumed_search_equals_an_uninterrupted_one_whatever_the_loader_draws(
     make: Callable[[Budget], MaskSource], tmp_path: Path
 ) -> None:
     graph = traced_network(Plain)
@@ -177,12 +177,12 @@ def test_stopped_and_resumed_is_as_never_stopped_whatever_the_loader_draws(
     lines = (tmp_path / 'whole' / RECORDS).read_text()
     assert whole.calls >= 6
     for after in range(0, whole.calls, 3):
-        place = tmp_path / str(after)
+        interrupted = tmp_path / str(after)
         with pytest.raises(KeyboardInterrupt):
-            make(Macs(keep=0.5)).select(graph, shuffled(place, after)[0])
-        context, rest = shuffled(place)
+            make(Macs(keep=0.5)).select(graph, shuffled(interrupted, after)[0])
+        context, rest = shuffled(interrupted)
         assert make(Macs(keep=0.5)).select(graph, context) == expected
-        assert (place / RECORDS).read_text() == lines
+        assert (interrupted / RECORDS).read_text() == lines
         assert rest.calls == whole.calls - after // 2 * 2
     # What was measured on other batches does not count among what is measured on these.
     context, other = shuffled(tmp_path / 'whole', seed=6)
@@ -202,7 +202,7 @@ from easypruner.errors import BudgetError
 from easypruner.testing import tiny_context
 from tests.helpers.searching import plain
 
-class Restless(Macs):
+class RankDependent(Macs):
     calls = 0
 
     def __call__(self, scores, graph, context):
@@ -218,10 +218,10 @@ rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
 context = tiny_context(seed=rank)
 for name, source in dict(
-    eagle=EagleEye(Restless(keep=0.5), candidates=12, batches=1, seed=0),
-    evolution=Evolution(Restless(keep=0.5), population=4, generations=3, batches=1, seed=0),
+    eagle=EagleEye(RankDependent(keep=0.5), candidates=12, batches=1, seed=0),
+    evolution=Evolution(RankDependent(keep=0.5), population=4, generations=3, batches=1, seed=0),
 ).items():
-    masks = source.select(plain(), replace(context, folder=folder / name))
+    masks = source.select(plain_graph(), replace(context, folder=folder / name))
     masks.save(folder / f'{name}{rank}.safetensors')
 dist.destroy_process_group()
 """
@@ -241,13 +241,13 @@ def test_two_processes_try_the_same_candidates(tmp_path: Path) -> None:
         ]
         try:
             for process in both:
-                _, told = process.communicate(timeout=120)
-                assert process.returncode == 0, told.decode()
+                _, reported = process.communicate(timeout=120)
+                assert process.returncode == 0, reported.decode()
         finally:
             for process in both:
                 process.kill()
 
-    graph, found = plain(), []
+    graph, found = plain_graph(), []
     for _ in range(2):
         run()
         for name in ('eagle', 'evolution'):

@@ -1,4 +1,4 @@
-"""What a mask source returns is checked, before a run where that can be, and told by its name."""
+"""The results of a mask source are checked, before a run if possible, and faults name it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_scores_of_another_kind(scoring: Scoring, message: str, graph: ChannelGr
         easypruner.slim(Plain(), example_inputs(), source=Scored(scoring))
 
 
-def test_no_dict_of_scores(graph: ChannelGraph) -> None:
+def test_scores_that_are_not_a_dict(graph: ChannelGraph) -> None:
     class Listed(Scored):
         def score(self, graph: ChannelGraph, context: Context) -> Any:
             return list(super().score(graph, context).values())
@@ -91,7 +91,7 @@ def test_no_dict_of_scores(graph: ChannelGraph) -> None:
         Listed(torch.ones).select(graph, Context())
 
 
-def test_scores_of_a_group_that_there_is_not(graph: ChannelGraph) -> None:
+def test_scores_of_an_unknown_group(graph: ChannelGraph) -> None:
     class Elsewhere(Scored):
         def score(self, graph: ChannelGraph, context: Context) -> Any:
             return {'body.0.O': torch.ones(8)}
@@ -117,16 +117,18 @@ def test_whole_numbers_and_bools_rank_as_floats_do(
 
 @pytest.mark.parametrize('cls', [Searched, Searcher])
 @pytest.mark.parametrize(
-    ('masks', 'met'), [({'0.0': torch.ones(8).bool()}, 'a value of type dict'), (None, 'None')]
+    ('masks', 'actual'), [({'0.0': torch.ones(8).bool()}, 'a value of type dict'), (None, 'None')]
 )
 def test_masks_of_another_kind(
-    cls: type[Searched], masks: Any, met: str, graph: ChannelGraph
+    cls: type[Searched], masks: Any, actual: str, graph: ChannelGraph
 ) -> None:
-    with pytest.raises(PluginError, match=rf'{cls.__name__}\.select\(\) returned {met}; expected'):
+    with pytest.raises(
+        PluginError, match=rf'{cls.__name__}\.select\(\) returned {actual}; expected'
+    ):
         cls(masks).select(graph, Context())
 
 
-def test_a_budget_that_returns_a_dict_is_told_by_its_name(graph: ChannelGraph) -> None:
+def test_a_budget_that_returns_a_dict_is_reported_by_its_name(graph: ChannelGraph) -> None:
     class Plainly(Budget):
         asked = 1.0
 
@@ -142,13 +144,13 @@ def test_a_budget_that_returns_a_dict_is_told_by_its_name(graph: ChannelGraph) -
         Scored(torch.ones, Plainly()).select(graph, Context())
 
 
-def test_a_search_goes_on_as_one(graph: ChannelGraph) -> None:
+def test_a_failing_search_keeps_its_own_error(graph: ChannelGraph) -> None:
     masks = Masks({'0.0': torch.arange(8) > 2})
     assert Searcher(masks).select(graph, Context()) == masks
     assert Searcher.select.__name__ == 'select'
 
 
-class TestTryingOn:
+class TestDryRun:
     """A source is tried before a run starts, on weights that are not trained."""
 
     def test_what_needs_data_passes(self, graph: ChannelGraph) -> None:
@@ -232,7 +234,7 @@ def easypruner_components(): return [Own]
         ),
     ],
 )
-def test_a_plan_tells_it(
+def test_a_plan_reports_it(
     method: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_plugin(tmp_path / 'plugins', 'own.py', SOURCE.format(method=method))

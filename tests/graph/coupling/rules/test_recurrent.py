@@ -15,7 +15,7 @@ from easypruner.testing import randomized_network
 
 
 class Sequence(nn.Module):
-    """A recurrent layer between two linear ones; it may look at values, which needs real tensors.
+    """A recurrent layer between two linear ones; it may read values, which needs real tensors.
 
     Then torch runs an LSTM as one operation.
     """

@@ -1,4 +1,4 @@
-"""Rules of single operations: what each couples, and what it keeps and why."""
+"""Rules of single operations: the coupling of each, and the reasons of frozen channels."""
 
 from __future__ import annotations
 
