@@ -49,7 +49,7 @@ def test_none_needs_the_configs_of_another_package(file: Path) -> None:
 
 
 @pytest.mark.parametrize('name', FLAT)
-def test_names_say_strategy_model_and_data(name: str) -> None:
+def test_names_contain_strategy_model_and_data(name: str) -> None:
     assert len(name.removesuffix('.py').split('_')) == 3
     assert len((CONFIGS / name).read_text().splitlines()) <= 60
 
@@ -74,7 +74,7 @@ def test_the_released_recipe_is_clean(
     assert 'train 40 epochs' in plan
 
 
-def test_without_its_data_the_recipe_says_where_it_belongs(
+def test_without_its_data_the_recipe_reports_where_it_belongs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -104,7 +104,7 @@ def test_outputs_and_inputs_are_frozen_with_a_reason() -> None:
     assert 'input of the model' in reasons['body.0.0.weight', 1]
 
 
-def test_an_operation_without_a_rule_freezes_what_flows_into_it_and_is_named() -> None:
+def test_an_operation_without_a_rule_freezes_its_inputs_and_is_named() -> None:
     class Inverse(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -42,7 +42,7 @@ def teacher(folder: Path) -> str:
         ([pushed('GlobalSparsity', strength=1e-3), SELECT], '00_pushed/weights.pth'),
     ],
 )
-def test_it_is_what_was_trained_before_the_first_push(
+def test_it_has_the_weights_from_before_the_first_push(
     stages: list[Content], expected: str, tmp_path: Path
 ) -> None:
     assert prune(config(tmp_path, *stages), tmp_path / 'run') == 0

@@ -37,7 +37,7 @@ class TestDiscovery:
         assert set(BUILT_INS) <= {plugin.name for plugin in plugins.plugins}
         assert {'BNScale', 'Macs', 'MaskSparsity'} <= names(plugins)
 
-    def test_components_say_where_they_come_from(self) -> None:
+    def test_components_report_their_origin(self) -> None:
         info = next(c for c in load_plugins().components if c.name == 'BNScale')
         assert info.kind == 'mask source'
         assert info.plugin.version == easypruner.__version__
@@ -134,7 +134,7 @@ class TestLoadingAgain:
         assert first.components == second.components
         assert first.plugins == second.plugins
 
-    def test_forgets_what_was_loaded_before(self, tmp_path: Path) -> None:
+    def test_forgets_plugins_that_were_loaded_before(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Forgotten')
         load_plugins([tmp_path])
         assert 'Forgotten' in MASK_SOURCES.classes

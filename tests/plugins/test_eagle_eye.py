@@ -153,7 +153,7 @@ def test_a_stopped_search_continues(tmp_path: Path) -> None:
     check_resume(lambda: EagleEye(Macs(keep=0.5), candidates=8, tolerance=1, batches=1), tmp_path)
 
 
-def test_other_candidates_go_on_from_the_same_file(tmp_path: Path) -> None:
+def test_other_candidates_continue_from_the_same_file(tmp_path: Path) -> None:
     context, loss = known_loss(loss_least_at_seven, tmp_path)
     EagleEye(Macs(keep=0.5), candidates=5, tolerance=1, batches=1).select(plain_graph(), context)
     before = len(loss.asked)

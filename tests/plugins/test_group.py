@@ -13,7 +13,7 @@ from tests.helpers.scoring import parameters_of, signed_graph, unit_total
 
 
 @pytest.mark.parametrize('build', NETWORKS)
-def test_everything_that_goes_with_a_unit_counts(build: type[nn.Module]) -> None:
+def test_all_members_of_a_unit_count(build: type[nn.Module]) -> None:
     graph = signed_graph(build)
     squares = {name: p.detach() ** 2 for name, p in graph.model.named_parameters()}
     scores = Group(normalization='none').ranking_scores(graph, Context())

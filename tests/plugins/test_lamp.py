@@ -47,7 +47,7 @@ def test_the_scale_of_a_layer_does_not_matter() -> None:
     assert all(torch.allclose(before[name], after[name]) for name in before)
 
 
-def test_equal_units_go_one_by_one() -> None:
+def test_equal_units_are_removed_one_by_one() -> None:
     scores = Lamp().score(equal_units_graph(Residual), Context())['branch.0.0'][0]
     assert scores.tolist() == pytest.approx([1 / n for n in (6, 5, 4, 3, 2, 1)])
 

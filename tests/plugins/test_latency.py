@@ -118,7 +118,7 @@ class TestMeasured:
         networks = clock.passes / (2 * (5 + 1))
         assert networks <= 2 + 6
 
-    def test_a_share_holds_under_a_load_that_comes_and_goes(self, clock: Clock) -> None:
+    def test_a_share_is_kept_under_a_varying_load(self, clock: Clock) -> None:
         clock.load = itertools.cycle([1.0] * 7 + [3.0] * 11 + [1.5] * 5)
         masks = Latency(keep=0.6)(some_scores(), GRAPH, Context())
         assert seconds(masks) <= 0.6 * WHOLE
@@ -327,7 +327,7 @@ def test_invalid_shares(share: Any, tmp_path: Path, clock: Clock) -> None:
     assert not clock.passes and not any(tmp_path.iterdir())
 
 
-def test_a_network_that_holds_what_it_computed_is_copied() -> None:
+def test_a_network_that_stores_computed_tensors_is_copied() -> None:
     model = randomized_network(Timed)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)

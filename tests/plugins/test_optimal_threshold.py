@@ -50,7 +50,7 @@ def discarded(score: list[float], share: float) -> set[int]:
     st.lists(st.floats(2**-10, 1024, width=32), min_size=8, max_size=8, unique=True),
     st.floats(1e-6, 0.9),
 )
-def test_the_lowest_go_while_their_energy_is_within_the_share(
+def test_the_lowest_are_removed_while_their_energy_is_within_the_share(
     values: list[float], share: float
 ) -> None:
     budget = OptimalThreshold(share)
@@ -88,7 +88,7 @@ def test_shares_of_nothing_and_of_all(share: float, kept: list[int]) -> None:
     assert [masks.kept(name) for name in masks] == kept
 
 
-def test_units_without_energy_go_and_one_always_stays() -> None:
+def test_units_without_energy_are_removed_and_one_always_stays() -> None:
     masks = masks_of(1e-4, scores_of(torch.tensor([0.0, 2, 0, -3, 5, 1, 1, 1]), torch.zeros(12)))
     assert (~masks[SMALL]).nonzero().flatten().tolist() == [0, 2, 3]
     assert masks.kept(LARGE) == 1

@@ -54,7 +54,7 @@ def in_steps(size: int, steps: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize('steps', [1, 3, 9])
-def test_a_unit_scores_what_is_lost_with_all_up_to_it(steps: int) -> None:
+def test_a_unit_scores_the_loss_of_removing_all_up_to_it(steps: int) -> None:
     graph = traced_network(Residual)
     context, source = tiny_context(), Random(seed=4)
     scores = Sensitivity(source=source, steps=steps).score(graph, context)

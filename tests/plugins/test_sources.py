@@ -215,7 +215,7 @@ def test_the_model_is_left_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', FROM_GRADIENTS)
-def test_the_model_is_left_as_it_was_by_what_fails(name: str) -> None:
+def test_a_failure_leaves_the_model_unchanged(name: str) -> None:
     graph = signed_graph(Residual)
     model = graph.model.train()
     before = state_of(model)

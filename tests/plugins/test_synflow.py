@@ -141,7 +141,7 @@ def test_several_inputs_and_outputs() -> None:
     assert all(bool((score > 0).all()) for score in scores.values())
 
 
-def test_token_numbers_stay_what_they_are() -> None:
+def test_token_numbers_are_unchanged() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     tokens = torch.tensor([[8, 3]])

@@ -82,7 +82,7 @@ def test_statistics_agree_with_sorting(values: list[float]) -> None:
     assert np.mean(np.array(values) <= stats.p99 * (1 + 1e-12)) >= 0.99 - 1 / len(values)
 
 
-def test_layers_after_the_cut_have_what_was_counted(graph: ChannelGraph) -> None:
+def test_layers_after_the_cut_have_the_counted_channels(graph: ChannelGraph) -> None:
     (layer,) = layer_channels(graph, MASKS)
     easypruner.prune(graph.model, MASKS, graph=graph)
     assert graph.model.get_submodule(layer.name).weight.shape[0] == layer.kept

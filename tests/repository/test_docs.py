@@ -108,7 +108,7 @@ def test_a_stage_may_use_the_forecast_as_the_page_says() -> None:
         looking.forecast(dataclasses.replace(before, cut=True))
 
 
-def test_regularizers_have_what_the_page_names() -> None:
+def test_regularizers_have_the_members_that_the_page_names() -> None:
     for name in ('largest', 'needed_reach', 'penalty', 'add_gradient'):
         assert f'`{name}' in PAGE and hasattr(Regularizer, name)
     assert 'regularize_every' in inspect.signature(Train).parameters

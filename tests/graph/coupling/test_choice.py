@@ -74,7 +74,7 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize(('attention', 'units'), [('width', 6), ('heads', 4)])
-def test_an_attention_loses_what_was_chosen(attention: str, units: int, fused: bool) -> None:
+def test_attention_loses_the_chosen_units(attention: str, units: int, fused: bool) -> None:
     model = randomized_network(lambda: Attention(fused=fused))
     graph = easypruner.trace(model, example_inputs(), attention=attention)  # type: ignore[arg-type]
     # The stream's width is divided by the number of heads, so both shrink together.

@@ -134,7 +134,7 @@ def test_it_works_with_masks_regularizers_and_a_cut(tmp_path: Path) -> None:
     assert rows['finetuned']['macs'] <= 0.5 * rows['baseline']['macs']
 
 
-def test_the_plan_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path, tiny_config(stages=[averaged(), dict(type='Report')]))
     assert prune(config, tmp_path / 'run', '--plan') == 0
     assert 'weights averaged (0.2)' in ' '.join(capsys.readouterr().out.split())

@@ -64,7 +64,7 @@ class TestSchedules:
         assert shares(5, 'exponential') == shares(5, dict(exponential=0.5))
 
     @given(STEPS, st.sampled_from(['linear', 'exponential', 'agp']))
-    def test_all_go_forwards_and_end_at_the_end(self, n: int, schedule: str) -> None:
+    def test_all_increase_and_end_at_one(self, n: int, schedule: str) -> None:
         row = shares(n, schedule)
         assert row == sorted(set(row)) and row[-1] == 1
 
@@ -148,7 +148,7 @@ def gradual(**arguments: Any) -> Content:
     )
 
 
-def test_a_run_goes_down_by_its_schedule_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_run_prunes_by_its_schedule_and_can_be_resumed(tmp_path: Path) -> None:
     config = write_config(tmp_path, gradual(schedule='agp'))
     assert prune(config, tmp_path / 'run') == 0
     before = summary(tmp_path / 'run')

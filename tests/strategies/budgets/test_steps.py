@@ -137,7 +137,7 @@ class TestSteps:
         assert 0.8 * whole - largest_unit(kind, graph) < left <= 0.8 * whole
         assert part.delivered(masks, graph) == (left if absolute else left / whole)
 
-    def test_units_go_evenly(self) -> None:
+    def test_units_are_removed_evenly(self) -> None:
         _, made = cut_in_steps(Ratio(0.5), 5, GRAPHS[0], 0)
         assert [masks.removed_units for _, masks in made] == [2] * 5
 

@@ -256,7 +256,7 @@ def test_channels_that_no_module_reads_are_left_out_or_reported() -> None:
         mean_of(Functional(both=True).eval(), tiny_context())
 
 
-def test_makers_are_norms_else_what_makes_the_channels() -> None:
+def test_makers_are_norms_or_else_the_layers_that_make_the_channels() -> None:
     model, context = randomized_network(Depthwise), tiny_context()
     graph = easypruner.trace(model, example_inputs())
     paths = {(probe.group, probe.path) for probe in maker_probes(graph)}

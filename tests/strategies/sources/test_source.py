@@ -153,7 +153,7 @@ def test_a_failing_search_keeps_its_own_error(graph: ChannelGraph) -> None:
 class TestDryRun:
     """A source is tried before a run starts, on weights that are not trained."""
 
-    def test_what_needs_data_passes(self, graph: ChannelGraph) -> None:
+    def test_a_source_that_needs_data_passes(self, graph: ChannelGraph) -> None:
         class Looking(Scored):
             def score(self, graph: ChannelGraph, context: Context) -> Any:
                 next(context.some_batches(1, 'Looking'))

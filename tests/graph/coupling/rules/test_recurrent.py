@@ -83,7 +83,7 @@ LAYERS: dict[str, tuple[Any, int]] = {
 
 @pytest.mark.parametrize('looks', [False, True])
 @pytest.mark.parametrize('name', LAYERS)
-def test_hidden_units_go_with_their_gates(name: str, looks: bool, tmp_path: Path) -> None:
+def test_hidden_units_are_removed_with_their_gates(name: str, looks: bool, tmp_path: Path) -> None:
     make, width = LAYERS[name]
 
     def build() -> nn.Module:

@@ -30,7 +30,7 @@ def reasons(model: nn.Module) -> dict[tuple[str, int], str]:
     return {(entry.param, entry.dim): entry.reason for entry in frozen}
 
 
-def test_every_second_channel_goes_with_its_neighbour() -> None:
+def test_every_second_channel_is_coupled_to_its_neighbour() -> None:
     model = randomized_network(
         lambda: Around(lambda x: torch.cat([x[:, 1::2], x[:, ::2]], 1), 8, 8)
     )
