@@ -229,7 +229,7 @@ BROKEN = {
     ),
     'no penalty': (
         contributing('Regularizer', 'def push(self, graph, masks): pass'),
-        r'Own, which defines neither penalty\(\) nor add_gradient\(\)\n',
+        r'Own, which defines neither penalty\(\), add_gradient\(\) nor forward_penalty\(\)\n',
     ),
     'one class twice': (
         contributing('MaskSource', 'score = print', 'Other = type("Own", (Own,), {})'),

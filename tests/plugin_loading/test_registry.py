@@ -240,7 +240,10 @@ class TestMistakes:
         class Nothing(Regularizer):
             def penatly(self) -> None: ...
 
-        message = 'Nothing defines neither penalty() nor add_gradient(); is its penatly meant to be'
+        message = (
+            'Nothing defines neither penalty(), add_gradient() nor forward_penalty(); '
+            'is its penatly meant to be'
+        )
         for config in ({'type': Nothing, 'strength': 1.0}, Nothing(1.0)):
             assert mistakes(REGULARIZERS, config) == (f'{message} penalty?',)
 

@@ -87,6 +87,7 @@ class Distill(Train):
             read_weights(self.teacher)
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         model = before.graph.model
         paths = heard_paths(model, self.soft, self.hints)
         outputs = returned(model, before.graph.example_inputs, paths)

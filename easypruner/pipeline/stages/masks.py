@@ -49,6 +49,7 @@ class SelectMask(Stage):
         self.source.check()
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         if not before.cut:
             self.source.dry_run(before.graph, Context(seed=before.seed))
         return replace(before, masks=True)
@@ -98,6 +99,7 @@ class LoadMask(Stage):
         Masks.load(self.path)
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         if not before.cut:
             Masks.load(self.path).check(before.graph)
         return replace(before, masks=True)

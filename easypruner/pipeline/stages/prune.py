@@ -50,6 +50,7 @@ class Prune(Stage):
         self.batches = check_count(batches, 'batches', 'Prune')
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         if not before.masks:
             raise ConfigError(_NO_MASKS)
         return replace(before, masks=False, cut=True, step=Step(cuts=True))

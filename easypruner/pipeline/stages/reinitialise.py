@@ -50,6 +50,7 @@ class Reinitialise(Stage):
         self.row = check_text(row, 'row', 'Reinitialise')
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         one, other = (fresh(before.config, NetworkRecord(), (), before.seed, n) for n in (1, 2))
         drawn_alike = [
             name

@@ -116,6 +116,7 @@ class Train(Stage):
         return measure_schedule(merged, epoch_length, self.length(config))
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         with building('its optimizer or scheduler'):
             schedule = self.schedule(before.config, before.epoch_length)
         push = None if self.regularizer is None else self._forecast_push(before, schedule)

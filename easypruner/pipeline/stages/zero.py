@@ -43,6 +43,7 @@ class Zero(Stage):
         self.row = check_text(row, 'row', 'Zero')
 
     def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
         if not before.masks:
             raise ConfigError(_NO_MASKS)
         return replace(before, step=Step(zeroes=True))

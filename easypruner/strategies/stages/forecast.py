@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from mmengine.config import Config
 
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 
@@ -73,6 +74,13 @@ class Forecast:
     cut: bool = False
     fixed: str = ''
     step: Step = field(default_factory=Step)
+
+    def check_not_fixed(self) -> None:
+        """Raise ConfigError if the weights can be neither trained nor cut any more."""
+        if self.fixed:
+            raise ConfigError(
+                f'{self.fixed}: they can be neither trained nor cut; put this stage before it'
+            )
 
     @property
     def worst_masks(self) -> Masks | None:
