@@ -25,11 +25,11 @@ REQUIREMENTS = [
     'numpy>=1.26,<3',
     'scipy>=1.11.4,<2',
     'scikit-learn>=1.4,<2',
-    'safetensors>=0.4.3,<1',
+    'safetensors>=0.4.4,<1',
     'rich>=13.4,<16',
     'matplotlib>=3.8,<4',
 ]
-TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7']
+TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7', 'setuptools>=70.1']
 EXTRAS = {
     'test': TEST,
     'dev': [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from operator import is_
 from typing import Any
@@ -11,6 +12,9 @@ from torch import nn
 
 Attributes = Mapping[tuple[str, str], Any]
 """(module path, attribute) -> value."""
+
+# Before torch 2.5, and in modules that it has pickled, parameters and buffers are in OrderedDicts.
+_COPIED = (dict, OrderedDict, list)
 
 
 def set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes) -> None:
@@ -31,7 +35,7 @@ class Snapshot:
         self._states: list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]] = []
         for module in modules:
             held = module.__dict__
-            contents = [(v, v.copy()) for v in held.values() if type(v) in (dict, list)]
+            contents = [(v, v.copy()) for v in held.values() if type(v) in _COPIED]
             self._states.append((held, held.copy(), contents))
 
     def restore(self) -> None:

@@ -299,9 +299,11 @@ def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
     return _empty(x.shape, x) if x.is_contiguous() and not half_to_float else NotImplemented
 
 
-@_shortcut(aten._safe_softmax.default)
-def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Any:
-    return _empty(x.shape, x) if x.is_contiguous() and dtype is None else NotImplemented
+if hasattr(aten, '_safe_softmax'):  # since torch 2.5
+
+    @_shortcut(aten._safe_softmax.default)
+    def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Any:
+        return _empty(x.shape, x) if x.is_contiguous() and dtype is None else NotImplemented
 
 
 @_shortcut(aten.cat.default)

@@ -100,6 +100,7 @@ def test_gradients_are_cut() -> None:
     assert_same(expected, {name: p.grad for name, p in model.named_parameters()})
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, 'Adafactor'), reason='torch has it since 2.5')
 def test_factored_moments_are_cut_where_they_are_not_summed() -> None:
     model, optimizer = trained(lambda p: torch.optim.Adafactor(p, 0.01))
     expected = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import socket
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 import torch
@@ -88,8 +89,11 @@ def test_parts_in_distributed_data_parallel_are_refused(process_group: None) -> 
 
 
 def test_sharded_models_are_refused(process_group: None) -> None:
-    from torch.distributed.fsdp import fully_shard
-
+    # torch.distributed.fsdp has it since torch 2.6.
+    name = 'torch.distributed.fsdp'
+    if not hasattr(import_module(name), 'fully_shard'):
+        name = 'torch.distributed._composable.fsdp'
+    fully_shard = import_module(name).fully_shard
     model = randomized_network(Plain)
     fully_shard(model, mesh=dist.init_device_mesh('cpu', (1,)))
     with pytest.raises(TraceError, match=r'body\.0\.0\.weight is sharded'):
