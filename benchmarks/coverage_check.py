@@ -20,9 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
+from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph import ChannelGraph, Cost
 from easypruner.graph.recording.stand_ins import without_fast_path
-from easypruner.graph.recording.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.verify import outputs, relative_error, zero_readers
 
 TOLERANCE, TOLERANCE_SINGLE = 1e-5, 1e-3

@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from easypruner.base.nested import tensors_in
 from easypruner.cli.find_network import find_model
 from easypruner.graph.recording.stand_ins import without_fast_path
-from easypruner.graph.recording.tape import ExampleInputs, call_arguments, tensors_in
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 
 _SIDE = 224
 _DETECTION_SIDE = 320

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
+from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.recording.tape import call_arguments, map_tensors, tensors_in
+from easypruner.graph.recording.tape import call_arguments
 from easypruner.strategies.measures.gradients import check_finite, slopes, stand_ins
 from easypruner.strategies.measures.units import check_over, measured, stacked, unit_sums
 

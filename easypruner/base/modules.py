@@ -1,13 +1,16 @@
-"""Modules: their evaluation mode, and copies of them."""
+"""Modules: their evaluation mode, copies of them, and what is inside wrappers."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from easypruner.base.nested import tensors_in
 
 _Model = TypeVar('_Model', bound=nn.Module)
 
@@ -40,16 +43,23 @@ def copy_of(model: _Model) -> _Model:
     memo = {
         id(tensor): tensor.detach().clone()
         for module in model.modules()
-        for tensor in _tensors(vars(module))
+        for _, tensor in tensors_in(vars(module))
         if not tensor.is_leaf
     }
     return copy.deepcopy(model, memo)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value, those in lists, tuples and dicts included."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(part)
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside wrappers, or ``model`` itself.
+
+    Names of parameters, groups and records are those of the inner network: they do not depend on
+    how it is run.
+    """
+    while True:
+        # What torch.compile returns has the network under this name.
+        inner: nn.Module | None = model._modules.get('_orig_mod')
+        if isinstance(model, (DistributedDataParallel, DataParallel)):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner

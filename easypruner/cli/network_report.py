@@ -13,9 +13,9 @@ from easypruner.analysis.svg import svg
 from easypruner.analysis.table import as_dict, print_analysis
 from easypruner.analysis.wiring import wire
 from easypruner.base.files import write_whole
+from easypruner.base.nested import tensors_in
 from easypruner.cli.find_network import Subject
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.recording.tape import tensors_in
 from easypruner.report.text import report_console
 from easypruner.slimming import trace
 

@@ -8,7 +8,8 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from easypruner.base.distributed import average
-from easypruner.engine.hooks import accumulation_of, unwrapped
+from easypruner.base.modules import unwrapped
+from easypruner.engine.hooks import accumulation_of
 
 _KEY = 'gradients'
 

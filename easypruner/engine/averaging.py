@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from easypruner.base.distributed import average_buffers
-from easypruner.engine.hooks import unwrapped
+from easypruner.base.modules import unwrapped
 
 _KEY = 'averages'
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from easypruner.base.checks import check_number, check_text
-from easypruner.base.modules import evaluating
-from easypruner.engine.hooks import unwrapped
+from easypruner.base.modules import evaluating, unwrapped
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from easypruner.base.distributed import average_buffers
+from easypruner.base.modules import unwrapped
 from easypruner.base.randomness import seed_everything, seed_worker
 from easypruner.engine.progress import StageProgress
 from easypruner.graph import ChannelGraph
@@ -21,13 +21,6 @@ from easypruner.graph.masks import Masks
 from easypruner.strategies import Progress, Regularizer, Schedule
 
 _WARNING = 'reach_warning'
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside a distributed wrapper, or the model itself."""
-    inner = model.module if is_model_wrapper(model) else model
-    assert isinstance(inner, nn.Module)
-    return inner
 
 
 def accumulation_of(runner: Any) -> int:

@@ -20,9 +20,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from easypruner.base.distributed import wrapper_config
+from easypruner.base.modules import unwrapped
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
-from easypruner.engine.hooks import unwrapped
 from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from easypruner.base.nested import map_tensors
 from easypruner.errors import CutError, MaskError, TraceError
 from easypruner.graph.coupling import rules
 from easypruner.graph.coupling.choice import Attention, Choice, Ignored
@@ -31,7 +32,7 @@ from easypruner.graph.masks import Masks
 from easypruner.graph.recording.attributes import Attributes
 from easypruner.graph.recording.inventory import Inventory
 from easypruner.graph.recording.stand_ins import Rehearsal
-from easypruner.graph.recording.tape import ExampleInputs, Tape, map_tensors, record
+from easypruner.graph.recording.tape import ExampleInputs, Tape, record
 from easypruner.graph.recording.wrappers import check_parts, cuttable, traceable
 from easypruner.graph.trial.repair import AttributeModel
 from easypruner.graph.trial.resolve import settle

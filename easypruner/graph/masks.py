@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from easypruner.base.describe import describe
 from easypruner.base.files import write_whole
 from easypruner.errors import MaskError, nearest
 
@@ -47,13 +48,8 @@ class Masks(Mapping[str, Tensor]):
         checked: dict[str, Tensor] = {}
         for name, mask in (masks or {}).items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
-                met = (
-                    f'{mask.dtype} of shape {tuple(mask.shape)}'
-                    if isinstance(mask, Tensor)
-                    else type(mask).__name__
-                )
                 raise MaskError(
-                    f'the mask of group {name!r} is {met}; '
+                    f'the mask of group {name!r} is {describe(mask)}; '
                     'expected a one-dimensional bool tensor, True = keep'
                 )
             checked[name] = mask.detach().cpu()

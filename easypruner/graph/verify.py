@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.modules import copy_of, evaluating
+from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import TraceError
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.parametrized import Normed, weight_norms
-from easypruner.graph.recording.tape import ExampleInputs, call_arguments, map_tensors, tensors_in
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.recording.wrappers import check_values, traceable
 
 _TOLERANCE = 1e-5

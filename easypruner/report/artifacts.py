@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from easypruner.base.describe import describe
 from easypruner.errors import PluginError
 from easypruner.report.result import Artifact, RunResult
 
@@ -35,11 +36,10 @@ def collect_artifacts(
 def _checked(contribution: Any, plugin: str) -> list[Artifact]:
     listed = isinstance(contribution, Iterable) and not isinstance(contribution, str | Mapping)
     found: list[Any] = list(contribution) if listed else [contribution]
-    strange = [type(value).__name__ for value in found if not isinstance(value, Artifact)]
-    if strange or not listed:
-        met = f'{strange[0]} in a list' if listed else type(contribution).__name__
+    if not (listed and all(isinstance(value, Artifact) for value in found)):
+        got = describe(found if listed else contribution)
         raise PluginError(
-            f'easypruner_report returned a {met}, expected a list of '
+            f'easypruner_report returned {got}, expected a list of '
             f'easypruner.report.result.Artifact: plugin {plugin}'
         )
     return found

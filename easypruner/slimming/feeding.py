@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.describe import describe
 from easypruner.base.modules import evaluating
+from easypruner.base.nested import map_tensors
 from easypruner.errors import ConfigError
-from easypruner.graph.recording.tape import ExampleInputs, call_arguments, map_tensors
+from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Something that can be gone through several times, or a function that opens a new pass."""
@@ -21,7 +23,6 @@ Forward = Callable[[nn.Module, Any], Any]
 Loss = Callable[[nn.Module, Any], Tensor]
 
 _FUNCTIONS = nn.functional.__name__
-_SHOWN = 4
 _ADVICE = 'or give forward= (and loss=), functions of a network and a batch'
 
 
@@ -102,7 +103,7 @@ class Feed:
             name = getattr(self._loss, '__name__', type(self._loss).__name__)
             raise ConfigError(
                 f'loss={name} of {self._owner} fails on the outputs of the network '
-                f'({_told(outputs)}) and the targets ({_told(targets)}): '
+                f'({describe(outputs)}) and the targets ({describe(targets)}): '
                 f'{type(error).__name__}: {error}'
             ) from error
         return loss
@@ -112,8 +113,8 @@ class Feed:
         if not indices or not isinstance(outputs, Tensor):
             raise ConfigError(
                 f'by default the loss of {self._owner} is the cross entropy of a tensor and class '
-                f'indices (int64); the network returns {_told(outputs)} and the targets are '
-                f'{_told(targets)}; give loss=, a function of a network and a batch'
+                f'indices (int64); the network returns {describe(outputs)} and the targets are '
+                f'{describe(targets)}; give loss=, a function of a network and a batch'
             )
         return nn.functional.cross_entropy(outputs, targets)
 
@@ -124,9 +125,9 @@ class Feed:
             targets = batch[1] if _is_pair(batch) else None
         if targets is None:
             raise ConfigError(
-                f'a batch of {self._owner} is {_told(batch)}, inputs without targets, of which no '
-                'loss is known; expected pairs of inputs and targets, or give loss=, a function of '
-                'a network and a batch'
+                f'a batch of {self._owner} is {describe(batch)}, inputs without targets, of which '
+                'no loss is known; expected pairs of inputs and targets, or give loss=, a function '
+                'of a network and a batch'
             )
         return targets
 
@@ -139,9 +140,9 @@ class Feed:
             return model(*args, **kwargs)
         except (TypeError, RuntimeError) as error:
             raise ConfigError(
-                f'{type(model).__name__} fails on {_told(inputs)}, the inputs of a batch of '
+                f'{type(model).__name__} fails on {describe(inputs)}, the inputs of a batch of '
                 f'{self._owner}: {type(error).__name__}: {error}; expected what example_inputs '
-                f'are, {_told(self._example)}, {_ADVICE}'
+                f'are, {describe(self._example)}, {_ADVICE}'
             ) from error
 
     def _parts(self, batch: Any) -> tuple[Any, Any]:
@@ -158,9 +159,9 @@ class Feed:
             if pair and isinstance(pair[0], Mapping):
                 return pair
         raise ConfigError(
-            f'a batch of {self._owner} is {_told(batch)}, neither inputs as example_inputs are, '
-            f'{_told(self._example)}, nor a pair of such and targets; give a list of batches, or '
-            f'a data loader, {_ADVICE}'
+            f'a batch of {self._owner} is {describe(batch)}, neither inputs as example_inputs are, '
+            f'{describe(self._example)}, nor a pair of such and targets; give a list of batches, '
+            f'or a data loader, {_ADVICE}'
         )
 
     def _inputs(self, value: Any) -> Any:
@@ -190,7 +191,7 @@ def opener(batches: Any, owner: str) -> Callable[[], Iterable[Any]] | None:
     """
     if batches is None:
         return None
-    met = f'batches of {owner} is {_told(batches)}'
+    met = f'batches of {owner} is {describe(batches)}'
     if isinstance(batches, Iterator):
         raise ConfigError(
             f'{met}, which can be gone through only once; give a data loader, a list, or a '
@@ -216,8 +217,8 @@ def opener(batches: Any, owner: str) -> Callable[[], Iterable[Any]] | None:
 def _opened(batches: Any, owner: str) -> Iterable[Any]:
     if not isinstance(batches, Iterable):
         raise ConfigError(
-            f'the function batches of {owner} returns {_told(batches)}; expected what can be gone '
-            'through, batch by batch'
+            f'the function batches of {owner} returns {describe(batches)}; expected what can be '
+            'gone through, batch by batch'
         )
     return batches
 
@@ -241,8 +242,8 @@ def accuracy_by(
             return float(value)
         except (TypeError, ValueError, RuntimeError):
             raise ConfigError(
-                f'evaluate of {owner} returns {_told(value)}; expected a number, the accuracy in '
-                'percent'
+                f'evaluate of {owner} returns {describe(value)}; expected a number, the accuracy '
+                'in percent'
             ) from None
 
     return accuracy
@@ -295,25 +296,3 @@ def _moved(value: Any, model: nn.Module) -> Any:
     if parameter is None:
         return value
     return map_tensors(value, lambda tensor: tensor.to(parameter.device))
-
-
-def _told(value: Any) -> str:
-    """Say what a value is, for messages: of a batch its build, and the types and shapes in it.
-
-    >>> _told([torch.zeros(2, 3), {'y': 'a'}])
-    "[a float32 tensor (2, 3), {'y': a str}]"
-    """
-    if isinstance(value, Tensor):
-        return f'a {str(value.dtype).removeprefix("torch.")} tensor {tuple(value.shape)}'
-    if isinstance(value, Mapping):
-        entries = [f'{key!r}: {_told(item)}' for key, item in value.items()]
-        return f'{{{_first(entries)}}}'
-    if isinstance(value, tuple | list):
-        parts = _first([_told(item) for item in value[:_SHOWN]], len(value))
-        return f'({parts})' if isinstance(value, tuple) else f'[{parts}]'
-    return f'a {type(value).__name__}'
-
-
-def _first(parts: list[str], total: int = 0) -> str:
-    more = max(len(parts), total) - _SHOWN
-    return ', '.join([*parts[:_SHOWN], *([f'and {more} more'] if more > 0 else [])])

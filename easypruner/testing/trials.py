@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from easypruner.base.describe import describe
 from easypruner.errors import EasyPrunerError, MaskError, PluginError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
@@ -51,8 +52,8 @@ def check_masks(masks: Masks, graph: ChannelGraph, case: str) -> None:
     Raises:
         AssertionError: they are not.
     """
-    met = type(masks).__name__
-    assert isinstance(masks, Masks), f'{case}: a {met} is returned, expected easypruner.Masks'
+    got = describe(masks)
+    assert isinstance(masks, Masks), f'{case}: {got} is returned, expected easypruner.Masks'
     try:
         masks.check(graph)
     except MaskError as error:

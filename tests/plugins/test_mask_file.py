@@ -268,12 +268,12 @@ class Stranger:
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        ({'body.0.1': torch.ones(8)}, "layer 'body.0.1' in .* is torch.float32 of shape"),
-        ({'body.0.1': torch.ones(8, dtype=torch.uint8)}, 'torch.uint8 of shape'),
-        ({'body.0.1': torch.ones(2, 4) > 0}, r'torch.bool of shape \(2, 4\)'),
-        ({'body.0.1': [True] * 8}, 'is list; expected a one-dimensional bool tensor'),
+        ({'body.0.1': torch.ones(8)}, "layer 'body.0.1' in .* is a float32 tensor of shape"),
+        ({'body.0.1': torch.ones(8, dtype=torch.uint8)}, 'a uint8 tensor of shape'),
+        ({'body.0.1': torch.ones(2, 4) > 0}, r'a bool tensor of shape \(2, 4\)'),
+        ({'body.0.1': [True] * 8}, r'is a list \[.*; expected a one-dimensional bool tensor'),
         ({3: bits('1' * 8)}, 'names a layer 3'),
-        ([bits('1' * 8)], 'holds a list; expected a dictionary'),
+        ([bits('1' * 8)], r'holds a list \[.*; expected a dictionary'),
         ({}, 'holds no masks; expected one for each layer'),
         ({'body.0.1': Stranger()}, r'cannot be read as masks: .*test_mask_file\.Stranger'),
         ({'body.0.1': np.ones(8, bool)}, r'holds NumPy arrays; save torch\.from_numpy\(mask\)'),

@@ -15,12 +15,12 @@ from tests.helpers.plugin_files import write_plugin
 @pytest.mark.parametrize(
     ('returned', 'actual'),
     [
-        ('3', 'a int,'),
+        ('3', 'an int,'),
         ('"table"', 'a str,'),
-        ('{"name": "table"}', 'a dict,'),
-        ('[None]', 'a NoneType in a list,'),
-        ('(n for n in [2])', 'a int in a list,'),
-        ('Artifact("Runs", ("n",))', 'a Artifact,'),
+        ('{"name": "table"}', "a dict {'name': a str},"),
+        ('[None]', r'a list \[None\],'),
+        ('(n for n in [2])', r'a list \[an int\],'),
+        ('Artifact("Runs", ("n",))', 'an Artifact,'),
     ],
 )
 def test_returned_values_that_are_not_artifacts(returned: str, actual: str, tmp_path: Path) -> None:

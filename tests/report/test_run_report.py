@@ -120,6 +120,6 @@ def test_artifacts_of_plugins_are_printed(tmp_path: Path) -> None:
 
 
 def test_wrong_artifact_names_the_plugin_and_leaves_no_summary(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match=r'returned a dict.*mine'):
+    with pytest.raises(PluginError, match=r'returned a list \[\{.name.: a str\}\].*mine'):
         printed(make_result(tmp_path), manager=manager_returning([{'name': 'x'}]))
     assert not (tmp_path / 'summary.json').exists()

@@ -302,7 +302,7 @@ class TestBatches:
         (dict(macs=0.5, seed=-1), 'seed=-1'),
         (dict(macs=0.5, seed=None), 'seed=None'),
         (dict(macs=0.5, evaluate=90.0), r'evaluate=90\.0 of slim is no function'),
-        (dict(macs=0.5, evaluate=lambda model: None), 'evaluate of slim returns a NoneType'),
+        (dict(macs=0.5, evaluate=lambda model: None), 'evaluate of slim returns None'),
         (dict(macs=0.5, forward=3), 'forward=3'),
         (dict(macs=0.5, loss='mse'), "loss='mse'"),
         (dict(macs=0.5, loss=nn.MSELoss), r'the class MSELoss; build it, as in MSELoss\(\)'),

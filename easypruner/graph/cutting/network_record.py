@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from easypruner.base.describe import describe
 from easypruner.base.files import write_json
 from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.layer_handler import LayerHandler
@@ -134,7 +135,7 @@ def load_pruned(
     """
     if isinstance(model_factory, nn.Module) or not callable(model_factory):
         raise ConfigError(
-            f'model_factory of load_pruned is a {type(model_factory).__name__}; expected what '
+            f'model_factory of load_pruned is {describe(model_factory)}; expected what '
             'builds the original network: its class, or a function without arguments'
         )
     record = _record_of(architecture, transforms)
@@ -174,7 +175,7 @@ def _state(checkpoint: Any) -> tuple[Any, str]:
             ) from error
     if not isinstance(content, Mapping):
         raise ConfigError(
-            f'{where} of load_pruned is a {type(content).__name__}; expected a state dict (name -> '
+            f'{where} of load_pruned is {describe(content)}; expected a state dict (name -> '
             'tensor), or the path of a file that holds one'
         )
     return content.get('state_dict', content), where

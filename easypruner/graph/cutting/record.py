@@ -11,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.describe import describe
 from easypruner.base.files import write_json
 from easypruner.base.json_fields import Field, read_json
 from easypruner.base.versions import versions_of
@@ -307,7 +308,7 @@ def record_of(architecture: object, argument: str, owner: str) -> ArchitectureRe
         return held
     if not isinstance(architecture, str | os.PathLike):
         raise ConfigError(
-            f'{argument} of {owner} is a {type(architecture).__name__}; expected an '
+            f'{argument} of {owner} is {describe(architecture)}; expected an '
             'ArchitectureRecord, as prune and slim return it, or the path of its file'
         )
     return ArchitectureRecord.load(architecture)

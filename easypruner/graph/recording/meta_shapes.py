@@ -7,13 +7,15 @@ over to it. Whatever is not here runs torch's own kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from easypruner.base.nested import map_tensors, tensors_in
 
 aten = torch.ops.aten
 
@@ -73,26 +75,11 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
         return func(*args, **kwargs)
     except RuntimeError:
-        tensors = [*_tensors_among(args), *_tensors_among(tuple(kwargs.values()))]
-        if len({tensor.device.type == 'meta' for tensor in tensors}) < 2:
+        on_meta = {tensor.is_meta for _, tensor in tensors_in([args, kwargs])}
+        if len(on_meta) < 2:
             raise
-    return func(*_on_meta(args), **{name: _on_meta(value) for name, value in kwargs.items()})
-
-
-def _tensors_among(values: Sequence[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from (item for item in value if isinstance(item, Tensor))
-
-
-def _on_meta(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.to('meta')
-    if isinstance(value, list | tuple):
-        return type(value)(_on_meta(item) for item in value)
-    return value
+    args, kwargs = map_tensors((args, kwargs), lambda tensor: tensor.to('meta'))
+    return func(*args, **kwargs)
 
 
 @cache

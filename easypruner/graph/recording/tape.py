@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import TraceError
 from easypruner.graph.recording import meta_shapes as shapes
 from easypruner.graph.recording.stand_ins import Rehearsal, without_fast_path
@@ -226,31 +227,3 @@ def call_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict
     if isinstance(example_inputs, tuple | list):
         return tuple(example_inputs), {}
     return (example_inputs,), {}
-
-
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return ``value`` with every tensor inside its tuples, lists and dicts changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, '_fields'):
-        return type(value)(*(map_tensors(item, change) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(map_tensors(item, change) for item in value)
-    return value
-
-
-def tensors_in(value: Any, path: str = '') -> Iterator[tuple[str, Tensor]]:
-    """Yield (path, tensor) for every tensor inside tuples, lists, dicts, dataclasses, objects."""
-    if isinstance(value, Tensor):
-        yield path or 'output', value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from tensors_in(item, f'{path}[{key!r}]')
-    elif isinstance(value, tuple | list):
-        for position, item in enumerate(value):
-            yield from tensors_in(item, f'{path}[{position}]')
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for entry in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, entry.name), f'{path}.{entry.name}')

@@ -6,25 +6,11 @@ import reprlib
 
 import torch
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
+from easypruner.base.modules import unwrapped
 from easypruner.errors import CutError, TraceError
 from easypruner.graph.recording.inventory import Inventory
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside wrappers, or ``model`` itself.
-
-    Names of parameters, groups and records are those of the inner network: they do not depend on
-    how it is run.
-    """
-    while True:
-        inner = _part(model, '_orig_mod')
-        if isinstance(model, (DistributedDataParallel, DataParallel)):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
 
 
 def traceable(model: nn.Module) -> nn.Module:

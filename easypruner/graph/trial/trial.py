@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.nested import tensors_in
 from easypruner.graph.coupling.coupling import Axis, Coupling
 from easypruner.graph.coupling.groups import Partition, partition
 from easypruner.graph.coupling.propagate import Walk
@@ -29,7 +30,7 @@ from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.recording import meta_shapes as shapes
 from easypruner.graph.recording.attributes import Attributes, set_attributes
 from easypruner.graph.recording.stand_ins import Rehearsal
-from easypruner.graph.recording.tape import Operation, Tape, run_forward, tensors_in
+from easypruner.graph.recording.tape import Operation, Tape, run_forward
 from easypruner.graph.trial.expected import BOOKKEEPING, Script
 
 _SEED = 20220117

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.base.checks import check_name
+from easypruner.base.describe import describe
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
@@ -130,10 +131,9 @@ def mean_over_batches(
 
 def _check_loss(value: Any, graph: ChannelGraph, requested_by: str) -> None:
     if not isinstance(value, Tensor) or value.numel() != 1:
-        shape = f' of shape {tuple(value.shape)}' if isinstance(value, Tensor) else ''
         raise EasyPrunerError(
             f'{requested_by} needs the gradient of the training loss, but the loss it was given '
-            f'returns a {type(value).__name__}{shape}; expected a tensor of one number, such as '
+            f'returns {describe(value)}; expected a tensor of one number, such as '
             'the mean over the samples, without item() or float()'
         )
     check_finite(value, graph, f'{requested_by} needs the training loss', _DIVERGED)

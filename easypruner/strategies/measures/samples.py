@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from easypruner.base.describe import describe
 from easypruner.errors import EasyPrunerError
 
 
@@ -58,7 +59,7 @@ def _size(part: Any, batch: Any, requested_by: str) -> int:
 
 def _not_understood(batch: Any, requested_by: str) -> EasyPrunerError:
     return EasyPrunerError(
-        f'{requested_by} looks at single samples, but cannot take apart a batch that is a '
-        f'{type(batch).__name__}; expected a tensor, a tuple of tensors or a dict of tensors and '
+        f'{requested_by} looks at single samples, but cannot take apart a batch that is '
+        f'{describe(batch)}; expected a tensor, a tuple of tensors or a dict of tensors and '
         "lists, each with one entry for each sample; with per='batch' it is taken as a whole"
     )

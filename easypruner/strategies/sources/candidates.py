@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from easypruner.base.checks import check_count, check_name
 from easypruner.base.distributed import average_buffers, is_main
 from easypruner.base.modules import copy_of
+from easypruner.base.nested import tensors_in
 from easypruner.base.randomness import fixed_seed
 from easypruner.graph import ChannelGraph
 from easypruner.graph.graph import prune
 from easypruner.graph.masks import Masks
-from easypruner.graph.recording.tape import tensors_in
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.calibration import calibrate
 

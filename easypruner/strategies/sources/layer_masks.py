@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from easypruner.base.describe import describe
 from easypruner.errors import ConfigError, MaskError, nearest
 from easypruner.graph import ChannelGraph, Member
 from easypruner.graph.masks import Masks
@@ -102,19 +103,16 @@ def _unreadable(file: Path, reason: str) -> MaskError:
 def _checked(content: Any, file: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise MaskError(
-            f'{str(file)!r} holds a {type(content).__name__}; expected a dictionary of layer name '
+            f'{str(file)!r} holds {describe(content)}; expected a dictionary of layer name '
             'to bool tensor'
         )
     for name, mask in content.items():
         if not isinstance(name, str):
             raise MaskError(f'{str(file)!r} names a layer {name!r}; expected a text')
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
-            met = type(mask).__name__
-            if isinstance(mask, Tensor):
-                met = f'{mask.dtype} of shape {tuple(mask.shape)}'
             raise MaskError(
-                f'the mask of layer {name!r} in {str(file)!r} is {met}; expected a '
-                'one-dimensional bool tensor, no array or list'
+                f'the mask of layer {name!r} in {str(file)!r} is {describe(mask)}; expected a '
+                'one-dimensional bool tensor, not an array or a list'
             )
     return dict(content)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from easypruner.base.checks import check_name
+from easypruner.base.describe import describe
 from easypruner.base.modules import copy_of
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, PluginError, nearest
@@ -46,23 +48,16 @@ class MaskSource(Strategy):
         reduction: str = 'mean',
         normalization: str = 'none',
     ) -> None:
-        self._check_name('reduction', reduction, REDUCTIONS)
-        self._check_name('normalization', normalization, NORMALIZATIONS)
+        owner = type(self).__name__
         self.budget = _one(budget)
-        self.reduction = reduction
-        self.normalization = normalization
+        self.reduction = check_name(reduction, 'reduction', owner, REDUCTIONS)
+        self.normalization = check_name(normalization, 'normalization', owner, NORMALIZATIONS)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Whoever calls it, what a search returns is checked.
         if 'select' in vars(cls):
             cls.select = _checked(cls.select)  # type: ignore[method-assign]
-
-    def _check_name(self, argument: str, name: str, known: Iterable[str]) -> None:
-        if name not in known:
-            raise ConfigError(
-                f'{argument}={name!r} of {type(self).__name__} is not known; {nearest(name, known)}'
-            )
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         """Return group name -> scores, higher = keep.
@@ -162,7 +157,8 @@ def checked_scores(scores: Any, graph: ChannelGraph, source: str) -> dict[str, T
     owner = f'{source}.score()'
     if not isinstance(scores, Mapping):
         raise PluginError(
-            f'{owner} returned {_kind(scores)}; expected a dict of group name -> tensor of scores'
+            f'{owner} returned {describe(scores)}; expected a dict of group name -> tensor of '
+            'scores'
         )
     return {name: _checked_score(name, score, graph, owner) for name, score in scores.items()}
 
@@ -178,7 +174,7 @@ def _checked_score(name: Any, score: Any, graph: ChannelGraph, owner: str) -> Te
     if not shaped or score.is_complex() or not score.numel():
         advice = '' if isinstance(score, Tensor) else ', as torch.as_tensor makes one'
         raise PluginError(
-            f'{owner} returned {_kind(score)} for group {name!r} of {size} units; expected a '
+            f'{owner} returned {describe(score)} for group {name!r} of {size} units; expected a '
             f'tensor of real numbers of shape ({size},), or (layers, {size}){advice}'
         )
     return score if score.is_floating_point() else score.double()
@@ -197,18 +193,7 @@ def _checked(select: Callable[..., Any]) -> Callable[..., Masks]:
 def _masks(masks: Any, owner: str) -> Masks:
     if not isinstance(masks, Masks):
         raise PluginError(
-            f'{owner} returned {_kind(masks)}; expected easypruner.Masks, as '
+            f'{owner} returned {describe(masks)}; expected easypruner.Masks, as '
             'Masks({group name: bool tensor, True = keep})'
         )
     return masks
-
-
-def _kind(value: Any) -> str:
-    """Return what a value is, for messages."""
-    if isinstance(value, Tensor):
-        return f'a tensor of {value.dtype} and shape {tuple(value.shape)}'
-    if value is None:
-        return 'None'
-    shape = getattr(value, 'shape', None)
-    name = f'{type(value).__module__}.{type(value).__qualname__}'.removeprefix('builtins.')
-    return f'a value of type {name}' + (f' and shape {shape}' if shape is not None else '')

@@ -61,14 +61,14 @@ def graph() -> ChannelGraph:
 
 WRONG: dict[str, tuple[Scoring, str]] = {
     'none': (lambda n: None, r'returned None for group .* as torch\.as_tensor makes one'),
-    'numbers': (lambda n: [0.5] * n, 'returned a value of type list for group'),
-    'array': (np.ones, r'of type numpy\.ndarray and shape \(8,\) for .* as torch\.as_tensor'),
-    'deep': (lambda n: torch.rand(1, 1, n), r'torch\.float32 and shape \(1, 1, 8\)'),
-    'scalar': (lambda n: torch.rand(()), r'torch\.float32 and shape \(\) for'),
+    'numbers': (lambda n: [0.5] * n, r'returned a list \[a float, .* for group'),
+    'array': (np.ones, r'a float\d+ ndarray of shape \(8,\) for .* as torch\.as_tensor'),
+    'deep': (lambda n: torch.rand(1, 1, n), r'float32 tensor of shape \(1, 1, 8\)'),
+    'scalar': (lambda n: torch.rand(()), r'float32 tensor of shape \(\) for'),
     'units': (lambda n: torch.rand(n + 1), r"shape \(9,\) for group '.*' of 8 units; expected"),
     'layers': (lambda n: torch.rand(n, 2), r'shape \(8, 2\) .* of shape \(8,\), or \(layers, 8\)$'),
     'empty': (lambda n: torch.rand(0, n), r'shape \(0, 8\)'),
-    'complex': (lambda n: torch.rand(n) * 1j, r'torch\.complex64 .* real numbers'),
+    'complex': (lambda n: torch.rand(n) * 1j, r'complex64 .* real numbers'),
 }
 
 
@@ -87,7 +87,7 @@ def test_scores_that_are_not_a_dict(graph: ChannelGraph) -> None:
         def score(self, graph: ChannelGraph, context: Context) -> Any:
             return list(super().score(graph, context).values())
 
-    with pytest.raises(PluginError, match=r'Listed\.score\(\) returned a value of type list; exp'):
+    with pytest.raises(PluginError, match=r'Listed\.score\(\) returned a list \[.*; exp'):
         Listed(torch.ones).select(graph, Context())
 
 
@@ -117,7 +117,7 @@ def test_whole_numbers_and_bools_rank_as_floats_do(
 
 @pytest.mark.parametrize('cls', [Searched, Searcher])
 @pytest.mark.parametrize(
-    ('masks', 'actual'), [({'0.0': torch.ones(8).bool()}, 'a value of type dict'), (None, 'None')]
+    ('masks', 'actual'), [({'0.0': torch.ones(8).bool()}, r'a dict \{.*\}'), (None, 'None')]
 )
 def test_masks_of_another_kind(
     cls: type[Searched], masks: Any, actual: str, graph: ChannelGraph
@@ -140,7 +140,7 @@ def test_a_budget_that_returns_a_dict_is_reported_by_its_name(graph: ChannelGrap
         def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
             return 1.0
 
-    with pytest.raises(PluginError, match='the budget Plainly returned a value of type dict'):
+    with pytest.raises(PluginError, match='the budget Plainly returned a dict'):
         Scored(torch.ones, Plainly()).select(graph, Context())
 
 
@@ -255,9 +255,7 @@ def test_a_search_is_stopped_with_a_message(
     stages = [{'type': 'SelectMask', 'source': {'type': 'Own'}}]
     config = write_config(tmp_path, tiny_config(stages=stages))
     assert prune(config, tmp_path / 'run', '--plugins', str(tmp_path / 'plugins')) == 2
-    assert 'Own.select() returned a value of type dict; expected easypruner.Masks' in (
-        capsys.readouterr().err
-    )
+    assert 'Own.select() returned a dict {}; expected easypruner.Masks' in (capsys.readouterr().err)
 
 
 def test_a_source_without_a_method_is_refused_as_an_object_too() -> None:
