@@ -200,7 +200,7 @@ from easypruner_plugins.evolution import Evolution
 from easypruner_plugins.macs import Macs
 from easypruner.errors import BudgetError
 from easypruner.testing import tiny_context
-from tests.helpers.searching import plain
+from tests.helpers.searching import plain_graph
 
 class RankDependent(Macs):
     calls = 0
