@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
-from easypruner.base.checks import check_count, check_share
+from easypruner.base.checks import check_count, check_number, check_share
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import from_main, masks_digest
-from easypruner.strategies.sources.search import Search, Widths, check_most
+from easypruner.strategies.sources.search import Search, Widths
 
 
 class EagleEye(Search):
@@ -64,7 +64,7 @@ class EagleEye(Search):
         self.candidates = check_count(candidates, 'candidates', 'EagleEye')
         check_share(tolerance, 'tolerance', 'EagleEye')
         self.tolerance = tolerance
-        self.max_removed = check_most(max_removed, 'EagleEye')
+        self.max_removed = check_number(max_removed, 'max_removed', 'EagleEye', above=0, most=1)
         self.seed = seed
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
-from easypruner.base.checks import check_count, check_share
+from easypruner.base.checks import check_count, check_number, check_share
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import masks_digest
-from easypruner.strategies.sources.search import Rates, Search, Widths, check_most
+from easypruner.strategies.sources.search import Rates, Search, Widths
 
 
 class Evolution(Search):
@@ -71,7 +71,7 @@ class Evolution(Search):
         self.parents = check_count(parents, 'parents', 'Evolution')
         check_share(mutation, 'mutation', 'Evolution')
         self.mutation = mutation
-        self.max_removed = check_most(max_removed, 'Evolution')
+        self.max_removed = check_number(max_removed, 'max_removed', 'Evolution', above=0, most=1)
         self.seed = seed
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.base.checks import check_name, check_number
-from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import (
     WITHOUT_SCALES,
@@ -53,10 +52,7 @@ class GradDecay(Regularizer):
         without_scales: str = 'error',
     ) -> None:
         super().__init__(strength=1.0)
-        check_number(share, 'share', 'GradDecay')
-        if not 0 < share <= 1:
-            raise ConfigError(f'share={share!r} of GradDecay is not a share above 0 and up to 1')
-        self.share = share
+        self.share = check_number(share, 'share', 'GradDecay', above=0, most=1)
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
         check_name(without_scales, 'without_scales', 'GradDecay', WITHOUT_SCALES)
         self._choice = Choice(norms_of(scales, 'GradDecay'), without_scales, biases=True)

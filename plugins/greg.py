@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
-from easypruner.base.checks import check_count, check_number
+from easypruner.base.checks import check_count, check_name, check_number
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.units import check_over
+from easypruner.strategies.measures.units import OVER
 from easypruner.strategies.regularizers.pushing import (
     PlanOnce,
     check_numbers,
@@ -56,8 +56,8 @@ class GReg(Regularizer):
     ) -> None:
         super().__init__(strength, group_strengths=group_strengths)
         self.every = check_count(every, 'every', 'GReg')
-        self.ceiling = check_number(ceiling, 'ceiling', 'GReg')
-        self.over = check_over(over, 'GReg')
+        self.ceiling = check_number(ceiling, 'ceiling', 'GReg', least=0)
+        self.over = check_name(over, 'over', 'GReg', OVER)
         self._planned = PlanOnce(self._plan)
 
     def factor(self, update: int) -> float:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
-from easypruner.base.checks import check_flag, check_number
+from easypruner.base.checks import check_flag, check_name, check_number
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.units import check_over
+from easypruner.strategies.measures.units import OVER
 from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers, scaled
 from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
@@ -54,9 +54,9 @@ class GroupLasso(Regularizer):
         group_strengths: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
-        self.over = check_over(over, 'GroupLasso')
+        self.over = check_name(over, 'over', 'GroupLasso', OVER)
         self.masked = check_flag(masked, 'masked', 'GroupLasso')
-        self.alpha = None if alpha is None else check_number(alpha, 'alpha', 'GroupLasso')
+        self.alpha = None if alpha is None else check_number(alpha, 'alpha', 'GroupLasso', least=0)
         self._planned = PlanOnce(self._plan)
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:

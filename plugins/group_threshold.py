@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner import Budget, Component, Context, Masks, Scores, hookimpl
-from easypruner.base.checks import is_number
-from easypruner.errors import ConfigError
+from easypruner.base.checks import check_number, refuse
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.budgets.ranking import within_limits
@@ -28,15 +27,10 @@ class GroupThreshold(Budget):
 
     def __init__(self, values: Mapping[str, float]) -> None:
         if not isinstance(values, Mapping) or not values:
-            raise ConfigError(
-                f'values={values!r} of GroupThreshold; expected a dict of group -> threshold, '
-                "such as {'layer1.*': 0.01, '*': 0.05}"
-            )
+            what = "a dict of group -> threshold, such as {'layer1.*': 0.01, '*': 0.05}"
+            refuse(values, 'values', 'GroupThreshold', what)
         for pattern, value in values.items():
-            if not is_number(value):
-                raise ConfigError(
-                    f'values[{pattern!r}]={value!r} of GroupThreshold must be a number'
-                )
+            check_number(value, f'values[{pattern!r}]', 'GroupThreshold')
         self.values = dict(values)
         self._fitted: frozenset[str] = frozenset()
 

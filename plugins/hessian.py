@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_count
+from easypruner.base.checks import check_count, check_name
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.gradients import Named, mean_over_batches, slopes
-from easypruner.strategies.measures.units import check_over, measured, stacked, unit_sums, wide
+from easypruner.strategies.measures.units import OVER, measured, stacked, unit_sums, wide
 
 
 class Hessian(MaskSource):
@@ -54,7 +54,7 @@ class Hessian(MaskSource):
         normalization: str = 'none',
     ) -> None:
         super().__init__(budget, reduction, normalization)
-        self.over = check_over(over, 'Hessian')
+        self.over = check_name(over, 'over', 'Hessian', OVER)
         self.batches = check_count(batches, 'batches', 'Hessian')
         self.samples = check_count(samples, 'samples', 'Hessian')
         self.seed = seed

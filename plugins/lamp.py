@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
+from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph, Member
-from easypruner.strategies.measures.units import check_over, score_units, unit_sums, value, wide
+from easypruner.strategies.measures.units import OVER, score_units, unit_sums, value, wide
 from easypruner.strategies.sources.scores import lamp
 
 
@@ -37,7 +38,7 @@ class Lamp(MaskSource):
         normalization: str = 'none',
     ) -> None:
         super().__init__(budget, reduction, normalization)
-        self.over = check_over(over, 'Lamp')
+        self.over = check_name(over, 'over', 'Lamp', OVER)
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         def squares(member: Member) -> Tensor:

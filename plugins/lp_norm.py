@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import is_number
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.base.checks import check_name, check_number
+from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
 from easypruner.strategies.measures.units import (
-    check_over,
+    OVER,
     measured,
     score_units,
     unit_rows,
@@ -55,10 +55,8 @@ class LpNorm(MaskSource):
         normalization: str = 'mean',
     ) -> None:
         super().__init__(budget, reduction, normalization)
-        if not is_number(p) or p <= 0:
-            raise ConfigError(f'p={p!r} of {type(self).__name__} must be a number above 0')
-        self.p = p
-        self.over = check_over(over, type(self).__name__)
+        self.p = check_number(p, 'p', type(self).__name__, above=0)
+        self.over = check_name(over, 'over', type(self).__name__, OVER)
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         if self.p not in (1, 2):

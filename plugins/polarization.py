@@ -47,8 +47,10 @@ class Polarization(Regularizer):
         bound: float | None = None,
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
-        self.t = check_number(t, 't', 'Polarization')
-        self.bound = None if bound is None else check_number(bound, 'bound', 'Polarization')
+        self.t = check_number(t, 't', 'Polarization', least=0)
+        self.bound = bound
+        if bound is not None:
+            check_number(bound, 'bound', 'Polarization', least=0)
         self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
         self._norms = norms_of(scales, 'Polarization')
         self._planned = PlanOnce(self._plan)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
+from easypruner.base.checks import check_name
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.strategies.measures.gradients import check_finite, slopes, stand_ins
-from easypruner.strategies.measures.units import check_over, measured, stacked, unit_sums
+from easypruner.strategies.measures.units import OVER, measured, stacked, unit_sums
 
 _OVERFLOW = (
     'it is too deep, or its weights are too large, for what flows through them to be held in '
@@ -51,7 +52,7 @@ class Synflow(MaskSource):
         normalization: str = 'none',
     ) -> None:
         super().__init__(budget, reduction, normalization)
-        self.over = check_over(over, 'Synflow')
+        self.over = check_name(over, 'over', 'Synflow', OVER)
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         members = measured(graph, self.over)

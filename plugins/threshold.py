@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner import Budget, Component, Context, Masks, hookimpl
-from easypruner.base.checks import is_number
-from easypruner.errors import ConfigError
+from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.ranking import within_limits
 from easypruner.strategies.scores import Scores
@@ -24,9 +23,7 @@ class Threshold(Budget):
     """
 
     def __init__(self, value: float) -> None:
-        if not is_number(value):
-            raise ConfigError(f'value={value!r} of Threshold must be a number')
-        self.value = float(value)
+        self.value = check_number(value, 'value', 'Threshold')
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         return within_limits(Scores.of(scores).above(self.value), scores, graph.limits)

@@ -1,49 +1,96 @@
-"""Arguments: what several components check of theirs."""
+"""Checks of arguments: each returns the value, or raises an error that says what was expected."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NoReturn
 
 from easypruner.errors import ConfigError, nearest
 
 
-def check_count(value: Any, argument: str, owner: str, least: int = 1) -> int:
-    """Return a whole number of at least ``least``.
+def refuse(value: Any, argument: str, owner: str, expected: str) -> NoReturn:
+    """Raise the error of an argument.
+
+    Args:
+        value: as a config gives it.
+        argument: its name.
+        owner: whose argument it is.
+        expected: what would be right, such as ``'a number above 0'``.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f'{argument}={value!r} of {owner}; expected {expected}')
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number; True and False are not."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def check_number(
+    value: Any,
+    argument: str,
+    owner: str,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+) -> float:
+    """Return a finite number.
 
     Args:
         value: as a config gives it.
         argument: its name, for the message.
         owner: whose argument it is.
         least: the smallest that is allowed.
+        most: the largest that is allowed.
+        above: it has to be larger than this.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not one.
+
+    >>> check_number(0.5, 'keep', 'Ratio', least=0, most=1)
+    0.5
+    >>> check_number('half', 'keep', 'Ratio', least=0, most=1)
+    Traceback (most recent call last):
+    easypruner.errors.ConfigError: keep='half' of Ratio; expected a number from 0 to 1
+    """
+    if not is_number(value) or not least <= value <= most or value <= above:
+        refuse(value, argument, owner, f'a number{_range(least, most, above)}')
+    return float(value)
+
+
+def _range(least: float, most: float, above: float) -> str:
+    """Say which numbers are allowed, as in ' above 0 and up to 1'."""
+    bounded = most < math.inf
+    if above > -math.inf:
+        return f' above {above:g}' + (f' and up to {most:g}' if bounded else '')
+    if least > -math.inf:
+        return f' from {least:g} to {most:g}' if bounded else f' of at least {least:g}'
+    return f' up to {most:g}' if bounded else ''
+
+
+def check_share(value: Any, argument: str, owner: str) -> float:
+    """Return a share: a number from 0 to 1.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    return check_number(value, argument, owner, least=0, most=1)
+
+
+def check_count(value: Any, argument: str, owner: str, least: int = 1) -> int:
+    """Return a whole number of at least ``least``.
+
+    Raises:
+        ConfigError: it is not one.
     """
     if type(value) is not int or value < least:
-        raise ConfigError(
-            f'{argument}={value!r} of {owner} must be a whole number of at least {least}'
-        )
+        refuse(value, argument, owner, f'a whole number of at least {least}')
     return value
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number; True and False are none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
-
-
-def check_number(value: Any, argument: str, owner: str, least: float = 0.0) -> float:
-    """Return a finite number of at least ``least``.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not is_number(value) or value < least:
-        raise ConfigError(f'{argument}={value!r} of {owner} must be a number of at least {least:g}')
-    return float(value)
 
 
 def check_name(value: Any, argument: str, owner: str, known: Collection[str]) -> str:
@@ -66,7 +113,7 @@ def check_flag(value: Any, argument: str, owner: str) -> bool:
         ConfigError: it is neither.
     """
     if not isinstance(value, bool):
-        raise ConfigError(f'{argument}={value!r} of {owner} is neither True nor False')
+        refuse(value, argument, owner, 'True or False')
     return value
 
 
@@ -77,7 +124,7 @@ def check_text(value: Any, argument: str, owner: str) -> str | None:
         ConfigError: it is neither.
     """
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f'{argument}={value!r} of {owner} must be a text, or None')
+        refuse(value, argument, owner, 'a text, or None')
     return value
 
 
@@ -85,22 +132,8 @@ def check_path(value: Any, argument: str, owner: str) -> str:
     """Return the path of a file or folder.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not one.
     """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ConfigError(f'{argument}={value!r} of {owner} must be the path of a file')
+        refuse(value, argument, owner, 'the path of a file')
     return str(os.fspath(value))
-
-
-def check_share(value: Any, argument: str, owner: str) -> None:
-    """Raise ConfigError unless a value is a share in 0..1.
-
-    Args:
-        value: as a config gives it.
-        argument: its name, for the message.
-        owner: whose argument it is.
-    """
-    if not is_number(value) or not 0 <= value <= 1:
-        raise ConfigError(
-            f'{argument}={value!r} of {owner} is not a share; expected a number in 0..1'
-        )

@@ -32,8 +32,8 @@ class Soft:
     logits: str | None = None
 
     def __post_init__(self) -> None:
-        check_number(self.weight, 'weight', 'soft')
-        check_number(self.temperature, 'temperature', 'soft')
+        check_number(self.weight, 'weight', 'soft', least=0)
+        check_number(self.temperature, 'temperature', 'soft', least=0)
         if self.temperature == 0:
             raise ConfigError('temperature=0 of soft is what logits are divided by')
         check_text(self.logits, 'logits', 'soft')
@@ -74,7 +74,7 @@ class Hints:
             raise ConfigError(
                 f'layers={self.layers!r} of hints; expected a list of paths of modules'
             )
-        check_number(self.weight, 'weight', 'hints')
+        check_number(self.weight, 'weight', 'hints', least=0)
 
     def check(self, outputs: Mapping[str, Tensor]) -> None:
         """Raise ConfigError if a layer returns no maps.

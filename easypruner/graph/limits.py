@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from easypruner.base.checks import check_count, check_share
 from easypruner.errors import ConfigError, nearest
 
 
@@ -36,13 +37,9 @@ class Limits:
     round_to: int = 1
 
     def __post_init__(self) -> None:
-        for name in ('min_units', 'round_to'):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ConfigError(f'{name}={value!r} of Limits is not a whole number of 1 or more')
-        share = self.max_removed
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise ConfigError(f'max_removed={share!r} of Limits is not a share in 0..1')
+        check_count(self.min_units, 'min_units', 'Limits')
+        check_count(self.round_to, 'round_to', 'Limits')
+        check_share(self.max_removed, 'max_removed', 'Limits')
 
     @classmethod
     def of(cls, values: Limits | dict[str, Any]) -> Limits:

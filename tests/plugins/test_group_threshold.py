@@ -64,8 +64,8 @@ def test_limits_come_first() -> None:
     [
         ({}, 'expected a dict of group -> threshold'),
         (0.1, 'expected a dict of group -> threshold'),
-        ({'*': 'low'}, "values['*']='low' of GroupThreshold must be a number"),
-        ({'*': float('nan')}, "values['*']=nan of GroupThreshold must be a number"),
+        ({'*': 'low'}, "values['*']='low' of GroupThreshold; expected a number"),
+        ({'*': float('nan')}, "values['*']=nan of GroupThreshold; expected a number"),
     ],
 )
 def test_bad_values(values: object, text: str) -> None:

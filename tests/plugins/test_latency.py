@@ -322,7 +322,9 @@ class TestMeasuringATable:
 
 @pytest.mark.parametrize('share', [2.0, -1.0, 1.01, float('nan'), True, '0.5', None])
 def test_invalid_shares(share: Any, tmp_path: Path, clock: Clock) -> None:
-    with pytest.raises(ConfigError, match=r'shares=.* of measure_table is not a share'):
+    with pytest.raises(
+        ConfigError, match=r'shares=.* of measure_table; expected a number from 0 to 1'
+    ):
         measure_table(GRAPH, tmp_path / 'table.json', shares=(0.5, share))
     assert not clock.passes and not any(tmp_path.iterdir())
 

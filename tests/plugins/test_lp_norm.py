@@ -140,7 +140,7 @@ def test_small_weights_in_half_precision_do_not_vanish() -> None:
 
 @pytest.mark.parametrize('p', [0, -1, math.inf, math.nan, True, '2', None])
 def test_an_invalid_norm(p: object) -> None:
-    with pytest.raises(ConfigError, match='of LpNorm must be a number above 0'):
+    with pytest.raises(ConfigError, match='of LpNorm; expected a number above 0'):
         LpNorm(p=p)  # type: ignore[arg-type]
 
 

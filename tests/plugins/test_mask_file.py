@@ -320,8 +320,8 @@ def test_our_own_files_cannot_be_inverted(tmp_path: Path) -> None:
     ('arguments', 'words'),
     [
         ({'path': []}, 'names no file'),
-        ({'path': 3}, 'path=3 of MaskFile must be the path of a file'),
-        ({'path': ['x', None]}, r'path\[1\]=None of MaskFile must be the path of a file'),
+        ({'path': 3}, 'path=3 of MaskFile; expected the path of a file'),
+        ({'path': ['x', None]}, r'path\[1\]=None of MaskFile; expected the path of a file'),
         ({'path': 'x', 'true': 'kept'}, "did you mean 'keep'"),
         ({'path': 'x', 'conflict': 'eror'}, "did you mean 'error'"),
     ],

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from easypruner.base.checks import check_count, check_name
+from easypruner.base.checks import check_count, check_name, is_number, refuse
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.pipeline.expansion import expand
 from easypruner.pipeline.stages.masks import SelectMask
@@ -125,12 +124,11 @@ class Iterative(Stage):
 def _way(schedule: Any) -> Way | None:
     if isinstance(schedule, Mapping):
         keep: Any = schedule.get('exponential')
-        number = isinstance(keep, int | float) and not isinstance(keep, bool)
-        if len(schedule) != 1 or not number or not math.isfinite(keep) or not 0 < keep < 1:
-            raise ConfigError(
-                f'schedule={dict(schedule)!r} of Iterative is not understood; expected '
+        if len(schedule) != 1 or not is_number(keep) or not 0 < keep < 1:
+            what = (
                 'dict(exponential=keep) with the share, above 0 and below 1, that stays in the end'
             )
+            refuse(dict(schedule), 'schedule', 'Iterative', what)
         return _exponential(keep)
     return SCHEDULES[check_name(schedule, 'schedule', 'Iterative', SCHEDULES)]
 
@@ -138,10 +136,8 @@ def _way(schedule: Any) -> Way | None:
 def _checked(each: Any) -> list[dict[str, Any]]:
     """Return the stages of a round, of which those that stand for others are replaced."""
     if not isinstance(each, list | tuple) or not each:
-        raise ConfigError(
-            f'each={each!r} of Iterative; expected the stages of one round, '
-            "[dict(type='SelectMask', ...), dict(type='Prune'), dict(type='Train', ...)]"
-        )
+        what = "[dict(type='SelectMask', ...), dict(type='Prune'), dict(type='Train', ...)]"
+        refuse(each, 'each', 'Iterative', f'the stages of one round, {what}')
     mistakes = Mistakes()
     stages = [dict(planned.config) for planned in expand(each, mistakes, 'each')]
     mistakes.raise_all()

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from easypruner.base.checks import check_count, check_text, is_number
+from easypruner.base.checks import check_count, check_number, check_text, is_number, refuse
 from easypruner.base.distributed import is_main
 from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
@@ -221,13 +221,10 @@ class Train(Stage):
 
 
 def _check_ema(ema: Any, owner: str) -> None:
-    if not is_number(ema) or not 0 < ema <= 0.5:
-        meant = is_number(ema) and 0.5 < ema < 1
-        hint = f'; {ema!r} of the average itself is ema={1 - ema:g}' if meant else ''
-        raise ConfigError(
-            f'ema={ema!r} of {owner} is the share of the new weights in each update of the '
-            f'average; expected a number above 0 and up to 0.5{hint}'
-        )
+    if is_number(ema) and 0.5 < ema < 1:
+        what = f'the share of the new weights; {ema!r} of the average itself is ema={1 - ema:g}'
+        refuse(ema, 'ema', owner, what)
+    check_number(ema, 'ema', owner, above=0, most=0.5)
 
 
 def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:

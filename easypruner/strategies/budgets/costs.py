@@ -87,7 +87,7 @@ class CostBudget(Budget):
         if keep is not None:
             check_share(keep, 'keep', name)
         if limit is not None:
-            check_number(limit, 'limit', name)
+            check_number(limit, 'limit', name, least=0)
         self.keep = keep
         self.limit = limit
         self.step = WHOLE

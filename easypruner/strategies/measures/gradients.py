@@ -19,7 +19,7 @@ from easypruner.graph.recording.stand_ins import Rehearsal, without_fast_path
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.samples import samples_of
 from easypruner.strategies.measures.units import (
-    check_over,
+    OVER,
     gates,
     measured,
     stacked,
@@ -193,7 +193,7 @@ class SquaredProducts:
 
     def __init__(self, form: str, over: str, owner: str) -> None:
         self.form = check_name(form, 'form', owner, FORMS)
-        self.over = check_over(over, owner)
+        self.over = check_name(over, 'over', owner, OVER)
         self.owner = owner
         if form == 'gate' and over != 'producers':
             raise ConfigError(

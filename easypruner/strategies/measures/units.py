@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from easypruner.errors import ConfigError, nearest
 from easypruner.graph import ChannelGraph, ChannelGroup
 from easypruner.graph.coupling.layout import Member
 from easypruner.graph.recording.parametrized import computed_value, computed_weights, weight_norms
@@ -17,21 +16,6 @@ OVER = ('producers', 'group')
 """Which weights of a group count: those that make its channels, or all parameters of it."""
 
 _SCALES = frozenset(f'{n}.weight' for n in ('batch_norm', 'group_norm', 'layer_norm', 'rms_norm'))
-
-
-def check_over(over: str, owner: str) -> str:
-    """Return ``over`` if it is one of :data:`OVER`.
-
-    Args:
-        over: as a config gives it.
-        owner: whose argument it is, for the message.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if over not in OVER:
-        raise ConfigError(f'over={over!r} of {owner} is not known; {nearest(over, OVER)}')
-    return over
 
 
 def weights_of(graph: ChannelGraph, group: ChannelGroup, over: str) -> list[Member]:

@@ -50,12 +50,12 @@ class Regularizer(Strategy):
                 'expected a number or dict(reach=number)'
             )
         value = strength['reach'] if isinstance(strength, Mapping) else strength
-        check_number(value, 'strength', type(self).__name__)
+        check_number(value, 'strength', type(self).__name__, least=0)
         self.ramp = ramp_of(strength_schedule, type(self).__name__)
         self.group_strengths = dict(group_strengths or {})
         self._fitted: frozenset[str] = frozenset()
         for pattern, factor in self.group_strengths.items():
-            check_number(factor, f'group_strengths[{pattern!r}]', type(self).__name__)
+            check_number(factor, f'group_strengths[{pattern!r}]', type(self).__name__, least=0)
 
     def schedule(self, schedule: Schedule) -> None:
         """Fix :attr:`strength` for a stage's schedule. Called once before training."""

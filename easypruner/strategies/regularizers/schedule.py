@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.optim import Optimizer
 
+from easypruner.base.checks import is_number
 from easypruner.errors import ConfigError, nearest
 
 Ramp = Callable[[Any], Any]
@@ -48,7 +49,7 @@ def ramp_of(schedule: str | Mapping[str, float], owner: str) -> Ramp:
     """
     if isinstance(schedule, Mapping) and set(schedule) == {'warmup'}:
         part = schedule['warmup']
-        if isinstance(part, int | float) and not isinstance(part, bool) and 0 < part <= 1:
+        if is_number(part) and 0 < part <= 1:
             return _warmup(part)
     elif isinstance(schedule, str) and schedule in RAMPS:
         return RAMPS[schedule]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from easypruner.base.checks import is_number
 from easypruner.base.distributed import is_main
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
@@ -77,20 +75,6 @@ class Widths:
     def even(self) -> Rates:
         """The same rate for each group."""
         return (self.most,) * len(self.shares)
-
-
-def check_most(value: Any, owner: str) -> float:
-    """Return ``max_removed`` if it is a share above 0.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not is_number(value) or not 0 < value <= 1:
-        raise ConfigError(
-            f'max_removed={value!r} of {owner} is not a share; expected a number above 0 and up '
-            'to 1'
-        )
-    return float(value)
 
 
 class Search(MaskSource):

@@ -49,7 +49,7 @@ def test_a_stage_pushes_at_the_configured_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('stage', 'message'),
     [
-        (dict(regularize_every=0), 'regularize_every=0 of Train must be a whole number'),
+        (dict(regularize_every=0), 'regularize_every=0 of Train; expected a whole number'),
         (dict(regularize_every=2), 'there is none'),
         (
             dict(regularizer=dict(type='Ruling', strength=1.0), regularize_every=2),
