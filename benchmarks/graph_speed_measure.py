@@ -32,7 +32,7 @@ import easypruner
 from easypruner import Context
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph import graph as graph_module
-from easypruner.graph.coupling import propagate as walk_module
+from easypruner.graph.coupling import propagate as propagate_module
 
 _KEEP = 0.5
 _CLASSES = 1000
@@ -45,8 +45,8 @@ Phases = dict[str, float]
 
 _PARTS: tuple[tuple[str, Any, str], ...] = (
     ('tape: the forward pass on meta', graph_module, '_tapes'),
-    ('rules: index arrays and edges', graph_module, 'walk'),
-    ('components and units', walk_module, 'partition'),
+    ('rules: index arrays and edges', graph_module, 'propagate'),
+    ('components and units', propagate_module, 'partition'),
     ('groups', graph_module, 'make_groups'),
     ('proof: the trial cut', graph_module, 'settle'),
     ('scores: L1 norms', L1Norm, 'score'),

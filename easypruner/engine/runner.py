@@ -26,7 +26,7 @@ from easypruner.engine.compat import quiet
 from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph
-from easypruner.graph.coupling.choice import Choice
+from easypruner.graph.coupling.choice import PruningChoice
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.graph import trace
 from easypruner.graph.limits import Limits
@@ -256,7 +256,7 @@ class Tracer:
             sizes = {name: group.size for name, group in graph.groups.items()}
             self._original = {n: own.in_units(sizes[n]) for n, own in graph.limits.items()}
             return graph
-        asked = Choice.of(limits=options.pop('limits', None))
+        asked = PruningChoice.of(limits=options.pop('limits', None))
         graph = trace(model, inputs, self._handlers, **options)
         limits = asked.limits_of(graph.groups, excused=asked.limits)
         graph.limits = {name: self._original.get(name, own) for name, own in limits.items()}

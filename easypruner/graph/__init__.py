@@ -1,27 +1,37 @@
 """The channel graph: tape, rules, groups, cost, surgery, verification. Knows no strategy.
 
+:func:`rule` adds the rule of an operation; it gets a :class:`Coupling` and an :class:`Operation`.
+
 ``easypruner.trace`` and its companions are the functions of :mod:`easypruner.graph.graph`, given
 the layer handlers of plugins.
 """
 
+from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.cost import Cost
+from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen
 from easypruner.graph.coupling.layout import Member
+from easypruner.graph.coupling.rules import rule
 from easypruner.graph.cutting.network_record import NetworkRecord
 from easypruner.graph.cutting.record import ArchitectureRecord, TensorCut
 from easypruner.graph.cutting.transform import Transform
 from easypruner.graph.graph import ChannelGraph
+from easypruner.graph.recording.tape import Operation
 from easypruner.graph.verify import Verification
 
 __all__ = [
     'ArchitectureRecord',
+    'Axis',
     'ChannelGraph',
     'ChannelGroup',
     'Cost',
+    'Coupling',
     'Frozen',
     'Member',
     'NetworkRecord',
+    'Operation',
     'TensorCut',
     'Transform',
     'Verification',
+    'rule',
 ]

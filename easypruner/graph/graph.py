@@ -17,12 +17,12 @@ from torch.optim import Optimizer
 
 from easypruner.base.nested import map_tensors
 from easypruner.errors import CutError, MaskError, TraceError
-from easypruner.graph.coupling import rules
-from easypruner.graph.coupling.choice import Attention, Choice, Ignored
-from easypruner.graph.coupling.cost import Cost, CostModel, cost_model, kept_units
-from easypruner.graph.coupling.groups import ChannelGroup, Frozen, frozen, make_groups
-from easypruner.graph.coupling.layout import Members, Places
-from easypruner.graph.coupling.propagate import walk
+from easypruner.graph.coupling.choice import Attention, Ignored, PruningChoice
+from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, kept_units
+from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
+from easypruner.graph.coupling.layout import Members, UnitLayout
+from easypruner.graph.coupling.propagate import propagate
+from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import with_torch_layers
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.cutting.record import ArchitectureRecord
@@ -59,7 +59,7 @@ class ChannelGraph:
         self,
         model: nn.Module,
         groups: Mapping[str, ChannelGroup],
-        places: Places,
+        layout: UnitLayout,
         operands: Mapping[str, str],
         extents: Mapping[str, tuple[int, ...]],
         limits: Mapping[str, Limits],
@@ -72,7 +72,7 @@ class ChannelGraph:
         self.model = model
         self.example_inputs = example_inputs
         self.groups = dict(groups)
-        self._places = places
+        self._layout = layout
         self.operands = dict(operands)
         self.extents = dict(extents)
         self.limits = dict(limits)
@@ -184,7 +184,7 @@ class ChannelGraph:
             (parameter or buffer, dim) -> bool tensor of that dimension's size, True = keep, for
             each dimension that loses something.
         """
-        return self._places.spread(self._places.kept_units(self._numbered(masks)))
+        return self._layout.spread(self._layout.mark_kept(self._numbered(masks)))
 
     def _numbered(self, masks: Mapping[str, Tensor]) -> dict[int, Tensor]:
         return {n: masks[name] for n, name in enumerate(self.groups) if name in masks}
@@ -193,11 +193,11 @@ class ChannelGraph:
         """Describe the model after a cut."""
         # A share of the units is one of those that there were.
         self.limits = {n: own.in_units(self.groups[n].size) for n, own in self.limits.items()}
-        places = self._places.after(self._places.kept_units(self._numbered(masks)))
-        sizes = np.diff(places.first_unit).tolist()
-        self._places = places
+        layout = self._layout.after(self._layout.mark_kept(self._numbered(masks)))
+        sizes = np.diff(layout.first_unit).tolist()
+        self._layout = layout
         self.groups = {
-            name: replace(group, size=size, members=Members(places, number))
+            name: replace(group, size=size, members=Members(layout, number))
             for number, ((name, group), size) in enumerate(
                 zip(self.groups.items(), sizes, strict=True)
             )
@@ -265,28 +265,28 @@ def trace(
     >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
     8928
     """
-    choice = Choice.of(ignore, limits, attention)
+    choice = PruningChoice.of(ignore, limits, attention)
     model = traceable(model)
     handlers = with_torch_layers(handlers)
     rehearsal = Rehearsal(model)
     check_parts(rehearsal)
     parameters = {n: t for n, t in rehearsal.tensors.items() if isinstance(t, nn.Parameter)}
     tapes = _tapes(rehearsal, example_inputs, parameters)
-    walked = walk(rehearsal, tapes, choice)
-    coupling = walked.coupling
-    settled = settle(Trial(rehearsal, tapes[0], walked, handlers))
+    propagation = propagate(rehearsal, tapes, choice)
+    coupling = propagation.coupling
+    settled = settle(Trial(rehearsal, tapes[0], propagation, handlers))
     parts = settled.parts
-    groups, places = make_groups(coupling, walked.owned, parts, tapes[0].parameters)
+    groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,
         groups=groups,
-        places=places,
-        operands=coupling.operands,
-        extents=coupling.extents,
+        layout=layout,
+        operands=coupling.tally.operands,
+        extents=coupling.tally.extents,
         limits=choice.limits_of(groups),
-        cost=lambda: cost_model(coupling, parts, parameters),
-        attributes=AttributeModel.build(settled.repairs, coupling, parts),
-        explain=lambda: frozen(coupling, parts.reason_of, parameters),
+        cost=lambda: build_cost_model(coupling, parts, parameters),
+        attributes=AttributeModel.build(settled.repairs, parts),
+        explain=lambda: find_frozen(coupling, parts, parameters),
         handlers=handlers,
         example_inputs=example_inputs,
     )
@@ -312,8 +312,8 @@ def _tapes(
 
 def _unread(tape: Tape, parameters: Iterable[str]) -> bool:
     """Tell whether some parameter is read by no operation of the tape."""
-    read = {id(t) for operation in tape.operations for t in rules.tensors_of(operation)}
-    return any(id(tape.parameters[name]) not in read for name in parameters)
+    read = TensorMap((t, True) for operation in tape.operations for t in operation.tensors)
+    return any(tape.parameters[name] not in read for name in parameters)
 
 
 def prune(
@@ -368,8 +368,8 @@ def prune(
     checked = masks if isinstance(masks, Masks) else Masks(masks)
     checked.check(graph)
     keep = graph.keep(checked)
-    index = {id(mask): mask.nonzero().flatten() for mask in keep.values()}
-    kept: Kept = {place: index[id(mask)] for place, mask in keep.items()}
+    index = TensorMap((mask, mask.nonzero().flatten()) for mask in keep.values())
+    kept: Kept = {dimension: index[mask] for dimension, mask in keep.items()}
     attributes = graph.attributes(checked)
     inventory = Inventory(model)
     record_of_cut = ArchitectureRecord.of(inventory, kept, checked, attributes)

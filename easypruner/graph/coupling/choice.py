@@ -1,4 +1,4 @@
-"""Choice: what of a model may go, as its user says."""
+"""The pruning choice: which parts of a model its user allows to be pruned."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Ignored = str | type[nn.Module]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What may go.
+class PruningChoice:
+    """What may be pruned.
 
     Attributes:
         ignore: modules whose channels stay: paths, globs, names of classes, or classes. They may
             still come to read fewer channels.
-        limits: (path, glob or name of a group) -> its limits; the first that fits counts.
-        attention: whether an attention loses whole heads or width of every head.
+        limits: path, glob or name of a group -> its limits. The first that fits counts.
+        attention: whether an attention loses whole heads, or width of every head.
     """
 
     ignore: tuple[Ignored, ...] = ()
@@ -39,11 +39,11 @@ class Choice:
         ignore: Ignored | Iterable[Ignored] = (),
         limits: Limits | Mapping[str, Any] | None = None,
         attention: Attention = 'width',
-    ) -> Choice:
+    ) -> PruningChoice:
         """Return the choice that the arguments of :func:`easypruner.trace` stand for.
 
         Raises:
-            ConfigError: something that is not understood.
+            ConfigError: an argument is not understood.
         """
         if attention not in get_args(Attention):
             raise ConfigError(
@@ -62,10 +62,10 @@ class Choice:
         return cls(listed, _by_pattern(limits), attention)
 
     def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, Ignored]:
-        """Return the path of each ignored module, parts of such included -> the entry that says so.
+        """Return path -> the entry that ignores the module, for ignored modules and their parts.
 
         Raises:
-            ConfigError: an entry that fits no module.
+            ConfigError: an entry fits no module.
         """
         found: dict[str, Ignored] = {}
         for entry in self.ignore:
@@ -84,14 +84,14 @@ class Choice:
     def limits_of(
         self, groups: Mapping[str, ChannelGroup], excused: Container[str] = ()
     ) -> dict[str, Limits]:
-        """Return group -> its limits, where there are any.
+        """Return group -> its limits, where it has any.
 
         Args:
             groups: of a graph.
-            excused: patterns that may fit none.
+            excused: patterns that may fit no group.
 
         Raises:
-            ConfigError: another pattern that fits no group.
+            ConfigError: another pattern fits no group.
         """
         return first_fitting(self.limits, groups, 'limits', excused)
 
@@ -109,7 +109,7 @@ def _by_pattern(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
     if not all(isinstance(values, Limits | Mapping) for values in limits.values()):
         wrong = next(n for n, values in limits.items() if not isinstance(values, Limits | Mapping))
         known = [entry.name for entry in fields(Limits)]
-        raise ConfigError(f'{wrong!r} is no limit of a group; {nearest(wrong, known)}')
+        raise ConfigError(f'{wrong!r} is not a limit of a group; {nearest(wrong, known)}')
     return {
         pattern: Limits.of(values if isinstance(values, Limits) else dict(values))
         for pattern, values in limits.items()

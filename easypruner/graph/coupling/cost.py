@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from easypruner.errors import MaskError
-from easypruner.graph.coupling.coupling import Axis, Coupling
+from easypruner.graph.coupling.axes import Axis, Ids
+from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import ChannelGroup, Partition
-from easypruner.graph.coupling.layout import Ids
 
 _QUANTITIES = ('macs', 'params', 'activations')
 
@@ -54,23 +54,23 @@ class AxisSizes:
         return sizes.astype(np.int64)
 
     def distinct(self) -> tuple[AxisSizes, Ids]:
-        """Return the sizes without repetitions, and for each axis its place among those."""
-        places: dict[bytes, int] = {}
+        """Return the sizes without repetitions, and for each axis its number among those."""
+        numbers: dict[bytes, int] = {}
         rows = np.column_stack([self.base, self.share])
-        place = [places.setdefault(row.tobytes(), len(places)) for row in rows]
-        _, first = np.unique(place, return_index=True)
-        return AxisSizes(self.base[first], self.share[first]), np.array(place, dtype=np.int64)
+        number = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        _, first = np.unique(number, return_index=True)
+        return AxisSizes(self.base[first], self.share[first]), np.array(number, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What each product adds to each layer's costs: ``factor`` times the product's value.
+    """What the products add to the costs of layers. One entry is ``factor`` times a product.
 
     Attributes:
         layer: number of the layer.
-        quantity: place in ``Cost``: 0 for multiply-adds, 1 for parameters, 2 for activations.
+        quantity: position in ``Cost``: 0 is multiply-adds, 1 parameters, 2 activations.
         product: number of the product.
-        factor: how often it counts.
+        factor: how often the product counts.
     """
 
     layer: Ids
@@ -110,7 +110,7 @@ class CostModel:
         return {layer: Cost(*row) for layer, row in zip(self.layers, result.tolist(), strict=True)}
 
     def by_group(self, units: Sequence[int]) -> list[Cost]:
-        """Return for each group what goes if it loses all the units that it keeps."""
+        """Return for each group the cost that goes with all the units that it keeps."""
         before = self.totals @ self._products(units)
         costs = []
         for number in range(len(units)):
@@ -126,8 +126,7 @@ class CostModel:
 def kept_units(masks: Mapping[str, Tensor], groups: Mapping[str, ChannelGroup]) -> list[int]:
     """Return how many units of each group stay.
 
-    All masks are counted in one pass: with a call for each, counting would take longer than the
-    cost itself.
+    All masks are counted in one pass. One call for each would take longer than the cost itself.
 
     Args:
         masks: group -> bool tensor ``(units,)``, True = keep. Groups not named stay whole.
@@ -152,15 +151,14 @@ def kept_units(masks: Mapping[str, Tensor], groups: Mapping[str, ChannelGroup]) 
     return list(units.values())
 
 
-def counted_axes(coupling: Coupling) -> list[Axis]:
+def find_counted_axes(coupling: Coupling) -> list[Axis]:
     """Return the axes of activations whose sizes enter the cost, each once."""
-    owned = {id(axis) for axis in coupling.owned_axes()}
-    axes: dict[int, Axis] = {}
-    for term in chain(coupling.terms, coupling.activations):
-        for axis in term.axes:
-            if not coupling.is_constant(axis) and id(axis) not in owned:
-                axes[id(axis)] = axis
-    return list(axes.values())
+    tally = coupling.tally
+    counted = (axis for term in chain(tally.macs, tally.activations) for axis in term.axes)
+    owned = set(coupling.axes.of_parameters())
+    return list(
+        dict.fromkeys(axis for axis in counted if not axis.is_constant and axis not in owned)
+    )
 
 
 @dataclass(frozen=True)
@@ -173,22 +171,24 @@ class _Product:
     axes: tuple[int, ...]
 
 
-def cost_model(coupling: Coupling, parts: Partition, parameters: Mapping[str, Tensor]) -> CostModel:
-    """Build the cost model of a partitioned tape.
+def build_cost_model(
+    coupling: Coupling, parts: Partition, parameters: Mapping[str, Tensor]
+) -> CostModel:
+    """Build the cost model of a network.
 
     Args:
-        coupling: the finished walk.
-        parts: how its nodes fall into groups.
+        coupling: has the products that its operations add to the cost.
+        parts: how the nodes fall into groups.
         parameters: the model's parameters, tied ones once.
     """
-    table = AxisTable(coupling)
+    table = AxisTable()
     products = list(_products(coupling, parameters, table))
-    sizes, place = table.sizes(parts).distinct()
+    sizes, number_of = table.find_sizes(parts).distinct()
     width = max((len(product.axes) for product in products), default=0) or 1
     axes = np.zeros((len(products), width), dtype=np.int64)
     for row, product in enumerate(products):
         axes[row, : len(product.axes)] = product.axes
-    distinct, number = np.unique(np.sort(place[axes], axis=1), axis=0, return_inverse=True)
+    distinct, number = np.unique(np.sort(number_of[axes], axis=1), axis=0, return_inverse=True)
     layers = {name: n for n, name in enumerate(dict.fromkeys(p.layer for p in products))}
     shares = Shares(
         layer=np.array([layers[p.layer] for p in products], dtype=np.int64),
@@ -204,51 +204,47 @@ def cost_model(coupling: Coupling, parts: Partition, parameters: Mapping[str, Te
 def _products(
     coupling: Coupling, parameters: Mapping[str, Tensor], table: AxisTable
 ) -> Iterator[_Product]:
-    """Yield what the cost is a sum of; layers come in the order of the forward pass."""
-    for quantity, terms in ((2, coupling.activations), (0, coupling.terms)):
+    """Yield the products whose sum is the cost; layers come in the order of the forward pass."""
+    for quantity, terms in ((2, coupling.tally.activations), (0, coupling.tally.macs)):
         for term in terms:
-            factor, axes = table.product(term.factor, term.axes)
+            factor, axes = table.make_product(term.factor, term.axes)
             yield _Product(term.module, quantity, factor, axes)
     for name, tensor in parameters.items():
-        owned = coupling.axes_of(name)
-        factor, axes = (tensor.numel(), ()) if owned is None else table.product(1, owned)
+        owned = coupling.axes.of_parameter(name)
+        factor, axes = (tensor.numel(), ()) if owned is None else table.make_product(1, owned)
         yield _Product(name.rpartition('.')[0], 1, factor, axes)
 
 
 class AxisTable:
-    """Numbers the axes that products consist of; number 0 is an axis of size one."""
+    """Numbers the axes of which products consist. Number 0 is an axis of a single index."""
 
-    def __init__(self, coupling: Coupling) -> None:
-        self._coupling = coupling
-        self._number: dict[int, int] = {}
-        self._axes: list[Axis] = [coupling.constant(1)]
+    def __init__(self) -> None:
+        self._numbers = {Axis(np.array([-1])): 0}
 
-    def product(self, factor: int, axes: Iterable[Axis]) -> tuple[int, tuple[int, ...]]:
-        """Return a product with its constant sizes folded into the factor."""
+    def make_product(self, factor: int, axes: Iterable[Axis]) -> tuple[int, tuple[int, ...]]:
+        """Return a product as its factor and the numbers of its axes.
+
+        The sizes of constant axes become part of the factor.
+        """
         constant, numbers = [factor], []
         for axis in axes:
-            if self._coupling.is_constant(axis):
+            if axis.is_constant:
                 constant.append(axis.size)
-                continue
-            numbers.append(self.number(axis))
+            else:
+                numbers.append(self.number_of(axis))
         return math.prod(constant), tuple(numbers)
 
-    def number(self, axis: Axis) -> int:
+    def number_of(self, axis: Axis) -> int:
         """Return the number of an axis; it is given one when first asked for."""
-        number = self._number.get(id(axis))
-        if number is None:
-            number = self._number[id(axis)] = len(self._axes)
-            self._axes.append(axis)
-        return number
+        return self._numbers.setdefault(axis, len(self._numbers))
 
-    def sizes(self, parts: Partition) -> AxisSizes:
+    def find_sizes(self, parts: Partition) -> AxisSizes:
         """Return the kept sizes of all numbered axes as functions of the kept units."""
-        count, groups = len(self._axes), len(parts.sizes)
-        ids = np.concatenate(self._axes)
-        row = np.repeat(np.arange(count), [axis.size for axis in self._axes])
-        unit = np.where(
-            ids >= 0, parts.unit_of[np.maximum(ids, 0)] if parts.unit_of.size else -1, -1
-        )
+        count, groups = len(self._numbers), len(parts.sizes)
+        ids = np.concatenate([axis.ids for axis in self._numbers])
+        row = np.repeat(np.arange(count), [axis.size for axis in self._numbers])
+        # An id of a reason, which is below zero, finds the entry behind all nodes.
+        unit = np.append(parts.unit_of, -1)[np.maximum(ids, -1)]
         stays = unit < 0
         base = np.bincount(row[stays], minlength=count).astype(np.float64)
         cell = row[~stays] * groups + parts.group_of[unit[~stays]]

@@ -1,8 +1,8 @@
-"""Groups: connected components of the coupled indices, sorted into units of the same layers."""
+"""Groups: coupled indices form units, and units of the same dimensions form a group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from easypruner.graph.coupling.coupling import Axis, Coupling, Owner
-from easypruner.graph.coupling.layout import Dimension, Ids, Member, Members, Places
+from easypruner.graph.coupling.axes import Axis, Ids, Owner
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.layout import Dimension, Member, Members, UnitLayout
 
 Signatures = npt.NDArray[np.uint64]
 
 _SIGNATURE_SEED = 20220117
+_EMPTY: Ids = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class ChannelGroup:
         name: unique in its graph.
         size: the number of units.
         members: every (parameter, dimension) that a unit has indices in.
-        mixed: operations that mix the group's channels with each other, such as a layer norm: a
-            removed channel then changes what the others hold.
+        mixed: operations that mix the group's channels with each other, such as a layer norm. To
+            remove a channel then changes the values of the others.
     """
 
     name: str
@@ -38,7 +40,7 @@ class ChannelGroup:
 
     @property
     def producers(self) -> tuple[Member, ...]:
-        """The weights that make the group's channels; failing these, all its members."""
+        """The weights that make the group's channels; all its members where no weight does."""
         return self.members.makers or tuple(self.members)
 
     def __repr__(self) -> str:
@@ -53,7 +55,7 @@ class Frozen:
         param: dotted name of the parameter.
         dim: the dimension.
         channels: how many of its indices stay for this reason.
-        reason: why, with the operation and module that hold it.
+        reason: why, with the operation and module that freeze it.
     """
 
     param: str
@@ -67,10 +69,10 @@ class Partition:
     """How the node ids fall into groups.
 
     Attributes:
-        sizes: the units of each group, in the order in which the forward pass meets them.
+        sizes: the units of each group. Groups come in the order of the forward pass.
         unit_of: node id -> number of its unit over all groups, or -1 where it stays.
         group_of: number of a unit -> number of its group.
-        reason_of: node id -> number of the reason it stays for, or -1 where it is free.
+        reason_of: node id -> number of the reason for which it stays, or -1 where it is free.
     """
 
     sizes: Ids
@@ -78,17 +80,32 @@ class Partition:
     group_of: Ids
     reason_of: Ids
 
+    def groups_of(self, axis: Axis) -> list[int]:
+        """Return the numbers of the groups that have channels in an axis, ascending."""
+        units = self.unit_of[axis.nodes]
+        groups: list[int] = np.unique(self.group_of[units[units >= 0]]).tolist()
+        return groups
+
+    def reasons_at(self, axis: Axis) -> Ids:
+        """Return the number of the reason for which each index of an axis stays, or -1."""
+        stays = axis.ids < 0
+        numbers = -axis.ids - 1
+        numbers[~stays] = self.reason_of[axis.ids[~stays]]
+        return numbers
+
 
 @dataclass(frozen=True)
 class OwnedAxes:
-    """The distinct axes of parameters and buffers; most stand for several of their dimensions.
+    """The distinct axes of parameters and buffers. Most are axes of several of their dimensions.
+
+    Each node of each axis is one row of ``node``, ``axis`` and ``index``.
 
     Attributes:
-        axis_of: of each of the coupling's owners, the number of its axis.
+        axis_of: of each owner, the number of its axis.
         sizes: of the axes.
-        node: one row per index that is not known to stay: its node id,
-        axis: the number of its axis,
-        index: and its index in that.
+        node: the node ids.
+        axis: the numbers of the axes.
+        index: the positions in the axes.
     """
 
     axis_of: Ids
@@ -99,29 +116,27 @@ class OwnedAxes:
 
     @classmethod
     def of(cls, coupling: Coupling) -> OwnedAxes:
-        """Gather the axes in the order in which they were met."""
-        number: dict[int, int] = {}
-        axes: list[Axis] = []
-        for owner in coupling.owners:
-            if number.setdefault(id(owner.ids), len(axes)) == len(axes):
-                axes.append(owner.ids)
-        sizes = np.array([axis.size for axis in axes], dtype=np.int64)
-        node = np.concatenate(axes) if axes else np.empty(0, dtype=np.int64)
+        """Gather the axes in the order in which operations read them."""
+        number: dict[Axis, int] = {}
+        axis_of = [
+            number.setdefault(owner.axis, len(number)) for owner in coupling.axes.owners.values()
+        ]
+        sizes = np.array([axis.size for axis in number], dtype=np.int64)
+        node = np.concatenate([_EMPTY, *(axis.ids for axis in number)])
         axis = np.repeat(np.arange(sizes.size), sizes)
         index = np.arange(node.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         free = node >= 0
-        axis_of = np.array([number[id(owner.ids)] for owner in coupling.owners], dtype=np.int64)
-        return cls(axis_of, sizes, node[free], axis[free], index[free])
+        return cls(np.array(axis_of, dtype=np.int64), sizes, node[free], axis[free], index[free])
 
 
 def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> Partition:
     """Sort the node ids into units and groups.
 
     Args:
-        coupling: the finished walk over the tape.
-        owned: the axes of its parameters.
-        counted: axes whose kept size enters a cost; every unit of a group must hold as many
-            indices of each as the others.
+        coupling: what is coupled with what.
+        owned: the axes of parameters.
+        counted: axes whose kept sizes enter the cost. All units of a group must have equally many
+            indices in each.
     """
     labels, reasons = _components(coupling)
     label = labels[owned.node]
@@ -129,9 +144,9 @@ def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> 
     label = label[free]
     signature = _signatures(owned, owned.axis[free], label, labels, list(counted), reasons.size)
     unit_of_label, group_of = _number_units(label, signature)
-    of_nodes = labels[: coupling.nodes]
+    of_nodes = labels[: coupling.axes.nodes]
     return Partition(
-        sizes=np.bincount(group_of) if group_of.size else np.empty(0, dtype=np.int64),
+        sizes=np.bincount(group_of),
         unit_of=unit_of_label[of_nodes],
         group_of=group_of,
         reason_of=reasons[of_nodes],
@@ -140,28 +155,31 @@ def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> 
 
 def make_groups(
     coupling: Coupling, owned: OwnedAxes, parts: Partition, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, ChannelGroup], Places]:
-    """Return name -> group, and where their units stand in the parameters."""
-    places = _places(coupling, owned, parts, tensors)
-    notes = _notes(coupling, parts)
+) -> tuple[dict[str, ChannelGroup], UnitLayout]:
+    """Return name -> group, and where the units of all groups stand in the parameters."""
+    layout = _make_layout(coupling, owned, parts, tensors)
+    mixing = _mixing_operations(coupling, parts)
     groups: dict[str, ChannelGroup] = {}
-    for number, (size, lead) in enumerate(zip(parts.sizes.tolist(), _leads(places), strict=True)):
-        name = _unique(lead.removesuffix('.weight'), groups)
-        mixed = tuple(notes.get(number, ()))
-        groups[name] = ChannelGroup(name, size, Members(places, number), mixed)
-    return groups, places
+    for number, size in enumerate(parts.sizes.tolist()):
+        name = _unused_name(layout.find_lead(number).removesuffix('.weight'), groups)
+        mixed = tuple(mixing.get(number, ()))
+        groups[name] = ChannelGroup(name, size, Members(layout, number), mixed)
+    return groups, layout
 
 
 def _components(coupling: Coupling) -> tuple[Ids, Ids]:
-    """Return the component of each node (reasons behind the nodes), and each one's reason or -1."""
-    nodes, reasons = coupling.nodes, len(coupling.reasons)
-    a, b = coupling.edges()
+    """Return the component of each node, and the reason of each component or -1.
+
+    Reasons are nodes as well here, behind all others.
+    """
+    nodes, reasons = coupling.axes.nodes, len(coupling.axes.reasons.texts)
+    a, b = coupling.edges.arrays()
     a, b = (np.where(ids < 0, nodes - ids - 1, ids) for ids in (a, b))
     total = nodes + reasons
     matrix = coo_array((np.ones(a.size, dtype=np.int8), (a, b)), shape=(total, total))
     count, labels = connected_components(matrix, directed=False)
     reason_of = np.full(count, -1, dtype=np.int64)
-    # The first reason that was met is the one to tell: write it last.
+    # Of several reasons the first one counts: it is written last.
     backwards = np.arange(reasons)[::-1]
     reason_of[labels[nodes + backwards]] = backwards
     return labels.astype(np.int64), reason_of
@@ -170,17 +188,16 @@ def _components(coupling: Coupling) -> tuple[Ids, Ids]:
 def _signatures(
     owned: OwnedAxes, axis: Ids, label: Ids, labels: Ids, counted: list[Axis], components: int
 ) -> Signatures:
-    """Return a number per component, equal where the same dimensions have equal shares.
+    """Return a number for each component, equal where it has equally many indices in each axis.
 
-    A random number per dimension, added up over a component's indices, tells apart how many of
-    them it has in each.
+    Each axis has a random number. The signature is their sum over a component's indices.
     """
     count = owned.sizes.size + len(counted)
     weights = np.random.default_rng(_SIGNATURE_SEED).integers(0, 2**63, size=count, dtype=np.uint64)
     signature = np.zeros(components, dtype=np.uint64)
     np.add.at(signature, label, weights[axis])
     if counted:
-        ids = np.concatenate(counted)
+        ids = np.concatenate([axis.ids for axis in counted])
         weight = np.repeat(weights[owned.sizes.size :], [axis.size for axis in counted])
         np.add.at(signature, labels[ids[ids >= 0]], weight[ids >= 0])
     return signature
@@ -189,7 +206,7 @@ def _signatures(
 def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
     """Number units group by group; return the unit of each component and the group of each unit.
 
-    Groups come in the order of their first node, units in the order of theirs.
+    Groups, and units within a group, come in the order of their first nodes.
     """
     unit_of_label = np.full(signature.size, -1, dtype=np.int64)
     # Written backwards, so that the first row of each component is what remains.
@@ -205,102 +222,90 @@ def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
     return unit_of_label, group[by_group]
 
 
-def _places(
+def _make_layout(
     coupling: Coupling, owned: OwnedAxes, parts: Partition, tensors: Mapping[str, Tensor]
-) -> Places:
+) -> UnitLayout:
     """Return where the units stand: rows sorted by group, axis, unit and index."""
-    unit = parts.unit_of[owned.node] if owned.node.size else owned.node
+    unit = parts.unit_of[owned.node]
     free = unit >= 0
     node, axis, index, unit = owned.node[free], owned.axis[free], owned.index[free], unit[free]
     group = parts.group_of[unit]
     # The rows come sorted by index; sorting is stable, and fast on long ascending runs.
     key = (group * owned.sizes.size + axis) * max(parts.group_of.size, 1) + unit
     order = np.argsort(key, kind='stable')
-    return Places(
+    owners = zip(coupling.axes.owners.values(), owned.axis_of.tolist(), strict=True)
+    return UnitLayout(
         dimensions=tuple(
             Dimension(
                 owner.param,
                 owner.dim,
                 tensors[owner.param].dim(),
-                coupling.operands.get(owner.param, 'parameter'),
+                coupling.tally.operands.get(owner.param, 'parameter'),
                 number,
                 owner.reads,
             )
-            for owner, number in zip(coupling.owners, owned.axis_of.tolist(), strict=True)
+            for owner, number in owners
         ),
         sizes=owned.sizes,
         axis=axis[order],
         index=index[order],
         unit=unit[order],
-        reads=_read(coupling)[node[order]],
+        reads=_reading_nodes(coupling)[node[order]],
         starts=np.searchsorted(group[order], np.arange(len(parts.sizes) + 1)),
         first_unit=np.concatenate([[0], np.cumsum(parts.sizes)]).astype(np.int64),
     )
 
 
-def _read(coupling: Coupling) -> npt.NDArray[np.bool_]:
-    """Return for each node whether the parameter whose own index it is reads channels there."""
-    read = np.zeros(coupling.nodes, dtype=bool)
-    ids = coupling.reads()
-    read[ids[ids >= 0]] = True
-    return read
+def _reading_nodes(coupling: Coupling) -> npt.NDArray[np.bool_]:
+    """Return for each node whether the parameter to which it belongs reads channels there."""
+    reads = np.zeros(coupling.axes.nodes, dtype=bool)
+    reads[np.concatenate([_EMPTY, *(axis.nodes for axis in coupling.readers)])] = True
+    return reads
 
 
-def reading(coupling: Coupling) -> list[bool]:
-    """Return for each owner whether it reads channels."""
-    read = _read(coupling)
-    return [
-        bool(read[owner.ids[owner.ids >= 0]].any()) if owner.reads is None else owner.reads
-        for owner in coupling.owners
-    ]
+def find_readers(coupling: Coupling) -> set[Owner]:
+    """Return the dimensions of parameters that read channels."""
+    reads = _reading_nodes(coupling)
+    return {
+        owner
+        for owner in coupling.axes.owners.values()
+        if (reads[owner.axis.nodes].any() if owner.reads is None else owner.reads)
+    }
 
 
-def _notes(coupling: Coupling, parts: Partition) -> dict[int, dict[str, None]]:
-    """Return the operations that mix the channels of each group, in order."""
-    notes: dict[int, dict[str, None]] = {}
+def _mixing_operations(coupling: Coupling, parts: Partition) -> dict[int, dict[str, None]]:
+    """Return number of a group -> the operations that mix its channels, in order."""
+    found: dict[int, dict[str, None]] = {}
     for axis, operation in coupling.mixed:
-        units = parts.unit_of[axis[axis >= 0]]
-        for number in np.unique(parts.group_of[units[units >= 0]]).tolist():
-            notes.setdefault(number, {})[str(operation)] = None
-    return notes
+        for number in parts.groups_of(axis):
+            found.setdefault(number, {})[str(operation)] = None
+    return found
 
 
-def _leads(places: Places) -> Iterator[str]:
-    """Yield the parameter that each group is named after: the first that makes its channels."""
-    for number in range(len(places.starts) - 1):
-        yield places.lead(number)
-
-
-def _unique(name: str, taken: Mapping[str, object]) -> str:
-    unique, number = name, 2
-    while unique in taken:
-        unique = f'{name}#{number}'
+def _unused_name(name: str, taken: Mapping[str, object]) -> str:
+    unused, number = name, 2
+    while unused in taken:
+        unused = f'{name}#{number}'
         number += 1
-    return unique
+    return unused
 
 
-def frozen(coupling: Coupling, reason_of: Ids, tensors: Mapping[str, Tensor]) -> tuple[Frozen, ...]:
+def find_frozen(
+    coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]
+) -> tuple[Frozen, ...]:
     """Return every dimension of ``tensors`` that stays, whole or in part, with the reason."""
-    owners = {(owner.param, owner.dim): owner for owner in coupling.owners}
     result = []
     for param, tensor in tensors.items():
         for dim, size in enumerate(tensor.shape):
-            owner = owners.get((param, dim))
+            owner = coupling.axes.owners.get((param, dim))
             if owner is None:
-                reason = coupling.why_fixed(param, dim, size)
+                reason = coupling.axes.explain_unowned(param, dim, size)
                 result.append(Frozen(param, dim, int(size), reason))
                 continue
-            numbers = reasons_at(owner, reason_of)
+            numbers = parts.reasons_at(owner.axis)
             for number, count in zip(
                 *np.unique(numbers[numbers >= 0], return_counts=True), strict=True
             ):
-                result.append(Frozen(param, dim, int(count), coupling.reasons[number]))
+                text = coupling.axes.reasons.texts[number]
+                result.append(Frozen(param, dim, int(count), text))
     return tuple(result)
-
-
-def reasons_at(owner: Owner, reason_of: Ids) -> Ids:
-    """Return the number of the reason that each index of a dimension stays for, or -1."""
-    held = owner.ids < 0
-    numbers = np.where(held, -owner.ids - 1, -1)
-    numbers[~held] = reason_of[owner.ids[~held]]
-    return numbers

@@ -1,7 +1,7 @@
-"""Places: where the units of all groups stand in the parameters, as flat arrays.
+"""The unit layout: where the units of all groups stand in the parameters, as flat arrays.
 
-One row is one index of one dimension of one parameter or buffer. Masks are spread over the
-parameters, and the graph is brought up to date after a cut, in one pass over these arrays.
+One row is one index of one axis. One pass over the rows spreads masks over the parameters, and one
+updates the graph after a cut.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Ids = npt.NDArray[np.int64]
+from easypruner.graph.coupling.axes import Ids
+
 Bools = npt.NDArray[np.bool_]
 Role = Literal['out', 'in']
 
@@ -56,7 +57,7 @@ class Dimension:
         rank: how many dimensions the parameter has.
         operand: what the parameter is used as.
         axis: the number of its axis; dimensions that are cut alike share one.
-        reads: whether it reads channels; None where the rows of its axis tell.
+        reads: whether it reads channels. None where the rows of its axis say so.
     """
 
     param: str
@@ -68,8 +69,8 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where units stand in axes, as rows sorted by group, axis and unit.
+class UnitLayout:
+    """Where the units of all groups stand, as rows sorted by group, axis and unit.
 
     Attributes:
         dimensions: of parameters and buffers.
@@ -111,27 +112,36 @@ class Places:
                 parts.append((number, reads, start, stop))
         return sorted(parts)
 
-    def lead(self, group: int) -> str:
-        """Return the first parameter that makes channels of a group, else the first with some."""
+    def find_lead(self, group: int) -> str:
+        """Return the first parameter that makes the channels of a group, or else has some."""
         parts = self._parts(group)
         number = next((number for number, reads, *_ in parts if not reads), parts[0][0])
         return self.dimensions[number].param
 
-    def members(self, group: int, makers: bool = False) -> tuple[Member, ...]:
-        """Return the members of a group; only the weights that make its channels if asked."""
+    def make_members(self, group: int, makers: bool = False) -> tuple[Member, ...]:
+        """Return the members of a group.
+
+        Args:
+            group: its number.
+            makers: leave all out but the weights that make its channels.
+        """
         units = int(self.first_unit[group + 1] - self.first_unit[group])
         members = []
         for number, reads, start, stop in self._parts(group):
-            place = self.dimensions[number]
-            if makers and (reads or place.rank < 2):
+            owner = self.dimensions[number]
+            if makers and (reads or owner.rank < 2):
                 continue
             index = torch.from_numpy(self.index[start:stop].reshape(units, -1))
             role: Role = 'in' if reads else 'out'
-            members.append(Member(place.param, place.dim, role, index, place.operand))
+            members.append(Member(owner.param, owner.dim, role, index, owner.operand))
         return tuple(members)
 
-    def kept_units(self, masks: Mapping[int, Tensor]) -> Bools:
-        """Return whether each unit is kept, by masks under the numbers of their groups."""
+    def mark_kept(self, masks: Mapping[int, Tensor]) -> Bools:
+        """Return whether each unit is kept.
+
+        Args:
+            masks: number of a group -> bool tensor, True = keep. Other groups stay whole.
+        """
         kept = np.ones(int(self.first_unit[-1]), dtype=bool)
         for number, mask in masks.items():
             begin, end = self.first_unit[number], self.first_unit[number + 1]
@@ -152,13 +162,13 @@ class Places:
             for number in np.flatnonzero(touched).tolist()
         }
         return {
-            (place.param, place.dim): masks[place.axis]
-            for place in self.dimensions
-            if place.axis in masks
+            (dimension.param, dimension.dim): masks[dimension.axis]
+            for dimension in self.dimensions
+            if dimension.axis in masks
         }
 
-    def after(self, kept: Bools) -> Places:
-        """Return the places in the model that is left of a cut."""
+    def after(self, kept: Bools) -> UnitLayout:
+        """Return the layout of the model that a cut leaves."""
         stays = kept[self.unit]
         flat, offsets = self._flat(~stays)
         before = np.concatenate([[0], np.cumsum(flat)])
@@ -171,8 +181,8 @@ class Places:
             index=before[offsets[axis] + index] - first[axis],
             unit=(np.cumsum(kept) - 1)[self.unit[stays]],
             reads=self.reads[stays],
-            starts=_counted(stays, self.starts),
-            first_unit=_counted(kept, self.first_unit),
+            starts=_count_up_to(stays, self.starts),
+            first_unit=_count_up_to(kept, self.first_unit),
         )
 
     def _flat(self, gone: Bools) -> tuple[Bools, Ids]:
@@ -183,38 +193,36 @@ class Places:
         return flat, offsets
 
 
-def _counted(stays: Bools, bounds: Ids) -> Ids:
-    """Return bounds of what stays."""
+def _count_up_to(stays: Bools, bounds: Ids) -> Ids:
+    """Return how many entries stay before each bound."""
     return np.concatenate([[0], np.cumsum(stays)])[bounds].astype(np.int64)
 
 
 class Members(Sequence[Member]):
-    """The members of a group, made when first asked for: most uses need but a few of them."""
+    """The members of a group. They are made when first asked for, because few are ever used."""
 
-    def __init__(self, places: Places, group: int) -> None:
-        self._places = places
+    def __init__(self, layout: UnitLayout, group: int) -> None:
+        self._layout = layout
         self._group = group
-        self._made: tuple[Member, ...] | None = None
 
     @property
     def makers(self) -> tuple[Member, ...]:
         """The weights that make the channels."""
-        return self._places.members(self._group, makers=True)
+        return self._layout.make_members(self._group, makers=True)
 
+    @cached_property
     def _all(self) -> tuple[Member, ...]:
-        if self._made is None:
-            self._made = self._places.members(self._group)
-        return self._made
+        return self._layout.make_members(self._group)
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self._all)
 
     @overload
     def __getitem__(self, position: int) -> Member: ...
     @overload
     def __getitem__(self, position: slice) -> tuple[Member, ...]: ...
     def __getitem__(self, position: int | slice) -> Member | tuple[Member, ...]:
-        return self._all()[position]
+        return self._all[position]
 
     def __repr__(self) -> str:
-        return repr(self._all())
+        return repr(self._all)

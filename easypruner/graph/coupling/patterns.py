@@ -1,4 +1,4 @@
-"""Patterns: what a config says of some groups, by path, glob or name."""
+"""Patterns: values that a config gives for some groups, by path, glob or name."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def first_fitting(
 ) -> dict[str, _Value]:
     """Return group -> the value of the first pattern that fits it, where one does.
 
-    A pattern is the name of a group or the path of a module that makes its channels, with all
-    inside it, or a glob of either; ``'*'`` fits all, and may fit none.
+    A pattern is the name of a group, the path of a module that makes its channels or contains one
+    that does, or a glob of either. ``'*'`` fits all groups, and may fit none.
 
     Args:
         values: pattern -> value.
         groups: of a graph.
-        what: has the patterns; for the message, e.g. ``'limits'``.
-        excused: patterns that may fit none: those that fit a group of the network before it was
-            cut. One that has been cut to a single channel is no group any more.
+        what: the setting that has the patterns, for the message, e.g. ``'limits'``.
+        excused: patterns that may fit no group, because they fitted one before a cut: a group cut
+            to one channel is no longer prunable.
 
     Raises:
-        ConfigError: another pattern that fits no group.
+        ConfigError: another pattern fits no group.
     """
     found: dict[str, _Value] = {}
     for pattern, value in values.items():

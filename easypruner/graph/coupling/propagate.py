@@ -1,4 +1,4 @@
-"""The walk: rules follow the axes over a tape, again where a first walk could not tell enough."""
+"""Propagation: rules hand axes on along the tapes, and are repeated while that finds more."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from easypruner.graph.coupling import rules
-from easypruner.graph.coupling.choice import Choice
-from easypruner.graph.coupling.cost import counted_axes
-from easypruner.graph.coupling.coupling import Axis, Coupling
-from easypruner.graph.coupling.groups import OwnedAxes, Partition, partition, reading, reasons_at
-from easypruner.graph.coupling.unprunable import held
+from easypruner.graph.coupling.axes import Axis, Dim, SplitKey
+from easypruner.graph.coupling.choice import PruningChoice
+from easypruner.graph.coupling.cost import find_counted_axes
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
+from easypruner.graph.coupling.rules import apply_rule
+from easypruner.graph.coupling.unprunable import find_unprunable
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.stand_ins import Rehearsal
 from easypruner.graph.recording.tape import Tape
 
 
 @dataclass(frozen=True)
-class Walk:
-    """A finished walk.
+class Propagation:
+    """What a propagation found.
 
     Attributes:
-        coupling: what is coupled with what.
+        coupling: which axes belong together.
         owned: the axes of parameters.
-        parts: how the indices fall into groups.
+        parts: how the nodes fall into groups.
         counted: axes that enter the cost besides those of parameters.
     """
 
@@ -35,65 +36,68 @@ class Walk:
     counted: list[Axis]
 
 
-def walk(rehearsal: Rehearsal, tapes: Sequence[Tape], choice: Choice) -> Walk:
-    """Let the rules walk the tapes.
+def propagate(rehearsal: Rehearsal, tapes: Sequence[Tape], choice: PruningChoice) -> Propagation:
+    """Hand axes on along the tapes, and sort what is coupled into groups.
+
+    It is repeated for as long as one propagation finds something that the next one can use: the
+    dimensions of attentions that are to stay free, or dimensions of which nothing can go.
 
     Args:
         rehearsal: of the model.
         tapes: of the evaluation pass, and of the training pass if there is one.
-        choice: what may go.
+        choice: what may be pruned.
     """
-    fixed = held(rehearsal.modules)
+    unprunable = find_unprunable(rehearsal.modules)
     directions = frozenset(normed.direction for normed in weight_norms(rehearsal.modules))
     ignored = choice.ignored(rehearsal.modules) if choice.ignore else {}
-    preferred: dict[tuple[int, int], int] = {}
+    preferred: dict[SplitKey, int] = {}
     while True:
-        coupling = Coupling(tapes, fixed, directions, preferred)
+        coupling = Coupling(tapes, unprunable, directions, preferred)
         _apply_rules(coupling, tapes)
-        wanted = coupling.heads if choice.attention == 'heads' else coupling.head_widths
-        if not wanted.items() <= preferred.items() and _differs(coupling, wanted):
+        splits = coupling.splits
+        wanted = splits.heads if choice.attention == 'heads' else splits.head_widths
+        if not wanted.items() <= preferred.items() and splits.would_change(wanted):
             preferred = {**preferred, **wanted}
             continue
-        _hold_ignored(coupling, ignored)
-        owned, counted = OwnedAxes.of(coupling), counted_axes(coupling)
+        _freeze_ignored(coupling, ignored)
+        owned, counted = OwnedAxes.of(coupling), find_counted_axes(coupling)
         parts = partition(coupling, owned, counted)
-        if not coupling.ambiguous:
-            return Walk(coupling, owned, parts, counted)
-        found = {
-            (owner.param, owner.dim): coupling.reasons[numbers[0]]
-            for owner in coupling.owners
-            if ((numbers := reasons_at(owner, parts.reason_of)) >= 0).all()
-        }
-        if found.keys() <= fixed.keys():
-            return Walk(coupling, owned, parts, counted)
-        fixed = {**fixed, **found}
-
-
-def _differs(coupling: Coupling, wanted: Mapping[tuple[int, int], int]) -> bool:
-    return any(coupling.split_at[split] != part for split, part in wanted.items())
+        frozen = _find_whole(coupling, parts) if coupling.is_ambiguous else {}
+        if frozen.keys() <= unprunable.keys():
+            return Propagation(coupling, owned, parts, counted)
+        unprunable = {**unprunable, **frozen}
 
 
 def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
     for tape in tapes:
         for operation in tape.operations:
-            rules.apply(coupling, operation)
-        coupling.operation = None
+            apply_rule(coupling, operation)
         for path, tensor in tape.outputs:
-            for axis in coupling.axes(tensor):
-                coupling.fix(axis, f'an output of the model ({path})')
+            for axis in coupling.axes_of(tensor):
+                if not axis.is_constant:
+                    coupling.freeze_nodes(axis.ids, f'an output of the model ({path})')
         # The cost is that of the evaluation pass, which comes first.
-        coupling.counting = False
+        coupling.tally.is_counting = False
 
 
-def _hold_ignored(coupling: Coupling, ignored: Mapping[str, object]) -> None:
-    """Keep the channels that ignored modules make or carry."""
+def _freeze_ignored(coupling: Coupling, ignored: Mapping[str, object]) -> None:
+    """Freeze the channels that ignored modules make or carry."""
     if not ignored:
         return
-    reads = reading(coupling)
-    for owner, is_read in zip(coupling.owners, reads, strict=True):
+    readers = find_readers(coupling)
+    for owner in coupling.axes.owners.values():
         module = owner.param.rpartition('.')[0]
-        if module in ignored and not is_read:
+        if module in ignored and owner not in readers:
             entry = ignored[module]
             name = entry.__name__ if isinstance(entry, type) else entry
-            ids = owner.ids[owner.ids >= 0]
-            coupling.hold(np.unique(ids), f'ignored, as {name!r} says')
+            coupling.freeze_nodes(np.unique(owner.axis.nodes), f'ignored, as {name!r} says')
+
+
+def _find_whole(coupling: Coupling, parts: Partition) -> dict[Dim, str]:
+    """Return the dimensions of which no index can go, with the reason of the first."""
+    found = {}
+    for dimension, owner in coupling.axes.owners.items():
+        numbers = parts.reasons_at(owner.axis)
+        if (numbers >= 0).all():
+            found[dimension] = coupling.axes.reasons.texts[numbers[0]]
+    return found

@@ -1,4 +1,4 @@
-"""What stays whatever the tape says: weights of which a part is no weight of the same kind."""
+"""Unprunable dimensions: weights that would not be weights of their kind without a part."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-_SPECTRAL = 'spectral norm divides by a number that all of the weight decides'
+from easypruner.graph.coupling.axes import Dim
+
+_SPECTRAL = 'spectral norm divides by a number that the whole weight decides'
 _ORTHOGONAL = 'an orthogonal weight is made of all its rows and columns together'
 _PROJECTED = "torch tells an LSTM with a projection by a hidden size that is not the projection's"
 
 
-def held(modules: Mapping[str, nn.Module]) -> dict[tuple[str, int], str]:
-    """Return (parameter or buffer, dim) -> reason for what cannot lose anything."""
-    found: dict[tuple[str, int], str] = {}
+def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
+    """Return dimension of a parameter or buffer -> the reason for which all its indices stay."""
+    found: dict[Dim, str] = {}
     for path, module in modules.items():
         for prefix, reason in _reasons(module):
-            found |= _whole(module, path, prefix, reason)
+            found |= _all_dimensions(module, path, prefix, reason)
         if isinstance(module, nn.LSTM) and module.proj_size:
             start = f'{path}.' if path else ''
             names = [name for name, _ in module.named_parameters() if 'weight_hr' in name]
@@ -28,7 +30,7 @@ def held(modules: Mapping[str, nn.Module]) -> dict[tuple[str, int], str]:
 
 
 def _reasons(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield (beginning of the names of tensors, reason why these stay)."""
+    """Yield (how names of tensors start, the reason for which these tensors stay whole)."""
     if isinstance(module, ParametrizationList):
         for part in module.children():
             if isinstance(part, _SpectralNorm):
@@ -40,7 +42,7 @@ def _reasons(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield f'{hook.name}_', _SPECTRAL
 
 
-def _whole(module: nn.Module, path: str, prefix: str, reason: str) -> dict[tuple[str, int], str]:
+def _all_dimensions(module: nn.Module, path: str, prefix: str, reason: str) -> dict[Dim, str]:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     start = f'{path}.' if path else ''
     return {

@@ -85,6 +85,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 @cache
 def _find(func: Any) -> Shortcut | None:
     known = _SHORTCUTS.get(func)
+    if func.namespace != 'aten':
+        return known
     if known is None and _changes_one_tensor(func):
         return _itself
     if known is None and torch.Tag.pointwise in func.tags:

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -23,9 +24,15 @@ ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
 
 
-@dataclass(frozen=True)
+@cache
+def name_of(func: Any) -> str:
+    """Return the name of an operation, without ``aten::``: ``convolution``, ``mylib::my_op``."""
+    return str(func._schema.name).removeprefix('aten::')
+
+
+@dataclass(frozen=True, eq=False)
 class Operation:
-    """One ATen operation as it ran.
+    """One operation as it ran. Two are equal only if they are the same object.
 
     Attributes:
         func: the overload, e.g. ``aten.convolution.default``.
@@ -41,10 +48,21 @@ class Operation:
     outputs: tuple[Tensor, ...]
     module: str
 
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors among the arguments, those in lists included."""
+        found: list[Tensor] = []
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif isinstance(value, (list, tuple)):
+                found.extend(item for item in value if isinstance(item, Tensor))
+        return tuple(found)
+
     @property
     def name(self) -> str:
-        """The operation's short name, e.g. ``convolution``."""
-        return str(self.func.overloadpacket.__name__)
+        """The operation's name: ``convolution``, or ``mylib::my_op`` where it is not ATen's."""
+        return name_of(self.func)
 
     def __str__(self) -> str:
         return f'{self.name} in {self.module or "the model itself"}'

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from easypruner.graph.coupling import rules
-from easypruner.graph.coupling.coupling import Axis, Coupling
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.recording.tape import Operation, Tape
 
 BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
@@ -42,7 +42,7 @@ class Script:
     Attributes:
         modules: dotted path -> module of the model that was traced.
         tape: of its evaluation pass.
-        coupling: the walk over the tape.
+        coupling: has the axes of the tape's tensors.
     """
 
     modules: Mapping[str, nn.Module]
@@ -56,8 +56,16 @@ class Script:
 
     def axes_of(self, operation: Operation) -> list[Axis]:
         """Return the axes of an operation's tensors, one after the other, outputs first."""
-        tensors = (*operation.outputs, *rules.tensors_of(operation))
-        return [axis for tensor in tensors for axis in self.coupling.axes(tensor)]
+        axes = self._axes.get(operation)
+        if axes is None:
+            tensors = (*operation.outputs, *operation.tensors)
+            axes = [axis for tensor in tensors for axis in self.coupling.axes_of(tensor)]
+            self._axes[operation] = axes
+        return axes
+
+    @cached_property
+    def _axes(self) -> dict[Operation, list[Axis]]:
+        return {}
 
     def axes_near(self, operation: Operation) -> list[Axis]:
         """Return the axes of an operation and of the next.
@@ -65,7 +73,7 @@ class Script:
         Where a reshape has to copy first, the copy is the operation that does not come about,
         while the width in question is that of the view behind it.
         """
-        following = self._following.get(id(operation))
+        following = self._following.get(operation)
         axes = self.axes_of(operation)
         return axes if following is None else [*axes, *self.axes_of(following)]
 
@@ -80,11 +88,11 @@ class Script:
         A module may read numbers of its parts: ``block.out_channels`` after a loop over blocks.
         Behind them come its direct parts, as many.
         """
-        path, limit = operation.module, self._order[id(operation)]
+        path, limit = operation.module, self._order[operation]
         depth = path.count('.') + 1 if path else 0
         parts: dict[str, None] = {}
         for other in reversed(self.within(path)):
-            if self._order[id(other)] >= limit or other.module == path:
+            if self._order[other] >= limit or other.module == path:
                 continue
             names = other.module.split('.')
             for level in (depth + 1, depth + 2):
@@ -97,21 +105,21 @@ class Script:
         return list(dict.fromkeys([*list(parts)[:count], *direct[: 2 * count]]))
 
     @cached_property
-    def _following(self) -> dict[int, Operation]:
-        return {id(one): other for one, other in pairwise(self.operations)}
+    def _following(self) -> dict[Operation, Operation]:
+        return dict(pairwise(self.operations))
 
     def alike(self, operation: Operation) -> list[Operation]:
         """Return the operations that other modules of the same type run at the same place."""
-        mine = self._places[0][id(operation)]
+        mine = self._places[0][operation]
         return [other for other in self._places[1][mine] if other is not operation]
 
     @cached_property
-    def _places(self) -> tuple[dict[int, _Place], dict[_Place, list[Operation]]]:
+    def _places(self) -> tuple[dict[Operation, _Place], dict[_Place, list[Operation]]]:
         """Each operation's place: type of its module, operation, how often it ran there before.
 
         And how many axes it has, and has near it: those of two at one place correspond.
         """
-        places: dict[int, _Place] = {}
+        places: dict[Operation, _Place] = {}
         alike: dict[_Place, list[Operation]] = {}
         count: dict[tuple[str, Any], int] = {}
         for operation in self.operations:
@@ -120,7 +128,7 @@ class Script:
             kind = type(self.modules[operation.module])
             own, near = len(self.axes_of(operation)), len(self.axes_near(operation))
             place = (kind, operation.func, number, own, near)
-            places[id(operation)] = place
+            places[operation] = place
             alike.setdefault(place, []).append(operation)
         return places, alike
 
@@ -129,20 +137,20 @@ class Script:
 
         Operations that run after the given one are left out.
         """
-        limit = self._order[id(operation)]
+        limit = self._order[operation]
         for up in range(min(most_up, operation.module.count('.') + 1) + 1):
             inside = self.within(outwards(operation.module, up))
             for position, other in enumerate(inside):
-                if self._order[id(other)] > limit:
+                if self._order[other] > limit:
                     break
                 for place, axis in enumerate(self.axes_of(other)):
                     yield Location(up, position, place), axis
 
     def behind(self, operation: Operation) -> Iterator[tuple[Location, Axis]]:
         """Yield the axes that the operation's module meets later in its own forward."""
-        start = self._order[id(operation)]
+        start = self._order[operation]
         for position, other in enumerate(self.within(operation.module)):
-            if self._order[id(other)] > start and other.module == operation.module:
+            if self._order[other] > start and other.module == operation.module:
                 for place, axis in enumerate(self.axes_of(other)):
                     yield Location(0, position, place), axis
 
@@ -157,15 +165,15 @@ class Script:
     @cached_property
     def windowed(self) -> list[Axis]:
         """The axes out of which an operation cuts a window that is no even part of them."""
-        found: dict[int, Axis] = {}
+        found: dict[Axis, None] = {}
         for operation in self.operations:
             if operation.name == 'slice':
                 dim = operation.args[1] if len(operation.args) > 1 else 0
-                axis = self.coupling.axes(operation.args[0])[dim]
+                axis = self.coupling.axes_of(operation.args[0])[dim]
                 width = operation.outputs[0].shape[dim]
-                if (axis >= 0).any() and width and axis.size % width:
-                    found[id(axis)] = axis
-        return list(found.values())
+                if axis.nodes.size and width and axis.size % width:
+                    found[axis] = None
+        return list(found)
 
     def within(self, path: str) -> list[Operation]:
         """Return the operations that run in a module or in its parts."""
@@ -184,8 +192,8 @@ class Script:
         return {}
 
     @cached_property
-    def _order(self) -> dict[int, int]:
-        return {id(operation): number for number, operation in enumerate(self.operations)}
+    def _order(self) -> dict[Operation, int]:
+        return {operation: number for number, operation in enumerate(self.operations)}
 
 
 def outwards(path: str, up: int) -> str:

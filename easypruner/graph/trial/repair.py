@@ -6,7 +6,7 @@ changes. It is kept if the trial run then gets past the failing operation, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, cycle
 from operator import is_
@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.cost import AxisSizes, AxisTable
-from easypruner.graph.coupling.coupling import Axis, Coupling
 from easypruner.graph.coupling.groups import Partition
 from easypruner.graph.recording.attributes import Attributes
 from easypruner.graph.recording.tape import Operation
@@ -67,16 +67,14 @@ class AttributeModel:
     numbers: tuple[tuple[int | None, ...], ...]
 
     @classmethod
-    def build(
-        cls, repairs: tuple[Repair, ...], coupling: Coupling, parts: Partition
-    ) -> AttributeModel:
+    def build(cls, repairs: tuple[Repair, ...], parts: Partition) -> AttributeModel:
         """Number the axes of ``repairs`` and find their sizes under any choice of units."""
-        table = AxisTable(coupling)
+        table = AxisTable()
         numbers = tuple(
-            tuple(None if axis is None else table.number(axis) for axis in repair.axes)
+            tuple(None if axis is None else table.number_of(axis) for axis in repair.axes)
             for repair in repairs
         )
-        return cls(repairs, table.sizes(parts), numbers)
+        return cls(repairs, table.find_sizes(parts), numbers)
 
     def __call__(self, units: Sequence[int]) -> Attributes:
         """Return the values where each group keeps the given number of units."""
@@ -91,10 +89,10 @@ class AttributeModel:
 
 def known_numbers(trial: Trial) -> Iterator[Repair]:
     """Yield the attributes that the rules know to follow an axis: the groups of convolutions."""
-    for path, attribute, axis in trial.coupling.numbers:
-        value = vars(trial.rehearsal.modules[path]).get(attribute)
-        if type(value) is int and value == axis.size:
-            yield Repair(path, attribute, (axis,), (value,), int)
+    for width in trial.coupling.tally.widths:
+        value = vars(trial.rehearsal.modules[width.module]).get(width.attribute)
+        if type(value) is int and value == width.axis.size:
+            yield Repair(width.module, width.attribute, (width.axis,), (value,), int)
 
 
 def find_repairs(
@@ -169,19 +167,17 @@ def _elsewhere(
     trial: Trial, operation: Operation, candidates: tuple[Repair, ...]
 ) -> Iterator[Repair]:
     """Yield the repairs that correspond to ``candidates`` in other modules of the same type."""
-    place_of: dict[int, int] = {}
+    place_of: dict[Axis, int] = {}
     for place, axis in enumerate(trial.script.axes_about(operation)):
-        place_of.setdefault(id(axis), place)
+        place_of.setdefault(axis, place)
     for other in trial.script.alike(operation):
         axes = trial.script.axes_about(other)
         for repair in candidates:
-            if any(axis is not None and place_of[id(axis)] >= len(axes) for axis in repair.axes):
+            if any(axis is not None and place_of[axis] >= len(axes) for axis in repair.axes):
                 continue
             path = outwards(other.module, _depth(operation.module) - _depth(repair.module))
             numbers = _numbers(vars(trial.model.get_submodule(path)).get(repair.attribute))
-            found = tuple(
-                None if axis is None else axes[place_of[id(axis)]] for axis in repair.axes
-            )
+            found = tuple(None if axis is None else axes[place_of[axis]] for axis in repair.axes)
             if numbers is None or len(numbers) != len(found):
                 continue
             sizes = [axis.size for axis in found if axis is not None]
@@ -240,9 +236,9 @@ def _candidates(
     model: nn.Module, path: str, axes: list[Axis], widths: Widths
 ) -> Iterator[Iterator[Repair]]:
     """Yield, for each attribute that holds sizes of ``axes``, what it may follow."""
-    by_size: dict[int, dict[int, Axis]] = {}
+    by_size: dict[int, dict[Axis, None]] = {}
     for axis in axes:
-        by_size.setdefault(axis.size, {}).setdefault(id(axis), axis)
+        by_size.setdefault(axis.size, {})[axis] = None
     for name, value in vars(model.get_submodule(path)).items():
         numbers = None if name in _HIDDEN else _numbers(value)
         if numbers is not None and any(number in by_size for number in numbers):
@@ -253,7 +249,7 @@ def _candidates(
 
 
 def _assignments(
-    numbers: tuple[int, ...], by_size: Mapping[int, Mapping[int, Axis]], widths: Widths
+    numbers: tuple[int, ...], by_size: Mapping[int, Iterable[Axis]], widths: Widths
 ) -> Iterator[tuple[Axis | None, ...]]:
     """Yield the axes that numbers may follow: several of one size in the order of the axes.
 
@@ -261,11 +257,11 @@ def _assignments(
     """
     if len(numbers) == 1:
         different: dict[int, Axis] = {}
-        for axis in by_size[numbers[0]].values():
+        for axis in by_size[numbers[0]]:
             different.setdefault(widths(axis), axis)
         yield from ((axis,) for axis in different.values())
         return
-    turns = {size: cycle(axes.values()) for size, axes in by_size.items()}
+    turns = {size: cycle(axes) for size, axes in by_size.items()}
     yield tuple(next(turns[number]) if number in turns else None for number in numbers)
 
 

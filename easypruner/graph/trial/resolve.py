@@ -1,4 +1,4 @@
-"""Settling a graph: every cut is tried; what fails is mended, tied to another width, or held."""
+"""Settling a graph: every cut is tried; what fails is mended, tied to another width, or frozen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def settle(trial: Trial) -> Settled:
             continue
         blamed = trial.at_fault(failure, partial(attributes_under, repairs))
         blamed |= _alike(trial, failure, blamed)
-        trial = _hold(trial, blamed, failure.reason)
+        trial = _freeze(trial, blamed, failure.reason)
     return Settled(repairs, trial.parts)
 
 
@@ -81,10 +81,10 @@ def _alike(trial: Trial, failure: Failure, blamed: set[int]) -> set[int]:
     }
 
 
-def _hold(trial: Trial, groups: Iterable[int], reason: str) -> Trial:
+def _freeze(trial: Trial, groups: Iterable[int], reason: str) -> Trial:
     """Return the trial with ``groups`` frozen."""
     parts = trial.parts
     free = np.flatnonzero(parts.unit_of >= 0)
     group = parts.group_of[parts.unit_of[free]]
-    trial.coupling.hold(free[np.isin(group, list(groups))], reason)
+    trial.coupling.freeze_nodes(free[np.isin(group, list(groups))], reason)
     return trial.regrouped()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, product
 
-from easypruner.graph.coupling.coupling import Axis
+from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import Location
 from easypruner.graph.trial.repair import Repair, attributes_under, find_repairs
@@ -45,9 +45,9 @@ class Tie:
             narrow = _axis_at(trial, operation, place)
             if narrow is None or not _is_free(trial, narrow) or wide.size % narrow.size:
                 continue
-            rows = wide.reshape(-1, narrow.size) if self.inner else wide.reshape(narrow.size, -1).T
-            for row in rows:
-                trial.coupling.couple(row, narrow)
+            times = wide.size // narrow.size
+            follows = narrow.tiled(times) if self.inner else narrow.repeated(times)
+            trial.coupling.edges.couple(wide, follows)
 
 
 def _axis_at(trial: Trial, operation: Operation, place: int | Location) -> Axis | None:
@@ -115,12 +115,12 @@ def _try(
     mends: bool,
 ) -> _Tied | None:
     """Try a tie, with further repairs if ``mends``; None where it does not get past ``failure``."""
-    mark = trial.coupling.mark()
+    mark = trial.coupling.edges.mark()
     for place in operations:
         tie.couple(trial, place)
     tied = trial.regrouped()
     if _is_whole(tied, tie, operations):
-        trial.coupling.revert(mark)
+        trial.coupling.edges.revert(mark)
         return None
     widths = tied.widths(turn=failure.turn)
     if mends:
@@ -128,7 +128,7 @@ def _try(
     later = None
     if not mends or repairs is not before:
         later = tied.run(widths, attributes_under(repairs, widths))
-    trial.coupling.revert(mark)
+    trial.coupling.edges.revert(mark)
     if mends and repairs is before:
         return None
     if later is None:
@@ -203,7 +203,7 @@ def _fitting(
 
 
 def _is_free(trial: Trial, axis: Axis) -> bool:
-    return bool((axis >= 0).all()) and bool((trial.parts.unit_of[axis] >= 0).all())
+    return bool((axis.ids >= 0).all()) and bool((trial.parts.unit_of[axis.ids] >= 0).all())
 
 
 def _groups(trial: Trial, axis: Axis) -> frozenset[int]:

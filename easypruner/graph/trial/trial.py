@@ -22,15 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.base.nested import tensors_in
-from easypruner.graph.coupling.coupling import Axis, Coupling
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition, partition
-from easypruner.graph.coupling.propagate import Walk
+from easypruner.graph.coupling.propagate import Propagation
 from easypruner.graph.cutting.handlers import resize_layers
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.recording import meta_shapes as shapes
 from easypruner.graph.recording.attributes import Attributes, set_attributes
 from easypruner.graph.recording.stand_ins import Rehearsal
-from easypruner.graph.recording.tape import Operation, Tape, run_forward
+from easypruner.graph.recording.tape import Operation, Tape, name_of, run_forward
 from easypruner.graph.trial.expected import BOOKKEEPING, Script
 
 _SEED = 20220117
@@ -100,19 +101,20 @@ class Widths:
         kept_units: npt.NDArray[np.bool_],
         turn: int = 0,
     ) -> None:
-        stays = np.ones(coupling.nodes + len(coupling.reasons) + 1, dtype=bool)
-        held = parts.unit_of >= 0
+        axes = coupling.axes
+        stays = np.ones(axes.nodes + len(axes.reasons.texts) + 1, dtype=bool)
+        free = parts.unit_of >= 0
         # Reasons are negative ids: they count from the end, and stay.
-        stays[: parts.unit_of.size][held] = kept_units[parts.unit_of[held]]
+        stays[: parts.unit_of.size][free] = kept_units[parts.unit_of[free]]
         self.stays = stays
         self.turn = turn
-        self._sizes: dict[int, int] = {}
+        self._sizes: dict[Axis, int] = {}
 
     def __call__(self, axis: Axis) -> int:
         """Return how many indices of an axis stay."""
-        size = self._sizes.get(id(axis))
+        size = self._sizes.get(axis)
         if size is None:
-            size = self._sizes[id(axis)] = int(np.count_nonzero(self.stays[axis]))
+            size = self._sizes[axis] = int(np.count_nonzero(self.stays[axis.ids]))
         return size
 
 
@@ -123,13 +125,13 @@ class Trial:
     Attributes:
         rehearsal: of the model that was traced.
         tape: of its evaluation pass.
-        walked: the walk over the tape, and how its nodes fall into groups.
+        propagation: what is coupled on the tape, and how its nodes fall into groups.
         handlers: keep the modules' own numbers true.
     """
 
     rehearsal: Rehearsal
     tape: Tape
-    walked: Walk
+    propagation: Propagation
     handlers: Sequence[LayerHandler]
 
     @property
@@ -149,13 +151,13 @@ class Trial:
 
     @property
     def coupling(self) -> Coupling:
-        """The walk over the tape."""
-        return self.walked.coupling
+        """What is coupled on the tape."""
+        return self.propagation.coupling
 
     @property
     def parts(self) -> Partition:
         """How the nodes fall into groups."""
-        return self.walked.parts
+        return self.propagation.parts
 
     @property
     def compares(self) -> bool:
@@ -167,8 +169,9 @@ class Trial:
 
     def regrouped(self) -> Trial:
         """Return the trial of the groups that the coupling makes by now."""
-        parts = partition(self.coupling, self.walked.owned, self.walked.counted)
-        other = replace(self, walked=replace(self.walked, parts=parts))
+        found = self.propagation
+        parts = partition(found.coupling, found.owned, found.counted)
+        other = replace(self, propagation=replace(found, parts=parts))
         other.__dict__['script'] = self.script
         return other
 
@@ -254,11 +257,11 @@ class Trial:
         parameters = {}
         for name, tensor in self.tape.parameters.items():
             cut = tensor
-            for dim, axis in enumerate(self.coupling.axes_of(name) or ()):
+            for dim, axis in enumerate(self.coupling.axes.of_parameter(name) or ()):
                 if widths(axis) == axis.size:
                     continue
                 if self.tape.world.depends_on_values:
-                    kept = torch.from_numpy(np.flatnonzero(widths.stays[axis]))
+                    kept = torch.from_numpy(np.flatnonzero(widths.stays[axis.ids]))
                     cut = cut.index_select(dim, kept.to(cut.device))
                 else:
                     shape = list(cut.shape)
@@ -295,14 +298,12 @@ class Trial:
         """Return the axes of the failing operation that groups decide: outputs first."""
         if failure.operation is None:
             return []
-        axes = {id(axis): axis for axis in self.script.axes_of(failure.operation)}
-        return [axis for axis in axes.values() if self.groups_of(axis)]
+        axes = dict.fromkeys(self.script.axes_of(failure.operation))
+        return [axis for axis in axes if self.groups_of(axis)]
 
     def groups_of(self, axis: Axis) -> set[int]:
         """Return the groups that have channels in an axis."""
-        ids = axis[axis >= 0]
-        units = self.parts.unit_of[ids]
-        return set(np.unique(self.parts.group_of[units[units >= 0]]).tolist())
+        return set(self.parts.groups_of(axis))
 
 
 class _DeviationError(Exception):
@@ -329,7 +330,7 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = shapes.run(func, args, kwargs or {})
-        if func.overloadpacket.__name__ in BOOKKEEPING:
+        if name_of(func) in BOOKKEEPING:
             return result
         operations = self._operations
         position, met = self._position, shapes.tensors_of(result)
@@ -380,9 +381,9 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
             return
         dim, start = _window(operation.args)
         met = _window(args)[1]
-        axis = self._coupling.axes(operation.args[0])[dim]
+        axis = self._coupling.axes_of(operation.args[0])[dim]
         first, last = slice(start, None).indices(axis.size)[:2]
-        predicted = int(np.count_nonzero(self._widths.stays[axis[:first]]))
+        predicted = int(np.count_nonzero(self._widths.stays[axis.ids[:first]]))
         begins = slice(met, None).indices(self._widths(axis))[0]
         if begins != predicted and first < last:
             raise _DeviationError(
@@ -390,7 +391,7 @@ class _Check(shapes.Watcher):  # type: ignore[no-untyped-call]
             )
 
     def _predicted(self, tensor: Tensor) -> tuple[int, ...]:
-        return tuple([self._widths(axis) for axis in self._coupling.axes(tensor)])
+        return tuple([self._widths(axis) for axis in self._coupling.axes_of(tensor)])
 
     def compare_outputs(self, expected: Sequence[Tensor], met: Sequence[Tensor]) -> None:
         """Raise unless the model's outputs are of the shapes they had."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from easypruner.graph import ChannelGraph
-from easypruner.graph.coupling.rules import tensors_of
 from easypruner.graph.recording.stand_ins import Rehearsal
 from easypruner.graph.recording.tape import Operation, record
 from easypruner.strategies.context import Context
@@ -186,7 +185,7 @@ def _running_means_behind(graph: ChannelGraph, paths: Container[str]) -> dict[st
     names = {id(stand_in): name for name, stand_in in tape.parameters.items()}
     readers: dict[int, list[Operation | None]] = {id(t): [None] for _, t in tape.outputs}
     for operation in tape.operations:
-        for tensor in tensors_of(operation):
+        for tensor in operation.tensors:
             readers.setdefault(id(tensor), []).append(operation)
     found: dict[str, set[int | None]] = {}
     for operation in tape.operations:

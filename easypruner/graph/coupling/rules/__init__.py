@@ -1,92 +1,39 @@
-"""Rules: how each ATen operation passes index arrays on, and what it couples.
+"""Rules: how each operation hands axes on, and which axes it couples.
 
-A rule is a function ``rule(coupling, operation)`` that assigns axes to the operation's outputs.
-Pointwise operations need no rule of their own: torch tags them. An operation without a rule
-freezes whatever flows into it, and says so in the reason.
+Rules are grouped by what operations do. Each is registered under the names of its operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 
-import torch
-from torch import Tensor
-
+from easypruner.errors import TraceError
 from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.rules.registration import find_rule, rule
 from easypruner.graph.recording.tape import Operation
 
-Rule = Callable[[Coupling, Operation], None]
+__all__ = ['apply_rule', 'rule']
 
-_RULES: dict[str, Rule] = {}
-_FAMILIES = (
-    'pointwise',
-    'views',
-    'pieces',
-    'contractions',
-    'recurrent',
-    'norms',
-    'spatial',
-    'indexing',
+for _family in (
+    'pointwise', 'views', 'pieces', 'contractions', 'recurrent', 'norms', 'spatial', 'indexing',
     'fills',
-)
+):  # fmt: skip
+    import_module(f'{__name__}.{_family}')
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operations by their short names, e.g. ``'cat'``."""
+def apply_rule(coupling: Coupling, operation: Operation) -> None:
+    """Let the rule of an operation couple axes and give the outputs theirs.
 
-    def register(function: Rule) -> Rule:
-        for name in names:
-            _RULES[name] = function
-        return function
-
-    return register
-
-
-def apply(coupling: Coupling, operation: Operation) -> None:
-    """Let the rule of ``operation`` work on it."""
-    if not operation.outputs:
+    Raises:
+        TraceError: an output has no axes after that.
+    """
+    if not operation.outputs and not operation.func._schema.is_mutable:
         return
     coupling.operation = operation
-    coupling.step += 1
-    _find(operation)(coupling, operation)
-    sources = tensors_of(operation)
+    coupling.splits.start_operation()
+    find_rule(operation)(coupling, operation)
     for output in operation.outputs:
-        coupling.derive(output, sources)
-    coupling.made(sources)
-
-
-def tensors_of(operation: Operation) -> list[Tensor]:
-    """Return the tensors among an operation's arguments, lists of tensors included."""
-    found: list[Tensor] = []
-    for value in (*operation.args, *operation.kwargs.values()):
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found.extend(item for item in value if isinstance(item, Tensor))
-    return found
-
-
-def _find(operation: Operation) -> Rule:
-    known = _RULES.get(operation.name)
-    if known is None:
-        known = _RULES.get(operation.name.removesuffix('_'))
-    if known is None:
-        tags = operation.func.tags
-        known = _RULES['pointwise'] if torch.Tag.pointwise in tags else _unknown
-    return known
-
-
-def _unknown(coupling: Coupling, operation: Operation) -> None:
-    text = 'an operation without a rule'
-    for tensor in tensors_of(operation):
-        for axis in coupling.axes(tensor):
-            coupling.fix(axis, text)
-    for output in operation.outputs:
-        if not coupling.assigned(output):
-            reason = coupling.why(text)
-            coupling.assign(output, (coupling.constant(size, reason) for size in output.shape))
-
-
-for _family in _FAMILIES:
-    import_module(f'{__name__}.{_family}')
+        if not coupling.has_axes(output):
+            raise TraceError(f'an output is given no axes by the rule of {operation}')
+    coupling.axes.derive(operation)
+    coupling.tally.add_outputs(operation, coupling.axes)

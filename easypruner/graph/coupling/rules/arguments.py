@@ -1,11 +1,9 @@
-"""Reading an operation's arguments by position or name, and wrapping negative dimensions."""
+"""Reading an operation's arguments by position or name, and counting dimensions from the front."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-
-from torch import Tensor
 
 from easypruner.graph.recording.tape import Operation
 
@@ -30,7 +28,6 @@ def wrap_all(dims: int | Iterable[int] | None, count: int) -> tuple[int, ...]:
     return chosen or tuple(range(count))
 
 
-def first_tensor(operation: Operation) -> Tensor:
-    """Return the operation's first argument, which is a tensor."""
-    tensor: Tensor = operation.args[0]
-    return tensor
+def dim_argument(operation: Operation, position: int, default: int = 0) -> int:
+    """Return a dimension of the first argument that another argument names."""
+    return wrap(argument(operation, position, 'dim', default), operation.args[0].dim())

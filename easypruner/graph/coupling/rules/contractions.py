@@ -4,166 +4,132 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from torch import Tensor
 
-from easypruner.graph.coupling.coupling import INNER, Axis, Coupling
-from easypruner.graph.coupling.rules import rule
-from easypruner.graph.coupling.rules.arguments import argument, first_tensor
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.rules.arguments import argument
+from easypruner.graph.coupling.rules.pointwise import broadcast
+from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.coupling.rules.spatial import extents_after
 from easypruner.graph.recording.tape import Operation
 
 KERNEL = 'the extent of a convolution kernel'
 
 
-def removes_whole_groups(in_per_group: int, out_per_group: int) -> bool:
-    """Tell how a grouped convolution is cut: by whole groups, or by positions within each.
-
-    Whole groups go where a group has one channel on either side (a depthwise convolution);
-    elsewhere the number of groups stays and all groups lose the same positions.
-    """
-    return in_per_group == 1 or out_per_group == 1
-
-
 @rule('convolution', '_convolution', 'conv1d', 'conv2d', 'conv3d', 'mkldnn_convolution')
-def convolution(coupling: Coupling, operation: Operation) -> None:
+def convolve(coupling: Coupling, operation: Operation) -> None:
+    """Couple the channels with the weight that sums over them, and its bias with its outputs."""
     x, weight = operation.args[:2]
     bias = argument(operation, 2, 'bias')
     full = operation.name in ('convolution', '_convolution')
     transposed = bool(full and operation.args[6])
     groups = operation.args[8] if full else argument(operation, 6, 'groups', 1)
     output = operation.outputs[0]
-    coupling.use(weight, 'convolution.weight', output.shape[2:])
-    axes = coupling.axes(x)
-    extents = {dim: coupling.constant(size, KERNEL) for dim, size in enumerate(weight.shape[2:], 2)}
+    coupling.note_use(weight, 'convolution.weight', output.shape[2:])
+    batch, channels, *extents = coupling.axes_of(x)
+    given = {
+        dim: coupling.make_constant(size, KERNEL) for dim, size in enumerate(weight.shape[2:], 2)
+    }
     if groups == 1:
         reader, producer = (0, 1) if transposed else (1, 0)
-        kernel = coupling.own(weight, {reader: axes[1], **extents}, reads=reader)
+        kernel = coupling.couple_parameter(weight, {reader: channels, **given}, reads=reader)
         out = kernel[producer]
     elif groups == weight.shape[0] and weight.shape[1] == 1:
-        kernel = coupling.own(weight, {0: axes[1], **extents})
+        kernel = coupling.couple_parameter(weight, {0: channels, **given})
         out = kernel[0]
-        coupling.count('groups', out)
+        coupling.note_width('groups', out)
     else:
-        kernel = coupling.own(weight, extents)
-        out = _grouped(coupling, axes[1], weight, groups, transposed)
+        kernel = coupling.couple_parameter(weight, given)
+        out = _couple_groups(coupling, channels, kernel, groups, transposed)
     if bias is not None:
-        coupling.use(bias, 'convolution.bias')
-        coupling.own(bias, {0: out})
-    after = extents_after(coupling, axes[2:], output)
-    coupling.assign(output, (axes[0], out, *after))
+        coupling.note_use(bias, 'convolution.bias')
+        coupling.couple_parameter(bias, {0: out})
+    after = extents_after(coupling, extents, output)
+    coupling.assign(output, (batch, out, *after))
     # A batch or an extent may hold channels that a reshape has put there.
-    places = (axes[0], *(axes[2:] if transposed else after))
-    coupling.macs(math.prod(weight.shape[2:]), *places, kernel[0], kernel[1])
+    positions = extents if transposed else after
+    coupling.add_macs(math.prod(weight.shape[2:]), batch, *positions, kernel[0], kernel[1])
 
 
-def _grouped(
-    coupling: Coupling, channels: Axis, weight: Tensor, groups: int, transposed: bool
+def _couple_groups(
+    coupling: Coupling, channels: Axis, kernel: tuple[Axis, ...], groups: int, transposed: bool
 ) -> Axis:
-    first, second = coupling.axes(weight)[:2]
+    """Couple the channels with the weight of a grouped convolution; return the output's axis.
+
+    Whole groups go where a group has one channel on either side, as in a depthwise convolution.
+    Elsewhere the number of groups stays, and all groups lose the same positions.
+    """
+    first, second = kernel[:2]
     per_group = first.size // groups
-    in_per_group, out_per_group = (
-        (per_group, second.size) if transposed else (second.size, per_group)
-    )
-    if removes_whole_groups(in_per_group, out_per_group):
-        return _by_groups(coupling, channels, first, second, groups, transposed)
-    rows = [channels.reshape(groups, -1), first.reshape(groups, -1)]
-    free = [_same_positions(coupling, grid) for grid in rows]
-    if transposed:
-        coupling.couple(free[0], free[1])
-        coupling.read(first)
-        return np.tile(second, groups)
-    coupling.couple(free[0], second)
-    coupling.read(second)
-    return first
-
-
-def _by_groups(
-    coupling: Coupling, channels: Axis, first: Axis, second: Axis, groups: int, transposed: bool
-) -> Axis:
-    """Couple everything within each group; return the output's axis."""
-    coupling.fix(second, 'the channels within one group of a grouped convolution')
-    grid, rows = channels.reshape(groups, -1), first.reshape(groups, -1)
-    lead = coupling.couple(rows[:, 0], grid[:, 0])
-    for table in (grid, rows):
-        for column in table.T[1:]:
-            lead = coupling.couple(lead, column)
-    coupling.count('groups', lead)
-    return np.repeat(lead, second.size) if transposed else first
-
-
-def _same_positions(coupling: Coupling, grid: Axis) -> Axis:
-    """Couple position j of every row; return the positions."""
-    lead: Axis = grid[0]
-    for row in grid[1:]:
-        lead = coupling.couple(lead, row)
-    return lead
+    if per_group == 1 or second.size == 1:
+        coupling.freeze(second, 'the channels within one group of a grouped convolution')
+        runs = (first, per_group), (channels, channels.size // groups)
+        group = coupling.couple_all([coupling.couple_within(axis, size) for axis, size in runs])
+        coupling.note_width('groups', group)
+        return group.repeated(second.size) if transposed else first
+    read, rows = (coupling.couple_runs(axis, groups) for axis in (channels, first))
+    reader = rows if transposed else second
+    coupling.couple(read, reader)
+    coupling.note_reading(first if transposed else second)
+    return second.tiled(groups) if transposed else first
 
 
 @rule('linear')
 def linear(coupling: Coupling, operation: Operation) -> None:
+    """Couple the last axis with the weight's columns, and the bias with its rows."""
     x, weight = operation.args[:2]
     bias = argument(operation, 2, 'bias')
-    coupling.use(weight, 'linear.weight', x.shape[:-1])
-    axes, (out, reads) = coupling.axes(x), coupling.axes(weight)
-    coupling.contract(x, axes[-1], weight, reads)
+    coupling.note_use(weight, 'linear.weight', x.shape[:-1])
+    (*rest, channels), (out, reads) = coupling.axes_of(x), coupling.axes_of(weight)
+    coupling.contract(x, channels, weight, reads)
     if bias is not None:
-        coupling.use(bias, 'linear.bias')
-        coupling.own(bias, {0: out})
-    coupling.assign(operation.outputs[0], (*axes[:-1], out))
-    coupling.macs(1, *axes[:-1], reads, coupling.axes(weight)[0])
+        coupling.note_use(bias, 'linear.bias')
+        coupling.couple_parameter(bias, {0: out})
+    coupling.assign(operation.outputs[0], (*rest, out))
+    coupling.add_macs(1, *rest, reads, out)
 
 
 @rule('mm', 'matmul', 'mv', 'dot', 'bmm', 'vdot')
-def product(coupling: Coupling, operation: Operation) -> None:
-    coupling.assign(operation.outputs[0], _product(coupling, *operation.args[:2]))
+def multiply(coupling: Coupling, operation: Operation) -> None:
+    """Couple the columns of the left matrix with the rows of the right one."""
+    coupling.assign(operation.outputs[0], _multiply(coupling, *operation.args[:2]))
 
 
 @rule('addmm', 'baddbmm', 'addmv', 'addbmm')
-def sum_and_product(coupling: Coupling, operation: Operation) -> None:
+def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
+    """Couple what a product sums over, and what is added with the product."""
     added, a, b = operation.args[:3]
-    result = _product(coupling, a, b)
+    result = _multiply(coupling, a, b)
     if operation.name == 'addbmm':
         result = result[1:]
-    coupling.use(added, 'linear.bias')
-    axes = coupling.axes(added)
-    shift = len(result) - len(axes)
-    for position, axis in enumerate(axes, start=shift):
+    coupling.note_use(added, 'linear.bias')
+    axes = coupling.axes_of(added)
+    for position, axis in enumerate(axes, start=len(result) - len(axes)):
         if axis.size == result[position].size:
             result[position] = coupling.couple(result[position], axis)
     coupling.assign(operation.outputs[0], result)
 
 
-def _product(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
+def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     """Couple what a (batched) matrix product sums over; return the axes of the result."""
     for tensor, other in ((a, b), (b, a)):
-        if coupling.weight_of(other) is None:
-            coupling.use(tensor, 'linear.weight', other.shape[:-1])
-    left, right = list(coupling.axes(a)), list(coupling.axes(b))
+        if coupling.parameter_of(other) is None:
+            coupling.note_use(tensor, 'linear.weight', other.shape[:-1])
+    left, right = list(coupling.axes_of(a)), list(coupling.axes_of(b))
     summed_left = left.pop()
     summed_right = right.pop(-2 if len(right) > 1 else 0)
     coupling.contract(a, summed_left, b, summed_right)
     rows = [left.pop()] if left else []
     columns = [right.pop()] if right else []
-    if coupling.weight_of(a) is None and coupling.weight_of(b) is None:
-        coupling.attend([*left, *right], [summed_left, summed_right, *rows, *columns])
-    batch = _batch(coupling, left, right)
-    summed = summed_left if coupling.is_constant(summed_left) else summed_right
-    coupling.macs(1, summed, *batch, *rows, *columns)
-    return [*batch, *rows, *columns]
-
-
-def _batch(coupling: Coupling, left: list[Axis], right: list[Axis]) -> list[Axis]:
-    if len(left) < len(right):
-        left, right = right, left
-    batch = list(left)
-    shift = len(left) - len(right)
-    for position, axis in enumerate(right, start=shift):
-        if batch[position].size == 1:
-            batch[position] = axis
-        elif axis.size != 1:
-            batch[position] = coupling.couple(batch[position], axis)
-    return batch
+    if coupling.parameter_of(a) is None and coupling.parameter_of(b) is None:
+        widths = [summed_left, summed_right, *rows, *columns]
+        coupling.splits.note_attention([*left, *right], widths)
+    batches = sorted((left, right), key=len, reverse=True)
+    result = [*broadcast(coupling, batches, len(batches[0])), *rows, *columns]
+    summed = summed_left if summed_left.is_constant else summed_right
+    coupling.add_macs(1, summed, *result)
+    return result
 
 
 @rule('_scaled_dot_product_flash_attention_for_cpu', '_scaled_dot_product_flash_attention',
@@ -171,65 +137,66 @@ def _batch(coupling: Coupling, left: list[Axis], right: list[Axis]) -> list[Axis
       'scaled_dot_product_attention', '_scaled_dot_product_fused_attention_overrideable',
       '_scaled_dot_product_cudnn_attention',
       '_scaled_dot_product_attention_math_for_mps')  # fmt: skip
-def attention(coupling: Coupling, operation: Operation) -> None:
+def attend(coupling: Coupling, operation: Operation) -> None:
+    """Couple queries with keys by their width, and keys with values by their number."""
     q, k, v = operation.args[:3]
     (*batch, rows, width), (*batch_k, keys, width_k), (*batch_v, values, out) = (
-        coupling.axes(t) for t in (q, k, v)
+        coupling.axes_of(t) for t in (q, k, v)
     )
-    coupling.attend([*batch, *batch_k, *batch_v], [width, width_k, out])
-    for i in range(len(batch)):
-        for other in (batch_k[i], batch_v[i]):
+    coupling.splits.note_attention([*batch, *batch_k, *batch_v], [width, width_k, out])
+    for i, others in enumerate(zip(batch_k, batch_v, strict=True)):
+        for other in others:
             if other.size == batch[i].size:
                 batch[i] = coupling.couple(batch[i], other)
     coupling.contract(q, width, k, width_k)
     coupling.couple(keys, values)
-    coupling.mix(keys)
+    coupling.note_mixing(keys)
     mask = argument(operation, 3, 'attn_mask')
     if isinstance(mask, Tensor):
-        for axis, other in zip((*batch, rows, keys)[-mask.dim() :], coupling.axes(mask),
-                               strict=True):  # fmt: skip
+        scores = (*batch, rows, keys)[-mask.dim() :]
+        for axis, other in zip(scores, coupling.axes_of(mask), strict=True):
             if axis.size == other.size:
                 coupling.couple(axis, other)
-    result = operation.outputs[0]
-    coupling.assign(result, (*batch, rows, out))
+    coupling.assign(operation.outputs[0], (*batch, rows, out))
     for extra in operation.outputs[1:]:
-        coupling.assign(extra, (coupling.constant(size, INNER) for size in extra.shape))
-    coupling.macs(1, *batch, rows, keys, width)
-    coupling.macs(1, *batch, rows, keys, out)
+        coupling.assign_constants(extra)
+    coupling.add_macs(1, *batch, rows, keys, width)
+    coupling.add_macs(1, *batch, rows, keys, out)
 
 
 @rule('bilinear', '_trilinear')
 def bilinear(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all arguments: which of their axes are summed over is not followed."""
     for tensor in operation.args[:3]:
-        for axis in coupling.axes(tensor):
-            coupling.fix(axis, 'a bilinear form')
-    output = operation.outputs[0]
-    coupling.assign(output, (coupling.constant(size) for size in output.shape))
+        coupling.freeze_tensor(tensor, 'a bilinear form')
+    coupling.assign_constants(operation.outputs[0])
 
 
-@rule('deform_conv2d')
-def deformable(coupling: Coupling, operation: Operation) -> None:
+@rule('torchvision::deform_conv2d')
+def convolve_deformed(coupling: Coupling, operation: Operation) -> None:
+    """Couple channels and weight as in a convolution; the offsets stay."""
     x, weight, offset, mask, bias = operation.args[:5]
-    groups = operation.args[11]
-    offset_groups = operation.args[12]
-    axes, kernel = coupling.axes(x), coupling.axes(weight)
-    coupling.use(weight, 'convolution.weight')
-    for axis in (*kernel[2:], coupling.axes(offset)[1], coupling.axes(mask)[1]):
-        coupling.fix(axis, KERNEL)
+    groups, offset_groups = operation.args[11:13]
+    batch, channels, *extents = coupling.axes_of(x)
+    kernel = coupling.axes_of(weight)
+    coupling.note_use(weight, 'convolution.weight')
+    for axis in (*kernel[2:], coupling.axes_of(offset)[1], coupling.axes_of(mask)[1]):
+        coupling.freeze(axis, KERNEL)
     if groups == 1 and offset_groups == 1:
-        coupling.contract(x, axes[1], weight, kernel[1])
+        coupling.contract(x, channels, weight, kernel[1])
     else:
-        for axis in (axes[1], *kernel[:2]):
-            coupling.fix(axis, 'a deformable convolution in groups')
-    out = coupling.couple(kernel[0], coupling.axes(bias)[0])
-    coupling.use(bias, 'convolution.bias')
+        for axis in (channels, *kernel[:2]):
+            coupling.freeze(axis, 'a deformable convolution in groups')
+    out = coupling.couple(kernel[0], coupling.axes_of(bias)[0])
+    coupling.note_use(bias, 'convolution.bias')
     output = operation.outputs[0]
-    coupling.assign(output, (axes[0], out, *extents_after(coupling, axes[2:], output)))
+    coupling.assign(output, (batch, out, *extents_after(coupling, extents, output)))
 
 
 @rule('cdist', '_cdist_forward')
-def distances(coupling: Coupling, operation: Operation) -> None:
-    a, b = first_tensor(operation), operation.args[1]
-    left, right = coupling.axes(a), coupling.axes(b)
+def measure_distances(coupling: Coupling, operation: Operation) -> None:
+    """Couple the coordinates of the points on both sides, which are summed over."""
+    a, b = operation.tensors[0], operation.args[1]
+    left, right = coupling.axes_of(a), coupling.axes_of(b)
     coupling.contract(a, left[-1], b, right[-1])
     coupling.assign(operation.outputs[0], (*left[:-1], right[-2]))

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules import rule
+from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty',
       'empty_strided', 'new_empty_strided', 'rand', 'randn', 'scalar_tensor')  # fmt: skip
-def uniform(coupling: Coupling, operation: Operation) -> None:
-    """Every entry is like every other, so such a tensor fits whatever it is coupled with."""
+def fill(coupling: Coupling, operation: Operation) -> None:
+    """Leave all axes free: every entry is like every other, so any of them may go."""
     for output in operation.outputs:
-        coupling.assign(output, (coupling.fresh(size) for size in output.shape))
+        coupling.assign(output, [coupling.make_free(size) for size in output.shape])
 
 
 @rule('arange', 'linspace', 'logspace', 'eye', 'randint', 'randperm', 'tril_indices',
       'triu_indices', 'hann_window')  # fmt: skip
-def numbered(coupling: Coupling, operation: Operation) -> None:
-    reason = coupling.why('a table made in the forward pass')
+def make_table(coupling: Coupling, operation: Operation) -> None:
+    """Keep all entries: each has a value of its own, which others may depend on."""
+    reason = coupling.explain('a table made in the forward pass')
     for output in operation.outputs:
-        coupling.assign(output, (coupling.constant(size, reason) for size in output.shape))
+        coupling.assign_constants(output, reason)
 
 
 @rule('tril', 'triu')
-def triangle(coupling: Coupling, operation: Operation) -> None:
-    axes = coupling.axes(operation.args[0])
+def cut_triangle(coupling: Coupling, operation: Operation) -> None:
+    """Freeze rows and columns: which entries of a square are zeroed depends on its size."""
+    axes = coupling.axes_of(operation.args[0])
     for axis in axes[-2:]:
-        coupling.fix(axis, 'the triangle of a square')
+        coupling.freeze(axis, 'the triangle of a square')
     coupling.assign(operation.outputs[0], axes)

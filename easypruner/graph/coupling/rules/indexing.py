@@ -5,89 +5,90 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from easypruner.graph.coupling.coupling import Axis, Coupling
-from easypruner.graph.coupling.rules import rule
-from easypruner.graph.coupling.rules.arguments import argument, first_tensor, wrap
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.rules.arguments import dim_argument
+from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
 LOOKED_UP = 'entries are looked up by their position'
 
 
 @rule('embedding')
-def embedding(coupling: Coupling, operation: Operation) -> None:
+def embed(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the rows of the table, which are looked up by number; hand its width on."""
     weight, indices = operation.args[:2]
-    rows, width = coupling.axes(weight)
-    coupling.use(weight, 'embedding.weight')
-    coupling.fix(rows, LOOKED_UP)
-    coupling.assign(operation.outputs[0], (*coupling.axes(indices), width))
+    rows, width = coupling.axes_of(weight)
+    coupling.note_use(weight, 'embedding.weight')
+    coupling.freeze(rows, LOOKED_UP)
+    coupling.assign(operation.outputs[0], (*coupling.axes_of(indices), width))
 
 
 @rule('index_select', 'take_along_dim')
-def index_select(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
-    axes = list(coupling.axes(x))
-    dim = wrap(argument(operation, 1, 'dim', 0), x.dim())
-    coupling.fix(axes[dim], LOOKED_UP)
-    axes[dim] = coupling.constant(operation.outputs[0].shape[dim])
+def select_indices(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimension along which entries are looked up; hand the others on."""
+    axes = list(coupling.axes_of(operation.tensors[0]))
+    dim = dim_argument(operation, 1)
+    coupling.freeze(axes[dim], LOOKED_UP)
+    axes[dim] = coupling.make_constant(operation.outputs[0].shape[dim])
     coupling.assign(operation.outputs[0], axes)
 
 
 @rule('gather')
 def gather(coupling: Coupling, operation: Operation) -> None:
-    x, index = operation.args[0], operation.args[2]
-    dim = wrap(operation.args[1], x.dim())
-    axes, positions = list(coupling.axes(x)), coupling.axes(index)
-    coupling.fix(axes[dim], LOOKED_UP)
+    """Freeze the dimension of the look-up; couple the others with those of the index."""
+    dim = dim_argument(operation, 1)
+    axes, positions = (list(coupling.axes_of(operation.args[i])) for i in (0, 2))
+    coupling.freeze(axes[dim], LOOKED_UP)
     for i, (axis, other) in enumerate(zip(axes, positions, strict=True)):
         if i != dim and axis.size == other.size:
             axes[i] = coupling.couple(axis, other)
         else:
-            coupling.fix(axis, LOOKED_UP)
+            coupling.freeze(axis, LOOKED_UP)
             axes[i] = other
     coupling.assign(operation.outputs[0], axes)
 
 
 @rule('index', '_unsafe_index')
 def index(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimensions that are indexed by tensors; hand the others on."""
     x, indices = operation.args[:2]
     output = operation.outputs[0]
-    axes = coupling.axes(x)
     if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
-        for axis in axes:
-            coupling.fix(axis, LOOKED_UP)
-        coupling.assign(output, (coupling.constant(size) for size in output.shape))
+        coupling.freeze_tensor(x, LOOKED_UP)
+        coupling.assign_constants(output)
         return
+    axes = coupling.axes_of(x)
     looked = [i for i, given in enumerate(indices) if given is not None]
     for dim in looked:
-        coupling.fix(axes[dim], LOOKED_UP)
+        coupling.freeze(axes[dim], LOOKED_UP)
     width = max(indices[i].dim() for i in looked)
     adjacent = looked == list(range(looked[0], looked[-1] + 1))
     start = looked[0] if adjacent else 0
-    inserted = [coupling.constant(size) for size in output.shape[start : start + width]]
-    rest: list[Axis] = [axis for i, axis in enumerate(axes) if i not in looked]
+    inserted = [coupling.make_constant(size) for size in output.shape[start : start + width]]
+    rest = [axis for i, axis in enumerate(axes) if i not in looked]
     coupling.assign(output, (*rest[:start], *inserted, *rest[start:]))
 
 
 @rule('index_put', '_index_put_impl', '_unsafe_index_put', 'scatter', 'scatter_add',
       'scatter_reduce', 'index_add', 'index_copy', 'masked_scatter', 'index_fill',
       'put')  # fmt: skip
-def write_at(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
-    values = [v for v in operation.args[1:] if isinstance(v, Tensor)]
-    for tensor in (x, *values):
-        for axis in coupling.axes(tensor):
-            coupling.fix(axis, 'entries are written by their position')
-    output = operation.outputs[0]
-    if output is not x:
-        coupling.assign(output, coupling.axes(x))
-
-
-@rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'nms', 'bincount',
-      'searchsorted', 'bucketize', 'one_hot', 'multinomial', 'histc')  # fmt: skip
-def by_value(coupling: Coupling, operation: Operation) -> None:
+def write_entries(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all arguments: which entries are written is decided by their positions."""
+    x = operation.tensors[0]
     for value in operation.args:
         if isinstance(value, Tensor):
-            for axis in coupling.axes(value):
-                coupling.fix(axis, 'the shape of the result depends on values')
+            coupling.freeze_tensor(value, 'entries are written by their position')
+    output = operation.outputs[0]
+    if output is not x:
+        coupling.assign(output, coupling.axes_of(x))
+
+
+@rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'torchvision::nms',
+      'bincount', 'searchsorted', 'bucketize', 'one_hot', 'multinomial', 'histc')  # fmt: skip
+def pick_by_value(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all arguments: the shape of the result depends on their values."""
+    for value in operation.args:
+        if isinstance(value, Tensor):
+            coupling.freeze_tensor(value, 'the shape of the result depends on values')
     for output in operation.outputs:
-        coupling.assign(output, (coupling.constant(size) for size in output.shape))
+        coupling.assign_constants(output)

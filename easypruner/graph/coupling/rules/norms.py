@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from easypruner.graph.coupling.coupling import Axis, Coupling
-from easypruner.graph.coupling.rules import rule
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.rules.arguments import argument
+from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
 _PER_CHANNEL = ('weight', 'bias', 'running_mean', 'running_var')
@@ -17,72 +18,71 @@ _PER_CHANNEL = ('weight', 'bias', 'running_mean', 'running_var')
       'batch_norm', '_batch_norm_with_update', '_batch_norm_with_update_functional',
       '_batch_norm_no_update')  # fmt: skip
 def batch_norm(coupling: Coupling, operation: Operation) -> None:
-    x = operation.args[0]
-    axes = list(coupling.axes(x))
+    """Couple weight, bias and statistics with the channels: each channel has its own."""
+    axes = coupling.axes_of(operation.args[0])
     for name, tensor in zip(_PER_CHANNEL, operation.args[1:5], strict=False):
         if isinstance(tensor, Tensor):
-            coupling.use(tensor, f'batch_norm.{name}')
-            coupling.own(tensor, {0: axes[1]})
+            coupling.note_use(tensor, f'batch_norm.{name}')
+            coupling.couple_parameter(tensor, {0: axes[1]})
     if len(operation.args) > 5 and operation.args[5] is True:
         # Statistics of the batch; over weights, as standardized ones are made, of the fan-in.
         for axis in (axes[0], *axes[2:]):
-            coupling.mix(axis)
+            coupling.note_mixing(axis)
     coupling.assign(operation.outputs[0], axes)
     for extra in operation.outputs[1:]:
-        coupling.assign(extra, [axes[1]] if extra.numel() else [coupling.constant(0)])
+        coupling.assign(extra, [axes[1] if extra.numel() else coupling.make_constant(0)])
 
 
 @rule('native_layer_norm', 'layer_norm', '_fused_rms_norm', 'rms_norm')
 def layer_norm(coupling: Coupling, operation: Operation) -> None:
+    """Couple weight and bias with the normalized dimensions, whose channels are mixed."""
     x, shape = operation.args[:2]
     count = len(shape)
-    axes = list(coupling.axes(x))
+    axes = list(coupling.axes_of(x))
     kind = 'rms_norm' if 'rms' in operation.name else 'layer_norm'
     for name, tensor in (('weight', argument(operation, 2, 'weight')),
                          ('bias', argument(operation, 3, 'bias'))):  # fmt: skip
         if isinstance(tensor, Tensor):
-            coupling.use(tensor, f'{kind}.{name}')
-            for position, axis in enumerate(coupling.axes(tensor), start=len(axes) - count):
+            coupling.note_use(tensor, f'{kind}.{name}')
+            for position, axis in enumerate(coupling.axes_of(tensor), start=len(axes) - count):
                 axes[position] = coupling.couple(axes[position], axis)
     for axis in axes[-count:]:
-        coupling.mix(axis)
+        coupling.note_mixing(axis)
     coupling.assign(operation.outputs[0], axes)
-    one = coupling.constant(1)
+    one = coupling.make_constant(1)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, [*axes[:-count], *([one] * count)])
 
 
 @rule('native_group_norm', 'group_norm')
 def group_norm(coupling: Coupling, operation: Operation) -> None:
-    x = operation.args[0]
-    groups = operation.args[6] if operation.name == 'native_group_norm' else operation.args[1]
-    weights = operation.args[1:3] if operation.name == 'native_group_norm' else operation.args[2:4]
-    axes = list(coupling.axes(x))
+    """Couple weight and bias with the channels; all groups lose the same positions."""
+    native = operation.name == 'native_group_norm'
+    groups = operation.args[6] if native else operation.args[1]
+    weights = operation.args[1:3] if native else operation.args[2:4]
+    axes = list(coupling.axes_of(operation.args[0]))
     for name, tensor in zip(('weight', 'bias'), weights, strict=False):
         if isinstance(tensor, Tensor):
-            coupling.use(tensor, f'group_norm.{name}')
-            axes[1] = coupling.couple(axes[1], coupling.axes(tensor)[0])
-    _even_groups(coupling, axes[1], groups)
+            coupling.note_use(tensor, f'group_norm.{name}')
+            axes[1] = coupling.couple(axes[1], coupling.axes_of(tensor)[0])
+    _couple_groups(coupling, axes[1], groups)
     coupling.assign(operation.outputs[0], axes)
     for extra in operation.outputs[1:]:
-        coupling.assign(extra, (axes[0], coupling.constant(groups)))
+        coupling.assign(extra, (axes[0], coupling.make_constant(groups)))
 
 
-def _even_groups(coupling: Coupling, channels: Axis, groups: int) -> None:
+def _couple_groups(coupling: Coupling, channels: Axis, groups: int) -> None:
     """Make all groups lose the same positions, so that their sizes stay equal."""
-    if coupling.is_constant(channels):
-        return
-    rows = channels.reshape(groups, -1)
-    if rows.shape[1] == 1:
-        coupling.fix(channels, 'each channel is a normalization group of its own')
-        return
-    for row in rows[1:]:
-        coupling.couple(rows[0], row)
-    coupling.mix(channels)
+    if channels.size == groups:
+        coupling.freeze(channels, 'each channel is a normalization group of its own')
+    else:
+        coupling.couple_runs(channels, groups)
+        coupling.note_mixing(channels)
 
 
 @rule('local_response_norm')
 def local_response_norm(coupling: Coupling, operation: Operation) -> None:
-    axes = coupling.axes(operation.args[0])
-    coupling.mix(axes[1])
+    """Hand all axes on; the channels are mixed, because each is divided by its neighbours."""
+    axes = coupling.axes_of(operation.args[0])
+    coupling.note_mixing(axes[1])
     coupling.assign(operation.outputs[0], axes)

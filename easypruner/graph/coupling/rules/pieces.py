@@ -2,172 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from torch import Tensor
 
-from easypruner.graph.coupling.coupling import Axis, Coupling
-from easypruner.graph.coupling.rules import rule
-from easypruner.graph.coupling.rules.arguments import argument, first_tensor, wrap
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.rules.arguments import argument, dim_argument, wrap
+from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
+
+_PICKED = 'one channel is picked by its position'
+_WRITTEN = 'a part is written at a fixed position'
 
 
 @rule('cat', 'concat', 'concatenate')
 def cat(coupling: Coupling, operation: Operation) -> None:
+    """Join the axes along one dimension; couple those along each of the others."""
     tensors = [t for t in operation.args[0] if t.dim() > 1 or t.numel()]
     output = operation.outputs[0]
     if not tensors:
-        coupling.assign(output, (coupling.constant(size) for size in output.shape))
+        coupling.assign_constants(output)
         return
     dim = wrap(argument(operation, 1, 'dim', 0), output.dim())
-    every = [coupling.axes(tensor) for tensor in tensors]
-    result = [_together(coupling, [axes[i] for axes in every]) for i in range(output.dim())
-              if i != dim]  # fmt: skip
-    joined = [axes[dim] for axes in every]
-    if all(coupling.is_constant(axis) for axis in joined):
-        along = coupling.resized(joined[0], output.shape[dim])
-    else:
-        along = np.concatenate(joined)
-    result.insert(dim, along)
-    coupling.assign(output, result)
+    dimensions = zip(*(coupling.axes_of(tensor) for tensor in tensors), strict=True)
+    coupling.assign(
+        output,
+        [
+            Axis.joined(axes) if i == dim else coupling.couple_all(axes)
+            for i, axes in enumerate(dimensions)
+        ],
+    )
 
 
 @rule('stack')
 def stack(coupling: Coupling, operation: Operation) -> None:
+    """Couple the tensors along every dimension; the new dimension counts them."""
     tensors = operation.args[0]
     output = operation.outputs[0]
+    dimensions = zip(*(coupling.axes_of(tensor) for tensor in tensors), strict=True)
+    result = [coupling.couple_all(axes) for axes in dimensions]
     dim = wrap(argument(operation, 1, 'dim', 0), output.dim())
-    every = [coupling.axes(tensor) for tensor in tensors]
-    result = [_together(coupling, [axes[i] for axes in every]) for i in range(output.dim() - 1)]
-    result.insert(dim, coupling.constant(len(tensors)))
+    result.insert(dim, coupling.make_constant(len(tensors)))
     coupling.assign(output, result)
 
 
-def _together(coupling: Coupling, axes: Sequence[Axis]) -> Axis:
-    result = axes[0]
-    for axis in axes[1:]:
-        result = coupling.couple(result, axis)
-    return result
-
-
 @rule('slice', 'slice_copy', 'narrow')
-def slice_(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
-    axes = list(coupling.axes(x))
-    dim = wrap(argument(operation, 1, 'dim', 0), x.dim())
-    size = x.shape[dim]
-    output = operation.outputs[0]
+def cut_window(coupling: Coupling, operation: Operation) -> None:
+    """Hand the window's part of an axis on; a window that is one of several equal ones is coupled.
+
+    Bounds such as ``channels // 2`` are computed from the shape, so equal parts must stay equal.
+    """
+    x = operation.tensors[0]
+    axes = list(coupling.axes_of(x))
+    dim = dim_argument(operation, 1)
+    size, left = x.shape[dim], operation.outputs[0].shape[dim]
     if operation.name == 'narrow':
         start = wrap(operation.args[2], size)
-        window = slice(start, start + output.shape[dim])
+        window = slice(start, start + left, 1)
     else:
         first, last = argument(operation, 2, 'start'), argument(operation, 3, 'end')
         window = slice(*slice(first, last, argument(operation, 4, 'step', 1)).indices(size))
-    axis = axes[dim]
-    if output.shape[dim] != size:
-        if output.shape[dim] == 1:
-            coupling.fix(axis, 'one channel is picked by its position')
-        axes[dim] = _piece(coupling, axis, window, output.shape[dim])
-        _even_pieces(coupling, axis, window)
-    coupling.assign(output, axes)
+    if left != size:
+        axis = axes[dim]
+        if left == 1:
+            coupling.freeze(axis, _PICKED)
+        axes[dim] = axis[window]
+        _couple_windows(coupling, axis, window)
+    coupling.assign(operation.outputs[0], axes)
 
 
-def _piece(coupling: Coupling, axis: Axis, window: slice, size: int) -> Axis:
-    if coupling.is_constant(axis):
-        return coupling.resized(axis, size)
-    return axis[window]
-
-
-def _even_pieces(coupling: Coupling, axis: Axis, window: slice) -> None:
-    """Couple a window with its neighbours where it is one of several equal parts.
-
-    Bounds such as ``channels // 2`` are computed from the shape, so the parts must stay equal.
-    """
-    if coupling.is_constant(axis):
-        return
-    if window.step != 1:
-        _every_few(coupling, axis, window.step)
-        return
-    size = window.stop - window.start
-    if size > 1 and axis.size % size == 0 and window.start % size == 0:
-        rows = axis.reshape(-1, size)
-        for row in rows[1:]:
-            coupling.couple(rows[0], row)
-
-
-def _every_few(coupling: Coupling, axis: Axis, step: int) -> None:
-    """Couple the channels within each step, so that those behind keep their turn."""
-    if axis.size % step:
-        coupling.fix(axis, f'one of {step} channels is picked, and the last step is shorter')
-        return
-    turns = axis.reshape(-1, step).T
-    for turn in turns[1:]:
-        coupling.couple(turns[0], turn)
+def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
+    """Couple a window with its neighbours where it is one of several equal parts."""
+    step, size = window.step, window.stop - window.start
+    if step != 1 and axis.size % step:
+        coupling.freeze(axis, f'one of {step} channels is picked, and the last step is shorter')
+    elif step != 1:
+        coupling.couple_within(axis, step)
+    elif size > 1 and axis.size % size == 0 and window.start % size == 0:
+        coupling.couple_runs(axis, axis.size // size)
 
 
 @rule('select', 'select_copy')
 def select(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
-    axes = list(coupling.axes(x))
-    dim = wrap(argument(operation, 1, 'dim', 0), x.dim())
-    coupling.fix(axes.pop(dim), 'one channel is picked by its position')
+    """Freeze the dimension of which one index is picked; hand the others on."""
+    axes = list(coupling.axes_of(operation.tensors[0]))
+    coupling.freeze(axes.pop(dim_argument(operation, 1)), _PICKED)
     coupling.assign(operation.outputs[0], axes)
 
 
 @rule('unbind', 'unbind_copy')
 def unbind(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
-    axes = list(coupling.axes(x))
-    dim = wrap(argument(operation, 1, 'dim', 0), x.dim())
-    coupling.fix(axes.pop(dim), 'channels are taken apart one by one')
+    """Freeze the dimension that is taken apart: the code expects as many tensors as there are."""
+    axes = list(coupling.axes_of(operation.tensors[0]))
+    coupling.freeze(axes.pop(dim_argument(operation, 1)), 'channels are taken apart one by one')
     for output in operation.outputs:
         coupling.assign(output, axes)
 
 
 @rule('split', 'split_copy', 'chunk', 'tensor_split', 'unsafe_split', 'unsafe_chunk')
-def split(coupling: Coupling, operation: Operation) -> None:
-    _split(coupling, operation, even=True)
+def split_evenly(coupling: Coupling, operation: Operation) -> None:
+    """Give each output its part of the axis; equal parts are coupled, so that they stay equal."""
+    dim = dim_argument(operation, 2)
+    axis = coupling.axes_of(operation.tensors[0])[dim]
+    if len({output.shape[dim] for output in operation.outputs}) == 1:
+        coupling.couple_runs(axis, len(operation.outputs))
+    else:
+        coupling.freeze(axis, 'a split into unequal parts by one size')
+    _assign_parts(coupling, operation, dim)
 
 
 @rule('split_with_sizes', 'split_with_sizes_copy', 'unsafe_split_with_sizes')
-def split_with_sizes(coupling: Coupling, operation: Operation) -> None:
-    _split(coupling, operation, even=False)
+def split_by_sizes(coupling: Coupling, operation: Operation) -> None:
+    """Give each output its part of the axis."""
+    _assign_parts(coupling, operation, dim_argument(operation, 2))
 
 
-def _split(coupling: Coupling, operation: Operation, even: bool) -> None:
-    x = first_tensor(operation)
-    dim = wrap(argument(operation, 2, 'dim', 0), x.dim())
-    axes = coupling.axes(x)
-    outputs: tuple[Tensor, ...] = operation.outputs
+def _assign_parts(coupling: Coupling, operation: Operation, dim: int) -> None:
+    axes = coupling.axes_of(operation.tensors[0])
     start = 0
-    pieces = []
-    for output in outputs:
-        window = slice(start, start + output.shape[dim])
-        pieces.append(_piece(coupling, axes[dim], window, output.shape[dim]))
-        start = window.stop
-    if even and not coupling.is_constant(axes[dim]):
-        for piece in pieces[1:]:
-            if piece.size == pieces[0].size:
-                coupling.couple(pieces[0], piece)
-            else:
-                coupling.fix(axes[dim], 'a split into unequal parts by one size')
-    for output, piece in zip(outputs, pieces, strict=True):
-        coupling.assign(output, (*axes[:dim], piece, *axes[dim + 1 :]))
+    for output in operation.outputs:
+        stop = start + output.shape[dim]
+        coupling.assign(output, (*axes[:dim], axes[dim][start:stop], *axes[dim + 1 :]))
+        start = stop
 
 
 @rule('as_strided')
 def as_strided(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
+    """Freeze everything, unless the view shows the whole tensor as it is."""
+    x = operation.tensors[0]
     output = operation.outputs[0]
     if output is x:
         return
     if tuple(output.shape) == tuple(x.shape) and _steps(output) == _steps(x):
-        coupling.assign(output, coupling.axes(x))
+        coupling.assign(output, coupling.axes_of(x))
         return
-    for axis in coupling.axes(x):
-        coupling.fix(axis, 'memory is addressed by strides')
-    coupling.assign(output, (coupling.constant(size) for size in output.shape))
+    coupling.freeze_tensor(x, 'memory is addressed by strides')
+    coupling.assign_constants(output)
 
 
 def _steps(tensor: Tensor) -> list[int]:
@@ -177,27 +146,24 @@ def _steps(tensor: Tensor) -> list[int]:
 
 
 @rule('select_scatter', 'slice_scatter')
-def scatter_piece(coupling: Coupling, operation: Operation) -> None:
+def write_window(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimension in which a window is written; couple the others with the source's."""
     x, source = operation.args[:2]
-    axes = coupling.axes(x)
-    dim = wrap(argument(operation, 2, 'dim', 0), x.dim())
-    coupling.fix(axes[dim], 'a part is written at a fixed position')
-    rest = list(coupling.axes(source))
+    axes = coupling.axes_of(x)
+    dim = dim_argument(operation, 2)
+    coupling.freeze(axes[dim], _WRITTEN)
+    rest = list(coupling.axes_of(source))
     if source.dim() == x.dim():
-        coupling.fix(rest.pop(dim), 'a part is written at a fixed position')
+        coupling.freeze(rest.pop(dim), _WRITTEN)
     for axis, other in zip((a for i, a in enumerate(axes) if i != dim), rest, strict=True):
         coupling.couple(axis, other)
     coupling.assign(operation.outputs[0], axes)
 
 
 @rule('glu')
-def glu(coupling: Coupling, operation: Operation) -> None:
-    x = first_tensor(operation)
-    dim = wrap(argument(operation, 1, 'dim', -1), x.dim())
-    axes = list(coupling.axes(x))
-    axis, half = axes[dim], x.shape[dim] // 2
-    if coupling.is_constant(axis):
-        axes[dim] = _piece(coupling, axis, slice(half), half)
-    else:
-        axes[dim] = coupling.couple(axis[:half], axis[half:])
+def gate(coupling: Coupling, operation: Operation) -> None:
+    """Couple both halves of an axis: one gates the other, channel by channel."""
+    axes = list(coupling.axes_of(operation.tensors[0]))
+    dim = dim_argument(operation, 1, default=-1)
+    axes[dim] = coupling.couple_runs(axes[dim], 2)
     coupling.assign(operation.outputs[0], axes)

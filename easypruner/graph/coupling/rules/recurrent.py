@@ -1,50 +1,38 @@
-"""Rules for recurrent layers that run as one operation; most come as the parts of their cells."""
+"""Rules for recurrent layers that run as one operation; most run as the parts of their cells."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from easypruner.graph.coupling.coupling import INNER, Axis, Coupling
-from easypruner.graph.coupling.rules import rule
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
 
 @rule('mkldnn_rnn_layer')
 def lstm_layer(coupling: Coupling, operation: Operation) -> None:
-    """One direction of one layer of an LSTM, over all steps: what torch runs on the CPU."""
+    """Couple the hidden units with each gate's rows, and with the columns that read them.
+
+    The operation is one direction of one layer of an LSTM, over all steps: what torch runs on the
+    CPU. The rows of the four gates lie one behind the other.
+    """
     x, weight_ih, weight_hh, bias_ih, bias_hh, hidden, cell = operation.args[:7]
-    steps, batch, features = coupling.axes(x)
-    rows, reads = coupling.axes(weight_ih)
-    hidden_rows, hidden_reads = coupling.axes(weight_hh)
-    coupling.use(weight_ih, 'linear.weight')
-    coupling.use(weight_hh, 'linear.weight')
+    steps, batch, features = coupling.axes_of(x)
+    rows, reads = coupling.axes_of(weight_ih)
+    hidden_rows, hidden_reads = coupling.axes_of(weight_hh)
+    for weight in (weight_ih, weight_hh):
+        coupling.note_use(weight, 'linear.weight')
     coupling.contract(x, features, weight_ih, reads)
-    units = _units(coupling, rows, hidden_reads.size)
-    for other in (hidden_rows, *(coupling.axes(bias)[0] for bias in (bias_ih, bias_hh))):
-        coupling.couple(rows, other)
+    units = coupling.couple_runs(rows, rows.size // hidden_reads.size)
+    biases = [coupling.axes_of(bias)[0] for bias in (bias_ih, bias_hh)]
+    coupling.couple_all([rows, hidden_rows, *biases])
     for bias in (bias_ih, bias_hh):
-        coupling.use(bias, 'linear.bias')
-    coupling.contract(hidden, coupling.axes(hidden)[-1], weight_hh, hidden_reads)
-    for state in (coupling.axes(hidden)[-1], hidden_reads, coupling.axes(cell)[-1]):
-        units = coupling.couple(units, state)
-    _assign(coupling, operation.outputs, (steps, batch, units))
-    coupling.macs(1, steps, batch, rows, reads)
-    coupling.macs(1, steps, batch, hidden_rows, hidden_reads)
-
-
-def _units(coupling: Coupling, rows: Axis, count: int) -> Axis:
-    """Couple position j of every gate, which lie one after the other; return the positions."""
-    gates = rows.reshape(-1, count)
-    units: Axis = gates[0]
-    for gate in gates[1:]:
-        units = coupling.couple(units, gate)
-    return units
-
-
-def _assign(coupling: Coupling, outputs: tuple[Tensor, ...], axes: tuple[Axis, ...]) -> None:
-    """Assign the axes of all steps' outputs and of the last states; what is left is scratch."""
-    coupling.assign(outputs[0], axes)
-    for state in outputs[1:3]:
-        coupling.assign(state, axes[-state.dim() :])
-    for scratch in outputs[3:]:
-        coupling.assign(scratch, (coupling.constant(size, INNER) for size in scratch.shape))
+        coupling.note_use(bias, 'linear.bias')
+    state, cell_state = (coupling.axes_of(tensor)[-1] for tensor in (hidden, cell))
+    coupling.contract(hidden, state, weight_hh, hidden_reads)
+    axes = steps, batch, coupling.couple_all([units, state, hidden_reads, cell_state])
+    coupling.assign(operation.outputs[0], axes)
+    for last in operation.outputs[1:3]:
+        coupling.assign(last, axes[-last.dim() :])
+    for scratch in operation.outputs[3:]:
+        coupling.assign_constants(scratch)
+    coupling.add_macs(1, steps, batch, rows, reads)
+    coupling.add_macs(1, steps, batch, hidden_rows, hidden_reads)

@@ -1,0 +1,304 @@
+"""Axes: one node id for each index of each dimension of each tensor.
+
+Every dimension of every parameter gets ids of its own. The rule of an operation hands the axes of
+its inputs on to its outputs, and couples those that must lose the same indices. An id below zero
+is not a node but a reason: the index that has it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from easypruner.graph.coupling.tensor_map import TensorMap
+from easypruner.graph.recording.tape import Operation, Tape
+
+Ids = npt.NDArray[np.int64]
+
+Dim = tuple[str, int]
+"""A dimension of a parameter or buffer: its dotted name, and the number of the dimension."""
+
+SplitKey = tuple[int, int]
+"""A split of one dimension into several: the number of its operation, and its own within that."""
+
+INNER = 'a spatial, batch or sequence extent, which no parameter decides'
+SINGLE = 'has a single channel'
+TABLE = 'a table of integers'
+UNUSED = 'not used in the forward pass'
+
+
+class Part(NamedTuple):
+    """One of the dimensions that a split makes.
+
+    Attributes:
+        split: the split.
+        number: its position among the dimensions that the split makes.
+    """
+
+    split: SplitKey
+    number: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axis:
+    """One dimension of a tensor.
+
+    Two axes are equal only if they are the same object. What is constant stays constant when it is
+    sliced, repeated or resized.
+
+    Attributes:
+        ids: the id of each index: of its node, or, below zero, of the reason for which it stays.
+        reason: the id of the reason for which all indices stay. None where some may go, or where
+            that is not known yet.
+        part: the split that made the axis, where one did.
+        factors: the axes that were merged into this one, so that a later split can restore them.
+
+    >>> axis = Axis(np.arange(4))
+    >>> axis[1:].tiled(2).ids
+    array([1, 2, 3, 1, 2, 3])
+    >>> stays = Axis(np.full(4, -1), reason=-1)
+    >>> stays[1:].is_constant, stays.resized(2).ids
+    (True, array([-1, -1]))
+    """
+
+    ids: Ids
+    reason: int | None = None
+    part: Part | None = None
+    factors: tuple[Axis, ...] = ()
+
+    @classmethod
+    def of(cls, ids: Ids) -> Axis:
+        """Return the axis of ``ids``, constant where all of them are reasons."""
+        return cls(ids, int(ids[0]) if ids.size and ids.max() < 0 else None)
+
+    @classmethod
+    def joined(cls, axes: Sequence[Axis]) -> Axis:
+        """Return the axes one behind the other, as a concatenation makes them."""
+        if all(axis.is_constant for axis in axes):
+            return axes[0].resized(sum(axis.size for axis in axes))
+        return cls(np.concatenate([axis.ids for axis in axes]))
+
+    @property
+    def size(self) -> int:
+        """The number of indices."""
+        return self.ids.size
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all indices are known to stay."""
+        return self.reason is not None
+
+    @property
+    def nodes(self) -> Ids:
+        """The ids without those that are reasons."""
+        return self.ids[self.ids >= 0]
+
+    def __getitem__(self, window: slice) -> Axis:
+        return Axis(self.ids[window], self.reason)
+
+    def tiled(self, count: int) -> Axis:
+        """Return the axis ``count`` times, one behind the other."""
+        return Axis(np.tile(self.ids, count), self.reason)
+
+    def repeated(self, count: int) -> Axis:
+        """Return the axis with each index ``count`` times."""
+        return Axis(np.repeat(self.ids, count), self.reason)
+
+    def transposed(self, rows: int) -> Axis:
+        """Return the axis with its indices written in ``rows`` rows and read by columns.
+
+        >>> Axis(np.arange(6)).transposed(2).ids
+        array([0, 3, 1, 4, 2, 5])
+        """
+        return Axis(self.ids.reshape(rows, -1).T.reshape(-1), self.reason)
+
+    def resized(self, size: int) -> Axis:
+        """Return an axis of ``size`` indices that stay for the reason for which this one stays."""
+        assert self.reason is not None, 'only a constant axis has another size for the asking'
+        return Axis(np.full(size, self.reason, dtype=np.int64), self.reason)
+
+    def marked(self, part: Part) -> Axis:
+        """Return the axis, known as a part of a split wherever it is handed on whole."""
+        return Axis(self.ids, self.reason, part, self.factors)
+
+
+class Reasons:
+    """The reasons for which indices stay, in the order in which they were first given.
+
+    Attributes:
+        texts: of the reasons. That of the id ``-1`` comes first.
+    """
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._ids: dict[str, int] = {}
+        self._axes: dict[tuple[int, str], Axis] = {}
+
+    def id_of(self, text: str) -> int:
+        """Return the id of a reason, which is below zero."""
+        known = self._ids.get(text)
+        if known is None:
+            self.texts.append(text)
+            known = self._ids[text] = -len(self.texts)
+        return known
+
+    def make_axis(self, size: int, text: str) -> Axis:
+        """Return an axis of ``size`` indices that all stay."""
+        axis = self._axes.get((size, text))
+        if axis is None:
+            number = self.id_of(text)
+            axis = Axis(np.full(size, number, dtype=np.int64), number)
+            self._axes[size, text] = axis
+        return axis
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A dimension of a parameter or buffer that has an axis, be it its own or another's.
+
+    Attributes:
+        param: dotted name of the parameter or buffer.
+        dim: the dimension.
+        axis: its axis.
+        reads: whether the dimension reads channels. None where the axis is its own: what was noted
+            of its nodes tells then.
+    """
+
+    param: str
+    dim: int
+    axis: Axis
+    reads: bool | None = None
+
+
+class TensorAxes:
+    """The axes of the tensors on the tapes.
+
+    Attributes:
+        reasons: for which indices stay.
+        owners: dimension -> its owner, in the order in which the operations read them.
+        nodes: how many node ids there are.
+    """
+
+    def __init__(self, tapes: Sequence[Tape], unprunable: Mapping[Dim, str]) -> None:
+        self.reasons = Reasons()
+        self.owners: dict[Dim, Owner] = {}
+        self.nodes = 0
+        self._unprunable = unprunable
+        self._of_parameter: dict[str, tuple[Axis, ...]] = {}
+        named = [(tensor, name) for tape in tapes for name, tensor in tape.parameters.items()]
+        self._names = TensorMap(named)
+        self._made_of = TensorMap(named)
+        self._of: TensorMap[tuple[Axis, ...]] = TensorMap(
+            (tensor, self._make_constants(tensor, 'an input of the model'))
+            for tensor in chain.from_iterable(tape.inputs for tape in tapes)
+        )
+
+    def of(self, tensor: Tensor) -> tuple[Axis, ...]:
+        """Return the axes of a tensor. One that no operation made is a constant."""
+        axes = self._of.get(tensor)
+        if axes is None:
+            axes = self._of[tensor] = self._find(tensor)
+        return axes
+
+    def of_parameter(self, name: str) -> tuple[Axis, ...] | None:
+        """Return the axes of a parameter or buffer; None if no operation read it."""
+        return self._of_parameter.get(name)
+
+    def of_parameters(self) -> Iterable[Axis]:
+        """Return the axes of all parameters and buffers that operations read."""
+        return chain.from_iterable(self._of_parameter.values())
+
+    def assign(self, tensor: Tensor, axes: tuple[Axis, ...]) -> None:
+        """Set the axes of an operation's output."""
+        self._of[tensor] = axes
+
+    def are_known(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor has axes already."""
+        return tensor in self._of or tensor in self._names
+
+    def adopt(
+        self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None
+    ) -> tuple[Axis, ...]:
+        """Return the axes of a tensor, after it took over those of others where it can.
+
+        A parameter can, if no operation has read it before. That saves the nodes of its own axes,
+        and the edges that would couple them with those of the others.
+
+        Args:
+            tensor: usually a parameter or buffer.
+            given: dimension -> an axis of the same size.
+            reads: the dimension that reads channels.
+        """
+        name = self._names.get(tensor)
+        if name is not None and name not in self._of_parameter and tensor.is_floating_point():
+            self._of_parameter[name] = tuple(
+                self._make_own(name, dim, size, given.get(dim), reads == dim)
+                for dim, size in enumerate(tensor.shape)
+            )
+        return self.of(tensor)
+
+    def is_adopted(self, tensor: Tensor, dim: int) -> bool:
+        """Tell whether a dimension of a tensor took over its axis from another tensor."""
+        owner = self.owners.get((self._names.get(tensor) or '', dim))
+        return owner is not None and owner.reads is not None
+
+    def make_free(self, size: int) -> Axis:
+        """Return an axis of new nodes."""
+        start = self.nodes
+        self.nodes += size
+        return Axis(np.arange(start, self.nodes))
+
+    def parameter_of(self, tensor: Tensor) -> str | None:
+        """Return the parameter that a tensor is, or is computed from alone; else None."""
+        return self._made_of.get(tensor)
+
+    def derive(self, operation: Operation) -> None:
+        """Note which outputs of an operation are computed from parameters alone."""
+        names = [self._made_of.get(tensor) for tensor in operation.tensors]
+        if names and names[0] is not None and None not in names:
+            for output in operation.outputs:
+                if output not in self._made_of:
+                    self._made_of[output] = names[0]
+
+    def explain_unowned(self, param: str, dim: int, size: int) -> str:
+        """Return why a dimension without an owner stays."""
+        if param not in self._of_parameter:
+            return UNUSED
+        if size <= 1:
+            return SINGLE
+        return self._unprunable.get((param, dim), TABLE)
+
+    def _find(self, tensor: Tensor) -> tuple[Axis, ...]:
+        name = self._names.get(tensor)
+        if name is None:
+            return self._make_constants(tensor, 'a constant tensor')
+        if name not in self._of_parameter:
+            self._of_parameter[name] = (
+                tuple(self._make_own(name, dim, size) for dim, size in enumerate(tensor.shape))
+                if tensor.is_floating_point() or tensor.is_complex()
+                else self._make_constants(tensor, TABLE)
+            )
+        return self._of_parameter[name]
+
+    def _make_constants(self, tensor: Tensor, reason: str) -> tuple[Axis, ...]:
+        return tuple(self.reasons.make_axis(size, reason) for size in tensor.shape)
+
+    def _make_own(
+        self, name: str, dim: int, size: int, given: Axis | None = None, reads: bool = False
+    ) -> Axis:
+        """Return the axis of a dimension, the given one where there is one and channels may go."""
+        reason = SINGLE if size <= 1 else self._unprunable.get((name, dim))
+        if reason is not None:
+            return self.reasons.make_axis(size, reason)
+        if given is None:
+            owner = Owner(name, dim, self.make_free(size))
+        else:
+            owner = Owner(name, dim, given, reads)
+        self.owners[name, dim] = owner
+        return owner.axis

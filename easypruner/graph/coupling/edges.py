@@ -1,0 +1,67 @@
+"""Edges: which nodes live or die together, and which stay for a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from easypruner.graph.coupling.axes import Axis, Ids
+
+
+class Edges:
+    """Pairs of ids that live or die together. A node that is paired with a reason stays."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Ids, Ids]] = []
+
+    def couple(self, a: Axis, b: Axis) -> Axis:
+        """Couple two axes of one size, index by index; return the one to hand on."""
+        if a is b or (a.is_constant and b.is_constant):
+            return a
+        self._pairs.append((a.ids, b.ids))
+        if a.is_constant:
+            return a
+        if b.is_constant:
+            return b
+        if b.ids.size and b.ids.min() < 0:
+            return Axis.of(np.where(b.ids < 0, b.ids, a.ids))
+        return a
+
+    def couple_runs(self, axis: Axis, count: int) -> Axis:
+        """Couple the indices at each position of ``count`` equal runs; return one run.
+
+        >>> edges = Edges()
+        >>> edges.couple_runs(Axis(np.arange(6)), 2).ids
+        array([0, 1, 2])
+        >>> edges.arrays()
+        (array([0, 1, 2]), array([3, 4, 5]))
+        """
+        runs = axis.ids.reshape(count, -1)
+        if axis.is_constant:
+            return Axis(runs[0], axis.reason)
+        first, others = runs[0], runs[1:]
+        differ = others != first
+        if differ.any():
+            self._pairs.append((first[differ.nonzero()[1]], others[differ]))
+            least = runs.min(axis=0)
+            first = np.where(least < 0, least, first)
+        return Axis.of(first)
+
+    def freeze(self, ids: Ids, reason: int) -> None:
+        """Pair ids with a reason, so that their indices stay."""
+        self._pairs.append((ids, np.full(ids.size, reason, dtype=np.int64)))
+
+    def mark(self) -> int:
+        """Return what :meth:`revert` needs to take back all edges added from now on."""
+        return len(self._pairs)
+
+    def revert(self, mark: int) -> None:
+        """Take back the edges added since :meth:`mark`."""
+        del self._pairs[mark:]
+
+    def arrays(self) -> tuple[Ids, Ids]:
+        """Return the two ids of every edge, as two arrays."""
+        empty = np.empty(0, dtype=np.int64)
+        return (
+            np.concatenate([empty, *(a for a, _ in self._pairs)]),
+            np.concatenate([empty, *(b for _, b in self._pairs)]),
+        )

@@ -1,0 +1,122 @@
+"""Which operation has which rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+
+from easypruner.errors import PluginError
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.recording.tape import Operation
+
+Rule = Callable[[Coupling, Operation], None]
+
+_NAME = re.compile(r'(\w+::)?\w+')
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
+    """Register the decorated function as the rule of operations.
+
+    A rule says which axes of an operation's inputs become axes of its outputs, and which axes must
+    lose the same indices. Without one, an operation freezes every channel that flows into it. Torch
+    tags some operations as pointwise: these need no rule.
+
+    Args:
+        names: of the operations with their namespaces, e.g. ``'mylib::scale'``. Those of ATen need
+            none: ``'cat'``. Overloads share one rule, and so does the variant in place, ``'cat_'``,
+            unless it has a rule of its own.
+        replace: take the place of another rule.
+
+    Raises:
+        PluginError: an operation has another rule already, or a name is none of an operation.
+
+    A network that uses an operation of its own:
+
+    >>> import easypruner
+    >>> from easypruner.graph import Coupling, Operation, rule
+    >>> from torch import Tensor, nn
+    >>> @torch.library.custom_op('mylib::scale', mutates_args=())
+    ... def scale(x: Tensor, factors: Tensor) -> Tensor:
+    ...     return x * factors.view(-1, 1, 1)
+    >>> @scale.register_fake
+    ... def make_output(x: Tensor, factors: Tensor) -> Tensor:
+    ...     return torch.empty_like(x)
+    >>> class Scaled(nn.Module):
+    ...     def __init__(self) -> None:
+    ...         super().__init__()
+    ...         self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+    ...         self.factors = nn.Parameter(torch.rand(8))
+    ...
+    ...     def forward(self, x: Tensor) -> Tensor:
+    ...         return self.last(scale(self.first(x), self.factors))
+    >>> net, images = Scaled(), torch.rand(1, 3, 8, 8)
+
+    Without a rule, all channels around the operation stay:
+
+    >>> graph = easypruner.trace(net, images)
+    >>> len(graph.groups), graph.frozen[0].param, graph.frozen[0].reason
+    (0, 'factors', 'an operation without a rule: mylib::scale in the model itself')
+
+    The rule couples the channels with the factors and hands all axes on. It also notes what the
+    parameter is used as, so that strategies can tell its kind.
+
+    >>> @rule('mylib::scale')
+    ... def couple_scale(coupling: Coupling, operation: Operation) -> None:
+    ...     x, factors = operation.args
+    ...     batch, channels, height, width = coupling.axes_of(x)
+    ...     channels = coupling.couple(channels, coupling.axes_of(factors)[0])
+    ...     coupling.note_use(factors, 'scale.factors')
+    ...     coupling.assign(operation.outputs[0], (batch, channels, height, width))
+    >>> graph = easypruner.trace(net, images)
+    >>> [(member.param, member.role) for member in graph.groups['first'].members]
+    [('first.weight', 'out'), ('first.bias', 'out'), ('factors', 'out'), ('last.weight', 'in')]
+    >>> masks = {'first': torch.arange(8) > 2}
+    >>> easypruner.verify(net, masks, images).passed
+    True
+    """
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise PluginError(
+                f'{name!r} is not the name of an operation; expected one such as '
+                "'mylib::my_operation', or 'cat' for an operation of ATen"
+            )
+    operations = [name.removeprefix('aten::') for name in names]
+
+    def register(function: Rule) -> Rule:
+        for name in operations:
+            known = _RULES.get(name)
+            if known is not None and not replace and _origin(known) != _origin(function):
+                raise PluginError(
+                    f'{_origin(function)} is to be the rule of {name!r}, which has one already: '
+                    f'{_origin(known)}; remove one of them, or give replace=True to the other'
+                )
+        _RULES.update(dict.fromkeys(operations, function))
+        return function
+
+    return register
+
+
+def find_rule(operation: Operation) -> Rule:
+    """Return the rule of an operation: its own, that of pointwise ones, or to freeze everything."""
+    name = operation.name
+    known = _RULES.get(name) or _RULES.get(name.removesuffix('_'))
+    if known is None and torch.Tag.pointwise in operation.func.tags:
+        known = _RULES['pointwise']
+    return known or _freeze_all
+
+
+def _origin(function: Rule) -> str:
+    return f'{function.__module__}.{function.__qualname__}'
+
+
+def _freeze_all(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all inputs, and make all outputs constant, because nothing is known of them."""
+    reason = 'an operation without a rule'
+    for tensor in operation.tensors:
+        coupling.freeze_tensor(tensor, reason)
+    for output in operation.outputs:
+        if not coupling.has_axes(output):
+            coupling.assign_constants(output, coupling.explain(reason))

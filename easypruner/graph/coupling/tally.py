@@ -1,0 +1,84 @@
+"""Tally: what the operations of a forward pass compute, and what they use parameters as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from easypruner.graph.coupling.axes import Axis, TensorAxes
+from easypruner.graph.recording.tape import Operation, name_of
+
+_UNDECLARED_VIEWS = ('_unsafe_view', 'unsafe_split', 'unsafe_split_with_sizes', 'unsafe_chunk')
+"""Operations that return views, though their schemas do not declare it."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product in the cost: ``factor`` times the kept sizes of ``axes``.
+
+    Attributes:
+        factor: the constant factor.
+        axes: whose sizes are multiplied.
+        module: path of the module in whose forward the cost arises.
+    """
+
+    factor: int
+    axes: tuple[Axis, ...]
+    module: str
+
+
+@dataclass(frozen=True)
+class Width:
+    """An attribute of a module that holds the size of an axis.
+
+    Attributes:
+        module: path of the module.
+        attribute: the name. The module need not have it.
+        axis: the axis.
+    """
+
+    module: str
+    attribute: str
+    axis: Axis
+
+
+class Tally:
+    """What is counted and noted while the rules follow the operations.
+
+    Attributes:
+        is_counting: whether costs are counted.
+        macs: the multiply-adds of each contraction.
+        activations: the elements of each tensor that an operation made.
+        operands: parameter -> the operation and argument it is first used as.
+        extents: weight -> the spatial extent, or sequence, at which it makes channels.
+        widths: the attributes of modules that hold the size of an axis, as far as rules know.
+    """
+
+    def __init__(self) -> None:
+        self.is_counting = True
+        self.macs: list[Term] = []
+        self.activations: list[Term] = []
+        self.operands: dict[str, str] = {}
+        self.extents: dict[str, tuple[int, ...]] = {}
+        self.widths: list[Width] = []
+
+    def add_macs(self, factor: int, axes: tuple[Axis, ...], module: str) -> None:
+        """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds of a module."""
+        if self.is_counting:
+            self.macs.append(Term(factor, axes, module))
+
+    def add_outputs(self, operation: Operation, axes: TensorAxes) -> None:
+        """Count the outputs of an operation that are new memory, not views of its arguments."""
+        if self.is_counting and _makes_memory(operation.func):
+            for output in operation.outputs:
+                if output.numel() and not any(output is tensor for tensor in operation.tensors):
+                    self.activations.append(Term(1, axes.of(output), operation.module))
+
+
+@cache
+def _makes_memory(func: Any) -> bool:
+    """Tell whether an operation returns new tensors, not views or what it changed in place."""
+    if name_of(func) in _UNDECLARED_VIEWS:
+        return False
+    return any(returned.alias_info is None for returned in func._schema.returns)

@@ -1,0 +1,41 @@
+"""Values by tensor, where a tensor is the key by which object it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+Value = TypeVar('Value')
+
+
+class TensorMap(Generic[Value]):
+    """A mapping whose keys are tensors, compared by identity: their own ``==`` is elementwise.
+
+    It does not keep its keys alive. Whoever owns the map owns the tensors too.
+
+    >>> import torch
+    >>> x, y = torch.zeros(2), torch.zeros(2)
+    >>> names = TensorMap([(x, 'x')])
+    >>> names[x], x in names, y in names
+    ('x', True, False)
+    """
+
+    __slots__ = ('_values',)
+
+    def __init__(self, entries: Iterable[tuple[Tensor, Value]] = ()) -> None:
+        self._values = {id(tensor): value for tensor, value in entries}
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._values
+
+    def __getitem__(self, tensor: Tensor) -> Value:
+        return self._values[id(tensor)]
+
+    def __setitem__(self, tensor: Tensor, value: Value) -> None:
+        self._values[id(tensor)] = value
+
+    def get(self, tensor: Tensor) -> Value | None:
+        """Return the value of a tensor; None if it has none."""
+        return self._values.get(id(tensor))
