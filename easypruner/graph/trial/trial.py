@@ -41,7 +41,7 @@ _TURNS_OF_LEAST = 4
 _FEW_UNITS = 256
 _NEAR = 6
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
-_OWN_CODE = str(Path(__file__).parent)
+_OWN_CODE = str(Path(__file__).parents[1])
 _TORCH_CODE = str(Path(torch.__file__).parent)
 
 
