@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ from easypruner_plugins.global_sparsity import GlobalSparsity
 from easypruner_plugins.mask_sparsity import MaskSparsity
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Regularizer
@@ -22,36 +18,10 @@ from easypruner.engine.hooks import PruningHook, weak_reach
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.strategies import Schedule
-from tests.helpers.tiny import BATCH, TRAIN_IMAGES, tiny_config
+from tests.helpers.tiny import tiny_config
+from tests.helpers.training import EPOCHS, ITERATIONS, WAYS
 
 STRENGTH = 0.125
-EPOCHS = 2
-ITERATIONS = EPOCHS * TRAIN_IMAGES // BATCH
-
-
-@OPTIM_WRAPPERS.register_module()
-class ScaledAutocast(OptimWrapper):
-    """Mixed precision on the CPU, where MMEngine's AmpOptimWrapper refuses to run."""
-
-    def __init__(self, *args: Any, scale: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.scaler = torch.amp.GradScaler('cpu', init_scale=1024.0, enabled=scale)
-
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        self.scaler.scale(loss).backward(**kwargs)
-        self._inner_count += 1
-
-    def step(self, **kwargs: Any) -> None:
-        if self.clip_grad_kwargs:
-            self.scaler.unscale_(self.optimizer)
-            self._clip_grad()
-        self.scaler.step(self.optimizer, **kwargs)
-        self.scaler.update()
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
-            yield
 
 
 class Gradients(Hook):
@@ -80,19 +50,6 @@ class Counted(Regularizer):
 
     def add_gradient(self, graph: Any, masks: Any, progress: Progress) -> None:
         self.calls.append(progress)
-
-
-WAYS = {
-    'plain': dict(),
-    'accumulation': dict(accumulative_counts=2),
-    'uneven accumulation': dict(accumulative_counts=4),
-    'clipping': dict(clip_grad=dict(max_norm=0.5)),
-    'autocast': dict(type='ScaledAutocast'),
-    'gradient scaler': dict(type='ScaledAutocast', scale=True),
-    'scaler, clipping, accumulation': dict(
-        type='ScaledAutocast', scale=True, clip_grad=dict(max_norm=0.5), accumulative_counts=2
-    ),
-}
 
 
 def run(

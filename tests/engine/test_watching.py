@@ -21,10 +21,9 @@ from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
 from easypruner.strategies import Schedule
-from tests.engine.test_hooks import EPOCHS, ITERATIONS, WAYS
 from tests.helpers.plugin_files import write_plugin
-from tests.helpers.tiny import tiny_config, write_config
-from tests.pipeline.test_distributed import torchrun
+from tests.helpers.tiny import tiny_config, torchrun, write_config
+from tests.helpers.training import EPOCHS, ITERATIONS, WAYS
 
 STRENGTH = 0.75
 

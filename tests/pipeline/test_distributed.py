@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +12,8 @@ from mmengine.runner import Runner
 
 from easypruner.engine.checkpoint import read_weights
 from tests.helpers.plugin_files import write_plugin
-from tests.helpers.tiny import VAL_IMAGES, summary, tiny_config, write_config
+from tests.helpers.tiny import VAL_IMAGES, summary, tiny_config, torchrun, write_config
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'prune.py'
 ROWS = ['baseline', 'sparse', 'pruned', 'calibrated', 'finetuned']
 
 STOP = """
@@ -53,17 +49,6 @@ class Tell(Hook):
 def easypruner_configure_runner(runner, state):
     runner.register_hook(Tell())
 """
-
-
-def torchrun(config: Path, work_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-        str(TOOL), str(config), '--work-dir', str(work_dir), '--launcher', 'pytorch', *arguments,
-    ]  # fmt: skip
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, env=environment
-    )
 
 
 @pytest.mark.slow

@@ -13,8 +13,14 @@ import easypruner
 from easypruner.graph import NetworkRecord
 from easypruner.plugins.handlers import plugin_transforms
 from tests.helpers.plugin_files import write_plugin
-from tests.helpers.tiny import prune, summary, tiny_config, write_config
-from tests.pipeline.test_run import accuracy_of, original_model
+from tests.helpers.tiny import (
+    accuracy_of,
+    original_model,
+    prune,
+    summary,
+    tiny_config,
+    write_config,
+)
 
 SOURCE = dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))
 TRAINED = dict(type='Train', epochs=2, row='baseline')

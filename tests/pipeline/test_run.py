@@ -19,30 +19,22 @@ from easypruner import Masks
 from easypruner.engine.checkpoint import read_weights
 from easypruner.report.result import RunResult
 from tests.helpers.plugin_files import write_plugin
-from tests.helpers.tiny import VAL_IMAGES, prune, summary, tiny_config, tiny_stages, write_config
+from tests.helpers.tiny import (
+    VAL_IMAGES,
+    accuracy_of,
+    original_model,
+    prune,
+    summary,
+    tiny_config,
+    tiny_stages,
+    write_config,
+)
 
 LEFT = (
     'pruned.pth', 'architecture.json', 'masks.safetensors', 'summary.json', 'pruned_config.py',
     'scales.png', 'channels.png',
 )  # fmt: skip
 ROWS = ['baseline', 'sparse', 'pruned', 'calibrated', 'finetuned']
-
-
-def original_model() -> nn.Module:
-    content = tiny_config()
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model: nn.Module = MODELS.build(
-            content['model'] | {'data_preprocessor': content['data_preprocessor']}
-        )
-    return model
-
-
-def accuracy_of(config: Path, work_dir: Path) -> float:
-    """Test a pruned network as anyone would, with plain MMEngine."""
-    settings = Config.fromfile(config)
-    settings.work_dir = str(work_dir)
-    metrics: dict[str, float] = Runner.from_cfg(settings).test()
-    return metrics['accuracy/top1']
 
 
 class TestWhatItLeaves:
