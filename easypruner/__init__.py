@@ -1,6 +1,6 @@
-"""EasyPruner: prune whole channels of PyTorch networks, and compose how they are chosen.
+"""EasyPruner removes whole channels from PyTorch networks.
 
-Importing it is cheap: what needs torch is loaded at first use.
+Importing this package is fast, because names that need torch are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -53,32 +53,20 @@ __all__ = [
     'verify',
 ]
 
-_CONTRACTS = (
-    'Budget',
-    'Component',
-    'Context',
-    'LayerHandler',
-    'MaskSource',
-    'Progress',
-    'Regularizer',
-    'Schedule',
-    'Scores',
-    'Stage',
-)
-_FUNCTIONS = ('Slimmed', 'load_pruned', 'prune', 'slim', 'trace', 'verify')
+_SLIMMING = ('Slimmed', 'load_pruned', 'prune', 'slim', 'trace', 'verify')
 _HOMES = {
-    **dict.fromkeys(_CONTRACTS, 'easypruner.strategies'),
     'Limits': 'easypruner.graph.limits',
     'Masks': 'easypruner.graph.masks',
     'PrunedModel': 'easypruner.pipeline.pruned_model',
-    **dict.fromkeys(_FUNCTIONS, 'easypruner.slimming'),
+    **dict.fromkeys(_SLIMMING, 'easypruner.slimming'),
 }
+"""Public name -> the module that defines it; ``easypruner.strategies`` defines the others."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES.get(name, 'easypruner.strategies')), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""The errors EasyPruner raises for what a user can mend: one base class, exit code 2."""
+"""Errors that a user can fix. They share one base class, and a command ends with exit code 2."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 
 
 class EasyPrunerError(ValueError):
-    """Something the user gave cannot be used as it is.
+    """Base class of all errors that a user can fix.
 
-    The message says what was met, what was expected and what to do. The command line
-    prints it without a traceback and exits with code 2.
+    The message says what EasyPruner got, what it expected and what to do. The command line prints
+    the message without a traceback and exits with code 2.
     """
 
 
 class ConfigError(EasyPrunerError):
-    """One or more mistakes of a config, collected and raised together.
+    """One or more mistakes in a config, raised together.
 
     >>> print(ConfigError('stages[0]: no type', "stages[1]: unknown type 'Trian'"))
     2 mistakes:
@@ -26,7 +26,7 @@ class ConfigError(EasyPrunerError):
 
     @property
     def mistakes(self) -> tuple[str, ...]:
-        """Return one message for each mistake."""
+        """One message for each mistake."""
         return self.args
 
     def __str__(self) -> str:
@@ -36,33 +36,33 @@ class ConfigError(EasyPrunerError):
 
 
 class PluginError(EasyPrunerError):
-    """A plugin that cannot be imported, misspells a hook, or clashes with another."""
+    """A plugin cannot be imported, implements its contract wrongly, or clashes with another."""
 
 
 class MaskError(EasyPrunerError):
-    """Masks that do not fit the channel graph they are used with."""
+    """Masks do not fit the channel graph."""
 
 
 class BudgetError(EasyPrunerError):
-    """A limit that no mask can meet."""
+    """No masks can meet a limit."""
 
 
 class CutError(EasyPrunerError):
-    """A cut that an optimizer, a copy or a wrapper of the model would not survive."""
+    """An optimizer, a copy or a wrapper of the model would not work after the cut."""
 
 
 class RecordError(EasyPrunerError):
-    """An architecture record that is damaged or belongs to another model."""
+    """An architecture record is damaged or belongs to another model."""
 
 
 class TraceError(EasyPrunerError):
-    """A model whose forward pass cannot be recorded."""
+    """The forward pass of a model cannot be recorded."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint that names the closest known spelling, or lists what is known.
+    """Return a hint that names the closest known name, or lists all known names.
 
-    Letters' case does not count.
+    The comparison ignores case.
 
     >>> nearest('bnscal', ['BNScale', 'Random'])
     "did you mean 'BNScale'?"
@@ -78,7 +78,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class Mistakes:
-    """A list of what is wrong with a config, to be raised together.
+    """A list of mistakes in a config, to be raised together.
 
     >>> mistakes = Mistakes()
     >>> with mistakes.collect('data_root'):
@@ -92,15 +92,16 @@ class Mistakes:
 
     @property
     def found(self) -> tuple[str, ...]:
+        """The messages so far."""
         return tuple(self._found)
 
     def add(self, message: str, path: str = '') -> None:
-        """Note a mistake at ``path`` of the config, such as ``stages[1].source``."""
+        """Add a mistake at a path of the config, such as ``stages[1].source``."""
         self._found.append(f'{path}: {message}' if path else message)
 
     @contextlib.contextmanager
     def collect(self, path: str = '') -> Iterator[None]:
-        """Note any EasyPrunerError of the block instead of letting it end the check."""
+        """Add an EasyPrunerError that the block raises, instead of ending the check with it."""
         try:
             yield
         except ConfigError as error:
@@ -110,6 +111,6 @@ class Mistakes:
             self.add(str(error), path)
 
     def raise_all(self) -> None:
-        """Raise what was found, if anything, as one ConfigError."""
+        """Raise one ConfigError with all mistakes, if there are any."""
         if self._found:
             raise ConfigError(*self._found)

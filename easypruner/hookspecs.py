@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement. The pages on plugins are generated from this file."""
+"""The hooks that a plugin can implement. The reference in docs/plugins.md comes from this file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from easypruner.strategies.stages.state import PruningState
 
 GROUP = 'easypruner'
-"""The project name of all markers, and the entry-point group of installed plugins."""
+"""The name of pluggy's project, and of the entry-point group of installed plugins."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -23,41 +23,41 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def easypruner_components() -> Iterable[type[Component]]:  # type: ignore[empty-body]
-    """Return the classes this plugin contributes.
+    """Return the classes that this plugin contributes.
 
-    Each is a subclass of one of the contracts of ``easypruner``: ``MaskSource``, ``Budget``,
-    ``Regularizer``, ``Stage`` or ``LayerHandler``. The contract decides where the class is
-    registered; a config then names it by its class name, as in
-    ``source=dict(type='MySource', budget=...)``. The keys beside ``type`` are the arguments of
-    its constructor, which should check them and raise ``ValueError`` on a bad one, and do
-    nothing that takes long: every component of a config is built before the run starts.
+    Each class is a subclass of one of the contracts of ``easypruner``: ``MaskSource``, ``Budget``,
+    ``Regularizer``, ``Stage`` or ``LayerHandler``. A config uses a class by its name, as in
+    ``source=dict(type='MySource', budget=...)``. The other keys of this dict are the arguments of
+    the constructor. The constructor should check them and raise ``ValueError`` for a bad one. It
+    should not do slow work, because every component of a config is built before the run starts.
 
-    Called once, when plugins are loaded. Class names are unique among all components of a kind.
+    EasyPruner calls this hook once, when it loads plugins. The name of a class must be unique
+    among all components of a kind.
     """
 
 
 @hookspec
 def easypruner_configure_runner(runner: Runner, state: PruningState) -> None:
-    """Change a training runner before it runs: register hooks, swap the visualizer, ...
+    """Change a runner before it runs, for example register hooks or replace the visualizer.
 
-    Called on every MMEngine runner that a stage builds, in every process of a distributed run,
-    after the runner is built and before it loads weights or resumes.
+    EasyPruner calls this hook for every MMEngine runner that a stage builds, in every process of a
+    distributed run, after the runner is built and before it loads weights or resumes.
 
     Args:
         runner: the runner, an ``mmengine.runner.Runner``.
-        state: where the run stands: its config, work directory, masks and finished stages.
+        state: the state of the run: its config, work directory, masks and finished stages.
     """
 
 
 @hookspec
 def easypruner_report(runs: Sequence[RunResult]) -> Iterable[Artifact]:  # type: ignore[empty-body]
-    """Return the tables and figures this plugin adds to a report.
+    """Return the tables and figures that this plugin adds to a report.
 
-    Each is an ``easypruner.report.result.Artifact``, as in
+    Each of them is an ``easypruner.report.result.Artifact``, as in
     ``[Artifact('Latency', columns=('run', 'ms'), rows=(('l1', '3.1'),))]``.
 
-    Called at the end of a run with that run alone, and by ``easypruner compare`` with all runs
-    that are compared, in the order given.
+    EasyPruner calls this hook at the end of a run, with this run only. ``easypruner compare`` calls
+    it with all compared runs, in the order of its arguments.
 
     Args:
         runs: finished runs, ``easypruner.report.result.RunResult``.

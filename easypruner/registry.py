@@ -1,4 +1,4 @@
-"""The registries of models and data sets, where MMEngine looks for the scope ``easypruner``."""
+"""The registries of models and data sets, in which MMEngine looks up the scope ``easypruner``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MODELS = Registry(
     scope='easypruner',
     locations=['easypruner.models', 'easypruner.pipeline.pruned_model'],
 )
-"""Models, as ``type='easypruner.ResNetCifar'`` in any MMEngine config."""
+"""Models: an MMEngine config names one as ``type='easypruner.ResNetCifar'``."""
 
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='easypruner', locations=['easypruner.datasets']
 )
-"""Data sets, as ``type='easypruner.Digits'`` in any MMEngine config."""
+"""Data sets: an MMEngine config names one as ``type='easypruner.Digits'``."""

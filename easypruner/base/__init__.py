@@ -1,1 +1,1 @@
-"""What everything builds on, and what knows nothing of pruning."""
+"""Helpers that know nothing about pruning. Every other package may use them."""

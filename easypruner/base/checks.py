@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns the value, or raises an error that says what was expected."""
+"""Checks of arguments: each returns the value, or raises an error that says what is expected."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from easypruner.errors import ConfigError, nearest
 
 
 def refuse(value: Any, argument: str, owner: str, expected: str) -> NoReturn:
-    """Raise the error of an argument.
+    """Raise the error for an argument that cannot be used.
 
     Args:
-        value: as a config gives it.
-        argument: its name.
-        owner: whose argument it is.
-        expected: what would be right, such as ``'a number above 0'``.
+        value: the argument's value, as the config states it.
+        argument: the argument's name.
+        owner: the class or function that takes the argument.
+        expected: a description of valid values, such as ``'a number above 0'``.
 
     Raises:
         ConfigError: always.
@@ -26,7 +26,7 @@ def refuse(value: Any, argument: str, owner: str, expected: str) -> NoReturn:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number; True and False are not."""
+    """Return whether a value is a finite number. True and False do not count as numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
 
@@ -42,15 +42,15 @@ def check_number(
     """Return a finite number.
 
     Args:
-        value: as a config gives it.
-        argument: its name, for the message.
-        owner: whose argument it is.
-        least: the smallest that is allowed.
-        most: the largest that is allowed.
-        above: it has to be larger than this.
+        value: the argument's value, as the config states it.
+        argument: the argument's name.
+        owner: the class or function that takes the argument.
+        least: the smallest valid value.
+        most: the largest valid value.
+        above: the value must be larger than this number.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: the value is not a finite number in this range.
 
     >>> check_number(0.5, 'keep', 'Ratio', least=0, most=1)
     0.5
@@ -59,12 +59,16 @@ def check_number(
     easypruner.errors.ConfigError: keep='half' of Ratio; expected a number from 0 to 1
     """
     if not is_number(value) or not least <= value <= most or value <= above:
-        refuse(value, argument, owner, f'a number{_range(least, most, above)}')
+        refuse(value, argument, owner, f'a number{describe_range(least, most, above)}')
     return float(value)
 
 
-def _range(least: float, most: float, above: float) -> str:
-    """Say which numbers are allowed, as in ' above 0 and up to 1'."""
+def describe_range(least: float, most: float, above: float = -math.inf) -> str:
+    """Return a phrase for a range of numbers, such as ' above 0 and up to 1'.
+
+    >>> describe_range(0, 1), describe_range(1, math.inf), describe_range(-math.inf, math.inf)
+    (' from 0 to 1', ' of at least 1', '')
+    """
     bounded = most < math.inf
     if above > -math.inf:
         return f' above {above:g}' + (f' and up to {most:g}' if bounded else '')
@@ -74,10 +78,10 @@ def _range(least: float, most: float, above: float) -> str:
 
 
 def check_share(value: Any, argument: str, owner: str) -> float:
-    """Return a share: a number from 0 to 1.
+    """Return a share, which is a number from 0 to 1.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: the value is not such a number.
     """
     return check_number(value, argument, owner, least=0, most=1)
 
@@ -86,7 +90,7 @@ def check_count(value: Any, argument: str, owner: str, least: int = 1) -> int:
     """Return a whole number of at least ``least``.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: the value is not such a number.
     """
     if type(value) is not int or value < least:
         refuse(value, argument, owner, f'a whole number of at least {least}')
@@ -94,10 +98,10 @@ def check_count(value: Any, argument: str, owner: str, least: int = 1) -> int:
 
 
 def check_name(value: Any, argument: str, owner: str, known: Collection[str]) -> str:
-    """Return a name that is one of ``known``.
+    """Return a name that is in ``known``.
 
     Raises:
-        ConfigError: it is not; the message has the nearest.
+        ConfigError: it is not; the message suggests the nearest known name.
     """
     if not isinstance(value, str) or value not in known:
         raise ConfigError(
@@ -110,7 +114,7 @@ def check_flag(value: Any, argument: str, owner: str) -> bool:
     """Return True or False.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the value is neither.
     """
     if not isinstance(value, bool):
         refuse(value, argument, owner, 'True or False')
@@ -118,21 +122,21 @@ def check_flag(value: Any, argument: str, owner: str) -> bool:
 
 
 def check_text(value: Any, argument: str, owner: str) -> str | None:
-    """Return a text, or None.
+    """Return a string, or None.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the value is neither.
     """
     if value is not None and not isinstance(value, str):
-        refuse(value, argument, owner, 'a text, or None')
+        refuse(value, argument, owner, 'a string or None')
     return value
 
 
 def check_path(value: Any, argument: str, owner: str) -> str:
-    """Return the path of a file or folder.
+    """Return the path of a file or folder as a string.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: the value is not a path.
     """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         refuse(value, argument, owner, 'the path of a file')

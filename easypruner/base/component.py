@@ -1,4 +1,4 @@
-"""Component: what everything that a plugin contributes has in common."""
+"""Component: the base class of everything that a plugin contributes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from abc import ABC
 
 
 class Component(ABC):
-    """Anything a plugin contributes. The contract it subclasses decides where it is registered."""
+    """Base class of everything that a plugin contributes.
+
+    A component subclasses one of the contracts. The contract decides in which registry it is.
+    """
 
     def check(self) -> None:  # noqa: B027 - most components need nothing
-        """Raise EasyPrunerError if something it needs, such as a file, is not there.
+        """Check that what the component needs, such as a file, exists.
 
-        Called before a run starts.
+        A run calls this before it starts.
+
+        Raises:
+            EasyPrunerError: something is missing.
         """

@@ -1,4 +1,4 @@
-"""Descriptions of values, for messages."""
+"""Descriptions of values for error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHOWN = 4
 
 
 def describe(value: Any) -> str:
-    """Say what a value is: its kind, and the types and shapes of what is in it.
+    """Describe a value by its type and, for containers and tensors, by its contents and shape.
 
     >>> import torch
     >>> describe([torch.zeros(2, 3), {'y': 'a'}])
@@ -33,7 +33,7 @@ def _inner(value: Any) -> str:
     shape, dtype = getattr(value, 'shape', None), getattr(value, 'dtype', None)
     if dtype is not None:
         kind = f'{str(dtype).removeprefix("torch.")} {kind.lower()}'
-    # By its sound: an int, a uint8.
+    # The article follows the sound, not the letter: an int, a uint8.
     article = 'an' if kind.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'
     return f'{article} {kind}' + (f' of shape {tuple(shape)}' if shape is not None else '')
 

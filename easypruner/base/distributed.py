@@ -1,4 +1,4 @@
-"""Several processes, one a GPU or, on the CPU, over gloo. Without a launcher there is one."""
+"""Runs in several processes: one process per GPU, or several CPU processes connected by gloo."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 @contextmanager
 def launched(launcher: str) -> Iterator[None]:
-    """Join the process group that a launcher such as torchrun describes, and leave it at the end.
+    """Join the process group of a launcher such as torchrun, and leave it after the block.
 
     Args:
-        launcher: ``'none'`` or ``'pytorch'``.
+        launcher: ``'none'`` for a single process, or ``'pytorch'`` under torchrun.
     """
     if launcher == 'none':
         yield
         return
-    # MMEngine's own start-up calls CUDA even for gloo, so the group is joined before it looks.
+    # MMEngine's start-up calls CUDA even for gloo. It skips this step if a group exists already.
     if torch.cuda.is_available():
+        # A run in a single process does not need MMEngine's distributed package.
         from mmengine.dist import init_dist
 
         init_dist(launcher, backend='nccl')
@@ -36,18 +37,18 @@ def launched(launcher: str) -> Iterator[None]:
 
 
 def is_main() -> bool:
-    """Tell whether this process is the one that writes files."""
+    """Return whether this process is the one that writes files and prints."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def barrier() -> None:
-    """Wait for the other processes."""
+    """Wait until all processes have come to this call."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def average(tensors: Iterable[Tensor]) -> None:
-    """Replace tensors, in place, by their mean over all processes."""
+    """Replace tensors in place by their mean over all processes."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
@@ -55,15 +56,18 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 
 def average_buffers(model: nn.Module) -> None:
-    """Give the model of every process the mean of all processes' floating-point buffers.
+    """Replace the floating-point buffers of a model by their mean over all processes.
 
-    Each process has met other data, and batch norms have kept what they met.
+    Each process trains on other data, so the statistics of its batch norms differ.
     """
     average(buffer for buffer in model.buffers() if buffer.is_floating_point())
 
 
 def wrapper_config() -> dict[str, Any] | None:
-    """Return how MMEngine is to wrap models on several CPU processes; None to leave it to it."""
+    """Return the wrapper that models need in several CPU processes.
+
+    None means that MMEngine's default is right.
+    """
     if dist.is_initialized() and not torch.cuda.is_available():
         return dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     return None

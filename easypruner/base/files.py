@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
+    """Call ``write`` with the path of a temporary file, then rename that file to ``path``.
 
-    A failure half-way leaves the old file as it was. Parent folders are made.
+    If ``write`` fails, the old file stays as it was. Missing parent folders are created.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,13 +34,13 @@ def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) ->
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write ``content`` (text as UTF-8) to ``path``, whole or not at all."""
+    """Write ``content`` to ``path`` atomically, text as UTF-8."""
     data = content.encode() if isinstance(content, str) else content
     write_with(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON to ``path``, whole or not at all."""
+    """Write ``value`` as indented JSON to ``path`` atomically."""
     write_whole(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 

@@ -1,4 +1,4 @@
-"""JSON from outside: read field by field, where every error names the file and the field."""
+"""JSON files read field by field. Every error names the file and the field."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from easypruner.base.checks import describe_range, is_number
 from easypruner.errors import EasyPrunerError
 
 _LARGEST_INTEGER = 2**63 - 1
+_DAMAGED = 'the file is damaged, or EasyPruner did not write it'
 
 
 def read_json(
@@ -20,30 +22,27 @@ def read_json(
     """Read a JSON file.
 
     Args:
-        path: of a file that is there.
-        error: what is raised, here and by the fields.
+        path: path of an existing file.
+        error: the class of errors that this function and the fields raise.
 
     Raises:
-        EasyPrunerError: it cannot be read, or is not JSON.
+        EasyPrunerError: the file cannot be read or is not JSON.
     """
     file = str(path)
     try:
         return Field(json.loads(Path(path).read_bytes()), file, error=error)
     except (OSError, ValueError, RecursionError) as problem:
-        raise error(
-            f'{file!r} cannot be read as JSON: {problem}; '
-            'the file is damaged or not one that EasyPruner wrote'
-        ) from problem
+        raise error(f'{file!r} cannot be read as JSON: {problem}; {_DAMAGED}') from problem
 
 
 class Field:
-    """A value of a parsed JSON file, with the path that leads to it.
+    """A value of a parsed JSON file, together with its path in the file.
 
     Args:
-        value: what the JSON parser returned.
+        value: the value that the JSON parser returned.
         file: the file's name, for messages.
-        path: the path of ``value`` in it; empty for the whole file.
-        error: what every method raises where the value is not what it is asked for.
+        path: the path of ``value`` in the file; empty for the whole content.
+        error: the class of errors that methods raise when the value is not of the expected kind.
 
     >>> Field({'rows': [{'macs': 3}]}, 'summary.json')['rows'].items()[0]['macs'].integer()
     3
@@ -62,31 +61,25 @@ class Field:
         self._error = error
 
     def fail(self, expected: str) -> NoReturn:
-        """Raise the error that this field is not ``expected``."""
+        """Raise an error that states the value of this field and what was expected."""
         got = repr(self.value)
         got = got if len(got) <= 60 else got[:57] + '...'
         subject = f'field {self._path!r} of {self._file!r}' if self._path else repr(self._file)
-        raise self._error(
-            f'{subject} is {got}; expected {expected}. '
-            'The file is damaged or not one that EasyPruner wrote'
-        )
+        raise self._error(f'{subject} is {got}; expected {expected}; {_DAMAGED}')
 
     def __getitem__(self, key: str) -> Field:
         mapping = self._mapping()
         path = f'{self._path}.{key}' if self._path else key
         if key not in mapping:
-            raise self._error(
-                f'{self._file!r} has no field {path!r}; '
-                'the file is damaged or not one that EasyPruner wrote'
-            )
+            raise self._error(f'{self._file!r} has no field {path!r}; {_DAMAGED}')
         return Field(mapping[key], self._file, path, self._error)
 
     def get(self, key: str) -> Field | None:
-        """Return the field ``key`` of an object, or None where it is absent or null."""
+        """Return the field ``key`` of an object, or None if it is absent or null."""
         return None if self._mapping().get(key) is None else self[key]
 
     def items(self) -> list[Field]:
-        """Return the entries of a list."""
+        """Return the elements of a list."""
         if not isinstance(self.value, list):
             self.fail('a list')
         return [
@@ -95,34 +88,27 @@ class Field:
         ]
 
     def entries(self) -> Iterator[tuple[str, Field]]:
-        """Yield the keys of an object with their fields."""
+        """Yield (key, field) for each key of an object."""
         for key in self._mapping():
             yield key, self[key]
 
     def text(self) -> str:
-        """Return a string."""
+        """Return the value as a string."""
         if not isinstance(self.value, str):
             self.fail('a string')
         return self.value
 
     def number(self, least: float = -math.inf, most: float = math.inf) -> float:
-        """Return a finite number within ``least`` and ``most``, both included."""
+        """Return the value as a finite number from ``least`` to ``most``, both included."""
         value = self.value
-        expected = 'a finite number'
-        if least > -math.inf:
-            expected += f' of at least {least:g}'
-        if most < math.inf:
-            expected += f' and at most {most:g}'
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            self.fail(expected)
-        if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
-            self.fail(expected)
-        if not math.isfinite(value) or not least <= value <= most:
-            self.fail(expected)
-        return value
+        huge = isinstance(value, int) and abs(value) > _LARGEST_INTEGER
+        if huge or not is_number(value) or not least <= value <= most:
+            self.fail(f'a finite number{describe_range(least, most)}')
+        number: float = value
+        return number
 
     def integer(self, least: int = -_LARGEST_INTEGER) -> int:
-        """Return a whole number of at least ``least`` that fits 64 bits."""
+        """Return the value as a whole number of at least ``least`` that fits in 64 bits."""
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail('a whole number')
@@ -131,7 +117,7 @@ class Field:
         return value
 
     def sizes(self) -> tuple[int, ...]:
-        """Return a list of whole numbers of at least 0."""
+        """Return the value, a list of whole numbers of at least 0, as a tuple."""
         return tuple(entry.integer(0) for entry in self.items())
 
     def _mapping(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Modules: their evaluation mode, copies of them, and what is inside wrappers."""
+"""Helpers for modules: evaluation mode, deep copies, and removing wrappers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _Model = TypeVar('_Model', bound=nn.Module)
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, and back afterwards.
+    """Put every module in evaluation mode for a block, then restore each module's mode.
 
-    Flags are set directly: ``eval()`` may be overridden and do more than that.
+    The flags are set directly, because a model may override ``eval()`` to do more.
     """
     before = [(module, module.training) for module in model.modules()]
     for module, _ in before:
@@ -34,11 +34,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def copy_of(model: _Model) -> _Model:
     """Return a deep copy of a network.
 
-    A tensor that was computed with gradients cannot be copied with its history. Where a module
-    holds one, as under the older weight norm after a forward pass, the copy holds its values.
+    ``copy.deepcopy`` fails on tensors that have a gradient history. The older weight norm of torch
+    keeps such a tensor after a forward pass. The copy has its values without the history.
 
     Args:
-        model: is left as it was.
+        model: the network; it is not changed.
     """
     memo = {
         id(tensor): tensor.detach().clone()
@@ -50,13 +50,13 @@ def copy_of(model: _Model) -> _Model:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside wrappers, or ``model`` itself.
+    """Return the network inside wrappers such as DistributedDataParallel, or ``model`` itself.
 
-    Names of parameters, groups and records are those of the inner network: they do not depend on
-    how it is run.
+    Parameters, groups and records have the names of the inner network, so these names do not
+    depend on the wrappers.
     """
     while True:
-        # What torch.compile returns has the network under this name.
+        # torch.compile() stores the original network under this name.
         inner: nn.Module | None = model._modules.get('_orig_mod')
         if isinstance(model, (DistributedDataParallel, DataParallel)):
             inner = model.module

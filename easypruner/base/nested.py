@@ -1,6 +1,7 @@
 """Nested values: the tensors inside tuples, lists, dicts and dataclasses.
 
-``torch.utils._pytree`` takes a subclass of dict, such as a config, for a value without parts.
+``torch.utils._pytree`` cannot be used, because it treats a subclass of dict, such as an MMEngine
+config, as a leaf.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return ``value`` with every tensor inside its tuples, lists and dicts changed."""
+    """Return a copy of ``value`` in which ``change`` has replaced every tensor."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
@@ -26,7 +27,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def tensors_in(value: Any, path: str = '') -> Iterator[tuple[str, Tensor]]:
-    """Yield (path, tensor) for every tensor inside tuples, lists, dicts, dataclasses, objects."""
+    """Yield (path, tensor) for every tensor inside tuples, lists, dicts and dataclasses."""
     if isinstance(value, Tensor):
         yield path or 'output', value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Randomness: seeds for Python, NumPy and torch, and blocks that draw with a fixed seed."""
+"""Seeds for Python, NumPy and torch, and blocks that run with a fixed seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import torch
 
 
 def seed_everything(*entropy: int) -> None:
-    """Seed Python, NumPy and torch from numbers of at least 0, all of which matter."""
+    """Seed Python, NumPy and torch.
+
+    Args:
+        *entropy: numbers of at least 0; other numbers give another random state.
+    """
     for_python, for_numpy, for_torch = np.random.SeedSequence(entropy).generate_state(3).tolist()
     random.seed(for_python)
     np.random.seed(for_numpy)  # noqa: NPY002 - transforms draw from the global generator
@@ -19,7 +23,7 @@ def seed_everything(*entropy: int) -> None:
 
 
 def seed_worker(worker: int, entropy: tuple[int, ...]) -> None:
-    """Seed a data loader's worker process, the same in every epoch that has this entropy."""
+    """Seed a worker process of a data loader; equal arguments give an equal random state."""
     seed_everything(*entropy, worker + 1)
 
 
@@ -28,10 +32,10 @@ def fixed_seed(seed: int) -> Iterator[None]:
     """Run a block with a fixed seed, and restore the random state afterwards.
 
     Args:
-        seed: of Python, NumPy and torch, at least 0.
+        seed: a number of at least 0, for Python, NumPy and torch.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - transforms draw there
-    # Named one by one, for fork_rng warns where there are several.
+    # fork_rng() warns on machines with several GPUs unless they are listed.
     with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
         seed_everything(seed)
         try:

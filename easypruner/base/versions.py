@@ -1,4 +1,4 @@
-"""Versions: of EasyPruner itself, and of the packages that a result depends on."""
+"""The version of EasyPruner and of the packages that a result depends on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __version__ = '2.0.0.dev0'
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """Return package -> version, EasyPruner's own first.
+    """Return a dict of package name -> version, with EasyPruner first.
 
     Raises:
         importlib.metadata.PackageNotFoundError: a package is not installed.

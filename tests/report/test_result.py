@@ -160,7 +160,7 @@ def test_unreadable_summary_is_a_plain_error(tmp_path: Path, content: bytes) -> 
 @pytest.mark.parametrize('content', ['[]', '"text"', 'null', '{"loss": 0.1}'])
 def test_foreign_summary_is_a_plain_error(tmp_path: Path, content: str) -> None:
     (tmp_path / 'summary.json').write_text(content)
-    with pytest.raises(EasyPrunerError, match='not one that EasyPruner wrote'):
+    with pytest.raises(EasyPrunerError, match='or EasyPruner did not write it'):
         RunResult.load(tmp_path)
 
 
