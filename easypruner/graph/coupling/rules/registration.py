@@ -21,8 +21,10 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     """Register the decorated function as the rule of operations.
 
     A rule says which axes of an operation's inputs become axes of its outputs, and which axes must
-    lose the same indices. Without one, an operation freezes every channel that flows into it. Torch
-    tags some operations as pointwise: these need no rule.
+    lose the same indices. It has to assign axes to every output; ``trace`` raises a TraceError that
+    names the operation where it does not, or where sizes do not fit. Without a rule, an operation
+    freezes every channel that flows into it. Torch tags some operations as pointwise: these need no
+    rule.
 
     Args:
         names: of the operations with their namespaces, e.g. ``'mylib::scale'``. Those of ATen need
