@@ -1,1 +1,1 @@
-"""Everything that touches an MMEngine Runner."""
+"""Everything that uses an MMEngine Runner."""

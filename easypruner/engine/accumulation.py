@@ -1,4 +1,4 @@
-"""Gradients that are half accumulated when an epoch ends, kept in training checkpoints."""
+"""Partly accumulated gradients, kept in training checkpoints."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from torch import Tensor
 
 from easypruner.base.distributed import average
 from easypruner.base.modules import unwrapped
-from easypruner.engine.hooks import accumulation_of
+from easypruner.engine.pruning_hook import accumulation_of
 
 _KEY = 'gradients'
 
 
 class AccumulationHook(Hook):
-    """Saves what gradients have been accumulated so far, and goes on from it.
+    """Saves partly accumulated gradients at the end of an epoch, and restores them.
 
-    An epoch need not end with an optimizer update. Without what is accumulated by then, a run that
-    resumes there would make its next update from fewer batches.
+    An epoch does not always end with an optimizer update. Without the gradients accumulated so far,
+    a resumed run would make its next update from fewer batches.
     """
 
-    # Behind what else ends an epoch, ahead of the checkpoint.
+    # Runs after the other hooks at the end of an epoch, before the checkpoint is saved.
     priority = 'LOW'
 
     def __init__(self) -> None:
         self._loaded: dict[str, Tensor] = {}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Take the gradients of a stage that was stopped."""
+        """Read the gradients of an interrupted stage."""
         self._loaded = checkpoint.get(_KEY, {})
 
     def before_train(self, runner: Any) -> None:
-        """Put them back."""
+        """Restore the gradients."""
         for name, parameter in unwrapped(runner.model).named_parameters():
             if name in self._loaded:
                 parameter.grad = self._loaded[name].to(parameter)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Give all processes the same gradients, as one of them saves.
+        """Average the gradients over all processes, because only one process saves them.
 
-        Each has its own until the update, which takes their mean: it is the same then.
+        The update averages the gradients of all processes anyway, so its result stays the same.
         """
         if _is_halfway(runner):
             average(_gradients(runner).values())
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Save the gradients besides the weights, if there are any for the next update."""
+        """Save the gradients for the next update with the weights, if there are any."""
         if _is_halfway(runner):
             checkpoint[_KEY] = {name: grad.cpu() for name, grad in _gradients(runner).items()}
 

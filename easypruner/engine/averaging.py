@@ -1,4 +1,4 @@
-"""The average of the weights over a training stage, which is what the stage leaves behind."""
+"""An exponential moving average of the weights, which a training stage returns instead of them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ _KEY = 'averages'
 
 
 class AveragingHook(Hook):
-    """Keeps ``average = (1 - momentum) * average + momentum * weight``, once per optimizer update.
+    """Averages weights: ``average = (1 - momentum) * average + momentum * weight`` at each update.
 
-    What is averaged are parameters and running statistics, from what they are when the stage
-    starts. Validation sees the averages, and at the end the model holds them. Training checkpoints
-    hold both, so that a resumed stage goes on as if it had not stopped. (MMEngine's EMAHook counts
-    iterations, not updates, and would swap the weights back for the evaluation behind the stage.)
+    The averages cover parameters and running statistics, and start with their values at the start
+    of the stage. Validation uses the averages, and the model has them at the end. Training
+    checkpoints have weights and averages, so that a resumed stage gives the same result.
+
+    MMEngine's EMAHook cannot be used. It counts iterations instead of updates, and it would restore
+    the weights before the evaluation at the end of the stage.
 
     Args:
         momentum: the share of the newest weights in each update of the average.
     """
 
-    # Behind the averaging of buffers over processes, ahead of the checkpoint.
+    # Runs after the buffers are averaged over processes, before the checkpoint is saved.
     priority = 'LOW'
 
     def __init__(self, momentum: float) -> None:
@@ -39,11 +41,11 @@ class AveragingHook(Hook):
         self._handle: Any = None
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Take the averages of a stage that was stopped."""
+        """Read the averages of an interrupted stage."""
         self._loaded = checkpoint.get(_KEY)
 
     def before_train(self, runner: Any) -> None:
-        """Begin with the weights at hand, or where the stage was stopped."""
+        """Start with the current weights, or with the averages of an interrupted stage."""
         model = unwrapped(runner.model)
         self._own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._averages = {name: tensor.detach().clone() for name, tensor in self._own.items()}
@@ -60,7 +62,7 @@ class AveragingHook(Hook):
         self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(update)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Take over what is counted, and give all processes the same running statistics."""
+        """Copy counters from the weights, and average running statistics over processes."""
         for name, tensor in self._own.items():
             if not tensor.is_floating_point():
                 self._averages[name].copy_(tensor)
@@ -68,19 +70,19 @@ class AveragingHook(Hook):
             average_buffers(unwrapped(runner.model))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Save the averages besides the weights."""
+        """Save the averages with the weights."""
         checkpoint[_KEY] = {name: tensor.cpu() for name, tensor in self._averages.items()}
 
     def before_val_epoch(self, runner: Any) -> None:
-        """Let a validation within the stage see the averages."""
+        """Put the averages into the model, so that validation uses them."""
         self._swap()
 
     def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
-        """Put the weights back."""
+        """Put the weights back into the model."""
         self._swap()
 
     def after_train(self, runner: Any) -> None:
-        """Leave the averages in the model; a validation from here on swaps nothing."""
+        """Put the averages into the model for good. Later validations swap nothing."""
         self._handle.remove()
         self._swap()
         self._own = {}

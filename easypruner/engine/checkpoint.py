@@ -1,4 +1,4 @@
-"""Weights and training checkpoints as files that load without unpickling."""
+"""Files of weights and training checkpoints. They load without unpickling."""
 
 from __future__ import annotations
 
@@ -16,50 +16,58 @@ from torch import Tensor, nn
 from easypruner.base.files import write_with
 from easypruner.errors import EasyPrunerError
 
+_EXPECTED = 'expected a state dict saved by torch.save'
+
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the state dict of ``model``, whole or not at all."""
+    """Write the state dict of ``model`` atomically."""
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     write_with(path, lambda temporary: torch.save(state, temporary))
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict, or the one inside a training checkpoint, without unpickling.
+    """Read a state dict, or the state dict in a training checkpoint, without unpickling.
 
     Raises:
-        EasyPrunerError: no such file, or one that holds no weights.
+        EasyPrunerError: the file does not exist or does not contain a state dict.
     """
     content = read_plain(path)
     weights = content.get('state_dict', content)
     if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise EasyPrunerError(f'the checkpoint {os.fspath(path)!r} holds no state dict')
+        raise _no_state_dict(path)
     return dict(weights)
 
 
 def read_plain(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a file of a dict that torch.save wrote, without unpickling.
+    """Read a dict that ``torch.save`` wrote, without unpickling.
 
     Raises:
-        EasyPrunerError: no such file, or one that holds something else.
+        EasyPrunerError: the file does not exist or contains something else.
     """
     file = Path(path)
     if not file.is_file():
-        raise EasyPrunerError(f'there is no checkpoint {str(file)!r}')
+        raise EasyPrunerError(f'there is no checkpoint {str(file)!r}; check the path')
     try:
         content = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
         raise EasyPrunerError(
             f'the checkpoint {str(file)!r} cannot be read as plain weights: '
             f'{str(error).splitlines()[0] if str(error) else type(error).__name__}; '
-            'expected a state dict saved by torch.save'
+            f'{_EXPECTED}'
         ) from error
     if not isinstance(content, Mapping):
-        raise EasyPrunerError(f'the checkpoint {str(file)!r} holds no state dict')
+        raise _no_state_dict(path)
     return dict(content)
 
 
+def _no_state_dict(path: str | os.PathLike[str]) -> EasyPrunerError:
+    return EasyPrunerError(
+        f'the checkpoint {os.fspath(path)!r} does not contain a state dict; {_EXPECTED}'
+    )
+
+
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load weights into ``model``, strictly.
+    """Load weights from a file into ``model``. Every tensor has to fit.
 
     Raises:
         EasyPrunerError: the file is missing or damaged, or its tensors do not fit the model.
@@ -68,10 +76,15 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def fill(model: nn.Module, weights: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Copy ``weights``, which were read from ``path``, into ``model``, strictly.
+    """Copy weights into ``model``. Every tensor has to fit.
+
+    Args:
+        model: the network to change.
+        weights: a state dict.
+        path: the file that the weights come from, for messages.
 
     Raises:
-        EasyPrunerError: a tensor is missing, too much, or of another shape.
+        EasyPrunerError: a tensor is missing, unexpected or of another shape.
     """
     try:
         model.load_state_dict(weights, strict=True)
@@ -82,16 +95,16 @@ def fill(model: nn.Module, weights: Mapping[str, Any], path: str | os.PathLike[s
 
 
 class PlainCheckpointHook(Hook):
-    """Makes training checkpoints hold plain values, which load under ``weights_only=True``.
+    """Makes training checkpoints of plain values only, so that they load without unpickling.
 
-    MMEngine keeps the history of each logged scalar as an object of its own; here it is stored as
-    tensors, and restored after loading.
+    MMEngine keeps the history of each logged scalar in an object of its own class. This hook
+    replaces such an object by tensors before saving, and restores it after loading.
     """
 
     priority = 'VERY_LOW'
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Replace what is not plain."""
+        """Replace objects by plain values."""
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {
             name: _history_to_plain(buffer) for name, buffer in hub['log_scalars'].items()
@@ -101,7 +114,7 @@ class PlainCheckpointHook(Hook):
                 checkpoint[key] = _to_plain(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Put the histories back."""
+        """Restore the histories of logged scalars."""
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for name, value in scalars.items():
             if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Mistakes of a config that MMEngine's builders find, told as mistakes of the config."""
+"""Reading configs, and reporting exceptions of MMEngine's builders as mistakes in the config."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 
 @contextmanager
 def building(what: str = '') -> Iterator[None]:
-    """Turn what a builder raises on a wrong config into a ConfigError.
+    """Convert the exceptions of a builder into a ConfigError.
 
     Args:
-        what: is built, where the place of the mistake does not say it.
+        what: a name for the object that is built; empty if the config path of the mistake names it.
 
     Raises:
-        ConfigError: with the first line of what was raised.
+        ConfigError: the builder raised an exception; the message has its first line.
     """
     subject = f'{what} ' if what else ''
     try:
@@ -32,13 +32,13 @@ def building(what: str = '') -> Iterator[None]:
             f'{subject}cannot be read: {_first_line(error)}; '
             'put the data there, or correct the path'
         ) from error
-    # Builders of other packages check their arguments with exceptions of any class.
+    # Builders of other packages raise exceptions of any class for wrong arguments.
     except Exception as error:
         raise ConfigError(f'{subject}cannot be built: {_first_line(error)}') from error
 
 
 def model_settings(config: Config) -> dict[str, Any]:
-    """Return what a config's model is built from; its data preprocessor may stand beside it."""
+    """Return the settings of a config's model, including a data preprocessor of the config."""
     settings: dict[str, Any] = config.model.to_dict()
     if config.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
@@ -46,17 +46,17 @@ def model_settings(config: Config) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    # A KeyError's text is the repr of its message.
+    # str() of a KeyError is the repr of its message.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = text.strip().splitlines()
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
 
 
 def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
-    """Read a config and change it by ``--cfg-options``.
+    """Read a config and apply ``--cfg-options``.
 
     Raises:
-        ConfigError: it cannot be read, or an option names a place that is not there.
+        ConfigError: the config cannot be read, or it does not have the key of an option.
     """
     try:
         config = Config.fromfile(str(path), import_custom_modules=False)
@@ -71,6 +71,6 @@ def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
         try:
             config.merge_from_dict({key: value}, allow_list_keys=True)
         except (KeyError, TypeError, AssertionError, IndexError, AttributeError):  # noqa: PERF203
-            mistakes.add(f'--cfg-options {key}={value}: the config has no such place')
+            mistakes.add(f'--cfg-options {key}={value}: the config does not have this key')
     mistakes.raise_all()
     return config

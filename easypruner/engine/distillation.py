@@ -1,7 +1,8 @@
-"""Distillation: a teacher's outputs as additional losses of a training stage."""
+"""Distillation: losses that compare a student network with a teacher during a training stage."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from easypruner.base.checks import check_number, check_text
+from easypruner.base.describe import describe
 from easypruner.base.modules import evaluating, unwrapped
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
@@ -19,12 +21,12 @@ from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 
 @dataclass(frozen=True)
 class Soft:
-    """The teacher's class probabilities, softened (Hinton et al., 2015, arXiv 1503.02531).
+    """A loss on softened class probabilities (Hinton et al., 2015, arXiv 1503.02531).
 
     Attributes:
-        weight: of this loss beside the task's.
-        temperature: that logits are divided by; the loss is multiplied by its square.
-        logits: path of the module that makes the logits; None for the last linear layer.
+        weight: the factor of this loss.
+        temperature: the divisor of the logits; the loss is multiplied by its square.
+        logits: path of the module that computes the logits; None for the last linear layer.
     """
 
     weight: float = 1.0
@@ -35,15 +37,17 @@ class Soft:
         check_number(self.weight, 'weight', 'soft', least=0)
         check_number(self.temperature, 'temperature', 'soft', least=0)
         if self.temperature == 0:
-            raise ConfigError('temperature=0 of soft is what logits are divided by')
+            raise ConfigError(
+                'temperature=0 of soft; expected a number above 0, because logits are divided by it'
+            )
         check_text(self.logits, 'logits', 'soft')
 
     def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return weight * T^2 * KL(teacher || student), both softened; a mean over samples.
+        """Return weight * T^2 * KL(teacher || student) of softened outputs, as a mean over samples.
 
         Args:
-            student: logits ``(samples, classes)``.
-            teacher: logits ``(samples, classes)``.
+            student: logits of shape ``(samples, classes)``.
+            teacher: logits of shape ``(samples, classes)``.
         """
         ours, theirs = (
             functional.log_softmax(logits.float() / self.temperature, dim=-1)
@@ -55,14 +59,14 @@ class Soft:
 
 @dataclass(frozen=True)
 class Hints:
-    """Where the teacher's layers are active (Zagoruyko and Komodakis, 2017, arXiv 1612.03928).
+    """A loss on the attention maps of layers (Zagoruyko and Komodakis, 2017, arXiv 1612.03928).
 
-    Compared are maps of attention, the mean of squares over channels, normalized to length 1: they
-    have the same shape whatever the widths.
+    An attention map is the mean of squares over channels, normalized to length 1. Its shape does
+    not depend on the number of channels, so maps of a pruned and a full network can be compared.
 
     Attributes:
-        layers: paths of modules whose outputs are compared.
-        weight: of this loss beside the task's.
+        layers: paths of the modules whose outputs are compared.
+        weight: the factor of this loss.
     """
 
     layers: Sequence[str]
@@ -77,26 +81,26 @@ class Hints:
         check_number(self.weight, 'weight', 'hints', least=0)
 
     def check(self, outputs: Mapping[str, Tensor]) -> None:
-        """Raise ConfigError if a layer returns no maps.
+        """Raise ConfigError if the output of a layer has no positions.
 
         Args:
-            outputs: path -> what the layer returns, of all layers.
+            outputs: path of each layer -> the output of this layer.
         """
         for path in self.layers:
             if outputs[path].dim() < 3:
                 raise ConfigError(
-                    f'hints compare where layers are active, but {path!r} returns '
-                    f'{tuple(outputs[path].shape)}, which has no positions; name a layer ahead of '
+                    f'hints compare the positions at which layers are active, but {path!r} returns '
+                    f'{tuple(outputs[path].shape)}, which has no positions; name a layer before '
                     'the pooling'
                 )
 
     def loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return weight * sum over layers of the squared distance of maps; a mean over samples.
+        """Return weight * sum over layers of the squared distance of maps, as a mean over samples.
 
         Args:
-            student: of each layer the output, ``(samples, channels, *positions)`` or
+            student: the output of each layer, of shape ``(samples, channels, *positions)`` or
                 ``(samples, tokens, channels)``.
-            teacher: likewise.
+            teacher: the same for the teacher.
         """
         distances = []
         for ours, theirs in zip(student, teacher, strict=True):
@@ -107,9 +111,9 @@ class Hints:
 
 
 def channels_of(student: Tensor, teacher: Tensor) -> int:
-    """Return the dimension of the channels: the one in which a cut has made two outputs differ.
+    """Return the dimension of the channels: the one in which the sizes of two outputs differ.
 
-    Where they do not differ, it is the last of ``(samples, tokens, channels)``, else the second.
+    If the sizes are equal, it is the last one of ``(samples, tokens, channels)``, else the second.
     """
     differing = [
         dim
@@ -120,20 +124,25 @@ def channels_of(student: Tensor, teacher: Tensor) -> int:
 
 
 def attention(features: Tensor, channels: int) -> Tensor:
-    """Return the map of attention of features, ``(samples, positions)``, each of length 1.
+    """Return the attention maps of features, of shape ``(samples, positions)`` and length 1.
 
     Args:
-        features: ``(samples, ...)``.
-        channels: the dimension of the channels; the others are positions.
+        features: a tensor of shape ``(samples, ...)``.
+        channels: the dimension of the channels; the other dimensions are positions.
     """
     return functional.normalize(features.float().square().mean(dim=channels).flatten(1), dim=1)
 
 
 def module_at(model: nn.Module, path: str, argument: str) -> nn.Module:
-    """Return a module of a model.
+    """Return the module at a path.
+
+    Args:
+        model: the network.
+        path: the path of the module.
+        argument: the argument that names the module, for messages.
 
     Raises:
-        ConfigError: there is none at ``path``; ``argument`` is what named it.
+        ConfigError: there is no module at this path.
     """
     modules = dict(model.named_modules())
     if path not in modules:
@@ -142,7 +151,7 @@ def module_at(model: nn.Module, path: str, argument: str) -> nn.Module:
 
 
 def logits_path(model: nn.Module, soft: Soft) -> str:
-    """Return the path of the module that makes the logits.
+    """Return the path of the module that computes the logits.
 
     Raises:
         ConfigError: there is no such module.
@@ -153,59 +162,56 @@ def logits_path(model: nn.Module, soft: Soft) -> str:
     linear = [path for path, m in model.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise ConfigError(
-            f'this {type(model).__name__} has no linear layer that makes its logits; '
+            f'this {type(model).__name__} has no linear layer that computes its logits; '
             "name the module that does, as in soft=dict(logits='head.conv')"
         )
     return linear[-1]
 
 
 class Listener:
-    """Hears what modules return.
+    """Records the outputs of modules.
 
     Args:
         model: the network.
-        paths: of the modules.
+        paths: the paths of the modules.
 
     Raises:
-        ConfigError: there is no such module.
+        ConfigError: there is no module at one of the paths.
     """
 
     def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
-        self._heard: dict[str, Any] = {}
+        self._outputs: dict[str, Any] = {}
         self._paths = list(dict.fromkeys(paths))
         self._handles = [
-            module_at(model, path, 'distillation').register_forward_hook(self._listen(path))
+            module_at(model, path, 'distillation').register_forward_hook(
+                functools.partial(self._record, path)
+            )
             for path in self._paths
         ]
 
-    def _listen(self, path: str) -> Callable[..., None]:
-        def listen(module: nn.Module, args: Any, output: Any) -> None:
-            # Stages, backbones and necks return tuples of one.
-            alone = isinstance(output, tuple | list) and len(output) == 1
-            self._heard[path] = output[0] if alone else output
-
-        return listen
+    def _record(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
+        # Stages, backbones and necks return tuples with one element.
+        single = isinstance(output, tuple | list) and len(output) == 1
+        self._outputs[path] = output[0] if single else output
 
     def take(self) -> dict[str, Tensor]:
-        """Return path -> the tensor that the module has returned last, and forget it.
+        """Return path -> the last output of this module, and forget the outputs.
 
         Raises:
-            ConfigError: a module was not called, or returned no tensor.
+            ConfigError: a module was not called, or did not return a tensor.
         """
-        heard, self._heard = self._heard, {}
+        outputs, self._outputs = self._outputs, {}
         for path in self._paths:
-            if not isinstance(heard.get(path), Tensor):
-                met = (
-                    f'returns a {type(heard[path]).__name__}' if path in heard else 'is not called'
-                )
+            if not isinstance(outputs.get(path), Tensor):
+                got = f'returns {describe(outputs[path])}' if path in outputs else 'is not called'
                 raise ConfigError(
-                    f'distillation listens to the module {path!r}, which {met} in the forward '
-                    'pass; name one that returns a tensor'
+                    f'distillation needs the output of the module {path!r}, which {got} in the '
+                    'forward pass; name a module that returns a tensor'
                 )
-        return heard
+        return outputs
 
     def stop(self) -> None:
-        """Leave the network as it was."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
 
@@ -213,10 +219,11 @@ class Listener:
 def returned(
     model: nn.Module, example_inputs: ExampleInputs, paths: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return path -> what a module returns in one forward pass.
+    """Run one forward pass and return path -> the output of this module.
 
     Raises:
-        ConfigError: there is no such module, it is not called, or returns no tensor.
+        ConfigError: there is no module at one of the paths, or it is not called, or it does not
+            return a tensor.
     """
     listener = Listener(model, paths)
     args, kwargs = call_arguments(example_inputs)
@@ -229,15 +236,15 @@ def returned(
 
 
 class DistillationHook(Hook):
-    """Adds what a student's outputs differ from a teacher's to the losses of a training stage.
+    """Adds losses to a training stage that compare the outputs of the student and a teacher.
 
-    Both see the same inputs. The teacher is in evaluation mode, is not trained, and is in no
+    Both get the same inputs. The teacher is in evaluation mode, is not trained, and is not in any
     checkpoint. The losses are logged as ``loss_soft`` and ``loss_hints``.
 
     Args:
-        teacher: makes the teacher, with its weights.
-        soft: of the logits; None for none.
-        hints: of inner layers; None for none.
+        teacher: a function that builds the teacher and loads its weights.
+        soft: the loss on logits; None to leave it out.
+        hints: the loss on inner layers; None to leave it out.
     """
 
     def __init__(
@@ -249,45 +256,46 @@ class DistillationHook(Hook):
         self._stop: list[Callable[[], object]] = []
 
     def before_train(self, runner: Any) -> None:
-        """Make the teacher, and let it add to what the student's forward pass returns."""
+        """Build the teacher, and add its losses to those of the student's forward pass."""
         student = unwrapped(runner.model)
         teacher = self._make_teacher().to(next(student.parameters()).device).eval()
         teacher.requires_grad_(False)
         paths = heard_paths(student, self._soft, self._hints)
-        ours, theirs = Listener(student, paths), Listener(teacher, paths)
+        of_student, of_teacher = Listener(student, paths), Listener(teacher, paths)
 
         def teach(module: nn.Module, args: Any, kwargs: Any, losses: Any) -> Any:
             if kwargs.get('mode') != 'loss':
                 return None
             with torch.no_grad():
                 teacher(args[0] if args else kwargs['inputs'], mode='tensor')
-            return {**losses, **self._losses(paths, ours.take(), theirs.take())}
+            return {**losses, **self._losses(paths, of_student.take(), of_teacher.take())}
 
         handle = student.register_forward_hook(teach, with_kwargs=True)
-        self._stop = [handle.remove, ours.stop, theirs.stop]
+        self._stop = [handle.remove, of_student.stop, of_teacher.stop]
 
     def after_train(self, runner: Any) -> None:
-        """Leave the student as it was."""
+        """Remove the hooks from the student."""
         for stop in self._stop:
             stop()
 
     def _losses(
-        self, paths: Sequence[str], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+        self, paths: Sequence[str], student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         losses = {}
         if self._soft is not None:
-            losses['loss_soft'] = self._soft.loss(ours[paths[0]], theirs[paths[0]])
+            losses['loss_soft'] = self._soft.loss(student[paths[0]], teacher[paths[0]])
         if self._hints is not None:
-            student, teacher = ([heard[p] for p in self._hints.layers] for heard in (ours, theirs))
-            losses['loss_hints'] = self._hints.loss(student, teacher)
+            layers = self._hints.layers
+            maps = ([outputs[path] for path in layers] for outputs in (student, teacher))
+            losses['loss_hints'] = self._hints.loss(*maps)
         return losses
 
 
 def heard_paths(model: nn.Module, soft: Soft | None, hints: Hints | None) -> list[str]:
-    """Return the modules to listen to, that of the logits first.
+    """Return the paths of the modules whose outputs the losses need, that of the logits first.
 
     Raises:
-        ConfigError: there is no module that makes the logits.
+        ConfigError: there is no module that computes the logits.
     """
     logits = [] if soft is None else [logits_path(model, soft)]
     return logits if hints is None else [*logits, *hints.layers]

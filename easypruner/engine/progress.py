@@ -1,4 +1,4 @@
-"""The progress display of a stage: a bar on a terminal, a line per epoch elsewhere."""
+"""The progress display of a stage: a bar on a terminal, lines for epochs elsewhere."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class StageProgress:
-    """Progress of one stage, with the time left.
+    """Shows the progress of one stage and the time that is left.
 
     Args:
-        title: of the stage.
-        console: where to; a bar is drawn only on a terminal.
-        shown: False in the processes of a distributed run that stay silent.
+        title: the name of the stage.
+        console: the console to print to; a bar is drawn only on a terminal.
+        shown: whether anything is printed; only one process of a distributed run prints.
     """
 
     def __init__(self, title: str, console: Console, shown: bool = True) -> None:
@@ -40,7 +40,7 @@ class StageProgress:
         self._last_line = time.monotonic()
 
     def start(self, total: int, done: int = 0) -> None:
-        """Begin at ``done`` of ``total`` steps."""
+        """Start the display with ``done`` of ``total`` steps."""
         if not (self._shown and self._console.is_terminal):
             return
         self._bar = Progress(
@@ -58,12 +58,12 @@ class StageProgress:
         self._task = self._bar.add_task(self._title, total=total, completed=done, text='')
 
     def advance(self, text: str) -> None:
-        """Move on by one step."""
+        """Advance the display by one step."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, text=text)
 
     def epoch(self, done: int, total: int) -> None:
-        """Say that an epoch is done, where there is no bar and some time has passed."""
+        """Print that an epoch has finished, if there is no bar and the last line is not recent."""
         if not self._shown or self._bar is not None:
             return
         now = time.monotonic()
@@ -72,7 +72,7 @@ class StageProgress:
             self._console.print(f'  {self._title}: epoch {done}/{total}', markup=False)
 
     def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
-        """Yield ``items``, of which there are ``total`` at the most, and show how far it is."""
+        """Yield ``items`` and show the progress. There are at most ``total`` items."""
         self.start(total)
         try:
             for item in items:
@@ -82,7 +82,7 @@ class StageProgress:
             self.stop()
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

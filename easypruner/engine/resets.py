@@ -1,4 +1,4 @@
-"""Resets: which layers of a model have their weights as torch draws them."""
+"""Detection of layers that still have the initial weights of their ``reset_parameters()``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _RESET = 'reset_parameters'
 
 
 class Resets:
-    """What the layers of a model were given by their own ``reset_parameters()``."""
+    """The tensors that layers had right after their own ``reset_parameters()``."""
 
     def __init__(self) -> None:
         self._given: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
 
     def note(self, module: nn.Module) -> None:
-        """Write down what a layer holds after its reset."""
+        """Store the tensors of a layer after its reset."""
         self._given[id(module)] = (module, _own(module))
 
     def are_all_of(self, module: nn.Module) -> bool:
-        """Tell whether a layer was reset and still holds what it was given."""
+        """Return whether a layer was reset and its tensors are unchanged since then."""
         if id(module) not in self._given:
             return False
         given, now = self._given[id(module)][1], _own(module)
@@ -34,9 +34,10 @@ class Resets:
 
 @contextlib.contextmanager
 def resets() -> Iterator[Resets]:
-    """Watch layers that are made meanwhile: each resets itself in its constructor.
+    """Record the resets of all layers that are built during a block.
 
-    What the code of a model then gives them instead, by any means, is seen by comparison.
+    A layer resets itself in its constructor. If the code of a model changes the weights afterwards
+    in any way, a comparison with the recorded tensors shows it.
     """
     found = Resets()
     with contextlib.ExitStack() as patches:

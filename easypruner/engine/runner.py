@@ -1,4 +1,4 @@
-"""The MMEngine runner of a stage: built from the run's config, strict with weights, quiet."""
+"""The MMEngine runner of a stage, and the channel graphs of a run's models."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class RunnerPlan:
-    """What a stage asks of its runner, besides the run's config.
+    """The settings of a stage's runner that are not in the run's config.
 
     Attributes:
-        work_dir: for logs and training checkpoints.
-        seed: of the run.
+        work_dir: the folder for logs and training checkpoints.
+        seed: the seed of the run.
         launcher: ``'none'`` or ``'pytorch'``.
-        verbose: show MMEngine's log on the console.
-        architecture: record of the pruned shape; None for the original.
-        checkpoint: weights to start from; None to start from the model's own initialization.
-        epochs: to train for; None not to train.
-        overrides: merged over the config, such as ``dict(optim_wrapper=...)``.
-        hooks: to register.
+        verbose: whether MMEngine's log is printed to the console.
+        architecture: the record of the pruned network; None for the original network.
+        checkpoint: the weights to start with; None for the model's own initialization.
+        epochs: the number of epochs to train; None for a runner that does not train.
+        overrides: settings to merge into the config, such as ``dict(optim_wrapper=...)``.
+        hooks: the hooks to register.
     """
 
     work_dir: Path
@@ -64,10 +64,10 @@ class RunnerPlan:
 
 
 class StageRunner(Runner):
-    """A Runner that loads weights strictly and keeps its log off the console.
+    """A Runner that loads weights strictly and does not print its log.
 
-    A shape that does not fit is an error: by default MMEngine prints it and trains on with the
-    initial value.
+    A tensor of the wrong shape is an error here. MMEngine's own Runner prints a message and trains
+    with the initial value.
     """
 
     verbose = False
@@ -75,7 +75,7 @@ class StageRunner(Runner):
     _val_loop: Any
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
-        """Build the logger, quiet unless asked otherwise."""
+        """Build the logger; it prints only errors unless ``verbose`` is set."""
         logger: logging.Logger = super().build_logger(*args, **kwargs)
         if not self.verbose:
             quiet(logger)
@@ -88,10 +88,10 @@ class StageRunner(Runner):
         strict: bool = True,
         revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
     ) -> Any:
-        """Load weights without unpickling; every tensor must fit.
+        """Load weights without unpickling. Every tensor has to fit.
 
         Raises:
-            EasyPrunerError: one does not, or the file is missing or damaged.
+            EasyPrunerError: a tensor does not fit, or the file is missing or damaged.
         """
         content = read_plain(filename, map_location)
         self.call_hook('after_load_checkpoint', checkpoint=content)
@@ -108,7 +108,7 @@ class StageRunner(Runner):
         return unwrapped(self.model)
 
     def accuracy_of(self, model: nn.Module) -> float:
-        """Return the accuracy of another model than the runner's own, in percent."""
+        """Return the accuracy of another model on the runner's validation data, in percent."""
         own: nn.Module = self.model
         self.model = model.to(next(own.parameters()).device)
         try:
@@ -120,7 +120,7 @@ class StageRunner(Runner):
         """Return the model's accuracy on the validation data, in percent.
 
         Raises:
-            EasyPrunerError: the config's evaluator reports none.
+            EasyPrunerError: the evaluator of the config does not report an accuracy.
         """
         loop = self.build_val_loop(self._val_loop)
         self._val_loop = loop
@@ -135,14 +135,14 @@ class StageRunner(Runner):
 
 
 def runner_config(config: Config, plan: RunnerPlan) -> Config:
-    """Return the config that a stage's runner is built from."""
+    """Return the config for a stage's runner."""
     content = copy.deepcopy(config.to_dict())
     kept = {key: value for key, value in content.items() if key in RUNNER_KEYS}
     result = overridden(Config(kept), plan.overrides)
     result.work_dir = str(plan.work_dir)
     result.launcher = plan.launcher
     result.randomness = {**result.get('randomness', {}), 'seed': plan.seed}
-    # Runners built within one second would otherwise share loggers and message hubs.
+    # By default, runners built within the same second share a name, and thus their loggers.
     result.experiment_name = f'{plan.work_dir.name}_{next(_numbers)}'
     result.load_from = str(plan.checkpoint) if plan.checkpoint else None
     result.resume = False
@@ -167,15 +167,11 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
             config.pop(key, None)
     else:
         given = {k: v for k, v in (config.get('train_cfg') or {}).items() if k != '_delete_'}
-        # Unless asked for, validation is the stage's own business, at its end.
-        unasked = {} if 'val_interval' in given else {'val_begin': _NEVER}
-        config.train_cfg = {
-            'by_epoch': True,
-            **unasked,
-            **given,
-            'max_epochs': plan.epochs,
-        }
-        # A worker that lives on has drawn numbers in all epochs before: a resumed run has none.
+        # A stage validates at its end. The runner validates only if the config asks for it.
+        validation = {} if 'val_interval' in given else {'val_begin': _NEVER}
+        config.train_cfg = {'by_epoch': True, **validation, **given, 'max_epochs': plan.epochs}
+        # The random state of a persistent worker depends on all epochs so far, so that a resumed
+        # run would differ from an uninterrupted one.
         config.train_dataloader.persistent_workers = False
         latest = _latest_checkpoint(plan.work_dir)
         if latest is not None:
@@ -185,7 +181,7 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
 
 
 def _latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest training checkpoint that is whole: a run may be stopped while it writes."""
+    """Return the newest complete training checkpoint; a run may stop while it writes one."""
     whole = [path for path in folder.glob('epoch_*.pth') if zipfile.is_zipfile(path)]
     return max(whole, key=lambda path: _number(path.stem), default=None)
 
@@ -203,9 +199,9 @@ def build_runner(
     """Build the runner of a stage.
 
     Args:
-        config: of the run.
-        plan: what the stage asks for.
-        configure: called with the runner before it runs, such as the plugins' hook.
+        config: the config of the run.
+        plan: the settings of the stage.
+        configure: a function that gets the runner before it runs, such as the hook of plugins.
     """
     runner_class: type[StageRunner] = type('StageRunner', (StageRunner,), {'verbose': plan.verbose})
     runner: StageRunner = runner_class.from_cfg(runner_config(config, plan))
@@ -216,15 +212,17 @@ def build_runner(
 
 
 def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
-    """Return the first validation sample as the model's forward takes it, a batch of one.
+    """Return the arguments of the model's forward for a batch of the first validation sample.
 
     Raises:
-        EasyPrunerError: the data set is empty.
+        EasyPrunerError: the validation data set is empty.
     """
     loader = Runner.build_dataloader({**config.val_dataloader.to_dict(), 'num_workers': 0,
                                       'persistent_workers': False, 'batch_size': 1})  # fmt: skip
     if not len(loader.dataset):
-        raise EasyPrunerError('the validation data set is empty: there is nothing to trace on')
+        raise EasyPrunerError(
+            'the validation data set is empty; expected at least one sample, to trace the model on'
+        )
     batch = loader.collate_fn([loader.dataset[0]])
     preprocessor: Any = model.data_preprocessor
     inputs = preprocessor(batch, False)['inputs']
@@ -232,14 +230,14 @@ def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
 
 
 class Tracer:
-    """Makes channel graphs of a run's models, on the first sample of the config's data.
+    """Makes channel graphs of a run's models, with the first validation sample as input.
 
-    The sample is read once: to list a large data set takes longer than to trace on it. The first
-    model has to be the original: what limits say of a group, they say of what it is there.
+    The sample is read only once, because listing a large data set takes longer than tracing. The
+    first traced model has to be the original network, because limits refer to its groups.
 
     Args:
-        config: of the run.
-        handlers: of layers, those of plugins.
+        config: the config of the run.
+        handlers: the layer handlers of plugins.
     """
 
     def __init__(self, config: Config, handlers: Sequence[LayerHandler]) -> None:
@@ -270,14 +268,14 @@ class Tracer:
 
 
 def graph_options(config: Config) -> dict[str, Any]:
-    """Return what a config's ``graph`` says of the choice of what may go.
+    """Return the options of a config's ``graph``, which restrict what can be pruned.
 
     Raises:
-        ConfigError: an option that there is not.
+        ConfigError: there is no such option.
     """
     options = dict(config.get('graph') or {})
     known = ('ignore', 'limits', 'attention')
     for name in options:
         if name not in known:
-            raise ConfigError(f'graph has {name!r}, which is no option; {nearest(name, known)}')
+            raise ConfigError(f'graph has no option {name!r}; {nearest(name, known)}')
     return options

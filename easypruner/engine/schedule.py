@@ -1,30 +1,30 @@
-"""The learning rates of a training stage, summed exactly and without data."""
+"""The learning rates of a training stage, computed from its config without any data."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from torch import nn
 
 from easypruner.errors import ConfigError, nearest
 from easypruner.strategies import Schedule
 
-if TYPE_CHECKING:
-    from mmengine.registry import Registry
-
 _OF_PARAMETERS = ('constructor', 'paramwise_cfg')
 
 
 def overridden(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return a config with a stage's own settings merged over it.
+    """Return a copy of a config in which a stage's own settings replace those of the config.
 
-    Schedulers are replaced: what one takes another may not know, or know as something else.
+    Dicts are merged, but schedulers are replaced as a whole, because each type of scheduler has
+    its own arguments.
     """
     result: Config = copy.deepcopy(config)
     if changes.get('param_scheduler') is not None:
@@ -34,19 +34,16 @@ def overridden(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) -> Schedule:
-    """Step a stage's schedulers on a dummy optimizer.
+    """Return the learning rates of a stage, by stepping its schedulers on a dummy optimizer.
 
     Args:
-        config: with ``optim_wrapper`` and ``param_scheduler`` as an MMEngine Runner takes them.
-        epoch_length: iterations of one epoch.
-        epochs: of the stage.
+        config: a config with MMEngine's ``optim_wrapper`` and ``param_scheduler``.
+        epoch_length: the number of iterations of an epoch.
+        epochs: the number of epochs of the stage.
 
     Raises:
-        ConfigError: an optimizer that is not known.
+        ConfigError: the optimizer or a scheduler is not known.
     """
-    from mmengine.optim import build_optim_wrapper
-    from mmengine.registry import OPTIMIZERS
-
     wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
     _check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}))
@@ -76,20 +73,19 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
 
 
 def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:
-    """Raise for an unknown name, over which MMEngine stumbles without saying it."""
+    """Raise ConfigError for an unknown name. MMEngine's own error does not state the name."""
     name = config.get('type')
     if isinstance(name, str) and registry.get(name) is None:
         raise ConfigError(f'unknown {kind} {name!r}; {nearest(name, registry.module_dict)}')
 
 
 def _momentum(group: Mapping[str, Any]) -> float:
-    # Adam divides by a running magnitude: what its first beta smooths is no momentum of this kind.
+    # The first beta of Adam does not count: Adam divides by a running magnitude, so its steps do
+    # not sum to lr / (1 - beta).
     return float(group.get('momentum', 0.0))
 
 
 def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[Any]:
-    from mmengine.registry import PARAM_SCHEDULERS
-
     entries = config if isinstance(config, list | tuple) else [config] if config else []
     schedulers = []
     for entry in entries:

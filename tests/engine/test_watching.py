@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Regularizer
-from easypruner.engine.hooks import PruningHook
+from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError

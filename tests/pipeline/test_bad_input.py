@@ -240,7 +240,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
     'an unknown option of the graph': (
         changed(graph=dict(ignored=['head'])),
-        ["graph has 'ignored'", "did you mean 'ignore'"],
+        ["graph has no option 'ignored'", "did you mean 'ignore'"],
     ),
     'an ignored module that there is not': (
         changed(graph=dict(ignore=['backbone.stagez'])),

@@ -16,8 +16,9 @@ from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
-from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook, PruningHook, weak_reach
+from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook
 from easypruner.engine.progress import StageProgress
+from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError

@@ -70,7 +70,7 @@ def test_penalties_that_shrink_need_an_exponent(
     stages.insert(-1, dict(type='Prune'))
     config = write_config(tmp_path, tiny_config(stages=stages))
     assert prune(config, tmp_path / 'run', '--plan') == 0
-    assert ('under the 4.6 that it takes' in capsys.readouterr().out) == warns
+    assert ('it needs at least 4.6' in capsys.readouterr().out) == warns
 
 
 def test_the_length_of_training_distinguishes_runs(tmp_path: Path) -> None:

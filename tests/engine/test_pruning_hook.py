@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Regularizer
-from easypruner.engine.hooks import PruningHook, weak_reach
+from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.strategies import Schedule
