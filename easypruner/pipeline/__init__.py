@@ -1,1 +1,1 @@
-"""Stages in order, what they leave behind, and how a run goes on where it stopped."""
+"""Runs: the stages of a config in order, their files, and resuming."""

@@ -1,4 +1,4 @@
-"""Expansion: the stages of a config are built, and one that stands for several is replaced."""
+"""Building the stages of a config. A stage that stands for several is replaced by these."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from easypruner.strategies import Stage
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of a run.
+    """A stage of a run, with the config that it was built from.
 
     Attributes:
-        stage: built.
-        config: that it was built from.
-        location: where that stands in the config of the run, such as ``stages[1]``; for messages.
+        stage: the stage.
+        config: the config of this stage.
+        location: the path of this config in the run's config, such as ``stages[1]``; for messages.
     """
 
     stage: Stage
@@ -27,12 +27,12 @@ class PlannedStage:
 
 
 def expand(stages: Any, mistakes: Mistakes, location: str = 'stages') -> list[PlannedStage]:
-    """Build a list of stages, each that stands for several replaced by these.
+    """Build a list of stages, and replace each stage that stands for several by these.
 
     Args:
-        stages: ``[dict(type=...), ...]`` as a config has it.
-        mistakes: what is wrong with them is added; stages with mistakes are left out.
-        location: where they stand in the config.
+        stages: the list of a config, ``[dict(type=...), ...]``.
+        mistakes: gets the mistakes in the stages; stages with mistakes are left out of the result.
+        location: the path of the list in the config.
     """
     if not isinstance(stages, list | tuple):
         mistakes.add(f'expected a list of stages, got {stages!r}', location)
@@ -45,7 +45,7 @@ def expand(stages: Any, mistakes: Mistakes, location: str = 'stages') -> list[Pl
 
 
 def _built(config: Any, location: str, mistakes: Mistakes) -> Iterator[PlannedStage]:
-    """Yield the stage of a config, or those that it stands for."""
+    """Yield the stage of a config, or the stages that it stands for."""
     with mistakes.collect():
         stage: Stage = build(STAGES, config, path=location)
         inner = stage.expand()

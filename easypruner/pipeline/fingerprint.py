@@ -1,15 +1,16 @@
-"""Fingerprints of configs: what tells two runs, or two halves of one, apart."""
+"""Fingerprints of configs, to compare runs and to recognize finished stages."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.config import Config
 
-_APART = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
+_ABSENT = object()
+_NOT_HASHED = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
 _PARTS = {
     'model': ('model', 'data_preprocessor'),
     'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
@@ -19,17 +20,17 @@ _PARTS = {
 
 
 def fingerprint(config: Config) -> str:
-    """Return a hash of a config without its seed and work directory."""
-    content = {key: value for key, value in config.to_dict().items() if key not in _APART}
+    """Return a hash of a config, without its seed and work directory."""
+    content = {key: value for key, value in config.to_dict().items() if key not in _NOT_HASHED}
     return _hash(content)
 
 
 def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
-    """Return part -> hash, for what runs must share to be compared like for like.
+    """Return a hash for each part of a config that comparable runs have in common.
 
     Args:
-        config: of a run.
-        epochs: that all its training stages together run; they belong to the schedule.
+        config: the config of a run.
+        epochs: the total number of epochs of its training stages; it is a part of the schedule.
     """
     content = config.to_dict()
     parts = {part: {key: content.get(key) for key in keys} for part, keys in _PARTS.items()}
@@ -38,12 +39,12 @@ def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
 
 
 def stage_fingerprint(stage: Mapping[str, Any], before: str) -> str:
-    """Return a hash of a stage's config and of all that came before it."""
+    """Return a hash of a stage's config and of the hash of the stage before it."""
     return _hash({'stage': stage, 'before': before})
 
 
 def plain(value: Any) -> Any:
-    """Return a config's value as JSON can hold it."""
+    """Convert a value of a config to types that JSON supports."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -54,27 +55,25 @@ def plain(value: Any) -> Any:
 
 
 def differences(before: Any, after: Any, path: str = '') -> list[str]:
-    """Return the places where two plain values differ.
+    """Return the config paths at which two plain values differ.
 
     >>> differences({'a': [1, {'b': 2}], 'c': 3}, {'a': [1, {'b': 4}], 'd': 3})
     ['a[1].b', 'c', 'd']
     """
+    parts: Iterable[tuple[str, Any, Any]]
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        places = []
-        for key in sorted(before.keys() | after.keys()):
-            place = f'{path}.{key}' if path else key
-            if key in before and key in after:
-                places += differences(before[key], after[key], place)
-            else:
-                places.append(place)
-        return places
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [
-            place
-            for i, (one, other) in enumerate(zip(before, after, strict=True))
-            for place in differences(one, other, f'{path}[{i}]')
-        ]
-    return [] if before == after else [path]
+        keys = sorted(before.keys() | after.keys())
+        parts = ((f'.{key}', before.get(key, _ABSENT), after.get(key, _ABSENT)) for key in keys)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        parts = ((f'[{number}]', one, other) for number, (one, other) in pairs)
+    else:
+        return [] if before == after else [path]
+    return [
+        found
+        for key, one, other in parts
+        for found in differences(one, other, f'{path}{key}'.lstrip('.'))
+    ]
 
 
 def _hash(value: Any) -> str:

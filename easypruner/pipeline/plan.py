@@ -1,4 +1,4 @@
-"""The plan: what a run will do, printed before it starts."""
+"""The plan of a run, printed before it starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from easypruner.strategies.stages.state import PruningState
 
 
 def print_plan(console: Console, state: PruningState, preflight: Preflight) -> None:
-    """Print the stages, with their epochs, budgets, and the reach of every sparsity stage."""
+    """Print a description of each stage, the reach of its penalty, and warnings."""
     graph = preflight.graph
     cost = graph.cost()
     title = (

@@ -1,4 +1,4 @@
-"""Before a run starts: every mistake of its config, found and reported together."""
+"""Checks before a run starts. All mistakes of a config are reported together."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Trace = Callable[[nn.Module], ChannelGraph]
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was built to check a config, for the plan and the run to use.
+    """The result of the checks, which the plan and the run use.
 
     Attributes:
-        stages: of the run.
-        steps: what each of them does.
-        graph: of the original model, with its initial weights.
+        stages: the stages of the run.
+        steps: the step of each stage.
+        graph: the channel graph of the original model, with its initial weights.
     """
 
     stages: Sequence[PlannedStage]
@@ -52,14 +52,14 @@ def check(
     """Check a whole config.
 
     Args:
-        config: of a run.
-        seed: of the run.
-        trace: makes the channel graph of a model.
-        stages: of the config.
-        mistakes: that were found in them when they were built.
+        config: the config of a run.
+        seed: the seed of the run.
+        trace: a function that makes the channel graph of a model.
+        stages: the stages of the config.
+        mistakes: the mistakes that were found when the stages were built.
 
     Raises:
-        ConfigError: all its mistakes, each with its location.
+        ConfigError: the config has mistakes; the message has all of them, each with its path.
     """
     if not stages and not mistakes.found:
         mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
@@ -77,7 +77,7 @@ def check(
     for planned in stages:
         with mistakes.collect(planned.location):
             forecast = planned.stage.forecast(replace(forecast, step=Step()))
-        # What later stages would start from is not known any more.
+        # After a mistake the forecast for later stages is unknown, so they cannot be checked.
         mistakes.raise_all()
         steps.append(forecast.step)
     return Preflight(stages, tuple(steps), graph)
@@ -94,8 +94,8 @@ def _check_keys(config: Config, mistakes: Mistakes) -> None:
             mistakes.add(f'unknown key {key!r}; did you mean {close[0]!r}?')
         elif not _used(value, {k: v for k, v in content.items() if k != key}):
             mistakes.add(
-                f'unknown key {key!r}, whose value nothing in the config uses; '
-                'known are the arguments of an MMEngine Runner, and: '
+                f'unknown key {key!r}, and no other key of the config uses its value; expected an '
+                'argument of an MMEngine Runner or one of '
                 + ', '.join(sorted(OWN_KEYS | _ALSO_KNOWN))
             )
     for key in _NEEDED:
@@ -106,7 +106,7 @@ def _check_keys(config: Config, mistakes: Mistakes) -> None:
 
 
 def _used(value: Any, content: Any) -> bool:
-    """Tell whether a helper variable's value stands somewhere in the config."""
+    """Return whether the value of a helper variable occurs somewhere in the config."""
     if type(content) is type(value) and content == value:
         return True
     if isinstance(content, Mapping):
@@ -117,7 +117,7 @@ def _used(value: Any, content: Any) -> bool:
 
 
 def _check_stages(stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:
-    """Note what stages lack, and rows of one name: nobody could tell them apart in the table."""
+    """Add mistakes for stages that miss something, and for two rows of the same name."""
     taken: dict[str, str] = {}
     for planned in stages:
         with mistakes.collect(planned.location):
@@ -126,23 +126,23 @@ def _check_stages(stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:
         if not isinstance(row, str):
             continue
         if row in taken:
-            text = f'row={row!r} is that of {taken[row]} as well; give another'
+            text = f'row={row!r} is also the row of {taken[row]}; choose another name'
             mistakes.add(text, planned.location)
         taken.setdefault(row, planned.location)
 
 
 def _loader_length(config: Config, split: str, mistakes: Mistakes) -> int:
-    """Return the number of batches of a data loader, whose data is looked for."""
+    """Return the number of batches of a data loader; 0 after a mistake."""
     name = f'{split}_dataloader'
     settings = config.to_dict().get(name)
     if not isinstance(settings, Mapping):
         return 0
-    # Workers are of no use for counting.
-    alone = {**settings, 'num_workers': 0, 'persistent_workers': False}
+    # Counting batches does not need worker processes.
+    without_workers = {**settings, 'num_workers': 0, 'persistent_workers': False}
     with mistakes.collect(name), building():
-        length = len(Runner.build_dataloader(alone))
+        length = len(Runner.build_dataloader(without_workers))
         if not length:
-            raise ConfigError('its data set is empty')
+            raise ConfigError('the data set is empty; expected at least one sample')
         return length
     return 0
 
@@ -154,7 +154,7 @@ def _check_evaluator(config: Config, mistakes: Mistakes) -> None:
 
 
 def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
-    """Build the original model with the weights that the run starts with."""
+    """Build the original model and load the weights with which the run starts."""
     start, weights = config.get('load_from'), None
     if start is not None:
         with mistakes.collect('load_from'):

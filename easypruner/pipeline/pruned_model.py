@@ -1,4 +1,4 @@
-"""A pruned model from configs alone: the original's config and an architecture record."""
+"""PrunedModel: builds a pruned model from the config of the original and a network record."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def PrunedModel(  # noqa: N802 - configs name it like the classes it stands besi
     architecture: str | os.PathLike[str],
     data_preprocessor: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build the original model and cut it to the shapes of an architecture record.
+    """Build the original model and apply the transforms of a network record to it.
 
-    The result is an instance of the original class with the original names in its state dict, so
-    every tool for the original works on it. Its weights are to be loaded.
+    The result is an instance of the original class, and its state dict has the original names.
+    Every tool for the original model therefore works on it. The caller has to load the weights.
 
     Args:
-        model: config of the original model.
-        architecture: path of the record.
-        data_preprocessor: config that a Runner hands to the model; passed on.
+        model: the config of the original model.
+        architecture: the path of the record.
+        data_preprocessor: the config that a Runner passes to the model; None for no preprocessor.
 
     Raises:
         RecordError: the record is damaged or belongs to another model.

@@ -1,8 +1,7 @@
-"""A run: the stages of a config, one after the other, from the start or from where it stopped."""
+"""A run: the stages of a config in order, from the start or from the first unfinished stage."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from mmengine.registry import init_default_scope
 
 from easypruner.base import distributed
 from easypruner.base.files import write_json
+from easypruner.base.json_fields import read_json
 from easypruner.base.randomness import seed_everything
 from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
@@ -38,7 +38,7 @@ INITIAL = 'initial.pth'
 
 @dataclass(frozen=True)
 class Mode:
-    """How to treat a work directory that is there already, and whether only to plan."""
+    """How a run treats an existing work directory, and whether it ends after the plan."""
 
     resume: bool = False
     overwrite: bool = False
@@ -59,17 +59,17 @@ def start(
     """Run the stages of a config.
 
     Args:
-        config: as it was read; its stages are expanded in place.
-        name: of the config.
-        manager: calls the hooks of the plugins, which are loaded.
+        config: the config; its stages are expanded in place.
+        name: the name of the config.
+        manager: the plugin manager, which calls the hooks of the loaded plugins.
         mode: how to treat the work directory.
-        work_dir: of the run; ``work_dirs/NAME`` where None.
-        seed: instead of the config's.
-        launcher: what has started the processes of the run.
-        verbose: show MMEngine's log on the console.
+        work_dir: the work directory of the run; None for ``work_dirs/NAME``.
+        seed: a seed that replaces that of the config; None for that of the config.
+        launcher: the launcher that started the processes of the run.
+        verbose: whether MMEngine's log is printed to the console.
 
     Raises:
-        EasyPrunerError: whatever the user can mend; what was done so far is kept.
+        EasyPrunerError: the user can fix the problem; finished stages are kept.
     """
     mistakes = Mistakes()
     stages = expand(config.get('stages') or [], mistakes)
@@ -97,9 +97,9 @@ def start(
 def _execute(
     run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes, mode: Mode
 ) -> PruningState:
-    """Check a run's config, print the plan, and do the stages that are not done yet."""
+    """Check the config of a run, print the plan and run the unfinished stages."""
     _check_work_dir(run, mode)
-    # Else the first process could make the folder before the last has looked for it.
+    # All processes check the work directory before one of them creates it.
     distributed.barrier()
     init_default_scope(run.config.get('default_scope', 'mmpretrain'))
     seed_everything(run.seed)
@@ -118,49 +118,49 @@ def _chosen_seed(config: Config, given: int | None) -> int:
     if seed is None:
         seed = config.get('seed', (config.get('randomness') or {}).get('seed', 0))
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ConfigError(f'seed={seed!r} is not a whole number of at least 0 and below 2**32')
+        raise ConfigError(f'seed={seed!r}; expected a whole number from 0 to 2**32 - 1')
     return seed
 
 
 def _check_work_dir(run: Run, mode: Mode) -> None:
     if mode.resume and mode.overwrite:
-        raise ConfigError('--resume and --overwrite exclude each other')
+        raise ConfigError('got --resume and --overwrite; choose one of them')
     if mode.plan_only:
         return
     exists = run.work_dir.is_dir() and any(run.work_dir.iterdir())
     if run.work_dir.exists() and not run.work_dir.is_dir():
-        raise ConfigError(f'the work directory {str(run.work_dir)!r} is a file')
+        raise ConfigError(
+            f'the work directory {str(run.work_dir)!r} is a file; choose another with --work-dir'
+        )
     if exists and not (mode.resume or mode.overwrite):
         raise EasyPrunerError(
-            f'the work directory {str(run.work_dir)!r} exists; go on in it with --resume, '
+            f'the work directory {str(run.work_dir)!r} exists; continue its run with --resume, '
             'replace it with --overwrite, or choose another with --work-dir'
         )
     if exists and mode.overwrite and not (run.work_dir / RUN).is_file():
         raise EasyPrunerError(
-            f'{str(run.work_dir)!r} is no work directory of EasyPruner (it has no {RUN}); '
-            'it is not overwritten'
+            f'--overwrite does not replace {str(run.work_dir)!r}, because it is not a work '
+            f'directory of EasyPruner (it has no {RUN}); choose another with --work-dir'
         )
     if mode.resume:
         _check_same_run(run)
 
 
 def _check_same_run(run: Run) -> None:
-    """Raise unless the work directory belongs to this very config."""
+    """Raise EasyPrunerError unless the run in the work directory has this config and seed."""
     file = run.work_dir / RUN
     if not file.is_file():
-        raise EasyPrunerError(f'there is nothing to resume in {str(run.work_dir)!r}')
-    try:
-        before = json.loads(file.read_text(encoding='utf-8'))
-        known, seed = before['config'], before['seed']
-    except (ValueError, KeyError, TypeError) as error:
-        raise EasyPrunerError(f'{str(file)!r} is damaged: {error}; start anew') from error
-    changed = differences(known, plain(run.config.to_dict()))
-    if seed != run.seed:
+        raise EasyPrunerError(
+            f'there is no run to resume in {str(run.work_dir)!r}; start it without --resume'
+        )
+    before = read_json(file)
+    changed = differences(before['config'].value, plain(run.config.to_dict()))
+    if before['seed'].value != run.seed:
         changed.append('seed')
     if changed:
         raise EasyPrunerError(
-            f'the config has changed since this run was begun ({", ".join(changed)}); '
-            'resume with the config as it was, or start anew with --overwrite or --work-dir'
+            f'the config has changed since this run started ({", ".join(changed)}); '
+            'resume with the unchanged config, or start again with --overwrite or --work-dir'
         )
 
 
@@ -177,7 +177,7 @@ def _open_work_dir(run: Run, mode: Mode) -> None:
 
 
 def _with_initial_weights(state: PruningState, preflight: Preflight) -> PruningState:
-    """Write the weights that the first stage starts with; return the state that points there."""
+    """Write the weights with which the first stage starts; return a state with their path."""
     path = state.work_dir / INITIAL
     if distributed.is_main() and not path.is_file():
         save_weights(preflight.graph.model, path)
@@ -187,24 +187,24 @@ def _with_initial_weights(state: PruningState, preflight: Preflight) -> PruningS
 
 def _do_stages(state: PruningState, stages: Sequence[PlannedStage]) -> PruningState:
     teacher = unpruned_before(state.run.steps, state.config.get('load_from') is not None)
-    mark = ''
+    fingerprint = ''
     for index, planned in enumerate(stages):
-        stage, mark = planned.stage, stage_fingerprint(planned.config, mark)
+        stage, fingerprint = planned.stage, stage_fingerprint(planned.config, fingerprint)
         state = state.at(index, stage.name)
         if index == teacher:
             state = replace(state, unpruned=state.checkpoint)
-        done = state.resumed(mark)
+        done = state.resumed(fingerprint)
         if done is None:
             _remove_later(state)
-            done = _do_stage(state, stage, mark)
+            done = _do_stage(state, stage, fingerprint)
         elif distributed.is_main():
-            state.run.console.print(f'{index} {stage.name}: done before', highlight=False)
+            state.run.console.print(f'{index} {stage.name}: finished before', highlight=False)
         state = done
     return state
 
 
 def _remove_later(state: PruningState) -> None:
-    """Remove what later stages have left: they came of another run of the stage at hand."""
+    """Remove the folders of later stages, because they depend on the stage that runs now."""
     if distributed.is_main():
         for folder in state.work_dir.glob('[0-9][0-9]*_*'):
             number = folder.name.partition('_')[0]
@@ -213,7 +213,7 @@ def _remove_later(state: PruningState) -> None:
     distributed.barrier()
 
 
-def _do_stage(state: PruningState, stage: Stage, mark: str) -> PruningState:
+def _do_stage(state: PruningState, stage: Stage, fingerprint: str) -> PruningState:
     console = state.run.console
     if distributed.is_main():
         state.stage.mkdir(parents=True, exist_ok=True)
@@ -227,13 +227,13 @@ def _do_stage(state: PruningState, stage: Stage, mark: str) -> PruningState:
     key = stage.name if stage.name not in after.seconds else f'{state.index:02d}_{stage.name}'
     after = replace(after, seconds={**after.seconds, key: round(seconds, 3)})
     if distributed.is_main():
-        after.save(mark)
+        after.save(fingerprint)
         for warning in after.warnings[warned:]:
             console.print(f'  warning: {warning}', style='yellow', markup=False)
         rows = after.rows[len(state.rows) :]
         found = ''.join(f', {row.name} {row.accuracy:.2f} %' for row in rows)
         console.print(f'  done in {duration(seconds)}{found}', markup=False, highlight=False)
     distributed.barrier()
-    resumed = state.resumed(mark)
+    resumed = state.resumed(fingerprint)
     assert resumed is not None
     return resumed

@@ -1,4 +1,4 @@
-"""Plugins: finding them, checking them, loading what they contribute into the registries."""
+"""Plugins: finding them, checking them, and filling the registries with their components."""
 
 from easypruner.hookspecs import HOOKS
 from easypruner.plugins.info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin

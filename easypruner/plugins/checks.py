@@ -1,4 +1,4 @@
-"""What is wrong with a plugin: its import, its hooks, the classes that it contributes."""
+"""Checks of a plugin: its import, its hooks, and the classes that it contributes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easypruner.errors import PluginError
 from easypruner.graph.cutting.layer_handler import fault_of_handles
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins import discovery
-from easypruner.plugins.completeness import fault_of
+from easypruner.plugins.completeness import find_fault
 from easypruner.plugins.discovery import Candidate
 from easypruner.plugins.info import PluginInfo
 from easypruner.plugins.registry import REGISTRIES
@@ -24,7 +24,7 @@ from easypruner.strategies import LayerHandler
 
 @dataclass(frozen=True)
 class Imported:
-    """A plugin object, and where it was found."""
+    """An imported plugin, and the candidate from which it was imported."""
 
     candidate: Candidate
     plugin: object
@@ -34,7 +34,7 @@ class Imported:
         """Import a plugin.
 
         Raises:
-            PluginError: it cannot be imported.
+            PluginError: the plugin cannot be imported.
         """
         try:
             return cls(candidate, candidate.load())
@@ -46,33 +46,37 @@ class Imported:
 
     @property
     def file(self) -> str:
-        """The file it was imported from; empty where it has none."""
+        """The file that the plugin was imported from; empty if there is none."""
         module = inspect.getmodule(self.plugin) or inspect.getmodule(type(self.plugin))
         return getattr(module, '__file__', None) or ''
 
     def info(self, hooks: tuple[str, ...]) -> PluginInfo:
-        """Return what is known of the plugin."""
+        """Return a description of the plugin."""
         found = self.candidate
         return PluginInfo(found.name, found.address, found.origin, found.version, self.file, hooks)
 
     def error(self, problem: str) -> PluginError:
-        """Return the error that says what is wrong with the plugin."""
+        """Return an error that names the plugin, its file and a problem."""
         candidate = self.candidate
-        where = '' if self.file in candidate.origin else f', file {self.file}'
-        return PluginError(f'plugin {candidate.name!r}, {candidate.origin}{where}, {problem}')
+        file = '' if self.file in candidate.origin else f', file {self.file}'
+        return PluginError(f'plugin {candidate.name!r}, {candidate.origin}{file}, {problem}')
 
     def check_hooks(self, hooks: Sequence[str]) -> None:
-        """Raise PluginError unless all that are meant as hooks are among ``hooks``."""
-        for name in self._unmarked():
+        """Raise PluginError if a hook lacks its decorator, or if a required hook is missing.
+
+        Args:
+            hooks: the names of the hooks that the plugin implements.
+        """
+        for name in self._undecorated():
             raise self.error(f'defines {name}() without the decorator @hookimpl')
         if self.candidate.needs_hook and not hooks:
             raise self.error(
                 f'implements no hook; expected one of {", ".join(HOOKS)} '
-                '(a helper file of a plugin folder has a name that begins with _)'
+                '(the name of a helper file in a plugin folder has to begin with _)'
             )
 
-    def _unmarked(self) -> list[str]:
-        """Return the plugin's own functions that are named like hooks but are not marked so."""
+    def _undecorated(self) -> list[str]:
+        """Return the plugin's functions that have the name of a hook but lack the decorator."""
         if not isinstance(self.plugin, ModuleType):
             return []
         module = self.plugin.__name__
@@ -86,21 +90,21 @@ class Imported:
         ]
 
     def call(self, components: Callable[[], Any]) -> list[Any]:
-        """Return what the plugin's hook for components returns.
+        """Call the plugin's hook for components.
 
         Raises:
-            PluginError: it fails.
+            PluginError: the hook fails.
         """
         try:
             return list(components())
         except Exception as error:
             raise self.error(f'fails in easypruner_components():\n{_traceback(error)}') from error
 
-    def kind_of(self, cls: Any) -> str:
+    def find_kind(self, cls: Any) -> str:
         """Return the kind of a class that the plugin contributes.
 
         Raises:
-            PluginError: it is no component, or an unfinished one.
+            PluginError: the class is not a component, or does not implement its contract.
         """
         contracts = ', '.join(registry.contract.__name__ for registry in REGISTRIES)
         if not inspect.isclass(cls):
@@ -111,31 +115,31 @@ class Imported:
             raise self.error(
                 f'contributes {cls.__name__}, which must subclass exactly one of {contracts}'
             )
-        fault = fault_of(component)
+        fault = find_fault(component)
         if fault:
             raise self.error(f'contributes {cls.__name__}, which {fault}')
         return found[0].kind
 
     def check_handler(self, cls: type[Any]) -> None:
-        """Raise PluginError if a layer handler takes arguments, or does not say what it handles."""
-        who = f'layer handler {cls.__name__!r} of plugin {self.candidate.name!r}'
-        where = self.candidate.origin
+        """Raise PluginError if a layer handler takes arguments or has a wrong ``handles``."""
+        subject = f'layer handler {cls.__name__!r} of plugin {self.candidate.name!r}'
+        subject = f'{subject}, {self.candidate.origin},'
         try:
             handler: LayerHandler = cls()
         except Exception as error:
             raise PluginError(
-                f'{who}, {where}, cannot be made without arguments: {type(error).__name__}: {error}'
+                f'{subject} cannot be made without arguments: {type(error).__name__}: {error}'
             ) from error
         fault = fault_of_handles(handler)
         if fault:
-            raise PluginError(f'{who}, {where}, {fault}')
+            raise PluginError(f'{subject} {fault}')
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback from the plugin's own first frame on."""
-    machinery = (__file__, discovery.__file__, str(Path(importlib.__file__).parent), '<frozen')
+    """Return a traceback without the frames of the loader and of Python's import system."""
+    loader = (__file__, discovery.__file__, str(Path(importlib.__file__).parent), '<frozen')
     frames = traceback.extract_tb(error.__traceback__)
-    while frames and frames[0].filename.startswith(machinery):
+    while frames and frames[0].filename.startswith(loader):
         del frames[0]
     lines = traceback.format_list(frames) + traceback.format_exception_only(type(error), error)
     return ''.join(lines).rstrip()

@@ -1,4 +1,4 @@
-"""What a contract asks of a class and of an instance, beyond what Python checks."""
+"""Checks that classes and instances implement their contract, beyond those of Python."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _EITHER: dict[type[Component], tuple[str, ...]] = {
     MaskSource: ('score', 'select'),
     Regularizer: ('penalty', 'add_gradient', 'forward_penalty'),
 }
-"""Contract -> the methods of which a class has to define one."""
+"""Contract -> the methods of which a class has to define at least one."""
 
 _SET: dict[type[Component], tuple[str, ...]] = {
     MaskSource: ('budget', 'reduction', 'normalization'),
     Regularizer: ('strength', 'ramp', 'group_strengths'),
     Stage: ('name',),
 }
-"""Contract -> the attributes that its constructor sets."""
+"""Contract -> the attributes that the contract's constructor sets."""
 
 _TYPO = 0.7
 
 
-def fault_of(cls: type[Component]) -> str:
-    """Return what a class lacks of its contract, as in 'does not define run()'; else ''."""
+def find_fault(cls: type[Component]) -> str:
+    """Return what a class misses, such as 'does not define run'; '' if it is complete."""
     if inspect.isabstract(cls):
         abstract = sorted(getattr(cls, '__abstractmethods__', ()))
         return f'does not define {", ".join(abstract)}{_misspelt(cls, abstract)}'
@@ -42,14 +42,14 @@ def fault_of(cls: type[Component]) -> str:
 
 
 def check_instance(component: Component) -> None:
-    """Raise unless a component can be used.
+    """Check that a component implements its contract.
 
     Raises:
-        PluginError: a method of its contract is not defined, or the contract's constructor was
-            not called.
+        PluginError: a method of the contract is not defined, or the contract's constructor was not
+            called.
     """
     cls = type(component)
-    fault = fault_of(cls)
+    fault = find_fault(cls)
     if fault:
         raise PluginError(f'{cls.__name__} {fault}')
     for contract, names in _SET.items():
@@ -57,7 +57,7 @@ def check_instance(component: Component) -> None:
         if isinstance(component, contract) and missing:
             raise PluginError(
                 f'{cls.__name__} has no {missing[0]!r}, which the constructor of '
-                f'{contract.__name__} sets; call super().__init__() in that of {cls.__name__}'
+                f'{contract.__name__} sets; call super().__init__() in {cls.__name__}.__init__()'
             )
 
 
@@ -66,7 +66,7 @@ def _is_inherited(cls: Any, contract: Any, name: str) -> bool:
 
 
 def _misspelt(cls: type[Component], names: Iterable[str]) -> str:
-    """Return a hint to a method of the class that has nearly one of some names."""
+    """Return a hint if a method of the class has almost one of these names, else ''."""
     own = {
         name
         for base in cls.__mro__

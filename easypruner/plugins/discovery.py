@@ -1,4 +1,4 @@
-"""Where plugins are found: entry points, built-ins, custom imports and folders."""
+"""Discovery of plugins: built-ins, entry points, custom imports and folders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -28,24 +29,25 @@ class Candidate:
     """A plugin that was found but not imported yet.
 
     Attributes:
-        name: what the plugin is called, and disabled by.
-        origin: where it comes from, for people.
-        version: of its distribution; empty where it has none.
-        place: tells it from others of its name: the distribution, the folder, or the kind.
-        load: imports it and returns the plugin object, as a rule a module.
-        module: the module that is imported.
-        attribute: the object in it that is the plugin; empty where that is the module.
-        file: the module's file, found without an import; None where it cannot be.
-        needs_hook: whether one that implements no hook is a mistake.
-        may_fail: whether it is passed over where it cannot be loaded.
-        address: what it is disabled by: its name, or ``name@place`` where others have that name.
-        aliases: all that it may be disabled by.
+        name: the name of the plugin, by which it can be disabled.
+        origin: a description of where the plugin was found, for messages.
+        version: the version of its distribution; empty if there is none.
+        location: the distribution, the folder or the kind of origin. It distinguishes plugins of
+            the same name.
+        load: a function that imports the plugin and returns the plugin object, usually a module.
+        module: the name of the module to import.
+        attribute: the name of the plugin object in the module; empty if it is the module itself.
+        file: the file of the module, found without an import; None if it is not known.
+        needs_hook: whether the plugin has to implement a hook.
+        may_fail: whether the plugin is skipped if it cannot be loaded.
+        address: its name, or ``name@location`` if other plugins have the same name.
+        aliases: all names by which it can be disabled.
     """
 
     name: str
     origin: str
     version: str
-    place: str
+    location: str
     load: Callable[[], object]
     module: str
     attribute: str = ''
@@ -57,29 +59,30 @@ class Candidate:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What is the same for a plugin that is found in several ways."""
+        """A key that is equal for all candidates of the same plugin."""
         return str(self.file or self.module), self.attribute
 
     @property
     def full_name(self) -> str:
-        """Its name and its place."""
-        return f'{self.name}@{self.place}'
+        """Its name and its location."""
+        return f'{self.name}@{self.location}'
 
 
 def find_plugins(
     folders: Sequence[str | Path] = (), custom_imports: Any = ()
 ) -> tuple[Candidate, ...]:
-    """Return what there is: built-ins, entry points, custom imports, then files of folders.
+    """Return all plugins: built-ins, entry points, custom imports, then files in folders.
 
-    A plugin found in several ways is the first of these, by all of their names.
+    A plugin that is found in several ways occurs once, as its first candidate. It has the names of
+    all its candidates.
 
     Args:
-        folders: each of their files ``[!_]*.py`` is a plugin.
-        custom_imports: module names, or MMEngine's ``dict(imports=[...])``.
+        folders: folders in which each file ``[!_]*.py`` is a plugin.
+        custom_imports: names of modules, or MMEngine's ``dict(imports=[...])``.
 
     Raises:
-        PluginError: a folder does not exist.
-        ConfigError: custom_imports is not understood.
+        PluginError: a folder does not exist or has no plugins.
+        ConfigError: ``custom_imports`` has something other than names of modules.
     """
     found: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in _candidates(folders, custom_imports):
@@ -105,8 +108,8 @@ def _candidates(folders: Sequence[str | Path], custom_imports: Any) -> Iterator[
 
 def _entry_points() -> Iterator[Candidate]:
     for point in entry_points(group=GROUP):
-        # Our own are read from the package itself: a file that was added or deleted since the
-        # installation of a checkout counts.
+        # Built-in plugins are found in their package, because a file may have been added or deleted
+        # since a checkout was installed.
         if point.module.split('.')[0] not in (BUILT_INS, 'easypruner'):
             yield _entry_point(point)
 
@@ -119,29 +122,33 @@ def _entry_point(point: EntryPoint) -> Candidate:
         name=point.name,
         origin=f'{distribution} ({point.value})'.lstrip(),
         version=version,
-        place=distribution or point.value,
+        location=distribution or point.value,
         load=point.load,
         module=point.module,
         attribute=point.attr or '',
-        file=file_of(point.module),
+        file=find_file(point.module),
     )
 
 
-def _built_ins() -> Iterator[Candidate]:
-    names = [CORE_STAGES]
+def built_in_modules() -> list[str]:
+    """Return the names of the modules of built-in plugins, sorted."""
     package = importlib.util.find_spec(BUILT_INS)
-    if package is not None:
-        modules = pkgutil.iter_modules(package.submodule_search_locations)
-        names += [f'{BUILT_INS}.{m.name}' for m in modules if not m.name.startswith('_')]
-    for name in names:
+    if package is None:
+        return []
+    names = sorted(m.name for m in pkgutil.iter_modules(package.submodule_search_locations))
+    return [f'{BUILT_INS}.{name}' for name in names if not name.startswith('_')]
+
+
+def _built_ins() -> Iterator[Candidate]:
+    for name in (CORE_STAGES, *built_in_modules()):
         yield Candidate(
             name=name.rpartition('.')[2],
             origin=f'built in ({name})',
             version=__version__,
-            place='built-in',
-            load=_importer(name),
+            location='built-in',
+            load=partial(importlib.import_module, name),
             module=name,
-            file=file_of(name),
+            file=find_file(name),
         )
 
 
@@ -158,11 +165,11 @@ def _custom_imports(custom_imports: Any) -> Iterator[Candidate]:
             name=name,
             origin=f'custom_imports ({name})',
             version='',
-            place='custom_imports',
-            load=_importer(name),
+            location='custom_imports',
+            load=partial(importlib.import_module, name),
             module=name,
-            file=file_of(name),
-            # A module may be imported for what it registers with MMEngine alone.
+            file=find_file(name),
+            # A module may only register something with MMEngine.
             needs_hook=False,
             may_fail=may_fail,
         )
@@ -170,11 +177,11 @@ def _custom_imports(custom_imports: Any) -> Iterator[Candidate]:
 
 def _folder(folder: Path) -> Iterator[Candidate]:
     if not folder.is_dir():
-        raise PluginError(f'there is no plugin folder {str(folder)!r}')
+        raise PluginError(f'there is no plugin folder {str(folder)!r}; check the path')
     files = sorted(folder.resolve().glob('[!_]*.py'))
     if not files:
         raise PluginError(
-            f'the plugin folder {str(folder)!r} holds no plugin; expected files [!_]*.py'
+            f'the plugin folder {str(folder)!r} has no plugins; expected files [!_]*.py'
         )
     package = _package_of(folder.resolve())
     for file in files:
@@ -183,17 +190,17 @@ def _folder(folder: Path) -> Iterator[Candidate]:
             name=file.stem,
             origin=str(file),
             version='',
-            place=str(folder),
-            load=_importer(module),
+            location=str(folder),
+            load=partial(importlib.import_module, module),
             module=module,
             file=file.resolve(),
         )
 
 
-def file_of(module: str) -> Path | None:
-    """Return the file of a module without importing anything; None where that cannot be told.
+def find_file(module: str) -> Path | None:
+    """Return the file of a module without importing anything; None if it is not found.
 
-    >>> file_of('easypruner.plugins.discovery').name
+    >>> find_file('easypruner.plugins.discovery').name
     'discovery.py'
     """
     top, *parts = module.split('.')
@@ -213,15 +220,11 @@ def file_of(module: str) -> Path | None:
     return None
 
 
-def _importer(module: str) -> Callable[[], object]:
-    return lambda: importlib.import_module(module)
-
-
 def _package_of(folder: Path) -> str:
-    """Make ``folder`` a package of a name that is its own, and return the name.
+    """Make a package with a unique name from a folder, and return the name.
 
-    Its files may import each other relatively, nothing else sees them, and an edited folder is a
-    new package.
+    The files in the folder can import each other relatively. The name depends on their contents,
+    so that an edited folder becomes a new package.
     """
     digest = hashlib.sha256(str(folder).encode())
     for file in sorted(folder.glob('*.py')):

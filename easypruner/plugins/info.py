@@ -1,4 +1,4 @@
-"""What is known of a plugin: one that is loaded, what it contributes, one that is left out."""
+"""Descriptions of plugins that are loaded, of their components, and of plugins that are not."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class PluginInfo:
     """A loaded plugin.
 
     Attributes:
-        name: the entry point's, the file's or the module's name.
-        address: what it is disabled by: its name, or ``name@place`` where others have that name.
-        origin: where it was found.
-        version: of its distribution; empty where it has none.
-        file: the file it was imported from; empty where it has none.
-        hooks: the hooks it implements.
+        name: the name of the entry point, file or module.
+        address: its name, or ``name@location`` if other plugins have the same name.
+        origin: a description of where the plugin was found.
+        version: the version of its distribution; empty if there is none.
+        file: the file that it was imported from; empty if there is none.
+        hooks: the names of the hooks that it implements.
     """
 
     name: str
@@ -41,10 +41,10 @@ class ComponentInfo:
     """A class that a plugin contributes.
 
     Attributes:
-        kind: of its registry, such as 'mask source'.
-        name: what configs call it.
-        cls: the class itself.
-        plugin: the plugin it comes from.
+        kind: the kind of its registry, such as 'mask source'.
+        name: the name of the class, by which configs use it.
+        cls: the class.
+        plugin: the plugin that contributes it.
     """
 
     kind: str
@@ -54,19 +54,19 @@ class ComponentInfo:
 
     @property
     def summary(self) -> str:
-        """Return the first line of the class's own docstring; empty where it has none."""
+        """The first line of the class's own docstring; empty if there is none."""
         return (inspect.cleandoc(vars(self.cls)['__doc__'] or '').splitlines() or [''])[0]
 
 
 @dataclass(frozen=True)
 class AbsentPlugin(ABC):
-    """A plugin that was found and is not loaded.
+    """A plugin that was found but not loaded.
 
     Attributes:
-        name: the entry point's, the file's or the module's name.
-        address: as of :class:`PluginInfo`.
-        origin: where it was found.
-        file: its file; empty where that is not known.
+        name: the name of the entry point, file or module.
+        address: as for :class:`PluginInfo`.
+        origin: a description of where the plugin was found.
+        file: its file; empty if that is not known.
     """
 
     name: str
@@ -80,10 +80,10 @@ class AbsentPlugin(ABC):
     @property
     @abstractmethod
     def absence(self) -> str:
-        """Why it is not loaded, in a few words."""
+        """The reason why the plugin is not loaded, as a verb phrase."""
 
     def has(self, name: str) -> bool:
-        """Tell whether its file defines a class of a name. It is read, not imported."""
+        """Return whether the plugin's file defines a class. The file is read, not imported."""
         text = ''
         if self.file:
             with contextlib.suppress(OSError):
@@ -93,25 +93,25 @@ class AbsentPlugin(ABC):
 
 @dataclass(frozen=True)
 class SkippedPlugin(AbsentPlugin):
-    """A plugin that could not be loaded and was passed over.
+    """A plugin that was skipped because it cannot be loaded.
 
     Attributes:
-        reason: what is wrong with it.
+        reason: the message of the error.
     """
 
     reason: str
 
     @property
     def absence(self) -> str:
-        return 'was passed over as broken'
+        return 'was skipped as broken'
 
 
 @dataclass(frozen=True)
 class DisabledPlugin(AbsentPlugin):
-    """A plugin that was not loaded because the user wants it so.
+    """A plugin that the user has disabled.
 
     Attributes:
-        by: what disabled it.
+        by: the option or variable that disables it.
     """
 
     by: str

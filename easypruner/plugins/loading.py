@@ -1,4 +1,4 @@
-"""Loading plugins: import, check their hooks, collect their components, fill the registries."""
+"""Loading plugins: import them, check their hooks, collect components, fill the registries."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Plugins:
     """All loaded plugins.
 
     Attributes:
-        manager: calls their hooks.
-        plugins: in the order of discovery.
-        components: what they contribute, by kind and name.
-        skipped: the broken ones, where these are passed over.
-        disabled: those that the user does without.
+        manager: pluggy's manager, which calls the hooks.
+        plugins: the loaded plugins, in the order of discovery.
+        components: the components of all plugins, sorted by kind and name.
+        skipped: the broken plugins that were skipped.
+        disabled: the plugins that the user has disabled.
     """
 
     manager: pluggy.PluginManager = field(repr=False)
@@ -46,27 +46,27 @@ def load_plugins(
     skip_broken: bool = False,
     disable: Sequence[str] = (),
 ) -> Plugins:
-    """Load all plugins and fill the registries with what they contribute, and nothing else.
+    """Load all plugins and replace the contents of the registries with their components.
 
-    Found in this order: the built-ins, the entry-point group ``easypruner`` of installed
-    distributions, ``custom_imports``, ``folders``. A plugin found twice counts once. Loading again
-    gives the same classes, unless a file of a folder was edited.
+    Plugins are found in this order: built-ins, the entry-point group ``easypruner`` of installed
+    distributions, ``custom_imports``, ``folders``. A plugin that is found twice is loaded once.
+    Loading again gives the same classes, unless a file in a folder was edited.
 
     Args:
-        folders: their files ``[!_]*.py`` are plugins.
-        custom_imports: module names, or MMEngine's ``dict(imports=[...])``.
-        skip_broken: pass over plugins that cannot be used, and over the later of two that clash;
-            they are listed in the result.
-        disable: plugins not to import, besides those that the environment variable
-            EASYPRUNER_DISABLE_PLUGINS lists, separated by commas. A name stands for all plugins of
-            that name; ``name@place`` for one of them, as ``easypruner plugins`` shows it.
+        folders: folders in which each file ``[!_]*.py`` is a plugin.
+        custom_imports: names of modules, or MMEngine's ``dict(imports=[...])``.
+        skip_broken: whether to skip plugins that cannot be used, and the later of two plugins that
+            clash. The result lists them.
+        disable: plugins not to load, in addition to those in the environment variable
+            EASYPRUNER_DISABLE_PLUGINS (separated by commas). A name disables all plugins of this
+            name; ``name@location``, as ``easypruner plugins`` shows it, disables one of them.
 
     Raises:
         PluginError: a plugin cannot be imported, misspells or misdeclares a hook, contributes
-            what is no component or an unfinished one, or contributes a class name that another
-            has; a layer handler does not say what it handles, or takes arguments; a folder does
-            not exist; ``disable`` names a plugin that there is not.
-        ConfigError: ``custom_imports`` is not understood.
+            something that is not a complete component, or contributes a class of the same name as
+            another plugin; a layer handler takes arguments or has a wrong ``handles``; a folder
+            does not exist; there is no plugin of a name in ``disable``.
+        ConfigError: ``custom_imports`` has something other than names of modules.
     """
     candidates = find_plugins(folders, custom_imports)
     disabled = tuple(_disabled(candidates, disable))
@@ -86,8 +86,8 @@ def _disabled(candidates: Sequence[Candidate], disable: Sequence[str]) -> Iterat
     known = {alias for candidate in candidates for alias in candidate.aliases}
     for name in disable:
         if name not in known:
-            raise PluginError(f'plugin {name!r} cannot be disabled: {nearest(name, known)}')
-    # A shell may list plugins that not all of its environments have: no error.
+            raise PluginError(f'there is no plugin {name!r} to disable; {nearest(name, known)}')
+    # The variable may name plugins that only other Python environments have.
     listed = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, '').split(',')}
     for candidate in candidates:
         for names, by in ((disable, '--disable-plugin or disable='), (listed, DISABLE_VARIABLE)):
@@ -97,7 +97,7 @@ def _disabled(candidates: Sequence[Candidate], disable: Sequence[str]) -> Iterat
 
 
 def _known_of(candidate: Candidate) -> dict[str, str]:
-    """Return what is known of a plugin that is not loaded."""
+    """Return the fields that describe a plugin that is not loaded."""
     return {
         'name': candidate.name,
         'address': candidate.address,
@@ -107,7 +107,7 @@ def _known_of(candidate: Candidate) -> dict[str, str]:
 
 
 class _Loader:
-    """Loads one plugin after the other into one manager."""
+    """Loads plugins one after the other."""
 
     def __init__(self, skip_broken: bool) -> None:
         self._skip_broken = skip_broken
@@ -119,7 +119,7 @@ class _Loader:
         self._skipped: list[SkippedPlugin] = []
 
     def load(self, candidate: Candidate) -> None:
-        """Load a plugin, unless it was found and loaded before."""
+        """Load a plugin, unless it is loaded already."""
         if candidate.file in self._files and not candidate.attribute:
             return
         try:
@@ -130,14 +130,14 @@ class _Loader:
         except PluginError as error:
             if not (self._skip_broken or candidate.may_fail):
                 raise PluginError(
-                    f'{error}\nTo go on without it: --skip-broken-plugins, '
+                    f'{error}\nTo continue without this plugin, use --skip-broken-plugins, '
                     f'{DISABLE_VARIABLE}={candidate.address} in the environment, or '
                     'easypruner.plugins.load_plugins(skip_broken=True)'
                 ) from error
             self._skipped.append(SkippedPlugin(**_known_of(candidate), reason=str(error)))
 
     def finish(self, disabled: tuple[DisabledPlugin, ...]) -> Plugins:
-        """Return what was loaded."""
+        """Return all loaded plugins."""
         order = [registry.kind for registry in REGISTRIES]
         components = sorted(
             self._components.values(), key=lambda info: (order.index(info.kind), info.name)
@@ -151,7 +151,7 @@ class _Loader:
         )
 
     def _register(self, imported: Imported) -> None:
-        """Add a plugin with all that it contributes, or nothing of it."""
+        """Add a plugin with all its components, or nothing of it after an error."""
         candidate, plugin = imported.candidate, imported.plugin
         try:
             self._manager.register(plugin, name=f'{candidate.name}, {candidate.origin}')
@@ -179,7 +179,7 @@ class _Loader:
         except pluggy.PluginValidationError as error:
             wrong = next(name for name in hooks if name not in HOOKS)
             raise imported.error(
-                f'implements {wrong!r}, which is no hook; {nearest(wrong, HOOKS)}'
+                f'implements {wrong!r}, which is not a hook; {nearest(wrong, HOOKS)}'
             ) from error
         imported.check_hooks(hooks)
         return hooks
@@ -187,13 +187,17 @@ class _Loader:
     def _components_of(
         self, imported: Imported, info: PluginInfo
     ) -> dict[tuple[str, str], ComponentInfo]:
-        """Return what a plugin contributes and others do not."""
+        """Return the components of a plugin.
+
+        Raises:
+            PluginError: another plugin contributes a class of the same kind and name.
+        """
         found: dict[tuple[str, str], ComponentInfo] = {}
         for implementation in self._manager.hook.easypruner_components.get_hookimpls():
             if implementation.plugin is not imported.plugin:
                 continue
             for cls in imported.call(implementation.function):
-                component = ComponentInfo(imported.kind_of(cls), cls.__name__, cls, info)
+                component = ComponentInfo(imported.find_kind(cls), cls.__name__, cls, info)
                 key = component.kind, component.name
                 other = self._components.get(key) or found.setdefault(key, component)
                 if other.cls is not cls:
@@ -207,6 +211,6 @@ def _clash(one: ComponentInfo, other: ComponentInfo) -> PluginError:
         return PluginError(f'{one.plugin} contributes {named} twice; rename one class')
     return PluginError(
         f'two plugins contribute {named}: {one.plugin} and {other.plugin}; rename one class, or '
-        f'disable one plugin: {one.plugin.address} or {other.plugin.address}, by --disable-plugin '
-        f'or {DISABLE_VARIABLE}'
+        f'disable {one.plugin.address} or {other.plugin.address} with --disable-plugin or '
+        f'{DISABLE_VARIABLE}'
     )

@@ -1,4 +1,4 @@
-"""The registries of components, and build(), which makes a component from a config dict."""
+"""The registries of components, and build(), which builds a component from a config dict."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from easypruner.strategies import Budget, MaskSource, Regularizer, Stage
 
 
 class ComponentRegistry:
-    """The classes of one contract, by name. Loading plugins fills it.
+    """The classes that implement one contract, by name. Loading plugins fills a registry.
 
     Attributes:
-        kind: what its components are called.
-        contract: what every class in it subclasses.
-        parameter: the name that arguments of this kind have: a dict under it is built too.
+        kind: the name of this kind of component, for messages.
+        contract: the base class of all classes in the registry.
+        parameter: the name of arguments of this kind; a dict under this name is built as well.
         classes: name -> class.
     """
 
@@ -33,13 +33,16 @@ class ComponentRegistry:
         self.classes: Mapping[str, type[Any]] = {}
 
     def class_of(self, config: Mapping[str, Any]) -> type[Any] | None:
-        """Return the class that a config dict names, or is given as; None for an unknown name."""
+        """Return the class under ``type`` of a config dict; None if it is not known.
+
+        The value of ``type`` is the name of a class, or the class itself.
+        """
         name = config.get('type')
         found = self.classes.get(name) if isinstance(name, str) else name
         return found if inspect.isclass(found) and issubclass(found, self.contract) else None
 
     def fill(self, classes: Iterable[type[Component]]) -> None:
-        """Replace what is registered by ``classes``."""
+        """Replace the contents of the registry with ``classes``."""
         self.classes = MappingProxyType({cls.__name__: cls for cls in classes})
 
 
@@ -56,28 +59,28 @@ _absent: list[AbsentPlugin] = []
 
 
 def note_absent(plugins: Iterable[AbsentPlugin]) -> None:
-    """Remember the plugins that are not loaded, for messages on names that are not known."""
+    """Store the plugins that are not loaded, for messages about unknown names."""
     _absent[:] = plugins
 
 
 def build(registry: ComponentRegistry, config: Any, *, path: str = '', **defaults: Any) -> Any:
-    """Build a component from a config dict, and the components it is made of.
+    """Build a component, and the components among its arguments, from a config dict.
 
-    ``type`` names the class, the other keys are its arguments. A dict under an argument that is
-    called ``source``, ``budget``, ``regularizer``, ``stage`` or ``handler`` is itself built as a
-    component of that kind; so is every dict of a list under the plural of one, and of a list of
-    budgets under ``budget``. Anything else reaches the constructor as it is. A component that is
-    built already is returned.
+    The key ``type`` names the class, and the other keys are the arguments of its constructor. An
+    argument is built as a component as well if it is a dict and its name is ``source``,
+    ``budget``, ``regularizer``, ``stage`` or ``handler``. The same holds for every dict in a list
+    under the plural of such a name, and in a list under ``budget``. All other arguments are passed
+    to the constructor unchanged. A component that is already built is returned.
 
     Args:
-        registry: of the expected kind.
+        registry: the registry of the expected kind.
         config: ``dict(type='ClassName', ...)``.
-        path: where ``config`` stands in the whole config, such as ``stages[1]``; for messages.
-        **defaults: arguments for what ``config`` leaves out.
+        path: the path of ``config`` in the whole config, such as ``stages[1]``; for messages.
+        **defaults: arguments that are used if ``config`` does not have them.
 
     Raises:
-        ConfigError: all mistakes in ``config`` together, each with its path: unknown types,
-            unknown and missing arguments, and what constructors refused.
+        ConfigError: ``config`` has mistakes; the message has all of them, each with its path:
+            unknown types, unknown and missing arguments, and errors of constructors.
     """
     mistakes = Mistakes()
     component = _build(registry, config, defaults, path, mistakes)
@@ -89,7 +92,7 @@ def build_list(registry: ComponentRegistry, configs: Any, *, path: str = '') -> 
     """Build every component of a list; see :func:`build`.
 
     Raises:
-        ConfigError: all mistakes of all of them together.
+        ConfigError: the configs have mistakes; the message has all of them.
     """
     mistakes = Mistakes()
     components = _build_list(registry, configs, path, mistakes)
@@ -104,8 +107,8 @@ def _build_list(
         mistakes.add(f'expected a list of {registry.kind}s, got {configs!r}', path)
         return []
     return [
-        _build(registry, config, {}, f'{path}[{place}]', mistakes)
-        for place, config in enumerate(configs)
+        _build(registry, config, {}, f'{path}[{number}]', mistakes)
+        for number, config in enumerate(configs)
     ]
 
 
@@ -116,7 +119,7 @@ def _build(
     path: str,
     mistakes: Mistakes,
 ) -> Component | None:
-    """Return the component, or None where anything in ``config`` is a mistake."""
+    """Return the component, or None if ``config`` has mistakes."""
     if isinstance(config, registry.contract):
         with mistakes.collect(path):
             check_instance(config)
@@ -147,7 +150,7 @@ def _find_class(
     name = config['type']
     found: type[Component] | None = registry.class_of(config)
     if found is None:
-        hint = _elsewhere(name) or _left_out(name) or nearest(str(name), registry.classes)
+        hint = _other_kind(name) or _absent_plugins(name) or nearest(str(name), registry.classes)
         mistakes.add(f'unknown {registry.kind} {name!r}; {hint}', path)
     return found
 
@@ -156,15 +159,16 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _elsewhere(name: Any) -> str:
+def _other_kind(name: Any) -> str:
+    """Return a hint if the name is that of a component of another kind, else ''."""
     kinds = [r.kind for r in REGISTRIES if _is_name(name) and name in r.classes]
     return f'this is a {kinds[0]}' if kinds else ''
 
 
-def _left_out(name: Any) -> str:
-    """Return why a name is not known, if a plugin that is not loaded has it."""
-    having = [plugin for plugin in _absent if _is_name(name) and plugin.has(name)]
-    return ' and '.join(f'{plugin}, which has it, {plugin.absence}' for plugin in having)
+def _absent_plugins(name: Any) -> str:
+    """Return a hint if plugins that are not loaded define the name, else ''."""
+    found = [plugin for plugin in _absent if _is_name(name) and plugin.has(name)]
+    return ' and '.join(f'{plugin}, which defines it, {plugin.absence}' for plugin in found)
 
 
 def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any:
@@ -174,7 +178,9 @@ def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any
         if registry is BUDGETS and name == registry.parameter and isinstance(value, list | tuple):
             return _build_list(registry, value, path, mistakes)
         if name == registry.parameter and _is_name(value) and value in registry.classes:
-            mistakes.add(f'{value!r} alone is no {registry.kind}; use dict(type={value!r})', path)
+            mistakes.add(
+                f'got the name {value!r}; expected a {registry.kind}, dict(type={value!r})', path
+            )
         if name == f'{registry.parameter}s' and isinstance(value, list | tuple):
             return _build_list(registry, value, path, mistakes)
     return value
@@ -189,10 +195,11 @@ def _check_arguments(
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for name in arguments:
             if name not in names:
-                mistakes.add(f'{cls.__name__} takes no {name!r}; {nearest(name, names)}', path)
+                hint = nearest(name, names)
+                mistakes.add(f'{cls.__name__} has no argument {name!r}; {hint}', path)
     for parameter in by_name:
         if parameter.default is parameter.empty and parameter.name not in arguments:
-            mistakes.add(f'{cls.__name__} needs {parameter.name!r}, which is missing', path)
+            mistakes.add(f'the argument {parameter.name!r} of {cls.__name__} is missing', path)
 
 
 def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
@@ -203,7 +210,7 @@ def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
     except (TypeError, ValueError) as error:
         given = ', '.join(f'{name}={value!r}' for name, value in arguments.items())
         raise EasyPrunerError(
-            f'{cls.__name__}({given}) was refused: {type(error).__name__}: {error}'
+            f'{cls.__name__}({given}) cannot be built: {type(error).__name__}: {error}'
         ) from error
     check_instance(component)
     return component

@@ -105,7 +105,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'an unknown argument': (
         at('stages', 0, 'epoch', value=3),
-        ['stages[0]', "takes no 'epoch'", "did you mean 'epochs'?"],
+        ['stages[0]', "has no argument 'epoch'", "did you mean 'epochs'?"],
     ),
     'an argument of a wrong type': (
         at('stages', 0, 'epochs', value='three'),
@@ -235,7 +235,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'a row that is taken': (
         at('stages', 5, 'row', value='baseline'),
-        ['stages[5]', "row='baseline' is that of stages[0]"],
+        ['stages[5]', "row='baseline' is also the row of stages[0]"],
     ),
     'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
     'an unknown option of the graph': (

@@ -167,7 +167,7 @@ class TestWorkDirectory:
         (tmp_path / 'run').mkdir()
         (tmp_path / 'run' / 'mine.txt').write_text('mine')
         assert prune(write_config(tmp_path), tmp_path / 'run', '--overwrite') == 2
-        assert 'not overwritten' in capfd.readouterr().err
+        assert '--overwrite does not replace' in capfd.readouterr().err
         assert (tmp_path / 'run' / 'mine.txt').read_text() == 'mine'
 
     def test_a_mistake_does_not_cost_the_old_run(self, finished: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ class TestWorkDirectory:
     ) -> None:
         arguments = ['--resume', '--overwrite']
         assert prune(write_config(tmp_path), tmp_path / 'run', *arguments) == 2
-        assert 'exclude' in capfd.readouterr().err
+        assert 'choose one of them' in capfd.readouterr().err
 
     def test_plan_writes_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = write_config(tmp_path / 'config')

@@ -38,7 +38,7 @@ class TestUnknownNames:
         load_plugins(disable=['lp_norm'])
         assert unknown('L1Norm') == (
             "unknown mask source 'L1Norm'; plugin 'lp_norm', built in "
-            '(easypruner_plugins.lp_norm), which has it, is disabled by --disable-plugin or '
+            '(easypruner_plugins.lp_norm), which defines it, is disabled by --disable-plugin or '
             'disable='
         )
         assert 'did you mean' in unknown('Randon'), 'no plugin that is left out has that'
@@ -46,12 +46,12 @@ class TestUnknownNames:
     def test_the_environment_disables_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv('EASYPRUNER_DISABLE_PLUGINS', 'lp_norm')
         load_plugins()
-        assert unknown('L1Norm').endswith('has it, is disabled by EASYPRUNER_DISABLE_PLUGINS')
+        assert unknown('L1Norm').endswith('defines it, is disabled by EASYPRUNER_DISABLE_PLUGINS')
 
     def test_a_broken_plugin_has_it(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Cracked').open('a').write('1 / 0')
         load_plugins([tmp_path], skip_broken=True)
-        assert unknown('Cracked').endswith(', which has it, was passed over as broken')
+        assert unknown('Cracked').endswith(', which defines it, was skipped as broken')
 
     def test_a_plugin_is_not_imported_to_find_out(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -61,7 +61,8 @@ class TestUnknownNames:
         write_distribution(tmp_path, 'unwanted', 'unwanted_module', 'unwanted')
         monkeypatch.syspath_prepend(tmp_path)
         load_plugins(disable=['unwanted'])
-        assert "plugin 'unwanted', unwanted (unwanted_module), which has it" in unknown('Unwanted')
+        plugin = "plugin 'unwanted', unwanted (unwanted_module)"
+        assert f'{plugin}, which defines it' in unknown('Unwanted')
 
     def test_it_is_forgotten_when_it_is_loaded(self) -> None:
         load_plugins(disable=['lp_norm'])
@@ -202,9 +203,8 @@ class TestAddresses:
         write_source(Path(folder), 'InSite', 'reader_norm.py')
         with pytest.raises(PluginError, match="contribute a mask source 'InSite'") as raised:
             load_plugins([folder])
-        assert f'one plugin: reader_norm@reading or reader_norm@{folder}, by --disable-plugin' in (
-            str(raised.value)
-        )
+        disable = f'disable reader_norm@reading or reader_norm@{folder} with --disable-plugin'
+        assert disable in str(raised.value)
 
     def test_an_entry_point_may_be_named_like_a_built_in(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

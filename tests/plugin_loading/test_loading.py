@@ -100,7 +100,7 @@ class TestDiscovery:
 
     def test_a_folder_without_plugins_is_an_error(self, tmp_path: Path) -> None:
         write_plugin(tmp_path, '_helper.py', '')
-        with pytest.raises(PluginError, match='holds no plugin'):
+        with pytest.raises(PluginError, match='has no plugins'):
             load_plugins([tmp_path])
 
     def test_custom_imports_of_another_type_are_an_error(self) -> None:
@@ -187,7 +187,7 @@ BROKEN = {
     'import exits': ('raise SystemExit(3)', 'cannot be imported.*SystemExit: 3'),
     'misspelled hook': (
         MARKED + 'def easypruner_component(): return []',
-        "'easypruner_component', which is no hook; did you mean 'easypruner_components'",
+        "'easypruner_component', which is not a hook; did you mean 'easypruner_components'",
     ),
     'wrong argument': (
         MARKED + 'def easypruner_report(rums): return []',
@@ -264,8 +264,9 @@ class TestBrokenPlugins:
             load_plugins([tmp_path])
         assert str(file) in str(raised.value)
         assert str(raised.value).endswith(
-            '\nTo go on without it: --skip-broken-plugins, EASYPRUNER_DISABLE_PLUGINS=broken in '
-            'the environment, or easypruner.plugins.load_plugins(skip_broken=True)'
+            '\nTo continue without this plugin, use --skip-broken-plugins, '
+            'EASYPRUNER_DISABLE_PLUGINS=broken in the environment, or '
+            'easypruner.plugins.load_plugins(skip_broken=True)'
         )
 
     @pytest.mark.parametrize(('text', 'message'), BROKEN.values(), ids=BROKEN)
@@ -342,7 +343,7 @@ class TestDisabling:
         assert 'Macs' not in names(load_plugins())
 
     def test_disabling_an_unknown_name_is_an_error(self) -> None:
-        with pytest.raises(PluginError, match=r"'bn_scal' cannot be disabled.*'bn_scale'"):
+        with pytest.raises(PluginError, match=r"there is no plugin 'bn_scal' .*'bn_scale'"):
             load_plugins(disable=['bn_scal'])
 
 

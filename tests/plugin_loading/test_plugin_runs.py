@@ -112,6 +112,6 @@ def test_a_report_of_another_kind_is_reported_with_its_plugin(
     config = write_config(tmp_path, tiny_config(stages=STAGES))
     assert prune(config, tmp_path / 'run', '--plugins', str(folder)) == 2
     error = capsys.readouterr().err
-    assert 'easypruner_report returned a str in a list, expected a list of' in error
+    assert 'easypruner_report returned a list [a str], expected a list of' in error
     assert f'b_wrong, {folder / "b_wrong.py"}' in error
     assert 'a_none' not in error and 'c_right' not in error

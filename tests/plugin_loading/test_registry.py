@@ -172,8 +172,8 @@ class TestMistakes:
             ({'type': 3}, 'unknown budget 3; known names: Half'),
             ({'value': 1}, "expected a budget, dict(type='...'), got {'value': 1}"),
             (None, "expected a budget, dict(type='...'), got None"),
-            ({'type': 'Half'}, "Half needs 'value', which is missing"),
-            ({**HALF, 'units': 'x'}, "Half takes no 'units'; did you mean 'unit'?"),
+            ({'type': 'Half'}, "the argument 'value' of Half is missing"),
+            ({**HALF, 'units': 'x'}, "Half has no argument 'units'; did you mean 'unit'?"),
             ({'type': 'Half', 'value': -1}, 'value=-1 must be above 0'),
         ],
     )
@@ -183,11 +183,11 @@ class TestMistakes:
 
     def test_an_error_in_a_constructor(self) -> None:
         (message,) = mistakes(BUDGETS, {'type': 'Half', 'value': 'much'})
-        assert message.startswith("Half(value='much') was refused: TypeError: ")
+        assert message.startswith("Half(value='much') cannot be built: TypeError: ")
 
     def test_a_bare_name_where_a_component_belongs(self) -> None:
         assert mistakes(MASK_SOURCES, {'type': 'ByName', 'budget': 'Half'}) == (
-            "budget: 'Half' alone is no budget; use dict(type='Half')",
+            "budget: got the name 'Half'; expected a budget, dict(type='Half')",
         )
 
     def test_all_are_raised_together_with_their_paths(self) -> None:
@@ -203,12 +203,12 @@ class TestMistakes:
         with pytest.raises(ConfigError) as raised:
             build_list(STAGES, stages, path='stages')
         assert raised.value.mistakes == (
-            "stages[0].source.budget: Half needs 'value', which is missing",
-            "stages[1]: Select needs 'source', which is missing",
-            "stages[2]: Select takes no 'x'; known names: regularizer, source, stage",
+            "stages[0].source.budget: the argument 'value' of Half is missing",
+            "stages[1]: the argument 'source' of Select is missing",
+            "stages[2]: Select has no argument 'x'; known names: regularizer, source, stage",
             "stages[2].source.sources[0]: unknown mask source 'ByNam'; did you mean 'ByName'?",
         )
-        assert str(raised.value).startswith('4 mistakes:\n  - stages[0].source.budget: Half')
+        assert str(raised.value).startswith('4 mistakes:\n  - stages[0].source.budget: the arg')
 
     def test_a_list_must_be_one(self) -> None:
         with pytest.raises(ConfigError, match='stages: expected a list of stages'):
@@ -233,7 +233,8 @@ class TestMistakes:
             (message,) = mistakes(registry, config, 'here')
             assert message == (
                 f'here: Forgetful has no {missing!r}, which the constructor of '
-                f'{registry.contract.__name__} sets; call super().__init__() in that of Forgetful'
+                f'{registry.contract.__name__} sets; call super().__init__() in '
+                'Forgetful.__init__()'
             )
 
     def test_a_class_that_is_not_finished(self) -> None:
@@ -285,7 +286,7 @@ def test_mistakes_are_collected_from_many_checks() -> None:
         found.raise_all()
     assert raised.value.mistakes == (
         'data: no folder',
-        "b: Half takes no 'unti'; did you mean 'unit'?",
+        "b: Half has no argument 'unti'; did you mean 'unit'?",
     )
 
 
