@@ -169,8 +169,8 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
         ({'body.0.0': torch.ones(7, dtype=torch.bool)}, 'has 7 entries; the group has 8 units'),
         ({'body.0': torch.ones(8, dtype=torch.bool)}, "did you mean 'body"),
         ({'body.0.0': torch.zeros(8, dtype=torch.bool)}, 'removes all 8 units'),
-        ({'body.0.0': torch.ones(8)}, 'torch.float32'),
-        ({'body.0.0': [True] * 8}, 'is list'),
+        ({'body.0.0': torch.ones(8)}, 'a float32 tensor'),
+        ({'body.0.0': [True] * 8}, 'is a list'),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(masks: dict, message: str) -> None:
