@@ -1,51 +1,33 @@
-"""The command ``easypruner compare``: finished runs side by side."""
+"""The command ``easypruner compare``: compares finished runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from easypruner.cli.options import Commands, PluginOptions, add_command
+from easypruner.cli.options import PluginArguments, flag, option, positional
 
 
-@dataclass(frozen=True)
-class CompareArguments:
-    """The arguments of ``easypruner compare``.
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments(PluginArguments):
+    """The arguments of ``easypruner compare``."""
 
-    Attributes:
-        work_dirs: folders of finished runs.
-        out: folder to write.
-        overwrite: replace an earlier comparison in it.
-        plugins: which to load; they may add to the comparison.
-    """
-
-    work_dirs: list[str]
-    out: str
-    overwrite: bool
-    plugins: PluginOptions
-
-
-def add_compare(commands: Commands) -> None:
-    """Add the command to the command line."""
-    summary = 'set finished runs side by side'
-    parser = add_command(commands, 'compare', CompareArguments, compare, summary)
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folder of a finished run')
-    parser.add_argument(
-        '--out', default='comparison', metavar='DIR', help='folder to write; default: comparison'
-    )
-    parser.add_argument('--overwrite', action='store_true', help='replace an earlier comparison')
+    work_dirs: Sequence[str] = positional('folder of a finished run', nargs='+', metavar='WORK_DIR')
+    out: str = option('folder to write; default: comparison', default='comparison', metavar='DIR')
+    overwrite: bool = flag('replace an earlier comparison')
 
 
 def compare(arguments: CompareArguments) -> int:
-    """Compare finished runs, print the table, write the picture and comparison.json.
+    """Compare finished runs, print a table, and write a picture and comparison.json.
 
     Raises:
         EasyPrunerError: a run is missing, unfinished or damaged, or ``out`` is not empty.
     """
-    # rich and numpy, for which --help need not wait.
+    # This module imports rich and numpy, and --help has to be fast.
     from easypruner.report.comparison_report import compare_runs
 
-    manager = arguments.plugins.load().manager
+    manager = arguments.load_plugins().manager
     compare_runs(
         arguments.work_dirs, Path(arguments.out), overwrite=arguments.overwrite, manager=manager
     )

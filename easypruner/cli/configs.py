@@ -1,4 +1,4 @@
-"""The configs that come with EasyPruner, and where a config named on the command line lies."""
+"""The configs that are shipped with EasyPruner, and the path of a config on the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = 'easypruner_configs'
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the configs of the installation: name -> path. Their bases are not among them."""
+    """Return name -> path of each shipped config. The configs in ``_base_`` are left out."""
     package = importlib.util.find_spec(PACKAGE)
     folders = package.submodule_search_locations if package is not None else None
     configs: dict[str, Path] = {}
@@ -28,7 +28,7 @@ def find_config(name: str) -> Path:
         name: a path, or the name of a shipped config, such as ``masksparsity_r20_digits``.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: there is no such config.
     """
     path = Path(name)
     if path.is_file():
@@ -37,7 +37,7 @@ def find_config(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     if path.is_dir():
-        raise ConfigError(f'{name!r} is a folder; expected a config file in it')
+        raise ConfigError(f'{name!r} is a folder; expected the path of a config')
     raise ConfigError(
-        f'there is no config {name!r}; among the shipped ones: {nearest(path.stem, shipped)}'
+        f'there is no config {name!r}; among the shipped configs: {nearest(path.stem, shipped)}'
     )

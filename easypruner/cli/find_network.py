@@ -1,4 +1,4 @@
-"""Finding a network: a model of torchvision, mmpretrain or timm by name, or that of a config."""
+"""Finds the network that ``easypruner analyze`` gets by name: a model, or that of a config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import importlib.util
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from easypruner.cli.configs import shipped_configs
-from easypruner.cli.options import PluginOptions
+from easypruner.cli.configs import find_config, shipped_configs
+from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.config import building, model_settings, read_config
 from easypruner.engine.runner import example_input, graph_options
-from easypruner.errors import ConfigError, nearest
+from easypruner.errors import ConfigError
 from easypruner.graph.recording.tape import ExampleInputs
 
 _SEPARATOR = '::'
@@ -33,13 +33,13 @@ _SUGGESTIONS = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with an input to run it on.
+    """A network with an example input.
 
     Attributes:
-        name: where it comes from, such as ``'torchvision::resnet50'``.
-        model: with random weights.
-        inputs: that its forward takes.
-        options: of :func:`easypruner.trace`.
+        name: the full name of the model, such as ``'torchvision::resnet50'``, or the config's path.
+        model: the network, with random weights.
+        inputs: the arguments of its forward.
+        options: options of :func:`easypruner.trace`.
     """
 
     name: str
@@ -53,42 +53,36 @@ class Library:
     """A collection of models.
 
     Attributes:
-        names: of all its models.
-        build: makes one, without downloading weights.
-        shape: that its inputs usually have.
-        inputs: what its forward takes, made from a tensor.
+        names: a function that returns the names of all models.
+        build: a function that builds a model by name, without downloading weights.
+        shape: a function that returns the usual input shape of a model.
+        inputs: a function that makes the arguments of forward from a tensor of images.
     """
 
     names: Callable[[], Sequence[str]]
     build: Callable[[str], nn.Module]
-    shape: Callable[[str, nn.Module], Sequence[int]]
+    shape: Callable[[str, Any], Sequence[int]]
     inputs: Callable[[Tensor], ExampleInputs] = lambda images: images
 
 
-def find_network(
-    name: str, shape: Sequence[int] | None, plugins: PluginOptions, verbose: bool = False
-) -> Subject:
-    """Build what the command line names: a config, if there is one of that name, or a model.
+def find_network(name: str, shape: Sequence[int] | None, plugins: PluginArguments) -> Subject:
+    """Build the network of a config, or a model by name.
 
     Args:
         name: path or name of a config, or the name of a model.
-        shape: of the input tensor; None for the usual one.
-        plugins: which to load.
-        verbose: show all logs.
+        shape: the shape of the input tensor; None for the usual one.
+        plugins: the arguments for plugins and logs.
 
     Raises:
-        ConfigError: there is neither, or it cannot be built.
+        ConfigError: there is no such config or model, or it cannot be built.
     """
     path = Path(name)
     shipped = shipped_configs()
-    config = path if path.suffix and path.is_file() else shipped.get(name)
-    if config is None and path.suffix == '.py':
-        raise ConfigError(
-            f'there is no config {name!r}; among the shipped ones: {nearest(path.stem, shipped)}'
-        )
+    is_config = path.suffix == '.py' or name in shipped or (path.suffix and path.is_file())
+    config = find_config(name) if is_config else None
     settings = None if config is None else read_config(config, {})
-    plugins.load((settings or {}).get('custom_imports') or ())
-    if not verbose:
+    plugins.load_plugins((settings or {}).get('custom_imports') or ())
+    if not plugins.verbose:
         quiet(MMLogger.get_current_instance())
     if settings is None:
         return find_model(name, shape, shipped)
@@ -102,55 +96,53 @@ def find_model(
     """Build a model by name.
 
     Args:
-        name: ``'LIBRARY::MODEL'``, or the model alone; then the first library that has it counts:
-            torchvision, mmpretrain, timm.
-        shape: of the input tensor; the model's usual one if None.
-        configs: other names that may have been meant, to be suggested.
+        name: ``'LIBRARY::MODEL'``, or only the name of the model. In the second case, the libraries
+            are searched in the order torchvision, mmpretrain, timm.
+        shape: the shape of the input tensor; None for the usual one of the model.
+        configs: names of configs, for suggestions in the error message.
 
     Raises:
-        ConfigError: no such model, or it cannot be built.
+        ConfigError: there is no such model, or it cannot be built.
     """
-    library, _, model_name = name.rpartition(_SEPARATOR)
-    libraries = dict(_installed())
-    if library and library not in libraries:
+    chosen, _, model_name = name.rpartition(_SEPARATOR)
+    installed = [library for library in _LIBRARIES if importlib.util.find_spec(library)]
+    if chosen and chosen not in installed:
         raise ConfigError(
-            f'there is no library {library!r} to take a model from; '
-            f'installed are: {", ".join(libraries)}'
+            f'there is no library {chosen!r} of models; installed are: {", ".join(installed)}'
         )
-    for place in [library] if library else libraries:
-        if model_name in libraries[place].names():
-            return _build(place, libraries[place], model_name, shape)
-    known = [
-        f'{place}{_SEPARATOR}{model}'
-        for place in ([library] if library else libraries)
-        for model in libraries[place].names()
-    ]
-    hint = _similar(name, [*known, *(() if library else configs)])
+    known: list[str] = []
+    for library_name in [chosen] if chosen else installed:
+        library = _LIBRARIES[library_name]()
+        names = library.names()
+        if model_name in names:
+            return _build(f'{library_name}{_SEPARATOR}{model_name}', library, shape)
+        known += [f'{library_name}{_SEPARATOR}{model}' for model in names]
+    hint = _suggest(name, [*known, *(() if chosen else configs)])
     raise ConfigError(f'there is no model or config {name!r}; {hint}')
 
 
 def example_images(shape: Sequence[int]) -> Tensor:
-    """Return random images of a shape, the same every time."""
+    """Return random images of a shape, with a fixed seed."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def _build(place: str, library: Library, name: str, shape: Sequence[int] | None) -> Subject:
-    full_name = f'{place}{_SEPARATOR}{name}'
+def _build(full_name: str, library: Library, shape: Sequence[int] | None) -> Subject:
+    name = full_name.rpartition(_SEPARATOR)[2]
     with building(full_name):
         model = library.build(name)
     images = example_images(shape or library.shape(name, model))
     return Subject(full_name, model, library.inputs(images))
 
 
-def _similar(name: str, known: Sequence[str]) -> str:
-    """Return a hint that tells the names closest to ``name``, whatever their library."""
+def _suggest(name: str, known: Sequence[str]) -> str:
+    """Return a hint with the names closest to ``name``, from any library."""
     by_model: dict[str, list[str]] = defaultdict(list)
     for full_name in known:
         by_model[_model_name(full_name)].append(full_name)
     close = difflib.get_close_matches(_model_name(name), by_model, n=_SUGGESTIONS)
     names = [full_name for match in close for full_name in by_model[match]][:_SUGGESTIONS]
     if not names:
-        return f'nothing like it is among the {len(known)} known names, and no file is called so'
+        return f'none of the {len(known)} known names is similar, and there is no such file'
     return f'did you mean {" or ".join(names)}?'
 
 
@@ -158,99 +150,67 @@ def _model_name(full_name: str) -> str:
     return full_name.rpartition(_SEPARATOR)[2].lower()
 
 
-def _installed() -> Iterator[tuple[str, Library]]:
-    """Yield the libraries in the order in which they are searched."""
-    yield 'torchvision', Library(_torchvision_names, _build_torchvision, _torchvision_shape)
-    yield (
-        'mmpretrain',
-        Library(
-            _mmpretrain_names,
-            _build_mmpretrain,
-            _mmpretrain_shape,
-            lambda images: {'inputs': images, 'mode': 'tensor'},
-        ),
-    )
-    if importlib.util.find_spec('timm') is not None:
-        yield 'timm', Library(_timm_names, _build_timm, _timm_shape)
+# The libraries are imported only when they are searched: each takes seconds, and timm is optional.
 
 
-def _torchvision_names() -> Sequence[str]:
-    import torchvision
+def _torchvision() -> Library:
+    from torchvision import models
 
-    names: list[str] = torchvision.models.list_models()
-    return names
+    def build(name: str) -> nn.Module:
+        known = inspect.signature(models.get_model_builder(name)).parameters
+        options: dict[str, Any] = {'weights': None}
+        if 'weights_backbone' in known:
+            options['weights_backbone'] = None
+        if name in ('inception_v3', 'googlenet'):
+            # Without this option the model initializes its weights slowly and warns about it.
+            options['init_weights'] = False
+        model: nn.Module = models.get_model(name, **options)
+        return model
 
+    def shape(name: str, model: nn.Module) -> Sequence[int]:
+        if name in models.list_models(module=models.video):
+            return (1, 3, _FRAMES, _SIDE, _SIDE)
+        side = _INCEPTION_SIDE if name == 'inception_v3' else _SIDE
+        return (1, 3, side, side)
 
-def _build_torchvision(name: str) -> nn.Module:
-    import torchvision
-
-    known = inspect.signature(torchvision.models.get_model_builder(name)).parameters
-    options: dict[str, Any] = {'weights': None}
-    if 'weights_backbone' in known:
-        options['weights_backbone'] = None
-    if name in ('inception_v3', 'googlenet'):
-        # Else it warns of slow initial weights, which nothing here looks at.
-        options['init_weights'] = False
-    model: nn.Module = torchvision.models.get_model(name, **options)
-    return model
-
-
-def _torchvision_shape(name: str, model: nn.Module) -> Sequence[int]:
-    import torchvision
-
-    if name in torchvision.models.list_models(module=torchvision.models.video):
-        return (1, 3, _FRAMES, _SIDE, _SIDE)
-    side = _INCEPTION_SIDE if name == 'inception_v3' else _SIDE
-    return (1, 3, side, side)
+    return Library(models.list_models, build, shape)
 
 
-def _mmpretrain_names() -> Sequence[str]:
-    from easypruner.engine.compat import prepare
-
+def _mmpretrain() -> Library:
     prepare()
     import mmpretrain
 
-    names: list[str] = mmpretrain.list_models()
-    return names
+    def shape(name: str, model: Any) -> Sequence[int]:
+        side: Any = _SIDE
+        for step in model._config.get('test_pipeline') or ():
+            side = step.get('crop_size', step.get('scale', side))
+        height, width = (side, side) if isinstance(side, int) else tuple(side)[::-1]
+        return (1, 3, height, width)
+
+    return Library(
+        mmpretrain.list_models,
+        lambda name: mmpretrain.get_model(name, pretrained=False),
+        shape,
+        lambda images: {'inputs': images, 'mode': 'tensor'},
+    )
 
 
-def _build_mmpretrain(name: str) -> nn.Module:
-    import mmpretrain
-
-    model: nn.Module = mmpretrain.get_model(name, pretrained=False)
-    return model
-
-
-def _mmpretrain_shape(name: str, model: nn.Module) -> Sequence[int]:
-    config: Any = model._config
-    side: Any = _SIDE
-    for step in config.get('test_pipeline') or ():
-        side = step.get('crop_size', step.get('scale', side))
-    height, width = (side, side) if isinstance(side, int) else tuple(side)[::-1]
-    return (1, 3, height, width)
-
-
-def _timm_names() -> Sequence[str]:
+def _timm() -> Library:
     import timm
 
-    names: list[str] = timm.list_models()
-    return names
+    return Library(
+        timm.list_models,
+        lambda name: timm.create_model(name, pretrained=False),
+        lambda name, model: (1, *model.default_cfg['input_size']),
+    )
 
 
-def _build_timm(name: str) -> nn.Module:
-    import timm
-
-    model: nn.Module = timm.create_model(name, pretrained=False)
-    return model
-
-
-def _timm_shape(name: str, model: nn.Module) -> Sequence[int]:
-    settings: Any = model.default_cfg
-    return (1, *settings['input_size'])
+_LIBRARIES = {'torchvision': _torchvision, 'mmpretrain': _mmpretrain, 'timm': _timm}
+"""Name -> library, in the order in which libraries are searched."""
 
 
 def _of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subject:
-    """Build a config's model, and the input that its pipeline would trace it on."""
+    """Build the model of a config, with the input on which a run would trace it."""
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('model') is None:
         raise ConfigError(f'{name!r} has no model')
@@ -260,9 +220,9 @@ def _of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subjec
         images = {'inputs': example_images(shape), 'mode': 'tensor'}
         return Subject(name, model, images, graph_options(config))
     if config.get('val_dataloader') is None:
-        raise ConfigError(f'{name!r} has no val_dataloader; say what goes in with --input-shape')
+        raise ConfigError(f'{name!r} has no val_dataloader; give the shape with --input-shape')
     try:
         with building('val_dataloader'):
             return Subject(name, model, example_input(config, model), graph_options(config))
     except ConfigError as error:
-        raise ConfigError(f'{error}; or say what goes in with --input-shape') from error
+        raise ConfigError(f'{error}; or give the shape with --input-shape') from error

@@ -1,4 +1,4 @@
-"""The command ``easypruner plugins``: what configs can name, as a table or as JSON."""
+"""The command ``easypruner plugins``: lists components and plugins, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easypruner.cli.options import Commands, PluginOptions, add_command
+from easypruner.cli.options import PluginArguments, flag
 
 if TYPE_CHECKING:
     from easypruner.plugins import ComponentInfo, Plugins
@@ -16,48 +16,36 @@ if TYPE_CHECKING:
 COLUMNS = ('kind', 'name', 'summary', 'plugin', 'version', 'origin')
 
 
-@dataclass(frozen=True)
-class ListArguments:
-    """The arguments of ``easypruner plugins``.
+@dataclass(frozen=True, kw_only=True)
+class ListArguments(PluginArguments):
+    """The arguments of ``easypruner plugins``."""
 
-    Attributes:
-        json: print JSON instead of a table.
-        plugins: which to load.
-    """
-
-    json: bool
-    plugins: PluginOptions
+    json: bool = flag('print JSON instead of a table')
 
 
-def add_plugins(commands: Commands) -> None:
-    """Add the command to the command line."""
-    parser = add_command(commands, 'plugins', ListArguments, run, 'list what configs can name')
-    parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
-
-
-def run(arguments: ListArguments) -> int:
+def list_plugins(arguments: ListArguments) -> int:
     """List all components and plugins.
 
     Raises:
         PluginError: a plugin cannot be used.
     """
-    print_plugins(arguments.plugins.load(), arguments.json)
+    print_plugins(arguments.load_plugins(), arguments.json)
     return 0
 
 
 def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
-    """Print every component with where it comes from, other hooks, and what is not loaded."""
+    """Print all components with their plugins, other hooks, and the plugins that are not loaded."""
     if as_json:
         print(json.dumps(_as_dict(plugins), indent=2))
         return
-    # rich, for which --help need not wait.
+    # These modules import rich, and --help has to be fast.
     from rich.console import Console
 
     from easypruner.report.text import make_table, natural_width, print_lines
 
     rows = [tuple(_row(component).values()) for component in plugins.components]
     table = make_table('Components', COLUMNS, rows, left=len(COLUMNS))
-    # A pipe gets whole lines, so that they can be searched.
+    # Lines in a pipe are not folded, so that they can be searched.
     console = Console(width=None if sys.stdout.isatty() else natural_width(table))
     console.print(table)
     print_lines(console, 'Other hooks', _other_hooks(plugins))

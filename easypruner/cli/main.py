@@ -1,7 +1,7 @@
 """The command line: easypruner prune, analyze, compare, plugins, new-plugin.
 
-Parsing needs nothing heavy, so that --help answers at once; each command imports what it needs
-when it runs.
+Parsing imports no large package, so that --help is fast. Each command imports what it needs when it
+runs.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ import traceback
 from collections.abc import Sequence
 
 from easypruner.base.versions import __version__
-from easypruner.cli.analyze import add_analyze
-from easypruner.cli.compare import add_compare
-from easypruner.cli.list_plugins import add_plugins
-from easypruner.cli.new_plugin import add_new_plugin
-from easypruner.cli.prune import add_prune
+from easypruner.cli.analyze import AnalyzeArguments, analyze
+from easypruner.cli.compare import CompareArguments, compare
+from easypruner.cli.list_plugins import ListArguments, list_plugins
+from easypruner.cli.new_plugin import NewPluginArguments, new_plugin
+from easypruner.cli.options import add_command
+from easypruner.cli.prune import PruneArguments, prune
 from easypruner.errors import EasyPrunerError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0: done; 2: something the user gave cannot be used (one message on stderr); 130: interrupted.
-    Wrong options end in argparse's own exit, with code 2 as well.
+    The code is 0 for success, 2 for a problem that the user can fix (with one message on stderr),
+    and 130 for an interrupt. argparse itself exits with code 2 for wrong options.
 
     Args:
-        argv: the arguments; those of the process where None.
+        argv: the arguments; None for those of the process.
     """
     parsed = _parser().parse_args(argv)
     try:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EasyPrunerError as error:
         if parsed.verbose:
             traceback.print_exc()
-        # Under torchrun all processes of a machine find the same mistake: one reports it.
+        # Under torchrun, all processes of a machine get the same error, and one prints it.
         if os.environ.get('LOCAL_RANK', '0') == '0':
             print(f'easypruner: {error}', file=sys.stderr)
         return 2
@@ -48,13 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='easypruner',
-        description='Prune whole channels of PyTorch networks, and compose how they are chosen.',
+        prog='easypruner', description='Remove whole channels from PyTorch networks.'
     )
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    for add in (add_prune, add_analyze, add_compare, add_plugins, add_new_plugin):
-        add(commands)
+    add_command(commands, 'prune', PruneArguments, prune, 'run the stages of a config')
+    summary = 'report what can be pruned in a network, what it costs, and what is frozen and why'
+    add_command(commands, 'analyze', AnalyzeArguments, analyze, summary)
+    add_command(commands, 'compare', CompareArguments, compare, 'compare finished runs')
+    summary = 'list the components that configs can use'
+    add_command(commands, 'plugins', ListArguments, list_plugins, summary)
+    summary = 'write a plugin to start from, and its test'
+    add_command(commands, 'new-plugin', NewPluginArguments, new_plugin, summary)
     return parser
 
 

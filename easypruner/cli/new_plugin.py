@@ -1,4 +1,4 @@
-"""The command ``easypruner new-plugin``: a plugin file to start from, and its test."""
+"""The command ``easypruner new-plugin``: writes a plugin to start from, and its test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from easypruner.base.files import write_whole
-from easypruner.cli.options import Commands, add_command
+from easypruner.cli.options import CommonArguments, flag, option, positional
 from easypruner.errors import ConfigError, EasyPrunerError
 
 _TEMPLATES = Path(__file__).parent / 'templates'
@@ -24,47 +24,32 @@ _IN_A_CONFIG = {
     'budget': "budget=dict(type='{}', units=4)",
     'regularizer': "regularizer=dict(type='{}', strength=1e-4)",
     'stage': "dict(type='{}'), among the stages",
-    'handler': 'not at all: a handler is found by the type of the layer',
+    'handler': 'not needed: a handler is found by the type of the layer',
 }
 KINDS = tuple(_IN_A_CONFIG)
-"""What a plugin can contribute, as ``--kind`` names it."""
+"""The kinds of plugins, as ``--kind`` names them."""
 
 
-@dataclass(frozen=True)
-class NewPluginArguments:
-    """The arguments of ``easypruner new-plugin``.
+@dataclass(frozen=True, kw_only=True)
+class NewPluginArguments(CommonArguments):
+    """The arguments of ``easypruner new-plugin``."""
 
-    Attributes:
-        name: of the class, or of the file.
-        kind: what the plugin contributes, one of :data:`KINDS`.
-        dir: folder for the plugin.
-        overwrite: replace files that are there.
-    """
-
-    name: str
-    kind: str
-    dir: str
-    overwrite: bool
-
-
-def add_new_plugin(commands: Commands) -> None:
-    """Add the command to the command line."""
-    summary = 'write a plugin to start from, and its test'
-    parser = add_command(commands, 'new-plugin', NewPluginArguments, new_plugin, summary)
-    parser.add_argument('name', metavar='NAME', help='as ReaderNorm or reader_norm')
-    parser.add_argument('--kind', required=True, choices=KINDS, help='what it contributes')
-    parser.add_argument('--dir', default='my_plugins', metavar='DIR', help='default: my_plugins')
-    parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
+    name: str = positional('name of the class, such as ReaderNorm or reader_norm', metavar='NAME')
+    kind: str = option(
+        'kind of component that the plugin contributes', required=True, choices=KINDS
+    )
+    dir: str = option('folder to write; default: my_plugins', default='my_plugins', metavar='DIR')
+    overwrite: bool = flag('replace existing files')
 
 
 def new_plugin(arguments: NewPluginArguments) -> int:
-    """Write a plugin and its test, and say what to do with them."""
+    """Write a plugin and its test, and print the next steps."""
     folder, kind = arguments.dir, arguments.kind
     plugin, test = write_plugin(arguments.name, kind, Path(folder), arguments.overwrite)
     print(f'wrote {plugin} and {test}')
-    print(f'  test it:             pytest {shlex.quote(str(test))}')
-    print(f'  see it listed:       easypruner plugins --plugins {shlex.quote(folder)}')
-    print(f'  name it in a config: {_IN_A_CONFIG[kind].format(class_name(arguments.name))}')
+    print(f'  run the test:       pytest {shlex.quote(str(test))}')
+    print(f'  list the plugin:    easypruner plugins --plugins {shlex.quote(folder)}')
+    print(f'  use it in a config: {_IN_A_CONFIG[kind].format(class_name(arguments.name))}')
     return 0
 
 
@@ -72,17 +57,17 @@ def write_plugin(name: str, kind: str, folder: Path, overwrite: bool = False) ->
     """Write a plugin that works, and a test that it passes.
 
     Args:
-        name: of the class, or of the file.
+        name: the name of the class or of the file.
         kind: one of :data:`KINDS`.
-        folder: for the plugin; the test comes into ``tests`` in it.
-        overwrite: whether files that are there are replaced.
+        folder: the folder for the plugin; the test is written to its subfolder ``tests``.
+        overwrite: whether to replace existing files.
 
     Returns:
-        the two files.
+        the paths of the plugin and of its test.
 
     Raises:
-        ConfigError: a name that cannot be that of a class, or is taken.
-        EasyPrunerError: a file is there already, or cannot be written.
+        ConfigError: the name cannot be that of a class, or is already used.
+        EasyPrunerError: a file exists already or cannot be written.
     """
     cls = class_name(name)
     stem = file_stem(cls)
@@ -97,10 +82,10 @@ def write_plugin(name: str, kind: str, folder: Path, overwrite: bool = False) ->
 
 
 def class_name(name: str) -> str:
-    """Return the name of a class.
+    """Convert a name to the name of a class.
 
     Raises:
-        ConfigError: it cannot be one.
+        ConfigError: it cannot be the name of a class.
 
     >>> class_name('reader_norm'), class_name('ReaderNorm')
     ('ReaderNorm', 'ReaderNorm')
@@ -108,14 +93,14 @@ def class_name(name: str) -> str:
     cls = ''.join(part[:1].upper() + part[1:] for part in re.split('[_-]', name))
     if not cls.isidentifier() or keyword.iskeyword(cls) or not cls.isascii():
         raise ConfigError(
-            f'{name!r} cannot be the name of a plugin; expected one of a Python class or module, '
-            'such as ReaderNorm or reader_norm'
+            f'{name!r} cannot be the name of a plugin; expected the name of a Python class or '
+            'module, such as ReaderNorm or reader_norm'
         )
     return cls
 
 
 def file_stem(cls: str) -> str:
-    """Return the name of the file for a class.
+    """Convert the name of a class to that of its file.
 
     >>> file_stem('ReaderNorm'), file_stem('L1Norm'), file_stem('FPGMScore')
     ('reader_norm', 'l1_norm', 'fpgm_score')
@@ -124,7 +109,7 @@ def file_stem(cls: str) -> str:
 
 
 def _write_all(texts: Mapping[Path, str], overwrite: bool) -> None:
-    """Write all files, or leave everything as it was."""
+    """Write all files; after an error, restore the files that were written."""
     before = {target: _content(target, overwrite) for target in texts}
     done: list[Path] = []
     try:
@@ -133,12 +118,12 @@ def _write_all(texts: Mapping[Path, str], overwrite: bool) -> None:
             done.append(target)
     except OSError as error:
         for other in done:
-            _put_back(other, before[other])
+            _restore(other, before[other])
         raise _unwritable(target, error) from error
 
 
 def _content(target: Path, overwrite: bool) -> bytes | None:
-    """Return what is in a file that is to be replaced; None where there is none."""
+    """Return the content of a file that is going to be replaced; None if it does not exist."""
     try:
         if not target.exists():
             return None
@@ -152,7 +137,7 @@ def _content(target: Path, overwrite: bool) -> bytes | None:
     return content
 
 
-def _put_back(target: Path, content: bytes | None) -> None:
+def _restore(target: Path, content: bytes | None) -> None:
     if content is None:
         target.unlink()
     else:
@@ -170,7 +155,7 @@ def _template(name: str) -> str:
 
 
 def _check_meaning(cls: str, kind: str) -> None:
-    """Raise ConfigError if the files use the name for something else, such as ``Tensor``."""
+    """Raise ConfigError if the template uses the name for something else, such as ``Tensor``."""
     nodes = [
         node
         for name in (f'{kind}.txt', f'{kind}_test.txt')
@@ -179,49 +164,46 @@ def _check_meaning(cls: str, kind: str) -> None:
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     if cls in used or hasattr(builtins, cls):
         raise ConfigError(
-            f'{cls!r} means something else in Python or in a plugin file; '
-            'choose another name for yours'
+            f'{cls!r} has another meaning in Python or in a plugin file; choose another name'
         )
 
 
 def _check_taken(cls: str, stem: str, kind: str) -> None:
-    """Raise ConfigError if the names of the class or of the plugin are those of others."""
-    # The packages need torch, for which --help need not wait.
+    """Raise ConfigError if another class or plugin has the name."""
+    # These modules import torch, and --help has to be fast.
     from easypruner.plugins import load_plugins
     from easypruner.plugins.registry import REGISTRIES
 
     plugins = load_plugins(skip_broken=True)
     (registry,) = (registry for registry in REGISTRIES if registry.parameter == kind)
     for other in registry.classes:
-        # Two names that differ in their capitals are mistaken for each other.
+        # Two names that differ only in case are easily confused.
         if other.lower() == cls.lower():
-            raise ConfigError(
-                f'there is a {registry.kind} {other!r} already; choose another name for yours'
-            )
+            raise ConfigError(f'there is a {registry.kind} {other!r} already; choose another name')
     loaded = {plugin.name: plugin.origin for plugin in plugins.plugins}
     absent = {plugin.name: plugin.origin for plugin in (*plugins.disabled, *plugins.skipped)}
     for name, origin in (loaded | absent).items():
         if name == stem:
             raise ConfigError(
-                f'there is a plugin {stem!r} already, {origin}, and plugins are disabled by name; '
-                'choose another name for yours'
+                f'there is a plugin {stem!r} already, {origin}, and --disable-plugin needs a '
+                'unique name; choose another name'
             )
 
 
 def _check_module(stem: str, folder: Path) -> None:
-    """Raise ConfigError if the file cannot be imported, or hides a module that others import."""
+    """Raise ConfigError if the file could not be imported, or would hide another module."""
     used = keyword.iskeyword(stem) or stem in sys.stdlib_module_names or stem in sys.modules
     if used or _is_installed(stem, folder):
         raise ConfigError(
-            f'the file would be {stem}.py, but {stem!r} is a word or a module of Python, or of '
-            'an installed package; choose another name for yours'
+            f'the file would be {stem}.py, but {stem!r} is a keyword or a module of Python or of '
+            'an installed package; choose another name'
         )
 
 
 def _is_installed(module: str, folder: Path) -> bool:
-    """Tell whether there is a module of a name elsewhere than in a folder."""
+    """Return whether there is a module of this name outside a folder."""
     spec = importlib.util.find_spec(module)
-    # A folder without code is found as a package too.
+    # find_spec() also finds folders without code, as namespace packages.
     if spec is None or spec.origin is None:
         return False
     return Path(spec.origin).parent != folder.resolve()

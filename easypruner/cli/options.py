@@ -1,10 +1,10 @@
-"""Options: what several commands have in common, and typed arguments from what was parsed."""
+"""Arguments of commands: the fields of a dataclass define the options of a command."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -13,36 +13,70 @@ if TYPE_CHECKING:
 _Arguments = TypeVar('_Arguments')
 
 Commands = Any
-"""Argparse's subparsers: a command adds its parser to them."""
+"""The subparsers of argparse, to which a command adds its parser."""
 
 
-@dataclass(frozen=True)
-class PluginOptions:
-    """Which plugins a command loads.
+def positional(text: str, **settings: Any) -> Any:
+    """Declare a field as a positional argument.
 
-    Attributes:
-        folders: their files are plugins too.
-        skip_broken: pass over plugins that do not load.
-        disabled: names of plugins that are not loaded.
+    Args:
+        text: the text for --help.
+        **settings: other arguments of argparse's ``add_argument()``.
     """
+    return field(metadata={'prefix': '', 'settings': {'help': text, **settings}})
 
-    folders: tuple[str, ...] = ()
-    skip_broken: bool = False
-    disabled: tuple[str, ...] = ()
 
-    def load(self, custom_imports: Any = ()) -> Plugins:
+def option(text: str, *short: str, **settings: Any) -> Any:
+    """Declare a field as an option, which is called like the field.
+
+    Args:
+        text: the text for --help.
+        *short: short names of the option, such as ``-v``.
+        **settings: other arguments of argparse's ``add_argument()``.
+    """
+    return field(metadata={'prefix': '--', 'short': short, 'settings': {'help': text, **settings}})
+
+
+def flag(text: str, *short: str) -> Any:
+    """Declare a field as an option without a value: True if it is given, else False."""
+    return option(text, *short, action='store_true')
+
+
+def repeated(text: str, metavar: str) -> Any:
+    """Declare a field as an option that may be given several times: the list of its values."""
+    return option(f'{text}; may be repeated', action='append', default=[], metavar=metavar)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonArguments:
+    """The arguments of every command."""
+
+    verbose: bool = flag('show all logs, and tracebacks of errors', '-v')
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginArguments(CommonArguments):
+    """The arguments of commands that load plugins."""
+
+    plugins: Sequence[str] = repeated('load each file in this folder as a plugin', 'DIR')
+    skip_broken_plugins: bool = flag('skip plugins that cannot be loaded')
+    disable_plugin: Sequence[str] = repeated('do not load this plugin', 'NAME')
+
+    def load_plugins(self, custom_imports: Any = ()) -> Plugins:
         """Load the plugins.
 
         Args:
-            custom_imports: those of a config.
+            custom_imports: the ``custom_imports`` of a config.
 
         Raises:
-            PluginError: one cannot be used; see :func:`easypruner.plugins.load_plugins`.
+            PluginError: a plugin cannot be used; see :func:`easypruner.plugins.load_plugins`.
         """
-        # The package needs torch, for which --help need not wait.
+        # This package imports torch, and --help has to be fast.
         from easypruner.plugins import load_plugins
 
-        return load_plugins(self.folders, custom_imports, self.skip_broken, self.disabled)
+        return load_plugins(
+            self.plugins, custom_imports, self.skip_broken_plugins, self.disable_plugin
+        )
 
 
 def add_command(
@@ -51,52 +85,25 @@ def add_command(
     arguments: type[_Arguments],
     run: Callable[[_Arguments], int],
     summary: str,
-) -> argparse.ArgumentParser:
-    """Add the parser of a command.
+) -> None:
+    """Add a command to the command line.
 
     Args:
-        commands: to add it to.
-        name: of the command.
-        arguments: a dataclass; each of its fields is an option of the parser of that name, or
-            ``plugins``, whose options are added here.
-        run: called with the arguments; returns the exit code.
-        summary: for --help.
+        commands: the subparsers of the command line.
+        name: the name of the command.
+        arguments: a dataclass whose fields are declared by the functions above.
+        run: a function that runs the command and returns its exit code.
+        summary: the text for --help.
     """
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    parser.set_defaults(run=lambda parsed: run(_typed(arguments, parsed)))
-    parser.add_argument(
-        '-v', '--verbose', action='store_true', help='show all logs, and tracebacks of errors'
+    names = [entry.name for entry in fields(arguments)]  # type: ignore[arg-type]
+    for entry in fields(arguments):  # type: ignore[arg-type]
+        settings = entry.metadata['settings']
+        if entry.metadata['prefix']:
+            long = f'--{entry.name.replace("_", "-")}'
+            parser.add_argument(*entry.metadata['short'], long, **settings)
+        else:
+            parser.add_argument(entry.name, **settings)
+    parser.set_defaults(
+        run=lambda parsed: run(arguments(**{name: getattr(parsed, name) for name in names}))
     )
-    if any(field.name == 'plugins' for field in fields(arguments)):  # type: ignore[arg-type]
-        _add_plugin_options(parser)
-    return parser
-
-
-def _add_plugin_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--plugins',
-        action='append',
-        default=[],
-        metavar='DIR',
-        help='folder whose files are plugins too; may be given several times',
-    )
-    parser.add_argument(
-        '--skip-broken-plugins', action='store_true', help='pass over plugins that do not load'
-    )
-    parser.add_argument(
-        '--disable-plugin',
-        action='append',
-        default=[],
-        metavar='NAME',
-        help='do not load this plugin; may be given several times',
-    )
-
-
-def _typed(arguments: type[_Arguments], parsed: argparse.Namespace) -> _Arguments:
-    values = vars(parsed)
-    given = {field.name: values[field.name] for field in fields(arguments)}  # type: ignore[arg-type]
-    if 'plugins' in given:
-        given['plugins'] = PluginOptions(
-            tuple(parsed.plugins), parsed.skip_broken_plugins, tuple(parsed.disable_plugin)
-        )
-    return arguments(**given)

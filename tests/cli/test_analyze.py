@@ -147,7 +147,7 @@ class TestMistakes:
             ('masksparsity_r20_digit', 'masksparsity_r20_digits'),
             ('masksparsity_r20_digit.py', 'masksparsity_r20_digits'),
             ('hub::resnet50', 'torchvision, mmpretrain'),
-            ('qqqqqq', 'nothing like it'),
+            ('qqqqqq', 'known names is similar'),
         ],
     )
     def test_the_nearest_name_is_reported(

@@ -85,7 +85,7 @@ class TestErrors:
     ) -> None:
         config = write_plugin(tmp_path, 'config.py', '')
         assert main(['prune', str(config), '--cfg-options', option]) == 2
-        assert f'{option!r} is not understood; expected KEY=VALUE' in capsys.readouterr().err
+        assert f'--cfg-options has {option!r}; expected KEY=VALUE' in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ('error', 'code', 'message'),

@@ -111,7 +111,7 @@ def test_an_invalid_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_name_that_means_something_else(
     name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f'{name!r} means something else' in refused(tmp_path, name, kind, capsys)
+    assert f'{name!r} has another meaning' in refused(tmp_path, name, kind, capsys)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_the_suggested_commands_can_be_pasted(
     folder = tmp_path / 'my plugins'
     assert write(folder, 'Own', 'source') == 0
     written = capsys.readouterr().out
-    (test,) = (line.split(':', 1)[1] for line in written.splitlines() if 'test it' in line)
+    (test,) = (line.split(':', 1)[1] for line in written.splitlines() if 'run the test' in line)
     assert shlex.split(test) == ['pytest', str(folder / 'tests' / 'test_own.py')]
 
 
