@@ -1,4 +1,4 @@
-"""Slimming: networks traced, pruned and verified without a config."""
+"""Tracing, pruning and verifying networks without a config."""
 
 from easypruner.slimming.pruning import Slimmed, slim
 from easypruner.slimming.summary import SlimSummary

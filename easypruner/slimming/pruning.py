@@ -1,4 +1,4 @@
-"""slim(): a network pruned in one line, without a config."""
+"""slim(): prunes a network in one line, without a config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from easypruner.base.checks import check_count
+from easypruner.base.checks import check_count, refuse
 from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
@@ -26,8 +26,9 @@ from easypruner.graph.recording.wrappers import check_values, traceable
 from easypruner.graph.verify import verify as verify_cut
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
-from easypruner.slimming.feeding import Batches, Feed, Forward, Loss, accuracy_by, opener
-from easypruner.slimming.summary import SlimSummary, what_stays
+from easypruner.slimming.checks import Batches, make_accuracy, make_opener
+from easypruner.slimming.feeding import Feed, Forward, Loss
+from easypruner.slimming.summary import SlimSummary, frozen_reasons
 from easypruner.strategies import Budget, Context, MaskSource, Scores
 from easypruner.strategies.budgets.tightest import Tightest
 from easypruner.strategies.measures.calibration import calibrate
@@ -37,13 +38,14 @@ _OWNER = 'slim'
 
 @dataclass(frozen=True, repr=False)
 class Slimmed:
-    """What :func:`slim` returns. Printed, it is its summary.
+    """The result of :func:`slim`. ``print()`` shows its summary.
 
     Attributes:
         model: the pruned network.
-        record: from which :func:`easypruner.load_pruned` rebuilds its architecture, out of the
-            network that was given; with ``record=`` out of the original.
-        summary: what was asked for and what came of it.
+        record: the architecture record, with which :func:`easypruner.load_pruned` rebuilds the
+            pruned network from the network that :func:`slim` got. If :func:`slim` got an earlier
+            record, the pruned network is rebuilt from the original.
+        summary: the limits, the result, and the channels that were kept.
     """
 
     model: nn.Module
@@ -78,52 +80,54 @@ def slim(
     verify: bool = True,
     record: ArchitectureRecord | str | os.PathLike[str] | None = None,
 ) -> Slimmed:
-    """Prune a copy of a network; the network that is given stays as it is.
+    """Prune a copy of a network. The network itself does not change.
 
-    The result is to be trained on: fine-tuning is the caller's. An optimizer is to be built for
-    the parameters of the result. Plugins are loaded unless :func:`easypruner.plugins.load_plugins`
-    was called before.
+    The caller has to fine-tune the result, with a new optimizer for its parameters. The function
+    loads plugins unless :func:`easypruner.plugins.load_plugins` was called before.
 
     Args:
-        model: as for :func:`easypruner.trace`; of one that is wrapped, the network inside is
-            copied.
-        example_inputs: as for :func:`easypruner.trace`; random values let the check find more
-            than zeros do.
-        macs: how many multiply-adds may stay: up to 1 a share, above 1 the number itself.
-        params: how many parameters may stay, likewise.
-        source: chooses the channels: the name of a mask source, a dict of it and its arguments,
-            or one that is built.
-        budget: another limit, or a list of such, as dicts or built. All limits are kept to.
-        batches: of training data, for sources that look at it and to estimate the statistics of
-            batch norms anew: pairs of inputs and targets, or inputs alone. Inputs are what
-            ``example_inputs`` are, so that ``(a, b)`` is no pair where these are two tensors; of
-            a dict the same entries are taken. They are moved to the network's device. A data
-            loader, a list, or a function that opens a pass.
-        forward: runs a network on one batch and returns its outputs, for batches that are built
-            in another way.
-        loss: scalar, of a network and a batch; or a loss of torch, such as ``nn.MSELoss()``, of
-            outputs and targets. By default the cross entropy, of targets that are class indices.
-        evaluate: accuracy of a network, in percent, for sources that look at it and the summary.
-            The network is in evaluation mode.
-        calibration_batches: that batch norms are estimated on, if there are ``batches``; 0 leaves
-            them.
-        ignore: modules whose channels stay, as for :func:`easypruner.trace`.
-        limits: how much of each group may go, likewise.
-        attention: likewise.
-        seed: for every random choice.
-        verify: check on copies in double precision that the cut does what it should; takes a few
-            forward passes.
-        record: of the cuts that the network has undergone before, or the path of its file. The
-            record of the result is then that of all cuts, and rebuilds it out of the original;
-            without, as of ``slim(slim(net, ...).model, ...)``, it is that of this cut alone, and
-            both are composed by ``first.then(second)``.
+        model: as for :func:`easypruner.trace`. If the model is wrapped, for example by
+            DistributedDataParallel, the network inside the wrapper is copied.
+        example_inputs: as for :func:`easypruner.trace`. With random values, the verification finds
+            more errors than with zeros.
+        macs: the limit on multiply-adds: a number up to 1 is a share of the network's, a number
+            above 1 is absolute.
+        params: the limit on parameters, in the same form.
+        source: the mask source that chooses the channels: a name, a dict with its arguments, or an
+            object.
+        budget: another limit or a list of limits, as dicts or objects. All limits are met.
+        batches: batches of training data, for sources that use data and for the statistics of batch
+            norms: a data loader, a list, or a function that opens a pass. A batch is a pair of
+            inputs and targets, or inputs alone. Inputs have the structure of ``example_inputs``:
+            if these are two tensors, ``(a, b)`` is not a pair. If they are a dict, the same keys
+            are used. Tensors are moved to the device of the network.
+        forward: a function that runs a network on a batch and returns the outputs, for batches of
+            another structure.
+        loss: a function of a network and a batch that returns a scalar; or a loss of torch, such as
+            ``nn.MSELoss()``, which is a function of outputs and targets. The default is the cross
+            entropy, for targets that are class indices.
+        evaluate: a function that returns the accuracy of a network in percent, for the summary and
+            for sources that use it. It gets the network in evaluation mode.
+        calibration_batches: the number of ``batches`` on which the statistics of batch norms are
+            estimated again after the cut; 0 to keep the old statistics.
+        ignore: modules whose channels are kept, as for :func:`easypruner.trace`.
+        limits: how much of each group may be removed, as for :func:`easypruner.trace`.
+        attention: what is removed from attention, as for :func:`easypruner.trace`.
+        seed: the seed for all random choices.
+        verify: whether to compare the pruned with the full network, on copies in double precision.
+            This takes a few forward passes.
+        record: the record of earlier cuts of the network, or the path of its file. The record of
+            the result then includes these cuts. Without it, as in
+            ``slim(slim(net, ...).model, ...)``, the record includes only this cut, and
+            ``first.then(second)`` combines two records.
 
     Raises:
-        ConfigError: an argument that is not understood, or a source that needs what was not given.
-        EasyPrunerError: nothing of the network can be pruned.
-        BudgetError: a limit that cannot be met; the message says what is feasible.
+        ConfigError: an argument has a wrong value, or the source needs an argument that is missing.
+        EasyPrunerError: the network has no channels that can be pruned.
+        BudgetError: a limit cannot be met; the message states the feasible range.
         RecordError: the record is not that of the network.
-        TraceError: the forward pass of the network cannot be followed, or it has no values.
+        TraceError: the forward pass of the network cannot be recorded, or its weights have no
+            values.
 
     >>> from torch import manual_seed, nn, ones
     >>> _ = manual_seed(0)
@@ -138,17 +142,17 @@ def slim(
     params       260     132  50.8 %
     channels       8       4  50.0 %
     asked for Macs 0.5, delivered 0.5
-    verified: the outputs are off by ... at the most
-    channels that cannot go: 4 at 2, an output of the model (output)
+    verified: the largest error of an output is ...
+    frozen channels: 4 at 2, an output of the model (output)
     """
     check_count(calibration_batches, 'calibration_batches', _OWNER, least=0)
     check_count(seed, 'seed', _OWNER, least=0)
     chosen = _source(source, [*_limits(macs=macs, params=params), *_listed(budget)])
     feed = Feed(example_inputs, forward, loss, _OWNER)
-    accuracy = accuracy_by(evaluate, _OWNER)
+    accuracy = make_accuracy(evaluate, _OWNER)
     context = Context(
         seed=seed,
-        batches=opener(batches, _OWNER),
+        batches=make_opener(batches, _OWNER),
         loss=feed.loss,
         evaluate=accuracy,
         forward=feed.forward,
@@ -181,40 +185,37 @@ def slim(
 def _selected(
     source: MaskSource, graph: ChannelGraph, context: Context
 ) -> tuple[Masks, float | None]:
-    """Return the masks, and the score of all units where it is the same.
+    """Return the masks, and the score of all units if all scores are equal.
 
     Args:
-        source: is changed.
-        graph: of the network.
-        context: for the source.
+        source: a mask source of this call only, because it is changed.
+        graph: the channel graph of the network.
+        context: the context for the source.
     """
-    noted: dict[str, Tensor] = {}
+    recorded: dict[str, Tensor] = {}
     rank = source.ranking_scores
 
-    def noting(graph: ChannelGraph, context: Context) -> Scores:
+    def recording(graph: ChannelGraph, context: Context) -> Scores:
         scores = rank(graph, context)
-        noted.update(scores)
+        recorded.update(scores)
         return scores
 
-    # What a search ranks is not all that it goes by.
+    # The choice of a search depends on more than its scores.
     if type(source).select is MaskSource.select:
-        source.ranking_scores = noting  # type: ignore[method-assign]
+        source.ranking_scores = recording  # type: ignore[method-assign]
     masks = source.select(graph, context)
-    return masks, _level(noted)
-
-
-def _level(scores: Mapping[str, Tensor]) -> float | None:
-    values = {float(end) for score in scores.values() for end in (score.min(), score.max())}
-    return values.pop() if len(values) == 1 else None
+    values = {float(end) for score in recorded.values() for end in (score.min(), score.max())}
+    return masks, values.pop() if len(values) == 1 else None
 
 
 def _check_prunable(graph: ChannelGraph, macs: Any) -> None:
-    """Raise EasyPrunerError if there is nothing to remove, or nothing that a share is of."""
+    """Raise EasyPrunerError if no channel can be pruned, or if a limit is a share of nothing."""
     name = type(graph.model).__name__
     if not graph.groups:
         raise EasyPrunerError(
-            f'nothing of this {name} can be pruned: {what_stays(graph) or "it has no weights"}; '
-            'easypruner analyze tells more, as does graph.frozen of easypruner.trace'
+            f'no channel of this {name} can be pruned: '
+            f'{frozen_reasons(graph) or "it has no weights"}; easypruner analyze and graph.frozen '
+            'of easypruner.trace list all reasons'
         )
     if macs is not None and macs <= 1 and not graph.cost().macs:
         raise EasyPrunerError(
@@ -229,10 +230,7 @@ def _limits(**given: float | None) -> Iterator[dict[str, Any]]:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
-            raise ConfigError(
-                f'{argument}={value!r} of {_OWNER} is not understood; expected a share up to 1, '
-                'or a number above'
-            )
+            refuse(value, argument, _OWNER, 'a share from 0 to 1, or a number above 1')
         number = int(value) if isinstance(value, Integral) else float(value)
         yield {'type': argument.capitalize(), 'keep' if number <= 1 else 'limit': number}
 
@@ -244,24 +242,24 @@ def _listed(budget: Any) -> list[Any]:
 
 
 def _source(source: Any, limits: Sequence[Any]) -> MaskSource:
-    """Return the mask source, with the budgets that were asked for."""
+    """Return a copy of the mask source, with the budgets of the limits."""
     if not MASK_SOURCES.classes:
         load_plugins()
     config = {'type': source} if isinstance(source, str) else source
-    # Those that are given are not changed.
+    # The caller's source is not changed.
     chosen: MaskSource = copy.copy(build(MASK_SOURCES, config, path='source'))
     budgets: list[Budget] = build_list(BUDGETS, list(limits), path='budget')
     if budgets and chosen.budget is not None:
         raise ConfigError(
-            f'the source {type(chosen).__name__} has a budget of its own; leave that out, or '
-            'macs, params and budget'
+            f'the source {type(chosen).__name__} has its own budget; remove that one, or macs, '
+            f'params and budget of {_OWNER}'
         )
     if budgets:
         chosen.budget = budgets[0] if len(budgets) == 1 else Tightest(budgets)
     chosen.check()
     if chosen.budget is None and type(chosen).select is MaskSource.select:
         raise ConfigError(
-            f'{_OWNER} is not told how much may stay; give macs=0.5, params=0.5, or '
-            "budget=dict(type='Ratio', keep=0.5) or another"
+            f'{_OWNER} has no limit; give macs=0.5, params=0.5, or a budget such as '
+            "budget=dict(type='Ratio', keep=0.5)"
         )
     return chosen

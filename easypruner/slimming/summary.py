@@ -1,4 +1,4 @@
-"""The summary of slim(): what was asked for, what came of it, and what stayed."""
+"""The summary of slim(): costs before and after, limits, and the channels that were kept."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class SlimSummary:
-    """What became of a network. Printed, it is a table of plain text.
+    """The summary of a cut. ``print()`` shows it as plain text.
 
     Attributes:
-        model: class name of the network.
-        source: class name of the mask source.
-        before: what the network cost.
-        after: what it costs now.
-        units: how many there were in all groups, and how many are left.
-        budget: the limit or limits, None where the source has none.
-        groups: how many there are.
-        whole: the groups that lost nothing -> ``'limits'`` or ``'scores'``, which left them whole.
-        frozen: the weights that make channels which cannot go and why, most channels first.
-        verification: of the cut; None if that was not asked for.
-        level: the score of every unit where all have the same, so that the choice is arbitrary;
-            None where they differ, or the source ranks none.
-        accuracy: before and after, in percent; None where it is not known.
+        model: the class name of the network.
+        source: the class name of the mask source.
+        before: the cost of the network before the cut.
+        after: the cost after the cut.
+        units: the number of units in all groups, before and after the cut.
+        budget: the limits and what was delivered; None if the source has no budget.
+        groups: the number of groups.
+        whole: group that lost nothing -> the cause, ``'limits'`` or ``'scores'``.
+        frozen: the weights that make frozen channels, with the reason, most channels first.
+        verification: the verification of the cut; None if it was not requested.
+        level: the score of all units if all have the same score, so that the choice is arbitrary;
+            None if scores differ or the source has no scores.
+        accuracy: the accuracies before and after the cut in percent; None if not known.
     """
 
     model: str
@@ -63,14 +63,14 @@ class SlimSummary:
         verification: Verification | None,
         level: float | None = None,
     ) -> SlimSummary:
-        """Sum up a cut that is about to be made.
+        """Summarize a cut before it is made.
 
         Args:
-            graph: of the full network.
-            masks: True = keep.
-            source: that has chosen them.
-            verification: of them.
-            level: the score of every unit where all have the same.
+            graph: the channel graph of the full network.
+            masks: the masks, True = keep.
+            source: the mask source that selected them.
+            verification: the verification of the cut; None if it was not requested.
+            level: the score of all units if all have the same score, else None.
         """
         units = sum(group.size for group in graph.groups.values())
         budget = source.budget
@@ -93,7 +93,7 @@ class SlimSummary:
         return replace(self, accuracy=(before, after))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return the summary as values that JSON supports."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ class SlimSummary:
         if self.level is not None:
             yield (
                 f'the choice is arbitrary: every channel has the same score, {self.level:.4g}; '
-                'train the network, or take another source'
+                'train the network, or use another source'
             )
         if self.verification is not None:
             yield _verified(self.verification)
@@ -131,11 +131,11 @@ class SlimSummary:
             names = [f'{name} ({why})' for name, why in self.whole.items()]
             yield f'{len(self.whole)} of {self.groups} groups lost nothing: {_first(names)}'
         if self.frozen:
-            yield f'channels that cannot go: {_reasons(self.frozen)}'
+            yield f'frozen channels: {_reasons(self.frozen)}'
 
 
-def what_stays(graph: ChannelGraph) -> str:
-    """Return the first reasons why channels of a network cannot go; '' if it has none."""
+def frozen_reasons(graph: ChannelGraph) -> str:
+    """Return the first reasons why channels of a network are frozen; '' if none are frozen."""
     return _reasons(_frozen(graph) or aggregate(graph.frozen))
 
 
@@ -161,15 +161,15 @@ def _verified(verification: Verification) -> str:
     mixed = _first(list(verification.unchecked))
     if verification.failed or verification.passed:
         verdict = 'NOT verified' if verification.failed else 'verified'
-        text = f'{verdict}: the outputs are off by {verification.error:.0e} at the most'
+        text = f'{verdict}: the largest error of an output is {verification.error:.0e}'
     else:
         text = (
-            'not checked: the outputs are constant, even without all channels of the layers that '
-            'were cut; look for weights or inputs that are zero'
+            'not checked: the outputs are constant, even without all channels of the cut layers; '
+            'check for weights or inputs that are zero'
         )
     if verification.unchecked and not verification.removed_units:
-        return f'not checked, as their channels mix: {mixed}'
-    return f'{text}; not checked, as their channels mix: {mixed}' if mixed else text
+        return f'not checked, because their channels are mixed: {mixed}'
+    return f'{text}; not checked, because their channels are mixed: {mixed}' if mixed else text
 
 
 def _makes(graph: ChannelGraph, entry: Frozen) -> bool:
@@ -182,7 +182,7 @@ def _first(items: list[str], between: str = ', ') -> str:
 
 
 def _aligned(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(4)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         yield '  '.join([name.ljust(widths[0]), *padded])

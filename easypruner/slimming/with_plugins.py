@@ -1,4 +1,4 @@
-"""trace(), prune(), verify() and load_pruned(), given what plugins contribute to them."""
+"""trace(), prune(), verify() and load_pruned() with the handlers and transforms of plugins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Result = TypeVar('_Result')
 
 
 def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Return a function that puts what plugins contribute behind what it is given."""
+    """Return a function that adds the handlers and transforms of plugins to its arguments."""
 
     @functools.wraps(function)
     def with_plugins(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:

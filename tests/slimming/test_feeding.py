@@ -189,9 +189,9 @@ class TestForward:
         (
             A,
             A,
-            r'a float32 tensor of shape \(4, 3, 8, 8\); a single batch is given as a list of one',
+            r'a float32 tensor of shape \(4, 3, 8, 8\); give a single batch as a list',
         ),
-        (A, NAMED, r'a single batch is given as a list of one'),
+        (A, NAMED, r'give a single batch as a list'),
         (A, 'digits', r'batches of slim is a str'),
         (A, nn.Identity(), r'batches=Identity\(\)'),
         (A, lambda: 5, 'the function batches of slim returns an int'),
@@ -227,15 +227,15 @@ def test_bad_batches_of_a_data_loader_are_reported_when_they_are_read() -> None:
 
 
 def test_inputs_that_the_network_fails_on_are_reported() -> None:
-    with pytest.raises(ConfigError, match=r'Plain fails on a uint8 tensor .*expected what example'):
+    with pytest.raises(ConfigError, match=r'Plain fails on a uint8 tensor .*expected inputs like'):
         slim(randomized_network(Plain), A, macs=0.5, batches=[(A.byte(), LABELS)])
 
 
 @pytest.mark.parametrize(
     ('loss', 'text'),
     [
-        (lambda outputs, targets: outputs.log(), 'given these, not outputs and targets'),
-        (lambda batch: 0, 'given these, not outputs and targets'),
+        (lambda outputs, targets: outputs.log(), 'gets these, not outputs and targets'),
+        (lambda batch: 0, 'gets these, not outputs and targets'),
         (nn.NLLLoss(torch.ones(4)), r'loss=NLLLoss of slim fails on .*float32.*int64'),
         (lambda model, batch: model(batch[0]).mean(dim=1), 'shape'),
         (lambda model, batch: 3.0, 'float'),

@@ -114,11 +114,11 @@ class TestNothingToPrune:
     def test_the_reason_is_reported(self) -> None:
         net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
         with pytest.raises(
-            EasyPrunerError, match=r'nothing of this Sequential.*: 6 at 0, an input'
+            EasyPrunerError, match=r'no channel of this Sequential.*: 6 at 0, an input'
         ):
             slim(net, example_inputs(), macs=0.5)
         with pytest.raises(
-            EasyPrunerError, match=r'nothing of this Plain.*: 12 at body.1.0, ignored, as'
+            EasyPrunerError, match=r'no channel of this Plain.*: 12 at body.1.0, ignored, as'
         ):
             slim(
                 randomized_network(Plain), example_inputs(), params=0.5, ignore=['body.0', 'body.1']
@@ -272,7 +272,7 @@ class TestBatches:
             (iter([]), 'only once'),
             (3, 'batches=3'),
             ([], 'the data set is empty'),
-            ([example_inputs()], 'no loss is known'),
+            ([example_inputs()], 'a loss needs targets'),
             ([(example_inputs(), torch.zeros(2, 5))], 'targets are a float32 tensor'),
         ],
     )
@@ -289,7 +289,7 @@ class TestBatches:
     ('arguments', 'text'),
     [
         (dict(source='L1Nrom', macs=0.5), "did you mean 'L1Norm'"),
-        (dict(), 'not told how much may stay'),
+        (dict(), 'slim has no limit; give macs=0.5'),
         (dict(macs=-1), 'macs=-1'),
         (dict(macs='half'), "macs='half'"),
         (dict(macs=0.5, source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))), 'own'),
@@ -301,7 +301,7 @@ class TestBatches:
         (dict(macs=0.5, seed='a'), "seed='a'"),
         (dict(macs=0.5, seed=-1), 'seed=-1'),
         (dict(macs=0.5, seed=None), 'seed=None'),
-        (dict(macs=0.5, evaluate=90.0), r'evaluate=90\.0 of slim is no function'),
+        (dict(macs=0.5, evaluate=90.0), r'evaluate=90\.0 of slim; expected a function'),
         (dict(macs=0.5, evaluate=lambda model: None), 'evaluate of slim returns None'),
         (dict(macs=0.5, forward=3), 'forward=3'),
         (dict(macs=0.5, loss='mse'), "loss='mse'"),

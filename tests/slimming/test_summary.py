@@ -28,7 +28,7 @@ class TestSummary:
         )
         assert f'asked for Macs 0.5, delivered {left:.4g}' in lines
         assert any(line.startswith('verified: ') for line in lines)
-        assert 'channels that cannot go: 5 at head, an output of the model' in str(slimmed)
+        assert 'frozen channels: 5 at head, an output of the model' in str(slimmed)
 
     def test_accuracies_are_of_the_full_and_of_the_pruned_network(self) -> None:
         def widths(model: nn.Module) -> float:
@@ -84,7 +84,7 @@ class TestSummary:
     def test_mixed_channels_are_not_claimed_to_be_verified(self) -> None:
         net = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 5))
         text = str(slim(net, torch.randn(2, 6), macs=0.5))
-        assert 'not checked, as their channels mix: 0' in text and 'erified' not in text
+        assert 'not checked, because their channels are mixed: 0' in text and 'erified' not in text
 
     def test_equal_scores_are_reported(self) -> None:
         model = randomized_network(Plain)
