@@ -1,4 +1,4 @@
-"""Looking at a network before it is pruned: what can go, what it holds, and what stays and why."""
+"""Analysis of a network before pruning: groups, their cost, and what is frozen and why."""
 
 from easypruner.analysis.summary import Analysis, FrozenRow, GroupRow, analyze
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from easypruner.analysis.wiring import Wiring, colour
-from easypruner.report.text import literal
+from easypruner.report.text import literal_text
 
 _GREY, _LIGHT = '#d9d9d9', 0.85
 
 
 def dot(wiring: Wiring, title: str) -> str:
-    """Return Graphviz text: a node for each layer, an edge from each maker to each reader.
+    """Return a Graphviz document with a node for each layer.
 
-    Layers have the colour of the group whose channels they make; frozen ones are grey, with the
-    reason as the tooltip. Dotted edges lead to layers that carry channels on, such as a batch norm.
+    An edge goes from each layer that makes channels to each layer that reads them. A dotted edge
+    goes to each layer that carries channels on, such as a batch norm. A layer has the colour of the
+    group whose channels it makes. A frozen layer is grey, with the reason as its tooltip.
     """
     lines = [
         'digraph network {',
@@ -29,17 +30,16 @@ def dot(wiring: Wiring, title: str) -> str:
         elif made is not None:
             fill, tip = colour(made, _LIGHT), f'group {wiring.threads[made].group}'
         lines.append(f'  n{number} [label={label}, fillcolor="{fill}", tooltip={_quoted(tip)}];')
-    for place, thread in enumerate(wiring.threads):
+    for number, thread in enumerate(wiring.threads):
         tip = _quoted(f'{thread.group}: {thread.units} units')
         for source, target, part in thread.edges():
             style = ', style=dotted, arrowhead=none' if part == 'carries' else ''
-            lines.append(
-                f'  n{source} -> n{target} [color="{colour(place)}", tooltip={tip}{style}];'
-            )
+            stroke = colour(number)
+            lines.append(f'  n{source} -> n{target} [color="{stroke}", tooltip={tip}{style}];')
     return '\n'.join([*lines, '}', ''])
 
 
 def _quoted(*lines: str) -> str:
-    r"""Return lines of text as a quoted string of Graphviz, which reads \ and & in its own way."""
-    texts = (literal(line).plain.replace('\n', ' ').replace('&', '&amp;') for line in lines)
+    r"""Return lines of text as a quoted string of Graphviz, in which \ and & are escaped."""
+    texts = (literal_text(line).plain.replace('\n', ' ').replace('&', '&amp;') for line in lines)
     return '"' + '\\n'.join(t.replace('\\', r'\\').replace('"', r'\"') for t in texts) + '"'

@@ -1,4 +1,4 @@
-"""The summary of a channel graph: totals, what each group holds, what is frozen and why."""
+"""The summary of a channel graph: total cost, the cost of each group, what is frozen and why."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from easypruner.graph import ChannelGraph, Cost, Frozen
 
-# The operation and the module that a reason ends in.
-_PLACE = re.compile(r': (\w+ in (?:the model itself|\S+))$')
+# The operation and the module at the end of a reason.
+_LOCATION = re.compile(r': (\w+ in (?:the model itself|\S+))$')
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A group and what it holds.
+    """A group with its layers and its cost.
 
     Attributes:
-        name: of the group.
-        units: in it.
-        layers: dotted paths of the modules it cuts, in the order of the forward pass.
-        cost: what goes if the whole group goes.
+        name: the name of the group.
+        units: the number of units.
+        layers: the dotted paths of the modules that it cuts, in the order of the forward pass.
+        cost: the cost that is saved if the whole group is removed.
         mixed: operations that mix its channels, such as ``'native_layer_norm in norm1'``.
     """
 
@@ -33,13 +33,13 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class FrozenRow:
-    """What is frozen for one reason.
+    """The channels that are frozen for the same reason.
 
     Attributes:
-        reason: without the operation and the module.
-        dims: dimensions of parameters that stay for it, whole or in part.
-        channels: of all of them.
-        example: the first of the modules that own the parameters.
+        reason: the reason, without the operation and the module.
+        dims: the number of dimensions of parameters that have such channels.
+        channels: the number of frozen channels in all these dimensions.
+        example: the first module that owns one of the parameters.
     """
 
     reason: str
@@ -50,13 +50,13 @@ class FrozenRow:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What there is to know about a network before it is pruned.
+    """The analysis of a network before pruning.
 
     Attributes:
-        cost: of the whole network.
-        prunable_params: elements of the parameters with a dimension that can be pruned.
-        groups: in the order of the forward pass.
-        frozen: most channels first.
+        cost: the cost of the whole network.
+        prunable_params: the number of elements of parameters that have a prunable dimension.
+        groups: the groups, in the order of the forward pass.
+        frozen: the frozen channels by reason, most channels first.
     """
 
     cost: Cost
@@ -66,7 +66,7 @@ class Analysis:
 
 
 def analyze(graph: ChannelGraph) -> Analysis:
-    """Sum up a channel graph.
+    """Summarize a channel graph.
 
     >>> from torch import nn, zeros
     >>> from easypruner import trace
@@ -96,10 +96,10 @@ def analyze(graph: ChannelGraph) -> Analysis:
 
 
 def aggregate(frozen: Iterable[Frozen]) -> tuple[FrozenRow, ...]:
-    """Put together what is frozen for the same reason, at whatever operation."""
+    """Group frozen dimensions by reason, without the operation and the module."""
     rows: dict[str, FrozenRow] = {}
     for entry in frozen:
-        reason = _PLACE.sub('', entry.reason)
+        reason = _LOCATION.sub('', entry.reason)
         row = rows.get(reason, FrozenRow(reason, 0, 0, entry.param.rpartition('.')[0]))
         rows[reason] = FrozenRow(reason, row.dims + 1, row.channels + entry.channels, row.example)
     return tuple(sorted(rows.values(), key=lambda row: -row.channels))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from easypruner.analysis.wiring import Layer, Part, Thread, Wiring, colour
-from easypruner.report.text import literal
+from easypruner.report.text import literal_text
 
 _ROW, _LANE, _MARGIN = 18, 14, 16
 _TOP = 64
-_CHARACTER = 7.3  # width of one, at 12 pixels in any usual monospace font
+_CHARACTER = 7.3  # the width of a character in a monospace font of 12 pixels
 _GAP = 24
 _INK, _GREY, _STRIPE = '#333333', '#999999', '#f5f5f5'
 _LEGEND: dict[Part, str] = {
@@ -25,7 +25,7 @@ _SIZES: dict[Part, float] = {'makes': 5.0, 'carries': 2.5, 'reads': 4.0}
 
 @dataclass(frozen=True)
 class _Columns:
-    """Left edges of what stands beside the lines, and the picture's width, in pixels."""
+    """The left edges of the columns of text and the width of the picture, in pixels."""
 
     path: float
     kind: float
@@ -34,11 +34,11 @@ class _Columns:
 
 
 def svg(wiring: Wiring, title: str) -> str:
-    """Return an SVG document: layers from top to bottom in the order of the forward pass.
+    """Return an SVG document with the layers from top to bottom, in the order of the forward pass.
 
-    Each group is a line down from the first of its layers to the last, with a mark at each layer:
-    a disc where its channels are made, a dot where they are carried on, a ring where they are
-    read. Frozen layers are grey, with the reason as the tooltip.
+    Each group is a vertical line from its first to its last layer. A mark at each layer shows what
+    the layer does with the channels: a disc if it makes them, a dot if it carries them on, a ring
+    if it reads them. A frozen layer is grey, with the reason as its tooltip.
     """
     lanes = _lanes(wiring.threads)
     columns = _columns(wiring, 1 + max(lanes, default=-1), title)
@@ -56,13 +56,13 @@ def svg(wiring: Wiring, title: str) -> str:
         lines.extend(_row(number, layer, columns))
     for number, begun in _begun(wiring).items():
         lines.append(_labels(number, begun, columns))
-    for place, thread in enumerate(wiring.threads):
-        lines.extend(_line(thread, _MARGIN + _LANE * (lanes[place] + 0.5), colour(place)))
+    for number, thread in enumerate(wiring.threads):
+        lines.extend(_line(thread, _MARGIN + _LANE * (lanes[number] + 0.5), colour(number)))
     return '\n'.join([*lines, '</svg>', ''])
 
 
 def _lanes(threads: tuple[Thread, ...]) -> list[int]:
-    """Return a lane for each thread, so that no two on a lane meet."""
+    """Return a lane for each thread, so that threads in the same lane do not overlap."""
     ends: list[int] = []
     lanes = []
     for thread in threads:
@@ -84,16 +84,16 @@ def _columns(wiring: Wiring, lanes: int, title: str) -> _Columns:
 
 
 def _width(texts: Iterable[str]) -> float:
-    """Return the width of the longest text and a gap, in pixels."""
-    return _GAP + _CHARACTER * max((len(literal(text).plain) for text in texts), default=0)
+    """Return the width of the longest text plus a gap, in pixels."""
+    return _GAP + _CHARACTER * max((len(literal_text(text).plain) for text in texts), default=0)
 
 
 def _begun(wiring: Wiring) -> dict[int, list[tuple[int, Thread]]]:
-    """Return number of a layer -> the threads that begin there, with their numbers."""
+    """Return number of a layer -> the threads that start at this layer, with their numbers."""
     begun: dict[int, list[tuple[int, Thread]]] = defaultdict(list)
-    for place, thread in enumerate(wiring.threads):
+    for number, thread in enumerate(wiring.threads):
         if thread.parts:
-            begun[min(thread.parts)].append((place, thread))
+            begun[min(thread.parts)].append((number, thread))
     return begun
 
 
@@ -113,7 +113,7 @@ def _row(number: int, layer: Layer, columns: _Columns) -> Iterator[str]:
 
 
 def _line(thread: Thread, x: float, stroke: str) -> Iterator[str]:
-    """Draw a group: its line, and a mark for what each layer does with its channels."""
+    """Draw the line of a group, with its marks."""
     if not thread.parts:
         return
     first, last = (_middle(number) for number in (min(thread.parts), max(thread.parts)))
@@ -130,10 +130,8 @@ def _mark(part: Part, x: float, y: float, stroke: str) -> str:
 
 
 def _labels(number: int, begun: list[tuple[int, Thread]], columns: _Columns) -> str:
-    """Name the groups that begin at a layer, each in its colour."""
-    spans = (
-        f'<tspan fill="{colour(place)}">{_text(_label(thread))}</tspan>' for place, thread in begun
-    )
+    """Write the names of the groups that start at a layer, each in its colour."""
+    spans = (f'<tspan fill="{colour(n)}">{_text(_label(thread))}</tspan>' for n, thread in begun)
     y = _TOP + _ROW * number + 13
     return f'<text x="{columns.group:.0f}" y="{y}">{", ".join(spans)}</text>'
 
@@ -164,5 +162,5 @@ def _label(thread: Thread) -> str:
 
 
 def _text(value: str) -> str:
-    """Return text that XML can hold, whatever a module is called."""
-    return escape(literal(value).plain)
+    """Escape text for XML."""
+    return escape(literal_text(value).plain)

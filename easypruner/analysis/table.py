@@ -1,4 +1,4 @@
-"""An analysis as tables for people, and as plain values for JSON."""
+"""An analysis as tables, and as values for JSON."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rich.table import Table
 
 from easypruner.analysis.summary import Analysis, GroupRow
 from easypruner.graph import ChannelGraph, Frozen
-from easypruner.report.text import count, make_table, print_lines, share
+from easypruner.report.text import format_count, format_share, make_table, print_lines
 
 
 def print_analysis(
     console: Console, title: str, found: Analysis, every_frozen: Sequence[Frozen] | None = None
 ) -> None:
-    """Print totals, groups and what is frozen.
+    """Print the total cost, the groups and the frozen channels.
 
     Args:
-        console: to print on.
-        title: what was analyzed.
+        console: the console to print to.
+        title: the name of the network.
         found: the analysis.
-        every_frozen: to be listed one by one; None for a line per reason.
+        every_frozen: the frozen dimensions, to list each of them; None to list reasons.
     """
     print_lines(console, title, _totals(found))
     console.print(_groups_table(found))
@@ -44,17 +44,17 @@ def print_analysis(
 
 def _totals(found: Analysis) -> Iterator[str]:
     cost = found.cost
-    yield f'MACs         {count(cost.macs)}'
+    yield f'MACs         {format_count(cost.macs)}'
     yield (
-        f'params       {count(cost.params)}, '
-        f'{share(found.prunable_params, cost.params)} of them with a prunable dimension'
+        f'params       {format_count(cost.params)}, '
+        f'{format_share(found.prunable_params, cost.params)} of them with a prunable dimension'
     )
-    yield f'activations  {count(cost.activations)} elements'
+    yield f'activations  {format_count(cost.activations)} elements'
     yield f'groups       {len(found.groups)}, of {sum(g.units for g in found.groups)} units'
 
 
 def _groups_table(found: Analysis) -> Table:
-    """Return a line for each group; what mixes channels is told where something does."""
+    """Return a line for each group; with a column for mixing operations if there are any."""
     names, numbers = ['group'], ['units', 'layers', 'MACs', 'of all', 'params', 'of all']
     rows = [_group_row(group, found) for group in found.groups]
     if any(group.mixed for group in found.groups):
@@ -71,21 +71,21 @@ def _group_row(group: GroupRow, found: Analysis) -> tuple[str, ...]:
         group.name,
         str(group.units),
         str(len(group.layers)),
-        count(group.cost.macs),
-        share(group.cost.macs, found.cost.macs),
-        count(group.cost.params),
-        share(group.cost.params, found.cost.params),
+        format_count(group.cost.macs),
+        format_share(group.cost.macs, found.cost.macs),
+        format_count(group.cost.params),
+        format_share(group.cost.params, found.cost.params),
     )
 
 
 def _mixers(operations: Iterable[str]) -> str:
-    """Return the kinds of operations, and how often each occurs."""
+    """Return the kinds of operations, with the number of times that each occurs."""
     kinds = Counter(operation.partition(' ')[0] for operation in operations)
     return ', '.join(kind if n == 1 else f'{kind} x{n}' for kind, n in kinds.items())
 
 
 def as_dict(graph: ChannelGraph, found: Analysis) -> dict[str, Any]:
-    """Return the analysis, every layer's cost and every frozen dimension as plain values."""
+    """Return the analysis, the cost of every layer and every frozen dimension as plain values."""
     return {
         **dataclasses.asdict(found.cost),
         'prunable_params': found.prunable_params,

@@ -1,4 +1,4 @@
-"""The wiring of a network: its layers in order, and which of them each group runs through."""
+"""The wiring of a network: its layers in order, and the layers of each group."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _GOLDEN_ANGLE = 0.381966
 
 @dataclass(frozen=True)
 class Layer:
-    """A module that holds parameters.
+    """A module that owns parameters.
 
     Attributes:
-        path: dotted.
-        kind: its class, such as ``'Conv2d'``.
-        shape: of its first parameter.
-        frozen: why nothing of it can be pruned; '' where something can.
+        path: the dotted path of the module.
+        kind: the name of its class, such as ``'Conv2d'``.
+        shape: the shape of its first parameter.
+        frozen: the reasons why all its channels are frozen; '' if some can be pruned.
     """
 
     path: str
@@ -34,12 +34,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Thread:
-    """A group on its way through the layers.
+    """The layers of a group.
 
     Attributes:
-        group: its name.
-        units: in it.
-        parts: number of a layer -> what that does with the group's channels, in order.
+        group: the name of the group.
+        units: the number of units.
+        parts: number of a layer -> what the layer does with the channels of the group.
     """
 
     group: str
@@ -47,14 +47,14 @@ class Thread:
     parts: dict[int, tuple[Part, ...]]
 
     def layers(self, part: Part) -> list[int]:
-        """Return the numbers of the layers that do this with the channels."""
+        """Return the numbers of the layers that make, carry or read the channels."""
         return [number for number, parts in self.parts.items() if part in parts]
 
     def edges(self) -> Iterator[tuple[int, int, Part]]:
-        """Yield (from, to, what the second does), forwards only.
+        """Yield (layer, later layer, what the later layer does with the channels).
 
-        Whoever makes channels is joined with all who read them later, and whoever carries them
-        with the maker right before.
+        There is an edge from each layer that makes channels to all later layers that read them. A
+        layer that carries channels on has an edge from the last layer before it that makes them.
         """
         makers = self.layers('makes')
         for maker in makers:
@@ -69,16 +69,16 @@ class Thread:
 
 @dataclass(frozen=True)
 class Wiring:
-    """The layers in the order of the forward pass, and a thread for each group."""
+    """The layers of a network, in the order of the forward pass, and a thread for each group."""
 
     layers: tuple[Layer, ...]
     threads: tuple[Thread, ...]
 
     def made_by(self, number: int) -> int | None:
-        """Return the number of the thread whose channels a layer makes or carries."""
-        for place, thread in enumerate(self.threads):
+        """Return the number of the thread whose channels a layer makes or carries, or None."""
+        for thread_number, thread in enumerate(self.threads):
             if set(thread.parts.get(number, ())) & {'makes', 'carries'}:
-                return place
+                return thread_number
         return None
 
 
@@ -101,7 +101,7 @@ def wire(graph: ChannelGraph) -> Wiring:
 
 
 def _in_order(graph: ChannelGraph) -> list[str]:
-    """Return the modules that hold parameters; those that the forward pass leaves out come last."""
+    """Return the modules that own parameters. Those that the forward pass skips come last."""
     holders = {name.rpartition('.')[0] for name, _ in graph.model.named_parameters()}
     used = dict.fromkeys(name.rpartition('.')[0] for name in graph.operands)
     left = (name.rpartition('.')[0] for name, _ in graph.model.named_parameters())
@@ -118,7 +118,7 @@ def _thread(graph: ChannelGraph, group: ChannelGroup, number: dict[str, int]) ->
             part = 'makes' if _has_inputs(graph, member.param) else 'carries'
         roles[number[member.module]].add(part)
     if not any('makes' in parts for parts in roles.values()):
-        # Nothing with inputs of its own: what comes first is where the channels come from.
+        # If no layer has its own inputs, the channels start at the first layer that carries them.
         first = min((n for n, parts in roles.items() if 'carries' in parts), default=None)
         if first is not None:
             roles[first].add('makes')
@@ -135,12 +135,12 @@ def _thread(graph: ChannelGraph, group: ChannelGroup, number: dict[str, int]) ->
 
 
 def _has_inputs(graph: ChannelGraph, param: str) -> bool:
-    """Tell whether a parameter sums over several channels; a depthwise weight, a scale do not."""
+    """Return whether a parameter sums over several channels, unlike a scale or depthwise weight."""
     shape = graph.parameter(param).shape
     return len(shape) > 1 and shape[1] > 1
 
 
 def colour(number: int, lightness: float = 0.45) -> str:
-    """Return a colour of its own for a thread, as ``'#rrggbb'``; neighbours differ most."""
+    """Return a different colour for each thread, as ``'#rrggbb'``; neighbours differ most."""
     rgb = colorsys.hls_to_rgb(number * _GOLDEN_ANGLE % 1, lightness, 0.65)
     return '#' + ''.join(f'{round(255 * value):02x}' for value in rgb)

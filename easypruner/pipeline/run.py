@@ -27,7 +27,7 @@ from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprin
 from easypruner.pipeline.plan import print_plan
 from easypruner.pipeline.preflight import Preflight, check
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
-from easypruner.report.text import duration, report_console
+from easypruner.report.text import format_duration, report_console
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import unpruned_before
 from easypruner.strategies.stages.state import PruningState, Run
@@ -232,7 +232,7 @@ def _do_stage(state: PruningState, stage: Stage, fingerprint: str) -> PruningSta
             console.print(f'  warning: {warning}', style='yellow', markup=False)
         rows = after.rows[len(state.rows) :]
         found = ''.join(f', {row.name} {row.accuracy:.2f} %' for row in rows)
-        console.print(f'  done in {duration(seconds)}{found}', markup=False, highlight=False)
+        console.print(f'  done in {format_duration(seconds)}{found}', markup=False, highlight=False)
     distributed.barrier()
     resumed = state.resumed(fingerprint)
     assert resumed is not None

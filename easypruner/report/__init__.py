@@ -1,1 +1,1 @@
-"""Reports: tables and pictures of finished runs, and comparisons between them."""
+"""Reports: tables and pictures of finished runs, and comparisons of runs."""

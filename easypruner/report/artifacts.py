@@ -1,4 +1,4 @@
-"""What plugins add to a report: the results of the hook easypruner_report, checked."""
+"""The tables and pictures that plugins add to a report with the hook easypruner_report."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 def collect_artifacts(
     manager: pluggy.PluginManager | None, runs: Sequence[RunResult]
 ) -> tuple[Artifact, ...]:
-    """Ask every plugin what it adds to a report over ``runs``.
+    """Call the hook easypruner_report of every plugin, and return all artifacts.
 
     Raises:
-        PluginError: a plugin returned something else than artifacts.
+        PluginError: a plugin returned something other than artifacts.
     """
     if manager is None:
         return ()
     artifacts: list[Artifact] = []
     hook = manager.hook.easypruner_report
-    # The last that was registered is asked first, as pluggy has it.
+    # pluggy calls hooks in the reverse order of registration.
     for implementation in reversed(hook.get_hookimpls()):
         others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
         for contribution in manager.subset_hook_caller(hook.name, others)(runs=runs):

@@ -1,4 +1,4 @@
-"""Finished runs joined to lines: repetitions with other seeds become mean and deviation."""
+"""Comparison of finished runs. Runs that differ only in their seeds become one line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from easypruner.report.result import RunResult
 
 @dataclass(frozen=True)
 class Stat:
-    """Mean and sample standard deviation of one quantity over a line's runs.
+    """Mean and standard deviation of one quantity over the runs of a line.
 
     Attributes:
-        mean: over the runs.
-        std: over the runs; None for a single run.
+        mean: the mean over the runs.
+        std: the sample standard deviation over the runs; None for a single run.
     """
 
     mean: float
@@ -28,7 +28,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Stat:
-        """Return the statistics of ``values``, one at the least."""
+        """Return the statistics of at least one value."""
         numbers = np.array(list(values), dtype=float)
         std = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
         return cls(float(numbers.mean()), std)
@@ -39,8 +39,8 @@ class Line:
     """The runs of one config, which differ only in their seeds.
 
     Attributes:
-        name: of the config; unique within a comparison.
-        runs: one at the least, ordered by seed.
+        name: the name of the config, unique within a comparison.
+        runs: at least one run, ordered by seed.
     """
 
     name: str
@@ -53,22 +53,22 @@ class Line:
 
     @property
     def baseline(self) -> Stat:
-        """Accuracy of the unpruned network, percent."""
+        """The accuracy of the unpruned network in percent."""
         return self._stat(lambda run: run.baseline.accuracy)
 
     @property
     def final(self) -> Stat:
-        """Accuracy at the end of the run, percent."""
+        """The accuracy at the end of the run in percent."""
         return self._stat(lambda run: run.final.accuracy)
 
     @property
     def change(self) -> Stat:
-        """Final accuracy less the same run's baseline, points."""
+        """The final accuracy minus the baseline of the same run, in percentage points."""
         return self._stat(lambda run: run.final.accuracy - run.baseline.accuracy)
 
     @property
     def after_cut(self) -> Stat | None:
-        """Accuracy right after the cut, percent; None where a run has no such row."""
+        """The accuracy right after the cut in percent; None if a run has no such row."""
         cuts = [run.cut for run in self.runs]
         if any(cut is None for cut in cuts):
             return None
@@ -76,29 +76,29 @@ class Line:
 
     @property
     def macs(self) -> Stat:
-        """Multiply-adds of the final network."""
+        """The multiply-adds of the final network."""
         return self._stat(lambda run: run.final.macs)
 
     @property
     def macs_left(self) -> Stat:
-        """Share of the baseline's multiply-adds that is left, percent; 100 where it has none."""
+        """The remaining share of the baseline's multiply-adds in percent; 100 if it has none."""
         return self._stat(
             lambda run: 100 * run.final.macs / run.baseline.macs if run.baseline.macs else 100.0
         )
 
     @property
     def params(self) -> Stat:
-        """Parameters of the final network."""
+        """The number of parameters of the final network."""
         return self._stat(lambda run: run.final.params)
 
     @property
     def size(self) -> Stat:
-        """Size of the final weights on disk."""
+        """The size of the final weights on disk, in bytes."""
         return self._stat(lambda run: run.final.bytes)
 
     @property
     def seconds(self) -> Stat:
-        """Wall time of the whole run."""
+        """The wall time of the whole run."""
         return self._stat(lambda run: sum(run.seconds.values()))
 
     def _stat(self, value: Callable[[RunResult], float]) -> Stat:
@@ -107,11 +107,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Compared runs.
 
     Attributes:
-        runs: in the order given.
-        lines: the same runs, in the order in which their lines' first runs were given.
+        runs: all runs, in the order of the arguments.
+        lines: the same runs as lines, ordered by the first run of each line.
     """
 
     runs: tuple[RunResult, ...]
@@ -119,17 +119,17 @@ class Comparison:
 
 
 def compare(work_dirs: Sequence[str | os.PathLike[str]]) -> Comparison:
-    """Set finished runs side by side. Runs with the same config hash become one line.
+    """Compare finished runs. Runs with the same config hash become one line.
 
     Args:
-        work_dirs: the runs' work directories; one given twice counts once.
+        work_dirs: the work directories of the runs; duplicates are ignored.
 
     Raises:
-        EasyPrunerError: no directory is given, or some are missing, unfinished or damaged; the
-            message lists all of them.
+        EasyPrunerError: there is no work directory, or some are missing, unfinished or damaged; the
+            message lists all of these.
     """
     if not work_dirs:
-        raise EasyPrunerError('there is nothing to compare; give work directories of finished runs')
+        raise EasyPrunerError('got nothing to compare; give work directories of finished runs')
     distinct: dict[Path, str | os.PathLike[str]] = {}
     for work_dir in work_dirs:
         distinct.setdefault(Path(work_dir).resolve(), work_dir)

@@ -1,4 +1,4 @@
-"""Finished runs side by side: a table, a picture and comparison.json."""
+"""The report of a comparison: a table, a picture and comparison.json."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from easypruner.base.files import write_json
 from easypruner.errors import EasyPrunerError
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.report.comparison import Comparison, Line, Stat, compare
-from easypruner.report.fairness import fairness_notes
+from easypruner.report.fairness import list_differences
 from easypruner.report.text import (
-    change,
-    count,
-    duration,
+    format_change,
+    format_count,
+    format_duration,
+    format_size,
     make_table,
     natural_width,
     print_artifacts,
     print_lines,
     report_console,
-    size,
 )
 
 if TYPE_CHECKING:
@@ -48,38 +48,39 @@ def compare_runs(
     """Compare finished runs, print the table and write the picture and comparison.json.
 
     Args:
-        work_dirs: the runs' work directories.
-        out: the folder to write; made if it is not there.
-        overwrite: replace the files of an earlier comparison in ``out``.
-        manager: asks the plugins for their artifacts.
-        console: where to print; standard output by default.
+        work_dirs: the work directories of the runs.
+        out: the folder to write; it is created if it does not exist.
+        overwrite: whether to replace an earlier comparison in ``out``.
+        manager: the plugin manager, which collects artifacts; None for no artifacts.
+        console: the console to print to; None for standard output.
 
     Raises:
         EasyPrunerError: a run is missing, unfinished or damaged, or ``out`` is not empty.
-        PluginError: a plugin returned something else than artifacts.
+        PluginError: a plugin returned something other than artifacts.
     """
     comparison = compare(work_dirs)
     _check_folder(out, overwrite)
-    notes = fairness_notes(comparison)
+    notes = list_differences(comparison)
     artifacts = collect_artifacts(manager, comparison.runs)
     _draw(comparison, out / PICTURE)
-    write_json(out / RECORD, comparison_record(comparison, notes))
+    write_json(out / RECORD, make_comparison_record(comparison, notes))
     console = console or report_console()
-    console.print(*comparison_tables(comparison, console.width))
+    console.print(*make_comparison_tables(comparison, console.width))
     print_lines(console, 'Before you compare', notes, style='yellow')
     print_artifacts(console, artifacts)
     print_lines(console, 'Written', [str(out / PICTURE), str(out / RECORD)])
     return comparison
 
 
-def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
-    """Return a comparison as one table, or as one of accuracies and one of costs.
+def make_comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
+    """Return a comparison as one table, or as two tables if one is too wide.
 
-    Each has one line for each config, with mean ± deviation over the seeds.
+    Each table has one line for each config, with mean ± standard deviation over the seeds. The two
+    tables have accuracies and costs.
 
     Args:
-        comparison: the lines to show.
-        width: how many columns the output has.
+        comparison: the comparison to show.
+        width: the width of the output in characters.
     """
     names = [(line.name, ', '.join(map(str, line.seeds))) for line in comparison.lines]
     accuracies = [_accuracy_cells(line) for line in comparison.lines]
@@ -105,8 +106,8 @@ def comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:
     )
 
 
-def comparison_record(comparison: Comparison, notes: Sequence[str]) -> dict[str, Any]:
-    """Return the content of comparison.json: accuracies in percent, the rest in plain units."""
+def make_comparison_record(comparison: Comparison, notes: Sequence[str]) -> dict[str, Any]:
+    """Return the content of comparison.json. Accuracies are in percent."""
     return {
         'lines': [_line_record(line) for line in comparison.lines],
         'notes': list(notes),
@@ -119,18 +120,18 @@ def _accuracy_cells(line: Line) -> tuple[str, ...]:
     return (
         _spread(line.baseline, '{:.2f}'.format),
         _spread(line.final, '{:.2f}'.format),
-        _spread(line.change, change),
+        _spread(line.change, format_change),
         _spread(cut, '{:.2f}'.format) if cut else '-',
     )
 
 
 def _cost_cells(line: Line) -> tuple[str, ...]:
     return (
-        count(line.macs.mean),
+        format_count(line.macs.mean),
         f'{line.macs_left.mean:.1f} %',
-        count(line.params.mean),
-        size(line.size.mean),
-        duration(line.seconds.mean),
+        format_count(line.params.mean),
+        format_size(line.size.mean),
+        format_duration(line.seconds.mean),
     )
 
 
@@ -163,18 +164,18 @@ def _line_record(line: Line) -> dict[str, Any]:
 def _check_folder(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise EasyPrunerError(
-            f'{str(out)!r} is a file; name a folder for the comparison with --out'
+            f'{str(out)!r} is a file; choose a folder for the comparison with --out'
         )
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise EasyPrunerError(
-            f'the folder {str(out)!r} is not empty; name another with --out, '
-            'or replace an earlier comparison with --overwrite'
+            f'the folder {str(out)!r} is not empty; choose another with --out, or replace an '
+            'earlier comparison with --overwrite'
         )
 
 
 def _draw(comparison: Comparison, path: Path) -> None:
-    # matplotlib takes half a second to import: mistakes are told first.
-    from easypruner.report.plots import Point, accuracy_figure, save_figure
+    # matplotlib takes half a second to import, and errors should be reported before that.
+    from easypruner.report.plots import Point, draw_accuracy, save_figure
 
     runs = comparison.runs
     baselines = Point(
@@ -190,4 +191,4 @@ def _draw(comparison: Comparison, path: Path) -> None:
         )
         for line in comparison.lines
     ]
-    save_figure(accuracy_figure(points, baselines), path)
+    save_figure(draw_accuracy(points, baselines), path)

@@ -1,4 +1,4 @@
-"""What keeps the lines of a comparison from being comparable like for like."""
+"""Differences between compared runs that make a comparison unfair."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SAME_MACS_LEFT = 1.0
 _SHORT_HASH = 8
 
 
-def fairness_notes(comparison: Comparison) -> tuple[str, ...]:
-    """Return a sentence for everything a fair reader must know; empty where all is alike."""
+def list_differences(comparison: Comparison) -> tuple[str, ...]:
+    """Return a sentence for each difference that matters; empty if the comparison is fair."""
     return (
         *_different_parts(comparison),
         *_different_networks(comparison),
@@ -41,12 +41,12 @@ def _different_networks(comparison: Comparison) -> Iterator[str]:
     apart = _range([line.baseline.mean for line in comparison.lines])
     if apart > _SAME_ACCURACY:
         yield (
-            f'the baselines are up to {apart:.2f} points apart: '
-            'read the change, not the accuracy alone'
+            f'the baselines differ by up to {apart:.2f} points; compare the changes, not only the '
+            'accuracies'
         )
     apart = _range([line.macs_left.mean for line in comparison.lines])
     if apart > _SAME_MACS_LEFT:
-        yield f'the shares of MACs that are left are up to {apart:.1f} percentage points apart'
+        yield f'the remaining shares of MACs differ by up to {apart:.1f} percentage points'
 
 
 def _different_versions(comparison: Comparison) -> Iterator[str]:
@@ -59,8 +59,8 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
     single = [line.name for line in comparison.lines if len(line.runs) == 1]
     if single:
         yield (
-            f'one seed only: {", ".join(single)}; '
-            'a difference smaller than the spread over seeds says nothing'
+            f'only one seed: {", ".join(single)}; a difference that is smaller than the spread '
+            'over seeds means nothing'
         )
     if len({line.seeds for line in comparison.lines}) > 1:
         yield 'the seeds differ: ' + '; '.join(
@@ -70,8 +70,8 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
         repeated = [str(seed) for seed, times in Counter(line.seeds).items() if times > 1]
         if repeated:
             yield (
-                f'{line.name} holds several runs of seed {", ".join(repeated)}: '
-                'its deviation is not that over seeds'
+                f'{line.name} has several runs with seed {", ".join(repeated)}, so its deviation '
+                'is not that over different seeds'
             )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of reports, as matplotlib figures without global state."""
+"""The pictures of reports, as matplotlib figures. They do not change matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from easypruner.report.scales import LayerChannels, Scales
 
-# Okabe and Ito's palette: told apart under every common colour blindness.
+# Okabe and Ito's palette, which people with any common colour blindness can distinguish.
 _BLUE, _ORANGE = '#0072B2', '#E69F00'
 _SERIES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'osD^vPX'
 _INK, _GRID = '#333333', '#DDDDDD'
 _DPI = 150
-_TALLEST = 400.0  # inches; Agg draws at most 65535 pixels
+_TALLEST = 400.0  # inches, because Agg draws at most 65535 pixels
 _SMALLEST_SCALE = 1e-9
 _BINS = 60
 
@@ -36,9 +36,9 @@ class Point:
     """One line of a comparison in the picture of accuracy against MACs.
 
     Attributes:
-        name: the legend's label.
-        macs: of each run.
-        accuracy: of each run, in percent.
+        name: the label in the legend.
+        macs: the multiply-adds of each run.
+        accuracy: the accuracy of each run, in percent.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Point:
     accuracy: tuple[float, ...]
 
 
-def scales_figure(before: Scales, after: Scales) -> Figure:
-    """Histograms of the kept and removed channels' scales before and after a sparsity stage."""
+def draw_scales(before: Scales, after: Scales) -> Figure:
+    """Draw histograms of kept and removed scales before and after a sparsity stage."""
     figure = _figure(10, 4)
     bins = _scale_bins(before, after)
     left = figure.add_subplot(1, 2, 1)
@@ -60,28 +60,28 @@ def scales_figure(before: Scales, after: Scales) -> Figure:
     return figure
 
 
-def channels_figure(layers: Sequence[LayerChannels]) -> Figure:
-    """Kept and removed output channels of every layer, a stacked bar for each, first on top."""
+def draw_channels(layers: Sequence[LayerChannels]) -> Figure:
+    """Draw a bar of kept and removed output channels for each layer, the first layer on top."""
     figure = _figure(8, min(max(2.0, 1.2 + 0.2 * len(layers)), _TALLEST))
     axes = figure.add_subplot()
     _style(axes, grid='x')
-    places = np.arange(len(layers))
+    positions = np.arange(len(layers))
     kept = np.array([layer.kept for layer in layers], dtype=float)
     removed = np.array([layer.removed for layer in layers], dtype=float)
-    axes.barh(places, kept, height=0.8, color=_BLUE, label='kept')
-    axes.barh(places, removed, height=0.8, left=kept, color=_ORANGE, label='removed')
+    axes.barh(positions, kept, height=0.8, color=_BLUE, label='kept')
+    axes.barh(positions, removed, height=0.8, left=kept, color=_ORANGE, label='removed')
     widest = float((kept + removed).max(initial=1.0))
-    for place, layer in enumerate(layers):
+    for position, layer in enumerate(layers):
         total = layer.kept + layer.removed
         axes.text(
             total + 0.01 * widest,
-            place,
+            position,
             f'{layer.kept} of {total}',
             va='center',
             fontsize=7,
             color=_INK,
         )
-    axes.set_yticks(places, [layer.name for layer in layers], fontsize=7, parse_math=False)
+    axes.set_yticks(positions, [layer.name for layer in layers], fontsize=7, parse_math=False)
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.set_xlim(0, widest * 1.14)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -90,12 +90,12 @@ def channels_figure(layers: Sequence[LayerChannels]) -> Figure:
     return figure
 
 
-def accuracy_figure(points: Sequence[Point], baselines: Point | None = None) -> Figure:
-    """Accuracy against MACs: each line's mean with its standard deviation, and its runs.
+def draw_accuracy(points: Sequence[Point], baselines: Point | None = None) -> Figure:
+    """Draw accuracy against MACs: the mean and standard deviation of each line, and its runs.
 
     Args:
-        points: the lines; the legend lists them by mean accuracy, best first.
-        baselines: the unpruned networks, drawn as stars with a line at their mean accuracy.
+        points: the lines. The legend sorts them by mean accuracy, the best first.
+        baselines: the unpruned networks, drawn as stars, with a line at their mean accuracy.
     """
     figure = _figure(9, 5)
     axes = figure.add_subplot()
@@ -113,8 +113,8 @@ def accuracy_figure(points: Sequence[Point], baselines: Point | None = None) -> 
             zorder=3,
         )
     ordered = sorted(enumerate(points), key=lambda entry: -float(np.mean(entry[1].accuracy)))
-    for place, point in ordered:
-        _draw_point(axes, point, place)
+    for number, point in ordered:
+        _draw_point(axes, point, number)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlim(left=0)
     axes.set_xlabel('MACs')
@@ -126,7 +126,7 @@ def accuracy_figure(points: Sequence[Point], baselines: Point | None = None) -> 
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write ``figure`` as PNG to ``path``, whole or not at all."""
+    """Write a figure as PNG atomically."""
     write_with(path, lambda temporary: figure.savefig(temporary, format='png', dpi=_DPI))
 
 
@@ -156,7 +156,7 @@ def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: s
         (scales.kept, _BLUE, 'kept'),
         (scales.removed, _ORANGE, 'removed'),
     ):
-        # A scale that is exactly 0 has no place on a log axis: the first bin takes it.
+        # A logarithmic axis has no position for 0, so a scale of 0 is drawn in the first bin.
         axes.hist(
             np.clip(values, bins[0], bins[-1]),
             bins=bins.tolist(),
@@ -172,8 +172,8 @@ def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: s
     axes.set_title(title)
 
 
-def _draw_point(axes: Axes, point: Point, place: int) -> None:
-    colour, marker = _SERIES[place % len(_SERIES)], _MARKERS[place % len(_MARKERS)]
+def _draw_point(axes: Axes, point: Point, number: int) -> None:
+    colour, marker = _SERIES[number % len(_SERIES)], _MARKERS[number % len(_MARKERS)]
     repeated = len(point.accuracy) > 1
     axes.errorbar(
         float(np.mean(point.macs)),
@@ -191,7 +191,7 @@ def _draw_point(axes: Axes, point: Point, place: int) -> None:
 
 
 def _label(point: Point) -> str:
-    # The number comes first: matplotlib hides labels that begin with an underscore.
+    # The label starts with a number, because matplotlib hides labels that start with _.
     mean = f'{np.mean(point.accuracy):.2f}'
     if len(point.accuracy) > 1:
         mean += f' ± {np.std(point.accuracy, ddof=1):.2f}'

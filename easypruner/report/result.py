@@ -1,8 +1,9 @@
-"""What a finished run leaves for reports: RunResult, kept as summary.json in the work directory."""
+"""The result of a run, saved as summary.json in its work directory, and parts of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,15 +21,15 @@ PRUNED = 'pruned'
 
 @dataclass(frozen=True)
 class Row:
-    """The network at one point of a run.
+    """The accuracy and cost of the network at one point of a run.
 
     Attributes:
-        name: the point: 'baseline', 'sparse', 'pruned' (right after the cut), 'calibrated',
-            'finetuned', or a name of a plugin's own stage.
-        accuracy: top-1 on the validation data, in percent.
-        macs: multiply-adds of one forward of one example.
-        params: number of parameters.
-        bytes: size of the weights on disk.
+        name: the name of the point, such as 'baseline', 'sparse', 'pruned' (right after the cut),
+            'calibrated' or 'finetuned'.
+        accuracy: the top-1 accuracy on the validation data, in percent.
+        macs: the multiply-adds of one forward pass of one sample.
+        params: the number of parameters.
+        bytes: the size of the weights on disk.
     """
 
     name: str
@@ -40,16 +41,16 @@ class Row:
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """A limit and what came of it; asked, delivered and spread are in the same unit.
+    """A limit, and the value that the masks deliver, in the same unit.
 
     Attributes:
-        kind: the limit's name.
+        kind: the name of the limit.
         asked: the limit.
-        delivered: what the masks amount to.
-        spread: how far delivered strayed when it was measured (median absolute deviation); None
-            where it is exact.
-        parts: where several limits were kept to, each of them; the values above are then those of
-            the first.
+        delivered: the value of the pruned network.
+        spread: the median absolute deviation of ``delivered`` if it was measured; None if it is
+            exact.
+        parts: the results of all limits if there are several. The values above are then those of
+            the first limit.
     """
 
     kind: str
@@ -60,19 +61,19 @@ class BudgetResult:
 
     @property
     def each(self) -> tuple[BudgetResult, ...]:
-        """Every limit that was kept to."""
+        """The result of each limit."""
         return self.parts or (self,)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> BudgetResult:
-        """Build the result from what ``dataclasses.asdict`` made of one."""
+        """Build a result from the output of ``dataclasses.asdict``."""
         parts = tuple(cls.from_dict(part) for part in value['parts'])
         return cls(**{**value, 'parts': parts})
 
 
 @dataclass(frozen=True)
 class ScaleStats:
-    """How far the removed batch-norm scales came down: statistics of their magnitudes."""
+    """Statistics of the magnitudes of removed batch-norm scales."""
 
     count: int
     median: float
@@ -85,19 +86,20 @@ class RunResult:
     """A finished run.
 
     Attributes:
-        name: of the run's config.
-        work_dir: where the run lies; not part of the summary, which may move with its folder.
-        rows: the points of the run in order; the last is its outcome.
-        budget: the limit or limits, None where the mask source has none.
-        seed: of the run.
-        config_hash: of the config without its seed and work directory: runs that share it are
-            repetitions of each other.
+        name: the name of the config.
+        work_dir: the work directory; it is not a part of summary.json, so that it can be moved.
+        rows: the points of the run in order; the last row is the final result.
+        budget: the limits and what was delivered; None if the mask source has no budget.
+        seed: the seed of the run.
+        config_hash: a hash of the config without its seed and work directory. Runs with the same
+            hash are repetitions of each other.
         versions: package -> version.
         seconds: stage -> wall time.
-        scales: the removed batch-norm scales right before the cut, None where there are none.
-        warnings: what the reader of the result should know.
-        parts: part of the config ('model', 'data', 'schedule', ...) -> hash; runs whose parts
-            differ are not comparable like for like. Empty where unknown.
+        scales: statistics of the removed batch-norm scales right before the cut; None if there are
+            none.
+        warnings: messages for the reader of the result.
+        parts: part of the config ('model', 'data', 'schedule', ...) -> hash. Runs with different
+            parts cannot be compared fairly. Empty if not known.
     """
 
     name: str
@@ -114,7 +116,7 @@ class RunResult:
 
     @property
     def baseline(self) -> Row:
-        """The row named 'baseline', else the first."""
+        """The row called 'baseline', or the first row if there is none."""
         return next((row for row in self.rows if row.name == BASELINE), self.rows[0])
 
     @property
@@ -124,9 +126,9 @@ class RunResult:
 
     @property
     def cut(self) -> tuple[Row, Row] | None:
-        """The rows just before and right after the last cut; None where they are not known."""
-        places = [i for i, row in enumerate(self.rows) if row.name == PRUNED and i > 0]
-        return (self.rows[places[-1] - 1], self.rows[places[-1]]) if places else None
+        """The rows right before and right after the last cut; None if they are not known."""
+        pairs = itertools.pairwise(self.rows)
+        return next((pair for pair in reversed(list(pairs)) if pair[1].name == PRUNED), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of summary.json."""
@@ -145,16 +147,16 @@ class RunResult:
 
     @classmethod
     def from_json(cls, value: Any, work_dir: str | os.PathLike[str]) -> RunResult:
-        """Build the result from the parsed content of ``work_dir``'s summary.json.
+        """Build a result from the parsed content of the summary.json in ``work_dir``.
 
         Raises:
-            EasyPrunerError: a field is missing or of the wrong kind; the message names it.
+            EasyPrunerError: a field is missing or has a wrong value; the message names it.
         """
         folder = Path(work_dir)
         summary = Field(value, str(folder / SUMMARY))
         rows = tuple(_read_row(row) for row in summary['rows'].items())
         if not rows:
-            summary['rows'].fail('one row at the least')
+            summary['rows'].fail('at least one row')
         name, warnings = summary.get('name'), summary.get('warnings')
         budget, scales = summary.get('budget'), summary.get('scales')
         parts = summary.get('parts')
@@ -173,18 +175,18 @@ class RunResult:
         )
 
     def save(self) -> Path:
-        """Write summary.json into the work directory, whole or not at all; return its path."""
+        """Write summary.json into the work directory atomically, and return its path."""
         path = self.work_dir / SUMMARY
         write_json(path, self.to_json())
         return path
 
     @classmethod
     def load(cls, work_dir: str | os.PathLike[str]) -> RunResult:
-        """Read the summary.json of ``work_dir``.
+        """Read the summary.json in ``work_dir``.
 
         Raises:
-            EasyPrunerError: no such folder, no summary in it (the run is not finished), or a
-                damaged or foreign one; the message names the field.
+            EasyPrunerError: the folder does not exist, has no summary because the run is not
+                finished, or has a damaged one.
         """
         folder = Path(work_dir)
         path = folder / SUMMARY
@@ -194,24 +196,26 @@ class RunResult:
             )
         if not path.is_file():
             raise EasyPrunerError(
-                f'{str(folder)!r} has no {SUMMARY}: the run has not come to its Report stage, or '
-                'this is not a work directory; finish the run with --resume, or leave it out'
+                f'{str(folder)!r} has no {SUMMARY}, because its run has not finished the Report '
+                'stage, or because it is not a work directory; finish the run with --resume, or '
+                'leave the folder out'
             )
         return cls.from_json(read_json(path).value, folder)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a plugin adds to a report: a table, or a picture it has written.
+    """A table, or a picture that a plugin has written, for a report.
 
     Attributes:
         name: the heading.
-        columns: the table's column headings.
-        rows: the table's cells, one string for each column.
-        figure: path of a picture; then columns and rows stay empty.
+        columns: the headings of the table's columns.
+        rows: the cells of the table, one string for each column.
+        figure: the path of a picture; columns and rows are then empty.
 
     Raises:
-        EasyPrunerError: neither or both of table and figure, or a row of another length.
+        EasyPrunerError: there is neither a table nor a picture, or both, or a row has another
+            length than the headings.
 
     >>> Artifact('Latency', columns=('run', 'ms'), rows=(('l1', '3.1'), ('random', '3.0'))).name
     'Latency'
@@ -225,13 +229,13 @@ class Artifact:
     def __post_init__(self) -> None:
         if bool(self.columns) == (self.figure is not None):
             raise EasyPrunerError(
-                f'artifact {self.name!r} must have either columns (and rows) or a figure'
+                f'artifact {self.name!r} has columns and a figure, or neither; expected one of them'
             )
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise EasyPrunerError(
-                    f'artifact {self.name!r} has a row of {len(row)} cells; '
-                    f'it has {len(self.columns)} columns'
+                    f'artifact {self.name!r} has a row of {len(row)} cells; expected '
+                    f'{len(self.columns)} cells, one for each column'
                 )
 
 

@@ -1,4 +1,4 @@
-"""The report of one run: summary.json, pictures, and the table at the end."""
+"""The report of one run: summary.json, pictures and a table."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easypruner.report.artifacts import collect_artifacts
-from easypruner.report.result import BudgetResult, Row, RunResult
+from easypruner.report.result import Row, RunResult
 from easypruner.report.text import (
-    amount,
-    change,
-    count,
-    duration,
+    describe_budget,
+    format_change,
+    format_count,
+    format_duration,
+    format_share,
+    format_size,
     make_table,
     print_artifacts,
     print_lines,
     report_console,
-    share,
-    size,
 )
 
 if TYPE_CHECKING:
@@ -44,24 +44,24 @@ def report_run(
     """Write the report of a run into its work directory and print it.
 
     Args:
-        result: the run.
+        result: the result of the run.
         scales: batch-norm scales before and after the sparsity stage, for ``scales.png``.
-        layers: channels per layer, for ``channels.png``.
-        files: what the run wrote already; listed with what the report writes.
-        manager: asks the plugins for their artifacts.
-        console: where to print; standard output by default.
+        layers: channels of each layer, for ``channels.png``.
+        files: files that the run has already written, to be listed as well.
+        manager: the plugin manager, which collects artifacts; None for no artifacts.
+        console: the console to print to; None for standard output.
 
     Returns:
-        the paths the report wrote; summary.json is written last, when all else is done.
+        the paths of the written files. summary.json is written last, after everything else.
 
     Raises:
-        PluginError: a plugin returned something else than artifacts.
+        PluginError: a plugin returned something other than artifacts.
     """
     pictures = _draw(result.work_dir, scales, layers)
     artifacts = collect_artifacts(manager, [result])
     written = (*pictures, result.save())
     console = console or report_console()
-    console.print(run_table(result))
+    console.print(make_run_table(result))
     print_lines(console, 'Facts', _facts(result))
     print_artifacts(console, artifacts)
     print_lines(console, 'Warnings', result.warnings, style='yellow')
@@ -69,8 +69,8 @@ def report_run(
     return written
 
 
-def run_table(result: RunResult) -> Table:
-    """Return the table of a run: a line for each of its rows, with the change to the baseline."""
+def make_run_table(result: RunResult) -> Table:
+    """Return the table of a run, with the change from the baseline for each row."""
     baseline = result.baseline
     return make_table(
         result.name,
@@ -83,25 +83,26 @@ def _cells(row: Row, baseline: Row) -> tuple[str, ...]:
     return (
         row.name,
         f'{row.accuracy:.2f} %',
-        '' if row is baseline else change(row.accuracy - baseline.accuracy),
-        count(row.macs),
-        share(row.macs, baseline.macs),
-        count(row.params),
-        share(row.params, baseline.params),
-        size(row.bytes),
-        share(row.bytes, baseline.bytes),
+        '' if row is baseline else format_change(row.accuracy - baseline.accuracy),
+        format_count(row.macs),
+        format_share(row.macs, baseline.macs),
+        format_count(row.params),
+        format_share(row.params, baseline.params),
+        format_size(row.bytes),
+        format_share(row.bytes, baseline.bytes),
     )
 
 
 def _facts(result: RunResult) -> list[str]:
     facts = []
     if result.budget is not None:
-        facts += [_budget_fact(budget) for budget in result.budget.each]
+        facts += [describe_budget(budget) for budget in result.budget.each]
     if result.cut is not None:
         before, after = result.cut
+        change = format_change(after.accuracy - before.accuracy)
         facts.append(
             f'accuracy before the cut {before.accuracy:.2f} % ({before.name}), '
-            f'right after it {after.accuracy:.2f} % ({change(after.accuracy - before.accuracy)})'
+            f'right after it {after.accuracy:.2f} % ({change})'
         )
     if result.scales is not None:
         scales = result.scales
@@ -112,31 +113,24 @@ def _facts(result: RunResult) -> list[str]:
     if result.seconds:
         longest = max(result.seconds, key=lambda stage: result.seconds[stage])
         facts.append(
-            f'time: {duration(sum(result.seconds.values()))}, '
-            f'of it {longest} {duration(result.seconds[longest])}; seed {result.seed}'
+            f'time: {format_duration(sum(result.seconds.values()))}, '
+            f'longest stage: {longest} {format_duration(result.seconds[longest])}; '
+            f'seed {result.seed}'
         )
     return facts
-
-
-def _budget_fact(budget: BudgetResult) -> str:
-    spread = '' if budget.spread is None else f' ± {amount(budget.spread)}'
-    return (
-        f'budget {budget.kind}: asked {amount(budget.asked)}, '
-        f'delivered {amount(budget.delivered)}{spread}'
-    )
 
 
 def _draw(
     work_dir: Path, scales: tuple[Scales, Scales] | None, layers: Sequence[LayerChannels]
 ) -> tuple[Path, ...]:
-    # matplotlib takes half a second to import: only where something is drawn.
-    from easypruner.report.plots import channels_figure, save_figure, scales_figure
+    # matplotlib takes half a second to import, and only pictures need it.
+    from easypruner.report.plots import draw_channels, draw_scales, save_figure
 
     written = []
     if scales is not None:
         written.append(work_dir / SCALES_PICTURE)
-        save_figure(scales_figure(*scales), written[-1])
+        save_figure(draw_scales(*scales), written[-1])
     if layers:
         written.append(work_dir / CHANNELS_PICTURE)
-        save_figure(channels_figure(layers), written[-1])
+        save_figure(draw_channels(layers), written[-1])
     return tuple(written)

@@ -1,4 +1,4 @@
-"""Batch-norm scales and channel counts of kept and removed channels, for tables and pictures."""
+"""Batch-norm scales and channel counts of kept and removed channels, for reports."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _LAYER_WEIGHTS = ('convolution.weight', 'linear.weight')
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """Magnitudes of batch-norm scales, split by what the masks say of their channels.
+    """Magnitudes of batch-norm scales.
 
     Attributes:
-        kept: shape ``(channels,)``, float64.
-        removed: shape ``(channels,)``, float64.
+        kept: the scales of kept channels, of shape ``(channels,)``, float64.
+        removed: the scales of removed channels, of shape ``(channels,)``, float64.
     """
 
     kept: NDArray[np.float64]
     removed: NDArray[np.float64]
 
     def removed_stats(self) -> ScaleStats | None:
-        """Return the statistics of the removed scales; None where none is removed."""
+        """Return the statistics of the removed scales; None if there are none."""
         if not self.removed.size:
             return None
         median, p99 = np.percentile(self.removed, [50, 99])
@@ -45,12 +45,12 @@ class Scales:
 
 @dataclass(frozen=True)
 class LayerChannels:
-    """How many output channels of one layer stay and go.
+    """The numbers of kept and removed output channels of a layer.
 
     Attributes:
-        name: dotted name of the layer.
-        kept: output channels that stay.
-        removed: output channels that go.
+        name: the dotted name of the layer.
+        kept: the number of kept output channels.
+        removed: the number of removed output channels.
     """
 
     name: str
@@ -63,19 +63,18 @@ def gather_scales(
     masks: Mapping[str, Tensor],
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> Scales:
-    """Collect |gamma| of every batch norm that belongs to a group.
+    """Collect the scales |gamma| of every batch norm in a group.
 
-    Batch norms that cannot be pruned belong to no group and are left out.
+    Batch norms that cannot be pruned are not in a group and are left out.
 
     Args:
-        graph: the channel graph that ``masks`` were made for.
-        masks: group -> bool tensor ``(units,)``, True = keep; other groups are kept whole.
-        state_dict: weights of the unpruned network, by the graph's parameter names; by default
-            the graph's own model's.
+        graph: the channel graph of the masks.
+        masks: group -> bool tensor of shape ``(units,)``, True = keep. Other groups are kept.
+        state_dict: the weights of the unpruned network; None for those of the graph's model.
 
     Raises:
-        EasyPrunerError: ``state_dict`` lacks a batch norm or has it with too few channels, or a
-            scale is not finite.
+        EasyPrunerError: ``state_dict`` has no such batch norm or too few channels, or a scale is
+            not finite.
     """
     kept: list[Tensor] = []
     removed: list[Tensor] = []
@@ -92,8 +91,8 @@ def gather_scales(
             values = parameter.detach().abs().double().cpu()[member.index.cpu()]
             if not bool(values.isfinite().all()):
                 raise EasyPrunerError(
-                    f'the batch-norm scale {member.param!r} holds values that are not finite: '
-                    'training diverged; lower its learning rate or the strength'
+                    f'the batch-norm scale {member.param!r} has values that are not finite: '
+                    'training diverged; reduce the learning rate or the strength'
                 )
             keep = torch.ones(len(values), dtype=torch.bool) if mask is None else mask.cpu()
             kept.append(values[keep].flatten())
@@ -102,20 +101,20 @@ def gather_scales(
 
 
 def joined(scales: Sequence[Scales]) -> Scales:
-    """Return the removed scales of several cuts together, and the kept ones of the last."""
+    """Return the removed scales of all cuts, and the kept scales of the last cut."""
     removed = np.concatenate([part.removed for part in scales])
     return Scales(kept=scales[-1].kept, removed=removed)
 
 
 def layer_channels(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> tuple[LayerChannels, ...]:
-    """Count the kept and removed output channels of every convolution and linear in a group.
+    """Count the kept and removed output channels of every convolution and linear layer in a group.
 
     Args:
-        graph: the channel graph that ``masks`` were made for.
-        masks: group -> bool tensor ``(units,)``, True = keep; other groups are kept whole.
+        graph: the channel graph of the masks.
+        masks: group -> bool tensor of shape ``(units,)``, True = keep. Other groups are kept.
 
     Returns:
-        the layers in the order in which the model runs them.
+        the layers, in the order in which the model runs them.
     """
     outputs = {
         (member.param, member.dim)
@@ -123,7 +122,7 @@ def layer_channels(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> tuple[La
         for member in group.members
         if member.role == 'out' and member.operand in _LAYER_WEIGHTS
     }
-    order = {param: place for place, param in enumerate(graph.operands)}
+    order = {param: position for position, param in enumerate(graph.operands)}
     kept = graph.keep(masks)
     layers = []
     for param, dim in sorted(outputs, key=lambda output: (order[output[0]], output[1])):
@@ -138,13 +137,13 @@ def _lookup(state_dict: Mapping[str, Tensor], param: str, channels: int) -> Tens
     tensor = state_dict.get(param)
     if tensor is None:
         raise EasyPrunerError(
-            f'the weights have no batch-norm scale {param!r}, which the channel graph names; '
-            'give the weights of the network the graph was traced on'
+            f'the weights have no batch-norm scale {param!r}, but the channel graph has; give the '
+            'weights of the network that was traced'
         )
     if tensor.dim() != 1 or len(tensor) < channels:
         raise EasyPrunerError(
-            f'the batch-norm scale {param!r} has shape {tuple(tensor.shape)} in the weights; '
-            f'the channel graph reads {channels} channels of it: give weights from before the cut'
+            f'the batch-norm scale {param!r} has shape {tuple(tensor.shape)} in the weights, but '
+            f'the channel graph needs {channels} channels; give weights from before the cut'
         )
     return tensor
 

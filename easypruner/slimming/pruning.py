@@ -141,7 +141,7 @@ def slim(
     MACs      8.93 k  4.46 k  50.0 %
     params       260     132  50.8 %
     channels       8       4  50.0 %
-    asked for Macs 0.5, delivered 0.5
+    budget Macs: asked 0.5, delivered 0.5
     verified: the largest error of an output is ...
     frozen channels: 4 at 2, an output of the model (output)
     """

@@ -13,7 +13,7 @@ from easypruner.analysis.summary import FrozenRow, aggregate
 from easypruner.graph import ChannelGraph, Cost, Frozen, Verification
 from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult
-from easypruner.report.text import amount, change, count, share
+from easypruner.report.text import describe_budget, format_change, format_count, format_share
 from easypruner.strategies import MaskSource
 from easypruner.strategies.budgets.budget import budget_result
 from easypruner.strategies.budgets.ranking import NO_LIMITS
@@ -108,18 +108,14 @@ class SlimSummary:
             'channels': self.units,
         }
         for name, (before, after) in pairs.items():
-            yield name, count(before), count(after), share(after, before)
+            yield name, format_count(before), format_count(after), format_share(after, before)
         if self.accuracy is not None:
             full, pruned = self.accuracy
-            yield 'accuracy', f'{full:.2f} %', f'{pruned:.2f} %', change(pruned - full)
+            yield 'accuracy', f'{full:.2f} %', f'{pruned:.2f} %', format_change(pruned - full)
 
     def _lines(self) -> Iterator[str]:
-        for limit in self.budget.each if self.budget is not None else ():
-            spread = '' if limit.spread is None else f' (+- {amount(limit.spread)})'
-            yield (
-                f'asked for {limit.kind} {amount(limit.asked)}, '
-                f'delivered {amount(limit.delivered)}{spread}'
-            )
+        if self.budget is not None:
+            yield from map(describe_budget, self.budget.each)
         if self.level is not None:
             yield (
                 f'the choice is arbitrary: every channel has the same score, {self.level:.4g}; '

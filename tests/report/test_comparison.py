@@ -17,8 +17,8 @@ import easypruner
 from easypruner import hookspecs
 from easypruner.errors import EasyPrunerError
 from easypruner.report.comparison import compare
-from easypruner.report.comparison_report import compare_runs, comparison_tables
-from easypruner.report.fairness import fairness_notes
+from easypruner.report.comparison_report import compare_runs, make_comparison_tables
+from easypruner.report.fairness import list_differences
 from easypruner.report.result import Artifact, BudgetResult, RunResult
 from tests.helpers.run_results import make_rows, save_run, save_seeds
 
@@ -94,7 +94,7 @@ def test_plugins_get_the_runs_in_the_order_given(tmp_path: Path) -> None:
 
 def test_equal_lines_need_no_notes(tmp_path: Path) -> None:
     runs = [run for name in 'ab' for run in save_seeds(tmp_path, name, [97.0, 97.5])]
-    assert fairness_notes(compare(runs)) == ()
+    assert list_differences(compare(runs)) == ()
 
 
 BOTH = (BudgetResult('Macs', 0.5, 0.4), BudgetResult('Params', 0.6, 0.6))
@@ -113,28 +113,31 @@ BOTH = (BudgetResult('Macs', 0.5, 0.4), BudgetResult('Params', 0.6, 0.6))
         ({'budget': None}, 'budgets differ: Macs 0.5 (a); no budget (b)'),
         ({'versions': {'torch': '2.9'}}, 'versions of torch differ: 2.14.1 (a); 2.9 (b)'),
         ({'seed': 7}, 'seeds differ: 0 (a); 7 (b)'),
-        ({'rows': make_rows(baseline=98.5)}, 'baselines are up to 0.50 points apart'),
-        ({'rows': make_rows(macs=24_480_000)}, 'left are up to 10.0 percentage points apart'),
+        ({'rows': make_rows(baseline=98.5)}, 'baselines differ by up to 0.50 points'),
+        (
+            {'rows': make_rows(macs=24_480_000)},
+            'MACs differ by up to 10.0 percentage points',
+        ),
         ({'rows': make_rows()[:-1]}, 'end at different points: finetuned (a); pruned (b)'),
         ({'rows': make_rows()[2:]}, 'unpruned networks differ'),
     ],
 )
 def test_differences_are_noted(tmp_path: Path, changes: dict[str, object], note: str) -> None:
     runs = [save_run(tmp_path, 'a'), save_run(tmp_path, 'b', **changes)]
-    notes = fairness_notes(compare(runs))
+    notes = list_differences(compare(runs))
     assert any(note in line for line in notes), notes
-    assert any('one seed only: a, b' in line for line in notes)
+    assert any('only one seed: a, b' in line for line in notes)
 
 
 def test_repeated_seed_is_noted(tmp_path: Path) -> None:
     runs = [save_run(tmp_path, name, name='a', config_hash='a') for name in ('x', 'y')]
-    assert any('several runs of seed 0' in line for line in fairness_notes(compare(runs)))
+    assert any('several runs with seed 0' in line for line in list_differences(compare(runs)))
 
 
 def test_narrow_output_splits_the_table(tmp_path: Path) -> None:
     comparison = compare(save_seeds(tmp_path, 'a', [97.0, 98.0]))
-    (whole,) = comparison_tables(comparison, 200)
-    accuracy, cost = comparison_tables(comparison, 80)
+    (whole,) = make_comparison_tables(comparison, 200)
+    accuracy, cost = make_comparison_tables(comparison, 80)
     columns = [column.header for column in (*accuracy.columns, *cost.columns)]
     assert {str(c) for c in columns} == {str(column.header) for column in whole.columns}
 

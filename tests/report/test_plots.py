@@ -13,10 +13,10 @@ from matplotlib.container import BarContainer
 
 from easypruner.report.plots import (
     Point,
-    accuracy_figure,
-    channels_figure,
+    draw_accuracy,
+    draw_channels,
+    draw_scales,
     save_figure,
-    scales_figure,
 )
 from easypruner.report.scales import LayerChannels, Scales
 
@@ -39,7 +39,7 @@ def png_size(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize('count', [1, 7, 110])
 def test_every_layer_has_its_two_bars(count: int, tmp_path: Path) -> None:
     layers = [LayerChannels(f'layer{i}', kept=i + 1, removed=count - i) for i in range(count)]
-    figure = channels_figure(layers)
+    figure = draw_channels(layers)
     (axes,) = figure.axes
     kept, removed = (c for c in axes.containers if isinstance(c, BarContainer))
     assert [bar.get_width() for bar in kept] == [layer.kept for layer in layers]
@@ -53,14 +53,14 @@ def test_every_layer_has_its_two_bars(count: int, tmp_path: Path) -> None:
 
 
 def test_layer_names_do_not_overlap() -> None:
-    figure = channels_figure([LayerChannels(f'layer{i}', 8, 8) for i in range(80)])
+    figure = draw_channels([LayerChannels(f'layer{i}', 8, 8) for i in range(80)])
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
 
 
 def test_a_very_deep_network_still_fits_an_image() -> None:
-    figure = channels_figure([LayerChannels(str(i), 1, 1) for i in range(2300)])
+    figure = draw_channels([LayerChannels(str(i), 1, 1) for i in range(2300)])
     assert figure.get_figheight() * 150 < 2**16, 'Agg draws no more'
 
 
@@ -68,7 +68,7 @@ def test_histograms_count_every_scale_once() -> None:
     rng = np.random.default_rng(0)
     before = Scales(rng.uniform(0.1, 1, 50), rng.uniform(0.01, 0.1, 30))
     after = Scales(rng.uniform(0.1, 1, 50), np.r_[np.zeros(5), rng.uniform(1e-7, 1e-5, 25)])
-    figure = scales_figure(before, after)
+    figure = draw_scales(before, after)
     for axes, scales in zip(figure.axes, (before, after), strict=True):
         kept, removed = axes.containers
         assert sum(bar.get_height() for bar in kept) == scales.kept.size
@@ -84,7 +84,7 @@ def test_histograms_count_every_scale_once() -> None:
 @pytest.mark.parametrize('values', [np.empty(0), np.zeros(3), np.array([1e-12]), np.array([50.0])])
 def test_extreme_scales_can_be_drawn(values: np.ndarray, tmp_path: Path) -> None:
     scales = Scales(values, values)
-    figure = scales_figure(scales, scales)
+    figure = draw_scales(scales, scales)
     drawn = sum(bar.get_height() for bars in figure.axes[0].containers for bar in bars)
     assert drawn == 2 * values.size
     save_figure(figure, tmp_path / 'scales.png')
@@ -97,14 +97,14 @@ def test_legend_lists_every_line_best_first() -> None:
         Point('cost $x$', (1e6, 1.1e6), (90.0, 91.0)),
         *(Point(f'p{i}', (1e6,), (70.0 - i,)) for i in range(10)),
     ]
-    figure = accuracy_figure(points, Point('baseline', (2e6,), (95.0,)))
+    figure = draw_accuracy(points, Point('baseline', (2e6,), (95.0,)))
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts[:3] == ['95.00   baseline', '90.50 ± 0.71   cost $x$', '80.00   _hidden?']
     assert len(texts) == 13
 
 
 def test_lines_are_distinguished_without_colour() -> None:
-    figure = accuracy_figure([Point(f'p{i}', (1e6,), (90.0 - i,)) for i in range(40)])
+    figure = draw_accuracy([Point(f'p{i}', (1e6,), (90.0 - i,)) for i in range(40)])
     looks = {(line[0].get_marker(), line[0].get_color()) for line in figure.axes[0].containers}
     markers = [line[0].get_marker() for line in figure.axes[0].containers][:7]
     assert len(looks) == 40
@@ -113,8 +113,8 @@ def test_lines_are_distinguished_without_colour() -> None:
 
 def test_names_are_not_parsed_as_mathematics(tmp_path: Path) -> None:
     name = '$\\nosuchcommand$'
-    save_figure(accuracy_figure([Point(name, (1.0,), (2.0,))]), tmp_path / 'accuracy.png')
-    save_figure(channels_figure([LayerChannels(name, 1, 1)]), tmp_path / 'channels.png')
+    save_figure(draw_accuracy([Point(name, (1.0,), (2.0,))]), tmp_path / 'accuracy.png')
+    save_figure(draw_channels([LayerChannels(name, 1, 1)]), tmp_path / 'channels.png')
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -122,15 +122,15 @@ def test_pictures_leave_no_global_state(tmp_path: Path) -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    save_figure(accuracy_figure([Point('a', (1.0,), (2.0,))]), tmp_path / 'a.png')
+    save_figure(draw_accuracy([Point('a', (1.0,), (2.0,))]), tmp_path / 'a.png')
     assert plt.get_fignums() == before
 
 
 def test_failed_drawing_keeps_the_old_picture(tmp_path: Path) -> None:
     path = tmp_path / 'a.png'
-    save_figure(accuracy_figure([Point('a', (1.0,), (2.0,))]), path)
+    save_figure(draw_accuracy([Point('a', (1.0,), (2.0,))]), path)
     old = path.read_bytes()
-    broken = accuracy_figure([Point('a', (1.0,), (2.0,))])
+    broken = draw_accuracy([Point('a', (1.0,), (2.0,))])
     broken.axes[0].set_title('$\\nosuchcommand$')
     with pytest.raises(ValueError, match='nosuchcommand'):
         save_figure(broken, path)

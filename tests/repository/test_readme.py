@@ -33,7 +33,7 @@ def test_the_api_example(
 def test_the_example_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict = {}
     exec(code_block('easypruner.slim('), names)
-    assert 'asked for Macs 0.5, delivered 0.' in capsys.readouterr().out
+    assert 'budget Macs: asked 0.5, delivered 0.' in capsys.readouterr().out
     assert names['model'].conv1.out_channels < 64
 
 

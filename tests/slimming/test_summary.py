@@ -26,7 +26,7 @@ class TestSummary:
         assert any(
             line.split() == ['accuracy', '12.50', '%', '12.50', '%', '+0.00'] for line in lines
         )
-        assert f'asked for Macs 0.5, delivered {left:.4g}' in lines
+        assert f'budget Macs: asked 0.5, delivered {left:.4g}' in lines
         assert any(line.startswith('verified: ') for line in lines)
         assert 'frozen channels: 5 at head, an output of the model' in str(slimmed)
 
