@@ -1,4 +1,4 @@
-"""Data sets that come with installed packages: nothing is downloaded."""
+"""Data sets that installed packages contain, so that no download is needed."""
 
 from easypruner.datasets.digits import Digits
 from easypruner.registry import DATASETS

@@ -14,15 +14,15 @@ _VALIDATION = 360
 
 
 class Digits(BaseDataset):
-    """The digits in a fixed, stratified split: 1,437 to train on and 360 to validate on.
+    """The digits in a fixed, stratified split of 1,437 training and 360 validation images.
 
-    Each sample holds ``img``, uint8 of shape ``(8 * scale, 8 * scale, 1)``, and ``gt_label``.
+    A sample has an image ``img``, uint8 of shape ``(8 * scale, 8 * scale, 1)``, and ``gt_label``.
 
     Args:
         split: ``'train'`` or ``'val'``.
-        scale: every pixel is repeated this many times in both directions.
-        pipeline: transforms.
-        **kwargs: of mmpretrain's BaseDataset.
+        scale: how many times every pixel is repeated in both directions.
+        pipeline: the transforms.
+        **kwargs: other arguments of mmpretrain's BaseDataset.
     """
 
     METAINFO: ClassVar = {'classes': tuple(str(digit) for digit in range(10))}
@@ -38,12 +38,13 @@ class Digits(BaseDataset):
             raise ValueError(f"split={split!r} of Digits; expected 'train' or 'val'")
         self.split = split
         self.scale = scale
-        # They are few: packed for sharing between workers they would only load more slowly.
+        # Packing samples for worker processes would only slow down such a small data set.
         settings = {'test_mode': split == 'val', 'serialize_data': False, **kwargs}
         super().__init__(ann_file='', pipeline=pipeline, **settings)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return the samples of the split."""
+        # scikit-learn takes a second to import, and only these data need it.
         from sklearn.model_selection import train_test_split
 
         digits = _read_digits()
@@ -65,6 +66,7 @@ class Digits(BaseDataset):
 
 @cache
 def _read_digits() -> Any:
+    # As above: scikit-learn is slow to import.
     from sklearn.datasets import load_digits
 
     return load_digits()

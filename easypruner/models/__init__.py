@@ -1,4 +1,4 @@
-"""Models that mmpretrain lacks."""
+"""Models that are not in mmpretrain."""
 
 from easypruner.models.resnet_cifar import ResNetCifar
 from easypruner.registry import MODELS

@@ -1,4 +1,4 @@
-"""The ResNets of depth 6n+2 for small images (He et al., 2016, section 4.2)."""
+"""ResNets of depth 6n+2 for small images (He et al., 2016, section 4.2)."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class _Block(nn.Module):
 
 
 class ResNetCifar(BaseBackbone):
-    """ResNet of depth 6n+2 in three stages of ``width``, twice and four times as many channels.
+    """ResNet of depth 6n+2 with three stages. The second and third stage double the channels.
 
     Args:
-        depth: 20, 32, 44, 56, 110, ...
-        in_channels: of the images.
-        width: channels of the first stage.
+        depth: the depth of the network: 20, 32, 44, 56, 110, ...
+        in_channels: the number of channels of the images.
+        width: the number of channels of the first stage.
         shortcut: ``'projection'`` (1x1 convolutions where shapes change, option B of the paper) or
-            ``'padding'`` (strided slices padded with zeros, option A). Padding fixes the widths
-            of the stages: only channels within blocks can then be pruned.
-        init_cfg: of MMEngine's modules.
+            ``'padding'`` (strided slices padded with zeros, option A). With padding, only channels
+            inside blocks can be pruned, because the widths of stages are fixed.
+        init_cfg: the initialization, as for all modules of MMEngine.
 
     Raises:
-        ValueError: a depth that is not 6n+2.
+        ValueError: the depth is not 6n+2, or the shortcut is not known.
     """
 
     def __init__(
@@ -74,9 +74,13 @@ class ResNetCifar(BaseBackbone):
             ]
         )
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f'depth={depth} of ResNetCifar is not 6n+2; try 20, 32, 44, 56 or 110')
+            raise ValueError(
+                f'depth={depth} of ResNetCifar; expected 6n+2, such as 20, 32, 44, 56 or 110'
+            )
         if shortcut not in ('projection', 'padding'):
-            raise ValueError(f"shortcut={shortcut!r}; expected 'projection' or 'padding'")
+            raise ValueError(
+                f"shortcut={shortcut!r} of ResNetCifar; expected 'projection' or 'padding'"
+            )
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.stages = nn.Sequential()
@@ -91,5 +95,5 @@ class ResNetCifar(BaseBackbone):
             self.stages.append(blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Return the maps of the last stage, as a tuple of one."""
+        """Return the feature maps of the last stage, in a tuple with one element."""
         return (self.stages(torch.relu(self.bn1(self.conv1(x)))),)

@@ -1,4 +1,4 @@
-"""What tests of plugins need: tiny networks, contexts, checks, compositions and runs."""
+"""Helpers for tests of plugins: tiny networks, contexts, checks, compositions and runs."""
 
 from easypruner.testing.checks import (
     check_budget,

@@ -1,4 +1,4 @@
-"""Components for tests: a plugin's class, found as the command line finds it, and a budget."""
+"""Components for tests: the class of a plugin, and an example budget."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def component(name: str, folder: str | Path) -> Any:
     """Return the class of a plugin.
 
     Args:
-        name: of the class; one in the folder counts before others of that name.
-        folder: whose files are plugins, as with ``--plugins``.
+        name: the name of the class. A class in the folder has priority over others of this name.
+        folder: a folder in which each file is a plugin, as for ``--plugins``.
 
     Raises:
-        EasyPrunerError: no plugin contributes it, or one cannot be loaded.
+        EasyPrunerError: no plugin contributes such a class, or a plugin cannot be loaded.
     """
     infos = load_plugins([folder]).components
     found = [info for info in infos if info.name == name]
@@ -30,12 +30,14 @@ def component(name: str, folder: str | Path) -> Any:
         raise EasyPrunerError(f'{name!r} is {kinds}; give one of them another name')
     if not found:
         known = {info.name for info in infos}
-        raise EasyPrunerError(f'no plugin in {str(folder)!r} has {name!r}; {nearest(name, known)}')
+        raise EasyPrunerError(
+            f'no plugin in {str(folder)!r} contributes {name!r}; {nearest(name, known)}'
+        )
     return (own or found)[0].cls
 
 
 def example_budget(keep: float = 0.6) -> Budget:
-    """Return a budget for a source that needs one: so much of the multiply-adds stays."""
+    """Return a budget for a source: a share of the multiply-adds to keep."""
     load_plugins()
     budget: Budget = build(BUDGETS, {'type': 'Macs', 'keep': keep})
     return budget

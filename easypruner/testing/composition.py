@@ -1,4 +1,4 @@
-"""Composition: one component together with every partner that there is."""
+"""Composition: runs a component together with every source, budget and regularizer."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _NETWORK = 'residual'
 _UPDATES = 2
 _LR = 0.05
 WAYS = {'one-shot': 1, 'iterative': 2}
-"""Name -> in how many cuts the channels go."""
+"""Name -> the number of cuts in which channels are removed."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Classes that are to work together.
+    """Classes that have to work together.
 
     Attributes:
         source: a mask source.
-        budget: of the source; None for a source that takes none.
-        regularizer: pushes before each cut; None for none.
-        steps: cuts in which the budget is reached.
+        budget: the budget of the source; None for a source without a budget.
+        regularizer: a regularizer that pushes before each cut; None for no regularizer.
+        steps: the number of cuts in which the budget is reached.
     """
 
     source: type[MaskSource]
@@ -54,17 +54,17 @@ class Combination:
 
 
 def combinations() -> Iterator[Combination]:
-    """Yield every combination of the loaded sources, budgets and regularizers, in either way."""
+    """Yield all combinations of loaded components, one-shot and iterative."""
     sources, budgets, regularizers = _loaded()
     for source, regularizer, steps in itertools.product(sources, regularizers, WAYS.values()):
         yield from _with(source, budgets, regularizer, steps)
 
 
 def pairs(component: type[Component]) -> Iterator[Combination]:
-    """Yield combinations that bring a component together with every partner, in either way.
+    """Yield combinations of a component with every partner, one-shot and iterative.
 
     Args:
-        component: a source, budget or regularizer; it need not be loaded.
+        component: a source, budget or regularizer; it does not have to be loaded.
     """
     sources, budgets, regularizers = _loaded()
     ranking = [source for source in sources if source.takes_budget()]
@@ -102,31 +102,31 @@ def _with(
         for budget in budgets:
             yield Combination(source, budget, regularizer, steps)
     elif steps == 1:
-        # Masks that are given cannot be a step of the way.
+        # A source without a budget always selects the same masks, which is not possible in steps.
         yield Combination(source, None, regularizer, steps)
 
 
 def compose(component: type[Component]) -> None:
-    """Run a source, budget or regularizer with every partner that there is, one-shot and in steps.
+    """Run a source, budget or regularizer with every partner, one-shot and iterative.
 
     Args:
-        component: the class; what its ``example`` returns are the arguments.
+        component: the class. Its ``example`` method returns its arguments.
 
     Raises:
-        AssertionError: in some combination something does not hold; see :func:`run`.
-        EasyPrunerError: no class, or one of another kind.
+        AssertionError: a combination fails; see :func:`run`.
+        EasyPrunerError: ``component`` is not a class, or a class of another kind.
     """
     if not inspect.isclass(component):
         advice = (
-            f'component({component!r}, folder) finds that of a plugin'
+            f'component({component!r}, folder) returns the class of a plugin'
             if isinstance(component, str)
             else f'its class is {type(component).__name__}'
         )
-        raise EasyPrunerError(f'compose takes a class, it was given {component!r}; {advice}')
+        raise EasyPrunerError(f'compose got {component!r}, expected a class; {advice}')
     if not issubclass(component, MaskSource | Budget | Regularizer):
         raise EasyPrunerError(
-            f'{component.__name__} is no mask source, budget or regularizer; '
-            'check_stage and check_handler are for stages and layer handlers'
+            f'compose got {component.__name__}, expected a mask source, budget or regularizer; '
+            'use check_stage or check_handler for a stage or layer handler'
         )
     for combination in pairs(component):
         _run_named(combination)
@@ -140,17 +140,18 @@ def _run_named(combination: Combination) -> None:
 
 
 def run(combination: Combination, of: TinyNetwork | None = None) -> None:
-    """Select, push for a few optimizer updates, and cut, in as many steps as asked for.
+    """Run a combination: in each step select masks, push for a few updates, and cut.
 
-    Each cut verifies, the network runs afterwards, and at the end the budget is met.
+    Each cut has to verify, the network has to run after it, and the last cut has to meet the
+    budget.
 
     Args:
-        combination: of what.
-        of: the network; by default the residual one.
+        combination: the classes to run.
+        of: the network; None for the residual network.
 
     Raises:
-        AssertionError: something of this does not hold.
-        EasyPrunerError: a component refuses its part.
+        AssertionError: one of these conditions does not hold.
+        EasyPrunerError: a component refuses the network.
     """
     tiny = of or network(_NETWORK)
     with tempfile.TemporaryDirectory() as name:
@@ -199,7 +200,7 @@ def _run(combination: Combination, tiny: TinyNetwork, folder: Path) -> None:
         assert error < 1e-5, f'verify finds an error of {error}'
         prune(model, masks, graph=graph, optimizer=optimizer)
         with torch.no_grad():
-            assert bool(model(inputs).isfinite().all()), 'the outputs are no numbers'
+            assert bool(model(inputs).isfinite().all()), 'the outputs are not finite'
 
 
 def _built(registry: Any, cls: type[Strategy], graph: Any, folder: Path) -> Any:

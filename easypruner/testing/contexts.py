@@ -1,4 +1,4 @@
-"""A context as a run gives it, on a handful of made-up batches."""
+"""A context as in a run, with a few random batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Data:
     seed: int
 
     def batch(self, number: int) -> Batch:
-        """Return eight samples and their classes; the same for the same number."""
+        """Return eight samples and their classes; equal numbers give equal batches."""
         seed = 1000 * self.seed + number
         classes = torch.randint(CLASSES, (8,), generator=torch.Generator().manual_seed(seed))
         return self.network.inputs(seed, samples=8), classes
@@ -49,7 +49,7 @@ class _Data:
 
 
 def tiny_batches(count: int = 3, seed: int = 0, network: TinyNetwork = NETWORKS[0]) -> list[Batch]:
-    """Return the batches that :func:`tiny_context` gives, each of eight samples and classes."""
+    """Return the batches of :func:`tiny_context`. Each has eight samples and their classes."""
     data = _Data(network, seed)
     return [data.batch(number) for number in range(count)]
 
@@ -63,10 +63,10 @@ def tiny_context(
     """Return a context with seeded batches, a loss, forward passes and an accuracy.
 
     Args:
-        network: whose inputs the batches are; by default images.
-        batches: how many training batches there are, each of eight samples; 0 for an empty set.
-        seed: of the batches, and of the context.
-        folder: where a search may keep what it has found.
+        network: the network for whose inputs the batches are made; by default images.
+        batches: the number of training batches of eight samples; 0 for an empty data set.
+        seed: the seed of the batches and of the context.
+        folder: the folder in which a search can save its results.
     """
     data = _Data(network, seed)
     return Context(

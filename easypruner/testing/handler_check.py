@@ -1,4 +1,4 @@
-"""The check of layer handlers: they alone set the numbers that a cut needs."""
+"""The check of layer handlers: they have to set all attributes that a cut changes."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ _COUNTED = 'groups'
 def check_handler(
     handler: LayerHandler | Sequence[LayerHandler], model: nn.Module, inputs: ExampleInputs
 ) -> dict[str, Any]:
-    """Cut a network by random masks, with a layer handler, and run it.
+    """Cut a network with random masks and a layer handler, and run it.
 
-    The handler has to be asked, and to set all numbers of its layers that a cut changes, also
-    those that would be found by trial without it.
+    The handler has to be used, and it has to set all numbers of its layers that a cut changes,
+    including numbers that the trial of a cut would correct without a handler.
 
     Args:
-        handler: one, or several in order of precedence; each has to be asked.
-        model: with layers that it handles; it is cut in place.
-        inputs: for the model.
+        handler: one or several handlers, in order of precedence; each of them has to be used.
+        model: a network with layers of the handlers; it is cut in place.
+        inputs: the inputs of the network.
 
     Returns:
-        path -> module of the pruned network, to look at the numbers in.
+        path -> module of the pruned network, for checks of attributes.
 
     Raises:
-        AssertionError: nothing can be cut, the pruned network computes something else, or a
-            handler is not asked, changes nothing or sets another number than the network needs.
+        AssertionError: no channel can be removed, the pruned network has wrong outputs, or a
+            handler is not used, changes nothing or sets a wrong number.
     """
     handlers = [handler] if isinstance(handler, LayerHandler) else list(handler)
     graph = trace(model, inputs, handlers)
     masks = random_masks(graph, keep=0.5)
     reasons = '; '.join({frozen.reason: None for frozen in graph.frozen})
-    assert masks.removed_units, f'nothing of this {type(model).__name__} can be cut: {reasons}'
+    kind = type(model).__name__
+    assert masks.removed_units, f'no channel of this {kind} can be removed: {reasons}'
     found = verify(model, masks, inputs, handlers)
     assert found.passed, f'verify finds an error of {found.error}'
     alone = copy.deepcopy(model)
@@ -63,36 +64,36 @@ def check_handler(
 def _check_numbers(
     alone: nn.Module, pruned: nn.Module, handlers: Sequence[LayerHandler], known: Attributes
 ) -> None:
-    """Check the numbers that handlers set, in a copy of the network from before the cut."""
+    """Check the numbers that handlers set in a copy of the network before the cut."""
     layers, after = Inventory(alone), dict(pruned.named_modules())
     shapes = _new_shapes(layers, Inventory(pruned))
     for (path, name), value in known.items():
-        # The channel graph knows the groups of convolutions; it sets them before all else.
+        # The channel graph sets the groups of convolutions before it calls handlers.
         if name == _COUNTED:
             setattr(layers.modules[path], name, value)
-    asked: dict[int, list[str]] = {id(handler): [] for handler in handlers}
+    used: dict[int, list[str]] = {id(handler): [] for handler in handlers}
     changed: set[int] = set()
     for path, own in with_computed(layers.modules, shapes).items():
         layer = layers.modules[path]
         handler = find_handler(layer, handlers)
         if handler is None:
             continue
-        asked[id(handler)].append(path)
-        before = _held(layer)
+        used[id(handler)].append(path)
+        before = _state_of(layer)
         handler.resize(layer, own)
-        if _held(layer) != before:
+        if _state_of(layer) != before:
             changed.add(id(handler))
         _check_layer(handler, layer, after[path], path)
     for handler in handlers:
         name = type(handler).__name__
-        assert asked[id(handler)], (
-            f'{name} is asked for no layer: none that is cut is of {handler.handles}'
+        assert used[id(handler)], (
+            f'{name} is not used, because the cut changes no layer of {handler.handles}'
         )
-        assert id(handler) in changed, f'{name} changes nothing in {asked[id(handler)]}'
+        assert id(handler) in changed, f'{name} changes nothing in {used[id(handler)]}'
 
 
 def _new_shapes(before: Inventory, after: Inventory) -> dict[str, dict[str, torch.Size]]:
-    """Return path -> local name -> new shape, of the tensors that were cut."""
+    """Return path -> local name -> new shape of each tensor that was cut."""
     changed = {
         name: after.tensors[name].shape
         for name, tensor in before.tensors.items()
@@ -102,16 +103,16 @@ def _new_shapes(before: Inventory, after: Inventory) -> dict[str, dict[str, torc
 
 
 def _check_layer(handler: LayerHandler, layer: nn.Module, pruned: nn.Module, path: str) -> None:
-    met, needed = _numbers(layer), _numbers(pruned)
-    for name, number in needed.items():
-        assert met.get(name) == number, (
-            f'{type(handler).__name__} leaves {name}={met.get(name)} in {path!r}, a '
-            f'{type(layer).__name__}; after the cut it has to be {number}'
+    actual, expected = _numbers(layer), _numbers(pruned)
+    for name, number in expected.items():
+        assert actual.get(name) == number, (
+            f'{type(handler).__name__} leaves {name}={actual.get(name)} in {path!r}, a '
+            f'{type(layer).__name__}; expected {number} after the cut'
         )
 
 
 def _numbers(layer: nn.Module) -> dict[str, Any]:
-    """Return the whole numbers among a layer's attributes, and its lists and tuples of such."""
+    """Return the attributes of a layer that are whole numbers, or lists or tuples of them."""
     found = {}
     for name, value in vars(layer).items():
         several = isinstance(value, list | tuple) and bool(value)
@@ -120,8 +121,8 @@ def _numbers(layer: nn.Module) -> dict[str, Any]:
     return found
 
 
-def _held(layer: nn.Module) -> dict[str, object]:
-    """Return what a layer and its parts hold: numbers and texts, and of all else which it is."""
+def _state_of(layer: nn.Module) -> dict[str, object]:
+    """Return the attributes of a layer and its submodules as comparable values."""
     return {
         f'{path}.{name}': _comparable(value)
         for path, module in layer.named_modules()

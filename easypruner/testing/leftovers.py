@@ -1,4 +1,4 @@
-"""What a component may leave behind on a network: nothing."""
+"""Checks that a component does not change a network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Before:
-    """A network as it was.
+    """The state of a network before a component runs.
 
     Attributes:
-        tensors: name -> parameter or buffer, copied.
-        marks: what else is to stay, such as the number of its hooks.
+        tensors: name -> copy of a parameter or buffer.
+        marks: description -> another property of the network, such as the number of hooks.
     """
 
     tensors: dict[str, Tensor]
@@ -23,20 +23,20 @@ class Before:
 
     @classmethod
     def of(cls, model: nn.Module) -> Before:
-        """Write down how a network is."""
+        """Return the state of a network."""
         tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
         return cls(tensors, dict(_marks(model)))
 
     def check(self, model: nn.Module, case: str, gradients: bool = True) -> None:
-        """Check that a network is still as it was.
+        """Check that a network is unchanged.
 
         Args:
             model: the network.
-            case: what was tried, for messages.
-            gradients: whether there are to be as few as there were.
+            case: the name of the trial, for messages.
+            gradients: whether to check that no gradients were added.
 
         Raises:
-            AssertionError: it is not.
+            AssertionError: the network has changed.
         """
         tensors = dict(_tensors(model))
         assert tensors.keys() == self.tensors.keys(), f'{case}: the network has other tensors'
@@ -46,7 +46,7 @@ class Before:
         for what, now in _marks(model):
             if gradients or not what.startswith('gradient'):
                 before = self.marks.get(what, 0)
-                assert now == before, f'{case}: {what} is {now} afterwards, it was {before}'
+                assert now == before, f'{case}: {what} is {now}; expected {before}, as before'
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -56,11 +56,11 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _marks(model: nn.Module) -> Iterator[tuple[str, object]]:
     for name, parameter in model.named_parameters():
-        yield f'gradient of {name}', 'none' if parameter.grad is None else 'there'
+        yield f'gradient of {name}', 'missing' if parameter.grad is None else 'set'
         yield f'requires_grad of {name}', parameter.requires_grad
         yield f'number of hooks on {name}', len(parameter._backward_hooks or ())
     for path, module in model.named_modules():
         yield f'training mode of {path!r}', module.training
-        for held, value in vars(module).items():
-            if held.endswith('_hooks') and isinstance(value, dict):
-                yield f'number of {held.strip("_").replace("_", " ")} on {path!r}', len(value)
+        for name, value in vars(module).items():
+            if name.endswith('_hooks') and isinstance(value, dict):
+                yield f'number of {name.strip("_").replace("_", " ")} on {path!r}', len(value)

@@ -1,4 +1,4 @@
-"""Tiny networks, one for each structure that couples channels in its own way."""
+"""Tiny networks, one for each structure that couples channels in a different way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IMAGES = (2, 3, 8, 8)
 
 
 def example_inputs(samples: int = 2, seed: int = 0) -> Tensor:
-    """Return normally distributed images, for the networks that read images."""
+    """Return normally distributed images."""
     return _drawn((samples, *_IMAGES[1:]), seed)
 
 
@@ -27,16 +27,16 @@ def _drawn(shape: tuple[int, ...], seed: int) -> Tensor:
 def randomized_network(
     build: Callable[[], nn.Module], inputs: Tensor | None = None, seed: int = 0
 ) -> nn.Module:
-    """Build a network whose outputs depend on every channel; return it in evaluation mode.
+    """Build a network whose outputs depend on every channel, and return it in evaluation mode.
 
-    The scales and biases of norms are random, because those of a fresh network, 1 and 0, hide what
-    tests look for. Batch norms have the statistics of the inputs, because with those of a fresh
-    network many deep networks give outputs so small that any comparison holds.
+    The scales and biases of norms are random, because tests cannot find some errors with the
+    initial values 1 and 0. Batch norms have the statistics of the inputs. With the initial
+    statistics, the outputs of many deep networks are so small that any comparison succeeds.
 
     Args:
-        build: makes the network, with torch's own initialization.
-        inputs: for the network; images of shape (8, 3, 8, 8) by default.
-        seed: of all random numbers.
+        build: a function that builds the network, with torch's own initialization.
+        inputs: the inputs of the network; None for images of shape (8, 3, 8, 8).
+        seed: the seed of all random numbers.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -52,7 +52,7 @@ def randomized_network(
 
 
 def _measure_statistics(model: nn.Module, inputs: Tensor) -> None:
-    """Give batch norms the statistics of the inputs."""
+    """Set the statistics of batch norms to those of the inputs."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -69,9 +69,9 @@ class TinyNetwork:
     """A network for tests, small enough for hundreds of runs.
 
     Attributes:
-        name: of its structure.
-        build: makes it, with torch's own initialization.
-        shape: of its inputs, a batch of two; they are normally distributed.
+        name: the name of its structure.
+        build: a function that builds it, with torch's own initialization.
+        shape: the shape of its inputs, for a batch of two samples.
     """
 
     name: str
@@ -79,11 +79,11 @@ class TinyNetwork:
     shape: tuple[int, ...] = _IMAGES
 
     def make(self, seed: int = 0) -> nn.Module:
-        """Return the network in evaluation mode, as :func:`randomized_network` makes it."""
+        """Build the network with :func:`randomized_network`."""
         return randomized_network(self.build, self.inputs(seed, samples=8), seed)
 
     def inputs(self, seed: int = 0, samples: int | None = None) -> Tensor:
-        """Return inputs for it; ``samples`` of them, two by default."""
+        """Return normally distributed inputs; two samples if ``samples`` is None."""
         return _drawn((samples or self.shape[0], *self.shape[1:]), seed)
 
 
@@ -97,7 +97,7 @@ def block(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Seq
 
 
 class Plain(nn.Module):
-    """A chain of convolutions, pooled into a linear layer."""
+    """A chain of convolutions, pooling and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Plain(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two layers coupled by an addition, one of them behind an inner layer."""
+    """Two layers that an addition couples. One of them follows an inner layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Dense connections: every layer reads the input and all layers before it."""
+    """Dense connections: every layer reads the input and the outputs of all earlier layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Dense(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """Inverted residual: a depthwise convolution, also with a channel multiplier."""
+    """An inverted residual with two depthwise convolutions, one with a channel multiplier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Depthwise(nn.Module):
 
 
 class Grouped(nn.Module):
-    """Grouped convolutions with several channels in each group, plain and transposed."""
+    """Grouped convolutions with several channels in each group, one of them transposed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Split(nn.Module):
-    """One half of a layer's channels gates the other."""
+    """A gated unit: half of the channels of a layer gates the other half."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Split(nn.Module):
 
 
 class Flattened(nn.Module):
-    """Maps flattened into a linear layer, without pooling to one position."""
+    """Feature maps that are flattened, without pooling, and read by a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class Flattened(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Attention with two heads over patches, and an MLP, both with a residual connection."""
+    """A transformer block: attention with two heads and an MLP, with residual connections."""
 
     def __init__(self, heads: int = 2) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class Transformer(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM between two linear layers; only its last state is read."""
+    """An LSTM between two linear layers. The second one reads only the last state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,14 +267,14 @@ NETWORKS = (
     TinyNetwork('transformer', Transformer),
     TinyNetwork('recurrent', Recurrent, shape=(2, 7, 3)),
 )
-"""All of them, the simplest first."""
+"""All tiny networks, the simplest first."""
 
 
 def network(name: str) -> TinyNetwork:
-    """Return the network of a name.
+    """Return the network with a name.
 
     Raises:
-        EasyPrunerError: there is none of that name.
+        EasyPrunerError: there is no such network.
 
     >>> network('residual').make()(network('residual').inputs()).shape
     torch.Size([2, 5])

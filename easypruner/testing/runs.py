@@ -1,4 +1,4 @@
-"""Runs: a whole pipeline in seconds, an 8-layer network on a few digits."""
+"""Whole runs in a few seconds, with an 8-layer network and some images of digits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from easypruner.cli.main import main
+
 TRAIN_IMAGES = 96
 VAL_IMAGES = 60
 BATCH = 32
@@ -19,7 +21,7 @@ Folders = str | Path | Sequence[str | Path]
 
 
 def tiny_config(stages: Sequence[StageConfig]) -> dict[str, Any]:
-    """Return the content of a config: scikit-learn's digits, a narrow ResNet-8, and ``stages``."""
+    """Return the content of a config with scikit-learn's digits, a narrow ResNet-8 and stages."""
     return dict(
         default_scope='mmpretrain',
         data_preprocessor=dict(num_classes=10, mean=[78.0], std=[96.0]),
@@ -60,19 +62,18 @@ def _loader(split: str, images: int, shuffle: bool) -> dict[str, Any]:
 def run_stages(
     stages: Sequence[StageConfig], folder: str | Path, plugins: Folders = ()
 ) -> dict[str, Any]:
-    """Run stages on the digits, as ``easypruner prune`` does, and return the run's summary.
+    """Run stages on the digits with ``easypruner prune``, and return the content of summary.json.
 
     Args:
-        stages: of the run; a Report is added.
-        folder: for the config and the work directory, ``run`` in it.
-        plugins: folders whose files are plugins too; one or several.
+        stages: the stages of the run; a Report stage is added.
+        folder: the folder for the config and for the work directory, which is called ``run``.
+        plugins: one or several folders in which each file is a plugin.
 
     Raises:
-        AssertionError: the run did not succeed; the message is the command's.
+        AssertionError: the run failed; the message is that of the command.
     """
+    # MMEngine takes a second to import, and most tests of plugins do without it.
     from mmengine.config import Config
-
-    from easypruner.cli.main import main
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,28 +81,28 @@ def run_stages(
     Config(tiny_config([*stages, dict(type='Report')])).dump(config)
     folders = [plugins] if isinstance(plugins, str | Path) else plugins
     options = [option for path in folders for option in ('--plugins', str(path))]
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(printed):
             code = main(['prune', str(config), '--work-dir', str(work_dir), *options])
     finally:
-        sys.stderr.write(told.getvalue())
-    message = told.getvalue().rpartition('easypruner: ')[2].strip()
+        sys.stderr.write(printed.getvalue())
+    message = printed.getvalue().rpartition('easypruner: ')[2].strip()
     assert code == 0, f'the run ended with code {code}: {message}'
     summary: dict[str, Any] = json.loads((work_dir / 'summary.json').read_text(encoding='utf-8'))
     return summary
 
 
 def check_stage(stage: StageConfig, folder: str | Path, plugins: Folders = ()) -> dict[str, Any]:
-    """Run a stage after training and a selection, before a cut, and return the run's summary.
+    """Run a stage between selection and cut, and return the content of summary.json.
 
     Args:
-        stage: its config.
-        folder: for the config and the work directory.
-        plugins: folders whose files are plugins too; one or several.
+        stage: the config of the stage.
+        folder: the folder for the config and the work directory.
+        plugins: one or several folders in which each file is a plugin.
 
     Raises:
-        AssertionError: the run did not succeed; the message is the command's.
+        AssertionError: the run failed; the message is that of the command.
     """
     source = dict(type='BNScale', budget=dict(type='Macs', keep=0.6))
     stages: list[StageConfig] = [

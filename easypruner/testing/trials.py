@@ -1,8 +1,9 @@
-"""Trials on tiny networks: which are tried, what is a refusal, and what is a fault."""
+"""Trials of components on tiny networks: refusals, and checks of masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from easypruner.base.describe import describe
 from easypruner.errors import EasyPrunerError, MaskError, PluginError
@@ -13,47 +14,87 @@ from easypruner.testing.networks import TinyNetwork
 Networks = TinyNetwork | Iterable[TinyNetwork]
 """One network, or several."""
 
+_Result = TypeVar('_Result')
 
-def listed(networks: Networks) -> tuple[TinyNetwork, ...]:
-    """Return the networks that are to be tried.
+
+def as_networks(networks: Networks) -> tuple[TinyNetwork, ...]:
+    """Return networks as a tuple.
 
     Raises:
-        EasyPrunerError: there are none, or something else is among them.
+        EasyPrunerError: there are no networks, or one of them is something else.
     """
     found = (networks,) if isinstance(networks, TinyNetwork) else tuple(networks)
     for network in found:
         if not isinstance(network, TinyNetwork):
             raise EasyPrunerError(
-                f'{network!r} is no tiny network; expected some of '
+                f'{network!r} is not a tiny network; expected some of '
                 "easypruner.testing.NETWORKS, as network('plain')"
             )
     if not found:
-        raise EasyPrunerError('there is no network to try; leave networks out to try all')
+        raise EasyPrunerError('got no network; leave out networks to try all of them')
     return found
 
 
-def check_is_refusal(error: EasyPrunerError, case: str) -> None:
-    """Check that a component has refused a network, and not returned what cannot be used.
+class Refusals:
+    """Collects the trials that a component refuses. It may refuse some, but not all.
 
-    Raises:
-        AssertionError: it is a fault of its own.
+    A component refuses a network when it raises an EasyPrunerError itself. An error that comes from
+    an invalid result of the component, such as masks of a wrong type, is not a refusal.
     """
+
+    def __init__(self) -> None:
+        self._trials = 0
+        self._messages: list[str] = []
+
+    def attempt(self, case: str, function: Callable[..., _Result], *args: object) -> list[_Result]:
+        """Call a function of a component.
+
+        Args:
+            case: the name of the trial, for messages.
+            function: the function to call.
+            *args: its arguments.
+
+        Returns:
+            a list with the result; an empty list if the component refuses.
+
+        Raises:
+            AssertionError: the component returned something invalid.
+        """
+        self._trials += 1
+        try:
+            return [function(*args)]
+        except EasyPrunerError as error:
+            if isinstance(error, PluginError) or _comes_from_masks(error):
+                raise AssertionError(f'{case}: {error}') from error
+            self._messages.append(f'{case}: {error}')
+            return []
+
+    def check(self) -> None:
+        """Check that the component has accepted at least one trial.
+
+        Raises:
+            AssertionError: it has refused all of them.
+        """
+        messages = self._messages
+        assert len(messages) < self._trials, f'the component refuses all networks: {messages}'
+
+
+def _comes_from_masks(error: EasyPrunerError) -> bool:
+    """Return whether the constructor of Masks raised an error."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    made_wrongly = last is not None and last.tb_frame.f_code is Masks.__init__.__code__
-    if isinstance(error, PluginError) or made_wrongly:
-        raise AssertionError(f'{case}: {error}') from error
+    return last is not None and last.tb_frame.f_code is Masks.__init__.__code__
 
 
 def check_masks(masks: Masks, graph: ChannelGraph, case: str) -> None:
-    """Check that what was chosen are masks of a graph, with a unit left in every group.
+    """Check that masks fit a graph and keep at least one unit of every group.
 
     Raises:
-        AssertionError: they are not.
+        AssertionError: they do not.
     """
     got = describe(masks)
-    assert isinstance(masks, Masks), f'{case}: {got} is returned, expected easypruner.Masks'
+    assert isinstance(masks, Masks), f'{case}: got {got}, expected easypruner.Masks'
     try:
         masks.check(graph)
     except MaskError as error:

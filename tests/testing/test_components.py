@@ -30,7 +30,7 @@ class TestComponent:
     def test_others_are_found_too(self, tmp_path: Path) -> None:
         write_source(tmp_path, 'Own')
         assert component('Macs', tmp_path) is BUDGETS.classes['Macs']
-        with pytest.raises(EasyPrunerError, match="has 'Ownn'; did you mean 'Own'"):
+        with pytest.raises(EasyPrunerError, match="contributes 'Ownn'; did you mean 'Own'"):
             component('Ownn', tmp_path)
 
     def test_two_of_one_name_are_reported(self, tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_a_source_may_pass_its_budget_on() -> None:
 @pytest.mark.parametrize(
     ('given', 'words'),
     [
-        ('Own', r"takes a class, it was given 'Own'; component\('Own', folder\) finds"),
-        (_Source(), 'takes a class, .*; its class is _Source'),
+        ('Own', r"got 'Own', expected a class; component\('Own', folder\) returns"),
+        (_Source(), 'expected a class; its class is _Source'),
     ],
 )
 def test_a_value_that_is_not_a_class_is_not_composed(given: Any, words: str) -> None:
@@ -66,7 +66,7 @@ def test_a_value_that_is_not_a_class_is_not_composed(given: Any, words: str) -> 
 
 @pytest.mark.parametrize('other', [Stage, LayerHandler])
 def test_a_class_without_partners_is_not_composed(other: type[Any]) -> None:
-    with pytest.raises(EasyPrunerError, match='check_stage and check_handler'):
+    with pytest.raises(EasyPrunerError, match='use check_stage or check_handler'):
         compose(other)
 
 

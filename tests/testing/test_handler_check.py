@@ -81,11 +81,11 @@ class _Unread(_Checked):
 @pytest.mark.parametrize(
     ('handler', 'layer', 'words'),
     [
-        (_Empty, _Checked, r"_Empty leaves channels=8 in '1', a _Checked; .* has to be \d"),
+        (_Empty, _Checked, r"_Empty leaves channels=8 in '1', a _Checked; expected \d"),
         (_Partial, _Twice, r"_Partial leaves width=8 in '1', a _Twice"),
-        (_Elsewhere, _Checked, '_Elsewhere is asked for no layer: none that is cut is of .*PReLU'),
+        (_Elsewhere, _Checked, '_Elsewhere is not used, .* changes no layer of .*PReLU'),
         (_Empty, _Unread, r"_Empty changes nothing in \['1'\]"),
-        (_Stumbling, _Checked, "nothing of this Sequential .*handler _Stumbling fails on '1'"),
+        (_Stumbling, _Checked, "no channel of this Sequential .*handler _Stumbling fails on '1'"),
     ],
 )
 def test_a_bad_handler_is_caught(
@@ -100,7 +100,7 @@ def test_each_of_several_handlers_has_to_be_called() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.PReLU(8), nn.Conv2d(8, 2, 1))
     check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
     model = nn.Sequential(nn.Conv2d(3, 8, 1), _Checked(), nn.Conv2d(8, 2, 1))
-    with pytest.raises(AssertionError, match='PReLUHandler is asked for no layer'):
+    with pytest.raises(AssertionError, match='PReLUHandler is not used'):
         check_handler([_Handler(), PReLUHandler()], model, torch.rand(1, 3, 4, 4))
 
 
@@ -113,5 +113,5 @@ def test_groups_of_a_convolution_are_known_without_a_handler() -> None:
 
 
 def test_a_network_that_cannot_be_cut_is_caught() -> None:
-    with pytest.raises(AssertionError, match='nothing of this'):
+    with pytest.raises(AssertionError, match='no channel of this'):
         check_handler(_Handler(), nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(1, 3, 4, 4))
