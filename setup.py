@@ -1,4 +1,4 @@
-"""How EasyPruner is built and installed."""
+"""Build and installation of EasyPruner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent
 PLUGINS = 'easypruner_plugins'
 CONFIGS = 'easypruner_configs'
 
-# Upper bounds are the newest series tried. torch 2.4 is the first with nn.RMSNorm.
+# Upper bounds exclude series that were not tested. nn.RMSNorm needs torch 2.4.
 REQUIREMENTS = [
     'torch>=2.4,<2.15',
     'torchvision>=0.19,<0.30',
@@ -45,10 +45,10 @@ EXTRAS = {
 
 
 class Develop(Command):
-    """Editable install by way of pip's modern route.
+    """An editable install by pip's current method.
 
-    Old pips (Python 3.10's own among them) run ``setup.py develop``, which puts the checkout on
-    the path and so misses that the folder plugins/ is the package easypruner_plugins.
+    Old versions of pip, such as that of Python 3.10, run ``setup.py develop``. That command only
+    adds the checkout to the path, so Python does not find easypruner_plugins in plugins/.
     """
 
     user_options: ClassVar = [('no-deps', None, 'do not install dependencies')]
@@ -66,22 +66,22 @@ class Develop(Command):
 
 
 def version() -> str:
-    """Return the version that easypruner/base/versions.py states."""
+    """Return the version in easypruner/base/versions.py."""
     text = (ROOT / 'easypruner' / 'base' / 'versions.py').read_text(encoding='utf-8')
     match = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
     if match is None:
-        raise RuntimeError('easypruner/base/versions.py states no __version__')
+        raise RuntimeError('easypruner/base/versions.py does not define __version__')
     return match[1]
 
 
 def built_in_plugins() -> list[str]:
-    """Return one entry point for each file of plugins/."""
+    """Return an entry point for each file in plugins/."""
     names = sorted(path.stem for path in (ROOT / 'plugins').glob('[!_]*.py'))
     return [f'{name} = {PLUGINS}.{name}' for name in names]
 
 
 def readme() -> str:
-    """Return the long description; empty in a checkout that has no README yet."""
+    """Return the README as the long description; an empty string if there is no README."""
     path = ROOT / 'README.md'
     return path.read_text(encoding='utf-8') if path.is_file() else ''
 
@@ -89,7 +89,7 @@ def readme() -> str:
 setup(
     name='easypruner',
     version=version(),
-    description='Prune channels of PyTorch networks with MaskSparsity, and compose your own method',
+    description='Prune channels of PyTorch networks with MaskSparsity or your own method',
     long_description=readme(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

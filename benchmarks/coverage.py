@@ -2,9 +2,9 @@
 
 python benchmarks/coverage.py [--source torchvision] [--only PATTERN] [--workers 2]
 
-Each model is measured in a process of its own and under a time limit. Results are appended to a
-file of JSON lines; models that stand there are not measured again. Then docs/coverage.md is
-written from that file.
+Each model is measured in its own process with a time limit. Results are appended to a file of JSON
+lines, and models with a result in this file are not measured again. At the end, docs/coverage.md is
+written from the file.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from models import SOURCES, Entry, entries
 
 ROOT = Path(__file__).resolve().parent.parent
 _WORK_DIR = ROOT / 'work_dirs' / 'coverage'
-# A server that has imported the libraries forks a process for each model at once.
+# A server imports the libraries once and forks a process for each model.
 _CONTEXT = multiprocessing.get_context('forkserver')
 
-# Where a library does not tell how many parameters a model has.
+# Used if a library does not state the number of parameters of a model.
 _USUAL_SIZE = 30_000_000
 
 
 def main() -> None:
-    """Measure what has not been measured yet, then write the page."""
+    """Measure the models without a result, then write the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,13 +61,13 @@ def main() -> None:
             file.write(json.dumps(asdict(result)) + '\n')
             file.flush()
             print(_line(result), flush=True)
-    # In the order of the libraries' own lists.
+    # In the order of the lists of the libraries.
     rows = [results[entry.source, entry.name] for entry in found]
     args.out.write_text(page(rows, missing=every - len(rows)), encoding='utf-8')
 
 
 def load(path: Path) -> dict[tuple[str, str], Result]:
-    """Return the results that a file of JSON lines holds; none if there is no file."""
+    """Return the results in a file of JSON lines; an empty list if there is no file."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding='utf-8').splitlines()
@@ -76,12 +76,12 @@ def load(path: Path) -> dict[tuple[str, str], Result]:
 
 
 def measure(left: Sequence[Entry], workers: int, limit: float) -> Iterator[Result]:
-    """Measure models, small ones first, each in a process of its own; yield them as they end.
+    """Measure models in their own processes, small ones first; yield each result when it is known.
 
     Args:
         left: the models.
-        workers: how many are measured at once.
-        limit: seconds that each may take.
+        workers: the number of models that are measured at the same time.
+        limit: the time limit for each model in seconds.
     """
     _CONTEXT.set_forkserver_preload(['easypruner', *{entry.source for entry in left}])
     with ThreadPoolExecutor(workers) as pool:

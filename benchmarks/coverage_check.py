@@ -1,4 +1,4 @@
-"""What is checked of one model: its graph, a random cut, verification and costs."""
+"""Checks of one model: its channel graph, a random cut, verification and costs."""
 
 from __future__ import annotations
 
@@ -56,38 +56,38 @@ _STARTS = {
 }
 """Cause -> how the reasons for it begin. Any other reason counts as held."""
 
-# Smaller images than these sides are left as they are; larger ones shrink for verification.
+# Images with larger sides are scaled down for the verification.
 _VERIFY_SIDE = 96
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out for one model.
+    """The result of one model.
 
     Attributes:
         source: the library.
-        name: in that library.
-        family: of which it is the one variant.
-        status: 'measured'; 'failed' (the error tells), 'timeout', or 'unusable' where the model's
-            own forward fails on the example inputs.
-        error: what was raised, and in which step.
+        name: the name of the model in the library.
+        family: the family of which only this variant is measured.
+        status: 'measured'; 'failed', with ``error``; 'timeout'; or 'unusable' if the model's own
+            forward fails on the example inputs.
+        error: the exception, and the step in which it was raised.
         kind: 'cnn' or 'other'.
-        params: of the whole model.
-        seconds: that the trace took.
-        groups: how many there are.
-        prunable: share of the parameters that have a dimension in a group.
-        neither: channels of parameters that are in no group and not frozen, or counted twice.
-        reasons: why dimensions of parameters stay, whole or in part -> how many; numbers in the
-            reasons are left out, so that layers share theirs.
-        verify_error: relative error of verification; None if it was not done.
-        verified_on: the inputs of verification: 'full'; 'small' images; 'single' precision where
-            the model's own forward allows no other; '' where there was none.
-        unchecked: groups that verification leaves whole, as their channels are mixed.
-        keeps_shapes: whether the pruned model runs, with outputs of the same shapes.
-        costs: what of the cost was compared ('macs before', 'params after', ...) -> whether the
-            graph's number is the measured one.
-        counted_on: 'meta', or 'values' where the number of operations depends on values; then
-            MACs after the cut cannot be predicted, and are not compared.
+        params: the number of parameters.
+        seconds: the time of the trace.
+        groups: the number of groups.
+        prunable: the share of parameters that have a dimension in a group.
+        neither: the number of channels that are neither in a group nor frozen, or counted twice.
+        reasons: reason -> the number of dimensions that are frozen for it. Reasons have no numbers,
+            so that layers share them.
+        verify_error: the relative error of the verification; None if there was none.
+        verified_on: the inputs of the verification: 'full'; 'small' for smaller images; 'single'
+            for single precision, if the model's forward needs it; '' if there was none.
+        unchecked: groups that the verification cannot check, because their channels are mixed.
+        keeps_shapes: whether the pruned model runs and its outputs have the same shapes.
+        costs: compared part of the cost ('macs before', 'params after', ...) -> whether the graph's
+            number equals the measured one.
+        counted_on: 'meta', or 'values' if the number of operations depends on values. In the second
+            case, MACs after the cut cannot be predicted and are not compared.
     """
 
     source: str
@@ -110,22 +110,22 @@ class Result:
     counted_on: str = ''
 
     def frozen(self, cause: str) -> dict[str, int]:
-        """Return the reasons of a cause, with the dimensions that stay for each."""
+        """Return reason -> number of frozen dimensions, for one cause."""
         return {why: count for why, count in self.reasons.items() if cause_of(why) == cause}
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is held: every channel is in a group or stays for good reason."""
+        """Return whether no channel is held: each is in a group, or the network freezes it."""
         return self.status == 'measured' and not self.frozen('held') and not self.neither
 
     @property
     def tolerance(self) -> float:
-        """The relative error that verification allows."""
+        """Return the relative error that the verification allows."""
         return TOLERANCE if self.verified_on != 'single' else TOLERANCE_SINGLE
 
     @property
     def handled(self) -> bool:
-        """Whether everything that was checked holds."""
+        """Return whether all checks passed."""
         return (
             self.status == 'measured'
             and not self.neither
@@ -136,7 +136,7 @@ class Result:
 
 
 def check(entry: Entry) -> Result:
-    """Measure a model; whatever goes wrong is part of the result."""
+    """Measure a model. Any exception is a part of the result."""
     warnings.filterwarnings('ignore')
     torch.set_num_threads(1)
     found: dict[str, Any] = {'status': 'failed'}
@@ -172,7 +172,7 @@ def check(entry: Entry) -> Result:
         left = None if depends else count(model, inputs)[1]
         found['costs'] |= compare(predicted, left, model, 'after')
         found['status'] = 'measured'
-    except Exception as error:  # whatever a model's or the library's code raises is a finding
+    except Exception as error:  # any exception of a model or a library is a result
         found['error'] = f'{step}: {type(error).__name__}: {" ".join(str(error).split())[:300]}'
         if step in ('building', 'its own forward'):
             found['status'] = 'unusable'
@@ -180,12 +180,12 @@ def check(entry: Entry) -> Result:
 
 
 def _build(entry: Entry) -> tuple[nn.Module, ExampleInputs]:
-    """Build a model; a large one, or one of unknown size that turns out large, on meta."""
+    """Build a model. A large model, or one of unknown size that is large, is built on meta."""
     if not 0 < entry.size <= META_PARAMS:
         try:
             with torch.device('meta'):
                 model, inputs = entry.build()
-        except Exception:  # not every constructor gets along with tensors without values
+        except Exception:  # some constructors fail on tensors without values
             return entry.build()
         if sum(p.numel() for p in model.parameters()) > META_PARAMS:
             return model.eval(), inputs
@@ -195,10 +195,10 @@ def _build(entry: Entry) -> tuple[nn.Module, ExampleInputs]:
 
 @torch.no_grad()
 def enliven(model: nn.Module, inputs: ExampleInputs) -> None:
-    """Let the outputs depend on every channel: new weights often have branches that add nothing.
+    """Make the outputs depend on every channel, because branches of new models often add nothing.
 
-    What is constant (norms' scales, layer scales, biases) becomes random, and batch norms take
-    the statistics of the example inputs where they can.
+    Constant parameters (scales of norms, layer scales, biases) become random, and batch norms get
+    the statistics of the example inputs where possible.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -211,14 +211,14 @@ def enliven(model: nn.Module, inputs: ExampleInputs) -> None:
         norm.training, norm.momentum = True, None
     twice = map_tensors(inputs, lambda t: torch.cat([t, t]) if t.dim() > 3 else t)
     args, kwargs = call_arguments(twice)
-    with contextlib.suppress(Exception):  # such as a norm that meets one value per channel
+    with contextlib.suppress(Exception):  # such as a norm that gets one value per channel
         model(*args, **kwargs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.training, norm.momentum = False, momentum
 
 
 def structure(graph: ChannelGraph) -> dict[str, Any]:
-    """Return what the graph says of the model's parameters."""
+    """Return the results of the channel graph for the model's parameters."""
     parameters = dict(graph.model.named_parameters())
     counted: Counter[tuple[str, int]] = Counter()
     for group in graph.groups.values():
@@ -239,15 +239,15 @@ def structure(graph: ChannelGraph) -> dict[str, Any]:
 
 
 def cause_of(reason: str) -> str:
-    """Return why a dimension stays: one of CAUSES.
+    """Return the cause for which a dimension is frozen, one of CAUSES.
 
-    What is not known to be the nature of the network counts as held.
+    Reasons that do not come from the network itself count as held.
     """
     return next((cause for cause, starts in _STARTS.items() if reason.startswith(starts)), 'held')
 
 
 def random_masks(graph: ChannelGraph) -> dict[str, Tensor]:
-    """Return seeded masks that remove each unit with a chance of one half; each group keeps one."""
+    """Return seeded masks that keep each unit with probability 0.5, at least one of each group."""
     generator = torch.Generator().manual_seed(0)
     masks = {}
     for group in graph.groups.values():
@@ -259,9 +259,9 @@ def random_masks(graph: ChannelGraph) -> dict[str, Tensor]:
 def verification(
     model: nn.Module, masks: Mapping[str, Tensor], inputs: ExampleInputs
 ) -> dict[str, Any]:
-    """Verify the cut; on smaller images where the model takes them and has the same groups.
+    """Verify the cut, on smaller images if the model has the same groups for them.
 
-    Where a model's own forward insists on single precision, the same comparison is made in that.
+    If the model's forward needs single precision, the verification uses single precision as well.
     """
     small = map_tensors(inputs, _shrunk)
     shrinks = any(map(is_not, _tensors(small), _tensors(inputs)))
@@ -270,7 +270,7 @@ def verification(
             continue
         try:
             result = easypruner.verify(model, masks, chosen)
-        except Exception:  # whatever the model raises on images that are too small for it
+        except Exception:  # any exception of a model for images that are too small
             if used == 'full' and _runs_in_double(model, inputs):
                 raise
             continue
@@ -287,7 +287,7 @@ def _runs_in_double(model: nn.Module, inputs: ExampleInputs) -> bool:
     double = map_tensors(inputs, lambda t: t.double() if t.is_floating_point() else t)
     try:
         outputs(copy.deepcopy(model).double(), double)
-    except Exception:  # whatever the model raises
+    except Exception:  # any exception of a model
         return False
     return True
 
@@ -314,22 +314,22 @@ def _shrunk(tensor: Tensor) -> Tensor:
 
 
 def count(model: nn.Module, inputs: ExampleInputs) -> tuple[bool, int]:
-    """Return whether the forward pass asks for values, and the floating-point operations counted.
+    """Return whether the forward pass needs values, and the counted floating-point operations.
 
-    Torch counts on a copy on the meta device, where attention is taken apart as in a trace, or on
-    the model itself where values are asked for.
+    Torch counts on a copy on the meta device, in which attention is decomposed as in a trace. If
+    the forward pass needs values, torch counts on the model itself.
     """
     try:
         on_meta = copy.deepcopy(model).to('meta')
         return False, _flops(on_meta, map_tensors(inputs, lambda t: t.to('meta')))
-    except Exception:  # a meta tensor has no values, and may not be mixed with real ones
+    except Exception:  # a meta tensor has no values and cannot be combined with real tensors
         return True, _flops(copy.deepcopy(model), inputs)
 
 
 def _flops(model: nn.Module, inputs: ExampleInputs) -> int:
-    # Else the counter wants gradient functions of parameters that modules are called with.
+    # With gradients, the counter fails on parameters that modules get as arguments.
     model.requires_grad_(False)
-    # The counter does not know the fused attention kernel of the CPU.
+    # The counter does not support the fused attention kernel for CPUs.
     plain = sdpa_kernel(SDPBackend.MATH)
     with without_fast_path(), plain, FlopCounterMode(display=False) as counter:
         outputs(model, inputs)

@@ -1,4 +1,4 @@
-"""The page docs/coverage.md: totals, a line for each model, and why something is held."""
+"""The page docs/coverage.md: totals, a line for each model, and the reasons of held channels."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def _missing(count: int) -> str:
 
 
 def page(results: Sequence[Result], missing: int = 0) -> str:
-    """Return the page over all results.
+    """Return the page with all results.
 
     Args:
-        results: of the models that were measured.
-        missing: how many were not.
+        results: the results of the measured models.
+        missing: the number of models that were not measured.
     """
     usable = [result for result in results if result.status != 'unusable']
     sources = [f'{len(list(rows))} of {source}' for source, rows in _by_source(usable)]
@@ -94,7 +94,7 @@ def page(results: Sequence[Result], missing: int = 0) -> str:
 
 
 def machine() -> str:
-    """Return what the processor calls itself, and how many cores there are."""
+    """Return the name of the processor and its number of cores."""
     info = Path('/proc/cpuinfo')
     lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
@@ -134,7 +134,7 @@ def _share(rows: Sequence[Result], holds: Callable[[Result], bool]) -> str:
 
 
 def _problems(results: Sequence[Result]) -> str:
-    """Return the sections on what is not handled, and on what could not be tried."""
+    """Return the sections on models that are not handled, and on models that could not be tried."""
     failed = [r for r in results if r.status != 'unusable' and not r.handled]
     unusable = [r for r in results if r.status == 'unusable']
     text = ''
@@ -231,5 +231,5 @@ def _name(result: Result) -> str:
 
 def _short(text: str) -> str:
     text = text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 3] + '...'
-    # As code: reasons hold asterisks, brackets and underscores.
+    # As code, because reasons contain asterisks, brackets and underscores.
     return '`' + text.replace('`', "'") + '`'

@@ -1,4 +1,4 @@
-"""Runs the digits configs under several seeds and writes docs/digits.md, a table of all of them.
+"""Runs the configs on the digits with several seeds, and writes the table docs/digits.md.
 
 python benchmarks/digits.py [--seeds 0 1 2] [--work-dir DIR]
 """
@@ -45,7 +45,7 @@ differ in is the cut itself.
 
 
 def main() -> None:
-    """Run what has not run yet, then write the page."""
+    """Run the configs that have no result, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/digits_benchmark'))

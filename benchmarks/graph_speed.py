@@ -1,10 +1,10 @@
-"""Measures how fast EasyPruner finds the channel graph, costs it and cuts, beside Torch-Pruning.
+"""Measures the time of tracing, costs and cuts, and compares it with Torch-Pruning.
 
 python benchmarks/graph_speed.py [--quick] [--only PATTERN]
 
-Writes docs/graph_speed.md. All in one process and one thread, batch 1, 224 px. Seconds are CPU
-time of the process, so that what others run on the machine does not count; still, run it on a
-quiet machine: caches and clocks are shared.
+Writes docs/graph_speed.md. Everything runs in one process and one thread, with a batch of one image
+of 224 px. Seconds are CPU time of the process, so other processes are not counted. The machine
+should still be idle, because processes share caches and clock rates.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     looked_into = names if args.quick else ['resnet50', 'densenet201']
     warm_up(build('squeezenet1_1'))
     once = _duels(names, 1, repeats, args.limit)
-    # What fails in one step fails in ten.
+    # A network that fails in one step also fails in ten.
     both = [found.name for found in once if found.theirs is not None] or names[:1]
     networks = "all of torchvision's for classification of up to 60 million parameters"
     if args.quick or args.only:
@@ -93,7 +93,7 @@ def build(name: str) -> nn.Module:
 
 
 def _names(quick: bool) -> list[str]:
-    """Return torchvision's networks for classification of up to 60 M parameters."""
+    """Return the names of torchvision's classification networks with up to 60 M parameters."""
     if quick:
         return list(_QUICK)
     models = torchvision.models

@@ -1,4 +1,4 @@
-"""Clocks for the graph: beside Torch-Pruning, over the size of networks, and part by part."""
+"""Time measurements: compared with Torch-Pruning, over the size of networks, and part by part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from easypruner.graph.coupling import propagate as propagate_module
 _KEEP = 0.5
 _CLASSES = 1000
 _NEW_MASKS = 200
-# Seconds after which one more repetition of a slow run is not worth it.
+# Seconds after which a slow run is not repeated.
 _SLOW = 5.0
 
 Phases = dict[str, float]
@@ -59,12 +59,12 @@ _PARTS: tuple[tuple[str, Any, str], ...] = (
 
 
 def example() -> Tensor:
-    """Return the image that all networks are run on."""
+    """Return the input image of all networks."""
     return torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
 
 def cut_with_easypruner(model: nn.Module, steps: int = 1) -> None:
-    """Trace, then remove half of each group in equal steps, the smallest L1 norms first."""
+    """Trace, then remove half of each group in equal steps, smallest L1 norms first."""
     graph = easypruner.trace(model, example())
     context = Context()
     for step in range(1, steps + 1):
@@ -74,7 +74,7 @@ def cut_with_easypruner(model: nn.Module, steps: int = 1) -> None:
 
 
 def cut_with_torch_pruning(model: nn.Module, steps: int = 1) -> None:
-    """Do the same with Torch-Pruning; its classifier has to be named."""
+    """Do the same with Torch-Pruning, which needs to know the classifier."""
     import torch_pruning as tp
 
     pruner = tp.pruner.BasePruner(
@@ -97,14 +97,14 @@ def _outputs(module: nn.Module) -> int | None:
 
 @dataclass(frozen=True)
 class Duel:
-    """Seconds of EasyPruner and of Torch-Pruning on one network.
+    """The seconds of EasyPruner and of Torch-Pruning on one network.
 
     Attributes:
-        name: of the network.
-        operations: of its forward pass.
-        ours: seconds of EasyPruner, the best run.
-        theirs: seconds of Torch-Pruning, the best run; None if it is not installed or fails.
-        failure: how it fails.
+        name: the name of the network.
+        operations: the number of operations of its forward pass.
+        ours: the seconds of EasyPruner, best run.
+        theirs: the seconds of Torch-Pruning, best run; None if it is not installed or fails.
+        failure: the error of Torch-Pruning.
     """
 
     name: str
@@ -115,12 +115,12 @@ class Duel:
 
     @property
     def ratio(self) -> float:
-        """How many times as long Torch-Pruning takes."""
+        """Return the seconds of Torch-Pruning divided by those of EasyPruner."""
         return math.nan if self.theirs is None else self.theirs / self.ours
 
 
 def duel(name: str, model: nn.Module, steps: int, repeats: int, limit: float) -> Duel:
-    """Let both prune copies of ``model``, in turn, and return the best seconds of each."""
+    """Prune copies of ``model`` with both in turn, and return the best seconds of each."""
     ours, theirs, failure = math.inf, math.inf, ''
     if importlib.util.find_spec('torch_pruning') is None:
         failure = 'not installed'
@@ -131,7 +131,7 @@ def duel(name: str, model: nn.Module, steps: int, repeats: int, limit: float) ->
         try:
             with _limited(limit):
                 theirs = min(theirs, clock(lambda m: cut_with_torch_pruning(m, steps), model))
-        except Exception as error:  # whatever it raises
+        except Exception as error:  # any exception of Torch-Pruning
             failure = f'{type(error).__name__}: {error}'[:100]
         if max(ours, theirs) > _SLOW:
             break
@@ -139,14 +139,14 @@ def duel(name: str, model: nn.Module, steps: int, repeats: int, limit: float) ->
 
 
 def warm_up(model: nn.Module) -> None:
-    """Let both prune a copy of ``model`` once: first calls import and fill caches."""
+    """Prune a copy of ``model`` with both once, to import modules and fill caches."""
     clock(cut_with_easypruner, model)
     if importlib.util.find_spec('torch_pruning') is not None:
         clock(cut_with_torch_pruning, model)
 
 
 def clock(work: Callable[[nn.Module], object], model: nn.Module) -> float:
-    """Return the seconds that ``work`` takes on a copy of ``model``, which must still run."""
+    """Return the seconds that ``work`` takes on a copy of ``model``, which must run afterwards."""
     model = copy.deepcopy(model)
     gc.collect()
     start = time.process_time()
@@ -159,7 +159,7 @@ def clock(work: Callable[[nn.Module], object], model: nn.Module) -> float:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer than ``seconds`` of the processor."""
+    """Raise TimeoutError in a block that takes more than ``seconds`` of CPU time."""
 
     def stop(number: int, frame: object) -> None:
         raise TimeoutError(f'no end within {seconds:.0f} s')
@@ -174,7 +174,7 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 class _Empty(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Does nothing but count: the least that writing a tape can cost."""
+    """A mode that only counts operations: the lower bound of the time to record a tape."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -186,7 +186,7 @@ class _Empty(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def operations(model: nn.Module) -> int:
-    """Return how many ATen operations a forward pass is."""
+    """Return the number of ATen operations of a forward pass."""
     return _bare_forward(model)[0]
 
 
@@ -204,13 +204,13 @@ def _bare_forward(model: nn.Module) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class Growth:
-    """How the seconds of a family grow with its operations, as exponents of fitted powers.
+    """The growth of seconds with operations over a family of networks: exponents of fitted powers.
 
     Attributes:
-        operations: of each network.
-        seconds: of trace, scores, masks and cut.
-        exponent: of these seconds.
-        trace_exponent: of the seconds of the trace alone.
+        operations: the number of operations of each network.
+        seconds: the seconds of trace, scores, masks and cut.
+        exponent: the exponent of these seconds.
+        trace_exponent: the exponent of the seconds of the trace.
     """
 
     operations: tuple[int, ...]
@@ -242,12 +242,12 @@ def _exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of a trace and a cost beyond what was there before, in bytes.
+    """The peak memory of a trace and a cost, minus the memory before, in bytes.
 
     Attributes:
-        model: of its parameters and buffers.
-        traced: as tracemalloc saw it: Python objects and numpy arrays.
-        resident: as the system saw it, of the whole process; None where it does not tell.
+        model: the memory of the model's parameters and buffers.
+        traced: the peak of Python objects and NumPy arrays, measured by tracemalloc.
+        resident: the peak of the whole process, measured by the system; None if not available.
     """
 
     model: int
@@ -256,7 +256,7 @@ class Memory:
 
 
 def peak_memory(model: nn.Module, warm_up: nn.Module) -> Memory:
-    """Measure in a process of its own, which has traced ``warm_up`` before."""
+    """Measure in a new process, which traces ``warm_up`` first."""
     context = multiprocessing.get_context('spawn')
     with context.Pool(1) as pool:
         return pool.apply(_peak_memory, (model, warm_up))
@@ -264,7 +264,7 @@ def peak_memory(model: nn.Module, warm_up: nn.Module) -> Memory:
 
 def _peak_memory(model: nn.Module, warm_up: nn.Module) -> Memory:
     torch.set_num_threads(1)
-    # What is imported or cached at first use is no cost of this model.
+    # The memory of imports and caches does not belong to this model.
     _trace(warm_up).cost()
     gc.collect()
     before = _reset_peak()
@@ -281,7 +281,7 @@ def _peak_memory(model: nn.Module, warm_up: nn.Module) -> Memory:
 
 
 def _reset_peak() -> int | None:
-    """Let the system measure the peak anew; return the bytes that are resident now."""
+    """Reset the system's peak of memory, and return the resident memory in bytes."""
     try:
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:
@@ -299,7 +299,7 @@ def _status(name: str) -> int | None:
 
 
 def cost_of_new_masks(model: nn.Module) -> float:
-    """Return the median seconds of ``graph.cost`` for masks that it has not seen."""
+    """Return the median seconds of ``graph.cost`` for masks that it has not seen before."""
     graph = _trace(model)
     graph.cost()
     generator = torch.Generator().manual_seed(0)
@@ -313,9 +313,9 @@ def cost_of_new_masks(model: nn.Module) -> float:
 
 
 def phases(model: nn.Module) -> Phases:
-    """Return where the seconds of a cut by half and of the cost go.
+    """Return the seconds of each part of a cut by half and of its cost.
 
-    Each part has what is spent in its function, without the parts that it calls.
+    The seconds of a part do not include those of other parts that it calls.
     """
     spent: dict[str, float] = defaultdict(float)
     stack: list[str] = []
@@ -359,6 +359,6 @@ def phases(model: nn.Module) -> Phases:
 
 
 def _as(owner: Any, name: str, function: Callable[..., Any]) -> Any:
-    """Return ``function`` in the form that a class keeps it in: what is bound stays bound."""
+    """Return ``function`` in the form in which a class stores it, such as a static method."""
     held = inspect.getattr_static(owner, name)
     return staticmethod(function) if isinstance(held, classmethod) else function

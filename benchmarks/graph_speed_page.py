@@ -82,7 +82,7 @@ def page(
     new_masks_on: str,
     parts: Mapping[str, Phases],
 ) -> str:
-    """Return the page over all that was measured."""
+    """Return the page with all measurements."""
     return _TEMPLATE.format(
         versions=', '.join(_versions()),
         machine=machine(),

@@ -1,15 +1,15 @@
-"""The models that EasyPruner is measured on, taken from the registries of four libraries.
+"""The models on which EasyPruner is measured, from the registries of four libraries.
 
-None is picked by hand:
+No model is selected by hand:
 
-- torchvision: all of its registry but the quantized ones. Their weights are packed integers, no
-  parameters: they have no dimension that could be cut.
-- mmpretrain: one variant of every architecture, that is of every pair of model class and backbone
-  class that its configurations name: the smallest that builds without optional dependencies and
-  without downloads.
-- timm: the smallest variant of every file of models, without those it keeps for its own tests.
-- transformers: every class for image classification that its auto class knows, and a few language
-  models, at most four layers deep where their configurations allow it.
+- torchvision: all models of its registry except quantized ones. Their weights are packed integers
+  instead of parameters, so they have no dimension that could be cut.
+- mmpretrain: one variant of every architecture, which is a pair of model class and backbone class
+  in its configurations: the smallest variant that builds without optional dependencies and without
+  downloads.
+- timm: the smallest variant in every file of models, except models for timm's own tests.
+- transformers: every class for image classification of its auto class, and a few language models,
+  with at most four layers if their configurations allow it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DETECTION_SIDE = 320
 _FLOW_SIDE = 128
 _TOKENS = 32
 _LAYERS = 4
-# These were trained on clips of 112 px; the other video networks take 224 px.
+# These were trained on clips of 112 px, the other video networks on 224 px.
 _SMALL_CLIPS = ('r3d_18', 'mc3_18', 'r2plus1d_18')
 _TEXT = ('Albert', 'Bert', 'DistilBert', 'Electra', 'GPT2', 'MobileBert', 'Roberta')
 
@@ -56,9 +56,9 @@ class Entry:
 
     Attributes:
         source: the library.
-        name: in that library.
-        size: parameters as the library tells them; 0 if it does not.
-        family: of which this is the one variant: an architecture, or a file of models.
+        name: the name of the model in the library.
+        size: the number of parameters that the library states; 0 if it states none.
+        family: the architecture or the file of models of which only this variant is measured.
     """
 
     source: str
@@ -75,13 +75,13 @@ class Entry:
 def entries(
     source: str, only: str = '', cache: Path | None = None, workers: int = 1
 ) -> list[Entry]:
-    """Return the models of a library; none if it is not installed.
+    """Return the models of a library; an empty list if it is not installed.
 
     Args:
         source: the library.
-        only: a regular expression that the name or the family must hold.
-        cache: a folder for the list: to find the smallest variants takes minutes.
-        workers: processes to find them with.
+        only: a regular expression that has to match the name or the family.
+        cache: a folder for the list, because finding the smallest variants takes minutes.
+        workers: the number of processes to find them.
     """
     if importlib.util.find_spec(source) is None:
         return []
@@ -135,7 +135,7 @@ def _list_mmpretrain(workers: int) -> Iterator[Entry]:
     for name in mmpretrain.list_models():
         try:
             meta = ModelHub.get(name)
-        except (KeyError, OSError, RuntimeError):  # a configuration that cannot be read
+        except (KeyError, OSError, RuntimeError):  # the configuration cannot be read
             continue
         size = int(meta.metadata.parameters or 0)
         variants[_architecture(meta.config.model)].append((size, name))
@@ -153,10 +153,10 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _builds(build: Callable[[], object]) -> bool:
-    """Tell whether a model can be built here: without the network and optional dependencies."""
+    """Return whether a model can be built here, without downloads and optional dependencies."""
     try:
         build()
-    except Exception:  # whatever a library's own code raises
+    except Exception:  # any exception of a library
         return False
     return True
 
@@ -183,7 +183,7 @@ def _list_timm(workers: int) -> Iterator[Entry]:
 
 
 def _smallest(names: Iterable[str]) -> tuple[int, str]:
-    """Return the timm model with the fewest parameters, and how many these are."""
+    """Return the timm model with the fewest parameters, and their number."""
     import timm
 
     sizes = []
@@ -224,7 +224,7 @@ def _build_transformers(name: str) -> Built:
     try:
         model = kind(config)
     except (AssertionError, IndexError, TypeError, ValueError):
-        # Other settings, such as those for each layer, go with the number of layers.
+        # Other settings, such as those for each layer, depend on the number of layers.
         config = kind.config_class()
         model = kind(config)
     if name.endswith('ForImageClassification'):
@@ -235,13 +235,13 @@ def _build_transformers(name: str) -> Built:
 
 
 def _shallow(config: Any) -> dict[str, int]:
-    """Return what makes a configuration at most four layers deep."""
+    """Return the settings that limit a configuration to four layers."""
     depths = {n: getattr(config, n, None) for n in ('num_hidden_layers', 'n_layer', 'n_layers')}
     return {n: min(d, _LAYERS) for n, d in depths.items() if isinstance(d, int)}
 
 
 def _pixels(config: Any) -> Tensor:
-    """Return an image of the size that a configuration states."""
+    """Return an image of the size in a configuration."""
     part = getattr(config, 'vision_config', config)
     side = getattr(part, 'image_size', None) or _SIDE
     height, width = (side, side) if isinstance(side, int) else side
@@ -272,11 +272,11 @@ SOURCES = tuple(_LISTS)
 
 @torch.no_grad()
 def kind_of(model: nn.Module, example_inputs: ExampleInputs) -> str:
-    """Return ``'cnn'`` or ``'other'``, decided by what runs when the model is called.
+    """Return ``'cnn'`` or ``'other'``, depending on the operations of a forward pass.
 
-    Other is what mixes positions by something else than convolutions and pools: a matrix product
-    of two activations (attention, correlation volumes), a linear layer over a sequence of tokens
-    (an input of three dimensions), or a recurrent layer.
+    A network is other if it mixes positions by something other than convolutions and pools: a
+    matrix product of two activations (attention, correlation volumes), a linear layer over a
+    sequence of tokens (an input of three dimensions), or a recurrent layer.
     """
     found: list[str] = []
 
@@ -298,12 +298,12 @@ def kind_of(model: nn.Module, example_inputs: ExampleInputs) -> str:
 
 
 class _ProductsOfActivations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches for matrix products of two tensors that both depend on the inputs."""
+    """A mode that detects matrix products of two tensors that both depend on the inputs."""
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.met = False
-        # Held, so that no other tensor gets the id of one that is gone.
+        # Tensors are stored, so that no new tensor gets the id of a deleted one.
         self._activations = {id(tensor): tensor for tensor in inputs}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,10 +1,10 @@
-"""Measures what each regularizer adds to an optimizer step, and writes docs/regularizers.md.
+"""Measures the time that each regularizer adds to a training step, and writes docs/regularizers.md.
 
 python benchmarks/regularizer_overhead.py [--quick] [--out FILE]
 
-One process, one thread. A step with the regularizer and one without take turns, and their
-difference counts. Seconds are CPU time of the process, so that what others run on the machine does
-not count; still, run it on a quiet machine: caches and memory are shared.
+Everything runs in one process and one thread. Steps with and without the regularizer alternate, and
+the result is their difference. Seconds are CPU time of the process, so other processes are not
+counted. The machine should still be idle, because processes share caches and memory.
 """
 
 from __future__ import annotations
@@ -88,16 +88,16 @@ def main() -> None:
 
 
 def label(config: dict[str, object]) -> str:
-    """Return how the page names a config."""
+    """Return the name of a config on the page."""
     options = [f'{k}={v!r}' for k, v in config.items() if k not in ('type', 'strength')]
     return f'`{config["type"]}({", ".join(options)})`'
 
 
 class Bench:
-    """A network of torchvision with random weights and gradients, half of its channels to go.
+    """A network of torchvision with random weights and gradients, and masks that remove half of it.
 
     Args:
-        name: of the network.
+        name: the name of the network.
     """
 
     def __init__(self, name: str) -> None:
@@ -106,7 +106,7 @@ class Bench:
         self.graph: ChannelGraph = easypruner.trace(self.model, torch.zeros(1, 3, 64, 64))
         groups = self.graph.groups.items()
         self.masks = Masks({n: torch.arange(group.size) % 2 == 0 for n, group in groups})
-        # So small a rate that however many steps it takes, the weights stay what they are.
+        # The rate is so small that the weights do not change over all steps.
         parameters = list(self.model.parameters())
         self.optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, foreach=True)
         for parameter in parameters:
@@ -119,12 +119,12 @@ class Bench:
         ]
 
     def push(self, regularizer: Regularizer) -> Callable[[], None]:
-        """Return what a regularizer does before each step."""
+        """Return a function that does the work of a regularizer before each step."""
         progress = Progress(1, 10**9, None, 0.1, self.optimizer)
         return lambda: regularizer.add_gradient(self.graph, self.masks, progress)
 
     def loop(self) -> None:
-        """Push all scales, layer by layer in Python."""
+        """Push all scales, in a Python loop over layers."""
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 scale: Tensor = module.weight
@@ -132,14 +132,14 @@ class Bench:
                 scale.grad.data.add_(STRENGTH * torch.sign(scale.data))
 
     def masked_loop(self) -> None:
-        """Push the scales that will go, layer by layer in Python."""
+        """Push the removed scales, in a Python loop over layers."""
         for module, goes in self.layers:
             scale: Tensor = module.weight
             assert scale.grad is not None
             scale.grad.data.add_(STRENGTH * torch.sign(scale.data) * goes)
 
     def measure(self, push: Callable[[], None], pairs: int, every: int = 1) -> Measured:
-        """Let so many steps with one push, and without, take turns; return medians over pairs."""
+        """Alternate steps with one push and steps without; return the medians over pairs."""
 
         def plainly() -> None:
             for _ in range(every):

@@ -93,11 +93,11 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One round.
+    """The result of one round.
 
     Attributes:
-        added: what the regularizer adds to a step, ms.
-        step: the step alone, ms.
+        added: the time that the regularizer adds to a step, in ms.
+        step: the time of the step alone, in ms.
     """
 
     added: float
@@ -105,7 +105,7 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """What it adds, of the step."""
+        """The added time as a share of the step."""
         return self.added / self.step
 
 
@@ -113,9 +113,9 @@ def page(network: str, pairs: int, every: int, found: Mapping[str, Sequence[Meas
     """Return the page.
 
     Args:
-        network: that was measured on.
-        pairs: of steps in a round.
-        every: updates between the pushes of those that do not push at each.
+        network: the name of the network.
+        pairs: the number of pairs of steps in a round.
+        every: the number of updates between pushes, for those that do not push at each update.
         found: regularizer -> its rounds.
     """
     rounds = next(iter(found.values()))
@@ -145,12 +145,12 @@ def _arguments(name: str) -> str:
 
 
 def on_scales(name: str) -> bool:
-    """Tell whether a row is of what reads and writes norm scales, rather than all weights."""
+    """Return whether the regularizer of a row reads norm scales only, instead of all weights."""
     return not any(word in name for word in ('weights', 'GReg', 'GroupLasso'))
 
 
 def _most(found: Mapping[str, Sequence[Measured]], chosen: Callable[[str], bool]) -> float:
-    """Return the largest share of a step among chosen rows, in percent."""
+    """Return the largest share of a step among some rows, in percent."""
     return 100 * max(_share(rounds) for name, rounds in found.items() if chosen(name))
 
 

@@ -1,6 +1,6 @@
 """Gradual pruning (cubic schedule, arXiv 1710.01878): ResNet-20 on the digits, half the MACs.
 
-Four cuts, most of it in the first, with training in between.
+There are four cuts with training in between. The first cut removes the most channels.
 """
 
 _base_ = [

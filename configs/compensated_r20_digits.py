@@ -1,6 +1,6 @@
-"""Network slimming, the cut made up for: ResNet-20 on the digits, half the MACs and params.
+"""Network slimming with compensation: ResNet-20 on the digits, half the MACs and params.
 
-What the removed channels hold on average goes to the biases behind them, without any training.
+The mean outputs of removed channels are added to the biases of later layers, without training.
 """
 
 _base_ = [

@@ -1,4 +1,4 @@
-"""DepGraph's group sparsity (arXiv 2301.12900): ResNet-20 on the digits, half the MACs.
+"""Group sparsity of DepGraph (arXiv 2301.12900): ResNet-20 on the digits, half the MACs.
 
 All weights of a coupled group are pushed and ranked together.
 """

@@ -1,6 +1,6 @@
-"""L1 norms, then the unpruned network as a teacher: ResNet-20 on the digits, half the MACs.
+"""L1 norms, with the unpruned network as a teacher: ResNet-20 on the digits, half the MACs.
 
-As l1_r20_digits, but fine-tuned by distillation (arXiv 1503.02531).
+Like l1_r20_digits, but fine-tuned by distillation (arXiv 1503.02531).
 """
 
 _base_ = [

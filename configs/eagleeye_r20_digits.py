@@ -1,6 +1,7 @@
 """EagleEye (arXiv 2007.02491): ResNet-20 on the digits, half the MACs.
 
-Random widths that meet the budget, each judged with its batch norm adapted; the best is cut.
+Random widths that meet the budget are evaluated after their batch norms are adapted. The best
+widths are cut.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Growing regularization (GReg-1, arXiv 2012.09243): ResNet-20 on the digits, half the MACs.
 
-The L2 penalty on the filters that will go grows until they are nothing.
+The strength of the L2 penalty on the removed filters grows until they are close to zero.
 """
 
 _base_ = [

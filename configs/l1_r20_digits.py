@@ -1,6 +1,6 @@
 """L1 norm of filters (arXiv 1608.08710): ResNet-20 on the digits, half the MACs.
 
-As masksparsity_r20_digits, but without a penalty: the epochs it saves go into fine-tuning.
+Like masksparsity_r20_digits, but without penalties. Fine-tuning gets their epochs.
 """
 
 _base_ = [

@@ -1,7 +1,7 @@
 """MaskSparsity (arXiv 2201.06776): ResNet-20 on the digits, half the MACs.
 
-Train, find the unimportant channels under a sparsity penalty on all of them, bring exactly these
-to zero, cut, recalibrate, fine-tune.
+The stages train the network, select unimportant channels under a penalty on all channels, bring
+only these channels to zero, cut them, recalibrate batch norms and fine-tune.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """MaskSparsity (arXiv 2201.06776): ResNet-50 on ImageNet with the released recipe.
 
-8 GPUs x 32 images; the paper removes 51.07 % of the FLOPs for 0.76 points:
+The recipe needs 8 GPUs x 32 images. The paper removes 51.07 % of the FLOPs for 0.76 points:
 torchrun --nproc_per_node=8 tools/prune.py configs/masksparsity_r50_in1k.py --launcher pytorch
 """
 

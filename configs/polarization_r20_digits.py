@@ -1,6 +1,6 @@
 """Polarization (Zhuang et al., NeurIPS 2020): ResNet-20 on the digits, half the MACs.
 
-Scales are driven apart, some to zero and the others away from it, before they are ranked.
+Before scales are ranked, some are pushed to zero and the others away from zero.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Random channels, the baseline of every method: ResNet-20 on the digits, half the MACs.
 
-As masksparsity_r20_digits, but without a penalty: the epochs it saves go into fine-tuning.
+Like masksparsity_r20_digits, but without penalties. Fine-tuning gets their epochs.
 """
 
 _base_ = [

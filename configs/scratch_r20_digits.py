@@ -1,6 +1,6 @@
-"""The baseline from scratch (arXiv 1810.05270): ResNet-20 on the digits, half the MACs.
+"""Training from scratch (arXiv 1810.05270): ResNet-20 on the digits, half the MACs.
 
-The widths are those of l1_r20_digits, the weights are drawn anew and trained as long.
+The widths are those of l1_r20_digits. The weights are initialized again and trained as long.
 """
 
 _base_ = [

@@ -1,6 +1,7 @@
 """Soft filter pruning (arXiv 1808.06866): ResNet-20 on the digits, half the MACs.
 
-After each epoch the lowest filters are set to zero and may come back; the cut is at the end.
+After each epoch, the filters with the lowest norms are set to zero. Training can restore them. The
+cut follows at the end.
 """
 
 _base_ = [

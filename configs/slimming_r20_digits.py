@@ -1,6 +1,7 @@
 """Network slimming (arXiv 1708.06519): ResNet-20 on the digits, half the MACs.
 
-As masksparsity_r20_digits, but one penalty on all scales, for as long as both of its penalties.
+Like masksparsity_r20_digits, but with one penalty on all scales instead of two penalties, for the
+same number of epochs.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Taylor expansion (Molchanov et al., 2019): ResNet-20 on the digits, half the MACs.
 
-What the loss would lose with a channel, estimated from gradients on training batches.
+A score is the change of the loss without the channel, estimated from gradients on training batches.
 """
 
 _base_ = [

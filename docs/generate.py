@@ -1,6 +1,7 @@
-"""Writes the generated parts of plugins.md: the hooks, and an example of each kind of plugin.
+"""Generates parts of plugins.md: the hooks, and an example of each kind of plugin.
 
-Run it after a change of the hooks or of easypruner/cli/templates: ``python docs/generate.py``.
+Run ``python docs/generate.py`` after a change in easypruner/hookspecs.py or
+easypruner/cli/templates.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ EXAMPLES = {
     'stage': 'Halve',
     'handler': 'Keeper',
 }
-"""Kind -> what the example of a plugin of that kind is called on the page."""
+"""Kind of plugin -> the name of its example on the page."""
 
 _BEGIN = '<!-- generated from {} by docs/generate.py: begin -->'
 _END = '<!-- generated: end -->'
@@ -44,7 +45,7 @@ def example(kind: str, name: str) -> str:
 
 
 def updated(page: str) -> str:
-    """Return ``page`` with what stands between the markers written anew."""
+    """Return ``page`` with new text between the markers."""
     parts = {
         f'easypruner/cli/templates/{kind}.txt': example(kind, n) for kind, n in EXAMPLES.items()
     }
@@ -68,7 +69,7 @@ def _bullet(argument: re.Match[str]) -> str:
 
 
 def signature(hook: Callable[..., object]) -> str:
-    """Return the head of a hook's definition, as a plugin writes it."""
+    """Return the first line of a hook's definition, as in a plugin."""
     form = inspect.signature(hook)
     parameters = ', '.join(f'{name}: {p.annotation}' for name, p in form.parameters.items())
     return f'def {hook.__name__}({parameters}) -> {form.return_annotation}:'

@@ -1,4 +1,4 @@
-"""The command ``easypruner analyze``, for a checkout."""
+"""The command ``easypruner analyze`` as a script, for use in a checkout."""
 
 from __future__ import annotations
 

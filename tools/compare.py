@@ -1,4 +1,4 @@
-"""The command ``easypruner compare``, for a checkout."""
+"""The command ``easypruner compare`` as a script, for use in a checkout."""
 
 from __future__ import annotations
 

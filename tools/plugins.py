@@ -1,4 +1,4 @@
-"""The command ``easypruner plugins``, for a checkout."""
+"""The command ``easypruner plugins`` as a script, for use in a checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``easypruner prune``, for a checkout."""
+"""The command ``easypruner prune`` as a script, for use in a checkout."""
 
 from __future__ import annotations
 

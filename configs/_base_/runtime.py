@@ -1,4 +1,4 @@
-"""What all runs share."""
+"""Settings that all runs share."""
 
 default_scope = 'mmpretrain'
 

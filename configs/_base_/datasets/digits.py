@@ -1,4 +1,4 @@
-"""scikit-learn's digits, 8x8 and grey, shifted by up to a pixel while training."""
+"""scikit-learn's digits, 8x8 and grey. Training images are shifted randomly by up to one pixel."""
 
 data_preprocessor = dict(num_classes=10, mean=[78.0], std=[96.0], to_rgb=False)
 

@@ -1,4 +1,4 @@
-"""ImageNet as folders: data/imagenet/{train,val}/CLASS/IMAGE.JPEG, 32 images a GPU."""
+"""ImageNet in folders, data/imagenet/{train,val}/CLASS/IMAGE.JPEG, with 32 images per GPU."""
 
 data_preprocessor = dict(
     num_classes=1000,

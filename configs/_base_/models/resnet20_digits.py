@@ -1,4 +1,4 @@
-"""ResNet-20 (6n+2) for grey images of ten classes."""
+"""ResNet-20 (6n+2) for grey images in ten classes."""
 
 model = dict(
     type='ImageClassifier',

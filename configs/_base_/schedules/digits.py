@@ -1,4 +1,4 @@
-"""SGD, the learning rate falling along a cosine over each training stage."""
+"""SGD with a cosine schedule of the learning rate over each training stage."""
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)

@@ -1,4 +1,4 @@
-"""SGD for a total batch of 256: 100 epochs, the learning rate stepped at 30, 60 and 90."""
+"""SGD for a total batch of 256 over 100 epochs, with learning-rate steps at 30, 60 and 90."""
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
