@@ -57,7 +57,7 @@ def test_there_are_hooks() -> None:
 
 
 def test_the_example_is_short_and_works(tmp_path: Path) -> None:
-    found = re.search(r'<!-- example: begin -->\n```python\n(.*?)```\n', PAGE, re.DOTALL)
+    found = re.search(r'<!-- example: begin -->\n+```python\n(.*?)```\n', PAGE, re.DOTALL)
     assert found is not None
     assert len(found[1].splitlines()) <= 36
     (tmp_path / 'reader_norm.py').write_text(found[1])
