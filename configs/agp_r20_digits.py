@@ -3,12 +3,7 @@
 There are four cuts with training in between. The first cut removes the most channels.
 """
 
-_base_ = [
-    '_base_/models/resnet20_digits.py',
-    '_base_/datasets/digits.py',
-    '_base_/schedules/digits.py',
-    '_base_/runtime.py',
-]
+_base_ = '_base_/r20_digits.py'
 
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),

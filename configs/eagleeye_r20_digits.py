@@ -4,12 +4,7 @@ Random widths that meet the budget are evaluated after their batch norms are ada
 widths are cut.
 """
 
-_base_ = [
-    '_base_/models/resnet20_digits.py',
-    '_base_/datasets/digits.py',
-    '_base_/schedules/digits.py',
-    '_base_/runtime.py',
-]
+_base_ = '_base_/r20_digits.py'
 
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),

@@ -4,12 +4,7 @@ The stages train the network, select unimportant channels under a penalty on all
 only these channels to zero, cut them, recalibrate batch norms and fine-tune.
 """
 
-_base_ = [
-    '_base_/models/resnet20_digits.py',
-    '_base_/datasets/digits.py',
-    '_base_/schedules/digits.py',
-    '_base_/runtime.py',
-]
+_base_ = '_base_/r20_digits.py'
 
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),

@@ -3,12 +3,7 @@
 Before scales are ranked, some are pushed to zero and the others away from zero.
 """
 
-_base_ = [
-    '_base_/models/resnet20_digits.py',
-    '_base_/datasets/digits.py',
-    '_base_/schedules/digits.py',
-    '_base_/runtime.py',
-]
+_base_ = '_base_/r20_digits.py'
 
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),

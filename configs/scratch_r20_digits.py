@@ -3,12 +3,7 @@
 The widths are those of l1_r20_digits. The weights are initialized again and trained as long.
 """
 
-_base_ = [
-    '_base_/models/resnet20_digits.py',
-    '_base_/datasets/digits.py',
-    '_base_/schedules/digits.py',
-    '_base_/runtime.py',
-]
+_base_ = '_base_/r20_digits.py'
 
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),

@@ -4,12 +4,7 @@ Like masksparsity_r20_digits, but with one penalty on all scales instead of two 
 same number of epochs.
 """
 
-_base_ = [
-    '_base_/models/resnet20_digits.py',
-    '_base_/datasets/digits.py',
-    '_base_/schedules/digits.py',
-    '_base_/runtime.py',
-]
+_base_ = '_base_/r20_digits.py'
 
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),

@@ -9,13 +9,17 @@ import keyword
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from easypruner.base.files import write_whole
 from easypruner.cli.options import CommonArguments, flag, option, positional
 from easypruner.errors import ConfigError, EasyPrunerError
+
+if TYPE_CHECKING:
+    from easypruner.plugins.info import FoundPlugin
 
 _TEMPLATES = Path(__file__).parent / 'templates'
 _CLASS = 'CLASS'
@@ -180,13 +184,12 @@ def _check_taken(cls: str, stem: str, kind: str) -> None:
         # Two names that differ only in case are easily confused.
         if other.lower() == cls.lower():
             raise ConfigError(f'there is a {registry.kind} {other!r} already; choose another name')
-    loaded = {plugin.name: plugin.origin for plugin in plugins.plugins}
-    absent = {plugin.name: plugin.origin for plugin in (*plugins.disabled, *plugins.skipped)}
-    for name, origin in (loaded | absent).items():
-        if name == stem:
+    found: Sequence[FoundPlugin] = (*plugins.plugins, *plugins.disabled, *plugins.skipped)
+    for plugin in found:
+        if plugin.name == stem:
             raise ConfigError(
-                f'there is a plugin {stem!r} already, {origin}, and --disable-plugin needs a '
-                'unique name; choose another name'
+                f'there is a plugin {stem!r} already, {plugin.origin}, and --disable-plugin needs '
+                'a unique name; choose another name'
             )
 
 

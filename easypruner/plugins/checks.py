@@ -53,7 +53,7 @@ class Imported:
     def info(self, hooks: tuple[str, ...]) -> PluginInfo:
         """Return a description of the plugin."""
         found = self.candidate
-        return PluginInfo(found.name, found.address, found.origin, found.version, self.file, hooks)
+        return PluginInfo(found.name, found.address, found.origin, self.file, found.version, hooks)
 
     def error(self, problem: str) -> PluginError:
         """Return an error that names the plugin, its file and a problem."""

@@ -13,27 +13,36 @@ from easypruner.strategies import Component
 
 
 @dataclass(frozen=True)
-class PluginInfo:
-    """A loaded plugin.
+class FoundPlugin:
+    """A plugin that was found.
 
     Attributes:
         name: the name of the entry point, file or module.
         address: its name, or ``name@location`` if other plugins have the same name.
         origin: a description of where the plugin was found.
-        version: the version of its distribution; empty if there is none.
-        file: the file that it was imported from; empty if there is none.
-        hooks: the names of the hooks that it implements.
+        file: its file; empty if there is none, or if it is not known.
     """
 
     name: str
     address: str
     origin: str
-    version: str
     file: str
-    hooks: tuple[str, ...]
 
     def __str__(self) -> str:
         return f'plugin {self.name!r}, {self.origin}'
+
+
+@dataclass(frozen=True)
+class PluginInfo(FoundPlugin):
+    """A loaded plugin.
+
+    Attributes:
+        version: the version of its distribution; empty if there is none.
+        hooks: the names of the hooks that it implements.
+    """
+
+    version: str
+    hooks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -59,23 +68,8 @@ class ComponentInfo:
 
 
 @dataclass(frozen=True)
-class AbsentPlugin(ABC):
-    """A plugin that was found but not loaded.
-
-    Attributes:
-        name: the name of the entry point, file or module.
-        address: as for :class:`PluginInfo`.
-        origin: a description of where the plugin was found.
-        file: its file; empty if that is not known.
-    """
-
-    name: str
-    address: str
-    origin: str
-    file: str
-
-    def __str__(self) -> str:
-        return f'plugin {self.name!r}, {self.origin}'
+class AbsentPlugin(FoundPlugin, ABC):
+    """A plugin that was found but not loaded."""
 
     @property
     @abstractmethod

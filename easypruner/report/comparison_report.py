@@ -82,27 +82,19 @@ def make_comparison_tables(comparison: Comparison, width: int) -> tuple[Table, .
         comparison: the comparison to show.
         width: the width of the output in characters.
     """
-    names = [(line.name, ', '.join(map(str, line.seeds))) for line in comparison.lines]
-    accuracies = [_accuracy_cells(line) for line in comparison.lines]
-    costs = [_cost_cells(line) for line in comparison.lines]
-    whole = make_table(
-        'Comparison',
-        (*_NAMES, *_ACCURACIES, *_COSTS),
-        [(*n, *a, *c) for n, a, c in zip(names, accuracies, costs, strict=True)],
-    )
+    rows = [
+        ((line.name, ', '.join(map(str, line.seeds))), _accuracy_cells(line), _cost_cells(line))
+        for line in comparison.lines
+    ]
+    columns = (*_NAMES, *_ACCURACIES, *_COSTS)
+    whole = make_table('Comparison', columns, [(*names, *a, *c) for names, a, c in rows])
     if natural_width(whole) <= width:
         return (whole,)
+    accuracies = [(*names, *cells) for names, cells, _ in rows]
+    costs = [(names[0], *cells) for names, _, cells in rows]
     return (
-        make_table(
-            'Accuracy',
-            (*_NAMES, *_ACCURACIES),
-            [(*n, *a) for n, a in zip(names, accuracies, strict=True)],
-        ),
-        make_table(
-            'Cost',
-            (_NAMES[0], *_COSTS),
-            [(line.name, *c) for line, c in zip(comparison.lines, costs, strict=True)],
-        ),
+        make_table('Accuracy', (*_NAMES, *_ACCURACIES), accuracies),
+        make_table('Cost', (_NAMES[0], *_COSTS), costs),
     )
 
 

@@ -223,7 +223,7 @@ def test_an_emptied_handler_fails_its_own_test(tmp_path: Path) -> None:
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert found.returncode == 1
-    assert "Own leaves channels=8 in '1', a OwnLayer; after the cut it has to be" in found.stdout
+    assert "Own leaves channels=8 in '1', a OwnLayer; expected" in found.stdout
 
 
 def test_the_suggested_commands_can_be_pasted(
