@@ -1,1 +1,1 @@
-"""The built-in strategies: one a file, each a plugin like anybody's."""
+"""The built-in strategies: one file for each, and each file is a plugin like a user's."""

@@ -1,4 +1,4 @@
-"""Layers with int8 weights, and the kernels that they run on."""
+"""Layers with int8 weights, and their kernels."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _LEVELS = 254
-"""Steps of an activation's 8 bits: one less than there are, so that rounding never leaves them."""
+"""The steps of 8-bit activations: one less than possible, so that rounding cannot overflow."""
 _SIGN = 128
 _LARGEST = 127
 _TINY = 1e-12
 
 
 class Int8Layer(nn.Module):
-    """A layer whose weights are int8, and whose activations are quantized at each call.
+    """A layer with int8 weights, which quantizes its activations at each call.
 
-    ``y = s_x s_w W_q (x_q - z) + bias``: the weights W_q are symmetric, with a scale s_w for each
-    output channel; the activations x_q have 8 bits and an offset, with a scale s_x and a zero
-    point z for each sample (of a convolution) or row (of a linear layer), so that a result does
-    not depend on the rest of its batch (affine quantization; Jacob et al., 2018, arXiv
-    1712.05877, equation 1). Where the machine has no exact int8 kernels the same numbers are
-    computed in float. There are no gradients.
+    ``y = s_x s_w W_q (x_q - z) + bias``. The weights W_q are symmetric, with a scale s_w for each
+    output channel. The activations x_q have 8 bits, with a scale s_x and a zero point z for each
+    sample (of a convolution) or row (of a linear layer), so that a result does not depend on the
+    rest of its batch (affine quantization; Jacob et al., 2018, arXiv 1712.05877, equation 1). On a
+    machine without exact int8 kernels, the same numbers are computed in float. There are no
+    gradients.
 
-    Its state dict has ``weight`` (int8), ``weight_scale`` and ``bias`` under the names that the
-    layer had.
+    The state dict has ``weight`` (int8), ``weight_scale`` and ``bias``.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -43,16 +42,16 @@ class Int8Layer(nn.Module):
 
     @torch.no_grad()
     def quantize(self, layer: Any) -> None:
-        """Take over the weights of the layer in whose place it stands."""
+        """Quantize the weights of the layer that this one replaces."""
         weight = layer.weight.float()
         scale: Any = self.weight_scale
         scale.copy_(weight.flatten(1).abs().amax(1).clamp_min(_TINY) / _LARGEST)
-        self.weight.copy_((weight / _behind(scale, weight.dim())).round_())
+        self.weight.copy_((weight / _along_outputs(scale, weight.dim())).round_())
         self._derived.clear()
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the float layer returns, to within the rounding of 8 bits."""
+        """Return the result of the float layer, up to the rounding of 8 bits."""
         x, dtype = x.float(), x.dtype
         dims = tuple(range(1, x.dim()))
         low = x.amin(dims, keepdim=True).clamp_max(0)
@@ -70,19 +69,25 @@ class Int8Layer(nn.Module):
         """Return ``s_w W_q (x_q + offset)``, and the offset.
 
         Args:
-            quantized: int8.
+            quantized: the int8 activations.
         """
         raise NotImplementedError
 
     def _sums(self) -> Tensor:
-        """Return the sum of each output channel's weights, by which the zero point is taken off."""
+        """Return the sum of each output channel's weights, for subtracting the zero point."""
         scale: Any = self.weight_scale
         return self.derived(
             'sums', None, lambda: self.weight.flatten(1).sum(1, dtype=torch.int32) * scale
         )
 
     def derived(self, name: str, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        """Return what is made of the weights, once for them and each ``key``, such as a shape."""
+        """Return a tensor made from the weights. It is cached for these weights and one key.
+
+        Args:
+            name: the name of the tensor.
+            key: what else the tensor depends on, such as a shape.
+            make: makes the tensor.
+        """
         known = self._derived.get(name)
         if known is None or known[0] is not self.weight or known[1] != key:
             known = self._derived[name] = (self.weight, key, make())
@@ -91,9 +96,9 @@ class Int8Layer(nn.Module):
     def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:
         errors: list[str] = args[-1]
         weight = state.get(f'{prefix}weight')
-        # Copied into int8, weights in float would become zeros without a word.
+        # Float weights that are copied into int8 would silently become zeros.
         if isinstance(weight, Tensor) and weight.dtype != torch.int8:
-            errors.append(f'{prefix}weight is {weight.dtype}, but int8 in the quantized network')
+            errors.append(f'{prefix}weight is {weight.dtype}; the quantized network expects int8')
             return
         self._derived.clear()
         super()._load_from_state_dict(state, prefix, *args)
@@ -107,7 +112,7 @@ class Int8Layer(nn.Module):
 
 
 class Int8Linear(Int8Layer):
-    """A linear layer with int8 weights, a scale of activations for each row."""
+    """A linear layer with int8 weights, and a scale of activations for each row."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
@@ -128,7 +133,7 @@ class Int8Linear(Int8Layer):
 
 
 class Int8Conv2d(Int8Layer):
-    """A convolution with int8 weights, a scale of activations for each sample."""
+    """A convolution with int8 weights, and a scale of activations for each sample."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
@@ -141,16 +146,16 @@ class Int8Conv2d(Int8Layer):
         if x.dim() < self.weight.dim():
             return self.forward(x[None])[0]
         height, width = self.padding
-        # Padded before it is quantized, so that its zeros have each sample's zero point.
+        # Padding before the quantization gives its zeros the zero point of each sample.
         y = super().forward(functional.pad(x, (width, width, height, height)))
-        # The kernels return channels last; what comes next may take views of what it was given.
+        # The kernels return the channels-last format, but the next layer may take views.
         return y.contiguous() if x.is_contiguous() else y
 
     def multiply(self, quantized: Tensor) -> tuple[Tensor, int]:
         scale: Any = self.weight_scale
         settings = (list(self.stride), list(self.dilation), self.groups)
         if quantized.is_cpu and len(quantized) and has_int8_kernels():
-            # The kernel takes uint8: the sign bit turned is 128 more.
+            # The kernel takes uint8. Flipping the sign bit adds 128.
             unsigned = quantized.view(torch.uint8).bitwise_xor(_SIGN)
             unsigned = unsigned.contiguous(memory_format=torch.channels_last)
             packed = self.derived(
@@ -170,7 +175,7 @@ class Int8Conv2d(Int8Layer):
 
 
 def int8_type_for(layer: nn.Module) -> type[Int8Layer] | None:
-    """Return the int8 layer for a layer; None where there is none."""
+    """Return the int8 type for a layer; None if there is none."""
     kinds: tuple[tuple[type[nn.Module], type[Int8Layer]], ...] = (
         (nn.Linear, Int8Linear),
         (nn.Conv2d, Int8Conv2d),
@@ -182,8 +187,7 @@ def int8_type_for(layer: nn.Module) -> type[Int8Layer] | None:
 def has_int8_kernels() -> bool:
     """Tell whether this machine and this torch have int8 kernels that compute exactly.
 
-    On processors without VNNI they saturate in between, so that they are tried on the largest
-    numbers there are.
+    On processors without VNNI, intermediate results saturate. The largest numbers show this.
     """
     weight = torch.full((8, 64, 1, 1), _LARGEST, dtype=torch.int8)
     settings: tuple[list[int], list[int], int] = ([1, 1], [1, 1], 1)
@@ -203,7 +207,7 @@ def has_int8_kernels() -> bool:
 def _packed(
     weight: Tensor, scale: Tensor, stride: Any, dilation: Any, groups: int, shape: Any
 ) -> Tensor:
-    """Return a weight as the kernel wants it for inputs of a shape."""
+    """Return a weight in the format of the kernel, for inputs of a shape."""
     packed: Tensor = torch.ops.onednn.qconv_prepack(
         weight, scale, 1.0, 0, stride, [0, 0], dilation, groups, list(shape)
     )
@@ -222,10 +226,10 @@ def _convolved(
 
 
 def _along_channels(values: Tensor, dims: int) -> Tensor:
-    """Return a value for each channel in a shape that broadcasts against activations."""
+    """Return the values of channels in a shape that broadcasts to activations."""
     return values.view(1, -1, *[1] * (dims - 2))
 
 
-def _behind(values: Tensor, dims: int) -> Tensor:
-    """Return a value for each output channel in a shape that broadcasts against weights."""
+def _along_outputs(values: Tensor, dims: int) -> Tensor:
+    """Return the values of output channels in a shape that broadcasts to weights."""
     return values.view(-1, *[1] * (dims - 1))

@@ -1,4 +1,4 @@
-"""Regularizer: the mean activations of channels (Georgiadis, 2019, arXiv 1812.04056)."""
+"""Regularizer: an L1 penalty on activations (Georgiadis, 2019, arXiv 1812.04056)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,31 @@ from easypruner.strategies.measures.activations import Probe, probing, reader_pr
 
 
 class ActivationSparsity(Regularizer):
-    r"""strength * sum over channels of the mean of |activation|, an L1 penalty on what they hold.
+    r"""strength * sum over channels of the mean of |activation|.
 
-    Equation 1 of the paper, which penalizes the L1 norm of activation maps: here each channel
-    counts by its mean over the samples and positions of a batch. Behind a ReLU activations are not
-    negative, so that this is the L1 norm of the vector of channel means. Channels are probed where
-    layers read them, behind norm and activation; one that several layers read counts as often.
+    Equation 1 of the paper penalizes the L1 norm of activation maps. Here, each channel counts by
+    its mean over the samples and positions of a batch, so that the penalty does not depend on their
+    number. Channels are measured where layers read them, behind norm and activation. A channel that
+    several layers read counts once for each of them. The penalty is added to the loss of each
+    forward pass.
 
-    It silences channels whatever makes them: scale, bias and weights together. A channel behind a
-    ReLU that is silent on the training data has no gradient any more, and stays silent.
+    Use when:
+        Channels should become inactive, whatever produces them: scale, bias and weights together.
+        ``APoZ`` then finds the inactive ones. It needs no batch norm.
+
+    Fails when:
+        Activations are not read by a convolution or linear layer that is called as a module. The
+        push has no reach, because it does not act on parameters directly, so the plan cannot
+        predict whether it suffices. A channel behind a ReLU that is inactive on all training data
+        has no gradient any more and stays inactive.
+
+    Values:
+        Start with a ``strength`` at which the penalty is about a tenth of the loss, and
+        ``strength_schedule='linear'``.
 
     Args:
-        strength: lambda. It has no reach: it does not act on parameters themselves.
-        only_removed: push only the channels that masks remove; otherwise all.
-        strength_schedule: as of :class:`easypruner.Regularizer`.
-        group_strengths: as of :class:`easypruner.Regularizer`.
+        strength: the factor λ of the penalty, a number. ``dict(reach=R)`` is not possible.
+        only_removed: whether to push only the channels that masks remove, instead of all.
     """
 
     def __init__(
@@ -47,7 +57,7 @@ class ActivationSparsity(Regularizer):
     @contextlib.contextmanager
     def watching(self, graph: ChannelGraph, masks: Masks | None) -> Iterator[None]:
         pushed = self._pushed(graph, masks)
-        watchers = [(probe, partial(self._see, probe, weight)) for probe, weight in pushed]
+        watchers = [(probe, partial(self._add_mean, probe, weight)) for probe, weight in pushed]
         try:
             with probing(watchers):
                 yield
@@ -62,19 +72,19 @@ class ActivationSparsity(Regularizer):
         return self.strength_at(progress) * total
 
     def _pushed(self, graph: ChannelGraph, masks: Masks | None) -> Iterator[tuple[Probe, Tensor]]:
-        """Yield each probe that is pushed, and the weight of each of its units there."""
+        """Yield each probe whose units are pushed, and their weights, ``(units,)``."""
         factors = self.group_factors(graph)
         removed = self.needed_masks(graph, masks) if self.only_removed else {}
         for probe in reader_probes(graph):
             size = probe.index.shape[0]
-            # A group that the masks do not name is kept.
+            # A group without a mask is kept.
             kept = removed.get(probe.group, torch.ones(size).bool()) if self.only_removed else None
             weight = torch.ones(size) if kept is None else (~kept).float()
             if bool(weight.any()):
                 yield probe, weight * factors[probe.group]
 
-    def _see(self, probe: Probe, weight: Tensor, activations: Tensor) -> None:
-        # A validation in between is not trained on.
+    def _add_mean(self, probe: Probe, weight: Tensor, activations: Tensor) -> None:
+        # Ignore validation passes.
         if torch.is_grad_enabled() and activations.requires_grad:
             means = probe.maps(activations).float().abs().transpose(0, 1).flatten(1).mean(dim=1)
             self._means.append((means * weight.to(means.device)).sum() * probe.index.shape[1])

@@ -6,41 +6,33 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_count
-from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.activations import collect
+from easypruner import Component, hookimpl
+from easypruner.strategies.sources.activations import ActivationSource
 
 
-class APoZ(MaskSource):
-    """Scores a unit by 1 - APoZ, one less the average percentage of zeros of its channels.
+class APoZ(ActivationSource):
+    """Scores a unit by 1 - APoZ, where APoZ is the average percentage of zeros of its channels.
 
-    Equation 1 of the paper: APoZ is the number of zeros over samples and positions, divided by
-    the number of both. Channels are looked at as the layers that read them get them, behind norm
-    and activation; each such layer is one of the coupled layers that ``reduction`` combines.
+    Equation 1 of the paper: APoZ is the number of zeros over all samples and positions, divided by
+    the number of samples and positions. Channels are measured where layers read them, behind norm
+    and activation.
 
-    It tells little where activations have no zeros (GELU, SiLU), or are pooled before they are
-    read.
+    Use when:
+        The network has ReLUs, some of its channels are almost always zero, and only forward passes
+        are possible. The paper prunes VGG-16 a few layers at a time, and trains after each cut.
 
-    Args:
-        budget: how much may stay.
-        batches: of training data.
-        reduction: over the layers that read a group.
-        normalization: across groups; shares compare as they are.
+    Fails when:
+        Activations have no exact zeros (GELU, SiLU, PReLU), or are pooled before they are read:
+        then all scores are 1 and the choice is arbitrary. A channel that is rarely active may still
+        be the only one that detects its class; compare with ``Taylor``.
+
+    Values:
+        ``batches`` so that a few hundred to a few thousand samples are measured. No normalization
+        is needed, because shares are comparable between groups.
     """
 
-    def __init__(
-        self,
-        budget: Budget | None = None,
-        batches: int = 10,
-        reduction: str = 'mean',
-        normalization: str = 'none',
-    ) -> None:
-        super().__init__(budget, reduction, normalization)
-        self.batches = check_count(batches, 'batches', 'APoZ')
-
-    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        return collect(graph, context, self.batches, 'APoZ', lambda maps: maps != 0)
+    def measure(self, maps: Tensor) -> Tensor:
+        return maps != 0
 
 
 @hookimpl

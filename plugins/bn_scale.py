@@ -1,4 +1,4 @@
-"""Mask source: the magnitude of batch-norm scales (Liu et al., 2017, arXiv 1708.06519)."""
+"""Mask source: the magnitude of batch norm scales (Liu et al., 2017, arXiv 1708.06519)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,29 @@ from easypruner.graph import ChannelGraph
 
 
 class BNScale(MaskSource):
-    """Scores a unit by |gamma|, the batch-norm scales of its channels (network slimming).
+    """Scores a unit by |gamma|, the batch norm scales of its channels (network slimming).
 
     Each batch norm of a group is one of the coupled layers that ``reduction`` combines. Groups
     without a batch norm are not scored and stay whole.
 
+    Use when:
+        Batch norms follow the layers to prune, and a penalty on their scales has been part of the
+        training: ``GlobalSparsity`` as in the paper, or ``Polarization``. MaskSparsity selects in
+        this way, and then pushes only the selected channels.
+
+    Fails when:
+        No penalty was applied: then the scales hardly differ, and say little about a channel,
+        because the weights that read it can undo its scale. The budget cannot be met if too many
+        groups are without a batch norm.
+
+    Values:
+        The paper removes 40 % to 70 % of the channels on CIFAR, with one threshold for the whole
+        network, as ``Ratio`` and ``Macs`` do. The released MaskSparsity code combines coupled
+        layers by ``reduction='vote'``.
+
     Args:
-        budget: how much may stay.
-        reduction: over the batch norms of a group; ``'vote'`` is the released MaskSparsity
-            code's rule.
-        normalization: across groups.
+        reduction: how the scales of coupled batch norms are combined; ``'vote'`` is the rule of the
+            released MaskSparsity code.
     """
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
@@ -37,7 +50,7 @@ class BNScale(MaskSource):
                 scores[name] = torch.stack(layers)
         if not scores:
             raise EasyPrunerError(
-                f'BNScale ranks channels by their batch-norm scales, but no group of this '
+                f'BNScale ranks channels by their batch norm scales, but no group of this '
                 f'{type(graph.model).__name__} has any; use a source that reads weights, '
                 'such as L1Norm'
             )

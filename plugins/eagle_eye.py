@@ -1,4 +1,4 @@
-"""Mask source: the best of random widths, batch norm adapted (EagleEye; arXiv 2007.02491)."""
+"""Mask source: the best of random widths (EagleEye; Li et al., 2020, arXiv 2007.02491)."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from typing import Any
 import torch
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
-from easypruner.base.checks import check_count, check_number, check_share
+from easypruner.base.checks import check_count, check_share
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import from_main, masks_digest
-from easypruner.strategies.sources.search import Search, Widths
+from easypruner.strategies.sources.search import RateSearch
 
 
-class EagleEye(Search):
-    """Draws candidates at random, adapts the batch norms of each, and takes the best (Li et al.).
+class EagleEye(RateSearch):
+    """Draws candidates at random, calibrates the batch norms of each, and returns the best.
 
-    A candidate is a rate for each group, uniform up to ``max_removed``; the budget finds by what
-    one factor all rates must be multiplied to meet its limit. So it has to rank groups together:
-    one that looks at each by itself, such as ``Ratio`` by layer or by pattern or
-    ``OptimalThreshold``, makes the same masks of all candidates, and they are taken unmeasured,
-    with a warning. The first candidate has the same rate everywhere. Each is really cut on a copy,
-    its batch norm statistics are averaged anew over ``calibration_batches`` (section 3.3 of the
-    paper), and it is measured.
+    A candidate is a removal rate for each group, uniform up to ``max_removed``. The budget finds
+    the factor by which all rates must be multiplied to meet its limit. It must therefore rank
+    groups together, as ``Macs`` does. The first candidate has the same rate for all groups. Each
+    candidate is cut on a copy, its batch norm statistics are estimated again over
+    ``calibration_batches`` (section 3.3 of the paper), and its loss or accuracy is measured.
 
-    All candidates meet the same batches, which stay in memory. Where there is a folder for it,
-    each measured candidate is a line of ``candidates.jsonl`` there, and a search that was stopped
-    goes on behind the last one. A folder belongs to one data set.
+    All candidates are measured on the same batches, which stay in memory. In a run, each measured
+    candidate is saved as a line of ``candidates.jsonl`` in the stage's folder, and an interrupted
+    search continues after the last one. Use a folder for one data set only.
+
+    Use when:
+        The widths of the layers matter more than the choice of channels, and some minutes to hours
+        of forward passes are available. The network has batch norms: the paper shows that without
+        their calibration the accuracy of a candidate does not predict the accuracy after training.
+
+    Fails when:
+        The budget ranks each group by itself, such as ``Ratio`` with ``scope='layer'`` or
+        ``OptimalThreshold``: then all candidates have the same masks, and the search returns them
+        unmeasured, with a warning. With many groups, random candidates rarely come close to the
+        best widths; ``Evolution`` improves on them.
+
+    Values:
+        50 to 100 ``candidates``. The paper draws 1000 for ImageNet and finds its best among the
+        first 100. Enough ``calibration_batches`` that the statistics are stable.
 
     Args:
-        budget: how much may stay.
-        source: ranks the units within each group, without a budget of its own; by default the L1
-            norm of the weights that make a unit's channels, as in the paper.
-        candidates: how many are drawn; the paper draws 1000 for ImageNet, its best are among the
-            first 100 or so.
-        tolerance: candidates that miss the limit by more than this share of the network, beyond
-            what the nearest of them misses it by, are passed over unmeasured.
-        max_removed: the largest share of a group that goes, unless the limit cannot be met so.
-        batches: of training data for the loss.
-        calibration_batches: of training data on which batch norms are adapted; 0 leaves them
-            alone.
-        by: ``'loss'`` on training batches, so that the validation data stay unseen, or
-            ``'accuracy'`` on the validation data.
-        seed: of the candidates; by default the run's.
+        source: ranks the units of each group; it must not have a budget of its own. The default is
+            the L1 norm of the weights that produce a unit's channels, as in the paper.
+        candidates: the number of candidates.
+        tolerance: candidates are skipped if they are further from the limit, by this share of the
+            network, than the nearest candidate.
+        seed: the seed of the candidates; None for the seed of the run.
     """
 
     def __init__(
@@ -60,63 +65,60 @@ class EagleEye(Search):
         by: str = 'loss',
         seed: int | None = None,
     ) -> None:
-        super().__init__(budget, source, by, batches, calibration_batches)
+        super().__init__(budget, source, by, batches, calibration_batches, max_removed, seed)
         self.candidates = check_count(candidates, 'candidates', 'EagleEye')
-        check_share(tolerance, 'tolerance', 'EagleEye')
-        self.tolerance = tolerance
-        self.max_removed = check_number(max_removed, 'max_removed', 'EagleEye', above=0, most=1)
-        self.seed = seed
+        self.tolerance = check_share(tolerance, 'tolerance', 'EagleEye')
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
-        """Return the best candidate; of equal ones the first."""
-        # Of what is measured, as latency, the main process's readings count.
+        """Return the best candidate; the first of equal ones."""
+        # If the budget measures time, use the measurements of the main process.
         drawn = from_main(self._near(self._drawn(graph, context), graph))
         if len(drawn) == 1:
             return drawn[0]
-        trials = self.trials(graph, context)
-        fitness = [trials.fitness(masks) for masks in context.track(drawn, len(drawn))]
+        measurements = self.measurements(graph, context)
+        fitness = [measurements.fitness(masks) for masks in context.track(drawn, len(drawn))]
         best = max(range(len(drawn)), key=lambda number: fitness[number])
         if fitness[best] == -math.inf:
-            raise self.nothing_worked()
+            raise self.no_result()
         return drawn[best]
 
     def _drawn(self, graph: ChannelGraph, context: Context) -> list[Masks]:
-        """Return the candidates, equal ones once."""
-        widths = Widths.of(self.ranks(graph, context), self.max_removed)
-        seed = context.seed if self.seed is None else self.seed
-        generator = torch.Generator().manual_seed(seed)
-        rates = [widths.even, *(widths.draw(generator) for _ in range(self.candidates - 1))]
+        """Return the distinct candidates."""
+        order = self.unit_order(graph, context)
+        generator = context.generator(self.seed)
+        drawn = (order.draw_rates(generator) for _ in range(self.candidates - 1))
         distinct: dict[str, Masks] = {}
-        for _, masks in self.candidates_of(rates, widths, graph, context):
+        for _, masks in self.candidates_of([order.equal_rates, *drawn], order, graph, context):
             distinct.setdefault(masks_digest(masks), masks)
         if len(distinct) == 1:
             self.warn_of_one(self.candidates)
         return list(distinct.values())
 
     def _near(self, drawn: list[Masks], graph: ChannelGraph) -> list[Masks]:
-        """Return the candidates that are about as near to the limit as the nearest."""
-        missed = [_missed(self.needed_budget(), masks, graph) for masks in drawn]
-        most = min(missed) + self.tolerance
-        return [masks for masks, off in zip(drawn, missed, strict=True) if off <= most]
+        """Return the candidates that are about as close to the limit as the closest."""
+        distances = [_distance(self.needed_budget(), masks, graph) for masks in drawn]
+        most = min(distances) + self.tolerance
+        return [masks for masks, d in zip(drawn, distances, strict=True) if d <= most]
 
     @classmethod
     def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
         return {'candidates': 3, 'batches': 1, 'calibration_batches': 1}
 
 
-def _missed(budget: Budget, masks: Masks, graph: ChannelGraph) -> float:
-    """Return how far masks are from the limit, as a share of what the whole network delivers.
+def _distance(budget: Budget, masks: Masks, graph: ChannelGraph) -> float:
+    """Return the distance of masks to the limit, as a share of the whole network's value.
 
-    Of several limits the nearest counts: that is the one which binds. Noise is no distance.
+    Of several limits, the closest is used, because it is the binding one. A distance within the
+    noise of a measurement is 0.
     """
     whole = Masks({name: torch.ones_like(mask) for name, mask in masks.items()})
-    missed = []
+    distances = []
     for part in budget.parts():
         distance = abs(part.delivered(masks, graph) - part.asked_of(masks, graph))
         distance = max(distance - 2 * (part.spread or 0.0), 0.0)
         scale = abs(part.delivered(whole, graph))
-        missed.append(distance / scale if scale else distance)
-    return min(missed)
+        distances.append(distance / scale if scale else distance)
+    return min(distances)
 
 
 @hookimpl

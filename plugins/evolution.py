@@ -11,44 +11,48 @@ from typing import Any
 import torch
 
 from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
-from easypruner.base.checks import check_count, check_number, check_share
+from easypruner.base.checks import check_count, check_share
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import masks_digest
-from easypruner.strategies.sources.search import Rates, Search, Widths
+from easypruner.strategies.sources.search import Rates, RateSearch, UnitOrder
 
 
-class Evolution(Search):
-    """Breeds vectors of removal rates, one rate a group (algorithm 1 of MetaPruning).
+class Evolution(RateSearch):
+    """Breeds vectors of removal rates, one rate for each group (algorithm 1 of MetaPruning).
 
-    The first generation is drawn at random, one of it with the same rate everywhere. Of each later
-    one, half are mutations of the best ``parents`` so far, each rate drawn anew with probability
-    ``mutation`` and one of them in any case; half are crossings, each rate from either of two
-    parents. The budget finds by what one factor all rates of a vector must be multiplied to meet
-    its limit. So it has to rank groups together: one that looks at each by itself, such as
-    ``Ratio`` by layer or by pattern or ``OptimalThreshold``, makes the same masks of all vectors,
-    and they are taken unmeasured, with a warning. Each candidate is really cut on a copy, its
-    batch norms are adapted, and it is measured; equal ones once. There is no network that predicts
-    weights, as in the paper: candidates have those of the trained network.
+    The first generation is random; one of its vectors has the same rate for all groups. Half of
+    each later generation are mutations of the best ``parents`` so far: each rate is drawn again
+    with probability ``mutation``, and at least one always is. The other half are crossings: each
+    rate comes from either of two parents. The budget finds the factor by which all rates of a
+    vector must be multiplied to meet its limit. It must therefore rank groups together, as ``Macs``
+    does. Each distinct candidate is cut on a copy, its batch norms are calibrated, and its loss or
+    accuracy is measured.
 
-    All candidates meet the same batches, which stay in memory. Where there is a folder for it,
-    each measured candidate is a line of ``candidates.jsonl`` there, and a search that was stopped
-    goes on behind the last one. A folder belongs to one data set.
+    Unlike in the paper, no network predicts the weights of a candidate: they are the remaining
+    weights of the trained network.
+
+    All candidates are measured on the same batches, which stay in memory. In a run, each measured
+    candidate is saved as a line of ``candidates.jsonl`` in the stage's folder, and an interrupted
+    search continues after the last one. Use a folder for one data set only.
+
+    Use when:
+        The widths of the layers matter, and more time is available than for ``EagleEye``.
+
+    Fails when:
+        The budget ranks each group by itself, such as ``Ratio`` with ``scope='layer'`` or
+        ``OptimalThreshold``: then all candidates have the same masks, and the search returns them
+        unmeasured, with a warning. The loss right after a strong cut does not predict the accuracy
+        after training.
+
+    Values:
+        The defaults measure up to 1000 candidates. Reduce ``population`` and ``generations`` for a
+        quick search. The released code of the paper uses 100 calibration batches.
 
     Args:
-        budget: how much may stay.
-        source: ranks the units within each group, without a budget of its own; by default the L1
-            norm of the weights that make a unit's channels.
-        population: candidates of a generation.
-        generations: with the first.
-        parents: how many of the best so far are bred from.
-        mutation: the probability that a rate is drawn anew, in 0..1.
-        max_removed: the largest share of a group that goes, unless the limit cannot be met so.
-        batches: of training data for the loss.
-        calibration_batches: of training data on which batch norms are adapted; 0 leaves them
-            alone. The paper's released code takes 100.
-        by: ``'loss'`` on training batches, so that the validation data stay unseen, or
-            ``'accuracy'`` on the validation data.
-        seed: of all that is drawn; by default the run's.
+        population: the number of candidates of a generation.
+        generations: the number of generations, with the first.
+        parents: the number of best candidates so far that are bred from.
+        mutation: the probability that a rate is drawn again, from 0 to 1.
     """
 
     def __init__(
@@ -65,64 +69,60 @@ class Evolution(Search):
         by: str = 'loss',
         seed: int | None = None,
     ) -> None:
-        super().__init__(budget, source, by, batches, calibration_batches)
+        super().__init__(budget, source, by, batches, calibration_batches, max_removed, seed)
         self.population = check_count(population, 'population', 'Evolution')
         self.generations = check_count(generations, 'generations', 'Evolution')
         self.parents = check_count(parents, 'parents', 'Evolution')
-        check_share(mutation, 'mutation', 'Evolution')
-        self.mutation = mutation
-        self.max_removed = check_number(max_removed, 'max_removed', 'Evolution', above=0, most=1)
-        self.seed = seed
+        self.mutation = check_share(mutation, 'mutation', 'Evolution')
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
-        """Return the best candidate of all generations; of equal ones the first."""
-        widths = Widths.of(self.ranks(graph, context), self.max_removed)
-        trials = self.trials(graph, context)
-        tried: dict[str, _Tried] = {}
-        waiting: list[_Tried] = []
+        """Return the best candidate of all generations; the first of equal ones."""
+        order = self.unit_order(graph, context)
+        measurements = self.measurements(graph, context)
+        known: dict[str, _Candidate] = {}
+        unmeasured: list[_Candidate] = []
         number = self.population * self.generations
-        vectors = context.track(self._vectors(widths, tried, context), number)
-        for rates, masks in self.candidates_of(vectors, widths, graph, context):
+        vectors = context.track(self._vectors(order, known, context), number)
+        for rates, masks in self.candidates_of(vectors, order, graph, context):
             key = masks_digest(masks)
-            if key in tried:
+            if key in known:
                 continue
-            tried[key] = _Tried(rates, masks)
-            waiting.append(tried[key])
-            # One alone is the best, whatever it is worth.
-            if len(tried) > 1:
-                for one in waiting:
-                    one.fitness = trials.fitness(one.masks)
-                waiting.clear()
-        best = _best(tried.values(), 1)[0]
-        if len(tried) == 1:
+            known[key] = _Candidate(rates, masks)
+            unmeasured.append(known[key])
+            # A single candidate is the best without a measurement.
+            if len(known) > 1:
+                for candidate in unmeasured:
+                    candidate.fitness = measurements.fitness(candidate.masks)
+                unmeasured.clear()
+        best = _best(known.values(), 1)[0]
+        if len(known) == 1:
             self.warn_of_one(number)
         elif best.fitness == -math.inf:
-            raise self.nothing_worked()
+            raise self.no_result()
         return best.masks
 
     def _vectors(
-        self, widths: Widths, tried: dict[str, _Tried], context: Context
+        self, order: UnitOrder, known: Mapping[str, _Candidate], context: Context
     ) -> Iterator[Rates]:
-        """Yield the vectors of each generation; ``tried`` has all of those before it."""
-        seed = context.seed if self.seed is None else self.seed
-        generator = torch.Generator().manual_seed(seed)
-        yield widths.even
+        """Yield the vectors of each generation; ``known`` has the candidates before it."""
+        generator = context.generator(self.seed)
+        yield order.equal_rates
         for _ in range(self.population - 1):
-            yield widths.draw(generator)
-        for _ in range(self.generations - 1 if tried else 0):
-            parents = [one.rates for one in _best(tried.values(), self.parents)]
+            yield order.draw_rates(generator)
+        for _ in range(self.generations - 1 if known else 0):
+            parents = [candidate.rates for candidate in _best(known.values(), self.parents)]
             for number in range(self.population):
                 first, second = (parents[_below(len(parents), generator)] for _ in range(2))
                 if number % 2:
                     yield _crossed(first, second, generator)
                 else:
-                    yield self._mutated(first, widths.draw(generator), generator)
+                    yield self._mutated(first, order.draw_rates(generator), generator)
 
     def _mutated(self, rates: Rates, fresh: Rates, generator: torch.Generator) -> Rates:
         changes = torch.rand(len(rates), generator=generator) < self.mutation
         if rates:
             changes[_below(len(rates), generator)] = True
-        return _picked(changes, fresh, rates)
+        return _merged(changes, fresh, rates)
 
     @classmethod
     def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
@@ -130,14 +130,14 @@ class Evolution(Search):
 
 
 @dataclass
-class _Tried:
+class _Candidate:
     rates: Rates
     masks: Masks
     fitness: float = -math.inf
 
 
-def _best(tried: Iterable[_Tried], count: int) -> list[_Tried]:
-    return sorted(tried, key=lambda one: -one.fitness)[:count]
+def _best(candidates: Iterable[_Candidate], count: int) -> list[_Candidate]:
+    return sorted(candidates, key=lambda candidate: -candidate.fitness)[:count]
 
 
 def _below(limit: int, generator: torch.Generator) -> int:
@@ -145,11 +145,12 @@ def _below(limit: int, generator: torch.Generator) -> int:
 
 
 def _crossed(first: Rates, second: Rates, generator: torch.Generator) -> Rates:
-    return _picked(torch.rand(len(first), generator=generator) < 0.5, first, second)
+    return _merged(torch.rand(len(first), generator=generator) < 0.5, first, second)
 
 
-def _picked(which: torch.Tensor, yes: Rates, no: Rates) -> Rates:
-    return tuple(y if pick else n for pick, y, n in zip(which.tolist(), yes, no, strict=True))
+def _merged(mask: torch.Tensor, true: Rates, false: Rates) -> Rates:
+    """Return the rates of ``true`` where the mask is True, and those of ``false`` elsewhere."""
+    return tuple(t if m else f for m, t, f in zip(mask.tolist(), true, false, strict=True))
 
 
 @hookimpl

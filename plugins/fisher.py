@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_count, check_name
+from easypruner import Budget, Component, Context, hookimpl
+from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.gradients import SquaredProducts
+from easypruner.strategies.sources.gradients import GradientSource
 
 PER = ('sample', 'batch')
-"""What one gradient is taken of."""
+"""What each gradient is computed for."""
 
 
-class Fisher(MaskSource):
-    """Scores a unit by how much the loss would grow without it, the Hessian taken as the Fisher.
+class Fisher(GradientSource):
+    """Scores a unit by the increase of the loss without it, with the Fisher matrix as Hessian.
 
-    Optimal brain damage (LeCun et al., 1990): ``s_u = 1/2 * sum of w^2 * F_ww`` over the weights
-    of the unit, where ``F_ww = mean over samples of g^2``, g the gradient of a sample's loss.
-    ``form='gate'`` is the paper's: ``s_u = 1/2 * mean over samples of (sum of g * w)^2``, the
-    Fisher information of a gate on the unit's channels; gates are put behind norms and, in groups
-    without one, behind the layers that make the channels. The network runs in evaluation mode,
-    and is left as it was.
+    ``form='weight'`` is optimal brain damage (LeCun et al., 1990):
+    ``s_u = 1/2 * sum of w^2 * F_ww`` over the weights of the unit, where
+    ``F_ww = mean over samples of g^2`` and g is the gradient of a sample's loss. ``form='gate'`` is
+    the method of the paper:
+    ``s_u = 1/2 * mean over samples of (sum of g * w)^2``, the Fisher information of a gate on the
+    unit's channels. Gates are behind norms; in a group without norms, behind the layers that
+    produce the channels. The network runs in evaluation mode and stays unchanged.
+
+    Use when:
+        Data and a loss are available, and the change of the loss should be estimated in second
+        order at the cost of first-order gradients.
+
+    Fails when:
+        The network does not fit the data: the Fisher matrix approximates the Hessian only near a
+        minimum. ``per='sample'`` is slow, because each sample needs a backward pass of its own.
+        The estimate ignores interactions between units, so remove few channels at a time.
+
+    Values:
+        ``form='gate'`` as in the paper. ``per='batch'`` for a fast, coarse estimate.
 
     Args:
-        budget: how much may stay.
-        form: ``'weight'`` or ``'gate'``.
-        over: the weights that count in the weight form: ``'producers'``, those that make a unit's
-            channels, or ``'group'``, all parameters of the coupled layers.
-        per: ``'sample'``; or ``'batch'``, gradients of whole batches, as many times faster as a
-            batch has samples: the squares are then those of mean gradients.
-        batches: of training data.
-        reduction: over the layers or gates of a group, whose contributions add up.
-        normalization: across groups; scores are in the unit of the loss.
+        per: ``'sample'``, or ``'batch'`` for gradients of whole batches. The latter is faster by
+            the number of samples in a batch, but squares mean gradients.
     """
 
     def __init__(
         self,
-        budget: Budget | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
         form: str = 'weight',
         over: str = 'producers',
         per: str = 'sample',
@@ -47,15 +53,12 @@ class Fisher(MaskSource):
         reduction: str = 'sum',
         normalization: str = 'none',
     ) -> None:
-        super().__init__(budget, reduction, normalization)
+        super().__init__(budget, form, over, batches, reduction, normalization)
         self.per = check_name(per, 'per', 'Fisher', PER)
-        self.batches = check_count(batches, 'batches', 'Fisher')
-        self._squares = SquaredProducts(form, over, 'Fisher')
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        by_sample = self.per == 'sample'
-        means = self._squares.mean(graph, context, self.batches, by_sample)
-        return {name: mean / 2 for name, mean in means.items()}
+        squares = self.mean_squares(graph, context, by_sample=self.per == 'sample')
+        return {name: mean / 2 for name, mean in squares.items()}
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Regularizer: an L2 penalty that grows (GReg-1; Wang et al., ICLR 2021, arXiv 2012.09243)."""
+"""Regularizer: a growing L2 penalty (GReg-1; Wang et al., ICLR 2021, arXiv 2012.09243)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.base.checks import check_count, check_name, check_number
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import OVER
 from easypruner.strategies.regularizers.pushing import (
-    PlanOnce,
-    check_numbers,
-    scaled,
+    PreparedOnce,
+    check_not_nan,
+    in_gradient_scale,
     shrinking_reach,
 )
 from easypruner.strategies.regularizers.schedule import Ramp
@@ -25,25 +25,36 @@ from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 
 class GReg(Regularizer):
-    """factor / 2 * sum of w^2 over the weights w of the units that will go, the factor growing.
+    """factor / 2 * sum of w^2 over the weights w of removed units, with a growing factor.
 
-    It is ``strength`` over the first ``every`` updates of the stage, and rises by as much after
-    each further ``every``, up to ``ceiling`` (algorithm 1 of the paper: delta lambda, K_u and tau).
-    The gradient is factor * w.
+    The factor is ``strength`` during the first ``every`` updates of the stage. It increases by
+    ``strength`` after each further ``every`` updates, up to ``ceiling`` (algorithm 1 of the paper:
+    delta lambda, K_u and tau). The gradient is factor * w.
 
-    Such a penalty shrinks a weight by a share of itself. What is here called the reach is the
-    exponent of that: a reach of R brings a weight to exp(-R) of what it was. The paper's defaults
-    need 100,000 updates to get to the ceiling, at its learning rate of 0.001; for a shorter stage
-    let ``strength=dict(reach=7)`` pick the rise.
+    Weights shrink exponentially, so the reach of this penalty is an exponent: a reach of R leaves
+    exp(-R) of a weight.
+
+    Use when:
+        Masks are known, the network has no batch norm or its filters should shrink, and the network
+        should adapt slowly while the channels disappear. It needs masks, so put ``SelectMask`` or
+        ``LoadMask`` before.
+
+    Fails when:
+        The stage is short: with the defaults, 100,000 updates pass until the ceiling. The learning
+        rate times the factor approaches 2: then weights oscillate.
+
+    Values:
+        The defaults are those of the paper, at its learning rate of 0.001. For a shorter stage,
+        ``strength=dict(reach=7)`` chooses the increase.
 
     Args:
-        strength: the rise, delta lambda; or ``dict(reach=R)``.
-        every: updates between two rises, K_u.
+        strength: the increase, delta lambda; or ``dict(reach=R)``.
+        every: the number of updates between two increases, K_u.
         ceiling: the largest factor, tau.
-        over: ``'producers'``, the filters that make a unit's channels, as in the paper, or
+        over: ``'producers'``, the filters that produce a unit's channels, as in the paper, or
             ``'group'``, all parameters of the coupled layers. A weight that belongs to removed
             units in two dimensions is pushed for both.
-        group_strengths: path, glob or name of groups -> what the factor is multiplied with there.
+        group_strengths: path, glob or name of groups -> multiplier of the factor there.
     """
 
     def __init__(
@@ -58,29 +69,29 @@ class GReg(Regularizer):
         self.every = check_count(every, 'every', 'GReg')
         self.ceiling = check_number(ceiling, 'ceiling', 'GReg', least=0)
         self.over = check_name(over, 'over', 'GReg', OVER)
-        self._planned = PlanOnce(self._plan)
+        self._prepared = PreparedOnce(self._prepare)
 
     def factor(self, update: int) -> float:
-        """Return the factor of the penalty after that many updates of the stage."""
+        """Return the factor of the penalty after a number of updates of the stage."""
         return min(self.strength * (update // self.every + 1), self.ceiling)
 
     def schedule(self, schedule: Schedule) -> None:
-        asked = self._asked_strength
-        if not isinstance(asked, Mapping):
+        requested = self._requested_strength
+        if not isinstance(requested, Mapping):
             return
         most = schedule.reach_under(lambda share: np.full_like(share, self.ceiling))
-        if not asked['reach'] < most:
+        if not requested['reach'] < most:
             raise ConfigError(
-                f'GReg asks for a reach of {asked["reach"]}, but under its ceiling of '
-                f'{self.ceiling} its stage comes to less than {most:.3g}; train longer, or raise '
-                'the learning rate or the ceiling'
+                f'strength={dict(requested)!r} of GReg cannot be met: with a ceiling of '
+                f'{self.ceiling}, the reach of its stage is below {most:.3g}; train longer, or '
+                'raise the learning rate or the ceiling'
             )
-        # The reach grows with the strength, and is all there is once the first rise is the ceiling.
+        # The reach grows with the strength, until the first increase reaches the ceiling.
         low, high = 0.0, self.ceiling
         for _ in range(60):
             middle = (low + high) / 2
-            enough = schedule.reach_under(self._growth(middle, schedule.updates)) >= asked['reach']
-            low, high = (low, middle) if enough else (middle, high)
+            reach = schedule.reach_under(self._growth(middle, schedule.updates))
+            low, high = (low, middle) if reach >= requested['reach'] else (middle, high)
         self.strength = high
 
     def reach(self, schedule: Schedule) -> float:
@@ -89,41 +100,32 @@ class GReg(Regularizer):
 
     def _growth(self, strength: float, updates: int) -> Ramp:
         def factor(share: npt.ArrayLike) -> npt.NDArray[np.float64]:
-            rises = np.floor(np.round(np.asarray(share) * updates) / self.every) + 1
-            return np.minimum(strength * rises, self.ceiling)
+            increases = np.floor(np.round(np.asarray(share) * updates) / self.every) + 1
+            return np.minimum(strength * increases, self.ceiling)
 
         return factor
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
-        """Return the penalty at its ceiling as a scalar that has a gradient."""
-        units = self._planned(graph, masks)
+        """Return the penalty at its ceiling as a scalar with a gradient."""
+        units = self._prepared(graph, masks)
         return self.ceiling / 2 * (units.factors * units.squares()).sum()
 
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        units = self._planned(graph, masks)
-        units.add(units.factors * scaled(self.factor(progress.update), progress))
+        units = self._prepared(graph, masks)
+        units.add(units.factors * in_gradient_scale(self.factor(progress.update), progress))
 
-    @torch.no_grad()
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        units = self._planned(graph, masks)
-        check_numbers(units.names, units.tensors, 'GReg')
-        return float(torch.where(units.factors > 0, units.norms() / units.factors, 0).max())
+        units = self._prepared(graph, masks)
+        check_not_nan(units.names, units.tensors, 'GReg')
+        return units.largest_norm()
 
     def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
         return shrinking_reach(self.largest(graph, masks))
 
-    def _plan(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
+    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
         pushed = {n: ~mask for n, mask in self.needed_masks(graph, masks).items()}
-        units = UnitNorms.of(graph, self.over, self.group_factors(graph), pushed)
-        asked = any(bool(mask.any()) for mask in pushed.values())
-        if units is None or (asked and not bool(units.factors.any())):
-            raise EasyPrunerError(
-                'GReg pushes the weights of removed units to zero, but none are to be pushed in '
-                f'this {type(graph.model).__name__}: none of it trains, '
-                'or group_strengths leave it out'
-            )
-        return units
+        return UnitNorms.of(graph, self.over, self.group_factors(graph), 'GReg', pushed)
 
 
 @hookimpl

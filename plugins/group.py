@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from torch import Tensor
 
 from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.graph import ChannelGraph, Member
-from easypruner.strategies.measures.units import score_units, unit_sums, value, wide
+from easypruner.graph import ChannelGraph
+from easypruner.strategies.measures.units import score_units, unit_squares
 
 
 class Group(MaskSource):
-    """Scores a unit by the squared L2 norm of everything that goes with it.
+    """Scores a unit by the squared L2 norm of all parameters that are removed with it.
 
     ``I_u = sum of ||w[u]||_2^2`` over all parameters w of the coupled layers: the weights that
-    make the unit's channels and those that read them, norm scales and biases. Across groups the
-    paper ranks ``N * I_u / sum of the top N of the group's``; with N all units of the group, as
-    here, that is the normalization ``'mean'``. A weight that belongs to a unit in two dimensions
-    counts in both.
+    produce the unit's channels, the weights that read them, norm scales and biases. The
+    paper compares groups by ``N * I_u / sum of the N largest of the group``. With N as the number
+    of units, this is the normalization ``'mean'``. A weight that belongs to a unit in two
+    dimensions counts in both.
+
+    Use when:
+        Many layers are coupled, as in residual and dense networks or transformers, or the network
+        has no batch norm. The paper applies it after training with the penalty that
+        ``GroupLasso(over='group', alpha=4)`` computes.
+
+    Fails when:
+        The network was not trained with such a penalty: then the score is a plain magnitude, with
+        the limits of ``L2Norm``.
+
+    Values:
+        The default normalization with a budget that ranks all groups together, such as ``Macs``.
 
     Args:
-        budget: how much may stay.
-        normalization: across groups.
+        normalization: how the scores of groups are made comparable.
     """
 
-    def __init__(self, budget: Budget | None = None, normalization: str = 'mean') -> None:
+    def __init__(
+        self, budget: Budget | Sequence[Budget] | None = None, normalization: str = 'mean'
+    ) -> None:
         super().__init__(budget, normalization=normalization)
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        def squares(member: Member) -> Tensor:
-            return unit_sums(wide(value(graph, member)).square(), member)
-
-        return score_units(graph, 'group', squares)
+        return score_units(graph, 'group', partial(unit_squares, graph))
 
 
 @hookimpl

@@ -16,31 +16,43 @@ from easypruner.strategies.budgets.ranking import within_limits
 class GroupThreshold(Budget):
     """Keeps the units whose score is above the threshold of their group.
 
-    Layers differ in what their scores mean: a scale of 0.01 is nothing in a wide layer, and much
-    behind a layer that doubles it. Groups without a threshold stay whole. Of each other, what its
-    limits ask for stays, and its best unit in any case.
+    Groups without a threshold stay whole. Any other group keeps its best unit, and the units that
+    its limits require.
+
+    Use when:
+        Layers differ in the meaning of their scores: a scale of 0.01 is nothing in a wide layer,
+        but much behind a layer that amplifies it. The thresholds are known, for example from the
+        histograms of a report.
+
+    Fails when:
+        A certain size or speed is required, because the number of removed channels is not known in
+        advance.
+
+    Values:
+        Start from one threshold for all groups, ``{'*': 0.01}`` on batch norm scales, and put
+        exceptions before it, because the first matching pattern is used.
 
     Args:
-        values: path, glob or name of groups -> threshold, in the unit of the scores; the first
-            that fits counts, and ``'*'`` fits all.
+        values: path, glob or name of groups -> threshold, in the unit of the scores. The first
+            pattern that matches a group is used; ``'*'`` matches all groups.
     """
 
     def __init__(self, values: Mapping[str, float]) -> None:
         if not isinstance(values, Mapping) or not values:
-            what = "a dict of group -> threshold, such as {'layer1.*': 0.01, '*': 0.05}"
-            refuse(values, 'values', 'GroupThreshold', what)
+            expected = "a dict of group -> threshold, such as {'layer1.*': 0.01, '*': 0.05}"
+            refuse(values, 'values', 'GroupThreshold', expected)
         for pattern, value in values.items():
             check_number(value, f'values[{pattern!r}]', 'GroupThreshold')
         self.values = dict(values)
-        self._fitted: frozenset[str] = frozenset()
+        self._matched: frozenset[str] = frozenset()
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
-        what = 'values of GroupThreshold'
-        thresholds = first_fitting(self.values, graph.groups, what, self._fitted)
-        # A group that later steps of a run cut to one channel is no longer a group.
-        self._fitted = frozenset(self.values)
-        concerned = Scores.of(scores).only(name for name in scores if name in thresholds)
-        return within_limits(concerned.above(thresholds), concerned, graph.limits)
+        argument = 'values of GroupThreshold'
+        thresholds = first_fitting(self.values, graph.groups, argument, self._matched)
+        # After a cut, a pattern may match nothing: a group cut to one channel is not prunable.
+        self._matched = frozenset(self.values)
+        matched = Scores.of(scores).only(name for name in scores if name in thresholds)
+        return within_limits(matched.above(thresholds), matched, graph.limits)
 
     @property
     def asked(self) -> float:

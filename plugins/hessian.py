@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_count, check_name
+from easypruner import Budget, Component, Context, hookimpl
+from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.gradients import Named, mean_over_batches, slopes
-from easypruner.strategies.measures.units import OVER, measured, stacked, unit_sums, wide
+from easypruner.strategies.measures.gradients import NamedTensors, gradients_of, mean_over_batches
+from easypruner.strategies.measures.units import score_members, scored_members, unit_sums, widen
+from easypruner.strategies.sources.weights import WeightSource
 
 
-class Hessian(MaskSource):
-    """Scores a unit by how much the loss would grow without it, in second order.
+class Hessian(WeightSource):
+    """Scores a unit by the increase of the loss without it, in second order.
 
-    Optimal brain damage: ``s_u = 1/2 * sum of w^2 * H_ww`` over the weights of the unit, H the
-    Hessian of the training loss. ``w^2 * H_ww`` is estimated as the mean of ``z * (H z)``, z the
-    weights under random signs (Hutchinson, 1990; Bekas et al., 2007), each ``H z`` by
-    differentiating twice. The network runs in evaluation mode, and is left as it was.
+    This is optimal brain damage: ``s_u = 1/2 * sum of w^2 * H_ww`` over the weights of the unit,
+    where H is the Hessian of the training loss. ``w^2 * H_ww`` is estimated as the mean of
+    ``z * (H z)``, where z is the weights with random signs (Hutchinson, 1990; Bekas et al., 2007).
+    Each ``H z`` needs two differentiations. The network runs in evaluation mode and stays
+    unchanged.
 
-    The estimate is unbiased, and noisy: to each product the rest of the Hessian adds terms that
-    cancel out only in the mean, and in deep layers outweigh single draws. What weights of other
-    layers would add is kept away, for H and z are those of one weight (a tensor) at a time. The
-    noise falls with the root of ``batches * samples``, the time grows with it, and with the number
-    of weights: each draw is part of a backward pass for each of them.
+    The estimate is unbiased, but noisy: the other entries of the Hessian add terms that cancel only
+    in the mean, and in deep layers they are larger than the score itself. To reduce the noise, H
+    and z are those of one weight tensor at a time.
 
-    Where the loss is curved downwards scores are below zero, which the normalizations ``'none'``
-    and ``'gaussian'`` understand.
+    Use when:
+        A second-order estimate is needed without the assumptions of ``Fisher``, and time is
+        available.
+
+    Fails when:
+        Few batches and samples are used: then noise dominates. A weight tensor needs a part of a
+        backward pass for each draw, so the time grows with the number of layers. The loss curves
+        downwards in some weights: then scores are negative, which only the normalizations
+        ``'none'`` and ``'gaussian'`` accept.
+
+    Values:
+        The noise decreases with the square root of ``batches * samples``, and the time grows in
+        proportion. Increase both until two seeds select mostly the same channels.
 
     Args:
-        budget: how much may stay.
-        over: the weights that count: ``'producers'``, those that make a unit's channels, or
+        over: which weights are used: ``'producers'``, those that produce a unit's channels, or
             ``'group'``, all parameters of the coupled layers.
-        batches: of training data.
-        samples: draws of z for each weight and batch.
-        seed: of the draws; by default the run's.
-        reduction: over the layers of a group, whose contributions add up.
-        normalization: across groups; scores are in the unit of the loss.
+        batches: the number of batches of training data.
+        samples: the number of draws of z for each weight tensor and batch.
+        seed: the seed of the draws; None for the seed of the run.
     """
 
     def __init__(
         self,
-        budget: Budget | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
         over: str = 'producers',
         batches: int = 10,
         samples: int = 2,
@@ -53,20 +61,19 @@ class Hessian(MaskSource):
         reduction: str = 'sum',
         normalization: str = 'none',
     ) -> None:
-        super().__init__(budget, reduction, normalization)
-        self.over = check_name(over, 'over', 'Hessian', OVER)
+        super().__init__(budget, over, reduction, normalization)
         self.batches = check_count(batches, 'batches', 'Hessian')
         self.samples = check_count(samples, 'samples', 'Hessian')
         self.seed = seed
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(context.seed if self.seed is None else self.seed)
-        members = measured(graph, self.over)
+        generator = context.generator(self.seed)
+        members = scored_members(graph, self.over)
         names = dict.fromkeys(member.param for own in members.values() for member in own)
 
-        def measure(loss: Tensor, leaves: Named) -> dict[str, Tensor]:
+        def measure(loss: Tensor, leaves: NamedTensors) -> dict[str, Tensor]:
             growth = _growth(loss, leaves, self.samples, generator)
-            return stacked(members, self.over, lambda m: unit_sums(growth[m.param], m))
+            return score_members(members, self.over, lambda m: unit_sums(growth[m.param], m))
 
         # The fused kernels of attention cannot be differentiated twice.
         with sdpa_kernel(SDPBackend.MATH):
@@ -74,19 +81,19 @@ class Hessian(MaskSource):
 
 
 def _growth(
-    loss: Tensor, leaves: Named, samples: int, generator: torch.Generator
+    loss: Tensor, leaves: NamedTensors, samples: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return name -> an estimate of w^2 / 2 times the diagonal of the Hessian there."""
-    growth = {name: torch.zeros_like(wide(leaf.detach())) for name, leaf in leaves.items()}
-    for name, gradient in slopes(loss, leaves, create_graph=True).items():
-        # One weight at a time: what others do to it would be nothing but noise.
+    """Return name -> an estimate of w^2 / 2 times the diagonal of the Hessian."""
+    growth = {name: torch.zeros_like(widen(leaf.detach())) for name, leaf in leaves.items()}
+    for name, gradient in gradients_of(loss, leaves, create_graph=True).items():
+        # One tensor at a time, because the entries between two tensors would only add noise.
         for _ in range(samples if gradient.requires_grad else 0):
             leaf = leaves[name]
             drawn = leaf.detach() * _signs(leaf, generator)
             (product,) = torch.autograd.grad(
                 gradient, leaf, drawn, retain_graph=True, materialize_grads=True
             )
-            growth[name] += wide(drawn) * wide(product) / (2 * samples)
+            growth[name] += widen(drawn) * widen(product) / (2 * samples)
     return growth
 
 

@@ -10,35 +10,51 @@ from torch import Tensor
 
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
 from easypruner.base.checks import check_name
-from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.regularizers.norm_scales import FlatScales, norms_of, nothing_to_push
-from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers, scaled
+from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
+from easypruner.strategies.regularizers.pushing import (
+    PreparedOnce,
+    check_not_nan,
+    in_gradient_scale,
+)
 from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 ON = ('scales', 'weights')
-_NOTHING = 1e-30
-"""A sum of squares from which on a layer counts as one of zeros: the slope grows as 1 / size."""
+"""The values of channels: their norm scales, or the norms of their filters."""
+_ZERO = 1e-30
+"""The sum of squares below which a layer counts as zero, because the slope grows as 1 / size."""
 
 
 class HoyerSquare(Regularizer):
-    """strength * sum over layers of (sum of |v|)^2 / (sum of v^2), v one value of each channel.
+    """strength * sum over layers of (sum of |v|)^2 / (sum of v^2), with a value v for each channel.
 
-    A measure of how many of the values are not zero: n where all n are alike, 1 where one is left.
-    It does not change with the values' size, so it pushes the small ones of a layer down and the
-    large ones up. v is the layer's norm scales (equation 3 of the paper on them), or the L2 norms
-    of the filters that make its channels (equation 4). A layer of zeros counts as nothing.
+    The quotient measures how many of the n values are not zero: it is n if all are equal, and 1 if
+    one is left. It does not depend on the scale of the values, so it pushes the small values of a
+    layer down and the large ones up. The values are the layer's norm scales (equation 3 of the
+    paper), or the L2 norms of the filters that produce its channels (equation 4). A layer of zeros
+    contributes 0.
+
+    Use when:
+        Channels of each layer should separate into few large and many small ones, without
+        shrinking the large ones as L1 does. ``on='weights'`` needs no batch norm.
+
+    Fails when:
+        The strength is high from the start: then a layer may keep a single channel, because nothing
+        bounds how few remain. ``on='weights'`` reads all weights at every update; see its cost.
+
+    Values:
+        The paper chooses the ``strength`` for each network. Start with one at which the penalty is
+        about a tenth of the loss, with ``strength_schedule='linear'``, and
+        ``regularize_every=16`` for ``on='weights'``.
 
     Args:
-        strength: lambda; the paper picks it for each network. ``dict(reach=R)`` picks it from the
-            schedule, for a slope of 1.
+        strength: the factor λ of the penalty; ``dict(reach=R)`` chooses it from the schedule, for a
+            slope of 1.
         on: ``'scales'`` or ``'weights'``.
-        scales: the kinds of norm whose scales these are, of
+        scales: the kinds of norm whose scales are pushed, names of
             :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
-        strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
-            ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of the strength there. A norm over
-            the channels of several groups has the mean over its channels.
+            the channels of several groups gets the mean of their factors.
     """
 
     def __init__(
@@ -51,57 +67,48 @@ class HoyerSquare(Regularizer):
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
         self.on = check_name(on, 'on', 'HoyerSquare', ON)
-        self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
-        self._norms = norms_of(scales, 'HoyerSquare')
-        self._planned = PlanOnce(self._plan)
+        self._kinds = ScaleKinds.of(scales, 'HoyerSquare')
+        self._prepared = PreparedOnce(self._prepare)
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
-        layers = self._planned(graph, masks)
+        layers = self._prepared(graph, masks)
         values = layers.values()
         ones, twos = layers.sums(values), layers.sums(values.square())
-        measure = torch.where(twos > _NOTHING, ones.square() / twos.clamp(min=_NOTHING), 0)
+        measure = torch.where(twos > _ZERO, ones.square() / twos.clamp(min=_ZERO), 0)
         return self.strength * (layers.factors * measure).sum()
 
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        layers = self._planned(graph, masks)
+        layers = self._prepared(graph, masks)
         values = layers.values()
         ones, twos = layers.sums(values), layers.sums(values.square())
-        ratio = torch.where(twos > _NOTHING, ones / twos, 0)
-        slope = 2 * ratio * layers.factors * scaled(self.strength_at(progress), progress)
+        ratio = torch.where(twos > _ZERO, ones / twos, 0)
+        slope = 2 * ratio * layers.factors * in_gradient_scale(self.strength_at(progress), progress)
         layers.add(slope, ratio, values)
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        """Return 0: which channels come to zero is for the training to find out."""
-        row = self._planned(graph, masks).row
-        check_numbers(row.names, row.tensors, 'HoyerSquare')
+        """Return 0, because the training decides which channels come to zero."""
+        row = self._prepared(graph, masks).row
+        check_not_nan(row.names, row.tensors, 'HoyerSquare')
         return 0.0
 
-    def _plan(self, graph: ChannelGraph, masks: Masks | None) -> _Layers:
-        strengths = self.group_factors(graph)
+    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> _Layers:
+        factors = self.group_factors(graph)
         if self.on == 'scales':
-            scales = FlatScales.of(graph, self._norms, strengths)
-            if scales is not None and bool(scales.factors.any()):
-                return _Layers.of(scales, scales.layer, len(scales.names))
-            raise nothing_to_push(graph, 'HoyerSquare', self.scales)
-        units = UnitNorms.of(graph, 'producers', strengths, by_layer=True)
-        if units is not None and bool(units.factors.any()):
-            return _Layers.of(units, units.family, units.families)
-        raise EasyPrunerError(
-            'HoyerSquare pushes the weights that make channels, but none are to be pushed in '
-            f'this {type(graph.model).__name__}: no channel can be pruned, no weight of one '
-            'trains, or group_strengths leave out all that do'
-        )
+            scales = self._kinds.row(graph, factors)
+            return _Layers.of(scales, scales.layer, len(scales.names))
+        units = UnitNorms.of(graph, 'producers', factors, 'HoyerSquare', by_layer=True)
+        return _Layers.of(units, units.family, units.families)
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """Values of channels in a row.
+    """The values of all channels in one row.
 
     Attributes:
-        row: what they are values of.
-        layer: of each value, the number of its layer.
-        factors: of each layer, of the strength.
+        row: the scales, or the units whose norms are the values.
+        layer: for each value, the number of its layer.
+        factors: for each layer, the factor of the strength.
     """
 
     row: FlatScales | UnitNorms
@@ -116,16 +123,16 @@ class _Layers:
         return cls(row, layer, totals / counts)
 
     def values(self) -> Tensor:
-        """Return the magnitudes."""
+        """Return the magnitudes of the values."""
         return self.row.norms() if isinstance(self.row, UnitNorms) else self.row.row().abs()
 
     def sums(self, values: Tensor) -> Tensor:
-        """Add up each layer."""
+        """Return the sum of the values of each layer."""
         return torch.zeros_like(self.factors).index_add(0, self.layer, values)
 
     def add(self, slope: Tensor, ratio: Tensor, values: Tensor) -> None:
-        """Add slope * (1 - ratio * |v|) towards the size of each value to the gradients."""
-        slope, ratio = (values_of.index_select(0, self.layer) for values_of in (slope, ratio))
+        """Add slope * (1 - ratio * |v|), in the direction of each value v, to the gradients."""
+        slope, ratio = (each.index_select(0, self.layer) for each in (slope, ratio))
         if isinstance(self.row, UnitNorms):
             self.row.add(slope * (torch.where(values > 0, 1 / values, 0) - ratio))
         else:

@@ -7,79 +7,69 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_count
+from easypruner import Component, Context, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.activations import (
     Probe,
-    collect,
-    maker_probes,
-    probe_each,
+    mean_at_probes,
+    producer_probes,
     reader_probes,
 )
-from easypruner.strategies.measures.units import wide
+from easypruner.strategies.measures.units import widen
+from easypruner.strategies.sources.activations import ActivationSource
 
 
-class HRank(MaskSource):
+class HRank(ActivationSource, batches=5, normalization='mean'):
     """Scores a unit by the average rank of its channels' feature maps over images.
 
-    That is the mean over images t of Rank(o(t)), o the map of one channel (section 3 of the
-    paper). Maps are looked at as the layers that read them get them, behind norm and activation;
-    each such layer is one of the coupled layers that ``reduction`` combines. Where readers get no
-    maps but single numbers or rows, behind a pooling or a flattening, the maps are those that the
-    group's batch norms put out, or failing these its convolutions. If there are none at all, a
-    number or a row of numbers has rank 1, and 0 if it is zero. Of volumes each slice is a map.
+    The score is the mean over images t of Rank(o(t)), where o is the map of a channel (section 3
+    of the paper). Maps are measured where layers read them, behind norm and activation. If a
+    group's readers get single numbers or rows, behind a pooling or a flattening, the maps are the
+    outputs of the group's batch norms; without batch norms, those of its convolutions. If there are
+    no maps at all, a number or row has rank 1, or 0 if it is zero. Each slice of a volume is a map.
 
-    Larger maps have larger ranks, and the paper ranks each layer by itself, so scores are divided
-    by their group's mean unless ``normalization`` says otherwise.
+    Maps with more positions have higher ranks, and the paper ranks each layer by itself, so scores
+    are divided by the mean of their group unless ``normalization`` is changed.
 
-    Args:
-        budget: how much may stay.
-        batches: of training data; the released code takes 5.
-        reduction: over the layers that see a group.
-        normalization: across groups.
+    Use when:
+        The network has large feature maps and little data is available: the paper finds that the
+        average rank hardly depends on the images.
+
+    Fails when:
+        Maps are small, as in the last stages of a network or behind a pooling: their ranks hardly
+        differ. It also fails on transformers, where a channel is a row of tokens. Ranks are slow to
+        compute for large maps.
+
+    Values:
+        The released code uses 5 batches. The paper gives each layer its own ratio:
+        ``budget=dict(type='Ratio', keep=..., scope='layer')``.
     """
 
-    def __init__(
-        self,
-        budget: Budget | None = None,
-        batches: int = 5,
-        reduction: str = 'mean',
-        normalization: str = 'mean',
-    ) -> None:
-        super().__init__(budget, reduction, normalization)
-        self.batches = check_count(batches, 'batches', 'HRank')
+    def probes(self, graph: ChannelGraph, context: Context) -> list[Probe]:
+        """Return the first kind of probes of each group that sees maps."""
+        candidates = [*reader_probes(graph), *producer_probes(graph)]
+        sides = [
+            (probe, float(side[0]))
+            for probe, side in mean_at_probes(graph, context, 1, 'HRank', _shorter_side, candidates)
+        ]
+        chosen: dict[str, list[Probe]] = {}
+        for output, least in ((False, 2), (True, 2), (False, 0)):
+            found: dict[str, list[Probe]] = {}
+            for probe, side in sides:
+                if probe.output == output and side >= least:
+                    found.setdefault(probe.group, []).append(probe)
+            chosen = found | chosen
+        return [probe for probes in chosen.values() for probe in probes]
 
-    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        probes = _with_maps(graph, context)
-        return collect(graph, context, self.batches, 'HRank', _ranks, probes)
-
-
-def _with_maps(graph: ChannelGraph, context: Context) -> list[Probe]:
-    """Return where to look at each group: the first kind of place where there are maps."""
-    places = [*reader_probes(graph), *maker_probes(graph)]
-    sides = [
-        (probe, float(s[0])) for probe, s in probe_each(graph, context, 1, 'HRank', _side, places)
-    ]
-    chosen: dict[str, list[Probe]] = {}
-    for output, least in ((False, 2), (True, 2), (False, 0)):
-        found: dict[str, list[Probe]] = {}
-        for probe, side in sides:
-            if probe.output == output and side >= least:
-                found.setdefault(probe.group, []).append(probe)
-        chosen = found | chosen
-    return [probe for probes in chosen.values() for probe in probes]
+    def measure(self, maps: Tensor) -> Tensor:
+        matrices = maps if maps.dim() > 4 else maps.reshape(*maps.shape[:3], 1, -1)
+        return torch.linalg.matrix_rank(widen(matrices))
 
 
-def _side(maps: Tensor) -> Tensor:
-    """Return the shorter side of the maps, 1 where they are none."""
+def _shorter_side(maps: Tensor) -> Tensor:
+    """Return the shorter side of the maps; 1 if they are single numbers or rows."""
     positions = maps.shape[3:]
     return maps.new_full(maps.shape[:2], min(positions[-2:]) if len(positions) > 1 else 1)
-
-
-def _ranks(maps: Tensor) -> Tensor:
-    matrices = maps if maps.dim() > 4 else maps.reshape(*maps.shape[:3], 1, -1)
-    return torch.linalg.matrix_rank(wide(matrices))
 
 
 @hookimpl

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from easypruner import Component, LayerHandler, Stage, hookimpl
-from easypruner.base.checks import check_text
+from easypruner import Component, LayerHandler, hookimpl
 from easypruner.base.json_fields import Field
 from easypruner.base.modules import evaluating
 from easypruner.errors import RecordError, nearest
 from easypruner.graph import Transform
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
+from easypruner.strategies.stages.stage import RowStage
 
 from ._int8 import has_int8_kernels, int8_type_for
 
@@ -26,36 +26,39 @@ if TYPE_CHECKING:
     from easypruner.strategies.stages.state import PruningState
 
 _FEW_CHANNELS = 8
-"""Channels of a group of a convolution under which int8 kernels are slower than float ones."""
-
-
+"""The channels of a convolution's group below which int8 kernels are slower than float ones."""
 _SHOWN = 3
+"""The number of layers that a warning names."""
 
 
-class Quantize(Stage):
-    """Gives linear and convolution layers int8 weights; activations are quantized as they come.
+class Quantize(RowStage, row='quantized'):
+    """Gives linear and convolution layers int8 weights, and quantizes activations dynamically.
 
-    No data is needed: each activation gets its scale when it is computed (dynamic quantization;
-    the arithmetic is that of Jacob et al., 2018, arXiv 1712.05877). The file of the weights shrinks
-    to about a quarter. It comes last: what it leaves can be evaluated and saved, but neither
-    trained nor cut. Layers that stay in float are reported, each with the reason.
+    Activations get their scales when they are computed, so no data is needed (dynamic quantization;
+    the arithmetic is that of Jacob et al., 2018, arXiv 1712.05877). The weights file shrinks to
+    about a quarter. The result can be evaluated and saved, but no longer trained or cut. Layers
+    that stay in float are reported with the reason.
 
-    Args:
-        row: name of the row that the result gets in the final table; None for no row.
-        name: of the stage.
+    Use when:
+        The pruned network runs on a CPU with VNNI instructions, or its file has to be small. Put
+        the stage last.
+
+    Fails when:
+        The machine has no exact int8 kernels: then the same numbers are computed in float, which is
+        not faster; a warning says so. Depthwise convolutions and layers with shared or computed
+        weights stay in float. The network runs on a GPU.
+
+    Values:
+        No arguments are needed. Compare the row before and after it in the final table.
     """
-
-    def __init__(self, row: str | None = 'quantized', name: str = 'quantize') -> None:
-        super().__init__(name)
-        self.row = check_text(row, 'row', 'Quantize')
 
     def forecast(self, before: Forecast) -> Forecast:
         before.check_not_fixed()
-        return replace(before, fixed=f'stage {self.name!r} has made the weights whole numbers')
+        return replace(before, fixed=f'stage {self.name!r} has made the weights integers')
 
     def run(self, state: PruningState) -> PruningState:
         """Quantize, save the weights and the record, evaluate."""
-        # These need MMEngine, without which load_pruned has to find the transform.
+        # These import MMEngine, and load_pruned must find the transform without it.
         from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 
         runner = loaded_runner(state)
@@ -72,7 +75,7 @@ class Quantize(Stage):
             )
         if not has_int8_kernels():
             state = state.warned(
-                f'{self.name}: this machine has no exact int8 kernels; the same numbers are '
+                f'{self.name}: this machine does not have exact int8 kernels; the same numbers are '
                 'computed in float, which is not faster'
             )
         state = with_weights(state.transformed(transform), runner.plain_model)
@@ -84,11 +87,11 @@ class Quantize(Stage):
 
 @dataclass(frozen=True)
 class Int8Weights(Transform):
-    """The linear and convolution layers that have int8 weights.
+    """The transform that gives linear and convolution layers int8 weights.
 
     Attributes:
-        layers: their paths.
-        kept: path of each other linear or convolution layer -> why it stays in float.
+        layers: the paths of these layers.
+        kept: path -> reason, for each linear or convolution layer that stays in float.
     """
 
     layers: tuple[str, ...]
@@ -99,11 +102,11 @@ class Int8Weights(Transform):
             layer = _layer(model, path)
             if int8_type_for(layer) is None:
                 raise RecordError(
-                    f'the record has int8 weights in {path!r}, which is a {type(layer).__name__} '
-                    f'in this {type(model).__name__}, not a linear or convolution layer'
+                    f'the record has int8 weights in {path!r}, but in this {type(model).__name__} '
+                    f'this is a {type(layer).__name__}; expected a linear or convolution layer'
                 )
         for path in self.layers:
-            model = _put_in(model, path)
+            model = _replace_layer(model, path)
         return model
 
     def to_json(self) -> Mapping[str, Any]:
@@ -116,19 +119,19 @@ class Int8Weights(Transform):
 
 
 def quantize(model: nn.Module, example_inputs: ExampleInputs) -> tuple[nn.Module, Int8Weights]:
-    """Put int8 layers in place of the linear and convolution layers that can be quantized.
+    """Replace the linear and convolution layers that can be quantized by int8 layers.
 
     Args:
-        model: is changed in place.
-        example_inputs: for a forward pass, which shows what layers are called and what they do.
+        model: the network; it is changed in place.
+        example_inputs: inputs for a forward pass, which finds the layers that are called.
 
     Returns:
-        The model, or what stands in its place; and the record of what was done.
+        The network, which is another object if the network is a single layer, and the transform.
     """
     reasons = _reasons(model, example_inputs)
     layers = [path for path, reason in reasons.items() if not reason]
     for path in layers:
-        model = _put_in(model, path, with_weights=True)
+        model = _replace_layer(model, path, with_weights=True)
     kept = {path: reason for path, reason in reasons.items() if reason}
     return model, Int8Weights(tuple(layers), kept)
 
@@ -143,8 +146,8 @@ def _layer(model: nn.Module, path: str) -> nn.Module:
     return modules[path]
 
 
-def _put_in(model: nn.Module, path: str, with_weights: bool = False) -> nn.Module:
-    """Put the int8 layer in place of a layer; return the model, or the layer where it is that."""
+def _replace_layer(model: nn.Module, path: str, with_weights: bool = False) -> nn.Module:
+    """Replace a layer by its int8 layer; return the model, or the layer if it is the model."""
     layer = _layer(model, path)
     kind = int8_type_for(layer)
     assert kind is not None
@@ -159,7 +162,7 @@ def _put_in(model: nn.Module, path: str, with_weights: bool = False) -> nn.Modul
 
 
 def _reasons(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, str]:
-    """Return path of each linear or convolution layer -> why it stays in float, or ''."""
+    """Return path -> why the layer stays in float, or '', for each linear or convolution layer."""
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
@@ -168,7 +171,7 @@ def _reasons(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, str]:
     for path, module in model.named_modules():
         if int8_type_for(module) is not None:
             reasons[path] = _reason(module, owners) or differing.get(
-                path, 'its weight is read, but it is not called'
+                path, 'another module reads its weight without calling it'
             )
         elif isinstance(module, nn.modules.conv._ConvNd):
             reasons[path] = f'there are no int8 kernels for a {type(module).__name__}'
@@ -178,14 +181,14 @@ def _reasons(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, str]:
 
 
 def _reason(layer: Any, owners: Mapping[int, Sequence[str]]) -> str:
-    """Return why a layer stays in float, as far as it can be told without a forward pass."""
+    """Return why a layer stays in float, if this is known without a forward pass; else ''."""
     weight = layer._parameters.get('weight')
     if weight is None or layer._forward_hooks or layer._forward_pre_hooks:
-        return 'its weight is computed from others, or it has hooks'
+        return 'its weight is computed from other tensors, or it has hooks'
     if len(owners[id(weight)]) > 1:
         return f'its weight is shared: {", ".join(owners[id(weight)])}'
     if isinstance(layer, nn.Linear):
-        # A product over a single number is left uninitialized by the kernel.
+        # The kernel does not initialize the result of a product over a single number.
         return 'it has a single input' if layer.in_features == 1 else ''
     if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
         return f'it pads with {layer.padding_mode} by {layer.padding}'
@@ -196,9 +199,9 @@ def _reason(layer: Any, owners: Mapping[int, Sequence[str]]) -> str:
 
 
 def _differing(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, str]:
-    """Return path of each layer that is called -> why it is not what torch's own layer is, or ''.
+    """Return path -> how the layer differs from torch's own, or '', for each called layer.
 
-    A subclass may do more than its base: that is seen by comparing what both return.
+    A subclass may do more than its base class. This is found by comparing their outputs.
     """
     paths = {module: path for path, module in model.named_modules()}
     found: dict[str, str] = {}
@@ -222,10 +225,10 @@ def _differing(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, str
 
 @contextlib.contextmanager
 def _each_call(watch: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
-    """Call a function after each call of any module during the block.
+    """Call a function after each call of any module within the block.
 
-    The hook is not the modules' own: with those, transformer layers of torch leave the fast path
-    that reads weights without calling layers.
+    The hook is a global one. With hooks on modules, torch's transformer layers would leave the fast
+    path, which reads weights without calling layers.
     """
     handle = nn.modules.module.register_module_forward_hook(watch)
     try:

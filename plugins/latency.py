@@ -1,4 +1,4 @@
-"""Budget: the time of a forward pass, measured."""
+"""Budget: a limit on the measured time of a forward pass."""
 
 from __future__ import annotations
 
@@ -17,32 +17,50 @@ from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.latency import Reading, Stopwatch
-from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together, added_up
+from easypruner.strategies.budgets.latency_table import (
+    LatencyTable,
+    Savings,
+    Together,
+    sum_of_savings,
+)
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.scores import Scores
 
 _GRID = 64
+"""The search finds the number of removed units to this part of all units."""
 _FEWEST_REPEATS = 5
 
 
 class Latency(CostBudget):
-    """Removes the lowest-scored units until a forward pass is as fast as asked for.
+    """Removes the units with the lowest scores until the time of a pass is within a limit.
 
-    Copies are really pruned and measured on the machine in hand, on the example inputs and the
-    device of the model, each taking turns with the unpruned network. About eight are tried: how
-    many units go is found to a sixty-fourth of all. A limit counts as met where it is so by more
-    than the noise: twice the standard error of the median.
+    Copies are pruned and measured on this machine, with the example inputs and on the device of
+    the model. Their passes alternate with passes of the unpruned network. About eight copies are
+    measured, which finds the number of removed units to a 64th of all units. The limit is met if
+    the median is below it by more than the noise, which is twice the standard error of the median.
 
-    With a table, measured before by
-    :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is measured: what the
-    groups save is added up, which is fast and always comes out the same.
+    With a table of :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is
+    measured: the savings of the groups are added up. This is fast and gives the same result each
+    time.
+
+    Use when:
+        The pruned network has to be fast on a known machine, and MACs do not predict its time.
+
+    Fails when:
+        The machine is busy, or the network is so small that the time varies by more than the limit
+        requires; the error says so. Another machine has other times, and so has another batch size
+        than that of the example inputs.
+
+    Values:
+        A ``table`` for searches and for several cuts, because it is measured once. 20 ``repeats``
+        on a quiet machine; more for passes below a millisecond.
 
     Args:
-        keep: the limit as a share of the time that the network at hand takes, in 0..1; or
+        keep: the limit as a share of the time of the current network, from 0 to 1; or
         limit: the limit in seconds.
-        table: path of a table.
-        repeats: passes that count, of each network that is measured.
-        warmup: passes before these.
+        table: the path of a table.
+        repeats: the number of measured passes of each network.
+        warmup: the number of passes of each network before these.
     """
 
     unit = 'seconds'
@@ -63,7 +81,7 @@ class Latency(CostBudget):
 
     @cached_property
     def table(self) -> LatencyTable | None:
-        """The table, read when it is first needed."""
+        """The table. It is read when it is first used."""
         return None if self.path is None else LatencyTable.load(self.path)
 
     def check(self) -> None:
@@ -86,24 +104,24 @@ class Latency(CostBudget):
         if self.exact:
             return super().__call__(scores, graph, context)
         ranking = Ranking.of(scores, graph.limits)
-        # Nothing need be measured to tell that the whole network is not slower than itself.
+        # No measurement is needed if the limit is the time of the whole network.
         if self.keep is not None and self._share_or_seconds(graph) >= 1:
             return ranking.removing(0)
         return self._search(ranking, graph)
 
     def _search(self, ranking: Ranking, graph: ChannelGraph) -> Masks:
-        """Bisect over the number of units that go."""
-        watch = self._stopwatch(graph)
+        """Find the number of units to remove, by bisection."""
+        stopwatch = self._stopwatch(graph)
         limit = self._share_or_seconds(graph)
 
         def read(count: int) -> Reading:
-            return self._reading(watch, ranking.removing(count))
+            return self._reading(stopwatch, ranking.removing(count))
 
         whole = read(0)
         if whole.median <= limit and self.keep is None:
             return ranking.removing(0)
         low, high = 0, len(ranking.order)
-        self._check_reach(limit, whole, read(high))
+        self._check_attainable(limit, whole, read(high))
         while high - low > max(1, len(ranking.order) // _GRID):
             middle = (low + high) // 2
             reading = read(middle)
@@ -113,39 +131,45 @@ class Latency(CostBudget):
                 low = middle
         return ranking.removing(high)
 
-    def _check_reach(self, limit: float, whole: Reading, least: Reading) -> None:
-        """Raise unless the limit lies between what can be had and what there is, noise aside."""
+    def _check_attainable(self, limit: float, whole: Reading, least: Reading) -> None:
+        """Raise BudgetError unless the limit is clearly between both readings.
+
+        Args:
+            limit: the limit.
+            whole: the reading of the whole network.
+            least: the reading of the smallest possible network.
+        """
         unit = 'seconds' if self.keep is None else 'of the time'
         measured = f'(median ± median absolute deviation of {self.repeats} passes)'
         if least.median > limit:
             raise BudgetError(
-                f'at most {limit:.4g} {unit} were asked for, but {least} is the least that can be '
-                f'had {measured}: each group keeps its best unit, or what its limits say; '
-                'raise the limit'
+                f'the limit is {limit:.4g} {unit}, but {least} is the lowest possible {measured}: '
+                'each group keeps its best unit, or the units that its limits require; raise the '
+                'limit'
             )
         noise = max(whole.noise, least.noise)
         if limit > whole.median - noise or limit < least.median + noise:
             raise BudgetError(
-                f'{limit:.4g} {unit} were asked for, which cannot be told from what there is: '
-                f'{whole} unpruned, {least} at the least {measured}, and these medians are off '
-                f'by up to {noise:.2g}; ask for more distance, raise repeats, or quieten the '
+                f'the limit is {limit:.4g} {unit}, which is too close to the {whole} of the whole '
+                f'network or the {least} of the smallest possible one {measured}: these medians '
+                f'are uncertain by {noise:.2g}; use another limit, more repeats, or a quieter '
                 'machine'
             )
 
     def _share_or_seconds(self, graph: ChannelGraph) -> float:
         """Return the limit in the unit of :meth:`_reading`."""
-        return self.limit_for(graph) if self.keep is None else self.step.share_at_hand(self.keep)
+        return self.limit_for(graph) if self.keep is None else self.portion.share_at_hand(self.keep)
 
-    def _reading(self, watch: Stopwatch, masks: Masks) -> Reading:
-        """Measure what the limit is on: the ratio to the unpruned network, or seconds."""
-        found = watch.compare(masks)
+    def _reading(self, stopwatch: Stopwatch, masks: Masks) -> Reading:
+        """Measure the ratio to the unpruned network, or the seconds, depending on the limit."""
+        found = stopwatch.compare(masks)
         return found.pruned if self.keep is None else found.ratio
 
     def _stopwatch(self, graph: ChannelGraph) -> Stopwatch:
         return Stopwatch(graph, self.repeats, self.warmup)
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        """Measure again; or return what the table says."""
+        """Measure again, or return the value of the table."""
         if self.exact:
             return super().delivered(masks, graph)
         reading = self._reading(self._stopwatch(graph), masks)
@@ -157,12 +181,12 @@ class Latency(CostBudget):
         return self._spread
 
     def reference(self, graph: ChannelGraph) -> Any:
-        """Return the table's seconds; measured ones of another time would not compare."""
+        """Return the table's seconds; measured seconds are not comparable later."""
         return super().reference(graph) if self.exact else None
 
     @classmethod
     def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        # Of a machine that does one multiply-add in a nanosecond.
+        # The table of a machine that computes one multiply-add per nanosecond.
         groups = {}
         for name, cost in graph.group_costs().items():
             units = graph.groups[name].size
@@ -171,7 +195,7 @@ class Latency(CostBudget):
             groups[name] = Savings(units, kept, saved, (0.0,) * len(kept))
         least = {name: torch.arange(group.size) < 1 for name, group in graph.groups.items()}
         whole, left = graph.cost().macs, graph.cost(least).macs
-        added = added_up(groups, dict.fromkeys(groups, 1))
+        added = sum_of_savings(groups, dict.fromkeys(groups, 1))
         together = Together((added,), (1e-9 * (whole - left),), (0.0,))
         path = folder / 'latency.json'
         LatencyTable(1e-9 * whole, 0.0, 1, {}, groups, together).save(path)

@@ -1,4 +1,4 @@
-"""Mask source: masks that were saved before, by EasyPruner or other code."""
+"""Mask source: masks from a file, saved by EasyPruner or other code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from easypruner import Component, Context, Masks, MaskSource, hookimpl
-from easypruner.base.checks import check_name, check_path
+from easypruner.base.checks import check_name, check_path, refuse
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.layer_masks import (
@@ -27,24 +27,35 @@ AnyPath = str | os.PathLike[str]
 
 
 class MaskFile(MaskSource):
-    r"""Takes the masks from a file.
+    r"""Reads the masks from a file.
 
-    That is masks.safetensors of another run (group name -> bool tensor), or a dictionary of layer
-    name -> bool tensor of its channels, as ``torch.save`` or safetensors writes it. So the
-    MaskSparsity repository (arXiv 2201.06776) releases its masks, by the names of batch norms.
-    Layers that are not named have no say in their group.
+    The file is masks.safetensors of another run (group name -> bool tensor), or a dictionary of
+    layer name -> bool tensor over the layer's channels, in the format of ``torch.save`` or
+    safetensors. The MaskSparsity repository (arXiv 2201.06776) releases its masks in this form,
+    by the names of batch norms. A layer without a mask does not affect its group.
+
+    Use when:
+        The masks are known: from another run, from a paper's code, or from a tool of your own.
+
+    Fails when:
+        The masks are those of a network with other layers or widths; the error names the layer.
+        Channels cannot be removed in several cuts, because there are no scores.
+
+    Values:
+        ``rename`` for the names of layers in other code, such as
+        ``{'module': ''}`` for a network that was saved under ``DataParallel``.
 
     Args:
-        path: of the file; or a list, each found on the network that those before it leave, as when
-            a pruned network is pruned again.
-        rename: regular expression -> replacement, for the names of layers in other code. Each
-            replaces whole parts between dots wherever it fits, one after the other, as in
-            ``{'module': '', r's1\.b1': 'layer1.0', 'a_bn': 'bn1'}``; an empty replacement leaves
-            the parts out.
+        path: the path of the file; or a list of paths. Each further file has the masks of the
+            network that the files before it leave, as when a pruned network is pruned again.
+        rename: regular expression -> replacement, for the names of layers in other code. Each rule
+            replaces whole parts between dots, wherever it matches. The rules are applied one after
+            the other, as in ``{'module': '', r's1\.b1': 'layer1.0', 'a_bn': 'bn1'}``. An empty
+            replacement removes the parts.
         true: what True means in files of layers: ``'keep'``, as in the released ones, or
             ``'remove'``.
-        conflict: what becomes of units on which coupled layers disagree: ``'error'``, or
-            ``'keep'``, which removes a unit only where all layers that are named do.
+        conflict: what happens to units on which coupled layers disagree: ``'error'`` raises an
+            error, and ``'keep'`` removes a unit only if all layers with a mask do.
     """
 
     def __init__(
@@ -67,10 +78,10 @@ class MaskFile(MaskSource):
         self.select(graph, context)
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
-        """Return the masks of all files together.
+        """Return the combined masks of all files.
 
         Raises:
-            MaskError: a file that is not there or damaged, or masks that do not fit the network.
+            MaskError: a file does not exist or is damaged, or its masks do not fit the network.
         """
         masks = Masks()
         for loaded, of_groups in self._loaded():
@@ -82,16 +93,16 @@ class MaskFile(MaskSource):
         return masks
 
     def _loaded(self) -> list[tuple[LayerMasks, bool]]:
-        """Return what each file holds, True = keep, and whether it names groups."""
+        """Return the masks of each file, True = keep, and whether they are masks of groups."""
         files = [load_masks(path) for path in self.paths]
         if (self.rename or self.true == 'remove') and all(of_groups for _, of_groups in files):
             raise ConfigError(
-                "rename= and true='remove' of MaskFile are for files of layers, but those it "
-                'is given were written by EasyPruner: they name groups, and True keeps'
+                "rename= and true='remove' of MaskFile are for masks of layers, but these files "
+                'have masks of groups, which EasyPruner wrote; leave the arguments out'
             )
-        return [(m if of_groups else self._understood(m), of_groups) for m, of_groups in files]
+        return [(m if of_groups else self._converted(m), of_groups) for m, of_groups in files]
 
-    def _understood(self, masks: LayerMasks) -> LayerMasks:
+    def _converted(self, masks: LayerMasks) -> LayerMasks:
         found = renamed(masks, self.rename)
         return {n: ~m for n, m in found.items()} if self.true == 'remove' else found
 
@@ -110,7 +121,7 @@ def _paths(path: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:
     if isinstance(path, str) or not isinstance(path, Sequence):
         return (check_path(path, 'path', 'MaskFile'),)
     if not path:
-        raise ConfigError('path=[] of MaskFile names no file')
+        refuse(path, 'path', 'MaskFile', 'the path of a file, or several')
     return tuple(check_path(p, f'path[{n}]', 'MaskFile') for n, p in enumerate(path))
 
 

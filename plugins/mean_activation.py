@@ -6,40 +6,33 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_count
-from easypruner.graph import ChannelGraph
-from easypruner.strategies.measures.activations import collect
+from easypruner import Component, hookimpl
+from easypruner.strategies.sources.activations import ActivationSource
 
 
-class MeanActivation(MaskSource):
+class MeanActivation(ActivationSource, normalization='mean'):
     """Scores a unit by the mean of |activation| of its channels over samples and positions.
 
-    The activation criterion of section 2.2 of Molchanov et al.; behind a ReLU magnitudes are the
-    activations themselves. Channels are looked at as the layers that read them get them, behind
-    norm and activation; each such layer is one of the coupled layers that ``reduction`` combines.
-    Layers differ in scale, so scores are divided by their group's mean unless ``normalization``
-    says otherwise.
+    This is the activation criterion of Molchanov et al., section 2.2. Behind a ReLU, magnitudes
+    are the activations themselves. Channels are measured where layers read them, behind norm and
+    activation. The scale of activations differs between layers, so scores are divided by the mean
+    of their group unless ``normalization`` is changed.
 
-    Args:
-        budget: how much may stay.
-        batches: of training data.
-        reduction: over the layers that read a group.
-        normalization: across groups.
+    Use when:
+        Only forward passes are possible, and activations have no exact zeros, so that ``APoZ``
+        cannot be used. Where gradients are available, Molchanov et al. find that Taylor expansion
+        predicts the change of the loss better (section 3).
+
+    Fails when:
+        A channel has a large, but constant activation: it scores high, although a bias could
+        replace it. The weights that read the channel are not considered either.
+
+    Values:
+        ``batches`` so that a few hundred samples are measured.
     """
 
-    def __init__(
-        self,
-        budget: Budget | None = None,
-        batches: int = 10,
-        reduction: str = 'mean',
-        normalization: str = 'mean',
-    ) -> None:
-        super().__init__(budget, reduction, normalization)
-        self.batches = check_count(batches, 'batches', 'MeanActivation')
-
-    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        return collect(graph, context, self.batches, 'MeanActivation', abs)
+    def measure(self, maps: Tensor) -> Tensor:
+        return maps.abs()
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Layer handlers: layers and networks of mmpretrain."""
+"""Layer handlers for layers and networks of mmpretrain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from easypruner import Component, LayerHandler, hookimpl
 
 
 class ChannelsFirstLayerNorm(LayerHandler):
-    """Keeps the number of channels of layer norms over maps."""
+    """Sets the number of channels of layer norms over maps."""
 
     handles = ('mmpretrain.models.utils.norm.LayerNorm2d',)
 
@@ -22,7 +22,7 @@ class ChannelsFirstLayerNorm(LayerHandler):
 
 
 class GlobalResponseNorm(LayerHandler):
-    """Keeps the number of channels of global response norms."""
+    """Sets the number of channels of global response norms."""
 
     handles = ('mmpretrain.models.utils.norm.GRN',)
 
@@ -32,7 +32,7 @@ class GlobalResponseNorm(LayerHandler):
 
 
 class MMPretrainTransformer(LayerHandler):
-    """Keeps the width that a vision transformer tells its users."""
+    """Sets the width that a vision transformer reports."""
 
     handles = ('mmpretrain.models.backbones.vision_transformer.VisionTransformer',)
 

@@ -1,4 +1,4 @@
-"""Budget: a share of each group's energy (Ye et al., 2020, arXiv 2003.04566)."""
+"""Budget: removes a share of each group's energy (Ye et al., 2020, arXiv 2003.04566)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, Masks, hookimpl
+from easypruner import Budget, Component, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_share
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.ranking import within_limits
-from easypruner.strategies.scores import Scores
 
 
 class OptimalThreshold(Budget):
-    r"""Removes from each group the lowest-scored units that hold next to none of its energy.
+    r"""Removes from each group the units that together have a small share of its energy.
 
-    The energy of a unit is its score squared. With the scores ``s`` of a group in ascending order,
-    the first k go, k the largest number for which
+    The energy of a unit is its squared score. With the scores ``s`` of a group in ascending order,
+    the first k units are removed, where k is the largest number with
 
         s_1^2 + ... + s_k^2 <= share * (s_1^2 + ... + s_n^2)
 
-    so each group gets a threshold of its own. Scores below 0 hold no energy. Units of infinite
-    score stay, and the others are compared among themselves. Each group keeps what its limits ask
-    for, and its best unit. Where they allow only some widths (``round_to``), it is the next one up,
-    so that none loses more than the share.
+    Each group thus gets a threshold of its own. Scores below 0 have no energy. Units with an
+    infinite score stay, and the shares are those of the other units. Each group keeps its best
+    unit, and the units that its limits require. If limits allow only some widths (``round_to``), a
+    group keeps the next larger one, so that no group loses more than the share.
+
+    Use when:
+        Batch norm scales were pushed to zero, and each layer should get its own threshold.
+
+    Fails when:
+        A certain size or speed is required, because the number of removed channels is not known in
+        advance. Scores were not pushed: then hardly any units are below such small shares.
+
+    Values:
+        MaskSparsity uses a ``share`` of 1e-4 and the paper 1e-3, both on batch norm scales.
 
     Args:
-        share: of the group's energy, in 0..1. MaskSparsity uses 1e-4, the paper 1e-3, both on
-            batch-norm scales.
+        share: the share of a group's energy that is removed, from 0 to 1.
     """
 
     @classmethod
@@ -40,15 +48,13 @@ class OptimalThreshold(Budget):
         return {'share': 0.2}
 
     def __init__(self, share: float = 1e-4) -> None:
-        check_share(share, 'share', 'OptimalThreshold')
-        self.share = share
+        self.share = check_share(share, 'share', 'OptimalThreshold')
         self._energies: dict[str, Tensor] = {}
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         self._energies = {name: _energies(score) for name, score in scores.items()}
         found = {
-            name: _above(energy, scores[name], self.share)
-            for name, energy in self._energies.items()
+            name: _mask(energy, scores[name], self.share) for name, energy in self._energies.items()
         }
         return within_limits(found, scores, graph.limits)
 
@@ -57,37 +63,38 @@ class OptimalThreshold(Budget):
         return self.share
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        """Return the largest share of its energy that a group loses, by the scores last seen.
+        """Return the largest share of its energy that a group loses, by the last scores.
 
         Raises:
-            EasyPrunerError: no scores of these groups have been seen.
+            EasyPrunerError: the budget has not been called with scores of these groups.
         """
         lost = [0.0]
         for name, mask in masks.items():
             energy = self._energies.get(name)
             if energy is None or energy.shape != mask.shape:
                 raise EasyPrunerError(
-                    f'OptimalThreshold has seen no scores of group {name!r}, by which to tell how '
-                    'much of its energy the masks remove; call it on scores of this graph first'
+                    f'OptimalThreshold does not know the scores of group {name!r}, so it cannot '
+                    'compute the energy that the masks remove; call it with scores of this graph '
+                    'first'
                 )
             lost.append(float(energy[~mask].sum()))
         return max(lost)
 
 
 def _energies(score: Tensor) -> Tensor:
-    """Return each unit's share of what all finite scores of a group hold."""
+    """Return each unit's share of the energy of all finite scores of a group."""
     finite = torch.where(score.isinf(), 0, score.double()).clamp(min=0)
-    # Squares of very large or very small numbers would leave the range of floating point.
+    # Divide first, because squares of very large or very small numbers over- or underflow.
     squares = (finite / finite.max()).square() if float(finite.max()) else finite
     return squares / squares.sum() if float(squares.sum()) else squares
 
 
-def _above(energy: Tensor, score: Tensor, share: float) -> Tensor:
-    """Return the mask of the units that stay."""
+def _mask(energy: Tensor, score: Tensor, share: float) -> Tensor:
+    """Return the mask that removes the units with a share of the energy."""
     order = score.argsort(stable=True)
-    goes = (energy[order].cumsum(0) <= share) & (score[order] != torch.inf)
+    removed = (energy[order].cumsum(0) <= share) & (score[order] != torch.inf)
     mask = torch.ones(score.numel(), dtype=torch.bool)
-    mask[order[goes]] = False
+    mask[order[removed]] = False
     return mask
 
 

@@ -1,4 +1,4 @@
-"""Regularizer: pulls norm scales apart (Polarization; Zhuang et al., NeurIPS 2020)."""
+"""Regularizer: separates norm scales (Polarization; Zhuang et al., NeurIPS 2020)."""
 
 from __future__ import annotations
 
@@ -10,31 +10,46 @@ from torch import Tensor
 from easypruner import Component, Masks, Progress, Regularizer, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.regularizers.norm_scales import FlatScales, norms_of, nothing_to_push
-from easypruner.strategies.regularizers.pushing import PlanOnce, check_numbers, scaled
+from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
+from easypruner.strategies.regularizers.pushing import (
+    PreparedOnce,
+    check_not_nan,
+    in_gradient_scale,
+)
 
 
 class Polarization(Regularizer):
     """strength * sum of (t * |gamma| - |gamma - mean of all gamma|) over all norm scales.
 
-    Equation 2 of the paper. L1 pushes every scale; this one pushes those well under the mean to
-    zero and lifts the others away from it, so that scales part into two heaps. The mean is one
-    over the whole network, and has a gradient.
+    This is equation 2 of the paper. An L1 penalty pushes every scale to zero. This penalty pushes
+    scales well below the mean to zero, and the others away from the mean, so that the scales form
+    two clusters. The mean is taken over the whole network, and has a gradient.
 
-    The paper's scales are in 0..a, to which its code clips them, with a = 1. Unbounded, those above
-    the mean are pushed up as long as most are below it. With ``bound`` a magnitude above it counts
-    as the bound in the second term: there only L1 is left, which brings it back.
+    In the paper, scales are in 0..a with a = 1, to which its code clips them. Without a bound, the
+    scales above the mean grow as long as most are below it. With ``bound``, a magnitude above it
+    counts as the bound in the second term. Only the L1 term remains there, which brings the scale
+    back.
+
+    Use when:
+        Channels are ranked by ``BNScale`` afterwards, and the threshold should fall into a gap
+        between the scales that go and those that stay.
+
+    Fails when:
+        Scales have very different means in different layers: with a single mean, whole layers may
+        be pushed to zero; set ``limits`` or ``group_strengths``. The size of the two clusters
+        follows from ``t`` and ``strength``, which both have to be tuned for a target size.
+
+    Values:
+        The paper uses a ``strength`` of about 1e-4, and a ``t`` of 1.2 in most experiments. A
+        larger ``t`` removes more channels.
 
     Args:
-        strength: lambda; about 1e-4 in the paper. ``dict(reach=R)`` picks it from the schedule.
-        t: the weight of the L1 part; 1.2 in most of the paper.
-        bound: a, above the mean of the scales; None for none.
-        scales: the kinds of norm whose scales these are, of
+        t: the weight of the L1 term.
+        bound: the bound a, above the mean of the scales; None for no bound.
+        scales: the kinds of norm whose scales are pushed, names of
             :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
-        strength_schedule: ``'constant'``, ``'linear'``, ``'cosine'``, ``'warmup'`` or
-            ``dict(warmup=share)``.
-        group_strengths: path, glob or name of groups -> factor of their scales' terms; scales with
-            0 do not count in the mean.
+        group_strengths: path, glob or name of groups -> factor of their scales' terms. Scales with
+            the factor 0 do not count in the mean.
     """
 
     def __init__(
@@ -51,43 +66,39 @@ class Polarization(Regularizer):
         self.bound = bound
         if bound is not None:
             check_number(bound, 'bound', 'Polarization', least=0)
-        self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
-        self._norms = norms_of(scales, 'Polarization')
-        self._planned = PlanOnce(self._plan)
+        self._kinds = ScaleKinds.of(scales, 'Polarization')
+        self._prepared = PreparedOnce(self._prepare)
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
-        plan = self._planned(graph, masks)
-        row = plan.row()
-        mean = row[plan.factors > 0].mean()
+        scales = self._prepared(graph, masks)
+        row = scales.row()
+        mean = row[scales.factors > 0].mean()
         terms = self.t * row.abs() - (self._bounded(row) - mean).abs()
-        return self.strength * (plan.factors * terms).sum()
+        return self.strength * (scales.factors * terms).sum()
 
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        plan = self._planned(graph, masks)
-        row = plan.row()
-        counts = (plan.factors > 0).to(row)
+        scales = self._prepared(graph, masks)
+        row = scales.row()
+        counts = (scales.factors > 0).to(row)
         mean = (row * counts).sum() / counts.sum()
-        sides = plan.factors * torch.sign(self._bounded(row) - mean)
+        sides = scales.factors * torch.sign(self._bounded(row) - mean)
         inside = 1.0 if self.bound is None else row.abs() < self.bound
-        pushes = self.t * plan.factors * torch.sign(row) - sides * inside
+        pushes = self.t * scales.factors * torch.sign(row) - sides * inside
         pushes += counts * (sides.sum() / counts.sum())
-        plan.add(pushes * scaled(self.strength_at(progress), progress))
+        scales.add(pushes * in_gradient_scale(self.strength_at(progress), progress))
 
     def _bounded(self, row: Tensor) -> Tensor:
         return row if self.bound is None else row.clamp(-self.bound, self.bound)
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        """Return 0: which scales come to zero is for the training to find out."""
-        plan = self._planned(graph, masks)
-        check_numbers(plan.names, plan.tensors, 'Polarization')
+        """Return 0, because the training decides which scales come to zero."""
+        scales = self._prepared(graph, masks)
+        check_not_nan(scales.names, scales.tensors, 'Polarization')
         return 0.0
 
-    def _plan(self, graph: ChannelGraph, masks: Masks | None) -> FlatScales:
-        plan = FlatScales.of(graph, self._norms, self.group_factors(graph))
-        if plan is None or not bool(plan.factors.any()):
-            raise nothing_to_push(graph, 'Polarization', self.scales)
-        return plan
+    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> FlatScales:
+        return self._kinds.row(graph, self.group_factors(graph))
 
 
 @hookimpl

@@ -1,41 +1,53 @@
-"""Budget: a share of the units."""
+"""Budget: keeps a share of the units."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, Masks, hookimpl
+from easypruner import Component, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_name, check_share
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.patterns import first_fitting
-from easypruner.strategies.budgets.costs import WHOLE, Step
+from easypruner.strategies.budgets.costs import PortionedBudget
 from easypruner.strategies.budgets.ranking import NO_LIMITS, Ranking, keep_best
 from easypruner.strategies.budgets.scopes import SCOPES, scopes_of
-from easypruner.strategies.scores import Scores
 
 
-class Ratio(Budget):
+class Ratio(PortionedBudget):
     """Keeps a share of the units: the best of the whole network, or of each scope.
 
-    A group keeps what its limits ask for, and its best unit in any case. Where they allow only some
-    widths (``round_to``), the whole network is left with ``keep`` or less, by less than one step
-    of a group; with another scope each is left with what is nearest. Where they leave no way to
-    get there, ``'global'`` raises a BudgetError that says what can be had. Each of several scopes
-    comes as near as it can instead, and what was delivered says how far that is.
+    Each group keeps its best unit, and the units that its limits require. If limits allow only some
+    widths (``round_to``), the whole network keeps at most ``keep``, and less by at most one step of
+    a group; any other scope keeps the nearest possible share. If limits prevent the share,
+    ``scope='global'`` raises a BudgetError with the lowest possible one. Any other scope comes as
+    close as possible, and the delivered share is reported.
+
+    Use when:
+        The share of channels is given, as in many papers: the same for each layer
+        (``scope='layer'``), or with one ranking of all channels (``'global'``). ``'isomorphic'``
+        ranks only groups with the same parts together, as Isomorphic Pruning does (Fang et al.,
+        2024, arXiv 2407.04616).
+
+    Fails when:
+        A certain compute or size is required: half of the channels may be a quarter of the MACs,
+        or nearly all of them. ``'layer'`` ignores that layers differ in how much they can lose.
+
+    Values:
+        A ``keep`` of 0.5 to 0.7 for each layer in one cut. Start with ``'global'`` if the scores
+        of groups are comparable, and with ``'layer'`` otherwise.
 
     Args:
-        keep: the share of units that stays, in 0..1; or a dict of such shares for paths, globs or
-            names of groups, of which the first that fits counts: each group is then ranked by
-            itself, and one that none fits stays whole.
-        scope: which groups are ranked together: ``'global'`` all, ``'layer'`` none, ``'stage'``
-            those of the same spatial extent, ``'isomorphic'`` those made of the same parts. By
-            default ``'global'``; of a dict of shares always ``'layer'``.
+        keep: the share of units that stays, from 0 to 1; or a dict of path, glob or name of groups
+            -> share. With a dict, each group is ranked by itself; the first pattern that matches a
+            group is used, and a group without a match stays whole.
+        scope: which groups are ranked together: ``'global'`` (all groups), ``'layer'`` (each group
+            by itself), ``'stage'`` (groups with maps of the same height and width) or
+            ``'isomorphic'`` (groups with the same parts). The default is ``'global'``, and
+            ``'layer'`` with a dict.
     """
 
     def __init__(self, keep: float | Mapping[str, float], scope: str | None = None) -> None:
@@ -46,8 +58,8 @@ class Ratio(Budget):
         if isinstance(keep, Mapping):
             if not keep or scope != 'layer':
                 raise ConfigError(
-                    f'keep={dict(keep)!r} with scope={scope!r} of Ratio is not understood; '
-                    "a dict names groups, each to be ranked by itself (scope='layer')"
+                    f'keep={dict(keep)!r} with scope={scope!r} of Ratio; expected a dict of group '
+                    "-> share, with scope='layer', because each group is ranked by itself"
                 )
             for pattern, value in keep.items():
                 check_share(value, f'keep[{pattern!r}]', 'Ratio')
@@ -55,7 +67,6 @@ class Ratio(Budget):
             check_share(keep, 'keep', 'Ratio')
         self.keep = keep
         self.scope = scope
-        self._step = WHOLE
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         if self.scope == 'layer':
@@ -66,112 +77,105 @@ class Ratio(Budget):
         return Masks({name: masks[name] for name in scores})
 
     def _each(self, scores: Mapping[str, Tensor], graph: ChannelGraph) -> Masks:
-        """Cut each group by itself."""
+        """Return the masks of groups that are ranked by themselves."""
         shares = self._shares(graph)
         masks = {}
         for name, score in scores.items():
-            kept = self._goal(shares[name], {name: score}) if name in shares else score.numel()
+            kept = self._target(shares[name], {name: score}) if name in shares else score.numel()
             masks[name] = keep_best(score, kept, graph.limits.get(name, NO_LIMITS))
         return Masks(masks)
 
     def _together(self, scores: Mapping[str, Tensor], graph: ChannelGraph) -> Masks:
-        """Cut groups that are ranked together."""
+        """Return the masks of groups that are ranked together."""
         assert not isinstance(self.keep, Mapping)
         if self.scope != 'global' and len(scores) == 1:
-            # One group needs no ranking, and most scopes of a deep network are of one.
+            # A single group needs no ranking; most scopes of a deep network have one group.
             ((name, score),) = scores.items()
             limits = graph.limits.get(name, NO_LIMITS)
-            return Masks({name: keep_best(score, self._goal(self.keep, scores), limits)})
+            return Masks({name: keep_best(score, self._target(self.keep, scores), limits)})
         ranking = Ranking.of(scores, graph.limits)
         units = sum(ranking.sizes)
-        goal = self._goal(self.keep, scores, self._gone(graph) if self.scope == 'global' else {})
+        is_global = self.scope == 'global'
+        target = self._target(self.keep, scores, self._single_units(graph) if is_global else {})
         least = units - len(ranking.order)
-        if self.scope == 'global' and goal < least:
+        if is_global and target < least:
             raise BudgetError(
-                f'Ratio(keep={self.keep}) asks for {goal} of {units} units, but each of '
-                f'the {len(ranking.names)} groups keeps its best unit, or what its limits say; '
-                f'keep={least / units:.4f} is the least that can be had'
+                f'Ratio(keep={self.keep}) would keep {target} of {units} units, but each of '
+                f'the {len(ranking.names)} groups keeps its best unit, or the units that its '
+                f'limits require; keep={least / units:.4f} is the lowest possible'
             )
-        return ranking.keeping(goal, or_more=self.scope != 'global')
+        return ranking.keeping(target, or_more=not is_global)
 
-    def _goal(
-        self, keep: float, scores: Mapping[str, Tensor], gone: Mapping[str, int] | None = None
+    def _target(
+        self, keep: float, scores: Mapping[str, Tensor], single: Mapping[str, int] | None = None
     ) -> int:
-        """Return how many of some groups' units are to stay after this step.
+        """Return the number of units of some groups that stay after this cut.
 
         Args:
-            keep: the share that stays in the end.
-            scores: of the groups.
-            gone: groups that have a single unit left, which counts with these, by their units
-                before the first step.
+            keep: the share that stays after all cuts.
+            scores: the scores of the groups.
+            single: the result of :meth:`_single_units`, if these groups are counted as well.
         """
         units = sum(score.numel() for score in scores.values())
-        if self._step.reference is None:
-            return round(self._step.share_at_hand(keep) * units)
-        gone = gone or {}
-        start = sum(self._start(n, s.numel()) for n, s in scores.items()) + sum(gone.values())
-        return min(round(self._step.share_of_start(keep) * start) - len(gone), units)
+        if self.portion.reference is None:
+            return round(self.portion.share_at_hand(keep) * units)
+        single = single or {}
+        start = sum(self._start(n, s.numel()) for n, s in scores.items()) + sum(single.values())
+        return min(round(self.portion.share_of_start(keep) * start) - len(single), units)
 
     def _start(self, name: str, units: int) -> int:
-        """Return the units of a group before the first step, where these are known."""
-        reference = self._step.reference
+        """Return the number of units of a group before the first cut, if it is known."""
+        reference = self.portion.reference
         return units if reference is None else int(reference['units'].get(name, units))
 
-    def _gone(self, graph: ChannelGraph) -> dict[str, int]:
-        """Return the units, before the first step, of groups that were cut to a single channel.
+    def _single_units(self, graph: ChannelGraph) -> dict[str, int]:
+        """Return group -> units before the first cut, for groups that were cut to one unit.
 
-        Such are no groups any more.
+        Such a group is no longer in the graph, but its last unit still counts.
         """
-        known = {} if self._step.reference is None else self._step.reference['units']
+        known = {} if self.portion.reference is None else self.portion.reference['units']
         return {name: units for name, units in known.items() if name not in graph.groups}
 
     def _shares(self, graph: ChannelGraph) -> Mapping[str, float]:
-        """Return group -> the share that stays in the end; one that stays whole is left out."""
+        """Return group -> the share that stays after all cuts, unless the group stays whole."""
         if not isinstance(self.keep, Mapping):
             return dict.fromkeys(graph.groups, self.keep)
-        if self._step.reference is not None:
-            known: Mapping[str, float] = self._step.reference['keep']
+        if self.portion.reference is not None:
+            known: Mapping[str, float] = self.portion.reference['keep']
             return known
         return first_fitting(self.keep, graph.groups, 'keep of Ratio')
 
-    def _wanted(self, keep: float) -> float:
+    def _reported(self, keep: float) -> float:
         """Return a share of the units that :meth:`delivered` counts."""
-        return keep if self._step.reference is not None else self._step.share_at_hand(keep)
+        return keep if self.portion.reference is not None else self.portion.share_at_hand(keep)
 
     @property
     def asked(self) -> float:
-        """The share that stays; of a dict, the least of its shares."""
+        """The share that stays; of a dict, the lowest of its shares."""
         keep = min(self.keep.values()) if isinstance(self.keep, Mapping) else self.keep
-        return self._wanted(keep)
+        return self._reported(keep)
 
     def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
-        """Return the share of all units that is to stay."""
+        """Return the share of all units that should stay."""
         if not isinstance(self.keep, Mapping) or not masks:
             return self.asked
         shares = self._shares(graph)
-        start = {n: self._start(n, mask.numel()) for n, mask in masks.items()} | self._gone(graph)
-        kept = sum(n * self._wanted(shares.get(name, 1.0)) for name, n in start.items())
+        start = {n: self._start(n, mask.numel()) for n, mask in masks.items()} | self._single_units(
+            graph
+        )
+        kept = sum(n * self._reported(shares.get(name, 1.0)) for name, n in start.items())
         return kept / sum(start.values())
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        gone = self._gone(graph)
-        start = sum(self._start(n, m.numel()) for n, m in masks.items()) + sum(gone.values())
-        kept = sum(masks.kept(name) for name in masks) + len(gone)
+        single = self._single_units(graph)
+        start = sum(self._start(n, m.numel()) for n, m in masks.items()) + sum(single.values())
+        kept = sum(masks.kept(name) for name in masks) + len(single)
         return kept / start if start else 1.0
 
     def reference(self, graph: ChannelGraph) -> Any:
-        """Return the units of each group, and the share of each that stays in the end."""
+        """Return the number of units of each group, and the share that stays after all cuts."""
         units = {name: group.size for name, group in graph.groups.items()}
         return {'units': units, 'keep': dict(self._shares(graph))}
-
-    def partial(self, done: float, share: float, reference: Any = None) -> Budget:
-        part = copy.copy(self)
-        part._step = Step(done, share, reference)
-        return part
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'keep': 0.6}
 
 
 @hookimpl

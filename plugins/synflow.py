@@ -7,77 +7,77 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
-from easypruner.base.checks import check_name
+from easypruner import Component, Context, hookimpl
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.tape import call_arguments
-from easypruner.strategies.measures.gradients import check_finite, slopes, stand_ins
-from easypruner.strategies.measures.units import OVER, measured, stacked, unit_sums
+from easypruner.strategies.measures.gradients import check_finite, gradients_of, substituted_tensors
+from easypruner.strategies.measures.units import score_members, scored_members, unit_sums
+from easypruner.strategies.sources.weights import WeightSource
 
 _OVERFLOW = (
-    'it is too deep, or its weights are too large, for what flows through them to be held in '
-    'double precision; use another source'
+    'the network is too deep, or its weights are too large, for double precision; '
+    'use another source'
 )
 
 
-class Synflow(MaskSource):
-    """Scores a unit by what flows through it when all weights are positive.
+class Synflow(WeightSource):
+    """Scores a unit by the flow through it when all weights are positive.
 
-    ``s_u = sum of |dR/dw * w|`` over the weights of the unit, where R is the sum of the outputs of
-    the network with the magnitudes of its weights on an input of ones. Nothing is overlooked that
-    the network needs to conduct at all, so no layer is emptied; the paper removes a little at a
-    time, with new scores after each step.
+    ``s_u = sum of |dR/dw * w|`` over the weights of the unit. R is the sum of the network's outputs
+    for an input of ones, when all weights are replaced by their magnitudes. In a chain of
+    layers, the scores of each layer add up to R. Units of narrow layers therefore score high, and
+    no layer is emptied.
 
-    It runs in double precision and in evaluation mode, as the authors' code does, and with the
+    The source computes in double precision and evaluation mode, as the authors' code does, with the
     magnitudes of buffers as well. Batch norms divide by their running deviations, but do not
-    subtract their running means, which would make flows negative; in a network that has not been
-    trained, as in the paper, these are zero. Inputs that are no floating-point numbers stay what
-    they are. The model is left as it was.
+    subtract their running means, which could make flows negative. In an untrained network, as in
+    the paper, these means are zero. Inputs that are not floating-point numbers are not replaced.
+    The model stays unchanged.
+
+    Use when:
+        No data is available, or the network is pruned before it is trained, as in the paper.
+
+    Fails when:
+        All channels are removed in one cut: the paper shows that scores must be computed again
+        after small steps. A trained network has better criteria, such as ``Taylor``. Nothing flows
+        if the outputs do not depend on the weights, as behind a softmax.
+
+    Values:
+        The paper uses 100 steps with an exponential schedule:
+        ``dict(type='Iterative', steps=100, schedule=dict(exponential=0.5), each=[...])``. Far
+        fewer steps are needed for moderate ratios.
 
     Args:
-        budget: how much may stay.
-        over: the weights that count: ``'producers'``, those that make a unit's channels, or
+        over: which weights are used: ``'producers'``, those that produce a unit's channels, or
             ``'group'``, all parameters of the coupled layers.
-        reduction: over the layers of a group.
-        normalization: across groups; layer by layer the same flow passes, so none is needed.
     """
 
-    def __init__(
-        self,
-        budget: Budget | None = None,
-        over: str = 'producers',
-        reduction: str = 'mean',
-        normalization: str = 'none',
-    ) -> None:
-        super().__init__(budget, reduction, normalization)
-        self.over = check_name(over, 'over', 'Synflow', OVER)
-
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
-        members = measured(graph, self.over)
+        members = scored_members(graph, self.over)
         names = dict.fromkeys(member.param for own in members.values() for member in own)
         flows = _flows(graph, names)
         if names and not any(bool(flow.any()) for flow in flows.values()):
             raise EasyPrunerError(
-                f'Synflow ranks channels by what flows through them, but nothing flows through '
-                f'this {type(graph.model).__name__}: a layer on every way is all zeros, or its '
-                'outputs do not depend on its weights, as behind a softmax'
+                f'Synflow ranks channels by the flow through them, but nothing flows through this '
+                f'{type(graph.model).__name__}: every path has a layer of zeros, or the outputs do '
+                'not depend on the weights, as behind a softmax; use another source'
             )
-        return stacked(members, self.over, lambda m: unit_sums(flows[m.param], m))
+        return score_members(members, self.over, lambda m: unit_sums(flows[m.param], m))
 
 
 def _flows(graph: ChannelGraph, names: Collection[str]) -> dict[str, Tensor]:
     """Return name -> |dR/dw * w| of each of its elements."""
 
-    def positive(name: str, tensor: Tensor) -> Tensor:
+    def magnitudes(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor.detach().clone()
-        magnitudes = tensor.detach().double().abs()
+        values = tensor.detach().double().abs()
         is_mean = graph.operands.get(name) == 'batch_norm.running_mean'
-        return torch.zeros_like(magnitudes) if is_mean else magnitudes
+        return torch.zeros_like(values) if is_mean else values
 
-    with stand_ins(graph.model, names, positive) as leaves:
+    with substituted_tensors(graph.model, names, magnitudes) as leaves:
         device = next(graph.model.parameters()).device
         inputs = map_tensors(graph.example_inputs, lambda t: _ones(t, device))
         args, kwargs = call_arguments(inputs)
@@ -86,7 +86,7 @@ def _flows(graph: ChannelGraph, names: Collection[str]) -> dict[str, Tensor]:
             return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
         total = torch.stack([output.sum() for output in outputs]).sum()
         check_finite(total, graph, 'Synflow adds up the outputs of the network', _OVERFLOW)
-        return {n: (slope * leaves[n].detach()).abs() for n, slope in slopes(total, leaves).items()}
+        return {n: (g * leaves[n].detach()).abs() for n, g in gradients_of(total, leaves).items()}
 
 
 def _ones(tensor: Tensor, device: torch.device) -> Tensor:

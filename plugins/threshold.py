@@ -1,4 +1,4 @@
-"""Budget: every unit whose score is above a threshold."""
+"""Budget: a threshold for all scores."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from easypruner import Budget, Component, Context, Masks, hookimpl
+from easypruner import Budget, Component, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.ranking import within_limits
-from easypruner.strategies.scores import Scores
 
 
 class Threshold(Budget):
-    """Keeps the units whose score is above ``value``, and of each group what its limits ask for.
+    """Keeps the units whose score is above ``value``, and those that a group's limits require.
 
-    All of those stay: where limits allow only some widths (``round_to``), it is the next one up.
+    If limits allow only some widths (``round_to``), a group keeps the next larger one.
+
+    Use when:
+        Scores have a meaning of their own, such as batch norm scales that a penalty has brought to
+        zero: then the gap between both kinds of channels fixes the number of removed ones.
+
+    Fails when:
+        A certain size or speed is required, because the number of removed channels is not known in
+        advance. Scores of another source or normalization have another scale.
+
+    Values:
+        MaskSparsity uses 0.01 on batch norm scales.
 
     Args:
-        value: any number, in the unit of the scores; MaskSparsity uses 0.01 on batch-norm scales.
+        value: the threshold, in the unit of the scores.
     """
 
     def __init__(self, value: float) -> None:

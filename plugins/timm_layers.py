@@ -1,4 +1,4 @@
-"""Layer handlers: layers and networks of timm."""
+"""Layer handlers for layers and networks of timm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTHS = ('embed_dim', 'num_features', 'head_hidden_size')
 
 
 class TimmTransformer(LayerHandler):
-    """Keeps the widths that a transformer tells its users, such as ``num_features``."""
+    """Sets the widths that a transformer reports, such as ``num_features``."""
 
     handles = (
         'timm.models.vision_transformer.VisionTransformer',
@@ -41,7 +41,7 @@ def _replace(layer: Any, before: int, after: int) -> None:
 
 
 class TimmPositions(LayerHandler):
-    """Keeps the head width of relative position embeddings."""
+    """Sets the head width of relative position embeddings."""
 
     handles = ('timm.layers.bottleneck_attn.PosEmbedRel',)
 

@@ -1,4 +1,4 @@
-"""Layer handlers: layers of torchvision."""
+"""Layer handlers for layers of torchvision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from easypruner import Component, LayerHandler, hookimpl
 
 
 class DeformableConvolution(LayerHandler):
-    """Keeps the channels of deformable convolutions; their number of groups stays."""
+    """Sets the channels of deformable convolutions; their number of groups stays the same."""
 
     handles = ('torchvision.ops.deform_conv.DeformConv2d',)
 

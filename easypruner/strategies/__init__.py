@@ -1,4 +1,4 @@
-"""The contracts: what a plugin subclasses to contribute a strategy."""
+"""The contracts: the classes that a plugin subclasses to contribute a strategy."""
 
 from easypruner.base.component import Component
 from easypruner.graph.cutting.layer_handler import LayerHandler

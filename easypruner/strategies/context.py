@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from easypruner.errors import ConfigError, EasyPrunerError
@@ -21,17 +22,18 @@ def _untracked(items: Iterable[_Item], total: int) -> Iterable[_Item]:
 
 @dataclass(frozen=True)
 class Context:
-    """What a strategy may use besides the channel graph. Absent parts are None.
+    """What a strategy may use besides the channel graph. A part that is not available is None.
 
     Attributes:
-        seed: for every random choice.
-        batches: opens one pass over training batches, as the data loader yields them.
-        loss: the training loss (scalar, differentiable) of a model on one such batch.
+        seed: the seed of every random choice.
+        batches: a function that starts one pass over the training batches, as the data loader
+            yields them.
+        loss: the training loss of a model on one such batch, a scalar with a gradient.
         evaluate: the accuracy of a model on the validation data, in percent.
-        forward: runs a model on one such batch, for what its modules compute; what it returns
-            does not matter.
-        folder: where a search may keep what it has found so far, to go on from there.
-        track: passes items on and shows how far it is: ``for x in context.track(items, total)``.
+        forward: runs a model on one such batch, so that its modules compute their activations.
+            The value that it returns is not used.
+        folder: the folder where a search may save its results, to continue from them later.
+        track: shows progress over an iterable: ``for x in context.track(items, total)``.
     """
 
     seed: int = 0
@@ -42,38 +44,38 @@ class Context:
     folder: Path | None = None
     track: Callable[[Iterable[Any], int], Iterable[Any]] = _untracked
 
-    def some_batches(self, count: int, requested_by: str) -> Iterator[Any]:
-        """Return the first batches of a pass; fewer if there are fewer.
+    def generator(self, seed: int | None = None) -> torch.Generator:
+        """Return a generator of random numbers.
 
         Args:
-            count: how many.
+            seed: the seed of a component; None for the context's own.
+        """
+        return torch.Generator().manual_seed(self.seed if seed is None else seed)
+
+    def some_batches(self, count: int, requested_by: str) -> Iterator[Any]:
+        """Return the first batches of a pass; fewer if the pass is shorter.
+
+        Args:
+            count: the number of batches.
             requested_by: the name of the component that needs them, for messages.
 
         Raises:
-            ConfigError: there are no batches here.
+            ConfigError: the context has no batches.
             EasyPrunerError: the data set is empty.
         """
-        batches = iter(islice(self.needed('batches', requested_by)(), count))
-        try:
-            first = next(batches)
-        except StopIteration:
-            raise EasyPrunerError(
-                f'{requested_by} looks at batches of training data, but the data set is empty'
-            ) from None
-        return self._tracked(first, batches, count)
-
-    def _tracked(self, first: Any, others: Iterator[Any], count: int) -> Iterator[Any]:
-        def every() -> Iterator[Any]:
-            yield first
-            yield from others
-
-        yield from self.track(every(), count)
+        batches = islice(self.needed('batches', requested_by)(), count)
+        # Read the first batch now, so that an empty data set raises the error at once.
+        for first in batches:
+            return iter(self.track(chain([first], batches), count))
+        raise EasyPrunerError(
+            f'{requested_by} needs batches of training data, but the data set is empty'
+        )
 
     def needed(self, part: str, requested_by: str) -> Any:
-        """Return a part that a component cannot do without, such as ``'loss'``.
+        """Return a part that a component requires, such as ``'loss'``.
 
         Raises:
-            ConfigError: it is absent.
+            ConfigError: the context does not have it.
         """
         value = getattr(self, part)
         if value is None:
@@ -89,5 +91,5 @@ _PARTS = {
     'loss': 'the training loss',
     'evaluate': 'the validation accuracy',
     'forward': 'forward passes on training data',
-    'folder': 'a folder for what it finds',
+    'folder': 'a folder for its results',
 }

@@ -1,4 +1,4 @@
-"""Scores: what a budget turns into masks."""
+"""Scores of units, from which a budget makes masks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from easypruner.graph.masks import Masks
 class Scores(Mapping[str, Tensor]):
     """An immutable mapping from group name to scores of shape ``(units,)``, higher = keep.
 
-    Its tensors rank the units of all groups. Its methods know more, such as the votes of coupled
-    layers: a budget that compares scores with a threshold does so by :meth:`above`, and one that
-    needs those of some groups gets them by :meth:`only`. In a plain dict of the tensors, what the
-    methods know is lost.
+    The tensors rank the units of all groups. A subclass may know more than the tensors say, such as
+    the scores of each coupled layer. A budget therefore compares scores with a threshold by
+    :meth:`above`, and selects groups by :meth:`only`. A plain dict of the tensors would lose this.
 
     >>> scores = Scores({'conv1': torch.tensor([0.2, 0.6]), 'conv2': torch.tensor([0.1, 0.9])})
     >>> scores.above(0.5)['conv1']
@@ -31,7 +30,7 @@ class Scores(Mapping[str, Tensor]):
 
     @classmethod
     def of(cls, scores: Mapping[str, Tensor]) -> Scores:
-        """Return scores that are given as such, or as another mapping."""
+        """Return a mapping as scores; scores are returned unchanged."""
         return scores if isinstance(scores, Scores) else Scores(scores)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -47,30 +46,31 @@ class Scores(Mapping[str, Tensor]):
         """Return masks that keep the units whose score is above a threshold.
 
         Args:
-            threshold: of all groups, or group -> its own.
+            threshold: one threshold for all groups, or group -> its threshold.
 
         Raises:
             KeyError: a group has no threshold.
         """
-        limits = _of_each(threshold, self)
+        limits = _thresholds(threshold, self)
         return Masks({name: score > limits[name] for name, score in self.items()})
 
     def only(self, names: Iterable[str]) -> Scores:
         """Return the scores of some groups, in the order of ``names``.
 
         Raises:
-            KeyError: a group that has no scores.
+            KeyError: a group has no scores.
         """
         return Scores({name: self[name] for name in names})
 
 
 class VoteScores(Scores):
-    """Scores of a vote among coupled layers, as the released MaskSparsity code holds it.
+    """Scores by a vote of coupled layers, as in the released MaskSparsity code.
 
-    Each layer votes against the units at or under the threshold. A unit goes when at least *i*
-    layers vote so, *i* the largest number that still removes as many units as the layer that
-    asked for the fewest. The outcome depends on the threshold, so the layers' own scores are
-    kept; for ranking, a unit's score is the lowest threshold at which the vote removes it.
+    Each layer votes against the units whose score is not above the threshold. A unit is removed
+    when at least *i* layers vote against it. *i* is the largest number that still removes as many
+    units as the layer with the fewest votes. The result depends on the threshold, so this class
+    keeps the scores of each layer. For ranking, the score of a unit is the lowest threshold at
+    which the vote removes it.
 
     Args:
         layers: group -> scores of shape ``(layers, units)``.
@@ -81,38 +81,43 @@ class VoteScores(Scores):
         self._layers = dict(layers)
 
     def above(self, threshold: float | Mapping[str, float]) -> Masks:
-        limits = _of_each(threshold, self)
+        limits = _thresholds(threshold, self)
         return Masks({n: ~_vote_removes(s, limits[n]) for n, s in self._layers.items()})
 
     def only(self, names: Iterable[str]) -> VoteScores:
         return VoteScores({name: self._layers[name] for name in names})
 
 
-def _of_each(threshold: float | Mapping[str, float], groups: Iterable[str]) -> Mapping[str, float]:
+def _thresholds(
+    threshold: float | Mapping[str, float], groups: Iterable[str]
+) -> Mapping[str, float]:
+    """Return group -> threshold."""
     return threshold if isinstance(threshold, Mapping) else dict.fromkeys(groups, threshold)
 
 
 def _vote_removes(layers: Tensor, threshold: float) -> Tensor:
+    """Return the units that the vote removes at a threshold, ``(units,)``."""
     votes = layers <= threshold
     fewest = int(votes.sum(dim=1).min())
     if fewest == 0:
         return torch.zeros(layers.shape[1], dtype=torch.bool)
-    ballots = votes.sum(dim=0)
-    needed = max(i for i in range(1, len(layers) + 1) if int((ballots >= i).sum()) >= fewest)
-    return ballots >= needed
+    counts = votes.sum(dim=0)
+    needed = max(i for i in range(1, len(layers) + 1) if int((counts >= i).sum()) >= fewest)
+    return counts >= needed
 
 
 def _vote_ranking(layers: Tensor) -> Tensor:
-    # The i-th smallest score over the layers is the threshold from which a unit has i votes.
+    """Return the lowest threshold at which the vote removes each unit, ``(units,)``."""
+    # A unit has i votes from the threshold that is the i-th smallest of its scores.
     by_votes = np.sort(layers.double().numpy(), axis=0)
-    asked = np.sort(layers.double().numpy(), axis=1)
+    by_layer = np.sort(layers.double().numpy(), axis=1)
     ranking = np.full(layers.shape[1], np.inf)
     for threshold in np.unique(by_votes):
-        fewest = (asked <= threshold).sum(axis=1).min()
+        fewest = (by_layer <= threshold).sum(axis=1).min()
         if fewest == 0:
             continue
         removed = by_votes <= threshold
         enough = removed.sum(axis=1) >= fewest
-        goes = removed[np.flatnonzero(enough).max()]
-        ranking[goes & np.isinf(ranking)] = threshold
+        outvoted = removed[np.flatnonzero(enough).max()]
+        ranking[outvoted & np.isinf(ranking)] = threshold
     return torch.from_numpy(ranking).to(layers.dtype)

@@ -100,9 +100,9 @@ def test_macs_are_within_the_budget_and_one_more_step_would_exceed_it() -> None:
 
 def test_a_budget_made_impossible_by_limits_is_refused_with_the_least_cost() -> None:
     graph = easypruner.trace(Residual(), example_inputs(), limits={'max_removed': 0.25})
-    with pytest.raises(BudgetError, match='its limits say'):
+    with pytest.raises(BudgetError, match='its limits require'):
         L1Norm(Macs(keep=0.1)).select(graph, Context())
-    with pytest.raises(BudgetError, match='its limits say'):
+    with pytest.raises(BudgetError, match='its limits require'):
         L1Norm(Ratio(0.1)).select(graph, Context())
 
 

@@ -76,7 +76,7 @@ def check_empty_data_set(make: Make) -> None:
 def check_extreme_budgets(make: Make) -> None:
     _, graph = _network()
     context = tiny_context()
-    with pytest.raises(BudgetError, match='that can be had'):
+    with pytest.raises(BudgetError, match='lowest possible'):
         make(Macs(keep=0)).select(graph, context)
     least = make(Ratio(keep=0, scope='layer')).select(graph, context)
     assert {least.kept(name) for name in least} == {1} and set(least) == set(graph.groups)

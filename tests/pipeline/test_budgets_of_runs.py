@@ -75,5 +75,5 @@ def test_an_infeasible_end_is_reported_before_the_run_starts(
 ) -> None:
     config = write_config(tmp_path, tiny_config(stages=stages(dict(type='Macs', keep=0.001))))
     assert prune(config, tmp_path / 'run') == 2
-    assert 'is the least that can be had' in capsys.readouterr().err
+    assert 'is the lowest possible' in capsys.readouterr().err
     assert not list((tmp_path / 'run').glob('00_*/weights.pth'))

@@ -74,7 +74,7 @@ def test_a_cost_meets_its_limit_and_one_more_unit_would_exceed_it(
     try:
         masks = budget(scores, graph, Context())
     except BudgetError as error:
-        assert 'is the least that can be had' in str(error)
+        assert 'is the lowest possible' in str(error)
         return
     limit = keep * cost(graph, None)
     assert cost(graph, masks) <= limit
@@ -111,7 +111,7 @@ def test_each_group_keeps_its_best_and_an_allowed_number(
     try:
         masks = build()(scores, graph, Context())
     except BudgetError as error:
-        assert 'is the least that can be had' in str(error)
+        assert 'is the lowest possible' in str(error)
         return
     assert list(masks) == list(scores)
     masks.check(graph)
@@ -141,7 +141,7 @@ def test_nothing_to_choose_from(build: Callable[[], Budget]) -> None:
     try:
         masks = build()({}, graph, Context())
     except BudgetError as error:
-        assert 'is the least that can be had' in str(error)
+        assert 'is the lowest possible' in str(error)
     else:
         assert len(masks) == 0
 
@@ -229,7 +229,7 @@ def test_a_budget_of_one_removes_nothing(budget: Budget) -> None:
 )
 def test_an_impossible_budget_reports_what_is_feasible(budget: Budget) -> None:
     graph = GRAPHS[0]
-    with pytest.raises(BudgetError, match='the least that can be had') as caught:
+    with pytest.raises(BudgetError, match='the lowest possible') as caught:
         budget(random_scores(graph, 0), graph, Context())
     assert 'each of' in str(caught.value)
     least = {name: torch.arange(group.size) < 1 for name, group in graph.groups.items()}

@@ -28,7 +28,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import easypruner
 from easypruner import Context, MaskSource
 from easypruner.graph.recording.parametrized import computed_weights
-from easypruner.strategies.measures.activations import maker_probes, reader_probes
+from easypruner.strategies.measures.activations import producer_probes, reader_probes
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.strategies.measures.units import used_members
 from easypruner.testing import example_inputs
@@ -225,7 +225,7 @@ def test_parametrizations_of_ones_own(name: str, kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize('how', [modern, older, Lengths, Factors])
 def test_layers_are_read_once_each(how: Callable[..., nn.Module]) -> None:
     own = isinstance(how, type)
-    for places in (reader_probes, maker_probes):
+    for places in (reader_probes, producer_probes):
         seen, expected = (
             [(probe.path, probe.index.tolist()) for probe in places(graph)]
             for graph in (

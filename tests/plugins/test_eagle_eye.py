@@ -190,7 +190,7 @@ def test_by_accuracy() -> None:
 
 def test_nothing_but_nan_is_an_error() -> None:
     context, _ = known_loss(lambda widths: float('nan'))
-    with pytest.raises(EasyPrunerError, match='no candidate whose loss is a number'):
+    with pytest.raises(EasyPrunerError, match='no candidate with a finite loss'):
         EagleEye(Macs(keep=0.5), candidates=3).select(plain_graph(), context)
 
 
@@ -228,7 +228,10 @@ def test_it_is_built_from_a_config() -> None:
         ({'tolerance': 2}, 'tolerance=2 of EagleEye'),
         ({'max_removed': 0}, 'max_removed=0 of EagleEye'),
         ({'by': 'acuracy'}, "did you mean 'accuracy'"),
-        ({'source': MaskFile('masks.safetensors')}, 'source=MaskFile of EagleEye ranks no units'),
+        (
+            {'source': MaskFile('masks.safetensors')},
+            'source=MaskFile of EagleEye does not rank units',
+        ),
         ({'source': Random(Ratio(keep=0.5))}, 'give its budget to EagleEye'),
     ],
 )

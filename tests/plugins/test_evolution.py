@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.strategies.sources.search import Widths
+from easypruner.strategies.sources.search import UnitOrder
 from easypruner.testing import example_inputs, randomized_network, tiny_context
 from tests.helpers.edge_cases import check_edge_cases
 from tests.helpers.networks import NETWORKS
@@ -87,14 +87,14 @@ def vectors(mutation: float) -> tuple[list[tuple[float, ...]], list[tuple[float,
     """Return the vectors of the first generation, and those of the second."""
     source = Evolution(Ratio(keep=0.5), population=40, generations=2, parents=3, mutation=mutation)
     found: list[tuple[float, ...]] = []
-    original = Widths.scores
+    original = UnitOrder.scores
 
-    def noted(self: Widths, rates: tuple[float, ...]) -> object:
+    def noted(self: UnitOrder, rates: tuple[float, ...]) -> object:
         found.append(rates)
         return original(self, rates)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Widths, 'scores', noted)
+        patch.setattr(UnitOrder, 'scores', noted)
         torch.manual_seed(0)
         graph = easypruner.trace(Many().eval(), example_inputs())
         context = replace(tiny_context(), loss=lambda model, batch: torch.tensor(float(len(found))))
@@ -136,7 +136,7 @@ def test_the_seed_decides() -> None:
 
 def test_nothing_but_nan_is_an_error() -> None:
     context, _ = known_loss(lambda widths: float('nan'))
-    with pytest.raises(EasyPrunerError, match='no candidate whose loss is a number'):
+    with pytest.raises(EasyPrunerError, match='no candidate with a finite loss'):
         Evolution(Macs(keep=0.5), population=2, generations=2).select(plain_graph(), context)
 
 

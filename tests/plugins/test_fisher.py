@@ -104,7 +104,7 @@ def test_samples_of_every_kind_of_batch() -> None:
     ],
 )
 def test_a_batch_that_cannot_be_taken_apart(batch: Any) -> None:
-    with pytest.raises(EasyPrunerError, match=r"Me looks at single samples.*per='batch'"):
+    with pytest.raises(EasyPrunerError, match=r"Me measures single samples.*per='batch'"):
         samples_of(batch, 'Me')
 
 
@@ -118,7 +118,7 @@ def test_batches_of_any_build_can_be_taken_whole() -> None:
     whole = Fisher(per='batch').score(signed_graph(Plain), context)
     expected = Fisher(per='batch').score(signed_graph(Plain), labelled_context())
     assert all(torch.equal(whole[name], expected[name]) for name in expected)
-    with pytest.raises(EasyPrunerError, match='Fisher looks at single samples'):
+    with pytest.raises(EasyPrunerError, match='Fisher measures single samples'):
         Fisher().score(signed_graph(Plain), context)
 
 

@@ -96,9 +96,9 @@ def test_a_reach_picks_the_rise() -> None:
     factors = [algorithm(regularizer.strength, 10, 1.0, update) for update in range(300)]
     assert float(rates @ factors) / 0.1 == pytest.approx(7.0)
     assert regularizer.reach(schedule) == pytest.approx(7.0)
-    with pytest.raises(ConfigError, match='under its ceiling'):
+    with pytest.raises(ConfigError, match='with a ceiling of'):
         GReg({'reach': 7.0}, ceiling=0.01).schedule(schedule)
-    with pytest.raises(ConfigError, match='under its ceiling'):
+    with pytest.raises(ConfigError, match='with a ceiling of'):
         GReg({'reach': 7.0}).schedule(Schedule(0.0, 0.9, 0, np.empty(0)))
 
 

@@ -125,10 +125,10 @@ def test_a_group_of_one_unit_does_not_move(on: str) -> None:
 
 def test_a_network_without_scales_has_its_weights() -> None:
     given = make_case(Volume)
-    with pytest.raises(EasyPrunerError, match='none are to be pushed in this Volume'):
+    with pytest.raises(EasyPrunerError, match='none to push in this Volume'):
         HoyerSquare(1.0).largest(given.graph, None)
     assert HoyerSquare(1.0, 'weights').largest(given.graph, None) == 0
-    with pytest.raises(EasyPrunerError, match='group_strengths leave out'):
+    with pytest.raises(EasyPrunerError, match='group_strengths exclude'):
         HoyerSquare(1.0, 'weights', group_strengths={'*': 0}).largest(given.graph, None)
 
 

@@ -125,7 +125,7 @@ def test_a_small_p_does_not_overflow() -> None:
 def test_norms_that_vanish_beside_others_are_reported() -> None:
     model = nn.Sequential(nn.Linear(2, 900), nn.Linear(900, 5), nn.Linear(5, 2))
     graph = easypruner.trace(model, torch.zeros(1, 2))
-    with pytest.raises(EasyPrunerError, match=r"LpNorm\(p=0\.001\) .* group '0' vanish"):
+    with pytest.raises(EasyPrunerError, match=r"LpNorm\(p=0\.001\) .* group '0' become 0"):
         LpNorm(p=0.001).score(graph, Context())
 
 

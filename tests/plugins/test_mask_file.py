@@ -132,11 +132,11 @@ def test_a_rule_replaces_whole_parts_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('rename', 'error', 'words'),
     [
-        ({'(': 'x'}, ConfigError, r"rename\['\('\] is no regular expression"),
-        ({'body': r'\7'}, ConfigError, 'is no regular expression'),
+        ({'(': 'x'}, ConfigError, r"rename\['\('\] is not a regular expression"),
+        ({'body': r'\7'}, ConfigError, 'is not a regular expression'),
         ({r'body\.(0|1)': 'body'}, MaskError, "both 'body.0.1' and 'body.1.1' into 'body.1'"),
         ({'body': 'bady'}, MaskError, "did you mean 'body.0.1'.*rename="),
-        ({'body': 'module.body'}, MaskError, r"rename=\{'module': ''\} leaves out the 'module'"),
+        ({'body': 'module.body'}, MaskError, r"rename=\{'module': ''\} removes the 'module'"),
     ],
 )
 def test_rules_that_do_not_work(
@@ -152,7 +152,7 @@ def test_the_suggested_rule_helps_where_a_part_comes_twice(tmp_path: Path) -> No
     model = nn.Sequential(OrderedDict(net=randomized_network(Plain))).eval()
     graph = easypruner.trace(model, example_inputs())
     path = released(tmp_path / 'mask.pth', {'net.net.body.0.1': bits('10101010')})
-    with pytest.raises(MaskError, match=r"rename=\{'\^net': ''\} leaves out the 'net' before"):
+    with pytest.raises(MaskError, match=r"rename=\{'\^net': ''\} removes the 'net' before"):
         select(path, graph)
     assert select(path, graph, rename={'^net': ''}).removed_units == 4
 
@@ -272,7 +272,7 @@ class Stranger:
         ({'body.0.1': torch.ones(8, dtype=torch.uint8)}, 'a uint8 tensor of shape'),
         ({'body.0.1': torch.ones(2, 4) > 0}, r'a bool tensor of shape \(2, 4\)'),
         ({'body.0.1': [True] * 8}, r'is a list \[.*; expected a one-dimensional bool tensor'),
-        ({3: bits('1' * 8)}, 'names a layer 3'),
+        ({3: bits('1' * 8)}, 'has the layer name 3'),
         ([bits('1' * 8)], r'holds a list \[.*; expected a dictionary'),
         ({}, 'holds no masks; expected one for each layer'),
         ({'body.0.1': Stranger()}, r'cannot be read as masks: .*test_mask_file\.Stranger'),
@@ -309,7 +309,7 @@ def test_our_own_files_cannot_be_inverted(tmp_path: Path) -> None:
     path = tmp_path / 'masks.safetensors'
     Masks({'body.0.0': bits('11110000')}).save(path)
     for arguments in ({'true': 'remove'}, {'rename': {'body': 'x'}}):
-        with pytest.raises(ConfigError, match='they name groups, and True keeps'):
+        with pytest.raises(ConfigError, match='masks of groups, which EasyPruner wrote'):
             MaskFile(str(path), **arguments).check()
     later = released(tmp_path / 'later.pth', {'x.0.1': bits('1000')})
     actual = select([str(path), later], traced_network(Plain), rename={'x': 'body'}, true='remove')
@@ -319,7 +319,7 @@ def test_our_own_files_cannot_be_inverted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ({'path': []}, 'names no file'),
+        ({'path': []}, 'path=\[\] of MaskFile'),
         ({'path': 3}, 'path=3 of MaskFile; expected the path of a file'),
         ({'path': ['x', None]}, r'path\[1\]=None of MaskFile; expected the path of a file'),
         ({'path': 'x', 'true': 'kept'}, "did you mean 'keep'"),

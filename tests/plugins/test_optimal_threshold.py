@@ -149,7 +149,7 @@ def test_in_steps_no_step_loses_more_than_the_share() -> None:
 
 def test_units_without_scores_cannot_be_judged() -> None:
     masks = easypruner.Masks({SMALL: torch.ones(8, dtype=torch.bool)})
-    with pytest.raises(EasyPrunerError, match=f'no scores of group {SMALL!r}'):
+    with pytest.raises(EasyPrunerError, match=f'not know the scores of group {SMALL!r}'):
         OptimalThreshold().delivered(masks, GRAPH)
 
 

@@ -135,7 +135,7 @@ def test_a_group_of_one_unit() -> None:
 
 def test_a_network_without_scales_is_refused() -> None:
     given = make_case(Volume)
-    with pytest.raises(EasyPrunerError, match='none are to be pushed in this Volume'):
+    with pytest.raises(EasyPrunerError, match='none to push in this Volume'):
         Polarization(1.0).largest(given.graph, None)
 
 

@@ -79,7 +79,7 @@ def test_at_most_the_requested_share_stays_and_one_more_step_would_exceed_it(
     scores = scores_of(graph, seed, levels)
     asked = round(keep * units)
     if asked < least:
-        with pytest.raises(BudgetError, match=f'keep={least / units:.4f} is the least'):
+        with pytest.raises(BudgetError, match=f'keep={least / units:.4f} is the lowest possible'):
             Ratio(keep)(scores, graph, Context())
         return
     masks = Ratio(keep)(scores, graph, Context())
@@ -146,6 +146,6 @@ def test_a_share_out_of_reach_is_shown_beside_the_requested_one(scope: str | Non
     )
     budget = slimmed.summary.budget
     assert (budget.asked, budget.delivered) == pytest.approx((0.2, 0.75))
-    assert 'asked for Ratio 0.2, delivered 0.75' in str(slimmed)
-    with pytest.raises(BudgetError, match=r'keep=0\.7500 is the least that can be had'):
+    assert 'budget Ratio: asked 0.2, delivered 0.75' in str(slimmed)
+    with pytest.raises(BudgetError, match=r'keep=0\.7500 is the lowest possible'):
         easypruner.slim(model, example_inputs(), budget=Ratio(0.2), limits=Limits(min_units=12))

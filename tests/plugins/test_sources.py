@@ -157,7 +157,7 @@ def test_a_budget_of_everything_and_of_nothing(name: str) -> None:
     for budget in (Ratio, Macs):
         whole = VARIANTS[name](budget(keep=1)).select(graph, labelled_context(1))
         assert all(bool(mask.all()) for mask in whole.values())
-        with pytest.raises(BudgetError, match='the least that can be had'):
+        with pytest.raises(BudgetError, match='the lowest possible'):
             VARIANTS[name](budget(keep=0)).select(graph, labelled_context(1))
 
 
@@ -248,7 +248,7 @@ def test_modes_and_requires_grad_do_not_matter(name: str) -> None:
 def test_an_empty_data_set_and_absent_parts_are_reported(name: str) -> None:
     graph, source = signed_graph(Plain), VARIANTS[name]()
     owner = type(source).__name__
-    with pytest.raises(EasyPrunerError, match=f'{owner} looks at .* the data set is empty'):
+    with pytest.raises(EasyPrunerError, match=f'{owner} needs .* the data set is empty'):
         source.score(graph, Context(batches=list, loss=cross_entropy))
     with pytest.raises(ConfigError, match=f'{owner} needs the training loss'):
         source.score(graph, Context(batches=labelled_batches))
@@ -303,7 +303,9 @@ def test_where_no_channel_is_prunable_there_are_no_scores(name: str) -> None:
 def test_a_loss_that_is_not_one_number_is_reported(
     name: str, loss: Callable[[nn.Module, object], Tensor], actual: str
 ) -> None:
-    with pytest.raises(EasyPrunerError, match=f'returns {actual}; expected a tensor of one number'):
+    with pytest.raises(
+        EasyPrunerError, match=f'returns {actual}; expected a tensor with a single number'
+    ):
         VARIANTS[name]().score(signed_graph(Plain), Context(batches=labelled_batches, loss=loss))
 
 

@@ -110,7 +110,7 @@ def test_too_deep_a_network_is_reported() -> None:
             parameter *= 1e100
     graph = easypruner.trace(model, torch.randn(1, 2).double())
     with pytest.raises(
-        EasyPrunerError, match=r'that is inf, though no weight .* use another source'
+        EasyPrunerError, match=r'that is inf, although no weight .* use another source'
     ):
         Synflow().score(graph, Context())
 

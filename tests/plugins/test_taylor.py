@@ -136,7 +136,7 @@ def test_a_nan_loss_is_reported() -> None:
     images, labels = labelled_batches()[0]
     context = Context(batches=lambda: [(images * float('inf'), labels)], loss=cross_entropy)
     with pytest.raises(
-        ValueError, match=r'Taylor needs the training loss, but that is nan, though'
+        ValueError, match=r'Taylor needs the training loss, but that is nan, although'
     ):
         Taylor().score(graph, context)
 
@@ -144,7 +144,7 @@ def test_a_nan_loss_is_reported() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"form='gates' of Taylor .* did you mean 'gate'"):
         Taylor(form='gates')
-    with pytest.raises(ConfigError, match="leave it out, or use form='weight'"):
+    with pytest.raises(ConfigError, match="leave over out, or use form='weight'"):
         Taylor(over='group')
     for batches in (0, 1.5, True):
         with pytest.raises(ConfigError, match=f'batches={batches} of Taylor'):

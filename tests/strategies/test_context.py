@@ -29,7 +29,7 @@ def test_a_stream_is_read_only_as_far_as_requested() -> None:
 
 
 def test_an_empty_data_set_is_an_error_that_names_the_requester() -> None:
-    with pytest.raises(EasyPrunerError, match=r'Me looks at .* the data set is empty'):
+    with pytest.raises(EasyPrunerError, match=r'Me needs .* the data set is empty'):
         list(Context(batches=list).some_batches(2, 'Me'))
 
 

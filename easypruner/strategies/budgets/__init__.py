@@ -1,1 +1,1 @@
-"""Budgets: how much may stay, and which units go first."""
+"""Budgets: they decide how much may stay, and remove the units with the lowest scores first."""

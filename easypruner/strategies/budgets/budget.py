@@ -1,4 +1,4 @@
-"""Budget: turns scores into masks under a limit."""
+"""Budget: makes masks from scores, under a limit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult
-from easypruner.strategies.budgets.ranking import part_of
+from easypruner.strategies.budgets.ranking import partial_masks
 from easypruner.strategies.context import Context
 from easypruner.strategies.scores import Scores
 from easypruner.strategies.strategy import Strategy
 
 
 class Budget(Strategy):
-    """Turns scores into masks under a limit.
+    """Makes masks from scores, under a limit.
 
     Attributes:
-        kind: the limit's name in summaries; the class name unless set.
+        kind: the name of the limit in summaries; by default the class name.
     """
 
     @abstractmethod
@@ -27,13 +27,13 @@ class Budget(Strategy):
         """Return masks that meet the limit.
 
         Args:
-            scores: of the units; groups without scores stay whole.
-            graph: of the network.
+            scores: the scores of the units; a group without scores stays whole.
+            graph: the channel graph of the network.
             context: what else the budget may use.
 
         Raises:
-            BudgetError: no mask meets it; the message says what the most is and which rule
-                holds it.
+            BudgetError: no masks meet the limit; the message says which limit can be met, and
+                which rule prevents a lower one.
         """
 
     @property
@@ -46,7 +46,7 @@ class Budget(Strategy):
         """The limit as the user gave it."""
 
     def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
-        """Return the limit in the unit of :meth:`delivered`, where it depends on the network.
+        """Return the limit in the unit of :meth:`delivered`, if it depends on the network.
 
         By default that is :attr:`asked`.
         """
@@ -54,78 +54,87 @@ class Budget(Strategy):
 
     @abstractmethod
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        """What ``masks`` amount to, in the unit of :attr:`asked`."""
+        """Return the value that ``masks`` achieve, in the unit of :attr:`asked`."""
 
     @property
     def spread(self) -> float | None:
-        """How far :meth:`delivered` strayed when it was measured; None where it is exact.
-
-        The median absolute deviation, in the unit of :attr:`asked`.
-        """
+        """The median absolute deviation of :meth:`delivered`, if it was measured; else None."""
         return None
 
     def parts(self) -> tuple[Budget, ...]:
-        """Return the budgets that this one consists of, each with its own asked and delivered."""
+        """Return the budgets that this one consists of; by default only itself."""
         return (self,)
 
     def reference(self, graph: ChannelGraph) -> Any:
-        """Return what the limit is a share of, for a run that removes channels in several steps.
+        """Return the values that the limit is relative to, for a run with several cuts.
 
         Args:
-            graph: of the network before the first step.
+            graph: the channel graph of the network before the first cut.
 
         Returns:
-            what JSON can hold; None where nothing need be known.
+            a value that JSON can represent; None if the budget needs none.
         """
         return None
 
     def partial(self, done: float, share: float, reference: Any = None) -> Budget:
-        """Return the budget of one step of a run that removes its channels in several.
+        """Return the budget of one cut in a run that removes its channels in several cuts.
 
-        By default the step removes its part of what this budget would remove of the network as
-        it stands, the lowest scores first. Where the limit is a share of the network at hand,
-        that is another share after each cut: such budgets override this.
+        By default, the cut removes a part of the units that this budget would remove from the
+        current network, the lowest scores first. A limit that is a share of the current network
+        would be a different share after each cut, so such a budget overrides this method.
 
         Args:
-            done: the share of the way that earlier steps have made, in 0..1 and below ``share``.
-            share: the share of the way after this step; 1 at the last.
-            reference: :meth:`reference` of the network before the first step. Without it the
-                earlier steps are taken to have made exactly their share.
+            done: the progress that the earlier cuts have made, from 0 to 1 and below ``share``.
+            share: the progress after this cut; 1 at the last one.
+            reference: :meth:`reference` of the network before the first cut. Without it, the
+                earlier cuts are assumed to have made exactly the progress ``done``.
         """
-        return self if share >= 1 else _Part(self, done, share)
+        return self if share >= 1 else _PartialBudget(self, done, share)
 
 
-class _Part(Budget):
-    """What is left of the way of another budget, in part."""
+class DerivedBudget(Budget):
+    """A budget that reports the limit and the result of another one.
 
-    def __init__(self, whole: Budget, done: float, share: float) -> None:
-        self._whole = whole
-        self._part = (share - done) / (1 - done)
+    Args:
+        reported: the other budget.
+    """
 
-    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
-        return part_of(self._whole(scores, graph, context), scores, graph.limits, self._part)
+    def __init__(self, reported: Budget) -> None:
+        self._reported = reported
 
     @property
     def kind(self) -> str:
-        return self._whole.kind
+        return self._reported.kind
 
     @property
     def asked(self) -> float:
-        return self._whole.asked
+        return self._reported.asked
 
     def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
-        return self._whole.asked_of(masks, graph)
+        return self._reported.asked_of(masks, graph)
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        return self._whole.delivered(masks, graph)
+        return self._reported.delivered(masks, graph)
 
     @property
     def spread(self) -> float | None:
-        return self._whole.spread
+        return self._reported.spread
+
+
+class _PartialBudget(DerivedBudget):
+    """Removes a part of the units that another budget would remove."""
+
+    def __init__(self, whole: Budget, done: float, share: float) -> None:
+        super().__init__(whole)
+        self._part = (share - done) / (1 - done)
+
+    def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
+        masks = self._reported(scores, graph, context)
+        return partial_masks(masks, scores, graph.limits, self._part)
 
 
 def budget_result(budget: Budget, masks: Masks, graph: ChannelGraph) -> BudgetResult:
-    """Return what a budget, and each that it consists of, asked for and got."""
+    """Return the limit and the result of a budget, and of each budget that it consists of."""
     each = []
     for part in budget.parts():
         delivered = part.delivered(masks, graph)

@@ -1,4 +1,4 @@
-"""Budgets of cost: a limit that is met exactly, alone or together with others."""
+"""CostBudget: a limit on a cost of the network, such as its MACs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from easypruner.strategies.scores import Scores
 
 
 @dataclass(frozen=True)
-class Step:
-    """One of several steps in which a run removes its channels.
+class Portion:
+    """The portion of all channels to remove that one of several cuts removes.
 
     Attributes:
-        done: the share of the way that earlier steps have made, in 0..1.
-        share: the share of the way after this step.
-        reference: what the limit is a share of; None where that is not known any more.
+        done: the progress that the earlier cuts have made, from 0 to 1.
+        share: the progress after this cut.
+        reference: the values that the limit is relative to; None if they are not known.
     """
 
     done: float = 0.0
@@ -36,88 +36,112 @@ class Step:
     reference: Any = None
 
     def share_of_start(self, keep: float) -> float:
-        """Return the share of the network before the first step that stays after this one."""
-        return _towards(keep, self.share)
+        """Return the share of the network before the first cut that stays after this cut."""
+        return _interpolate(keep, self.share)
 
     def share_at_hand(self, keep: float) -> float:
-        """Return the share that stays of what earlier steps have left, as planned.
+        """Return the share of the current network that stays after this cut.
 
         Args:
-            keep: the share of the whole network that all steps together keep.
+            keep: the share of the whole network that stays after all cuts.
 
-        >>> Step(0.5, 1.0).share_at_hand(0.5)  # from 75 % to 50 %
+        >>> Portion(0.5, 1.0).share_at_hand(0.5)  # from 75 % to 50 %
         0.6666666666666666
         """
-        left = _towards(keep, self.done)
+        left = _interpolate(keep, self.done)
         return self.share_of_start(keep) / left if left else 0.0
 
     @property
     def part(self) -> float:
-        """The part of what was left of the way that this step makes."""
+        """The part of the remaining progress that this cut makes."""
         return (self.share - self.done) / (1 - self.done)
 
 
-def _towards(keep: float, way: float) -> float:
-    """Return what is left after a share of the way; exactly 1 and ``keep`` at its ends."""
-    return keep * way + (1 - way)
+def _interpolate(keep: float, progress: float) -> float:
+    """Return the share that stays at a progress: exactly 1 at 0, and ``keep`` at 1."""
+    return keep * progress + (1 - progress)
 
 
-WHOLE = Step()
-"""All of the way at once."""
+class PortionedBudget(Budget):
+    """A budget that computes the limit of each of several cuts itself.
+
+    Attributes:
+        portion: the portion that the current cut removes.
+    """
+
+    portion = Portion()
+
+    def partial(self, done: float, share: float, reference: Any = None) -> Budget:
+        """Return the budget of one cut.
+
+        With a reference, it reports shares of the network before the first cut, so that the
+        rounding of earlier cuts does not add up. Without one, it reports shares of the current
+        network.
+        """
+        part = copy.copy(self)
+        part.portion = Portion(done, share, reference)
+        return part
+
+    @classmethod
+    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        return {'keep': 0.6}
 
 
-class CostBudget(Budget):
-    """Removes the lowest-scored units until a cost of the network is at a limit.
+class CostBudget(PortionedBudget):
+    """Removes the units with the lowest scores until a cost of the network is within a limit.
 
-    Units that still fit at the end are given back, the best first, so that the limit is met to
-    within the cheapest unit. Each group keeps what its limits ask for, and its best unit.
+    Units that still fit afterwards are restored, the best first, so that the cost is less than one
+    unit below the limit. Each group keeps its best unit, and the units that its limits require.
 
     Args:
-        keep: the limit as a share of what the network at hand costs, in 0..1; or
-        limit: the limit itself, in :attr:`unit`.
+        keep: the limit as a share of the cost of the current network, from 0 to 1; or
+        limit: the limit in :attr:`unit`.
     """
 
     unit: str
-    """What it is counted in, e.g. ``'MACs'``."""
+    """The unit of the cost, such as ``'MACs'``."""
 
     def __init__(self, keep: float | None = None, limit: float | None = None) -> None:
         name = type(self).__name__
         if (keep is None) == (limit is None):
-            raise ConfigError(f'{name} takes either keep (a share) or limit ({self.unit})')
+            raise ConfigError(
+                f'keep={keep!r} and limit={limit!r} of {name}; expected exactly one of them: '
+                f'keep, a share, or limit, in {self.unit}'
+            )
         if keep is not None:
             check_share(keep, 'keep', name)
         if limit is not None:
             check_number(limit, 'limit', name, least=0)
         self.keep = keep
         self.limit = limit
-        self.step = WHOLE
 
     @abstractmethod
     def cost(self, graph: ChannelGraph, masks: Mapping[str, Tensor] | None) -> float:
-        """Return what the network costs under ``masks``, in :attr:`unit`; None keeps it whole.
+        """Return the cost of the network under ``masks``, in :attr:`unit`.
 
-        It does not grow when more is removed.
+        The cost must not grow when more units are removed. None as masks keeps the network whole.
         """
 
     @property
     def exact(self) -> bool:
-        """Whether :meth:`cost` is the same each time, and cheap enough to be tried on many masks.
+        """Whether :meth:`cost` always returns the same, fast enough to try many masks.
 
-        What is not is never combined with others: its own call has to find the masks.
+        Only exact costs are brought under their limits together. Any other budget finds its own
+        masks, by ``__call__``.
         """
         return True
 
     def limit_for(self, graph: ChannelGraph) -> float:
         """Return the limit for a network, in :attr:`unit`."""
         if self.keep is not None:
-            if self.step.reference is not None:
-                return self.step.share_of_start(self.keep) * float(self.step.reference)
-            return self.step.share_at_hand(self.keep) * self.cost(graph, None)
+            if self.portion.reference is not None:
+                return self.portion.share_of_start(self.keep) * float(self.portion.reference)
+            return self.portion.share_at_hand(self.keep) * self.cost(graph, None)
         assert self.limit is not None
-        if self.step.part == 1:
+        if self.portion.part == 1:
             return self.limit
         now = self.cost(graph, None)
-        return now + (self.limit - now) * self.step.part
+        return now + (self.limit - now) * self.portion.part
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         ranking = Ranking.of(scores, graph.limits)
@@ -128,29 +152,16 @@ class CostBudget(Budget):
         if self.keep is None:
             assert self.limit is not None
             return self.limit
-        known = self.step.reference is not None
-        return self.keep if known else self.step.share_at_hand(self.keep)
+        known = self.portion.reference is not None
+        return self.keep if known else self.portion.share_at_hand(self.keep)
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         cost = self.cost(graph, masks)
         if self.keep is None:
             return cost
-        whole = self.cost(graph, None) if self.step.reference is None else self.step.reference
+        reference = self.portion.reference
+        whole = self.cost(graph, None) if reference is None else reference
         return cost / float(whole) if whole else 1.0
 
     def reference(self, graph: ChannelGraph) -> Any:
         return None if self.keep is None else self.cost(graph, None)
-
-    def partial(self, done: float, share: float, reference: Any = None) -> Budget:
-        """Return the budget of one step.
-
-        With a reference it reports shares of the network before the first step, and no error of
-        an earlier step adds to it; without, shares of the network at hand.
-        """
-        part = copy.copy(self)
-        part.step = Step(done, share, reference)
-        return part
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'keep': 0.6}

@@ -1,4 +1,4 @@
-"""Latency: how long forward passes take on the machine in hand."""
+"""Latency: measures the time of forward passes on this machine."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ from easypruner.graph import ChannelGraph
 from easypruner.graph.graph import prune
 from easypruner.graph.limits import Limits
 from easypruner.graph.recording.tape import call_arguments
-from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together, added_up
+from easypruner.strategies.budgets.latency_table import (
+    LatencyTable,
+    Savings,
+    Together,
+    sum_of_savings,
+)
 
-# Of a normal distribution: its deviation over its median absolute deviation, and the error of a
-# median over that of a mean.
+# Of a normal distribution: the ratio of its standard deviation to its median absolute deviation,
+# and the ratio of the standard error of a median to that of a mean.
 _DEVIATION = 1.4826
 _MEDIAN_ERROR = 1.2533
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was measured several times.
+    """A value that was measured several times.
 
     Attributes:
-        median: of all times.
+        median: the median of all measurements.
         spread: their median absolute deviation.
-        count: how many there were.
+        count: the number of measurements.
     """
 
     median: float
@@ -45,14 +50,14 @@ class Reading:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Reading:
-        """Return the reading of some values, one at the least."""
+        """Summarize at least one measurement."""
         median = statistics.median(values)
         spread = statistics.median(abs(value - median) for value in values)
         return cls(median, spread, len(values))
 
     @property
     def noise(self) -> float:
-        """How far the median itself may be off: twice its standard error."""
+        """The uncertainty of the median: twice its standard error."""
         return 2 * _MEDIAN_ERROR * _DEVIATION * self.spread / math.sqrt(self.count)
 
     def __str__(self) -> str:
@@ -60,13 +65,13 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A pruned network beside the whole one.
+class TimedPair:
+    """The times of a pruned network and of the whole one, measured alternately.
 
     Attributes:
-        whole: seconds of a pass of the whole network.
-        pruned: seconds of a pass of the pruned one.
-        ratio: of passes that followed each other, pruned over whole.
+        whole: the seconds of a pass of the whole network.
+        pruned: the seconds of a pass of the pruned network.
+        ratio: the ratio of two consecutive passes, pruned to whole.
     """
 
     whole: Reading
@@ -75,15 +80,15 @@ class Comparison:
 
 
 class Stopwatch:
-    """Measures forward passes on a graph's example inputs, in evaluation mode, on copies.
+    """Measures forward passes on a graph's example inputs, in evaluation mode.
 
-    The model is left as it was. Its passes and those of what it is compared with take turns, so
-    that their ratio is that of one time, whatever else the machine has to do.
+    The model stays unchanged, because copies run. Passes of the whole and of a pruned network
+    alternate, so that other load on the machine affects both.
 
     Args:
-        graph: of the model, on whose device everything runs.
-        repeats: passes of each network that count.
-        warmup: passes of each network before these.
+        graph: the channel graph of the model; everything runs on the model's device.
+        repeats: the number of measured passes of each network.
+        warmup: the number of passes of each network before these.
     """
 
     def __init__(self, graph: ChannelGraph, repeats: int = 20, warmup: int = 3) -> None:
@@ -93,29 +98,29 @@ class Stopwatch:
         tensor = next(iter(graph.model.parameters()), torch.empty(0))
         device = tensor.device
         self._arguments = call_arguments(map_tensors(graph.example_inputs, lambda t: t.to(device)))
-        wait: Callable[[], object] | None
-        wait = getattr(getattr(torch, device.type, None), 'synchronize', None)
-        self._wait = wait or (lambda: None)
+        synchronize: Callable[[], object] | None
+        synchronize = getattr(getattr(torch, device.type, None), 'synchronize', None)
+        self._synchronize = synchronize or (lambda: None)
         self._whole = copy_of(graph.model).eval()
 
-    def compare(self, masks: Mapping[str, Tensor] | None = None) -> Comparison:
-        """Measure the network under ``masks``, really pruned, beside the whole one."""
+    def compare(self, masks: Mapping[str, Tensor] | None = None) -> TimedPair:
+        """Prune a copy by ``masks``; measure it and the whole network."""
         pruned = copy_of(self._whole)
         if masks:
             prune(pruned, masks, graph=self._graph.on(pruned))
         for _ in range(self._warmup):
             self._seconds(self._whole)
             self._seconds(pruned)
-        turns = [self._turn(pruned, turn) for turn in range(self._repeats)]
-        return Comparison(
-            whole=Reading.of([whole for whole, _ in turns]),
-            pruned=Reading.of([seconds for _, seconds in turns]),
-            ratio=Reading.of([seconds / whole for whole, seconds in turns]),
+        pairs = [self._pair(pruned, number) for number in range(self._repeats)]
+        return TimedPair(
+            whole=Reading.of([whole for whole, _ in pairs]),
+            pruned=Reading.of([seconds for _, seconds in pairs]),
+            ratio=Reading.of([seconds / whole for whole, seconds in pairs]),
         )
 
-    def _turn(self, pruned: nn.Module, turn: int) -> tuple[float, float]:
-        """Return the seconds of the whole and of the pruned network; either is first in turn."""
-        if turn % 2:
+    def _pair(self, pruned: nn.Module, number: int) -> tuple[float, float]:
+        """Return the seconds of the whole and of the pruned network; each runs first in turn."""
+        if number % 2:
             seconds = self._seconds(pruned)
             return self._seconds(self._whole), seconds
         return self._seconds(self._whole), self._seconds(pruned)
@@ -123,10 +128,10 @@ class Stopwatch:
     @torch.no_grad()
     def _seconds(self, model: nn.Module) -> float:
         positional, named = self._arguments
-        self._wait()
+        self._synchronize()
         start = perf_counter()
         model(*positional, **named)
-        self._wait()
+        self._synchronize()
         return perf_counter() - start
 
 
@@ -138,30 +143,31 @@ def measure_table(
     repeats: int = 20,
     warmup: int = 3,
 ) -> LatencyTable:
-    """Measure what pruning each group saves on the machine in hand, and write it to a file.
+    """Measure the time that pruning each group saves on this machine, and write it to a file.
 
-    Each group is cut to the fewest units that its limits allow and to some shares of its units,
-    by itself; then all of them are at once. That takes ``2 * (repeats + warmup)`` passes each time.
+    Each group alone is cut to some shares of its units, and to the fewest units that its limits
+    allow. Then all groups are cut at once. Each measurement takes ``2 * (repeats + warmup)``
+    passes.
 
     Args:
-        graph: of the network, on its device and on the inputs that count.
-        path: of the JSON file to write.
-        shares: of a group's units, in 0..1.
-        repeats: passes of each network that count.
-        warmup: passes of each network before these.
+        graph: the channel graph of the network, on the device and the inputs to measure with.
+        path: the path of the JSON file to write.
+        shares: the shares of a group's units that are kept, from 0 to 1.
+        repeats: the number of measured passes of each network.
+        warmup: the number of passes of each network before these.
 
     Raises:
-        ConfigError: ``shares`` that are none.
+        ConfigError: a value in ``shares`` is not a share.
     """
     for share in shares:
         check_share(share, 'shares', 'measure_table')
-    watch = Stopwatch(graph, repeats, warmup)
-    whole = watch.compare().whole
+    stopwatch = Stopwatch(graph, repeats, warmup)
+    whole = stopwatch.compare().whole
 
     def saved(kept: Mapping[str, int]) -> tuple[float, float]:
         """Return the seconds that a pass is shorter, and their spread."""
         masks = {name: torch.arange(graph.groups[name].size) < n for name, n in kept.items()}
-        ratio = watch.compare(masks).ratio
+        ratio = stopwatch.compare(masks).ratio
         return whole.median * (1 - ratio.median), whole.median * ratio.spread
 
     widths = {
@@ -172,32 +178,35 @@ def measure_table(
     for name, group in graph.groups.items():
         kept = tuple(sorted({*widths[name]} - {group.size}))
         groups[name] = Savings(group.size, kept, *_columns(saved({name: k}) for k in kept))
-    # From the widest to the narrowest: with fewer units of every group, the sum ascends.
+    # From the widest to the narrowest network, so that the sums of the savings ascend.
     steps = [
         dict(zip(widths, counts, strict=True)) for counts in zip(*widths.values(), strict=True)
     ]
     together = Together(
-        tuple(added_up(groups, kept) for kept in steps), *_columns(map(saved, steps))
+        tuple(sum_of_savings(groups, kept) for kept in steps), *_columns(map(saved, steps))
     )
-    table = LatencyTable(whole.median, whole.spread, repeats, machine(graph), groups, together)
+    table = LatencyTable(
+        whole.median, whole.spread, repeats, describe_machine(graph), groups, together
+    )
     table.save(path)
     return table
 
 
 def _widths(size: int, limits: Limits, shares: Sequence[float]) -> tuple[int, ...]:
-    """Return the allowed width nearest to each share, descending, and the least there is."""
+    """Return the allowed width nearest to each share, in descending order, and the smallest."""
     nearest_to = limits.nearest_widths(size)
     counts = (round(share * size) for share in sorted(shares, reverse=True))
     return tuple(int(nearest_to[count]) for count in (*counts, 0))
 
 
 def _columns(rows: Iterable[tuple[float, float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the first values and the second values of pairs."""
     found = list(rows)
     return tuple(first for first, _ in found), tuple(second for _, second in found)
 
 
-def machine(graph: ChannelGraph) -> dict[str, str]:
-    """Return a description of what a graph's network runs on."""
+def describe_machine(graph: ChannelGraph) -> dict[str, str]:
+    """Describe the device, the machine and the torch version that a network runs on."""
     tensor: Any = next(iter(graph.model.parameters()), torch.empty(0))
     on_gpu = tensor.device.type == 'cuda'
     return {

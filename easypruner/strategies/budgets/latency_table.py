@@ -1,4 +1,4 @@
-"""Latency tables: what pruning each group saves of a forward pass, as measured before."""
+"""Latency tables: the measured time that pruning each group saves of a forward pass."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FORMAT = 'easypruner.latency/1'
 
 @dataclass(frozen=True)
 class Savings:
-    """What pruning one group alone saves.
+    """The time that pruning one group alone saves.
 
     Attributes:
-        units: of the group, whole.
-        kept: numbers of units it was measured with, ascending, fewer than all.
-        saved: seconds that a pass is shorter then.
-        spread: of each of these, the median absolute deviation.
+        units: the number of units of the whole group.
+        kept: the numbers of kept units that were measured, ascending, fewer than all.
+        saved: for each of them, the seconds that a pass is shorter.
+        spread: for each of them, the median absolute deviation of the seconds.
     """
 
     units: int
@@ -40,22 +40,22 @@ class Savings:
 
     @cached_property
     def by_units(self) -> npt.NDArray[np.float64]:
-        """Seconds saved with 0 to all units, interpolated; fewer units never save less."""
+        """Seconds saved with 0 to all units kept, interpolated; fewer units never save less."""
         saved = np.maximum.accumulate(np.array([0.0, *reversed(self.saved)]))[::-1]
         return np.interp(np.arange(self.units + 1), [*self.kept, self.units], saved)
 
 
 @dataclass(frozen=True)
 class Together:
-    """What pruning all groups at once saves.
+    """The time that pruning all groups at once saves.
 
-    The weights between two groups go with either: what the groups save one by one adds up to
-    more than is saved.
+    It is less than the sum of the savings of single groups, because the weights between two
+    groups can only be removed once.
 
     Attributes:
-        added: the sum of what the groups save one by one, ascending.
-        saved: seconds that a pass is shorter when all are pruned so.
-        spread: of each of these, the median absolute deviation.
+        added: the sums of the savings of single groups, ascending.
+        saved: for each sum, the seconds that a pass is shorter when all these groups are pruned.
+        spread: for each sum, the median absolute deviation of the seconds.
     """
 
     added: tuple[float, ...]
@@ -63,24 +63,24 @@ class Together:
     spread: tuple[float, ...]
 
     def of(self, added: float) -> float:
-        """Return the seconds saved, interpolated; a larger sum never saves less."""
+        """Return the seconds saved for a sum, interpolated; a larger sum never saves less."""
         saved = np.maximum.accumulate(np.array([0.0, *self.saved]))
         return float(np.interp(added, [0.0, *self.added], saved))
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Seconds of a forward pass by what each group keeps, each group measured by itself.
+    """Predicts the seconds of a forward pass from the number of units that each group keeps.
 
-    What groups save is added up, and brought to what such a sum saves where all are pruned alike.
+    The savings of the single groups are added up. :class:`Together` corrects the sum.
 
     Attributes:
-        seconds: of the whole network.
-        spread: of these, the median absolute deviation.
-        repeats: passes that each number is the median of.
-        machine: that it was measured on.
-        groups: name -> what pruning it saves.
-        together: what pruning all of them saves.
+        seconds: the seconds of a pass of the whole network.
+        spread: their median absolute deviation.
+        repeats: the number of passes that were measured for each number.
+        machine: a description of the machine.
+        groups: name -> the savings of pruning this group.
+        together: the savings of pruning all groups.
     """
 
     seconds: float
@@ -94,25 +94,25 @@ class LatencyTable:
         """Return the seconds of a forward pass under ``masks``.
 
         Raises:
-            EasyPrunerError: the table is of another network.
-            MaskError: masks of another network.
+            EasyPrunerError: the table was measured on another network.
+            MaskError: the masks are those of another network.
         """
         self.check(graph)
         if masks and not masks.keys() <= graph.groups.keys():
             Masks(masks).check(graph)
         units = kept_units(masks or {}, graph.groups)
-        # A group that was cut down to a single channel is none any more.
+        # A group that was cut to a single channel is no longer in the graph.
         kept = dict.fromkeys(self.groups, 1) | dict(zip(graph.groups, units, strict=True))
-        added = added_up(self.groups, kept)
+        added = sum_of_savings(self.groups, kept)
         return max(self.seconds - self.together.of(added), 0.0)
 
     def check(self, graph: ChannelGraph) -> None:
-        """Raise EasyPrunerError unless this table is of the graph's network, or of it unpruned."""
+        """Raise EasyPrunerError if the table was measured on another network than the graph's."""
         for name in [*graph.groups, *self.groups]:
             if name not in self.groups:
                 raise EasyPrunerError(
-                    f'the latency table knows no group {name!r}; {nearest(name, self.groups)}; '
-                    'measure a table of this network'
+                    f'the latency table does not have group {name!r}; '
+                    f'{nearest(name, self.groups)}; measure a table of this network'
                 )
             if name not in graph.groups and not _is_single(graph, name):
                 raise EasyPrunerError(
@@ -121,9 +121,8 @@ class LatencyTable:
                 )
             if name in graph.groups and graph.groups[name].size > self.groups[name].units:
                 raise EasyPrunerError(
-                    f'group {name!r} has {graph.groups[name].size} units, and '
-                    f'{self.groups[name].units} in the latency table; measure a table of this '
-                    'network'
+                    f'group {name!r} has {graph.groups[name].size} units, but the latency table '
+                    f'has {self.groups[name].units}; measure a table of this network'
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -135,8 +134,8 @@ class LatencyTable:
         """Read a table.
 
         Raises:
-            ConfigError: there is no such file.
-            EasyPrunerError: it is no latency table, or a damaged one; the message names the field.
+            ConfigError: the file does not exist.
+            EasyPrunerError: it is not a latency table, or is damaged; the message names the field.
         """
         file = Path(path)
         if not file.is_file():
@@ -164,8 +163,8 @@ def _is_single(graph: ChannelGraph, group: str) -> bool:
     return weight is not None and 1 in weight.shape[:2]
 
 
-def added_up(groups: Mapping[str, Savings], kept: Mapping[str, int]) -> float:
-    """Return the sum of what groups save one by one, each with the units it keeps."""
+def sum_of_savings(groups: Mapping[str, Savings], kept: Mapping[str, int]) -> float:
+    """Return the sum of the savings of single groups, each with a number of kept units."""
     return sum(float(groups[name].by_units[units]) for name, units in kept.items())
 
 

@@ -1,4 +1,4 @@
-"""Ranking: which units go first, within the limits of their groups."""
+"""Ranking: the order in which units are removed, within the limits of their groups."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from easypruner.graph.masks import Masks
 NO_LIMITS = Limits()
 
 
-def shown(value: float) -> str:
-    """Return a limit for a message: counts whole, small ones with four digits.
+def format_limit(value: float) -> str:
+    """Format a limit for a message: large ones as whole numbers, small ones with four digits.
 
-    >>> shown(20_400_000), shown(0.00123)
+    >>> format_limit(20_400_000), format_limit(0.00123)
     ('20,400,000', '0.00123')
     """
     return f'{value:,.0f}' if value >= 100 else f'{value:.4g}'
 
 
 def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
-    """Return the mask that keeps the ``count`` best units of a group, to within its limits.
+    """Return a mask that keeps the best units of a group, as many as its limits allow.
 
     Args:
         score: ``(units,)``, higher = keep.
-        count: how many are to stay.
-        limits: of the group.
+        count: the number of units to keep.
+        limits: the limits of the group.
     """
     size = score.numel()
     kept = max(count, 1) if limits is NO_LIMITS else int(limits.nearest_widths(size)[count])
@@ -43,14 +43,14 @@ def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
 def within_limits(
     masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], limits: Mapping[str, Limits]
 ) -> Masks:
-    """Return ``masks`` with each group left with a width it may have, the next one up.
+    """Return masks that keep more units where the limits of a group require it.
 
-    What they keep stays, and where that is not enough the best of the others with it.
+    The kept units stay. The best of the others are added until the group has an allowed width.
 
     Args:
         masks: group -> bool tensor ``(units,)``, True = keep.
         scores: group -> ``(units,)``, higher = keep.
-        limits: group -> its limits; a group that is not named keeps one unit at the least.
+        limits: group -> its limits; any other group keeps at least one unit.
     """
     safe = {}
     for name, mask in masks.items():
@@ -61,7 +61,7 @@ def within_limits(
 
 
 def _widened(mask: Tensor, score: Tensor, width: int) -> Tensor:
-    """Return the mask that keeps ``width`` units: those of ``mask``, and the best besides."""
+    """Return a mask that keeps ``width`` units: those of ``mask``, and the best of the others."""
     order = score.argsort(stable=True)
     order = order[mask[order].int().argsort(stable=True)]
     wider = torch.ones_like(mask)
@@ -69,19 +69,19 @@ def _widened(mask: Tensor, score: Tensor, width: int) -> Tensor:
     return wider
 
 
-def part_of(
+def partial_masks(
     masks: Mapping[str, Tensor],
     scores: Mapping[str, Tensor],
     limits: Mapping[str, Limits],
     part: float,
 ) -> Masks:
-    """Return masks that remove a part of what ``masks`` remove of each group, the lowest first.
+    """Return masks that remove a part of the units that ``masks`` remove, the lowest first.
 
     Args:
         masks: group -> bool tensor ``(units,)``, True = keep.
         scores: group -> ``(units,)``, higher = keep.
-        limits: group -> its limits; a group that is not named keeps one unit at the least.
-        part: of the units that go, in 0..1.
+        limits: group -> its limits; any other group keeps at least one unit.
+        part: the part of each group's removed units, from 0 to 1.
     """
     kept = {name: mask.numel() - round(part * int((~mask).sum())) for name, mask in masks.items()}
     return Masks(
@@ -91,35 +91,37 @@ def part_of(
 
 @dataclass(frozen=True)
 class Ranking:
-    """All units of all scored groups, the lowest score first.
+    """All units of all scored groups, in the order in which they are removed.
+
+    Positions number the units of all groups in one row, group after group.
 
     Attributes:
-        names: the groups, in order.
-        sizes: the units of each.
-        order: positions in the row of all units, in the order in which they go. Those that the
-            limits of their group keep in any case are not among them.
-        group: of each position, the number of its group.
-        place: of each position, how many units of its group are better.
-        widths: of each group, the nearest allowed number of units for 0 to all of them.
+        names: the names of the groups, in order.
+        sizes: the number of units of each group.
+        order: the positions of the units, the lowest score first. Units that the limits of their
+            group always keep are left out.
+        group: for each position, the number of its group.
+        rank: for each position, the number of units of its group with a higher score.
+        widths: for each group and each number of units from 0 to all, the nearest allowed width.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     order: Tensor
     group: Tensor
-    place: Tensor
+    rank: Tensor
     widths: tuple[Tensor, ...]
 
     @classmethod
     def of(
         cls, scores: Mapping[str, Tensor], limits: Mapping[str, Limits] | None = None
     ) -> Ranking:
-        """Rank the units of ``scores``; equal scores go evenly from all groups.
+        """Rank units by their scores. Equal scores are removed evenly from all groups.
 
         Args:
             scores: group -> ``(units,)``, higher = keep.
-            limits: group -> its limits, as ``graph.limits``; a group that is not named keeps one
-                unit at the least.
+            limits: group -> its limits, as in ``graph.limits``; any other group keeps at least one
+                unit.
         """
         names = tuple(scores)
         sizes = tuple(scores[name].numel() for name in names)
@@ -132,32 +134,32 @@ class Ranking:
             torch.cat([torch.arange(size) / size for size in sizes]), stable=True
         )
         order = evenly[torch.argsort(row[evenly], stable=True)]
-        own = order[torch.argsort(group[order], stable=True)]
-        place = torch.empty_like(own)
-        place[own] = torch.cat([torch.arange(size - 1, -1, -1) for size in sizes])
+        by_group = order[torch.argsort(group[order], stable=True)]
+        rank = torch.empty_like(by_group)
+        rank[by_group] = torch.cat([torch.arange(size - 1, -1, -1) for size in sizes])
         bounds = [(limits or {}).get(name, NO_LIMITS) for name in names]
         widths = tuple(b.nearest_widths(size) for b, size in zip(bounds, sizes, strict=True))
         least = torch.stack([table[0] for table in widths])
-        free = place[order] >= least[group[order]]
-        return cls(names, sizes, order[free], group, place, widths)
+        removable = rank[order] >= least[group[order]]
+        return cls(names, sizes, order[removable], group, rank, widths)
 
     def removing(self, count: int) -> Masks:
-        """Return masks that remove the ``count`` lowest units, to within the limits."""
+        """Return masks that remove the ``count`` lowest units, as far as the limits allow."""
         return self._masks(self._kept(count))
 
     def _kept(self, count: int) -> Tensor:
-        """Return how many units each group keeps when the ``count`` lowest go."""
+        """Return the number of units that each group keeps when the ``count`` lowest go."""
         gone = torch.bincount(self.group[self.order[:count]], minlength=len(self.names))
         kept = (torch.tensor(self.sizes) - gone).tolist()
         return torch.tensor([int(t[k]) for t, k in zip(self.widths, kept, strict=True)])
 
     def keeping(self, units: int, or_more: bool = False) -> Masks:
-        """Return masks that keep a number of units, or as near to it as the limits allow.
+        """Return masks that keep a number of units, or the nearest number that limits allow.
 
         Args:
-            units: how many are to stay, of all groups together.
-            or_more: whether more of them may stay where that is nearer. Otherwise it is fewer, but
-                no single step more would fit; more only where the limits let no more go.
+            units: the number of units to keep, of all groups together.
+            or_more: whether more units may stay if that is nearer. Otherwise as many stay as fit;
+                more stay only if the limits of the groups require it.
         """
         count = min(max(sum(self.sizes) - units, 0), len(self.order))
         kept = self._kept(count)
@@ -176,43 +178,44 @@ class Ranking:
         return self._masks(kept)
 
     def within(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
-        """Return masks that remove the lowest units until ``cost`` is at or under ``limit``.
+        """Return masks that remove the lowest units until a cost is not above a limit.
 
-        What then still fits is given back, so that no single step more could stay.
+        Units that still fit are then restored, until no group could keep one step more.
 
         Args:
-            cost: of masks; it must not grow when more is removed.
-            limit: in the unit of ``cost``.
-            what: the limit's name for the error, e.g. ``'MACs'``.
+            cost: the cost of masks; it must not grow when more units are removed.
+            limit: the limit, in the unit of ``cost``.
+            what: the unit of the limit for the error, such as ``'MACs'``.
 
         Raises:
-            BudgetError: not even removing all that the groups' limits allow gets there.
+            BudgetError: the cost is above the limit even when all units are removed that the
+                limits of the groups allow.
         """
-        self.check_reach(cost, limit, what)
+        self.check_attainable(cost, limit, what)
 
         def fits(kept: Tensor) -> bool:
             return cost(self._masks(kept)) <= limit
 
         return self._masks(self._filled(self._fewest(fits), fits))
 
-    def check_reach(self, cost: Callable[[Masks], float], limit: float, what: str) -> None:
-        """Raise BudgetError unless ``cost`` is at or under ``limit`` with all gone that may go.
+    def check_attainable(self, cost: Callable[[Masks], float], limit: float, what: str) -> None:
+        """Raise BudgetError if a cost is above a limit even when all removable units are removed.
 
         Args:
-            cost: of masks.
-            limit: in the unit of ``cost``.
-            what: the limit's name for the error, e.g. ``'MACs'``.
+            cost: the cost of masks.
+            limit: the limit, in the unit of ``cost``.
+            what: the unit of the limit for the error, such as ``'MACs'``.
         """
         least = cost(self.removing(len(self.order)))
         if least > limit:
             raise BudgetError(
-                f'at most {shown(limit)} {what} were asked for, but {shown(least)} is the least '
-                f'that can be had: each of the {len(self.names)} groups keeps its best unit, or '
-                'what its limits say, and what is frozen stays whole; raise the limit'
+                f'the limit is {format_limit(limit)} {what}, but {format_limit(least)} is the '
+                f'lowest possible: each of the {len(self.names)} groups keeps its best unit, or '
+                'the units that its limits require, and frozen channels stay; raise the limit'
             )
 
     def _fewest(self, fits: Callable[[Tensor], bool]) -> int:
-        """Return how many of the lowest units must go at the least until what is kept fits."""
+        """Return the smallest number of lowest units to remove until the kept ones fit."""
         low, high = 0, len(self.order)
         while low < high:
             middle = (low + high) // 2
@@ -223,18 +226,18 @@ class Ranking:
         return low
 
     def _filled(self, count: int, fits: Callable[[Tensor], bool]) -> Tensor:
-        """Remove the ``count`` lowest units, then give back what still fits, the best first.
+        """Remove the ``count`` lowest units, then restore those that still fit, the best first.
 
-        The last unit to go may be a costly one, and leave room for many others.
+        The last unit that is removed may be a costly one, which leaves room for many others.
         """
         kept = self._kept(count)
         steps = [torch.unique(table) for table in self.widths]
         gone = self.order[:count].flip(0)
-        numbers, places = self.group[gone].tolist(), self.place[gone].tolist()
+        numbers, ranks = self.group[gone].tolist(), self.rank[gone].tolist()
         full, groups = set(), len(set(numbers))
-        for number, place in zip(numbers, places, strict=True):
-            # All units of a group cost the same: where one does not fit, none does.
-            if number in full or place < int(kept[number]):
+        for number, rank in zip(numbers, ranks, strict=True):
+            # All units of a group cost the same: if one does not fit, no other one does.
+            if number in full or rank < int(kept[number]):
                 continue
             before = int(kept[number])
             above = steps[number][steps[number] > before]
@@ -251,6 +254,6 @@ class Ranking:
     def _masks(self, kept: Tensor) -> Masks:
         if not self.names:
             return Masks()
-        keep = self.place < kept[self.group]
+        keep = self.rank < kept[self.group]
         parts = torch.split(keep, list(self.sizes))
         return Masks(dict(zip(self.names, parts, strict=True)))

@@ -1,4 +1,4 @@
-"""Scopes: which groups are ranked together when a share of units is asked for."""
+"""Scopes: which groups a budget ranks together."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from easypruner.graph.graph import ChannelGraph
 
 
 def _structure(graph: ChannelGraph, group: ChannelGroup) -> str:
-    """Return what a group is made of: groups of equal structure are isomorphic.
+    """Return the parts of a group; groups with the same parts are isomorphic.
 
-    Ranking only such together is Isomorphic Pruning (Fang et al., 2024, arXiv 2407.04616).
+    Isomorphic Pruning (Fang et al., 2024, arXiv 2407.04616) ranks only such groups together.
     """
     parts = Counter((m.operand, m.dim, m.role, graph.parameter(m.param).dim())
                     for m in group.members)  # fmt: skip
@@ -20,7 +20,7 @@ def _structure(graph: ChannelGraph, group: ChannelGroup) -> str:
 
 
 def _extent(graph: ChannelGraph, group: ChannelGroup) -> str:
-    """Return the spatial extent at which a group's channels are made."""
+    """Return the height and width of the maps in which a group's channels are produced."""
     return repr(next((graph.extents.get(m.param) for m in group.producers), None))
 
 
@@ -30,18 +30,18 @@ SCOPES: dict[str, Callable[[ChannelGraph, ChannelGroup], str]] = {
     'stage': _extent,
     'isomorphic': _structure,
 }
-"""Name -> what two groups must agree in to be ranked together.
+"""Name -> the property that groups have in common if they are ranked together.
 
-``global``: nothing. ``layer``: each group is ranked by itself. ``stage``: the spatial extent.
-``isomorphic``: what they are made of.
+``global``: all groups are ranked together. ``layer``: each group is ranked by itself. ``stage``:
+groups with maps of the same height and width. ``isomorphic``: groups with the same parts.
 """
 
 
 def scopes_of(graph: ChannelGraph, scope: str) -> list[list[str]]:
-    """Return the groups of a graph, those in one list to be ranked together.
+    """Return lists of group names; the groups of one list are ranked together.
 
     Args:
-        graph: of the model.
+        graph: the channel graph of the model.
         scope: a name of :data:`SCOPES`.
     """
     together: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Tightest: several budgets kept to at once."""
+"""Tightest: meets several budgets at once."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from torch import Tensor
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
-from easypruner.strategies.budgets.budget import Budget
+from easypruner.strategies.budgets.budget import Budget, DerivedBudget
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.context import Context
 from easypruner.strategies.scores import Scores
 
 
-class Tightest(Budget):
-    """Keeps to several budgets at once.
+class Tightest(DerivedBudget):
+    """Meets several budgets at once.
 
-    Costs are brought under their limits together, so that no unit goes that need not; of what
-    other budgets leave, only what all of them keep stays.
+    Exact costs are brought under their limits together, which removes the fewest units. A unit
+    stays only if all other budgets keep it as well. The first budget's limit is reported.
 
     Args:
-        budgets: two or more.
+        budgets: the budgets, at least one.
     """
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
         wrong = [budget for budget in budgets if not isinstance(budget, Budget)]
         if not budgets or wrong:
             raise ConfigError(f'expected a list of budgets, got {list(budgets)!r}')
+        super().__init__(budgets[0])
         self.budgets = tuple(budgets)
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
@@ -41,7 +42,7 @@ class Tightest(Budget):
         if costs:
             found.append(_within_all(costs, scores, graph))
         names = dict.fromkeys(name for masks in found for name in masks)
-        # All keep the best of the same scores: what the fewest keep, all of them keep.
+        # All masks keep the best units by the same scores, so the smallest one is in all others.
         return Masks(
             {
                 name: min((m[name] for m in found if name in m), key=lambda mask: int(mask.sum()))
@@ -52,20 +53,6 @@ class Tightest(Budget):
     @property
     def kind(self) -> str:
         return ' + '.join(budget.kind for budget in self.budgets)
-
-    @property
-    def asked(self) -> float:
-        return self.budgets[0].asked
-
-    def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
-        return self.budgets[0].asked_of(masks, graph)
-
-    def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        return self.budgets[0].delivered(masks, graph)
-
-    @property
-    def spread(self) -> float | None:
-        return self.budgets[0].spread
 
     def parts(self) -> tuple[Budget, ...]:
         return tuple(part for budget in self.budgets for part in budget.parts())
@@ -83,17 +70,18 @@ class Tightest(Budget):
 def _within_all(
     costs: Sequence[CostBudget], scores: Mapping[str, Tensor], graph: ChannelGraph
 ) -> Masks:
+    """Return masks under which every cost is within its limit."""
     ranking = Ranking.of(scores, graph.limits)
     limits = [budget.limit_for(graph) for budget in costs]
     for budget, limit in zip(costs, limits, strict=True):
-        ranking.check_reach(partial(budget.cost, graph), limit, budget.unit)
+        ranking.check_attainable(partial(budget.cost, graph), limit, budget.unit)
 
-    def worst(masks: Masks) -> float:
-        """Return the largest share of its limit that any cost takes."""
+    def largest_share(masks: Masks) -> float:
+        """Return the largest share of its limit that any cost has."""
         shares = []
         for budget, limit in zip(costs, limits, strict=True):
             cost = budget.cost(graph, masks)
             shares.append(cost / limit if limit else math.inf if cost else 0.0)
         return max(shares)
 
-    return ranking.within(worst, 1.0, 'of the limits')
+    return ranking.within(largest_share, 1.0, 'of the limits')

@@ -1,1 +1,1 @@
-"""What strategies measure: sums over units, activations, gradients, batch statistics."""
+"""Measures: sums over units, activations, gradients and batch norm statistics."""

@@ -1,4 +1,4 @@
-"""Activations: what the channels of each group hold, probed where layers read or make them."""
+"""Measures the activations of each group, where layers read or produce its channels."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
 from easypruner.graph.recording.stand_ins import without_fast_path
 from easypruner.strategies.context import Context
-from easypruner.strategies.measures.units import measured, used_members, wide
+from easypruner.strategies.measures.units import scored_members, used_members, widen
 
 Measure = Callable[[Tensor], Tensor]
-"""Of maps ``(samples, units, k, *positions)`` -> values ``(samples, units, ...)`` to be averaged.
+"""A function of maps ``(samples, units, k, *positions)`` -> ``(samples, units, ...)``.
 
-Each unit has k channels, each of them a map over the positions: ``(height, width)`` before a
-convolution, ``(tokens,)`` before the linear layers of a transformer, none behind a pooling.
+Each unit has k channels. Each channel is a map over the positions: ``(height, width)`` before a
+convolution, ``(tokens,)`` before the linear layers of a transformer, none behind a pooling. The
+result is averaged over all dimensions except the units.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One layer at which the channels of a group are probed.
+    """A layer at which the activations of a group are measured.
 
     Attributes:
-        group: its name.
-        path: of the module.
+        group: the name of the group.
+        path: the path of the module.
         module: a convolution, a linear layer or a batch norm.
-        index: ``(units, k)``: the channels of each unit in the tensor that is probed.
-        output: whether that is what the module returns, rather than what it is given.
+        index: ``(units, k)``: the channels of each unit in the measured tensor.
+        output: whether the output of the module is measured, rather than its input.
     """
 
     group: str
@@ -59,35 +60,36 @@ class Probe:
 
 
 def reader_probes(graph: ChannelGraph) -> list[Probe]:
-    """Return the convolutions and linear layers that read channels, each probed at its input."""
+    """Return probes at the inputs of the convolutions and linear layers that read channels."""
     return [
         Probe(name, path, module, input_channels(graph, member, module), output=False)
         for name, members in used_members(graph).items()
         for member in members
         if member.role == 'in'
         for path, module in _owners(graph, member)
-        if _reads(module, member)
+        if _reads_input(module, member)
     ]
 
 
-def maker_probes(graph: ChannelGraph) -> list[Probe]:
-    """Return the layers that make channels, each probed at its output.
+def producer_probes(graph: ChannelGraph) -> list[Probe]:
+    """Return probes at the outputs of the layers that produce channels.
 
-    These are a group's batch norms, or the convolutions and linear layers of one that has none.
+    These are the batch norms of a group. In a group without a batch norm, they are its
+    convolutions and linear layers.
     """
     probes = []
-    makers = measured(graph, 'producers')
+    producers = scored_members(graph, 'producers')
     for name, group in graph.groups.items():
         norms = [m for m in group.members if m.operand == 'batch_norm.weight']
-        for member in norms or makers[name]:
+        for member in norms or producers[name]:
             for path, module in _owners(graph, member):
-                if isinstance(module, _BatchNorm) or makes(module, member):
+                if isinstance(module, _BatchNorm) or makes_output(module, member):
                     index = output_channels(graph, member, module)
                     probes.append(Probe(name, path, module, index, output=True))
     return probes
 
 
-def probe_each(
+def mean_at_probes(
     graph: ChannelGraph,
     context: Context,
     batches: int,
@@ -95,19 +97,19 @@ def probe_each(
     measure: Measure,
     probes: Sequence[Probe],
 ) -> list[tuple[Probe, Tensor]]:
-    """Return each probe that was passed, and the mean of a measure there, ``(units,)``.
+    """Run the network, and return the mean of a measure at each probe, ``(units,)``.
 
-    The network runs in evaluation mode, without gradients, and is left as it was. A layer that is
-    called several times in a pass counts each time. A layer that is never called as a module,
-    because its weight is used elsewhere, is never passed.
+    The network runs in evaluation mode, without gradients, and stays unchanged. A layer that is
+    called several times in a pass counts each time. A probe whose module is never called, because
+    its weight is used elsewhere, is left out.
 
     Args:
-        graph: of the model.
-        context: gives batches and forward passes.
-        batches: how many, at the most.
+        graph: the channel graph of the model.
+        context: the source of batches and forward passes.
+        batches: the largest number of batches.
         requested_by: the name of the component, for messages.
-        measure: what is averaged over samples and all but units.
-        probes: where to measure.
+        measure: the function whose values are averaged.
+        probes: the layers at which to measure.
 
     Raises:
         ConfigError: the context has no batches or no forward passes.
@@ -120,7 +122,7 @@ def probe_each(
         evaluating(graph.model),
         torch.no_grad(),
         fixed_seed(context.seed),
-        # The fused kernels of transformers call none of the layers in them.
+        # The fused kernels of transformers do not call the layers inside.
         without_fast_path(),
         probing((mean.probe, mean.add) for mean in means),
     ):
@@ -137,25 +139,25 @@ def collect(
     measure: Measure,
     probes: Sequence[Probe] | None = None,
 ) -> dict[str, Tensor]:
-    """Return group -> ``(layers, units)``: the mean of a measure at each of its probes.
+    """Return group -> ``(layers, units)``: the mean of a measure at each probe of the group.
 
-    As :func:`probe_each`, by default at :func:`reader_probes`. Groups without a probe that is
-    passed are left out.
+    See :func:`mean_at_probes` for the arguments. The default probes are :func:`reader_probes`. A
+    group is left out if no module of its probes is called.
 
     Raises:
-        EasyPrunerError: no probe is passed at all.
+        EasyPrunerError: no module of any probe is called.
     """
     if not graph.groups:
         return {}
     found: dict[str, list[Tensor]] = {}
     where = reader_probes(graph) if probes is None else probes
-    for probe, value in probe_each(graph, context, batches, requested_by, measure, where):
-        found.setdefault(probe.group, []).append(value)
+    for probe, mean in mean_at_probes(graph, context, batches, requested_by, measure, where):
+        found.setdefault(probe.group, []).append(mean)
     if not found:
         raise EasyPrunerError(
-            f'{requested_by} looks at the channels that convolutions and linear layers read, but '
-            f'no group of this {type(graph.model).__name__} is read by one that is called as a '
-            'module; use a source that reads weights, such as L1Norm'
+            f'{requested_by} measures the channels that convolutions and linear layers read, but '
+            f'this {type(graph.model).__name__} calls no such layer as a module; '
+            'use a source that reads weights, such as L1Norm'
         )
     return {name: torch.stack(found[name]) for name in graph.groups if name in found}
 
@@ -171,15 +173,15 @@ class _Mean:
         self.count = 0
 
     def add(self, tensor: Tensor) -> None:
-        """Add what is measured of a tensor that passes the probe."""
+        """Add the measure of a tensor that passes the probe."""
         maps = self.probe.maps(tensor)
         if not bool(maps.isfinite().all()):
             raise EasyPrunerError(
                 f'{self._requested_by} got activations of group {self.probe.group!r} that are not '
                 f'finite numbers, at {self.probe.path!r}; the weights or the data are damaged'
             )
-        values = wide(self._measure(maps).transpose(0, 1).flatten(1))
-        # On the CPU: some devices have no double precision.
+        values = widen(self._measure(maps).transpose(0, 1).flatten(1))
+        # On the CPU, because some devices do not have double precision.
         self._sum += values.mean(dim=1).cpu().double() * values.shape[1]
         self.count += values.shape[1]
 
@@ -190,10 +192,10 @@ class _Mean:
 
 @contextlib.contextmanager
 def probing(watchers: Iterable[tuple[Probe, Callable[[Tensor], object]]]) -> Iterator[None]:
-    """Call each function with every tensor that passes its probe during the block.
+    """Call a function with every tensor that passes its probe, within the block.
 
     Args:
-        watchers: probes, each with the function to call.
+        watchers: pairs of a probe and the function to call.
     """
     with contextlib.ExitStack() as handles:
         for probe, watch in watchers:
@@ -214,7 +216,7 @@ def _passing(probe: Probe, watch: Callable[[Tensor], object]) -> Callable[..., N
 
 
 def _owners(graph: ChannelGraph, member: Member) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules that use a weight: those that hold it, or that compute it."""
+    """Yield the paths and modules that hold a weight, or compute it."""
     owner, local = graph.model.get_submodule(member.module), member.param.rpartition('.')[2]
     tensor = owner._parameters.get(local)
     if tensor is None:
@@ -225,32 +227,33 @@ def _owners(graph: ChannelGraph, member: Member) -> Iterator[tuple[str, nn.Modul
             yield name, module
 
 
-def _reads(module: nn.Module, member: Member) -> bool:
+def _reads_input(module: nn.Module, member: Member) -> bool:
+    """Tell whether a weight of a convolution or linear layer reads its input in this dimension."""
     if isinstance(module, _ConvNd):
         return member.dim == (0 if module.transposed else 1)
     return isinstance(module, nn.Linear) and member.dim == 1
 
 
-def makes(module: nn.Module, member: Member) -> bool:
-    """Tell whether a weight of a convolution or linear layer makes its output there."""
+def makes_output(module: nn.Module, member: Member) -> bool:
+    """Tell whether a weight of a convolution or linear layer makes its output in this dimension."""
     if isinstance(module, _ConvNd):
         return member.dim == (1 if module.transposed else 0)
     return isinstance(module, nn.Linear) and member.dim == 0
 
 
 def input_channels(graph: ChannelGraph, member: Member, module: nn.Module) -> Tensor:
-    """Return the channels of each unit in what a module is given, ``(units, k)``.
+    """Return the channels of each unit in the input of a module, ``(units, k)``.
 
-    The weight of a grouped convolution that is not transposed has those of one group only.
+    The weight of a grouped convolution, unless transposed, has the channels of one group only.
     """
     grouped = isinstance(module, _ConvNd) and not module.transposed
     return _repeated(graph, member, module) if grouped else member.index
 
 
 def output_channels(graph: ChannelGraph, member: Member, module: nn.Module) -> Tensor:
-    """Return the channels of each unit in what a module returns, ``(units, k)``.
+    """Return the channels of each unit in the output of a module, ``(units, k)``.
 
-    The weight of a grouped transposed convolution has those of one group only.
+    The weight of a grouped transposed convolution has the channels of one group only.
     """
     grouped = isinstance(module, _ConvNd) and module.transposed and member.dim == 1
     return _repeated(graph, member, module) if grouped else member.index

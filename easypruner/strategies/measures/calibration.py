@@ -1,4 +1,4 @@
-"""Calibration: batch norm statistics of a network as it is now."""
+"""Calibration: estimates the batch norm statistics of a network again."""
 
 from __future__ import annotations
 
@@ -19,61 +19,61 @@ from easypruner.errors import EasyPrunerError
 def calibrate(
     model: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], object]
 ) -> None:
-    """Average the running statistics of every batch norm anew over batches, in place.
+    """Estimate the running statistics of every batch norm again, as averages over batches.
 
-    The rest of the network runs in evaluation mode. Where a norm sees a single value of each
-    channel, as behind a global pooling in a batch of one sample, there is no variance: such a batch
-    is passed over for that norm. Norms that are not called keep what they have. Modes and momenta
-    are afterwards what they were.
+    The statistics change in place. The rest of the network runs in evaluation mode. A norm skips a
+    batch in which it gets a single value of each channel, because that has no variance; this
+    happens behind a global pooling, with a batch of one sample. A norm that is not called keeps
+    its statistics. Training modes and momenta are restored.
 
     Args:
         model: the network.
-        batches: as its data loader yields them.
-        forward: runs the network on one of them, as ``Context.forward`` does.
+        batches: batches, as the data loader of the network yields them.
+        forward: runs the network on a batch, as ``Context.forward`` does.
 
     Raises:
-        EasyPrunerError: a norm is called, but never with more than one value of each channel.
+        EasyPrunerError: a norm is called, but never gets more than one value of each channel.
     """
     norms = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
     }
-    with evaluating(model), _estimating(norms) as seen:
+    with evaluating(model), _estimating(norms) as estimated:
         for batch in batches:
             forward(model, batch)
-    for name, enough in seen.items():
-        if not enough:
+    for name, succeeded in estimated.items():
+        if not succeeded:
             raise EasyPrunerError(
-                f'the batch norm {name!r} cannot be calibrated: it sees a single value of each '
-                'channel in every batch; give batches of two samples at the least'
+                f'the batch norm {name!r} cannot be calibrated: it gets a single value of each '
+                'channel in every batch; use batches of at least two samples'
             )
 
 
 @contextlib.contextmanager
 def _estimating(norms: Mapping[str, _BatchNorm]) -> Iterator[dict[str, bool]]:
-    """Let norms average what they see; yield whether each that was called has seen enough."""
-    seen: dict[str, bool] = {}
+    """Let norms average their inputs; yield norm -> whether it got enough, for each called norm."""
+    estimated: dict[str, bool] = {}
     momenta = {norm: norm.momentum for norm in norms.values()}
     handles = []
 
     def watch(name: str) -> Callable[..., None]:
         def before(norm: _BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = next(iter((*args, *kwargs.values())))
-            norm.training = _has_variance(norm, given)
-            # Until then the old statistics are the best that there are.
-            if norm.training and not seen.get(name):
+            inputs = next(iter((*args, *kwargs.values())))
+            norm.training = _has_variance(norm, inputs)
+            # Before the first usable batch, the old statistics are the best available.
+            if norm.training and not estimated.get(name):
                 norm.reset_running_stats()
-            seen[name] = seen.get(name, False) or norm.training
+            estimated[name] = estimated.get(name, False) or norm.training
 
         return before
 
     try:
         for name, norm in norms.items():
             handles.append(norm.register_forward_pre_hook(watch(name), with_kwargs=True))
-            # Without a momentum torch keeps the plain average.
+            # Without a momentum, torch keeps a plain average.
             norm.momentum = None
-        yield seen
+        yield estimated
     finally:
         for handle in handles:
             handle.remove()
@@ -81,8 +81,9 @@ def _estimating(norms: Mapping[str, _BatchNorm]) -> Iterator[dict[str, bool]]:
             norm.momentum = momentum
 
 
-def _has_variance(norm: _BatchNorm, given: Tensor) -> bool:
-    # The processes of a synchronized norm see more together, and wait for each other.
+def _has_variance(norm: _BatchNorm, inputs: Tensor) -> bool:
+    """Tell whether a norm gets more than one value of each channel."""
+    # A synchronized norm combines the inputs of all processes, which wait for each other.
     if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized() and dist.get_world_size() > 1:
         return True
-    return given.numel() > given.shape[1]
+    return inputs.numel() > inputs.shape[1]

@@ -1,4 +1,4 @@
-"""Compensation: what removed channels hold on average goes to the biases behind their readers."""
+"""Compensation: adds the mean contribution of removed channels to the biases that follow."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.stand_ins import Rehearsal
 from easypruner.graph.recording.tape import Operation, record
 from easypruner.strategies.context import Context
-from easypruner.strategies.measures.activations import Probe, probe_each, reader_probes
+from easypruner.strategies.measures.activations import Probe, mean_at_probes, reader_probes
 
 _OWN_MEAN = -1
+"""Stands for the mean that a norm without running statistics computes itself."""
 
 
 @dataclass(frozen=True)
 class Compensation:
-    """What is to be added so that a cut does not shift what later layers get.
+    """The shifts that keep the mean inputs of later layers unchanged by a cut.
 
     Attributes:
-        shifts: (bias or running mean, what is added to it).
-        left: paths of layers that lose something and have neither, parameters that read channels
-            in another way than a convolution or linear layer, and operations that mix the channels
-            of a group, such as a layer norm or a product of queries and keys: what comes out of
-            them shifts.
+        shifts: pairs of a bias or running mean, and the value to add to it.
+        left: what cannot be compensated. These are the paths of layers that lose inputs and have
+            neither a bias nor a batch norm behind them, the parameters that read channels in
+            another way than a convolution or linear layer, and the operations that mix the
+            channels of a group, such as a layer norm or a product of queries and keys.
     """
 
     shifts: tuple[tuple[Tensor, Tensor], ...]
@@ -38,7 +39,7 @@ class Compensation:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Add the shifts, in place. To be followed by the cut: before it, they count twice."""
+        """Add the shifts, in place. Cut the network afterwards; the uncut one is wrong then."""
         for tensor, shift in self.shifts:
             tensor += shift.to(tensor)
 
@@ -50,20 +51,23 @@ def mean_compensation(
     batches: int,
     requested_by: str,
 ) -> Compensation:
-    """Return what makes up for the means of the channels that ``masks`` remove.
+    """Return the compensation for the means of the channels that ``masks`` remove.
 
-    A layer that reads a removed channel loses its mean, over samples and positions, times the
-    weights that read it. That is added to the layer's bias; where it has none and what it returns
-    goes to a batch norm alone, it is taken off that norm's running mean. For channels that hold
-    the same everywhere the cut is exact then, but at borders that are padded, behind transposed
-    convolutions with a stride, where the kernel's mean over positions stands for each, and where
-    operations mix channels: the statistics of a layer or group norm are those of what is left.
+    A layer that reads a removed channel loses the mean of that channel, over samples and
+    positions, times the weights that read it. This product is added to the layer's bias. If the
+    layer has no bias and its output goes only to a batch norm, it is subtracted from the running
+    mean of that norm.
+
+    For channels that are constant over samples and positions, the cut is then exact, with three
+    exceptions: at padded borders; behind transposed convolutions with a stride, where the mean of
+    the kernel is used for each position; and at operations that mix channels, because a layer or
+    group norm computes its statistics from the remaining channels.
 
     Args:
-        graph: of the full network.
+        graph: the channel graph of the full network.
         masks: group -> bool tensor ``(units,)``, True = keep.
-        context: gives batches and forward passes.
-        batches: how many, at the most.
+        context: the source of batches and forward passes.
+        batches: the largest number of batches.
         requested_by: the name of the component, for messages.
 
     Raises:
@@ -71,14 +75,14 @@ def mean_compensation(
         EasyPrunerError: the data set is empty, or activations are not finite numbers.
     """
     probes = [
-        # One row for each channel: units of several have a mean for each.
+        # One row for each channel, because a unit of several channels has a mean for each.
         replace(probe, index=probe.index[~masks[probe.group]].reshape(-1, 1))
         for probe in reader_probes(graph)
         if probe.group in masks and not bool(masks[probe.group].all())
     ]
     losses: dict[str, Tensor] = {}
     modules: dict[str, Any] = {}
-    for probe, means in probe_each(
+    for probe, means in mean_at_probes(
         graph, context, batches, requested_by, lambda maps: maps, probes
     ):
         modules[probe.path] = probe.module
@@ -86,14 +90,14 @@ def mean_compensation(
         losses[probe.path] = losses[probe.path] + lost if probe.path in losses else lost
     means_behind = _running_means_behind(graph, losses)
     shifts: dict[int, _Shift] = {}
-    left = [*_unseen(graph, masks, modules), *_mixing(graph, masks)]
+    left = [*_other_readers(graph, masks, modules), *_mixing(graph, masks)]
     for path, lost in losses.items():
         bias = modules[path].bias
         if bias is None and path not in means_behind:
             left.append(path)
             continue
         tensor, shift = (bias, lost) if bias is not None else (means_behind[path], -lost)
-        # Without running statistics a norm takes off any constant by itself.
+        # A norm without running statistics subtracts any constant by itself.
         if tensor is not None:
             shifts.setdefault(id(tensor), _Shift(tensor, [])).each.append(shift)
     return Compensation(tuple((s.tensor, s.mean()) for s in shifts.values()), tuple(left))
@@ -101,13 +105,13 @@ def mean_compensation(
 
 @dataclass(frozen=True)
 class _Shift:
-    """What the layers that share a bias, or a norm, would each have added to it."""
+    """The shifts of a bias or running mean, one of each layer that shares it."""
 
     tensor: Tensor
     each: list[Tensor]
 
     def mean(self) -> Tensor:
-        """Return the mean over the layers, and over all processes, which have met other data."""
+        """Return the mean over the layers and over all processes, which use different data."""
         shift = torch.stack(self.each).mean(dim=0)
         if dist.is_initialized():
             shift = shift.to(self.tensor)
@@ -116,15 +120,15 @@ class _Shift:
         return shift
 
 
-def _unseen(
+def _other_readers(
     graph: ChannelGraph, masks: Mapping[str, Tensor], modules: Mapping[str, Any]
 ) -> list[str]:
-    """Return what reads removed channels and is no convolution or linear layer that was called.
+    """Return the parameters that read removed channels, but are not those of a measured layer.
 
     Args:
-        graph: of the full network.
-        masks: True = keep.
-        modules: path -> layer that was seen.
+        graph: the channel graph of the full network.
+        masks: group -> bool tensor ``(units,)``, True = keep.
+        modules: path -> layer whose inputs were measured.
     """
     weights = {id(module.weight) for module in modules.values()}
     return list(
@@ -141,30 +145,30 @@ def _unseen(
 
 
 def _mixing(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> list[str]:
-    """Return the operations that mix removed channels with others, and where they are."""
+    """Return the operations that mix removed channels with others, with their locations."""
     lost = [graph.groups[name] for name, mask in masks.items() if not bool(mask.all())]
     return list(dict.fromkeys(note for group in lost for note in group.mixed))
 
 
 def _lost(probe: Probe, means: Tensor) -> Tensor:
-    """Return what each output channel of a layer loses, ``(outputs,)``."""
+    """Return the mean that each output channel of a layer loses, ``(outputs,)``."""
     module: Any = probe.module
     weight = module.weight.detach().cpu().double()
-    given = torch.zeros(_inputs(module), dtype=torch.float64)
-    given[probe.index.flatten()] = means
+    inputs = torch.zeros(_input_count(module), dtype=torch.float64)
+    inputs[probe.index.flatten()] = means
     if isinstance(module, nn.Linear):
-        return weight @ given
+        return weight @ inputs
     kernel = weight.flatten(2).sum(dim=2)
-    rows = given.view(module.groups, -1)
+    rows = inputs.view(module.groups, -1)
     if module.transposed:
-        # Each position of the output gets one in prod(stride) of the kernel's entries.
+        # On average, each output position gets 1 / prod(stride) of the kernel's entries.
         kernel = kernel.view(module.groups, rows.shape[1], -1) / math.prod(module.stride)
         return torch.einsum('gio,gi->go', kernel, rows).flatten()
     kernel = kernel.view(module.groups, -1, rows.shape[1])
     return torch.einsum('goi,gi->go', kernel, rows).flatten()
 
 
-def _inputs(module: Any) -> int:
+def _input_count(module: Any) -> int:
     if not isinstance(module, _ConvNd):
         return int(module.weight.shape[1])
     weight = module.weight
@@ -172,14 +176,14 @@ def _inputs(module: Any) -> int:
 
 
 def _running_means_behind(graph: ChannelGraph, paths: Container[str]) -> dict[str, Tensor | None]:
-    """Return path of a layer -> the running mean of the batch norm that its output goes to.
+    """Return path of a layer -> the running mean of the batch norm that reads its output.
 
-    None stands for a norm that takes the mean of what it is given. Layers whose output goes
-    elsewhere as well, or not to one and the same norm in every call, are left out.
+    The value is None for a norm without running statistics. A layer is left out if anything else
+    reads its output as well, or if different calls go to different norms.
 
     Args:
-        graph: of the full network.
-        paths: of the layers.
+        graph: the channel graph of the full network.
+        paths: the paths of the layers.
     """
     tape = record(Rehearsal(graph.model), graph.example_inputs)
     names = {id(stand_in): name for name, stand_in in tape.parameters.items()}
@@ -191,7 +195,7 @@ def _running_means_behind(graph: ChannelGraph, paths: Container[str]) -> dict[st
     for operation in tape.operations:
         if operation.module in paths and operation.outputs:
             behind = readers.get(id(operation.outputs[0]), [])
-            # What a layer computes on its way to its output stays within it.
+            # Skip the intermediate results within a layer.
             if not all(op is not None and op.module == operation.module for op in behind):
                 found.setdefault(operation.module, set()).add(_norm_mean(behind))
     return {
@@ -202,7 +206,7 @@ def _running_means_behind(graph: ChannelGraph, paths: Container[str]) -> dict[st
 
 
 def _norm_mean(behind: Sequence[Operation | None]) -> int | None:
-    """Return the identity of a norm's running mean on the tape; None if there is no such norm."""
+    """Return the identity of the running mean on the tape, if a batch norm alone reads; or None."""
     if len(behind) != 1 or behind[0] is None or 'batch_norm' not in behind[0].name:
         return None
     mean = behind[0].args[3]

@@ -1,4 +1,4 @@
-"""Samples: a batch taken apart into batches of one."""
+"""Samples: splits a batch into batches of one sample."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from easypruner.errors import EasyPrunerError
 
 
 def samples_of(batch: Any, requested_by: str) -> list[Any]:
-    """Return batches of one sample each, built as the given one.
+    """Split a batch into batches of one sample, with the same structure.
 
     Args:
-        batch: a tensor, a tuple or list of tensors, or a dict of tensors and lists, all with one
-            entry for each sample in their first dimension. None stays what it is.
-        requested_by: the name of the component that needs them, for messages.
+        batch: a tensor, a tuple or list of tensors, or a dict of tensors and lists. All have one
+            entry for each sample in their first dimension. None stays None.
+        requested_by: the name of the component that needs the samples, for messages.
 
     Raises:
-        EasyPrunerError: a batch of another build, or of parts that differ in length.
+        EasyPrunerError: the batch has another structure, or its parts differ in length.
 
     >>> import torch
     >>> samples_of({'inputs': torch.tensor([[1.0], [2.0]]), 'names': ['a', 'b']}, 'Fisher')[1]
@@ -29,15 +29,15 @@ def samples_of(batch: Any, requested_by: str) -> list[Any]:
     if isinstance(batch, Mapping):
         parts = dict(batch)
     elif isinstance(batch, tuple | list):
-        # A list of anything but tensors may be one of samples, or of what belongs to them.
+        # A list of other values may hold samples or their labels; this cannot be decided.
         if not all(part is None or isinstance(part, Tensor) for part in batch):
-            raise _not_understood(batch, requested_by)
+            raise _unknown_structure(batch, requested_by)
         parts = dict(enumerate(batch))
     else:
         parts = {0: batch}
     sizes = {_size(part, batch, requested_by) for part in parts.values() if part is not None}
     if len(sizes) != 1:
-        raise _not_understood(batch, requested_by)
+        raise _unknown_structure(batch, requested_by)
     return [_sample(batch, parts, number) for number in range(sizes.pop())]
 
 
@@ -54,12 +54,12 @@ def _sample(batch: Any, parts: Mapping[Any, Any], number: int) -> Any:
 def _size(part: Any, batch: Any, requested_by: str) -> int:
     if isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
         return len(part)
-    raise _not_understood(batch, requested_by)
+    raise _unknown_structure(batch, requested_by)
 
 
-def _not_understood(batch: Any, requested_by: str) -> EasyPrunerError:
+def _unknown_structure(batch: Any, requested_by: str) -> EasyPrunerError:
     return EasyPrunerError(
-        f'{requested_by} looks at single samples, but cannot take apart a batch that is '
+        f'{requested_by} measures single samples, but cannot split a batch that is '
         f'{describe(batch)}; expected a tensor, a tuple of tensors or a dict of tensors and '
-        "lists, each with one entry for each sample; with per='batch' it is taken as a whole"
+        "lists, each with one entry for each sample; per='batch' does not split the batch"
     )

@@ -1,4 +1,4 @@
-"""Units: what belongs to each unit of a group, added up over its weights."""
+"""Units: the weights of each unit of a group, and sums over them."""
 
 from __future__ import annotations
 
@@ -13,63 +13,64 @@ from easypruner.graph.coupling.layout import Member
 from easypruner.graph.recording.parametrized import computed_value, computed_weights, weight_norms
 
 OVER = ('producers', 'group')
-"""Which weights of a group count: those that make its channels, or all parameters of it."""
+"""Which weights of a group are used: those that produce its channels, or all its parameters."""
 
 _SCALES = frozenset(f'{n}.weight' for n in ('batch_norm', 'group_norm', 'layer_norm', 'rms_norm'))
 
 
-def weights_of(graph: ChannelGraph, group: ChannelGroup, over: str) -> list[Member]:
-    """Return the members of a group that a regularizer pushes; statistics and buffers are none.
+def pushed_members(graph: ChannelGraph, group: ChannelGroup, over: str) -> list[Member]:
+    """Return the members of a group that a regularizer pushes.
 
-    In a group where no weight makes channels all its parameters count, and in one without
-    parameters all its members. Under weight norm the lengths count, and directions only where they
-    are not what has these lengths.
+    Buffers, such as running statistics, are not pushed. A group in which no weight produces
+    channels has all its parameters pushed; a group without parameters, all its members. Of a
+    weight under weight norm, the length is pushed, and the direction only in dimensions that have
+    no length.
 
     Args:
-        graph: of the model.
-        group: of the graph.
+        graph: the channel graph of the model.
+        group: a group of the graph.
         over: a name of :data:`OVER`.
     """
-    wholes = _Wholes.of(graph, [group], partly=True)
-    chosen = wholes.counting(group, over)
-    if not wholes.ranks:
+    computed = _ComputedWeights.of(graph, [group], partly=True)
+    chosen = computed.members_over(group, over)
+    if not computed.ranks:
         return chosen
-    counting = {(member.param, member.dim) for member in chosen}
-    idle = {(n.direction, n.dim) for n in weight_norms(dict(graph.model.named_modules()))}
+    used = {(member.param, member.dim) for member in chosen}
+    directions = {(n.direction, n.dim) for n in weight_norms(dict(graph.model.named_modules()))}
     members = [
         member
         for member in group.members
-        if (member.param, member.dim) not in idle
-        and not counting.isdisjoint(
-            wholes.parts.get((member.param, member.dim), [(member.param, member.dim)])
+        if (member.param, member.dim) not in directions
+        and not used.isdisjoint(
+            computed.weights.get((member.param, member.dim), [(member.param, member.dim)])
         )
     ]
     return _parameters(graph, members)
 
 
-def measured(graph: ChannelGraph, over: str) -> dict[str, list[Member]]:
-    """Return group -> the members that its units are measured by, with values by :func:`value`.
+def scored_members(graph: ChannelGraph, over: str) -> dict[str, list[Member]]:
+    """Return group -> the members whose values score its units; see :func:`values_of`.
 
-    Which these are depends on ``over`` as for :func:`weights_of`. But weights that are computed
-    from other tensors (weight norm, masks of torch) are measured themselves, once: what a part of
-    them holds means nothing without the others.
+    ``over`` selects members as in :func:`pushed_members`. But a weight that is computed from other
+    tensors (weight norm, pruning masks of torch) is scored itself, because a single one of these
+    tensors says nothing about a unit.
 
     Args:
-        graph: of the model.
+        graph: the channel graph of the model.
         over: a name of :data:`OVER`.
     """
-    wholes = _Wholes.of(graph, graph.groups.values())
-    return {name: wholes.counting(group, over) for name, group in graph.groups.items()}
+    computed = _ComputedWeights.of(graph, graph.groups.values())
+    return {name: computed.members_over(group, over) for name, group in graph.groups.items()}
 
 
 def used_members(graph: ChannelGraph) -> dict[str, list[Member]]:
-    """Return group -> its members, but computed weights instead of what they are computed from."""
-    wholes = _Wholes.of(graph, graph.groups.values(), partly=True)
-    return {name: wholes.members(group) for name, group in graph.groups.items()}
+    """Return group -> its members, with computed weights instead of the tensors they come from."""
+    computed = _ComputedWeights.of(graph, graph.groups.values(), partly=True)
+    return {name: computed.members(group) for name, group in graph.groups.items()}
 
 
-def value(graph: ChannelGraph, member: Member) -> Tensor:
-    """Return what a member of :func:`measured` holds, without a gradient."""
+def values_of(graph: ChannelGraph, member: Member) -> Tensor:
+    """Return the values of a member of :func:`scored_members`, without a gradient."""
     layer, local = graph.model.get_submodule(member.module), member.param.rpartition('.')[2]
     if local in layer._parameters or local in layer._buffers:
         return graph.parameter(member.param).detach()
@@ -77,75 +78,77 @@ def value(graph: ChannelGraph, member: Member) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Wholes:
-    """Weights that are computed from other tensors.
+class _ComputedWeights:
+    """The weights that are computed from other tensors, their sources.
 
     Attributes:
-        graph: of the model.
-        ranks: of each, how many dimensions it has.
-        parts: (tensor, dimension) -> (weight that is computed from it, the dimension there).
+        graph: the channel graph of the model.
+        ranks: computed weight -> its number of dimensions.
+        weights: (source, dimension) -> (computed weight, its dimension) for each weight that is
+            computed from this source.
     """
 
     graph: ChannelGraph
     ranks: Mapping[str, int]
-    parts: Mapping[tuple[str, int], Sequence[tuple[str, int]]]
+    weights: Mapping[tuple[str, int], Sequence[tuple[str, int]]]
 
     @classmethod
     def of(
         cls, graph: ChannelGraph, groups: Collection[ChannelGroup], partly: bool = False
-    ) -> _Wholes:
-        """Look for them.
+    ) -> _ComputedWeights:
+        """Find the computed weights of groups.
 
-        Where some of the groups are channels between the parts, as in a product of two factors,
-        each part is a weight of its own, unless ``partly`` counts the channels that are not.
+        If the channels of a group lie between the sources, as in a product of two factors, each
+        source is a weight of its own. With ``partly``, the weight still replaces its sources in
+        the other groups.
         """
         computed = computed_weights(graph.model)
         sources = {name for weight in computed.values() for name in weight.sources}
-        places = {
+        keys = {
             (member.param, member.dim)
             for group in (groups if computed else ())
             for member in group.members
             if member.param in sources
         }
         ranks: dict[str, int] = {}
-        parts: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        weights: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for name, weight in computed.items():
-            own = [(place, weight.dim_of(*place)) for place in places if place[0] in weight.sources]
-            found = [(place, dim) for place, dim in own if dim is not None]
+            own = [(key, weight.dim_of(*key)) for key in keys if key[0] in weight.sources]
+            found = [(key, dim) for key, dim in own if dim is not None]
             if partly or len(found) == len(own):
                 ranks[name] = weight.value().dim()
-                for place, dim in found:
-                    parts.setdefault(place, []).append((name, dim))
-        return cls(graph, ranks, parts)
+                for key, dim in found:
+                    weights.setdefault(key, []).append((name, dim))
+        return cls(graph, ranks, weights)
 
     def members(self, group: ChannelGroup) -> list[Member]:
-        """Return the members of a group, weights in place of their parts."""
+        """Return the members of a group, with computed weights in place of their sources."""
         found: dict[tuple[str, int], Member] = {}
         for member in group.members:
-            wholes = self.parts.get((member.param, member.dim))
-            for name, dim in wholes or [(member.param, member.dim)]:
-                # Of several parts it may be one that reads channels, and the others go with it.
+            weights = self.weights.get((member.param, member.dim))
+            for name, dim in weights or [(member.param, member.dim)]:
+                # If one of several sources reads the channels, so does the weight.
                 known = found.get((name, dim), member)
                 role = member.role if known.role == 'out' else 'in'
-                operand = self._operand(name) if wholes else member.operand
+                operand = self._operand(name) if weights else member.operand
                 found[name, dim] = Member(name, dim, role, known.index, operand)
         return list(found.values())
 
-    def counting(self, group: ChannelGroup, over: str) -> list[Member]:
-        """Return the members that units are measured by."""
-        makers = list(group.members.makers) if over == 'producers' and not self.ranks else []
-        if makers:
-            return makers
+    def members_over(self, group: ChannelGroup, over: str) -> list[Member]:
+        """Return the members of a group that a name of :data:`OVER` selects."""
+        producers = list(group.members.makers) if over == 'producers' and not self.ranks else []
+        if producers:
+            return producers
         members = self.members(group)
-        makers = [m for m in members if m.role == 'out' and self._rank(m) > 1]
-        return (over == 'producers' and makers) or _parameters(self.graph, members, self.ranks)
+        producers = [m for m in members if m.role == 'out' and self._rank(m) > 1]
+        return (over == 'producers' and producers) or _parameters(self.graph, members, self.ranks)
 
     def _rank(self, member: Member) -> int:
         known = self.ranks.get(member.param)
         return self.graph.parameter(member.param).dim() if known is None else known
 
     def _operand(self, weight: str) -> str:
-        """Return what a weight is used as, which is what its layer's bias is used as."""
+        """Return the operand of a computed weight, derived from that of its layer's bias."""
         path = weight.rpartition('.')[0]
         bias = self.graph.operands.get(f'{path}.bias' if path else 'bias', 'parameter')
         return f'{bias.removesuffix(".bias")}.weight'
@@ -154,7 +157,7 @@ class _Wholes:
 def _parameters(
     graph: ChannelGraph, members: list[Member], computed: Container[str] = ()
 ) -> list[Member]:
-    """Return the members that are parameters or computed; failing these, all."""
+    """Return the members that are parameters or computed weights; all if there are none."""
     return [
         member
         for member in members
@@ -162,23 +165,25 @@ def _parameters(
     ] or members
 
 
-def gates(graph: ChannelGraph) -> dict[str, list[list[Member]]]:
-    """Return group -> for each gate on its channels the weights that it would multiply.
+def gates_of(graph: ChannelGraph) -> dict[str, list[list[Member]]]:
+    """Return group -> for each gate on its channels, the weights that the gate multiplies.
 
-    A gate is a factor of 1 on each channel of a layer's output. Each norm with a scale has one;
-    in a group without such a norm each layer that makes its channels has. The output is linear in
-    the weights (scale and bias, or weight and bias), so the gradient of the gate is the sum of
-    their values times their gradients. The members are those of :func:`measured`.
+    A gate is a factor of 1 on each channel of a layer's output. Each norm with a scale has a gate.
+    In a group without such a norm, each layer that produces the channels has one. The output is
+    linear in the weights (scale and bias, or weight and bias). The gradient of the gate is
+    therefore the sum of their values times their gradients. The members are those of
+    :func:`scored_members`.
     """
-    makers = measured(graph, 'producers')
+    producers = scored_members(graph, 'producers')
     found = {}
-    for name, members in measured(graph, 'group').items():
-        leads = [m for m in members if m.operand in _SCALES] or makers[name]
+    for name, members in scored_members(graph, 'group').items():
+        leads = [m for m in members if m.operand in _SCALES] or producers[name]
         found[name] = [[lead, *(m for m in members if _is_bias(m, lead))] for lead in leads]
     return found
 
 
 def _is_bias(member: Member, lead: Member) -> bool:
+    """Tell whether a member is the bias that belongs to a weight or scale."""
     kind = lead.operand.rpartition('.')[0]
     return (
         member.operand == f'{kind}.bias'
@@ -187,17 +192,17 @@ def _is_bias(member: Member, lead: Member) -> bool:
     )
 
 
-def wide(values: Tensor) -> Tensor:
-    """Return values in single precision at the least, so that sums and squares hold."""
+def widen(values: Tensor) -> Tensor:
+    """Convert half precision to single, so that sums and squares do not overflow."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def unit_sums(values: Tensor, member: Member) -> Tensor:
-    """Add up what belongs to each unit in one dimension of a tensor.
+    """Add up the values of each unit in one dimension of a tensor.
 
     Args:
-        values: one for each element of the member's parameter, in its shape.
-        member: of a group.
+        values: values in the shape of the member's parameter.
+        member: a member of a group.
 
     Returns:
         ``(units,)``, on the device of ``values``.
@@ -205,6 +210,11 @@ def unit_sums(values: Tensor, member: Member) -> Tensor:
     others = [dim for dim in range(values.dim()) if dim != member.dim]
     along = values.sum(dim=others) if others else values
     return along[member.index.to(along.device)].sum(dim=1)
+
+
+def unit_squares(graph: ChannelGraph, member: Member) -> Tensor:
+    """Return the sum of squares of each unit of a member of :func:`scored_members`."""
+    return unit_sums(widen(values_of(graph, member)).square(), member)
 
 
 def unit_rows(values: Tensor, member: Member) -> Tensor:
@@ -216,24 +226,24 @@ def unit_rows(values: Tensor, member: Member) -> Tensor:
 def score_units(
     graph: ChannelGraph, over: str, measure: Callable[[Member], Tensor]
 ) -> dict[str, Tensor]:
-    """Return group -> a measure of the weights of each unit.
+    """Return group -> scores of its units, from a measure of their weights.
 
     Args:
-        graph: of the model.
+        graph: the channel graph of the model.
         over: a name of :data:`OVER`.
-        measure: of a member, as :func:`measured` returns them -> ``(units,)``.
+        measure: a function of a member of :func:`scored_members` -> ``(units,)``.
 
     Returns:
-        For the producers one row for each, ``(layers, units)``; for the group their sum,
-        ``(units,)``. A weight that belongs to a unit in two dimensions counts in both.
+        Over producers, a row for each of them, ``(layers, units)``; over the group, the sum over
+        all members, ``(units,)``. A weight that belongs to a unit in two dimensions counts in both.
     """
-    return stacked(measured(graph, over), over, measure)
+    return score_members(scored_members(graph, over), over, measure)
 
 
-def stacked(
+def score_members(
     members: Mapping[str, Sequence[Member]], over: str, measure: Callable[[Member], Tensor]
 ) -> dict[str, Tensor]:
-    """Return what :func:`score_units` does of the members that :func:`measured` has returned."""
+    """Return the result of :func:`score_units` for members that :func:`scored_members` returned."""
     scores = {}
     for name, own in members.items():
         layers = torch.stack([measure(member).cpu() for member in own])

@@ -1,1 +1,1 @@
-"""Regularizers: what pushes channels towards zero while training."""
+"""Regularizers: they push channels towards zero during training."""

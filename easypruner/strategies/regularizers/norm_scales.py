@@ -1,17 +1,23 @@
-"""Norm scales: which of a network's a regularizer pushes, and what it does where there are none."""
+"""Norm scales: which scales of a network a regularizer pushes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from easypruner.base.checks import check_name
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, ChannelGroup
-from easypruner.strategies.measures.units import weights_of
-from easypruner.strategies.regularizers.pushing import Places, gradients, group_places
+from easypruner.strategies.measures.units import pushed_members
+from easypruner.strategies.regularizers.pushing import (
+    IndexValues,
+    check_not_nan,
+    ensure_gradients,
+    group_values,
+)
 
 SCALES = {
     'batch_norm': 'batch_norm',
@@ -19,193 +25,88 @@ SCALES = {
     'group_norm': 'group_norm',
     'layer_norm': 'layer_norm',
 }
-"""Kind of norm -> the operation that its parameters are operands of; to torch, instance norm is a
-batch norm over single images, and so the two go together."""
+"""Kind of norm -> the operation that its parameters are operands of.
+
+To torch, an instance norm is a batch norm over single images, so both kinds select both.
+"""
 
 WITHOUT_SCALES = ('error', 'weights', 'skip')
-"""What becomes of groups without a norm scale: an error, their weights are pushed, nothing."""
-
-
-def norms_of(scales: str | Sequence[str], owner: str) -> frozenset[str]:
-    """Return the operations that the kinds of norm in ``scales`` are.
-
-    Args:
-        scales: names of :data:`SCALES`.
-        owner: whose argument it is, for the message.
-
-    Raises:
-        ConfigError: none, or one that is not known.
-    """
-    kinds = (scales,) if isinstance(scales, str) else tuple(scales)
-    for kind in kinds:
-        if kind not in SCALES:
-            raise ConfigError(f'scales of {owner} name {kind!r}; {nearest(str(kind), SCALES)}')
-    if not kinds:
-        raise ConfigError(f'scales of {owner} are empty; names: {", ".join(SCALES)}')
-    return frozenset(SCALES[kind] for kind in kinds)
-
-
-def operands_named(graph: ChannelGraph, operands: Collection[str]) -> list[str]:
-    """Return the parameters that are used as one of ``operands`` and train."""
-    return [
-        name
-        for name, operand in graph.operands.items()
-        if operand in operands and graph.parameter(name).requires_grad
-    ]
-
-
-def scale_names(graph: ChannelGraph, norms: Collection[str]) -> list[str]:
-    """Return the scales of the norms that are operations in ``norms`` and train."""
-    return operands_named(graph, {f'{norm}.weight' for norm in norms})
+"""For groups without a norm scale: raise an error, push their weights, or push nothing."""
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Parameters that are pushed, and how much.
+class ScaleKinds:
+    """The kinds of norm whose scales a regularizer pushes.
 
     Attributes:
-        names: of the parameters.
-        tensors: the parameters.
-        weights: of each, the factor of the strength at every entry, 0 where nothing is pushed; it
-            broadcasts to the parameter.
-        lacking: groups of which something should be pushed that have no scale.
+        names: names of :data:`SCALES`.
+        owner: the name of the regularizer, for messages.
     """
 
-    names: list[str] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
-    lacking: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The rule by which parameters are chosen.
-
-    Attributes:
-        norms: operations whose scales are pushed.
-        without_scales: a name of :data:`WITHOUT_SCALES`.
-        biases: whether the norms' biases are pushed as well.
-    """
-
-    norms: frozenset[str]
-    without_scales: str
-    biases: bool = False
-
-    def of(
-        self, graph: ChannelGraph, places: Places, factors: Mapping[str, float] | None = None
-    ) -> Chosen:
-        """Choose among what should be pushed.
-
-        Args:
-            graph: of the model.
-            places: True = should be pushed.
-            factors: group -> factor of the strength; 1 for those that are not named.
-        """
-        operands = {f'{norm}.weight' for norm in self.norms}
-        if self.biases:
-            operands |= {f'{norm}.bias' for norm in self.norms}
-        own = group_places(graph, factors or {})
-        wanted = [(name, 0) for name in operands_named(graph, operands) if (name, 0) in places]
-        lacking: list[str] = []
-        # To look at every member of every group takes time, and a choice to skip needs none.
-        if self.without_scales != 'skip':
-            lacking = [n for n, g in graph.groups.items() if self._lacks(graph, g, places, own)]
-        if self.without_scales == 'weights':
-            wanted += [
-                (member.param, member.dim)
-                for name in lacking
-                for member in weights_of(graph, graph.groups[name], 'producers')
-                if graph.parameter(member.param).requires_grad
-            ]
-            lacking = []
-        weights: dict[str, Tensor] = {}
-        for place in dict.fromkeys(wanted):
-            weight = _broadcast(graph, place, places[place] * own.get(place, 1.0))
-            name = place[0]
-            weights[name] = torch.maximum(weights[name], weight) if name in weights else weight
-        pushed = {name: weight for name, weight in weights.items() if bool(weight.any())}
-        tensors = [graph.parameter(name) for name in pushed]
-        return Chosen(list(pushed), tensors, list(pushed.values()), tuple(lacking))
-
-    def _lacks(self, graph: ChannelGraph, group: ChannelGroup, places: Places, own: Places) -> bool:
-        scales = {f'{norm}.weight' for norm in self.norms}
-        if any(
-            member.operand in scales and graph.parameter(member.param).requires_grad
-            for member in group.members
-        ):
-            return False
-        return any(
-            bool((places[place] * own.get(place, 1.0))[member.index].any())
-            for member in group.producers
-            if (place := (member.param, member.dim)) in places
-        )
-
-
-def refuse_lacking(groups: Sequence[str], owner: str, scales: Iterable[str]) -> None:
-    """Raise EasyPrunerError if there are groups that lack a scale.
-
-    Args:
-        groups: their names.
-        owner: the regularizer that would push them, for the message.
-        scales: the kinds of norm that it pushes the scales of.
-    """
-    if groups:
-        more = f' and {len(groups) - 3} more' if len(groups) > 3 else ''
-        raise EasyPrunerError(
-            f'{owner} pushes scales ({", ".join(scales)}), but there is none that trains in the '
-            f'groups {", ".join(map(repr, groups[:3]))}{more}, of which channels are to be '
-            "pushed; without_scales='weights' pushes the weights that make these channels "
-            "instead, and without_scales='skip' leaves them alone"
-        )
-
-
-def nothing_to_push(graph: ChannelGraph, owner: str, scales: Iterable[str]) -> EasyPrunerError:
-    """Return the error of a regularizer that finds nothing to push."""
-    return EasyPrunerError(
-        f'{owner} pushes scales ({", ".join(scales)}) to zero, but none are to be pushed in this '
-        f'{type(graph.model).__name__}: it has no such norm with a scale that trains, or the masks '
-        'or group_strengths leave out all that have'
-    )
-
-
-def _broadcast(graph: ChannelGraph, place: tuple[str, int], values: Tensor) -> Tensor:
-    """Return one value for each index of a dimension as a tensor that broadcasts to the whole."""
-    tensor = graph.parameter(place[0])
-    shape = [-1 if dim == place[1] else 1 for dim in range(tensor.dim())]
-    return values.to(device=tensor.device, dtype=tensor.dtype).view(shape)
-
-
-@dataclass(frozen=True)
-class FlatScales:
-    """All scales of a network in a row.
-
-    Attributes:
-        names: of the parameters.
-        tensors: the parameters.
-        factors: of the strength, for each scale in the row.
-        layer: of each scale in the row, the number of its parameter.
-    """
-
-    names: list[str]
-    tensors: list[Tensor]
-    factors: Tensor
-    layer: Tensor
+    names: tuple[str, ...]
+    owner: str
 
     @classmethod
-    def of(
-        cls, graph: ChannelGraph, norms: Collection[str], factors: Mapping[str, float]
-    ) -> FlatScales | None:
-        """Line up the scales that train; None if there are none.
+    def of(cls, scales: str | Sequence[str], owner: str) -> ScaleKinds:
+        """Check the argument ``scales`` of a regularizer.
 
         Args:
-            graph: of the model.
-            norms: operations whose scales they are.
-            factors: group -> factor of the strength; scales outside of groups have 1.
+            scales: a name of :data:`SCALES`, or several.
+            owner: the name of the regularizer, for messages.
+
+        Raises:
+            ConfigError: there is no name, or an unknown one.
         """
-        names = scale_names(graph, norms)
+        names = (scales,) if isinstance(scales, str) else tuple(scales)
+        for name in names:
+            if name not in SCALES:
+                raise ConfigError(
+                    f'scales={scales!r} of {owner} has the unknown name {name!r}; '
+                    f'{nearest(str(name), SCALES)}'
+                )
         if not names:
-            return None
-        own = group_places(graph, factors)
+            raise ConfigError(
+                f'scales={scales!r} of {owner}; expected one or more of {", ".join(SCALES)}'
+            )
+        return cls(names, owner)
+
+    def operands(self, *parts: str) -> frozenset[str]:
+        """Return the operands of these norms that are a ``'weight'`` or a ``'bias'``."""
+        return frozenset(f'{SCALES[name]}.{part}' for name in self.names for part in parts)
+
+    def nothing_to_push(self, graph: ChannelGraph) -> EasyPrunerError:
+        """Return the error for a network in which there is nothing to push."""
+        return EasyPrunerError(
+            f'{self.owner} pushes norm scales ({", ".join(self.names)}) to zero, but there are '
+            f'none to push in this {type(graph.model).__name__}: it does not have such a norm with '
+            'a trainable scale, or the masks or group_strengths exclude all of them'
+        )
+
+    def refuse_lacking(self, groups: Sequence[str]) -> None:
+        """Raise EasyPrunerError if there are groups without a scale."""
+        if groups:
+            more = f' and {len(groups) - 3} more' if len(groups) > 3 else ''
+            raise EasyPrunerError(
+                f'{self.owner} pushes norm scales ({", ".join(self.names)}), but the groups '
+                f'{", ".join(map(repr, groups[:3]))}{more}, of which it should push channels, do '
+                "not have a trainable one; without_scales='weights' pushes the weights that "
+                "produce these channels instead, and without_scales='skip' skips these groups"
+            )
+
+    def row(self, graph: ChannelGraph, factors: Mapping[str, float]) -> FlatScales:
+        """Line up all trainable scales of these kinds.
+
+        Args:
+            graph: the channel graph of the model.
+            factors: group -> factor of the strength; scales outside of groups have the factor 1.
+
+        Raises:
+            EasyPrunerError: there are no such scales, or all have the factor 0.
+        """
+        names = operands_named(graph, self.operands('weight'))
+        if not names:
+            raise self.nothing_to_push(graph)
+        own = group_values(graph, factors)
         tensors = [graph.parameter(name) for name in names]
         sizes = torch.tensor([tensor.numel() for tensor in tensors])
         row = torch.cat(
@@ -216,14 +117,164 @@ class FlatScales:
         )
         layer = torch.repeat_interleave(torch.arange(len(names)), sizes)
         first = tensors[0]
-        return cls(names, tensors, row.to(first), layer.to(first.device))
+        scales = FlatScales(names, tensors, row.to(first), layer.to(first.device))
+        if not bool(scales.factors.any()):
+            raise self.nothing_to_push(graph)
+        return scales
+
+
+def operands_named(graph: ChannelGraph, operands: Collection[str]) -> list[str]:
+    """Return the names of the trainable parameters that are used as one of ``operands``."""
+    return [
+        name
+        for name, operand in graph.operands.items()
+        if operand in operands and graph.parameter(name).requires_grad
+    ]
+
+
+@dataclass(frozen=True)
+class SelectedScales:
+    """The parameters that a regularizer pushes.
+
+    Attributes:
+        names: the names of the parameters.
+        tensors: the parameters.
+        weights: for each parameter, the factors of the strength at its entries, 0 for entries that
+            are not pushed; they broadcast to the shape of the parameter.
+        lacking: the names of groups that should be pushed, but do not have a scale.
+    """
+
+    names: list[str] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    lacking: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def largest(self, owner: str) -> float:
+        """Return the largest magnitude that is pushed, divided by its factor; 0 if none is.
+
+        Raises:
+            EasyPrunerError: a parameter has NaN entries; the message names ``owner``.
+        """
+        check_not_nan(self.names, self.tensors, owner)
+        pairs = zip(self.tensors, self.weights, strict=True)
+        return max((float(torch.where(w > 0, t.abs() / w, 0).max()) for t, w in pairs), default=0.0)
+
+
+class ScaleSelection:
+    """Selects the norm scales that a regularizer pushes, or other parameters instead.
+
+    Args:
+        scales: a name of :data:`SCALES`, or several.
+        without_scales: a name of :data:`WITHOUT_SCALES`.
+        owner: the name of the regularizer, for messages.
+        biases: whether the biases of the norms are pushed as well.
+
+    Raises:
+        ConfigError: a name is unknown, or ``scales`` is empty.
+    """
+
+    def __init__(
+        self, scales: str | Sequence[str], without_scales: str, owner: str, biases: bool = False
+    ) -> None:
+        self.kinds = ScaleKinds.of(scales, owner)
+        self._without_scales = check_name(without_scales, 'without_scales', owner, WITHOUT_SCALES)
+        self._biases = biases
+
+    def select(
+        self, graph: ChannelGraph, pushed: IndexValues, factors: Mapping[str, float]
+    ) -> SelectedScales:
+        """Select parameters.
+
+        Args:
+            graph: the channel graph of the model.
+            pushed: (parameter, dimension) -> bool tensor, True = should be pushed; empty if
+                nothing should be pushed.
+            factors: group -> factor of the strength; any other group has the factor 1.
+
+        Raises:
+            EasyPrunerError: something should be pushed, but no parameter can be selected.
+        """
+        if not pushed:
+            return SelectedScales()
+        selected = self._selected(graph, pushed, factors)
+        if not selected.tensors:
+            self.kinds.refuse_lacking(selected.lacking)
+            raise self.kinds.nothing_to_push(graph)
+        return selected
+
+    def _selected(
+        self, graph: ChannelGraph, pushed: IndexValues, factors: Mapping[str, float]
+    ) -> SelectedScales:
+        operands = self.kinds.operands('weight', *(['bias'] if self._biases else []))
+        own = group_values(graph, factors)
+        wanted = [(name, 0) for name in operands_named(graph, operands) if (name, 0) in pushed]
+        lacking: list[str] = []
+        # Looking at all members of all groups takes time, and 'skip' does not need it.
+        if self._without_scales != 'skip':
+            lacking = [n for n, g in graph.groups.items() if self._lacks(graph, g, pushed, own)]
+        if self._without_scales == 'weights':
+            wanted += [
+                (member.param, member.dim)
+                for name in lacking
+                for member in pushed_members(graph, graph.groups[name], 'producers')
+                if graph.parameter(member.param).requires_grad
+            ]
+            lacking = []
+        weights: dict[str, Tensor] = {}
+        for name, dim in dict.fromkeys(wanted):
+            values = pushed[name, dim] * own.get((name, dim), 1.0)
+            weight = _broadcast(graph.parameter(name), dim, values)
+            weights[name] = torch.maximum(weights[name], weight) if name in weights else weight
+        weights = {name: weight for name, weight in weights.items() if bool(weight.any())}
+        tensors = [graph.parameter(name) for name in weights]
+        return SelectedScales(list(weights), tensors, list(weights.values()), tuple(lacking))
+
+    def _lacks(
+        self, graph: ChannelGraph, group: ChannelGroup, pushed: IndexValues, own: IndexValues
+    ) -> bool:
+        """Tell whether channels of a group should be pushed, but it has no trainable scale."""
+        scales = self.kinds.operands('weight')
+        if any(
+            member.operand in scales and graph.parameter(member.param).requires_grad
+            for member in group.members
+        ):
+            return False
+        return any(
+            bool((pushed[key] * own.get(key, 1.0))[member.index].any())
+            for member in group.producers
+            if (key := (member.param, member.dim)) in pushed
+        )
+
+
+def _broadcast(parameter: Tensor, dim: int, values: Tensor) -> Tensor:
+    """Return the values of a dimension's indices in a shape that broadcasts to the parameter."""
+    shape = [-1 if other == dim else 1 for other in range(parameter.dim())]
+    return values.to(device=parameter.device, dtype=parameter.dtype).view(shape)
+
+
+@dataclass(frozen=True)
+class FlatScales:
+    """All scales of a network in one row.
+
+    Attributes:
+        names: the names of the parameters.
+        tensors: the parameters.
+        factors: for each scale of the row, the factor of the strength.
+        layer: for each scale of the row, the number of its parameter.
+    """
+
+    names: list[str]
+    tensors: list[Tensor]
+    factors: Tensor
+    layer: Tensor
 
     def row(self) -> Tensor:
-        """Return the scales in a row, where the first of them is."""
+        """Return the scales in one row, on the device of the first."""
         return torch.cat([tensor.to(self.factors) for tensor in self.tensors])
 
     def add(self, pushes: Tensor) -> None:
-        """Add a row to the gradients."""
+        """Add a row to the gradients of the scales."""
         parts = torch.split(pushes, [tensor.numel() for tensor in self.tensors])
         own = [part.to(tensor) for part, tensor in zip(parts, self.tensors, strict=True)]
-        torch._foreach_add_(gradients(self.tensors), own)
+        torch._foreach_add_(ensure_gradients(self.tensors), own)

@@ -1,4 +1,4 @@
-"""Pushing: what all regularizers need in a step. Plans made once, gradients to add to, factors."""
+"""Helpers of all regularizers: cached preparations, gradients to add to, factors."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.strategies.regularizers.schedule import Progress
 
-_Plan = TypeVar('_Plan')
+_Prepared = TypeVar('_Prepared')
 
-Places = Mapping[tuple[str, int], Tensor]
-"""(parameter, dim) -> a value for each index of that dimension."""
+IndexValues = Mapping[tuple[str, int], Tensor]
+"""(parameter, dimension) -> a value for each index of that dimension."""
 
 
-class PlanOnce(Generic[_Plan]):
-    """What a regularizer does in a step, worked out once for a graph and masks.
+class PreparedOnce(Generic[_Prepared]):
+    """Caches what a regularizer prepares for its updates.
 
-    It is worked out anew for another graph or other masks, and after a cut.
+    It is prepared again for another graph or other masks, and after a cut.
 
     Args:
-        make: works it out.
+        prepare: the function to cache.
     """
 
-    def __init__(self, make: Callable[[ChannelGraph, Masks | None], _Plan]) -> None:
-        self._make = make
-        self._made: tuple[ChannelGraph, Mapping[str, Any], Masks | None, _Plan] | None = None
+    def __init__(self, prepare: Callable[[ChannelGraph, Masks | None], _Prepared]) -> None:
+        self._prepare = prepare
+        self._known: tuple[ChannelGraph, Mapping[str, Any], Masks | None, _Prepared] | None = None
 
-    def __call__(self, graph: ChannelGraph, masks: Masks | None) -> _Plan:
-        made = self._made
-        # A cut leaves the graph what it is, but gives it new groups.
-        if made is not None and made[0] is graph and made[1] is graph.groups and made[2] is masks:
-            return made[3]
-        plan = self._make(graph, masks)
-        self._made = (graph, graph.groups, masks, plan)
-        return plan
+    def __call__(self, graph: ChannelGraph, masks: Masks | None) -> _Prepared:
+        known = self._known
+        # A cut keeps the graph object, but gives it new groups.
+        if known and known[0] is graph and known[1] is graph.groups and known[2] is masks:
+            return known[3]
+        prepared = self._prepare(graph, masks)
+        self._known = (graph, graph.groups, masks, prepared)
+        return prepared
 
 
-def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Return the gradients of parameters, which are made of zeros where there are none."""
+def ensure_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients of parameters; those without a gradient get one of zeros."""
     found = []
     for parameter in parameters:
         if parameter.grad is None:
@@ -53,52 +53,55 @@ def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def scaled(value: float, progress: Progress) -> float | Tensor:
-    """Return a factor of gradients as large as they are at this point of the step."""
+def in_gradient_scale(value: float, progress: Progress) -> float | Tensor:
+    """Return a factor of gradients, multiplied with the scale that gradients have now."""
     return value if progress.grad_scale is None else progress.grad_scale * value
 
 
 def shrinking_reach(largest: float) -> float:
-    """Return the reach that a penalty needs which shrinks values by a share of themselves.
+    """Return the reach that is needed by a penalty under which values shrink exponentially.
 
-    Its reach is the exponent: this much leaves a hundredth of them.
+    The reach of such a penalty is the exponent. This one leaves a hundredth of each value.
 
     Args:
-        largest: magnitude that has to come down.
+        largest: the largest magnitude that must shrink.
     """
     return math.log(100.0) if largest > 0 else 0.0
 
 
-def check_numbers(names: Sequence[str], tensors: Sequence[Tensor], owner: str) -> None:
-    """Raise EasyPrunerError if a parameter has entries that are not numbers.
+def check_not_nan(names: Sequence[str], tensors: Sequence[Tensor], owner: str) -> None:
+    """Raise EasyPrunerError if a parameter has NaN entries.
 
     Args:
-        names: of the parameters.
+        names: the names of the parameters.
         tensors: the parameters.
-        owner: the regularizer that pushes them, for the message.
+        owner: the name of the regularizer, for the message.
     """
     for name, tensor in zip(names, tensors, strict=True):
         if bad := int(tensor.isnan().sum()):
             raise EasyPrunerError(
                 f'{owner} pushes {name!r}, of which {bad} of {tensor.numel()} entries are NaN; '
-                'the training before has diverged, or the weights are damaged'
+                'the previous training has diverged, or the weights are damaged'
             )
 
 
-def group_places(graph: ChannelGraph, values: Mapping[str, float]) -> dict[tuple[str, int], Tensor]:
-    """Return (parameter, dim) -> the value of the group that each index belongs to, 1 for none.
+def group_values(graph: ChannelGraph, values: Mapping[str, float]) -> dict[tuple[str, int], Tensor]:
+    """Spread a value of each group over the indices of its members.
 
     Args:
-        graph: of the model.
-        values: group -> value; what has only ones is left out.
+        graph: the channel graph of the model.
+        values: group -> value.
+
+    Returns:
+        (parameter, dimension) -> values of the indices, 1 for indices outside of these groups. A
+        dimension with only ones is left out.
     """
-    places: dict[tuple[str, int], Tensor] = {}
+    found: dict[tuple[str, int], Tensor] = {}
     for name, value in values.items():
         if value == 1:
             continue
         for member in graph.groups[name].members:
             size = graph.parameter(member.param).shape[member.dim]
             ones = torch.ones(size, dtype=torch.float64)
-            place = places.setdefault((member.param, member.dim), ones)
-            place[member.index] = value
-    return places
+            found.setdefault((member.param, member.dim), ones)[member.index] = value
+    return found

@@ -1,4 +1,4 @@
-"""The penalty on norm scales, for any choice of the scales that are pushed."""
+"""ScalePenalty: a penalty on selected norm scales."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ from torch import Tensor
 from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
-from easypruner.strategies.regularizers.norm_scales import (
-    WITHOUT_SCALES,
-    Choice,
-    Chosen,
-    norms_of,
-    nothing_to_push,
-    refuse_lacking,
-)
+from easypruner.strategies.regularizers.norm_scales import ScaleSelection, SelectedScales
 from easypruner.strategies.regularizers.pushing import (
-    PlanOnce,
-    check_numbers,
-    gradients,
-    scaled,
+    PreparedOnce,
+    ensure_gradients,
+    in_gradient_scale,
     shrinking_reach,
 )
 from easypruner.strategies.regularizers.regularizer import Regularizer
@@ -33,32 +25,33 @@ NORMS = ('l1', 'l2', 'smooth_l1')
 
 
 class ScalePenalty(Regularizer):
-    """strength * sum of norm(scale) over the norm scales that :meth:`pushed` chooses.
+    """strength * sum of norm(scale) over the norm scales that :meth:`pushed` selects.
 
-    The gradient is added with a few fused calls, whatever the number of layers, and is nothing
-    for what is not chosen, and for parameters that do not train:
+    The gradient is added with a few fused calls, whatever the number of layers. Scales that are
+    not selected, and parameters that are not trainable, get no gradient.
 
     - ``'l1'``: |scale|; the gradient is strength * sign(scale).
-    - ``'l2'``: scale^2 / 2; the gradient is strength * scale. It shrinks a scale by a share of
-      itself, so never to zero: where the reach is R, to exp(-R) of what it was.
-    - ``'smooth_l1'``: as l1, but l2 for magnitudes below lr * strength, as the released EasyPruner
-      1.0 has it: the gradient is scale / lr, clamped to -strength..strength. One step of plain SGD
-      then lands such a scale at zero, which l1 makes swing about zero.
+    - ``'l2'``: scale^2 / 2; the gradient is strength * scale. Scales shrink exponentially and do
+      not reach zero: with a reach of R, exp(-R) of a scale remains.
+    - ``'smooth_l1'``: l1, but l2 for magnitudes below lr * strength, as in EasyPruner 1.0. The
+      gradient is scale / lr, clamped to -strength..strength. One step of plain SGD sets such a
+      scale to zero, where l1 would make it oscillate around zero.
 
     Args:
-        strength: lambda. ``dict(reach=R)`` picks it from the schedule.
-        norm: a name of :data:`NORMS`.
-        scales: the kinds of norm whose scales are pushed, of
-            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`. Each batch or instance
-            norm channel has its own statistics, and one with scale 0 is gone but for its bias.
-            Group and layer norm silence a channel as well, but their statistics still see it: when
-            it is cut, what the other channels of its norm hold changes. There, calibrate or
-            fine-tune after the cut.
-        without_scales: what becomes of groups that have no such scale (or none that trains):
-            ``'error'``; ``'weights'`` pushes, entry by entry, the weights that make the channels;
-            ``'skip'`` leaves them alone.
-        strength_schedule: as of :class:`easypruner.Regularizer`.
-        group_strengths: as of :class:`easypruner.Regularizer`.
+        strength: the factor λ of the penalty; ``dict(reach=R)`` chooses it from the schedule.
+        norm: a name of :data:`NORMS`: ``'l1'``, ``'l2'`` (half the square), or ``'smooth_l1'``.
+        scales: the kinds of norm whose scales are pushed, names of
+            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`. Batch and instance norms
+            have separate statistics for each channel, so a channel with scale 0 only contributes
+            its bias. Group and layer norms compute statistics over several channels. Removing a
+            channel with scale 0 changes the others of its norm; calibrate or fine-tune after the
+            cut.
+        without_scales: what happens to groups without a trainable scale: ``'error'`` raises an
+            error, ``'weights'`` pushes each weight that produces the channels, and ``'skip'``
+            pushes nothing.
+        strength_schedule: the course of the strength over the stage: ``'constant'``,
+            ``'linear'``, ``'cosine'``, ``'warmup'`` or ``dict(warmup=share)``.
+        group_strengths: path, glob or name of groups -> factor of the strength there.
     """
 
     def __init__(
@@ -73,33 +66,31 @@ class ScalePenalty(Regularizer):
         super().__init__(strength, strength_schedule, group_strengths)
         owner = type(self).__name__
         self.norm = check_name(norm, 'norm', owner, NORMS)
-        self.scales = (scales,) if isinstance(scales, str) else tuple(scales)
-        check_name(without_scales, 'without_scales', owner, WITHOUT_SCALES)
-        self._choice = Choice(norms_of(scales, owner), without_scales)
-        self._planned = PlanOnce(self._plan)
+        self._selection = ScaleSelection(scales, without_scales, owner)
+        self._prepared = PreparedOnce(self._prepare)
 
     @abstractmethod
     def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[tuple[str, int], Tensor]:
-        """Return (parameter, dim) -> bool tensor of that dimension's size, True = pushed to 0.
+        """Return (parameter, dimension) -> bool tensor over its indices, True = pushed to zero.
 
-        Empty where nothing is asked for, as by masks that remove nothing.
+        The result is empty if nothing should be pushed, as with masks that remove nothing.
         """
 
     def penalty(self, graph: ChannelGraph, masks: Masks | None, width: float = 0.0) -> Tensor:
-        """Return the penalty at full :attr:`strength` as a scalar that has a gradient.
+        """Return the penalty at full :attr:`strength` as a scalar with a gradient.
 
         Args:
-            graph: of the model.
-            masks: True = keep.
-            width: of smooth l1, the magnitude under which it is l2: lr * strength, of which this
-                method knows no lr. With 0 it is l1. A group's own factor multiplies it.
+            graph: the channel graph of the model.
+            masks: group -> bool tensor ``(units,)``, True = keep.
+            width: the magnitude below which smooth l1 is l2. It is lr * strength, but this method
+                does not know lr. With 0, smooth l1 is l1. A group's own factor multiplies it.
         """
-        plan = self._complete(graph, masks)
-        if not plan.tensors:
+        selected = self._complete(graph, masks)
+        if not selected.tensors:
             return torch.zeros((), requires_grad=True)
         parts = [
             self._norm_of(tensor, weight, width).sum()
-            for tensor, weight in zip(plan.tensors, plan.weights, strict=True)
+            for tensor, weight in zip(selected.tensors, selected.weights, strict=True)
         ]
         return self.strength * torch.stack([part.to(parts[0]) for part in parts]).sum()
 
@@ -115,59 +106,44 @@ class ScalePenalty(Regularizer):
 
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        plan = self._complete(graph, masks)
-        if not plan.tensors:
+        selected = self._complete(graph, masks)
+        if not selected.tensors:
             return
         strength = self.strength_at(progress)
-        added = gradients(plan.tensors)
+        gradients = ensure_gradients(selected.tensors)
         if self.norm == 'smooth_l1' and progress.lr > 0:
-            pushes = torch._foreach_div(plan.tensors, progress.lr)
-            most = torch._foreach_mul(plan.weights, strength)
+            pushes = torch._foreach_div(selected.tensors, progress.lr)
+            most = torch._foreach_mul(selected.weights, strength)
             torch._foreach_clamp_max_(pushes, most)
             torch._foreach_clamp_min_(pushes, torch._foreach_neg(most))
             if progress.grad_scale is not None:
                 torch._foreach_mul_(pushes, progress.grad_scale)
-            torch._foreach_add_(added, pushes)
+            torch._foreach_add_(gradients, pushes)
             return
-        slopes = plan.tensors if self.norm == 'l2' else torch._foreach_sign(plan.tensors)
-        factor = scaled(strength, progress)
+        slopes = selected.tensors if self.norm == 'l2' else torch._foreach_sign(selected.tensors)
+        factor = in_gradient_scale(strength, progress)
         if isinstance(factor, Tensor):
-            weights = torch._foreach_mul(plan.weights, factor)
-            torch._foreach_addcmul_(added, list(slopes), list(weights))
+            weights = torch._foreach_mul(selected.weights, factor)
+            torch._foreach_addcmul_(gradients, list(slopes), list(weights))
         else:
-            torch._foreach_addcmul_(added, list(slopes), plan.weights, value=factor)
+            torch._foreach_addcmul_(gradients, list(slopes), selected.weights, value=factor)
 
-    @torch.no_grad()
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        plan = self._planned(graph, masks)
-        check_numbers(plan.names, plan.tensors, type(self).__name__)
-        return max(
-            (
-                float(torch.where(weight > 0, tensor.abs() / weight, 0).max())
-                for tensor, weight in zip(plan.tensors, plan.weights, strict=True)
-            ),
-            default=0.0,
-        )
+        return self._prepared(graph, masks).largest(type(self).__name__)
 
     def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
         largest = self.largest(graph, masks)
         return shrinking_reach(largest) if self.norm == 'l2' else 2 * largest
 
-    def _complete(self, graph: ChannelGraph, masks: Masks | None) -> Chosen:
-        """Return the plan if it has all that should be pushed.
+    def _complete(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
+        """Return the selected scales; raise an error if a group lacks one.
 
-        Only :meth:`largest` does without, which is asked before it is known what will go.
+        :meth:`largest` does not check this, because it is called before the masks are known.
         """
-        plan = self._planned(graph, masks)
-        refuse_lacking(plan.lacking, type(self).__name__, self.scales)
-        return plan
+        selected = self._prepared(graph, masks)
+        self._selection.kinds.refuse_lacking(selected.lacking)
+        return selected
 
-    def _plan(self, graph: ChannelGraph, masks: Masks | None) -> Chosen:
+    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
         pushed = self.pushed(graph, masks)
-        if not pushed:
-            return Chosen()
-        chosen = self._choice.of(graph, pushed, self.group_factors(graph))
-        if not chosen.tensors:
-            refuse_lacking(chosen.lacking, type(self).__name__, self.scales)
-            raise nothing_to_push(graph, type(self).__name__, self.scales)
-        return chosen
+        return self._selection.select(graph, pushed, self.group_factors(graph) if pushed else {})

@@ -1,4 +1,4 @@
-"""Schedule, Progress and ramps: where training stands, and how far it can move a parameter."""
+"""Schedule, Progress and ramps: the learning rates of a stage and the progress of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easypruner.base.checks import is_number
 from easypruner.errors import ConfigError, nearest
 
 Ramp = Callable[[Any], Any]
-"""Share of the stage that is done, in 0..1 -> factor of the strength, in 0..1; arrays too."""
+"""Share of the stage that is done -> factor of the strength, both from 0 to 1; also for arrays."""
 
 
 _WARMUP = 0.1
@@ -31,18 +31,19 @@ RAMPS: dict[str, Ramp] = {
     'cosine': lambda share: (1 - np.cos(np.pi * np.asarray(share))) / 2,
     'warmup': _warmup(_WARMUP),
 }
-"""Constant; growing from 0 to 1 linearly or along half a cosine; linearly over the first tenth."""
+"""Name -> ramp: constant, linear from 0 to 1, a half cosine from 0 to 1, or linear over the first
+tenth and then constant."""
 
 
 def ramp_of(schedule: str | Mapping[str, float], owner: str) -> Ramp:
-    """Return the ramp that a ``strength_schedule`` names.
+    """Return the ramp for a ``strength_schedule``.
 
     Args:
         schedule: a name of :data:`RAMPS`, or ``dict(warmup=share of the stage)``.
-        owner: whose argument it is, for the message.
+        owner: the name of the regularizer, for the message.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: it is neither of these.
 
     >>> float(ramp_of('linear', 'GReg')(0.25)), float(ramp_of({'warmup': 0.5}, 'GReg')(0.25))
     (0.25, 0.5)
@@ -55,8 +56,8 @@ def ramp_of(schedule: str | Mapping[str, float], owner: str) -> Ramp:
         return RAMPS[schedule]
     hint = nearest(schedule, RAMPS) if isinstance(schedule, str) else f'names: {", ".join(RAMPS)}'
     raise ConfigError(
-        f'strength_schedule={schedule!r} of {owner} is not understood; expected a name, or '
-        f'dict(warmup=0.2) with a share above 0 and up to 1; {hint}'
+        f'strength_schedule={schedule!r} of {owner}; expected a name, or dict(warmup=share) with '
+        f'a share above 0 and up to 1; {hint}'
     )
 
 
@@ -65,10 +66,10 @@ class Schedule:
     """The optimizer's schedule over one training stage.
 
     Attributes:
-        lr_sum: the sum of the learning rate over all optimizer updates.
-        momentum: of the optimizer, 0 where it has none.
+        lr_sum: the sum of the learning rates of all optimizer updates.
+        momentum: the momentum of the optimizer; 0 if it has none.
         updates: the number of optimizer updates.
-        rates: the learning rate of each update; None where only their sum is known.
+        rates: the learning rate of each update; None if only their sum is known.
     """
 
     lr_sum: float
@@ -78,14 +79,14 @@ class Schedule:
 
     @property
     def reach_per_strength(self) -> float:
-        """How far a penalty of strength 1 alone moves a parameter over the stage."""
+        """The furthest that a penalty of strength 1 alone can move a parameter over the stage."""
         return self.lr_sum / (1.0 - self.momentum)
 
     def reach_under(self, ramp: Ramp) -> float:
-        """Return the reach of strength 1 where it is multiplied by a function of the progress.
+        """Return the reach of a penalty of strength 1 that is multiplied by a ramp.
 
         Args:
-            ramp: a factor for each share of the stage that is done.
+            ramp: the factor of the strength, for each share of the stage that is done.
         """
         if not self.updates:
             return 0.0
@@ -97,15 +98,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands when a regularizer is called.
+    """The progress of training when a regularizer is called.
 
     Attributes:
-        update: optimizer updates done so far in this stage.
-        updates: optimizer updates of the whole stage.
-        grad_scale: what gradients are multiplied with at this point (fused optimizers under a
-            GradScaler), else None.
-        lr: the learning rate of this update, of the optimizer's first parameter group.
-        optimizer: that is about to step, for rules that concern its momentum; None where unknown.
+        update: the number of optimizer updates done in this stage.
+        updates: the number of optimizer updates of the whole stage.
+        grad_scale: the factor that gradients are multiplied with at this point, as with a fused
+            optimizer under a GradScaler; None for no factor.
+        lr: the learning rate of this update, from the optimizer's first parameter group.
+        optimizer: the optimizer, for rules that change its momentum; None if unknown.
     """
 
     update: int

@@ -1,4 +1,4 @@
-"""Unit norms: the norms of what belongs to each unit, and gradients that shrink whole units."""
+"""Unit norms: the norm of each unit's weights, and gradients that shrink whole units."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, ChannelGroup, Member
-from easypruner.strategies.measures.units import weights_of
-from easypruner.strategies.regularizers.pushing import gradients
+from easypruner.strategies.measures.units import pushed_members
+from easypruner.strategies.regularizers.pushing import ensure_gradients
 
 
 @dataclass(frozen=True)
 class UnitNorms:
-    """The weights of all units of a network, in a row of units.
+    """The weights of all units of a network, with the units in one row.
 
     Attributes:
-        names: of the parameters; one is named for each of its dimensions that has units.
+        names: the names of the parameters; one occurs once for each of its dimensions with units.
         tensors: the parameters.
-        dims: the dimension of each that has units.
-        unit: one for each index of all these dimensions in a row: the number of its unit, or
-            :attr:`units` for those of none.
-        family: of each unit, the number of the units it is compared with: its group, or its
-            group's layer.
-        families: how many there are.
-        factors: of each unit, of the strength.
+        dims: for each parameter, its dimension with units.
+        unit: for each index of these dimensions, in one row, the number of its unit;
+            :attr:`units` for an index without a unit.
+        family: for each unit, the number of its family. The units of a family are compared with
+            each other; they are those of a group, or of one layer of a group.
+        families: the number of families.
+        factors: for each unit, the factor of the strength.
     """
 
     names: list[str]
@@ -43,18 +44,25 @@ class UnitNorms:
         graph: ChannelGraph,
         over: str,
         factors: Mapping[str, float],
+        owner: str,
         pushed: Mapping[str, Tensor] | None = None,
         by_layer: bool = False,
-    ) -> UnitNorms | None:
-        """Line up the units; None if no weight of theirs trains.
+    ) -> UnitNorms:
+        """Line up the units.
 
         Args:
-            graph: of the model.
-            over: which weights count: a name of :data:`easypruner.strategies.measures.units.OVER`.
+            graph: the channel graph of the model.
+            over: which weights are used: a name of
+                :data:`easypruner.strategies.measures.units.OVER`.
             factors: group -> factor of the strength.
-            pushed: group -> bool tensor ``(units,)``, False = the factor is 0; nothing is pushed
-                of a group that is not named. None pushes all.
-            by_layer: whether each weight of a group has units of its own, rather than all in one.
+            owner: the name of the regularizer, for the message.
+            pushed: group -> bool tensor ``(units,)``, False = the factor is 0. Any other group has
+                the factor 0. None pushes all units.
+            by_layer: whether each layer of a group has units of its own.
+
+        Raises:
+            EasyPrunerError: no unit has a trainable weight, or units should be pushed but all have
+                the factor 0.
         """
         rows: dict[tuple[str, int], Tensor] = {}
         sizes: list[int] = []
@@ -62,18 +70,23 @@ class UnitNorms:
         for name, group in graph.groups.items():
             members = [
                 member
-                for member in weights_of(graph, group, over)
+                for member in pushed_members(graph, group, over)
                 if graph.parameter(member.param).requires_grad
             ]
             for family in [[member] for member in members] if by_layer else [members]:
                 first = sum(sizes)
                 for member in family:
-                    _number(rows, graph, member, first)
+                    _write_numbers(rows, graph, member, first)
                 if family:
                     sizes.append(group.size)
                     unit_factors.append(_factors(group, factors[name], pushed))
-        if not rows:
-            return None
+        requested = pushed is None or any(bool(mask.any()) for mask in pushed.values())
+        if not rows or (requested and not bool(torch.cat(unit_factors).any())):
+            raise EasyPrunerError(
+                f'{owner} pushes the weights of units to zero, but there are none to push in this '
+                f'{type(graph.model).__name__}: it does not have a prunable channel with a '
+                'trainable weight, or the masks or group_strengths exclude all of them'
+            )
         tensors = [graph.parameter(name) for name, _ in rows]
         device, units = tensors[0].device, sum(sizes)
         row = torch.cat(list(rows.values()))
@@ -90,69 +103,76 @@ class UnitNorms:
 
     @property
     def units(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return len(self.factors)
 
     def squares(self) -> Tensor:
-        """Return the sum of squares of each unit, ``(units,)``. It has a gradient."""
+        """Return the sum of squares of each unit, ``(units,)``, with a gradient."""
         along = [
-            _along(t, dim).to(self.factors) for t, dim in zip(self.tensors, self.dims, strict=True)
+            _square_sums(t, dim).to(self.factors)
+            for t, dim in zip(self.tensors, self.dims, strict=True)
         ]
         sums = self.factors.new_zeros(self.units + 1)
         return sums.index_add(0, self.unit, torch.cat(along))[:-1]
 
     def norms(self) -> Tensor:
-        """Return the L2 norm of each unit, ``(units,)``; its slope at zero is taken to be 0."""
+        """Return the L2 norm of each unit, ``(units,)``; its gradient at zero is 0."""
         squares = self.squares()
         return torch.where(squares > 0, squares, 1).sqrt() * (squares > 0)
 
+    @torch.no_grad()
+    def largest_norm(self) -> float:
+        """Return the largest norm of a unit that is pushed, divided by its factor."""
+        return float(torch.where(self.factors > 0, self.norms() / self.factors, 0).max())
+
     def add(self, shrink: Tensor) -> None:
-        """Add to the gradient of each weight its value times a factor of its unit.
+        """Add the value of each weight, times a factor of its unit, to the gradient of the weight.
 
         Args:
-            shrink: ``(units,)``. What belongs to several units gets the sum.
+            shrink: the factors, ``(units,)``. A weight of several units gets the sum of theirs.
         """
         every = torch.cat([shrink, shrink.new_zeros(1)]).index_select(0, self.unit)
         parts = torch.split(
             every, [t.shape[dim] for t, dim in zip(self.tensors, self.dims, strict=True)]
         )
         factors = [
-            _spread(part.to(t), t, dim)
+            _broadcast(part.to(t), t, dim)
             for part, t, dim in zip(parts, self.tensors, self.dims, strict=True)
         ]
-        torch._foreach_addcmul_(gradients(self.tensors), self.tensors, factors)
+        torch._foreach_addcmul_(ensure_gradients(self.tensors), self.tensors, factors)
 
 
 def _factors(group: ChannelGroup, factor: float, pushed: Mapping[str, Tensor] | None) -> Tensor:
-    every = torch.full((group.size,), factor, dtype=torch.float64)
+    """Return the factor of the strength for each unit of a group."""
+    factors = torch.full((group.size,), factor, dtype=torch.float64)
     if pushed is None:
-        return every
-    return every * pushed[group.name] if group.name in pushed else every * 0
+        return factors
+    return factors * pushed[group.name] if group.name in pushed else factors * 0
 
 
-def _number(
+def _write_numbers(
     rows: dict[tuple[str, int], Tensor], graph: ChannelGraph, member: Member, first: int
 ) -> None:
-    """Write the numbers of a member's units, from ``first`` on, at its indices."""
+    """Write the numbers of a member's units at its indices, starting from ``first``."""
     size = graph.parameter(member.param).shape[member.dim]
     row = rows.setdefault((member.param, member.dim), torch.full((size,), -1, dtype=torch.int64))
     row[member.index] = first + torch.arange(len(member.index))[:, None]
 
 
-def _along(tensor: Tensor, dim: int) -> Tensor:
-    """Return the sum of squares at each index of a dimension."""
+def _square_sums(tensor: Tensor, dim: int) -> Tensor:
+    """Return the sum of squares for each index of a dimension."""
     if dim == 1 and tensor.dim() > 1 and tensor.is_contiguous():
-        # Over whole rows first, then within what is left: other ways are several times as slow.
+        # Sum over whole rows first, which is several times faster than other orders.
         within = tensor.flatten(1).square().sum(dim=0)
         return within.view(tensor.shape[1], -1).sum(dim=1)
     others = [d for d in range(tensor.dim()) if d != dim]
     return torch.linalg.vector_norm(tensor, dim=others).square() if others else tensor.square()
 
 
-def _spread(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
-    """Return values for the indices of a dimension as a tensor that broadcasts to the whole."""
+def _broadcast(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    """Return values for the indices of a dimension in a shape that broadcasts to the tensor."""
     rows = values.view([-1 if d == dim else 1 for d in range(tensor.dim())])
     if dim == 0:
         return rows
-    # Written out to the last dimension, so that the inner loop runs over whole rows.
+    # Expanded to the last dimension, so that the inner loop runs over whole rows.
     return rows.expand([*rows.shape[:dim], *tensor.shape[dim:]]).contiguous()

@@ -1,1 +1,1 @@
-"""Mask sources: which channels stay."""
+"""Mask sources: they choose the channels that stay."""

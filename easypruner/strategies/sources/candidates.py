@@ -1,4 +1,4 @@
-"""Candidates: masks, and what the network under them is worth on some batches."""
+"""Candidates: masks, and the loss or accuracy of the network that they leave."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,16 +29,16 @@ from easypruner.strategies.context import Context
 from easypruner.strategies.measures.calibration import calibrate
 
 MEASURES = ('loss', 'accuracy')
-"""What tells candidates apart: the training loss, or the accuracy on the validation data."""
+"""How candidates are compared: by the training loss, or the accuracy on the validation data."""
 
 RECORDS = 'candidates.jsonl'
-"""The file, in the context's folder, of what was measured so far."""
+"""The file in the context's folder that saves the measured candidates."""
 
 _Value = TypeVar('_Value')
 
 
 def from_main(value: _Value) -> _Value:
-    """Return the value that the main process has; each process has to call this."""
+    """Return the value of the main process. Every process must call this function."""
     if not dist.is_initialized():
         return value
     values = [value]
@@ -47,22 +47,22 @@ def from_main(value: _Value) -> _Value:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Training batches, drawn once: a loader that shuffles has others in each pass.
+class DrawnBatches:
+    """Training batches, drawn once, because a loader that shuffles yields others in each pass.
 
-    They are copies, for a loader may use its memory again, and are handed out as copies, for a
-    loss may work on its batch in place.
+    They are copies, because a loader may reuse its memory. Each measurement works on another copy,
+    because a loss may change its batch in place.
 
     Attributes:
-        calibration: on which batch norms are adapted.
-        loss: over which the loss is a mean.
+        calibration: the batches that batch norms are calibrated on.
+        loss: the batches over which the loss is averaged.
     """
 
     calibration: tuple[Any, ...] = ()
     loss: tuple[Any, ...] = ()
 
     def digest(self) -> str:
-        """Return a hash of all arrays, numbers and texts in them; other objects have no say."""
+        """Return a hash of all arrays, numbers and texts in the batches."""
         digest = hashlib.sha256()
         for part in _parts([*self.calibration, 'then', *self.loss]):
             digest.update(part)
@@ -70,13 +70,14 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """How a candidate is tried: really cut, batch norm adapted, then measured.
+class Measurement:
+    """How a candidate is measured: a copy is cut, its batch norms are calibrated, and it runs.
 
     Attributes:
         by: a name of :data:`MEASURES`.
-        batches: of training data that the loss is a mean over.
-        calibration_batches: of training data that batch norm is adapted on; 0 leaves it alone.
+        batches: the number of batches over which the loss is averaged.
+        calibration_batches: the number of batches that batch norms are calibrated on; 0 skips the
+            calibration.
         requested_by: the name of the component, for messages.
     """
 
@@ -90,36 +91,34 @@ class Trial:
         check_count(self.batches, 'batches', self.requested_by)
         check_count(self.calibration_batches, 'calibration_batches', self.requested_by, least=0)
 
-    def drawn(self, context: Context) -> Drawn:
-        """Return the batches on which all candidates are tried.
-
-        They stay in memory, as many as :attr:`batches` and :attr:`calibration_batches` say, where
-        the loader has put them.
-        """
-        quiet = replace(context, track=lambda items, total: items)
+    def draw_batches(self, context: Context) -> DrawnBatches:
+        """Return the batches that all candidates are measured on; they stay in memory."""
+        untracked = replace(context, track=lambda items, total: items)
         batches = {'calibration': self.calibration_batches, 'loss': self.batches}
         if self.by == 'accuracy':
             del batches['loss']
         context.needed('evaluate' if self.by == 'accuracy' else 'loss', self.requested_by)
         with fixed_seed(context.seed), torch.no_grad():
-            return Drawn(
+            return DrawnBatches(
                 **{
-                    purpose: tuple(map(_copied, quiet.some_batches(count, self.requested_by)))
+                    purpose: tuple(map(_copied, untracked.some_batches(count, self.requested_by)))
                     for purpose, count in batches.items()
                     if count
                 }
             )
 
-    def fitness(self, graph: ChannelGraph, masks: Masks, context: Context, drawn: Drawn) -> float:
-        """Return the accuracy in percent, or the loss below zero: higher is better; NaN if it is.
+    def fitness(
+        self, graph: ChannelGraph, masks: Masks, context: Context, drawn: DrawnBatches
+    ) -> float:
+        """Return the accuracy in percent, or the negative loss: higher is better.
 
-        The model of ``graph`` is left as it was: a copy is cut.
+        The result may be NaN. The model of ``graph`` stays unchanged, because a copy is cut.
 
         Args:
-            graph: of the model.
-            masks: of the candidate.
-            context: the one of which the batches are.
-            drawn: what :meth:`drawn` returned.
+            graph: the channel graph of the model.
+            masks: the candidate.
+            context: the context that the batches were drawn from.
+            drawn: the result of :meth:`draw_batches`.
         """
         model = copy_of(graph.model)
         prune(model, masks, graph=graph.on(model))
@@ -133,7 +132,7 @@ class Trial:
                 return float(context.needed('evaluate', self.requested_by)(model))
             return -self._loss(model, context, drawn)
 
-    def _loss(self, model: nn.Module, context: Context, drawn: Drawn) -> float:
+    def _loss(self, model: nn.Module, context: Context, drawn: DrawnBatches) -> float:
         loss = context.needed('loss', self.requested_by)
         batches = map(copy.deepcopy, drawn.loss)
         losses = torch.stack([loss(model, batch).detach().float() for batch in batches])
@@ -144,47 +143,48 @@ class Trial:
         return float(mean)
 
 
-class Trials:
-    """Tries candidates on the same batches, each once.
+class Measurements:
+    """Measures each candidate once, all on the same batches.
 
-    What was measured before a stop, and on the same batches, is not measured again. A folder
-    belongs to one set of validation data: nothing tells in which accuracies were measured.
+    With a folder, a search that was interrupted does not repeat the measurements that it made on
+    the same batches. Use a folder for one set of validation data only: the file does not record
+    on which data an accuracy was measured.
 
     Args:
-        trial: how each is tried.
-        graph: of the model.
-        context: its folder, if there is one, keeps a line for each candidate.
+        measurement: how each candidate is measured.
+        graph: the channel graph of the model.
+        context: its folder, if any, keeps a file with a line for each candidate.
     """
 
-    def __init__(self, trial: Trial, graph: ChannelGraph, context: Context) -> None:
-        self._trial = trial
+    def __init__(self, measurement: Measurement, graph: ChannelGraph, context: Context) -> None:
+        self._measurement = measurement
         self._graph = graph
         self._context = context
         self._path = None if context.folder is None else context.folder / RECORDS
 
     @cached_property
-    def _drawn(self) -> Drawn:
-        return self._trial.drawn(self._context)
+    def _drawn(self) -> DrawnBatches:
+        return self._measurement.draw_batches(self._context)
 
     @cached_property
     def _setting(self) -> str:
-        """A hash of all that a measurement hangs on."""
+        """A hash of everything that a measurement depends on."""
         world = dist.get_world_size() if dist.is_initialized() else 1
-        hashes = [_weights(self._graph.model), self._drawn.digest()]
-        return _digest([repr(self._trial), self._context.seed, world, *hashes])
+        hashes = [_weights_digest(self._graph.model), self._drawn.digest()]
+        return _digest([*astuple(self._measurement), self._context.seed, world, *hashes])
 
     @cached_property
     def _known(self) -> dict[str, float]:
-        """Masks' hash -> fitness. The main process reads for all, as it alone writes."""
+        """Hash of masks -> fitness. Only the main process reads and writes the file."""
         if self._path is None or not is_main():
             return from_main({})
         return from_main(_read(self._path, self._setting))
 
     def fitness(self, masks: Masks) -> float:
-        """Return what masks are worth, higher = better; minus infinity where it is no number."""
+        """Return the fitness of masks, higher = better; minus infinity instead of NaN."""
         key = masks_digest(masks)
         if key not in self._known:
-            found = self._trial.fitness(self._graph, masks, self._context, self._drawn)
+            found = self._measurement.fitness(self._graph, masks, self._context, self._drawn)
             self._known[key] = found if math.isfinite(found) else -math.inf
             self._write(key)
         return self._known[key]
@@ -200,14 +200,14 @@ class Trials:
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open('a+b') as file:
-            # A stop in the middle of a line leaves it without an end.
-            if file.tell() and not _ends_a_line(self._path):
+            # An interruption while a line is written leaves it incomplete.
+            if file.tell() and not _ends_with_newline(self._path):
                 file.write(b'\n')
             file.write(json.dumps(line, allow_nan=False).encode() + b'\n')
 
 
 def _copied(batch: Any) -> Any:
-    """Return a copy of a batch; of tensors that were computed with gradients, of their values."""
+    """Return a copy of a batch. Tensors with a gradient history are copied without it."""
     tensors = (tensor for _, tensor in tensors_in(batch))
     return copy.deepcopy(batch, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
 
@@ -221,8 +221,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _weights(model: nn.Module) -> str:
-    """Return a hash of a model's parameters and buffers."""
+def _weights_digest(model: nn.Module) -> str:
+    """Return a hash of the parameters and buffers of a model."""
     digest = hashlib.sha256()
     for named in (*model.named_parameters(), *model.named_buffers()):
         for part in _parts(named):
@@ -231,7 +231,7 @@ def _weights(model: nn.Module) -> str:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Yield the bytes of arrays, numbers and texts, however nested; of other objects nothing."""
+    """Yield the bytes of all arrays, numbers and texts in a nested value; skip other objects."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         yield f'{value.dtype} {value.shape}'.encode()
         yield value.tobytes()
@@ -250,7 +250,7 @@ def _parts(value: Any) -> Iterator[bytes]:
 
 
 def _read(path: Path, setting: str) -> dict[str, float]:
-    """Return masks' hash -> fitness, of the lines that were written under a setting."""
+    """Return hash of masks -> fitness, from the lines of a file that have this setting."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
@@ -259,13 +259,13 @@ def _read(path: Path, setting: str) -> dict[str, float]:
 
 
 def _entry(text: str, setting: str) -> tuple[str, float] | None:
-    """Return what a line says of a setting; None of another, or of half a line left by a stop."""
+    """Return the masks and fitness of a line; None if it is incomplete or of another setting."""
     try:
         line = json.loads(text)
         if line['setting'] != setting:
             return None
         masks, value = str(line['masks']), line['fitness']
-    # A line may be anything; thousands of brackets are too deep for the reader.
+    # A damaged line may hold anything, such as thousands of nested brackets.
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     if value is None:
@@ -273,7 +273,7 @@ def _entry(text: str, setting: str) -> tuple[str, float] | None:
     return (masks, value) if isinstance(value, float) and math.isfinite(value) else None
 
 
-def _ends_a_line(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with path.open('rb') as file:
         file.seek(-1, 2)
         return file.read(1) == b'\n'

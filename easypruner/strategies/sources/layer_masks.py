@@ -1,4 +1,4 @@
-"""Layer masks: files with a mask for each layer, and what they mean for the groups of a graph."""
+"""Layer masks: files with a mask for each layer, and their conversion to masks of groups."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from easypruner.base.describe import describe
 from easypruner.errors import ConfigError, MaskError, nearest
 from easypruner.graph import ChannelGraph, Member
 from easypruner.graph.masks import Masks
-from easypruner.strategies.measures.activations import makes, output_channels
+from easypruner.strategies.measures.activations import makes_output, output_channels
 
 LayerMasks = Mapping[str, Tensor]
 """Dotted name of a layer -> bool tensor of its output channels, True = keep."""
 
 CONFLICTS = ('error', 'keep')
-"""What coupled layers that disagree on a unit are: an error, or a unit that stays."""
+"""If coupled layers disagree on a unit: raise an error, or keep the unit."""
 
-# How torch.save begins a file: as a zip archive, or before that with a number, pickled.
+# A file of torch.save starts as a zip archive; one of an old torch with a pickled magic number.
 _ZIP = b'PK\x03\x04'
 _PICKLED_NUMBER = b'l\xfc\x9cF\xf9 j\xa8P\x19'
-# Beyond it safetensors takes no header, which keeps other files apart.
+# safetensors refuses a longer header, so a longer one means another format.
 _LONGEST_HEADER = 100_000_000
 
 
 def load_masks(path: str | os.PathLike[str]) -> tuple[LayerMasks, bool]:
-    """Read a file of masks: safetensors, or a dictionary of tensors as ``torch.save`` writes it.
+    """Read a file of masks: safetensors, or a dictionary of tensors that ``torch.save`` wrote.
 
-    Nothing but tensors is unpickled.
+    Only tensors are unpickled.
 
     Returns:
-        name -> bool tensor, and whether the names are those of groups, as in files that
+        name -> bool tensor, and whether the names are those of groups, as in a file that
         :meth:`Masks.save` wrote.
 
     Raises:
-        MaskError: no such file, or it holds anything but one-dimensional bool tensors by name, one
-            at the least.
+        MaskError: the file does not exist, holds no masks, or holds anything else than
+            one-dimensional bool tensors by name.
     """
     file = Path(path)
     if not file.is_file():
@@ -51,7 +51,7 @@ def load_masks(path: str | os.PathLike[str]) -> tuple[LayerMasks, bool]:
         start = opened.read(32)
     masks: LayerMasks
     if _is_safetensors(start):
-        masks, of_groups = Masks.load(file), _ours(file)
+        masks, of_groups = Masks.load(file), _is_of_groups(file)
     elif start.startswith(_ZIP) or (start.startswith(b'\x80') and _PICKLED_NUMBER in start):
         masks, of_groups = _checked(_unpickled(file), file), False
     else:
@@ -62,11 +62,12 @@ def load_masks(path: str | os.PathLike[str]) -> tuple[LayerMasks, bool]:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Tell it by the length of the header, which may begin with any byte, and the brace behind."""
+    """Tell whether a file starts with the length of a header, then with its opening brace."""
     return start[8:9] == b'{' and int.from_bytes(start[:8], 'little') <= _LONGEST_HEADER
 
 
-def _ours(file: Path) -> bool:
+def _is_of_groups(file: Path) -> bool:
+    """Tell whether EasyPruner wrote the file."""
     from safetensors import safe_open
 
     with safe_open(file, 'pt') as opened:
@@ -76,27 +77,27 @@ def _ours(file: Path) -> bool:
 def _unpickled(file: Path) -> Any:
     try:
         return torch.load(file, map_location='cpu', weights_only=True)
-    # torch does not tell what it raises on a damaged file. What it says is left out: that the file
-    # could be read if its code were allowed to run.
+    # torch does not document which errors a damaged file raises. Their text is left out, because
+    # it advises the user to let the file run code.
     except Exception as error:
         raise _unreadable(file, _reason(error)) from None
 
 
 def _reason(error: Exception) -> str:
-    """Return why torch does not read a file."""
-    strange = re.search(r'GLOBAL ([\w.]{1,99})', str(error))
-    if strange is None:
-        return 'it is damaged, or written in a way that torch does not read safely'
-    name = strange[1]
+    """Return why torch cannot read a file."""
+    called = re.search(r'GLOBAL ([\w.]{1,99})', str(error))
+    if called is None:
+        return 'it is damaged, or in a format that torch cannot read safely'
+    name = called[1]
     if name.startswith('numpy'):
-        return 'it holds NumPy arrays; save torch.from_numpy(mask) in place of each'
-    return f'it asks for {name!r} to be called, and nothing that a file asks for is'
+        return 'it holds NumPy arrays; save torch.from_numpy(mask) instead of each array'
+    return f'loading it would call {name!r}, and EasyPruner never runs code from a file'
 
 
 def _unreadable(file: Path, reason: str) -> MaskError:
     return MaskError(
-        f'{str(file)!r} cannot be read as masks: {reason}; expected a dictionary of bool tensors '
-        'by the names of layers, and nothing but that, or masks.safetensors of a run'
+        f'{str(file)!r} cannot be read as masks: {reason}; expected a dictionary of layer name to '
+        'bool tensor, or masks.safetensors of a run'
     )
 
 
@@ -108,7 +109,7 @@ def _checked(content: Any, file: Path) -> dict[str, Tensor]:
         )
     for name, mask in content.items():
         if not isinstance(name, str):
-            raise MaskError(f'{str(file)!r} names a layer {name!r}; expected a text')
+            raise MaskError(f'{str(file)!r} has the layer name {name!r}; expected a text')
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() != 1:
             raise MaskError(
                 f'the mask of layer {name!r} in {str(file)!r} is {describe(mask)}; expected a '
@@ -118,17 +119,17 @@ def _checked(content: Any, file: Path) -> dict[str, Tensor]:
 
 
 def renamed(masks: LayerMasks, rules: Mapping[str, str]) -> dict[str, Tensor]:
-    r"""Return masks under the names that rules turn theirs into.
+    r"""Return masks with new names.
 
     Args:
-        masks: of layers.
-        rules: regular expression -> replacement, which may refer to its groups. Each replaces
-            whole parts of a name between dots, wherever it fits, one rule after the other; an
-            empty replacement leaves the parts out.
+        masks: the masks of layers.
+        rules: regular expression -> replacement, which may refer to its groups. Each rule replaces
+            whole parts of a name between dots, wherever it matches. The rules are applied one
+            after the other. An empty replacement removes the parts.
 
     Raises:
-        ConfigError: a rule that is no regular expression.
-        MaskError: two layers of one name.
+        ConfigError: a rule is not a regular expression.
+        MaskError: two layers get the same name.
 
     >>> mask = torch.tensor([True])
     >>> list(renamed({'module.s1.a_bn': mask}, {'module': '', r's(\d)': r'layer\1'}))
@@ -140,7 +141,9 @@ def renamed(masks: LayerMasks, rules: Mapping[str, str]) -> dict[str, Tensor]:
             rule = re.compile(rf'(?<![^.])(?:{pattern})(?![^.])')
             after = {old: _tidy(rule.sub(replacement, name)) for old, name in names.items()}
         except (re.error, IndexError) as error:
-            raise ConfigError(f'rename[{pattern!r}] is no regular expression: {error}') from error
+            raise ConfigError(
+                f'rename[{pattern!r}] is not a regular expression: {error}'
+            ) from error
         names = after
     result: dict[str, Tensor] = {}
     for old, new in names.items():
@@ -156,15 +159,15 @@ def _tidy(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a layer makes channels of a group.
+class _OutputChannels:
+    """The channels of a group that a layer produces.
 
     Attributes:
-        group: its name.
-        keys: parameter and dimension that hold them.
-        index: ``(units, k)``: the channels of each unit in what the layer puts out.
-        repeats: how many times over the dimension counts: the weight of a grouped transposed
-            convolution has the channels of but one of its groups.
+        group: the name of the group.
+        keys: the parameter and the dimension that hold the channels.
+        index: ``(units, k)``: the channels of each unit in the output of the layer.
+        repeats: the number of channel groups of the layer that share this dimension. The weight
+            of a grouped transposed convolution only has the channels of one of them.
     """
 
     group: str
@@ -173,72 +176,65 @@ class _Place:
     repeats: int
 
 
-@dataclass(frozen=True)
-class _Voice:
-    """What a layer says about the units of a group."""
-
-    layer: str
-    keep: Tensor
-
-
 def to_groups(masks: LayerMasks, graph: ChannelGraph, earlier: Masks, conflict: str) -> Masks:
-    """Return what the masks of layers amount to for groups, over the units of ``graph``.
+    """Convert masks of layers to masks of groups, over the units of ``graph``.
 
-    Layers that are not named have no say; groups of which no layer is named are left out.
+    A layer without a mask does not affect its group. A group without any masked layer is left out.
 
     Args:
-        masks: of layers of the network that ``earlier`` masks leave.
-        graph: of the network before these.
-        earlier: masks of groups that were applied before.
+        masks: the masks of layers of the network that remains after ``earlier``.
+        graph: the channel graph of the network before ``earlier``.
+        earlier: the masks of groups that were applied before.
         conflict: a name of :data:`CONFLICTS`.
 
     Raises:
-        MaskError: a layer that is not there, has another number of channels, or loses some that
-            cannot be removed; or, unless told otherwise, coupled layers that disagree.
+        MaskError: the network does not have a layer, a layer has another number of channels or
+            loses channels that cannot be removed, or coupled layers disagree while ``conflict``
+            is ``'error'``.
     """
     before = graph.keep(earlier)
-    voices: dict[str, list[_Voice]] = {}
+    of_groups: dict[str, dict[str, Tensor]] = {}
     for layer, mask in masks.items():
-        places = _places(graph, layer)
-        full = _over_all(layer, mask, graph, places, before)
-        held = ~full
-        for place in places:
-            held[place.index.flatten()] = False
-            keep = _of_units(layer, full[place.index], place.group, conflict)
-            voices.setdefault(place.group, []).append(_Voice(layer, keep))
-        if bool(held.any()):
-            raise MaskError(_why_held(graph, layer, int(held.sum())))
-    return Masks({name: _agreed(name, said, conflict) for name, said in voices.items()})
+        outputs = _outputs(graph, layer)
+        full = _over_all_channels(layer, mask, graph, outputs, before)
+        frozen = ~full
+        for output in outputs:
+            frozen[output.index.flatten()] = False
+            keep = _over_units(layer, full[output.index], output.group, conflict)
+            of_groups.setdefault(output.group, {})[layer] = keep
+        if bool(frozen.any()):
+            raise MaskError(_frozen_message(graph, layer, int(frozen.sum())))
+    return Masks({name: _combined(name, found, conflict) for name, found in of_groups.items()})
 
 
-def _places(graph: ChannelGraph, layer: str) -> list[_Place]:
+def _outputs(graph: ChannelGraph, layer: str) -> list[_OutputChannels]:
     found = []
     for name, group in graph.groups.items():
-        members = [m for m in group.members if m.module == layer and _speaks(graph, m)]
+        members = [m for m in group.members if m.module == layer and _is_output(graph, m)]
         if members:
             member = max(members, key=lambda m: graph.parameter(m.param).dim())
             index = output_channels(graph, member, graph.model.get_submodule(layer))
             repeats = index.shape[1] // member.index.shape[1]
-            found.append(_Place(name, (member.param, member.dim), index, repeats))
+            found.append(_OutputChannels(name, (member.param, member.dim), index, repeats))
     return found
 
 
-def _speaks(graph: ChannelGraph, member: Member) -> bool:
+def _is_output(graph: ChannelGraph, member: Member) -> bool:
     """Tell whether a member holds channels of its layer's output."""
     weight = graph.parameter(member.param).dim() > 1
     module = graph.model.get_submodule(member.module)
-    return member.role == 'out' and (not weight or makes(module, member))
+    return member.role == 'out' and (not weight or makes_output(module, member))
 
 
-def _over_all(
+def _over_all_channels(
     layer: str,
     mask: Tensor,
     graph: ChannelGraph,
-    places: list[_Place],
+    outputs: list[_OutputChannels],
     before: Mapping[tuple[str, int], Tensor],
 ) -> Tensor:
-    """Return a layer's mask over the channels it had before any masks."""
-    if not places:
+    """Return the mask of a layer, over the channels that it had before the earlier masks."""
+    if not outputs:
         known = [path for path, module in graph.model.named_modules() if path]
         if layer not in known:
             raise MaskError(
@@ -246,9 +242,9 @@ def _over_all(
                 f'have; {_hint(layer, known)}'
             )
         return mask
-    param, dim = places[0].keys
+    param, dim = outputs[0].keys
     start = before.get((param, dim), torch.ones(graph.parameter(param).shape[dim]) > 0)
-    start = start.repeat(places[0].repeats)
+    start = start.repeat(outputs[0].repeats)
     left = int(start.sum())
     if mask.numel() != left:
         earlier = f' left of {start.numel()}' if left < start.numel() else ''
@@ -262,43 +258,51 @@ def _over_all(
 
 
 def _hint(layer: str, known: list[str]) -> str:
-    """Return what may be done about a layer that there is not."""
+    """Return advice on a layer that the network does not have."""
     first, _, rest = layer.partition('.')
     if rest not in known:
-        return f'{nearest(layer, known)}; rename= maps names of other code'
-    # A rule fits all parts of a name unless it is told where.
+        return f'{nearest(layer, known)}; rename= maps names from other code'
+    # Without the anchor a rule matches every part of a name.
     pattern = f'^{first}' if first in rest.split('.') else first
-    return f"rename={{{pattern!r}: ''}} leaves out the {first!r} before {rest!r}"
+    return f"rename={{{pattern!r}: ''}} removes the {first!r} before {rest!r}"
 
 
-def _of_units(layer: str, channels: Tensor, group: str, conflict: str) -> Tensor:
-    """Return what a layer says of each unit, by its channels ``(units, k)``."""
+def _over_units(layer: str, channels: Tensor, group: str, conflict: str) -> Tensor:
+    """Return the mask of a layer over units, from the mask of their channels ``(units, k)``."""
     keep = channels.any(dim=1)
     split = keep & ~channels.all(dim=1)
     if conflict == 'error' and bool(split.any()):
         raise MaskError(
             f'layer {layer!r} removes some channels of {int(split.sum())} units of group {group!r} '
-            "and keeps others, but these live or die together; conflict='keep' keeps such units"
+            "and keeps others, but they can only be removed together; conflict='keep' keeps such "
+            'units'
         )
     return keep
 
 
-def _agreed(group: str, voices: list[_Voice], conflict: str) -> Tensor:
-    first = voices[0]
-    for other in voices[1:]:
-        apart = int((first.keep != other.keep).sum())
-        if conflict == 'error' and apart:
+def _combined(group: str, masks: Mapping[str, Tensor], conflict: str) -> Tensor:
+    """Return the mask of a group, which keeps a unit that any layer keeps.
+
+    Args:
+        group: the name of the group.
+        masks: layer -> ``(units,)``, True = keep.
+        conflict: a name of :data:`CONFLICTS`.
+    """
+    (first, keep), *others = masks.items()
+    for other, mask in others:
+        different = int((keep != mask).sum())
+        if conflict == 'error' and different:
             raise MaskError(
-                f'layers {first.layer!r} and {other.layer!r} of group {group!r} are coupled, but '
-                f'their masks differ in {apart} of {first.keep.numel()} units; '
-                "conflict='keep' removes a unit only where all of them do"
+                f'layers {first!r} and {other!r} of group {group!r} are coupled, but their masks '
+                f"differ in {different} of {keep.numel()} units; conflict='keep' removes a unit "
+                'only if all of them do'
             )
-    return torch.stack([voice.keep for voice in voices]).any(dim=0)
+    return torch.stack([*masks.values()]).any(dim=0)
 
 
-def _why_held(graph: ChannelGraph, layer: str, count: int) -> str:
+def _frozen_message(graph: ChannelGraph, layer: str, count: int) -> str:
     reasons = (f.reason for f in graph.frozen if f.param.rpartition('.')[0] == layer)
     return (
         f'the mask of layer {layer!r} removes {count} channels that cannot be removed here: '
-        + next(reasons, 'nothing of this layer can be cut')
+        + next(reasons, 'no channel of this layer can be cut')
     )

@@ -1,4 +1,4 @@
-"""How the scores of coupled layers become one, and how those of groups become comparable."""
+"""Combines the scores of coupled layers, and makes the scores of groups comparable."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ REDUCTIONS: dict[str, Callable[[Mapping[str, Tensor]], Scores]] = {
     'first': _reduce_by(lambda layers: layers[0]),
     'vote': VoteScores,
 }
+"""Name -> how the scores of coupled layers are combined: group -> ``(layers, units)`` -> scores."""
 
 
 def _divide_by(measure: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def normalize(scores: Tensor) -> Tensor:
         divisor = float(measure(scores))
         if divisor < 0 or (divisor == 0 and bool(scores.any())):
-            raise EasyPrunerError(f'have one of {divisor:g}, and to divide by it ranks nothing')
+            raise EasyPrunerError(
+                f'have one of {divisor:g}, and dividing by it would not rank them'
+            )
         return scores / divisor if divisor else scores
 
     return normalize
 
 
-def gaussian(scores: Tensor) -> Tensor:
-    """Return the scores less their mean, over their standard deviation; zeros if all are equal.
+def standardize(scores: Tensor) -> Tensor:
+    """Subtract the mean and divide by the standard deviation; return zeros if all are equal.
 
-    >>> gaussian(torch.tensor([1.0, 2.0, 3.0]))
+    >>> standardize(torch.tensor([1.0, 2.0, 3.0]))
     tensor([-1.2247,  0.0000,  1.2247])
     """
     if bool((scores == scores[0]).all()):
@@ -45,19 +48,19 @@ def gaussian(scores: Tensor) -> Tensor:
     return (scores - scores.mean()) / scores.std(correction=0)
 
 
-def lamp(scores: Tensor) -> Tensor:
-    """Return each score over the sum of those not before it, sorted from low to high (LAMP).
+def lamp_scores(scores: Tensor) -> Tensor:
+    """Divide each score by the sum of all scores that are not lower (LAMP).
 
-    The highest comes to 1. Of equal scores the first in place comes first; zeros stay zeros.
+    The highest score becomes 1, and zeros stay zeros. Equal scores are ordered by their index.
     Lee et al., 2021, arXiv 2010.07611.
 
     Args:
-        scores: ``(units,)``, squared magnitudes in the paper.
+        scores: ``(units,)``; in the paper they are squared magnitudes.
 
     Raises:
-        EasyPrunerError: a score below zero.
+        EasyPrunerError: a score is below zero.
 
-    >>> lamp(torch.tensor([4.0, 1.0, 5.0]))
+    >>> lamp_scores(torch.tensor([4.0, 1.0, 5.0]))
     tensor([0.4444, 0.1000, 1.0000])
     """
     if bool((scores < 0).any()):
@@ -75,18 +78,23 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     'mean': _divide_by(lambda scores: scores.mean()),
     'max': _divide_by(lambda scores: scores.max()),
     'sum': _divide_by(lambda scores: scores.sum()),
-    'gaussian': gaussian,
-    'lamp': lamp,
+    'gaussian': standardize,
+    'lamp': lamp_scores,
 }
-"""How the scores of a group are made comparable with other groups'."""
+"""Name -> how the scores of a group are made comparable with those of other groups."""
 
 
 def normalize(scores: Scores, normalization: str) -> Scores:
-    """Scale each group's scores by a name of :data:`NORMALIZATIONS`.
+    """Normalize the scores of each group.
+
+    Args:
+        scores: group -> ``(units,)``.
+        normalization: a name of :data:`NORMALIZATIONS`.
 
     Raises:
-        EasyPrunerError: scores of a vote, which are the layers' own and cannot be scaled; or
-            scores that this normalization does not keep in their order, as some below zero.
+        EasyPrunerError: the normalization would change the order of the scores, as with scores
+            below zero; or the scores are those of a vote, which compares the scores of the layers
+            themselves.
     """
     change = NORMALIZATIONS[normalization]
     if change is None:
@@ -102,26 +110,26 @@ def normalize(scores: Scores, normalization: str) -> Scores:
             changed[name] = change(score)
         except EasyPrunerError as error:
             raise EasyPrunerError(
-                f'normalization={normalization!r} keeps the order of scores that are not negative, '
+                f'normalization={normalization!r} needs scores of at least 0, '
                 f"but those of group {name!r} {error}; use normalization='gaussian' or 'none'"
             ) from None
         if changed[name].isnan().any():
             raise EasyPrunerError(
-                f'group {name!r} has scores that normalization={normalization!r} turns into NaN: '
-                f'they go up to {float(score.max()):g}; the weights are damaged or have diverged'
+                f'normalization={normalization!r} turns the scores of group {name!r} into NaN: '
+                f'the highest is {float(score.max()):g}; the weights are damaged or have diverged'
             )
     return Scores(changed)
 
 
 def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:
-    """Turn per-layer scores into one score per unit.
+    """Combine the scores of coupled layers into one score for each unit.
 
     Args:
         scores: group name -> ``(units,)`` or ``(layers, units)``, higher = keep.
         reduction: a name of :data:`REDUCTIONS`.
 
     Raises:
-        EasyPrunerError: a score that is not a number; the message names the group.
+        EasyPrunerError: a score is NaN; the message names the group.
 
     >>> reduce_layers({'g': torch.tensor([[1.0, 4.0], [3.0, 0.0]])}, 'mean')['g']
     tensor([2., 2.])
@@ -132,7 +140,7 @@ def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:
         if score.isnan().any():
             raise EasyPrunerError(
                 f'group {name!r} has scores that are not numbers ({int(score.isnan().sum())} of '
-                f'{score.numel()} are NaN); the weights it was scored on are damaged'
+                f'{score.numel()} are NaN); the weights from which they were computed are damaged'
             )
         layers[name] = score if score.dim() == 2 else score[None]
     return REDUCTIONS[reduction](layers)

@@ -1,4 +1,4 @@
-"""Search: what mask sources have in common that try candidates on data."""
+"""Search: the base class of mask sources that measure candidates on data."""
 
 from __future__ import annotations
 
@@ -9,86 +9,94 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from easypruner.base.checks import check_number
 from easypruner.base.distributed import is_main
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
-from easypruner.strategies.measures.units import score_units, unit_sums, wide
+from easypruner.strategies.measures.units import score_units, unit_sums, values_of, widen
 from easypruner.strategies.scores import Scores
-from easypruner.strategies.sources.candidates import Trial, Trials, from_main
+from easypruner.strategies.sources.candidates import Measurement, Measurements, from_main
 from easypruner.strategies.sources.scores import reduce_layers
 from easypruner.strategies.sources.source import MaskSource
 
 Rates = tuple[float, ...]
-"""Of each group, in order, how much of it goes in proportion to the others."""
+"""For each group, in order: how much of it is removed, relative to the other groups."""
 
 
 @dataclass(frozen=True)
-class Widths:
-    """Which units go first in each group, so that a candidate is no more than how many go.
+class UnitOrder:
+    """The order in which the units of each group are removed.
+
+    With a fixed order, a candidate only says how many units of each group to remove.
 
     Attributes:
-        shares: group -> ``(units,)``: the share of the group that is gone with each unit and all
-            that go before it, in 0..1.
-        most: the share of a group that goes before units of others must, in 0..1.
+        shares: group -> ``(units,)``: the share of the group that is removed when this unit and
+            all units before it are removed, from 0 to 1.
+        max_removed: the share of a group beyond which units are removed only when all other groups
+            have lost this share, from 0 to 1.
     """
 
     shares: Mapping[str, Tensor]
-    most: float = 1.0
+    max_removed: float = 1.0
 
     @classmethod
-    def of(cls, scores: Mapping[str, Tensor], most: float = 1.0) -> Widths:
-        """Order the units of each group by scores ``(units,)``, higher = keep."""
+    def of(cls, scores: Mapping[str, Tensor], max_removed: float = 1.0) -> UnitOrder:
+        """Order the units of each group by scores ``(units,)``, the lowest first."""
         shares = {}
         for name, score in scores.items():
             share = torch.empty(score.numel(), dtype=torch.float64)
             share[score.argsort(stable=True)] = torch.arange(1, score.numel() + 1).double()
             shares[name] = share / score.numel()
-        return cls(shares, most)
+        return cls(shares, max_removed)
 
     def scores(self, rates: Rates) -> Scores:
-        """Return scores by which a budget removes shares of the groups in proportion to ``rates``.
+        """Return scores with which a budget removes shares of the groups in proportion to rates.
 
-        A unit that is gone with a share q of its group scores q / rate: at a threshold t the
-        group loses t * rate. Beyond :attr:`most` units score higher than all others.
+        A unit at the share q of its group scores q / rate. At a threshold t, a group therefore
+        loses the share t * rate. Units beyond :attr:`max_removed` score higher than all others.
 
         Args:
-            rates: of the groups, in order, above 0.
+            rates: the rate of each group, in order, above 0.
         """
         pairs = list(zip(self.shares.items(), rates, strict=True))
         lift = max((1.0 / rate for _, rate in pairs), default=0.0)
         return Scores(
             {
-                name: share / rate + lift * (share > self.most + 1e-9)
+                name: share / rate + lift * (share > self.max_removed + 1e-9)
                 for (name, share), rate in pairs
             }
         )
 
-    def draw(self, generator: torch.Generator) -> Rates:
-        """Return a rate for each group, uniform above 0 and up to :attr:`most`."""
+    def draw_rates(self, generator: torch.Generator) -> Rates:
+        """Return a random rate for each group, uniform above 0 and up to :attr:`max_removed`."""
         drawn = 1 - torch.rand(len(self.shares), generator=generator, dtype=torch.float64)
-        return tuple((drawn * self.most).tolist())
+        return tuple((drawn * self.max_removed).tolist())
 
     @property
-    def even(self) -> Rates:
+    def equal_rates(self) -> Rates:
         """The same rate for each group."""
-        return (self.most,) * len(self.shares)
+        return (self.max_removed,) * len(self.shares)
 
 
 class Search(MaskSource):
-    """Tries candidates on data; which units of a group go first, another source says.
+    """Measures candidates on data. Another source orders the units of each group.
+
+    All candidates are measured on the same batches, which stay in memory. In a run, each measured
+    candidate is saved as a line of ``candidates.jsonl`` in the stage's folder, and an interrupted
+    search continues after the last one. Use a folder for one data set only.
 
     Args:
-        budget: how much may stay.
-        source: ranks the units within each group, without a budget of its own; by default the L1
-            norm of the weights that make a unit's channels.
-        by: ``'loss'`` on training batches, so that the validation data stay unseen, or
+        budget: how much may stay; a list of budgets is met all at once.
+        source: ranks the units of each group; it must not have a budget of its own. The default is
+            the L1 norm of the weights that produce a unit's channels.
+        by: ``'loss'`` on training batches, which leaves the validation data unused, or
             ``'accuracy'`` on the validation data.
-        batches: of training data for the loss.
-        calibration_batches: of training data on which a candidate's batch norms are adapted; 0
-            leaves them alone.
+        batches: the number of batches of training data for the loss.
+        calibration_batches: the number of batches of training data on which the batch norms of a
+            candidate are calibrated; 0 skips the calibration.
     """
 
     def __init__(
@@ -103,15 +111,15 @@ class Search(MaskSource):
         name = type(self).__name__
         if source is not None and type(source).score is MaskSource.score:
             raise ConfigError(
-                f'source={type(source).__name__} of {name} ranks no units; expected a source that '
-                'scores them, such as L1Norm'
+                f'source={type(source).__name__} of {name} does not rank units; expected a source '
+                'that scores them, such as L1Norm'
             )
         if source is not None and source.budget is not None:
             raise ConfigError(
                 f'the source of {name} only ranks units; give its budget to {name} instead'
             )
         self.source = source
-        self.trial = Trial(by, batches, calibration_batches, name)
+        self.measurement = Measurement(by, batches, calibration_batches, name)
 
     def check(self) -> None:
         if self.source is not None:
@@ -121,44 +129,84 @@ class Search(MaskSource):
         self.needed_budget()
         super().dry_run(graph, context)
 
-    def trials(self, graph: ChannelGraph, context: Context) -> Trials:
-        """Return what tries candidates of a graph, and remembers them."""
-        return Trials(self.trial, graph, context)
+    def measurements(self, graph: ChannelGraph, context: Context) -> Measurements:
+        """Return an object that measures candidates of a graph and remembers the results."""
+        return Measurements(self.measurement, graph, context)
 
-    def ranks(self, graph: ChannelGraph, context: Context) -> Scores:
-        """Return group -> ``(units,)``, higher = keep; they compare within a group only."""
+    def unit_scores(self, graph: ChannelGraph, context: Context) -> Scores:
+        """Return group -> ``(units,)``, higher = keep; comparable only within a group."""
         if self.source is not None:
             return self.source.ranking_scores(graph, context)
         norms = score_units(
-            graph,
-            'producers',
-            lambda member: unit_sums(wide(graph.parameter(member.param).detach()).abs(), member),
+            graph, 'producers', lambda m: unit_sums(widen(values_of(graph, m)).abs(), m)
         )
         return reduce_layers(norms, 'mean')
 
-    def candidates_of(
-        self, rates: Iterable[Rates], widths: Widths, graph: ChannelGraph, context: Context
-    ) -> Iterator[tuple[Rates, Masks]]:
-        """Yield rates, each with the masks that the budget makes of them.
+    def no_result(self) -> EasyPrunerError:
+        """Return the error for a search in which no candidate could be measured."""
+        return EasyPrunerError(
+            f'{type(self).__name__} found no candidate with a finite {self.measurement.by}; '
+            'the weights or the data are damaged'
+        )
 
-        A measured budget makes others in each process: those of the main one count. Rates of
-        which it makes none, as where a reading was too noisy, are passed over with a warning.
+
+class RateSearch(Search):
+    """A search for the removal rate of each group.
+
+    A candidate is a rate for each group. The budget finds the factor by which all rates must be
+    multiplied to meet its limit. The budget must therefore rank groups together. One that ranks
+    each group by itself, such as ``Ratio`` with ``scope='layer'`` or ``OptimalThreshold``, makes
+    the same masks for all candidates; they are then returned unmeasured, with a warning.
+
+    Args:
+        max_removed: the largest share of a group that is removed, unless the limit cannot be met
+            otherwise.
+        seed: the seed of all random choices; None for the seed of the run.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | Sequence[Budget] | None,
+        source: MaskSource | None,
+        by: str,
+        batches: int,
+        calibration_batches: int,
+        max_removed: float,
+        seed: int | None,
+    ) -> None:
+        super().__init__(budget, source, by, batches, calibration_batches)
+        name = type(self).__name__
+        self.max_removed = check_number(max_removed, 'max_removed', name, above=0, most=1)
+        self.seed = seed
+
+    def unit_order(self, graph: ChannelGraph, context: Context) -> UnitOrder:
+        """Return the order in which the units of each group are removed."""
+        return UnitOrder.of(self.unit_scores(graph, context), self.max_removed)
+
+    def candidates_of(
+        self, rates: Iterable[Rates], order: UnitOrder, graph: ChannelGraph, context: Context
+    ) -> Iterator[tuple[Rates, Masks]]:
+        """Yield each vector of rates with the masks that the budget makes from it.
+
+        A budget that measures time makes other masks in each process; those of the main process
+        are used. A vector for which the budget fails, as with a noisy measurement, is skipped with
+        a warning.
 
         Args:
-            rates: of candidates; each process has to give the same.
-            widths: of the groups.
-            graph: of the model.
-            context: for the budget.
+            rates: the rates of the candidates; every process must pass the same.
+            order: the order of the units.
+            graph: the channel graph of the model.
+            context: the context for the budget.
 
         Raises:
-            BudgetError: the last one, of a budget that makes none of any rates.
+            BudgetError: the budget fails for all vectors; this is its last error.
         """
         budget = self.needed_budget()
         made, failures = 0, []
         for each in rates:
             found: Masks | BudgetError
             try:
-                found = budget(widths.scores(each), graph, context)
+                found = budget(order.scores(each), graph, context)
             except BudgetError as error:
                 found = error
             found = from_main(found)
@@ -170,30 +218,23 @@ class Search(MaskSource):
         if failures and not made:
             raise failures[-1]
         if failures:
-            self.warn(
-                f'passed over {len(failures)} of {made + len(failures)} candidates, of which its '
-                f'budget made no masks: {failures[-1]}'
+            self._warn(
+                f'skipped {len(failures)} of {made + len(failures)} candidates, because its budget '
+                f'made no masks for them: {failures[-1]}'
             )
 
     def warn_of_one(self, drawn: int) -> None:
-        """Warn that all candidates are the same, where several were drawn."""
+        """Warn that all candidates are the same, if several were drawn."""
         if drawn > 1:
-            self.warn(
-                f'measured nothing: its budget {self.needed_budget().kind} makes the same masks of '
-                f'all {drawn} candidates. One that ranks each group by itself always does; take '
-                "one that ranks groups together, such as Macs or Ratio(scope='global'). Of such a "
-                'budget it means that there is no other way to meet it, or that more candidates '
-                'are to be drawn'
+            self._warn(
+                f'measured nothing: its budget {self.needed_budget().kind} makes the same masks '
+                f'for all {drawn} candidates. A budget that ranks each group by itself always '
+                "does; use one that ranks groups together, such as Macs or Ratio(scope='global'). "
+                'If the budget does so already, its limit can be met in one way only, or more '
+                'candidates are needed'
             )
 
-    def warn(self, text: str) -> None:
-        """Issue a warning, once however many processes there are."""
+    def _warn(self, text: str) -> None:
+        """Issue a warning in the main process."""
         if is_main():
             warnings.warn(f'{type(self).__name__} {text}', stacklevel=2)
-
-    def nothing_worked(self) -> EasyPrunerError:
-        """Return the error for a search whose every candidate measured as no number."""
-        return EasyPrunerError(
-            f'{type(self).__name__} found no candidate whose {self.trial.by} is a number; '
-            'the weights or the data are damaged'
-        )

@@ -1,4 +1,4 @@
-"""MaskSource: chooses the channels to keep."""
+"""MaskSource: chooses the channels that stay."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from easypruner.strategies.strategy import Strategy
 
 
 class MaskSource(Strategy):
-    """Chooses the channels to keep. Ranked sources implement score(); searches override select().
+    """Chooses the channels that stay. Most sources implement score(), a search select().
 
     Args:
-        budget: how much may stay; of several, all are kept to.
-        reduction: how the scores of coupled layers become one: a name of
+        budget: how much may stay; a list of budgets is met all at once.
+        reduction: how the scores of coupled layers are combined: a name of
             :data:`easypruner.strategies.sources.scores.REDUCTIONS`.
-        normalization: how the scores of groups are made comparable: a name of
+        normalization: how the scores of different groups are made comparable: a name of
             :data:`easypruner.strategies.sources.scores.NORMALIZATIONS`.
     """
 
@@ -49,45 +49,45 @@ class MaskSource(Strategy):
         normalization: str = 'none',
     ) -> None:
         owner = type(self).__name__
-        self.budget = _one(budget)
+        self.budget = _single_budget(budget)
         self.reduction = check_name(reduction, 'reduction', owner, REDUCTIONS)
         self.normalization = check_name(normalization, 'normalization', owner, NORMALIZATIONS)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # Whoever calls it, what a search returns is checked.
+    def __init_subclass__(cls, **defaults: Any) -> None:
+        super().__init_subclass__(**defaults)
+        # Check the result of every select(), whoever calls it.
         if 'select' in vars(cls):
-            cls.select = _checked(cls.select)  # type: ignore[method-assign]
+            cls.select = _with_checked_result(cls.select)  # type: ignore[method-assign]
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         """Return group name -> scores, higher = keep.
 
-        A tensor has shape ``(units,)``, or ``(layers, units)`` where each of the coupled layers
-        scores on its own; these are reduced by :attr:`reduction`.
+        A tensor has shape ``(units,)``, or ``(layers, units)`` with a row for each coupled layer.
+        :attr:`reduction` combines the rows.
         """
         raise NotImplementedError(f'{type(self).__name__} implements neither score() nor select()')
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
-        """Return the masks; by default the budget's, on the reduced scores."""
+        """Return the masks; by default the budget makes them from :meth:`ranking_scores`."""
         budget = self.needed_budget()
         masks = budget(self.ranking_scores(graph, context), graph, context)
-        return _masks(masks, f'the budget {type(budget).__name__}')
+        return _checked_masks(masks, f'the budget {type(budget).__name__}')
 
     def ranking_scores(self, graph: ChannelGraph, context: Context) -> Scores:
         """Return :meth:`score`, reduced and normalized: group -> ``(units,)``, higher = keep.
 
         Raises:
-            PluginError: what :meth:`score` returns are no scores of this graph.
-            EasyPrunerError: scores that are not numbers, or that cannot be normalized.
+            PluginError: :meth:`score` returns something other than scores of this graph.
+            EasyPrunerError: a score is NaN, or scores cannot be normalized.
         """
         scores = checked_scores(self.score(graph, context), graph, type(self).__name__)
         return normalize(reduce_layers(scores, self.reduction), self.normalization)
 
     def dry_run(self, graph: ChannelGraph, context: Context) -> None:
-        """Raise what would stop :meth:`select` on a network whose weights are not trained yet.
+        """Raise the errors that :meth:`select` would raise on a network before its training.
 
-        Called before a run starts. By default the budget is tried on equal scores, and
-        :meth:`score` where it needs nothing but the graph.
+        It is called before a run starts. By default it calls the budget with equal scores, and
+        :meth:`score` if that needs only the graph.
         """
         ranks = type(self).select is MaskSource.select
         if ranks:
@@ -98,21 +98,21 @@ class MaskSource(Strategy):
             budget(scores, graph, context)
 
     def _try_scoring(self, graph: ChannelGraph, context: Context) -> None:
-        """Raise PluginError if :meth:`score` works without data, but returns no scores."""
+        """Raise PluginError if :meth:`score` works without data, but does not return scores."""
         name = type(self).__name__
         try:
-            # Of what it remembers or does to a network, a run is to know nothing.
+            # Work on copies: a run must not depend on what a dry run leaves behind.
             source, model = copy.deepcopy(self), copy_of(graph.model)
             with fixed_seed(context.seed):
                 scores = source.score(graph.on(model), context)
         except Exception:
-            # It may be for lack of data, or because the weights are not trained yet.
+            # The source may need data, or trained weights.
             return
         checked_scores(scores, graph, name)
 
     @classmethod
     def takes_budget(cls) -> bool:
-        """Tell whether it can be given a budget: one that reads masks has no use for any."""
+        """Tell whether the constructor takes a budget; a source that reads masks has none."""
         parameters = inspect.signature(cls).parameters
         return 'budget' in parameters or any(
             parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
@@ -122,12 +122,12 @@ class MaskSource(Strategy):
         """Return the budget.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: the source has no budget.
         """
         if self.budget is None and not self.takes_budget():
             raise ConfigError(
-                f'{type(self).__name__} takes no budget: it chooses everything at once, and cannot '
-                'make a part of the way; use a source that ranks channels'
+                f'{type(self).__name__} does not take a budget: it always returns its whole masks, '
+                'and cannot remove the channels in several steps; use a source that ranks channels'
             )
         if self.budget is None:
             raise ConfigError(
@@ -137,22 +137,23 @@ class MaskSource(Strategy):
         return self.budget
 
 
-def _one(budget: Budget | Sequence[Budget] | None) -> Budget | None:
+def _single_budget(budget: Budget | Sequence[Budget] | None) -> Budget | None:
     if budget is None or isinstance(budget, Budget):
         return budget
     return Tightest(budget)
 
 
 def checked_scores(scores: Any, graph: ChannelGraph, source: str) -> dict[str, Tensor]:
-    """Return what a source's score() has returned, whole numbers and bools as floats.
+    """Check the result of a source's score(); return it with integers and bools as floats.
 
     Args:
-        scores: as they were returned.
-        graph: of the network that was scored.
-        source: the name of its class, for messages.
+        scores: the value that score() returned.
+        graph: the channel graph of the network that was scored.
+        source: the class name of the source, for messages.
 
     Raises:
-        PluginError: they are not group name -> tensor ``(units,)`` or ``(layers, units)``.
+        PluginError: it is not a mapping of group name -> tensor of shape ``(units,)`` or
+            ``(layers, units)``.
     """
     owner = f'{source}.score()'
     if not isinstance(scores, Mapping):
@@ -172,28 +173,28 @@ def _checked_score(name: Any, score: Any, graph: ChannelGraph, owner: str) -> Te
     size = graph.groups[name].size
     shaped = isinstance(score, Tensor) and score.dim() in (1, 2) and score.shape[-1] == size
     if not shaped or score.is_complex() or not score.numel():
-        advice = '' if isinstance(score, Tensor) else ', as torch.as_tensor makes one'
+        advice = '' if isinstance(score, Tensor) else '; convert it with torch.as_tensor'
         raise PluginError(
             f'{owner} returned {describe(score)} for group {name!r} of {size} units; expected a '
-            f'tensor of real numbers of shape ({size},), or (layers, {size}){advice}'
+            f'tensor of real numbers of shape ({size},) or (layers, {size}){advice}'
         )
     return score if score.is_floating_point() else score.double()
 
 
-def _checked(select: Callable[..., Any]) -> Callable[..., Masks]:
-    """Return a method select() whose result is checked."""
+def _with_checked_result(select: Callable[..., Any]) -> Callable[..., Masks]:
+    """Return a select() that checks its result."""
 
     @functools.wraps(select)
     def checked(self: MaskSource, *args: Any, **kwargs: Any) -> Masks:
-        return _masks(select(self, *args, **kwargs), f'{type(self).__name__}.select()')
+        return _checked_masks(select(self, *args, **kwargs), f'{type(self).__name__}.select()')
 
     return checked
 
 
-def _masks(masks: Any, owner: str) -> Masks:
+def _checked_masks(masks: Any, owner: str) -> Masks:
     if not isinstance(masks, Masks):
         raise PluginError(
-            f'{owner} returned {describe(masks)}; expected easypruner.Masks, as '
+            f'{owner} returned {describe(masks)}; expected easypruner.Masks, as in '
             'Masks({group name: bool tensor, True = keep})'
         )
     return masks

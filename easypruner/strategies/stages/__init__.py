@@ -1,1 +1,1 @@
-"""Stages: the steps of a run, and the state that passes from one to the next."""
+"""Stages: the steps of a run, and the state that each passes to the next."""

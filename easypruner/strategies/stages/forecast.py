@@ -1,4 +1,4 @@
-"""Forecast: what is known of a run before it starts, from one stage to the next."""
+"""Forecast: what is known about a run before it starts, at each of its stages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Push:
     """How a stage pushes channels towards zero.
 
     Attributes:
-        reach: how far the penalty alone can move a scale, as the plan prints it.
-        weak: a warning that it cannot bring down what goes, or ''. It only matters for the last
-            push before a cut: those before it need only rank.
-        warnings: others.
+        reach: the reach of the penalty, as the plan prints it.
+        weak: a warning that the reach is too small to bring channels to zero, or ''. It only
+            concerns the last push before a cut, because earlier ones only influence the ranking.
+        warnings: other warnings.
     """
 
     reach: str
@@ -31,15 +31,15 @@ class Push:
 
 @dataclass(frozen=True)
 class Step:
-    """What a stage does to the network, as far as that is known before the run starts.
+    """What a stage does to the network, as far as this is known before the run starts.
 
     Attributes:
-        epochs: that it trains for.
-        push: how it pushes channels towards zero while training; None where it does not.
+        epochs: the number of epochs that it trains for.
+        push: how it pushes channels towards zero during training; None if it does not.
         zeroes: whether it sets channels to zero.
         cuts: whether it removes channels.
-        loads: whether it goes on from weights of elsewhere.
-        taught: whether the run's own unpruned network teaches it.
+        loads: whether it loads weights from outside of the run.
+        taught: whether its teacher is the unpruned network of this run.
     """
 
     epochs: int = 0
@@ -52,18 +52,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known beforehand of a run at one of its stages.
+    """What is known about a run at one of its stages, before the run starts.
 
     Attributes:
-        config: of the run.
-        seed: of the run.
-        graph: of the network as the run starts with it.
-        epoch_length: iterations of a training epoch.
-        masks: whether masks are selected by then, and not cut yet.
-        cut: whether the network has been cut by then, so that ``graph`` is not its graph.
-        fixed: why the weights can be neither trained nor cut any more, such as ``'quantize has
-            made them integers'``; '' where they can.
-        step: what the stage at hand does; the stage itself sets it.
+        config: the config of the run.
+        seed: the seed of the run.
+        graph: the channel graph of the network that the run starts with.
+        epoch_length: the number of iterations of a training epoch.
+        masks: whether there are masks at this stage that have not been cut.
+        cut: whether an earlier stage cuts the network, so that ``graph`` is no longer its graph.
+        fixed: the reason why the weights can no longer be trained or cut, such as ``'quantize has
+            made them integers'``; '' if they can.
+        step: what this stage does; the stage itself sets it.
     """
 
     config: Config
@@ -76,28 +76,36 @@ class Forecast:
     step: Step = field(default_factory=Step)
 
     def check_not_fixed(self) -> None:
-        """Raise ConfigError if the weights can be neither trained nor cut any more."""
+        """Raise ConfigError if the weights can no longer be trained or cut."""
         if self.fixed:
             raise ConfigError(
-                f'{self.fixed}: they can be neither trained nor cut; put this stage before it'
+                f'{self.fixed}: they can no longer be trained or cut; move this stage before it'
+            )
+
+    def check_masks(self, stage: str) -> None:
+        """Raise ConfigError if there are no masks at this stage."""
+        if not self.masks:
+            raise ConfigError(
+                f'{stage} needs masks, but there are none; put a SelectMask or LoadMask stage '
+                'before it'
             )
 
     @property
     def worst_masks(self) -> Masks | None:
-        """Masks that remove everything, where masks will be selected; what they keep is unknown."""
+        """Masks that remove all units, if masks will be selected; which units stay is unknown."""
         return removing_everything(self.graph) if self.masks else None
 
 
 def removing_everything(graph: ChannelGraph) -> Masks:
-    """Return masks that keep no unit: the worst that a regularizer may have to push."""
+    """Return masks that remove all units: the worst case for a regularizer."""
     groups = graph.groups.items()
     return Masks({name: torch.zeros(g.size, dtype=torch.bool) for name, g in groups})
 
 
 def pushes_last(steps: Sequence[Step], index: int) -> bool:
-    """Tell whether no other push comes between stage ``index`` and the next cut.
+    """Tell whether stage ``index`` is the last one that pushes before the next cut.
 
-    That one must bring the removed channels to zero; those before it need only rank them.
+    This stage must bring the removed channels to zero. Earlier ones only influence the ranking.
     """
     for step in steps[index + 1 :]:
         if step.push is not None:
@@ -108,18 +116,18 @@ def pushes_last(steps: Sequence[Step], index: int) -> bool:
 
 
 def unpruned_before(steps: Sequence[Step], trained: bool) -> int | None:
-    """Return the stage before which a run's weights are those of the unpruned network.
+    """Return the stage before which the weights of a run are those of the unpruned network.
 
-    That is the first one that cuts, sets channels to zero or pushes them there: after a push the
-    network may hold no more than what is left of it. Where nothing was trained by then, it is the
-    first one that cuts.
+    It is the first stage that cuts, sets channels to zero or pushes them there, because a network
+    after a push may already have lost accuracy. If nothing is trained before that stage, it is the
+    first stage that cuts.
 
     Args:
-        steps: what the stages of the run do.
+        steps: the steps of the run's stages.
         trained: whether the run starts with trained weights.
 
     Returns:
-        the number of the stage; None where nothing is cut.
+        the number of the stage; None if no stage cuts.
     """
     cuts = [number for number, step in enumerate(steps) if step.cuts]
     if not cuts:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from easypruner.errors import ConfigError
+from easypruner.base.checks import check_text, refuse
 from easypruner.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -21,25 +21,22 @@ _NAME = re.compile(r'[\w.-]+')
 
 
 class Stage(Strategy):
-    """One step of a run. Stages pass a PruningState on; everything heavy in it lies in files.
+    """One step of a run. Each stage passes a PruningState to the next; large data is in files.
 
     Args:
-        name: the stage's folder, of letters, digits and any of ``_ . -``; by default the class
-            name in lower case, with ``_`` between its words.
+        name: the name of the stage and of its folder, made of letters, digits and ``_ . -``; by
+            default the class name in lower case, with ``_`` between its words.
     """
 
     def __init__(self, name: str | None = None) -> None:
-        own = type(self).__name__
         if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
-            raise ConfigError(
-                f'name={name!r} of {own} is to be the name of a folder; expected letters, digits '
-                'and any of _ . -'
-            )
+            expected = 'letters, digits and any of _ . -, because it is the name of a folder'
+            refuse(name, 'name', type(self).__name__, expected)
         self.name = name or self.default_name()
 
     @classmethod
     def default_name(cls) -> str:
-        """Return the name of a stage that a config does not name: the default of its constructor.
+        """Return the name of a stage whose config has no name.
 
         >>> from easypruner.pipeline.stages import SelectMask
         >>> SelectMask.default_name()
@@ -52,30 +49,43 @@ class Stage(Strategy):
 
     @abstractmethod
     def run(self, state: PruningState) -> PruningState:
-        """Do the step and return what the next stage starts from."""
+        """Do the step, and return the state that the next stage starts from."""
 
     def forecast(self, before: Forecast) -> Forecast:
-        """Raise what would stop this stage; return what the stages after it can count on.
+        """Return the forecast for the next stage; raise the errors that would stop this stage.
 
-        Called on every stage, in order, before a run starts. What the stage itself does stands in
-        the result's ``step``.
+        It is called on every stage, in order, before a run starts. The result's ``step`` says what
+        this stage does.
 
         Args:
-            before: what the stages before it leave; its ``step`` does nothing.
+            before: the forecast at this stage, with an empty ``step``.
 
         Raises:
-            EasyPrunerError: the stage cannot do its work there.
+            EasyPrunerError: the stage cannot do its work at this point of the run.
         """
         return before
 
     def expand(self) -> Sequence[Mapping[str, Any]] | None:
-        """Return the configs of the stages that this one stands for; None if it is one itself.
+        """Return the configs of the stages that replace this one; None to keep it.
 
-        A config's list of stages is expanded before anything else is done with it, so each of
-        these is planned, run and resumed like any other.
+        A run replaces stages before anything else, so each of these is planned, run and resumed
+        like any other stage.
         """
         return None
 
     def plan(self, state: PruningState) -> str:
-        """Return one line that says what this stage will do; printed before a run starts."""
+        """Return one line that says what this stage will do. It is printed before a run starts."""
         return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+
+
+class RowStage(Stage):
+    """A stage that can evaluate its result, for a row of the final table.
+
+    Args:
+        row: the name of the result's row in the final table; None for no row.
+        name: the name of the stage.
+    """
+
+    def __init__(self, row: str | None = None, name: str | None = None) -> None:
+        super().__init__(name)
+        self.row = check_text(row, 'row', type(self).__name__)

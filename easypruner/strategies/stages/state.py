@@ -1,4 +1,4 @@
-"""The state of a run: where its artifacts lie. It passes from stage to stage through files."""
+"""PruningState: the paths of a run's files. It is saved after each stage."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ ARCHITECTURE = 'architecture.json'
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same over a run.
+    """The values that stay the same during a run.
 
     Attributes:
-        config: of the run, stages included.
-        name: of the config.
-        work_dir: where everything is written.
-        seed: for every random choice.
+        config: the config of the run, with its stages.
+        name: the name of the config.
+        work_dir: the folder for all files of the run.
+        seed: the seed of every random choice.
         manager: calls the hooks of plugins.
-        console: for people to read.
-        trace: makes the channel graph of a model on the run's data.
-        handlers: of layers, those of plugins.
-        transforms: the classes of transforms that plugins contribute.
-        steps: what each stage does, once that is known.
+        console: prints messages for the user.
+        trace: makes the channel graph of a model, on the run's data.
+        handlers: the layer handlers of plugins.
+        transforms: the transform classes that plugins contribute.
+        steps: the step of each stage, when it is known.
         launcher: ``'none'`` or ``'pytorch'``.
-        verbose: show MMEngine's log on the console.
+        verbose: whether the console shows MMEngine's log.
     """
 
     config: Config
@@ -64,13 +64,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Cut:
-    """What a cut was made on: the network before it, and the masks.
+    """The files of a cut: the network before it, and the masks.
 
     Attributes:
-        checkpoint: weights right before the cut.
-        masks: that were cut.
-        architecture: record of the network before the cut; None for the original.
-        selected: weights on which the masks were selected; None where they came from a file.
+        checkpoint: the weights right before the cut.
+        masks: the masks of the cut.
+        architecture: the record of the network before the cut; None for the original network.
+        selected: the weights on which the masks were selected; None if a file contained the masks.
     """
 
     checkpoint: Path
@@ -81,26 +81,26 @@ class Cut:
 
 @dataclass(frozen=True)
 class PruningState:
-    """Where a run stands.
+    """The state of a run at one of its stages.
 
     Attributes:
-        run: what stays the same over the run.
-        index: of the stage at hand, from 0.
-        stage: folder of the stage at hand.
-        checkpoint: weights; None only before the run has written its initial ones.
-        architecture: record of the network, as of :class:`easypruner.graph.NetworkRecord`; None
-            while it is the original.
-        masks: file of masks that are selected and not cut yet.
-        selected: weights on which these were selected.
-        unpruned: weights of the unpruned network, before anything pushed it towards a cut; None
-            until then.
-        cuts: that were made, in order.
-        rows: of the final table.
-        budget: what was asked and delivered.
-        reference: what the budget is a share of, while channels are removed in several steps; None
-            where nothing need be known. What JSON can hold.
-        warnings: for the reader of the summary.
-        seconds: wall time of each finished stage.
+        run: the values that stay the same during the run.
+        index: the number of the current stage, from 0.
+        stage: the folder of the current stage.
+        checkpoint: the file of the weights; None only before the run has saved the initial ones.
+        architecture: the file of the network's record, a
+            :class:`easypruner.graph.NetworkRecord`; None for the original network.
+        masks: the file of masks that are selected and not yet cut.
+        selected: the file of the weights on which these masks were selected.
+        unpruned: the file of the weights of the unpruned network, before any stage pushed it
+            towards a cut; None until then.
+        cuts: all cuts so far, in order.
+        rows: the rows of the final table.
+        budget: the limit and the result of the budget.
+        reference: the values that the budget's limit is relative to, while channels are removed in
+            several cuts; None if the budget needs none. JSON can represent it.
+        warnings: the warnings for the summary.
+        seconds: the wall time of each finished stage.
     """
 
     run: Run
@@ -129,13 +129,13 @@ class PruningState:
         return self.run.work_dir
 
     def at(self, index: int, name: str) -> PruningState:
-        """Return the state a stage starts from, with a folder of its own."""
+        """Return the state that a stage starts from, with a folder of its own."""
         return replace(self, index=index, stage=self.work_dir / f'{index:02d}_{name}')
 
     def transformed(self, transform: Transform) -> PruningState:
-        """Return the state of a network that a stage has transformed.
+        """Return the state after a transform of the network.
 
-        The record of the network is written into the stage's folder; the weights are not.
+        This method writes the record of the network to the stage's folder, but not the weights.
         """
         path = self.stage / ARCHITECTURE
         if is_main():
@@ -144,34 +144,34 @@ class PruningState:
         return replace(self, architecture=path)
 
     def record(self) -> NetworkRecord:
-        """Return what makes the network at hand out of the original.
+        """Return the record that makes the current network from the original one.
 
         Raises:
-            RecordError: its file is missing or damaged.
+            RecordError: the file is missing or damaged.
         """
         if self.architecture is None:
             return NetworkRecord()
         return NetworkRecord.load(self.architecture, self.run.transforms)
 
     def load_masks(self) -> Masks | None:
-        """Return the masks that are selected and not cut yet."""
+        """Return the masks that are selected and not yet cut; None if there are none."""
         return Masks.load(self.masks) if self.masks else None
 
     def warned(self, text: str) -> PruningState:
-        """Return the state with a warning more."""
+        """Return the state with another warning."""
         return replace(self, warnings=(*self.warnings, text))
 
     # Files
 
     def save(self, stage_fingerprint: str) -> None:
-        """Write the state into the stage's folder: the sign that the stage is finished."""
+        """Write the state to the stage's folder, which marks the stage as finished."""
         write_json(self.stage / STATE, {'stage': stage_fingerprint, **self._content()})
 
     def resumed(self, stage_fingerprint: str) -> PruningState | None:
-        """Return the state that the stage at hand left behind; None if it is not finished.
+        """Return the state that the current stage has saved; None if it is not finished.
 
         Raises:
-            EasyPrunerError: a state file that cannot be read.
+            EasyPrunerError: the state file cannot be read.
         """
         file = self.stage / STATE
         if not file.is_file():
@@ -180,7 +180,7 @@ class PruningState:
             content = json.loads(file.read_text(encoding='utf-8'))
             if content.pop('stage') != stage_fingerprint:
                 raise ValueError('it belongs to another stage')
-            return self._filled(content)
+            return self._restored(content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EasyPrunerError(
                 f'the state of a finished stage, {str(file)!r}, is damaged '
@@ -202,7 +202,7 @@ class PruningState:
             'seconds': dict(self.seconds),
         }
 
-    def _filled(self, content: Mapping[str, Any]) -> PruningState:
+    def _restored(self, content: Mapping[str, Any]) -> PruningState:
         return replace(
             self,
             **{name: self._absolute(content[name]) for name in _PATHS},
@@ -218,7 +218,7 @@ class PruningState:
         )
 
     def _relative(self, path: Path | None) -> str | None:
-        # Relative, so that a work directory can be moved.
+        # Relative paths allow the user to move the work directory.
         return None if path is None else str(path.relative_to(self.work_dir))
 
     def _absolute(self, path: str | None) -> Any:
@@ -231,7 +231,7 @@ class PruningState:
         self.run.manager.hook.easypruner_configure_runner(runner=runner, state=self)
 
     def row(self, name: str, accuracy: float, graph: ChannelGraph) -> Row:
-        """Return a row of the final table for the weights at hand."""
+        """Return a row of the final table for the current weights."""
         assert self.checkpoint is not None
         cost = graph.cost()
         return Row(name, accuracy, cost.macs, cost.params, self.checkpoint.stat().st_size)

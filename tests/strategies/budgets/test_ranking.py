@@ -11,7 +11,13 @@ from torch import Tensor
 from easypruner.errors import BudgetError
 from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
-from easypruner.strategies.budgets.ranking import Ranking, keep_best, part_of, shown, within_limits
+from easypruner.strategies.budgets.ranking import (
+    Ranking,
+    format_limit,
+    keep_best,
+    partial_masks,
+    within_limits,
+)
 
 limits = st.builds(
     Limits,
@@ -80,7 +86,7 @@ def test_within_meets_a_limit_and_one_more_step_would_exceed_it(
         price[n] * given_limits.get(n, Limits()).widths(s.numel())[0] for n, s in scores.items()
     )
     if least > limit:
-        with pytest.raises(BudgetError, match=f'but {shown(least)} is the least that can be had'):
+        with pytest.raises(BudgetError, match=f'but {format_limit(least)} is the lowest possible'):
             ranking.within(cost, limit, 'things')
         return
     masks = ranking.within(cost, limit, 'things')
@@ -103,7 +109,7 @@ def test_nothing_to_rank() -> None:
     ranking = Ranking.of({})
     assert len(ranking.removing(0)) == 0
     assert len(ranking.within(lambda masks: 3.0, 3.0, 'things')) == 0
-    with pytest.raises(BudgetError, match='3 is the least'):
+    with pytest.raises(BudgetError, match='3 is the lowest possible'):
         ranking.within(lambda masks: 3.0, 2.0, 'things')
 
 
@@ -184,5 +190,5 @@ def test_keeping_is_as_near_as_the_limits_allow(
 def test_a_part_is_the_lowest_of_the_removed_units() -> None:
     scores = {'a': torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])}
     whole = {'a': torch.tensor([True, False, False, False, False])}
-    assert part_of(whole, scores, {}, 0.5)['a'].tolist() == [True, False, True, False, True]
-    assert part_of(whole, scores, {}, 1.0)['a'].tolist() == whole['a'].tolist()
+    assert partial_masks(whole, scores, {}, 0.5)['a'].tolist() == [True, False, True, False, True]
+    assert partial_masks(whole, scores, {}, 1.0)['a'].tolist() == whole['a'].tolist()

@@ -203,5 +203,5 @@ class TestSteps:
         assert last.delivered(masks, retraced) == 0.5
 
     def test_an_infeasible_end_is_refused(self) -> None:
-        with pytest.raises(BudgetError, match='is the least that can be had'):
+        with pytest.raises(BudgetError, match='is the lowest possible'):
             cut_in_steps(Macs(keep=0.01), 3, GRAPHS[0], 0)

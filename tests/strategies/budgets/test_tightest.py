@@ -102,7 +102,7 @@ class TestSeveralBudgets:
         graph = GRAPHS[0]
         other = Macs(keep=0.9) if kind is Params else Params(keep=0.9)
         least = cost_of(kind, graph, kept_least(graph))
-        words = f'at most 1 {kind.unit} were asked for, but {least:,} is the least'
+        words = f'the limit is 1 {kind.unit}, but {least:,} is the lowest possible'
         for budgets in ([other, kind(limit=1)], [kind(limit=1), other]):
             with pytest.raises(BudgetError, match=words):
                 Tightest(budgets)(random_scores(graph, 0), graph, Context())

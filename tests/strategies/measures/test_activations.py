@@ -16,8 +16,8 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.activations import (
     collect,
-    maker_probes,
-    probe_each,
+    mean_at_probes,
+    producer_probes,
     reader_probes,
 )
 from easypruner.strategies.measures.compensation import mean_compensation
@@ -259,13 +259,14 @@ def test_channels_that_no_module_reads_are_left_out_or_reported() -> None:
 def test_makers_are_norms_or_else_the_layers_that_make_the_channels() -> None:
     model, context = randomized_network(Depthwise), tiny_context()
     graph = easypruner.trace(model, example_inputs())
-    paths = {(probe.group, probe.path) for probe in maker_probes(graph)}
+    paths = {(probe.group, probe.path) for probe in producer_probes(graph)}
     assert paths == {
         ('expand.0', 'expand.1'), ('expand.0', 'depthwise.1'), ('expand.0', 'multiplied.1'),
         ('project', 'project'),
     }  # fmt: skip
     seen = {
-        s.path: v for s, v in probe_each(graph, context, 9, 'Me', lambda m: m, maker_probes(graph))
+        s.path: v
+        for s, v in mean_at_probes(graph, context, 9, 'Me', lambda m: m, producer_probes(graph))
     }
     with torch.no_grad():
         normed = by_hand(context, model.expand[:2], single(8))
@@ -273,7 +274,7 @@ def test_makers_are_norms_or_else_the_layers_that_make_the_channels() -> None:
         graph = easypruner.trace(up, example_inputs())
         made = {
             s.path: v
-            for s, v in probe_each(graph, context, 9, 'Me', lambda m: m, maker_probes(graph))
+            for s, v in mean_at_probes(graph, context, 9, 'Me', lambda m: m, producer_probes(graph))
         }
         grown = by_hand(
             context, lambda x: up.up(up.grouped(up.stem(x))), [[j, j + 4, j + 8] for j in range(4)]
@@ -292,7 +293,7 @@ def test_nan_activations_name_group_and_layer() -> None:
 
 
 def test_batches_and_passes_are_needed() -> None:
-    with pytest.raises(EasyPrunerError, match='Me looks at batches'):
+    with pytest.raises(EasyPrunerError, match='Me needs batches'):
         mean_of(randomized_network(Plain), tiny_context(batches=0))
     with pytest.raises(ConfigError, match='Me needs forward passes'):
         mean_of(randomized_network(Plain), replace(tiny_context(), forward=None))

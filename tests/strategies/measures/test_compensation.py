@@ -139,7 +139,7 @@ def test_masks_that_remove_nothing_need_no_data() -> None:
 def test_without_data_the_error_names_the_requester() -> None:
     model = Constant(*READERS['convolution']).eval()
     graph = easypruner.trace(model, torch.rand(2, 3, 4, 4))
-    with pytest.raises(EasyPrunerError, match='a test looks at'):
+    with pytest.raises(EasyPrunerError, match='a test needs'):
         mean_compensation(graph, {'made': MASK}, context_of(), 1, 'a test')
     with pytest.raises(ConfigError, match='a test needs'):
         mean_compensation(graph, {'made': MASK}, Context(), 1, 'a test')

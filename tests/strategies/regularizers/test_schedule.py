@@ -42,7 +42,7 @@ def test_a_warmup_of_a_share_of_ones_own() -> None:
     'schedule', ['liner', {'warmup': 0}, {'warmup': 1.5}, {'warmup': True}, {'warm': 0.1}, 3, None]
 )
 def test_an_invalid_schedule_is_refused(schedule: object) -> None:
-    with pytest.raises(ConfigError, match=r'strength_schedule=.* of Me is not understood'):
+    with pytest.raises(ConfigError, match=r'strength_schedule=.* of Me; expected'):
         ramp_of(schedule, 'Me')
 
 

@@ -17,7 +17,7 @@ import easypruner
 from easypruner import Context, Masks
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.sources.candidates import RECORDS, Trial, Trials
+from easypruner.strategies.sources.candidates import RECORDS, Measurement, Measurements
 from easypruner.testing import example_inputs, randomized_network, tiny_batches, tiny_context
 from easypruner.testing.networks import Plain
 from tests.helpers.batches import shuffled_batches
@@ -26,8 +26,8 @@ from tests.helpers.networks import traced_network
 HALF = Masks({'body.0.0': torch.arange(8) % 2 == 0, 'body.1.0': torch.arange(12) % 3 > 0})
 
 
-def fitness(trial: Trial, graph: ChannelGraph, context: Context) -> float:
-    return trial.fitness(graph, HALF, context, trial.drawn(context))
+def fitness(measurement: Measurement, graph: ChannelGraph, context: Context) -> float:
+    return measurement.fitness(graph, HALF, context, measurement.draw_batches(context))
 
 
 def normalized(x: Tensor, norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def test_the_loss_of_a_cut_copy_with_its_batch_norms_adapted(
 ) -> None:
     model = randomized_network(Plain)
     graph = easypruner.trace(model, example_inputs())
-    actual = fitness(Trial('loss', batches, calibration, 'Me'), graph, tiny_context())
+    actual = fitness(Measurement('loss', batches, calibration, 'Me'), graph, tiny_context())
     cut = copy.deepcopy(model)
     easypruner.prune(cut, HALF, example_inputs=example_inputs())
     assert actual == pytest.approx(-adapted_loss(cut, min(calibration, 3), batches), rel=1e-5)
@@ -80,19 +80,19 @@ def test_without_calibration_the_statistics_stay() -> None:
     easypruner.prune(cut, HALF, example_inputs=example_inputs())
     losses = [float(context.loss(cut, batch)) for batch in context.batches()]
     model.train()
-    actual = fitness(Trial('loss', 3, 0, 'Me'), graph, context)
+    actual = fitness(Measurement('loss', 3, 0, 'Me'), graph, context)
     assert actual == pytest.approx(-sum(losses) / 3)
-    assert fitness(Trial('accuracy', 3, 0, 'Me'), graph, context) == context.evaluate(cut)
+    assert fitness(Measurement('accuracy', 3, 0, 'Me'), graph, context) == context.evaluate(cut)
 
 
 def test_candidates_get_the_same_data() -> None:
     graph = traced_network(Plain)
-    trial, context = Trial('loss', 2, 2, 'Me'), shuffled_batches(tiny_context())
+    measurement, context = Measurement('loss', 2, 2, 'Me'), shuffled_batches(tiny_context())
     torch.manual_seed(0)
-    first = fitness(trial, graph, context)
+    first = fitness(measurement, graph, context)
     torch.rand(5)
-    assert fitness(trial, graph, context) == first
-    assert fitness(trial, graph, replace(context, seed=1)) != first
+    assert fitness(measurement, graph, context) == first
+    assert fitness(measurement, graph, replace(context, seed=1)) != first
 
 
 def in_place(context: Context) -> Context:
@@ -125,17 +125,21 @@ def test_candidates_get_the_same_batches_of_a_loader_with_its_own_generator() ->
         in_place(replace(tiny_context(), batches=lambda: loader)),
         in_place(replace(tiny_context(), batches=lambda: refilled(tiny_batches(9)))),
     ):
-        trials = Trials(Trial('loss', 2, 2, 'Me'), graph, context)
+        measurements = Measurements(Measurement('loss', 2, 2, 'Me'), graph, context)
         # No mask and masks that keep everything are the same network.
         everything = Masks({name: torch.ones_like(mask) for name, mask in HALF.items()})
-        assert trials.fitness(Masks()) == trials.fitness(everything) != trials.fitness(HALF)
+        assert (
+            measurements.fitness(Masks())
+            == measurements.fitness(everything)
+            != measurements.fitness(HALF)
+        )
 
 
 def test_batches_in_the_same_memory_are_distinguished() -> None:
     graph = traced_network(Plain)
-    trial, batches = Trial('loss', 3, 2, 'Me'), tiny_batches(3)
+    measurement, batches = Measurement('loss', 3, 2, 'Me'), tiny_batches(3)
     usual, refills = (
-        Trials(trial, graph, replace(tiny_context(), batches=opened)).fitness(HALF)
+        Measurements(measurement, graph, replace(tiny_context(), batches=opened)).fitness(HALF)
         for opened in (lambda: iter(batches), lambda: refilled(batches))
     )
     assert usual == refills
@@ -143,12 +147,17 @@ def test_batches_in_the_same_memory_are_distinguished() -> None:
 
 def test_networks_and_batches_with_tensors_that_were_computed() -> None:
     model = randomized_network(Plain)
-    trial, context = Trial('loss', 2, 1, 'Me'), tiny_context()
-    expected = Trials(trial, easypruner.trace(model, example_inputs()), context).fitness(HALF)
+    measurement, context = Measurement('loss', 2, 1, 'Me'), tiny_context()
+    expected = Measurements(
+        measurement, easypruner.trace(model, example_inputs()), context
+    ).fitness(HALF)
     model.last = model.head.weight * 2
     batches = [(images.requires_grad_() * 1, classes) for images, classes in context.batches()]
     graph = easypruner.trace(model, example_inputs())
-    assert Trials(trial, graph, replace(context, batches=lambda: batches)).fitness(HALF) == expected
+    assert (
+        Measurements(measurement, graph, replace(context, batches=lambda: batches)).fitness(HALF)
+        == expected
+    )
 
 
 class Counted:
@@ -173,30 +182,30 @@ def counted(folder: Path | None, **changes: object) -> tuple[Context, Counted]:
 
 def test_each_candidate_is_measured_once(tmp_path: Path) -> None:
     graph = traced_network(Plain)
-    trial = Trial('loss', 1, 1, 'Me')
+    measurement = Measurement('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path / 'stage')
-    trials = Trials(trial, graph, context)
-    found = trials.fitness(HALF)
-    assert trials.fitness(Masks(dict(reversed([*HALF.items()])))) == found and loss.calls == 1
-    assert Trials(trial, graph, context).fitness(HALF) == found and loss.calls == 1
+    measurements = Measurements(measurement, graph, context)
+    found = measurements.fitness(HALF)
+    assert measurements.fitness(Masks(dict(reversed([*HALF.items()])))) == found and loss.calls == 1
+    assert Measurements(measurement, graph, context).fitness(HALF) == found and loss.calls == 1
     (line,) = (tmp_path / 'stage' / RECORDS).read_text().splitlines()
     assert json.loads(line)['fitness'] == found
-    assert Trials(trial, graph, context).fitness(Masks()) != found and loss.calls == 2
+    assert Measurements(measurement, graph, context).fitness(Masks()) != found and loss.calls == 2
 
 
 def test_nothing_is_taken_from_another_setting(tmp_path: Path) -> None:
     model = randomized_network(Plain)
     graph = easypruner.trace(model, example_inputs())
-    trial = Trial('loss', 1, 1, 'Me')
+    measurement = Measurement('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)
-    Trials(trial, graph, context).fitness(HALF)
-    Trials(replace(trial, calibration_batches=2), graph, context).fitness(HALF)
-    Trials(trial, graph, replace(context, seed=5)).fitness(HALF)
+    Measurements(measurement, graph, context).fitness(HALF)
+    Measurements(replace(measurement, calibration_batches=2), graph, context).fitness(HALF)
+    Measurements(measurement, graph, replace(context, seed=5)).fitness(HALF)
     with torch.no_grad():
         model.body[0][1].running_mean[0] += 1
-    Trials(trial, graph, context).fitness(HALF)
+    Measurements(measurement, graph, context).fitness(HALF)
     assert loss.calls == 4
-    Trials(trial, graph, replace(context, folder=None)).fitness(HALF)
+    Measurements(measurement, graph, replace(context, folder=None)).fitness(HALF)
     assert loss.calls == 5 and len((tmp_path / RECORDS).read_text().splitlines()) == 4
 
 
@@ -213,20 +222,22 @@ def test_nothing_is_taken_from_other_batches(buffer: int, tmp_path: Path) -> Non
             loss=lambda model, batch: loss(model, batch['inputs'][0]),
             forward=lambda model, batch: context.forward(model, batch['inputs'][0]),
         )
-        Trials(Trial('loss', 1, 2, 'Me'), graph, unpacked).fitness(HALF)
+        Measurements(Measurement('loss', 1, 2, 'Me'), graph, unpacked).fitness(HALF)
     assert loss.calls == 2
 
 
 def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
     graph = traced_network(Plain)
-    trial = Trial('loss', 1, 1, 'Me')
+    measurement = Measurement('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)
-    found = [Trials(trial, graph, context).fitness(masks) for masks in (HALF, Masks())]
+    found = [Measurements(measurement, graph, context).fitness(masks) for masks in (HALF, Masks())]
     file = tmp_path / RECORDS
     file.write_bytes(file.read_bytes()[:-20])
-    again = Trials(trial, graph, context)
+    again = Measurements(measurement, graph, context)
     assert [again.fitness(masks) for masks in (HALF, Masks())] == found and loss.calls == 3
-    assert Trials(trial, graph, context).fitness(Masks()) == found[1] and loss.calls == 3
+    assert (
+        Measurements(measurement, graph, context).fitness(Masks()) == found[1] and loss.calls == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,14 +247,14 @@ def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
 )
 def test_lines_that_nobody_wrote_are_passed_over(fitness: str, tmp_path: Path) -> None:
     graph = traced_network(Plain)
-    trial = Trial('loss', 1, 1, 'Me')
+    measurement = Measurement('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)
-    found = Trials(trial, graph, context).fitness(HALF)
+    found = Measurements(measurement, graph, context).fitness(HALF)
     file = tmp_path / RECORDS
     start, _, _ = file.read_text().partition('"fitness"')
     file.write_text(f'{start}"fitness": {fitness}}}\n{fitness}\n')
-    assert Trials(trial, graph, context).fitness(HALF) == found and loss.calls == 2
-    assert Trials(trial, graph, context).fitness(HALF) == found and loss.calls == 2
+    assert Measurements(measurement, graph, context).fitness(HALF) == found and loss.calls == 2
+    assert Measurements(measurement, graph, context).fitness(HALF) == found and loss.calls == 2
 
 
 def test_nan_fitness_is_the_worst(tmp_path: Path) -> None:
@@ -252,8 +263,8 @@ def test_nan_fitness_is_the_worst(tmp_path: Path) -> None:
         tiny_context(), loss=lambda model, batch: torch.tensor(float('nan')), folder=tmp_path
     )
     for _ in range(2):
-        trials = Trials(Trial('loss', 1, 0, 'Me'), graph, context)
-        assert trials.fitness(HALF) == -float('inf')
+        measurements = Measurements(Measurement('loss', 1, 0, 'Me'), graph, context)
+        assert measurements.fitness(HALF) == -float('inf')
     assert json.loads((tmp_path / RECORDS).read_text())['fitness'] is None
 
 
@@ -267,4 +278,4 @@ def test_nan_fitness_is_the_worst(tmp_path: Path) -> None:
 )
 def test_invalid_arguments_are_refused(arguments: tuple, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Trial(*arguments, 'Me')
+        Measurement(*arguments, 'Me')

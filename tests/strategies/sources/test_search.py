@@ -27,7 +27,7 @@ from easypruner import Budget, Context, Masks, MaskSource
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import RECORDS
-from easypruner.strategies.sources.search import Search, Widths
+from easypruner.strategies.sources.search import Search, UnitOrder
 from easypruner.testing import tiny_batches, tiny_context
 from easypruner.testing.networks import Plain
 from tests.helpers.networks import traced_network
@@ -50,10 +50,10 @@ def test_at_a_threshold_groups_lose_shares_in_proportion_to_rates(
     scores = {
         str(n): torch.randint(5, (size,), generator=generator) for n, size in enumerate(sizes)
     }
-    widths = Widths.of(scores)
-    rates = widths.draw(generator)
+    order = UnitOrder.of(scores)
+    rates = order.draw_rates(generator)
     threshold = data.draw(st.floats(0, 1))
-    masks = widths.scores(rates).above(threshold)
+    masks = order.scores(rates).above(threshold)
     for (name, score), rate in zip(scores.items(), rates, strict=True):
         gone = [i for i in range(score.numel()) if not masks[name][i]]
         expected = threshold * rate * score.numel()
@@ -63,24 +63,24 @@ def test_at_a_threshold_groups_lose_shares_in_proportion_to_rates(
 
 
 def test_units_beyond_the_maximum_are_removed_after_all_others() -> None:
-    widths = Widths.of({'a': torch.arange(10), 'b': torch.arange(4)}, 0.5)
-    scores = widths.scores((0.01, 0.5))
+    order = UnitOrder.of({'a': torch.arange(10), 'b': torch.arange(4)}, 0.5)
+    scores = order.scores((0.01, 0.5))
     within = torch.cat([scores['a'][:5], scores['b'][:2]])
     beyond = torch.cat([scores['a'][5:], scores['b'][2:]])
     assert within.max() < beyond.min()
 
 
 def test_rates_are_above_zero_and_up_to_the_most() -> None:
-    widths = Widths.of({str(n): torch.zeros(3) for n in range(2000)}, 0.7)
-    rates = widths.draw(torch.Generator().manual_seed(0))
+    order = UnitOrder.of({str(n): torch.zeros(3) for n in range(2000)}, 0.7)
+    rates = order.draw_rates(torch.Generator().manual_seed(0))
     assert 0 < min(rates) < 0.01 and 0.69 < max(rates) <= 0.7
-    assert widths.even == (0.7,) * 2000
+    assert order.equal_rates == (0.7,) * 2000
 
 
 def test_widths_suit_budgets_without_rates() -> None:
     graph = traced_network(Plain)
-    widths = Widths.of({n: torch.arange(g.size) for n, g in graph.groups.items()})
-    masks = Threshold(1.0)(widths.scores((0.5, 0.25)), graph, Context())
+    order = UnitOrder.of({n: torch.arange(g.size) for n, g in graph.groups.items()})
+    masks = Threshold(1.0)(order.scores((0.5, 0.25)), graph, Context())
     assert [masks.kept(name) for name in masks] == [4, 9]
 
 
@@ -92,9 +92,9 @@ def test_widths_suit_budgets_without_rates() -> None:
 )
 def test_one_candidate_is_taken_unmeasured_with_a_warning(make: Make, budget: Budget) -> None:
     graph, (context, loss) = plain_graph(), known_loss(loss_least_at_seven)
-    widths = Widths.of({n: torch.arange(g.size) for n, g in graph.groups.items()}, 0.7)
-    expected = budget(widths.scores(widths.even), graph, Context())
-    with pytest.warns(UserWarning, match=f'budget {budget.kind} makes the same masks of all'):
+    order = UnitOrder.of({n: torch.arange(g.size) for n, g in graph.groups.items()}, 0.7)
+    expected = budget(order.scores(order.equal_rates), graph, Context())
+    with pytest.warns(UserWarning, match=f'budget {budget.kind} makes the same masks for all'):
         masks = make(budget).select(graph, context)
     assert {n: masks.kept(n) for n in masks} == {n: expected.kept(n) for n in expected}
     assert not loss.asked
@@ -127,7 +127,7 @@ class Noisy(Macs):
 @pytest.mark.parametrize('fails', [lambda call: call == 1, lambda call: call % 3 == 0])
 def test_a_candidate_without_masks_is_passed_over(make: Make, fails: Callable[[int], bool]) -> None:
     context, loss = known_loss(loss_least_at_seven)
-    with pytest.warns(UserWarning, match=r'passed over \d of \d+ candidates.* noise at call \d+'):
+    with pytest.warns(UserWarning, match=r'skipped \d of \d+ candidates.* noise at call \d+'):
         masks = make(Noisy(fails)).select(plain_graph(), context)
     assert widths_of(masks) == min(loss.asked, key=loss_least_at_seven) and len(loss.asked) > 1
 

@@ -60,13 +60,13 @@ def graph() -> ChannelGraph:
 
 
 WRONG: dict[str, tuple[Scoring, str]] = {
-    'none': (lambda n: None, r'returned None for group .* as torch\.as_tensor makes one'),
+    'none': (lambda n: None, r'returned None for group .* with torch\.as_tensor'),
     'numbers': (lambda n: [0.5] * n, r'returned a list \[a float, .* for group'),
-    'array': (np.ones, r'a float\d+ ndarray of shape \(8,\) for .* as torch\.as_tensor'),
+    'array': (np.ones, r'a float\d+ ndarray of shape \(8,\) for .* with torch\.as_tensor'),
     'deep': (lambda n: torch.rand(1, 1, n), r'float32 tensor of shape \(1, 1, 8\)'),
     'scalar': (lambda n: torch.rand(()), r'float32 tensor of shape \(\) for'),
     'units': (lambda n: torch.rand(n + 1), r"shape \(9,\) for group '.*' of 8 units; expected"),
-    'layers': (lambda n: torch.rand(n, 2), r'shape \(8, 2\) .* of shape \(8,\), or \(layers, 8\)$'),
+    'layers': (lambda n: torch.rand(n, 2), r'shape \(8, 2\) .* of shape \(8,\) or \(layers, 8\)$'),
     'empty': (lambda n: torch.rand(0, n), r'shape \(0, 8\)'),
     'complex': (lambda n: torch.rand(n) * 1j, r'complex64 .* real numbers'),
 }
