@@ -1,4 +1,4 @@
-"""The stages a run is made of; a plugin like any other contributes them."""
+"""The built-in stages. A plugin like any other contributes them."""
 
 from __future__ import annotations
 

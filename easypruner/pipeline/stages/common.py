@@ -1,4 +1,4 @@
-"""What several stages do: build a runner on the state's network, evaluate, write weights."""
+"""Helpers of several stages: they build runners, evaluate, and write weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stage_runner(
     overrides: Mapping[str, Any] | None = None,
     hooks: Sequence[Hook] = (),
 ) -> StageRunner:
-    """Build the runner of the stage at hand, on the network where the run stands."""
+    """Build a runner for the current stage and network."""
     plan = RunnerPlan(
         work_dir=state.stage,
         seed=state.run.seed,
@@ -47,7 +47,7 @@ def stage_runner(
 
 
 def loaded_runner(state: PruningState) -> StageRunner:
-    """Build a runner that does not train, with the run's weights loaded."""
+    """Build a runner that does not train, with the current weights."""
     runner = stage_runner(state)
     if state.checkpoint is not None:
         load_weights(runner.plain_model, state.checkpoint)
@@ -55,7 +55,7 @@ def loaded_runner(state: PruningState) -> StageRunner:
 
 
 def with_weights(state: PruningState, model: nn.Module) -> PruningState:
-    """Write a model's weights into the stage's folder; return the state that points there."""
+    """Write a model's weights to the stage's folder; return the state with their path."""
     path = state.stage / WEIGHTS
     if is_main():
         save_weights(model, path)
@@ -66,7 +66,7 @@ def with_weights(state: PruningState, model: nn.Module) -> PruningState:
 def with_row(
     state: PruningState, name: str | None, runner: StageRunner, graph: ChannelGraph
 ) -> PruningState:
-    """Evaluate and return the state with a row more; the same state if ``name`` is None."""
+    """Evaluate, and return the state with another row; return the same state if name is None."""
     if name is None:
         return state
     row = state.row(name, runner.accuracy(), graph)
@@ -74,11 +74,11 @@ def with_row(
 
 
 def stage_context(state: PruningState, runner: StageRunner | None = None) -> Context:
-    """Return what a strategy may use in the stage at hand.
+    """Return the context for a strategy in the current stage.
 
     Args:
-        state: at the stage.
-        runner: measures the accuracy; None where it is not asked for.
+        state: the state of the run.
+        runner: the runner that measures the accuracy; None for a context without it.
     """
     progress = StageProgress(state.stage.name.partition('_')[2], state.run.console, is_main())
     return Context(
@@ -93,16 +93,13 @@ def stage_context(state: PruningState, runner: StageRunner | None = None) -> Con
 
 
 def training_batches(state: PruningState) -> Callable[[], Iterable[Any]]:
-    """Return a function that opens one pass over the training batches, in a fixed order."""
-
-    def batches() -> Iterable[Any]:
-        return Runner.build_dataloader(state.config.train_dataloader.to_dict(), seed=state.run.seed)
-
-    return batches
+    """Return a function that starts a pass over the training batches, in a fixed order."""
+    settings = state.config.train_dataloader.to_dict
+    return lambda: Runner.build_dataloader(settings(), seed=state.run.seed)
 
 
 def training_loss(model: nn.Module, batch: Any) -> Tensor:
-    """Return the training loss of a model on a batch of its data loader."""
+    """Return the training loss of a model on a batch of the data loader."""
     preprocessor: Any = model.data_preprocessor
     data = preprocessor(batch, True)
     losses = model(**data, mode='loss')
@@ -113,11 +110,11 @@ def training_loss(model: nn.Module, batch: Any) -> Tensor:
 
 @torch.no_grad()
 def forward_pass(model: nn.Module, batch: Any) -> object:
-    """Run a model on the images of a batch of its data loader."""
+    """Run a model on the images of a batch of the data loader."""
     preprocessor: Any = model.data_preprocessor
     return model(preprocessor(batch, False)['inputs'], mode='tensor')
 
 
 def copy_file(source: Any, target: Any) -> None:
-    """Copy a file, whole or not at all."""
+    """Copy a file, completely or not at all."""
     write_with(target, lambda temporary: temporary.write_bytes(source.read_bytes()))

@@ -1,4 +1,4 @@
-"""The stage Distill: training with the unpruned network as a teacher."""
+"""The stage Distill: trains with the unpruned network as a teacher."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from torch import nn
 
-from easypruner.base.checks import check_path
+from easypruner.base.checks import check_path, refuse
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.config import model_settings
-from easypruner.engine.distillation import (
-    DistillationHook,
-    Hints,
-    Soft,
-    heard_paths,
-    returned,
-)
+from easypruner.engine.distillation import DistillationHook, Hints, Soft, heard_paths, returned
 from easypruner.errors import ConfigError, nearest
 from easypruner.pipeline.stages.train import Train
 from easypruner.strategies import Regularizer
@@ -32,24 +26,31 @@ _Part = TypeVar('_Part', Soft, Hints)
 
 
 class Distill(Train):
-    """Trains the network where it stands; the unpruned network teaches it.
+    """Trains the pruned network with the unpruned network as a teacher.
+
+    ``soft`` adds the divergence between the softened class probabilities of both networks to the
+    loss (Hinton et al., 2015, arXiv 1503.02531). ``hints`` adds the distance between activations of
+    inner layers (FitNets; Romero et al., 2015, arXiv 1412.6550).
+
+    Use when:
+        Much was cut, or little data is available: the teacher's outputs say more than labels.
+
+    Fails when:
+        Training time is tight, because the teacher runs on every batch as well. ``hints`` need
+        layers whose width was not cut.
+
+    Values:
+        The default ``soft``, with a temperature of 4, for classification. Otherwise the values of a
+        ``Train`` stage after a cut.
 
     Args:
-        name: of the stage.
-        epochs: to train for; by default the config's ``train_cfg.max_epochs``.
-        regularizer: pushes channels to zero.
-        row: name of the row that the result gets in the final table; None for no row.
-        optim_wrapper: merged over the config's.
-        param_scheduler: instead of the config's.
-        ema: as of Train.
-        regularize_every: as of Train.
-        soft: what the logits are taught by, ``dict(weight=1.0, temperature=4.0, logits=None)``;
-            see :class:`easypruner.engine.distillation.Soft`. None leaves it out.
-        hints: what inner layers are taught by, ``dict(layers=[paths of modules], weight=1.0)``;
-            see :class:`easypruner.engine.distillation.Hints`. None leaves it out.
-        teacher: checkpoint of the original architecture; by default the run's own weights before
-            anything pushed them towards a cut or set them to zero, or, where nothing was trained
-            by then, right before the first cut. The plan names the stage.
+        soft: the loss on logits, ``dict(weight=1.0, temperature=4.0, logits=None)``; see
+            :class:`easypruner.engine.distillation.Soft`. None disables it.
+        hints: the loss on inner layers, ``dict(layers=[paths of modules], weight=1.0)``; see
+            :class:`easypruner.engine.distillation.Hints`. None disables it.
+        teacher: a checkpoint of the original network. By default, the teacher has the weights of
+            this run before any stage pushed them towards a cut or set them to zero; if nothing was
+            trained before that, the weights right before the first cut. The plan names the stage.
     """
 
     def __init__(
@@ -67,19 +68,14 @@ class Distill(Train):
         regularize_every: int = 1,
     ) -> None:
         super().__init__(
-            name,
-            epochs,
-            regularizer,
-            row,
-            optim_wrapper,
-            param_scheduler,
-            ema,
-            regularize_every,
+            name, epochs, regularizer, row, optim_wrapper, param_scheduler, ema, regularize_every
         )
         self.soft = _part(Soft, soft, 'soft')
         self.hints = _part(Hints, hints, 'hints')
         if self.soft is None and self.hints is None:
-            raise ConfigError('Distill has neither soft nor hints: there is nothing to teach')
+            raise ConfigError(
+                'soft=None and hints=None of Distill; expected a dict for at least one of them'
+            )
         self.teacher = None if teacher is None else check_path(teacher, 'teacher', 'Distill')
 
     def check(self) -> None:
@@ -97,8 +93,8 @@ class Distill(Train):
             load_weights(copy.deepcopy(model), self.teacher)
         elif not before.cut:
             raise ConfigError(
-                'Distill is taught by the network before the cut, but nothing has been cut; put a '
-                "Prune stage before it, or name a checkpoint, teacher='...'"
+                'the teacher of Distill is the network before the cut, but nothing has been cut; '
+                "put a Prune stage before it, or give a checkpoint, teacher='...'"
             )
         after = super().forecast(before)
         return replace(after, step=replace(after.step, taught=self.teacher is None))
@@ -112,19 +108,21 @@ class Distill(Train):
         return [*super().hooks(state), DistillationHook(teacher, self.soft, self.hints)]
 
     def plan(self, state: PruningState) -> str:
-        by = self.teacher or 'the unpruned network'
-        return f'{super().plan(state)}, taught by {by}'
+        teacher = self.teacher or 'the unpruned network'
+        return f'{super().plan(state)}, teacher: {teacher}'
 
 
 def _part(kind: type[_Part], values: Mapping[str, Any] | None, argument: str) -> _Part | None:
     if values is None:
         return None
     if not isinstance(values, Mapping):
-        raise ConfigError(f'{argument}={values!r} of Distill; expected a dict of its arguments')
+        refuse(values, argument, 'Distill', 'a dict of its arguments, or None')
     known = [entry.name for entry in fields(kind)]
     for name in values:
         if name not in known:
-            raise ConfigError(f'{argument} of Distill has {name!r}; {nearest(str(name), known)}')
+            raise ConfigError(
+                f'{argument} of Distill does not take {name!r}; {nearest(str(name), known)}'
+            )
     for entry in fields(kind):
         if entry.default is MISSING and entry.name not in values:
             raise ConfigError(f'{argument} of Distill needs {entry.name!r}, which is missing')

@@ -1,4 +1,4 @@
-"""The stage Evaluate: a row for the network as it stands."""
+"""The stage Evaluate: adds a row for the current network."""
 
 from __future__ import annotations
 
@@ -6,31 +6,41 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from easypruner.base.checks import check_path, check_text
+from easypruner.base.checks import check_path
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
-from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step
+from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
 
-class Evaluate(Stage):
-    """Measures accuracy on the validation data, and the cost.
+class Evaluate(RowStage):
+    """Measures the accuracy on the validation data and the cost of the network.
+
+    Use when:
+        A run starts from a trained network (``checkpoint``), or the table needs a row that no other
+        stage adds.
+
+    Fails when:
+        The checkpoint does not fit the current network; the error names the tensor.
+
+    Values:
+        ``dict(type='Evaluate', checkpoint='trained.pth')`` as the first stage, in place of a
+        ``Train`` stage.
 
     Args:
-        row: name of the row in the final table; None for no row.
-        checkpoint: weights to start from, instead of where the run stands: as the first stage,
-            a trained network.
-        name: of the stage.
+        row: the name of the row in the final table; None for no row.
+        checkpoint: the weights to continue from; None for the current weights.
+        name: the name of the stage.
     """
 
     def __init__(
         self, row: str | None = 'baseline', checkpoint: str | None = None, name: str = 'evaluate'
     ) -> None:
-        super().__init__(name)
-        self.row = check_text(row, 'row', 'Evaluate')
-        given = checkpoint is not None
-        self.checkpoint = check_path(checkpoint, 'checkpoint', 'Evaluate') if given else None
+        super().__init__(row, name)
+        self.checkpoint: str | None = None
+        if checkpoint is not None:
+            self.checkpoint = check_path(checkpoint, 'checkpoint', 'Evaluate')
 
     def check(self) -> None:
         if self.checkpoint is not None:
@@ -42,7 +52,7 @@ class Evaluate(Stage):
         return replace(before, step=Step(loads=self.checkpoint is not None))
 
     def run(self, state: PruningState) -> PruningState:
-        """Evaluate; weights from outside are copied into the run."""
+        """Evaluate. A checkpoint is copied into the run."""
         if self.checkpoint is not None:
             runner = loaded_runner(replace(state, checkpoint=Path(self.checkpoint)))
             state = with_weights(state, runner.plain_model)

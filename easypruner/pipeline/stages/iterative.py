@@ -1,4 +1,4 @@
-"""The stage Iterative: other stages, several times over, each time a part of the way."""
+"""The stage Iterative: repeats other stages, so that channels are removed in several cuts."""
 
 from __future__ import annotations
 
@@ -16,51 +16,62 @@ from easypruner.strategies.stages.state import PruningState
 
 _HALF = 0.5
 
-Way = Callable[[int, int], float]
-"""Of a step, from 0, and the number of steps -> the share of the way that is made after it."""
+Progress = Callable[[int, int], float]
+"""(number of finished rounds, number of all rounds) -> progress towards the budget, from 0 to 1."""
 
 
-def _exponential(keep: float) -> Way:
-    return lambda step, steps: (1 - keep ** (step / steps)) / (1 - keep)
+def _exponential(keep: float) -> Progress:
+    return lambda rounds, steps: (1 - keep ** (rounds / steps)) / (1 - keep)
 
 
-SCHEDULES: Mapping[str, Way | None] = {
-    'linear': lambda step, steps: step / steps,
+SCHEDULES: Mapping[str, Progress | None] = {
+    'linear': lambda rounds, steps: rounds / steps,
     'exponential': _exponential(_HALF),
-    'agp': lambda step, steps: 1 - (1 - step / steps) ** 3,
+    'agp': lambda rounds, steps: 1 - (1 - rounds / steps) ** 3,
     'constant': None,
 }
-"""How far each step goes; None where every step goes all the way by itself."""
+"""Name -> progress after each round; None if every round has the whole budget."""
 
 
 class Iterative(Stage):
-    """Stands for several rounds of the same stages: prune a little, train, prune again.
+    """Repeats the same stages: it prunes a little, trains, and prunes again.
 
-    It is replaced by ``steps`` copies of the stages in ``each``. After step i of n, the share of
-    the way from the network as it is to what the budget asks for is
+    A run replaces this stage by ``steps`` copies of the stages in ``each``. After round i of n, the
+    progress from the current network towards the budget is
 
-    ``'linear'``: ``i / n``;
+    - ``'linear'``: ``i / n``;
+    - ``'exponential'``: ``(1 - k^i) / (1 - k^n)`` with ``k^n = keep``. A budget that keeps the
+      share ``keep`` of the network then removes the same share of the remaining network in each
+      round. ``keep`` is 1/2, or given as ``dict(exponential=keep)``;
+    - ``'agp'``: ``1 - (1 - i / n)^3``, which removes most of it early (Zhu and Gupta, 2017, arXiv
+      1710.01878);
+    - ``'constant'``: each round has the whole budget. With ``Zero`` in place of ``Prune``, channels
+      that were set to zero can return before the next round, as in soft filter pruning (He et al.,
+      2018, arXiv 1808.06866).
 
-    ``'exponential'``: ``(1 - k^i) / (1 - k^n)`` with ``k^n = keep``, so that a budget that keeps
-    the share ``keep`` of the network takes the same share of what is left in each step. ``keep``
-    is 1/2, or given as ``dict(exponential=keep)``;
+    The copies of a stage have its name with ``_1`` to ``_n`` appended. In the final table, the last
+    round has the rows that its stages have by default. An earlier round only has the rows that
+    ``each`` names, with its number appended, because every row costs an evaluation. Every ``Train``
+    starts a new optimizer and its schedule of learning rates.
 
-    ``'agp'``: ``1 - (1 - i / n)^3``, most of it early (Zhu and Gupta, 2017, arXiv 1710.01878);
+    Use when:
+        Much is removed: scores are computed again after each cut, and the network recovers in
+        between. Sources that only hold for small changes need it, such as ``Taylor`` and
+        ``Synflow``.
 
-    ``'constant'``: no share, each step has the whole budget. With ``Zero`` in place of ``Prune``,
-    channels that were set to zero may come back before the next step, as in soft filter pruning
-    (He et al., 2018, arXiv 1808.06866).
+    Fails when:
+        Training time is tight: each round trains. A source that returns whole masks, such as
+        ``MaskFile``, cannot remove them in parts.
 
-    The copies of a stage are named after it, with ``_1`` to ``_n`` behind. In the final table the
-    last step has the rows that its stages have by themselves; an earlier step has only those whose
-    ``row`` is given in ``each``, numbered likewise, for every row costs an evaluation. Every
-    ``Train`` starts its optimizer and its learning rates anew.
+    Values:
+        3 to 10 ``steps`` with ``'agp'`` or ``'exponential'``. Set ``keep`` of the schedule to the
+        ``keep`` of the budget.
 
     Args:
-        steps: how many rounds.
-        each: the stages of one, as in a config; a ``SelectMask`` among them.
+        steps: the number of rounds.
+        each: the stages of one round, as in a config; one of them is a ``SelectMask``.
         schedule: a name of :data:`SCHEDULES`, or ``dict(exponential=keep)``.
-        name: of the stage, which is seen nowhere: its rounds stand in its place.
+        name: the name of the stage. It is not shown, because the rounds replace the stage.
     """
 
     def __init__(
@@ -75,78 +86,78 @@ class Iterative(Stage):
         with mistakes.collect():
             self.steps = check_count(steps, 'steps', 'Iterative')
         with mistakes.collect():
-            self._way = _way(schedule)
+            self._progress = _progress_of(schedule)
         with mistakes.collect():
             self.each = _checked(each)
         mistakes.raise_all()
 
     def expand(self) -> Sequence[Mapping[str, Any]]:
-        """Return the stages of all rounds."""
-        return [stage for step in range(1, self.steps + 1) for stage in self._round(step)]
+        """Return the configs of the stages of all rounds."""
+        return [stage for number in range(1, self.steps + 1) for stage in self._round(number)]
 
-    def _round(self, step: int) -> list[dict[str, Any]]:
-        last = step == self.steps
+    def _round(self, number: int) -> list[dict[str, Any]]:
+        last = number == self.steps
         stages = []
         for config in self.each:
             stage = dict(config)
             cls = _class_of(stage)
             arguments = inspect.signature(cls).parameters
             if 'name' in arguments:
-                stage['name'] = f'{stage.get("name") or cls.default_name()}_{step}'
+                stage['name'] = f'{stage.get("name") or cls.default_name()}_{number}'
             if 'row' in arguments and not last:
-                given = stage.get('row')
-                stage['row'] = f'{given}_{step}' if given else None
-            if issubclass(cls, SelectMask) and self._way is not None:
-                stage['part'] = self._part(step, stage.get('part'))
+                row = stage.get('row')
+                stage['row'] = f'{row}_{number}' if row else None
+            if issubclass(cls, SelectMask) and self._progress is not None:
+                stage['part'] = self._part(self._progress, number, stage.get('part'))
             stages.append(stage)
         return stages
 
-    def _part(self, step: int, inner: Sequence[float] | None) -> tuple[float, float]:
-        """Return the shares of the way before and after a step.
+    def _part(
+        self, progress: Progress, number: int, inner: Sequence[float] | None
+    ) -> tuple[float, float]:
+        """Return the progress before and after a round.
 
         Args:
-            step: from 1.
-            inner: those within the step, where it consists of steps itself.
+            progress: the schedule.
+            number: the number of the round, from 1.
+            inner: the progress within the round, if it consists of rounds itself.
         """
-        assert self._way is not None
-        done = self._way(step - 1, self.steps)
-        share = 1.0 if step == self.steps else self._way(step, self.steps)
+        done = progress(number - 1, self.steps)
+        share = 1.0 if number == self.steps else progress(number, self.steps)
         if inner is None:
             return done, share
         first, second = ((1 - x) * done + x * share for x in inner)
         return first, second
 
     def run(self, state: PruningState) -> PruningState:
-        """Never called: the run consists of what this stage stands for."""
+        """Never called, because a run replaces this stage by its rounds."""
         raise AssertionError('a stage that stands for others was not expanded')
 
 
-def _way(schedule: Any) -> Way | None:
+def _progress_of(schedule: Any) -> Progress | None:
     if isinstance(schedule, Mapping):
         keep: Any = schedule.get('exponential')
         if len(schedule) != 1 or not is_number(keep) or not 0 < keep < 1:
-            what = (
-                'dict(exponential=keep) with the share, above 0 and below 1, that stays in the end'
-            )
-            refuse(dict(schedule), 'schedule', 'Iterative', what)
+            expected = 'dict(exponential=keep) with the final share, above 0 and below 1'
+            refuse(dict(schedule), 'schedule', 'Iterative', expected)
         return _exponential(keep)
     return SCHEDULES[check_name(schedule, 'schedule', 'Iterative', SCHEDULES)]
 
 
 def _checked(each: Any) -> list[dict[str, Any]]:
-    """Return the stages of a round, of which those that stand for others are replaced."""
+    """Return the stages of a round. Stages that stand for others are expanded."""
     if not isinstance(each, list | tuple) or not each:
-        what = "[dict(type='SelectMask', ...), dict(type='Prune'), dict(type='Train', ...)]"
-        refuse(each, 'each', 'Iterative', f'the stages of one round, {what}')
+        stages = "[dict(type='SelectMask', ...), dict(type='Prune'), dict(type='Train', ...)]"
+        refuse(each, 'each', 'Iterative', f'the stages of one round, such as {stages}')
     mistakes = Mistakes()
-    stages = [dict(planned.config) for planned in expand(each, mistakes, 'each')]
+    configs = [dict(planned.config) for planned in expand(each, mistakes, 'each')]
     mistakes.raise_all()
-    if not any(issubclass(_class_of(stage), SelectMask) for stage in stages):
+    if not any(issubclass(_class_of(config), SelectMask) for config in configs):
         raise ConfigError(
-            'each of Iterative has no SelectMask, so no step would remove more than the one '
-            "before; add dict(type='SelectMask', source=dict(type=..., budget=...))"
+            'each of Iterative does not have a SelectMask, so no round would remove more than the '
+            "first; add dict(type='SelectMask', source=dict(type=..., budget=...))"
         )
-    return stages
+    return configs
 
 
 def _class_of(config: Mapping[str, Any]) -> type[Stage]:

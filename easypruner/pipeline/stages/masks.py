@@ -1,4 +1,4 @@
-"""The stages SelectMask and LoadMask: which channels stay."""
+"""The stages SelectMask and LoadMask: they decide which channels stay."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from easypruner.base.checks import check_path, is_number
+from easypruner.base.checks import check_path, is_number, refuse
 from easypruner.base.distributed import barrier, is_main
-from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
@@ -24,18 +23,27 @@ MASKS = 'masks.safetensors'
 class SelectMask(Stage):
     """Lets a mask source choose the channels that stay.
 
+    Use when:
+        Always, unless a file has the masks. Put it after the training that a source relies on, and
+        before ``Prune``, ``Zero`` or a regularizer that needs masks.
+
+    Fails when:
+        The budget cannot be met, or the source finds nothing to score; the plan reports most such
+        errors before the run starts.
+
+    Values:
+        ``source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))`` as a start. ``part`` is
+        set by ``Iterative``.
+
     Args:
-        source: chooses them, within its budget.
-        part: in a run that removes its channels in several steps, the share of the way that the
-            steps before have made, and the share after this one, both in 0..1.
-        name: of the stage.
+        source: the mask source, with its budget.
+        part: in a run with several cuts, the progress towards the budget before and after this
+            one, from 0 to 1.
+        name: the name of the stage.
     """
 
     def __init__(
-        self,
-        source: MaskSource,
-        part: Sequence[float] | None = None,
-        name: str = 'select_mask',
+        self, source: MaskSource, part: Sequence[float] | None = None, name: str = 'select_mask'
     ) -> None:
         super().__init__(name)
         self.source = source
@@ -55,18 +63,18 @@ class SelectMask(Stage):
         return replace(before, masks=True)
 
     def run(self, state: PruningState) -> PruningState:
-        """Select on the weights at hand."""
+        """Select masks for the current weights."""
         runner = loaded_runner(state)
         graph = state.run.trace(runner.plain_model)
-        state = self._stepped(state, graph)
+        state = self._with_partial_budget(state, graph)
         masks = self.source.select(graph, stage_context(state, runner))
         masks.check(graph)
         budget = self.source.budget
         result = None if budget is None else budget_result(budget, masks, graph)
         return replace(with_masks(state, masks), selected=state.checkpoint, budget=result)
 
-    def _stepped(self, state: PruningState, graph: ChannelGraph) -> PruningState:
-        """Give the source the budget of this step; return the state that knows where all began."""
+    def _with_partial_budget(self, state: PruningState, graph: ChannelGraph) -> PruningState:
+        """Give the source the budget of this cut; return the state with the budget's reference."""
         if self.part is None or self._budget is None:
             return state
         done, share = self.part
@@ -79,16 +87,26 @@ class SelectMask(Stage):
         budgets = self._budget.parts() if self._budget is not None else ()
         limits = ' and '.join(f'{budget.kind} {budget.asked:g}' for budget in budgets)
         limit = f', budget {limits}' if limits else ''
-        way = f', {self.part[0]:.0%} to {self.part[1]:.0%} of the way' if self.part else ''
-        return f'select masks by {type(self.source).__name__}{limit}{way}'
+        part = f', from {self.part[0]:.0%} to {self.part[1]:.0%} of it' if self.part else ''
+        return f'select masks by {type(self.source).__name__}{limit}{part}'
 
 
 class LoadMask(Stage):
-    """Takes masks from a file, such as masks.safetensors of another run.
+    """Reads masks from a file, such as masks.safetensors of another run.
+
+    Use when:
+        The masks of another run are to be cut, or two trainings are compared with the same masks.
+        For masks of other code, by layer names, use ``SelectMask`` with the source ``MaskFile``.
+
+    Fails when:
+        The masks do not fit the current network; the error names the group.
+
+    Values:
+        The path of ``masks.safetensors`` in a work directory.
 
     Args:
-        path: safetensors file, group name -> bool, True = keep.
-        name: of the stage.
+        path: the path of a safetensors file: group name -> bool tensor, True = keep.
+        name: the name of the stage.
     """
 
     def __init__(self, path: str, name: str = 'load_mask') -> None:
@@ -105,7 +123,7 @@ class LoadMask(Stage):
         return replace(before, masks=True)
 
     def run(self, state: PruningState) -> PruningState:
-        """Check the masks against the network, and keep a copy of them."""
+        """Check the masks against the network, and copy them into the run."""
         masks = Masks.load(self.path)
         masks.check(state.run.trace(loaded_runner(state).plain_model))
         return replace(with_masks(state, masks), selected=None, budget=None)
@@ -117,14 +135,12 @@ class LoadMask(Stage):
 def _check_part(part: Any) -> None:
     shares = list(part) if isinstance(part, list | tuple) else []
     if len(shares) != 2 or not all(map(is_number, shares)) or not 0 <= shares[0] < shares[1] <= 1:
-        raise ConfigError(
-            f'part={part!r} of SelectMask is not understood; expected the shares of the way before '
-            'and after this step, as in (0.25, 0.5)'
-        )
+        expected = 'the progress before and after this cut, from 0 to 1, as in (0.25, 0.5)'
+        refuse(part, 'part', 'SelectMask', expected)
 
 
 def with_masks(state: PruningState, masks: Masks) -> PruningState:
-    """Write masks into the stage's folder; return the state that points there."""
+    """Write masks to the stage's folder; return the state with their path."""
     path: Path = state.stage / MASKS
     if is_main():
         masks.save(path)

@@ -1,4 +1,4 @@
-"""The stage Reinitialise: new weights for the shape that the network has."""
+"""The stage Reinitialise: new weights for the current shape of the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from easypruner.base.checks import check_text
 from easypruner.base.randomness import fixed_seed, seed_everything
 from easypruner.engine.checkpoint import fill
 from easypruner.engine.config import model_settings
@@ -19,81 +18,87 @@ from easypruner.errors import ConfigError
 from easypruner.graph import NetworkRecord
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
-from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast
+from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
 _FEW_VALUES = 4
-"""So many different values code may write down, as those of an identity matrix."""
+"""The number of distinct values below which a tensor is a constant, such as an identity matrix."""
 
 
-class Reinitialise(Stage):
-    """Draws all weights anew, at the shape at hand: the baseline that trains from scratch.
+class Reinitialise(RowStage):
+    """Draws all weights again, for the current shape of the network.
 
-    Every method has to beat it (Liu et al., 2019, "Rethinking the value of network pruning",
-    arXiv 1810.05270): where it does not, it has found widths, and its weights were of no use. The
-    original network is built anew with another seed, cut by the architecture record, and
-    initialised at that shape; nothing of the weights and statistics before is left. Pretrained
-    weights that the model's config names as an ``init_cfg`` are not loaded.
+    The original network is built with another seed, cut by the architecture record, and initialized
+    at the new shape. No weights or statistics remain. Pretrained weights that the model's config
+    names in an ``init_cfg`` are not loaded.
 
-    At that shape are drawn the weights of layers that have them from torch's own
-    ``reset_parameters()``, and all that the model's ``init_weights()`` draws. Weights to which the
-    code of a model gives other values in its constructor are drawn for the original widths.
+    Layers with torch's own ``reset_parameters()`` are initialized at the new shape, and so is
+    everything that the model's ``init_weights()`` draws. If the constructor of a model sets other
+    values, these are drawn for the original widths and then cut.
 
-    Args:
-        row: name of the row that the result gets in the final table; None for no row.
-        name: of the stage.
+    Use when:
+        A baseline is needed: training the pruned shape from scratch (Liu et al., 2019, arXiv
+        1810.05270). If a method does not beat it, only the widths it found are useful, not the
+        weights.
+
+    Fails when:
+        The model loads pretrained weights by other means than an ``init_cfg``; the error names a
+        parameter that is the same under every seed.
+
+    Values:
+        Train afterwards with the full schedule of the unpruned network. Liu et al. also double the
+        epochs for networks with half of the compute (Scratch-B).
     """
-
-    def __init__(self, row: str | None = None, name: str = 'reinitialise') -> None:
-        super().__init__(name)
-        self.row = check_text(row, 'row', 'Reinitialise')
 
     def forecast(self, before: Forecast) -> Forecast:
         before.check_not_fixed()
-        one, other = (fresh(before.config, NetworkRecord(), (), before.seed, n) for n in (1, 2))
-        drawn_alike = [
+        one, other = (
+            fresh_network(before.config, NetworkRecord(), (), before.seed, n) for n in (1, 2)
+        )
+        same = [
             name
             for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True)
-            if a.requires_grad and torch.equal(a, b) and _values(a) > _FEW_VALUES
+            if a.requires_grad and torch.equal(a, b) and _distinct_values(a) > _FEW_VALUES
         ]
-        if drawn_alike:
+        if same:
             raise ConfigError(
-                f'Reinitialise draws weights anew, but {len(drawn_alike)} parameters of the model '
-                f'come out the same under any seed, such as {drawn_alike[0]!r}: they are loaded '
-                "from a file; leave what loads them, such as pretrained=True, out of the model's "
-                'config, and start from a checkpoint by load_from instead'
+                f'Reinitialise draws all weights again, but {len(same)} parameters are the same '
+                f'under every seed, such as {same[0]!r}: the model loads them from a file; '
+                "remove what loads them, such as pretrained=True, from the model's config, and "
+                'start from a checkpoint by load_from instead'
             )
         return before
 
     def run(self, state: PruningState) -> PruningState:
-        """Draw, save the weights, evaluate."""
+        """Draw the weights, save them, evaluate."""
         runner = stage_runner(state)
         model = runner.plain_model
-        drawn = fresh(state.config, state.record(), state.run.handlers, state.run.seed, state.index)
+        entropy = (state.run.seed, state.index)
+        drawn = fresh_network(state.config, state.record(), state.run.handlers, *entropy)
         fill(model, drawn.state_dict(), 'a new network')
         state = with_weights(state, model)
         return with_row(state, self.row, runner, state.run.trace(model))
 
     def plan(self, state: PruningState) -> str:
-        return 'draw all weights anew'
+        return 'draw all weights again'
 
 
-def _values(tensor: Tensor) -> int:
-    """Return how many different values a tensor has."""
+def _distinct_values(tensor: Tensor) -> int:
+    """Return the number of distinct values of a tensor."""
     return len(set(tensor.detach().flatten().tolist()))
 
 
-def fresh(
+def fresh_network(
     config: Config, record: NetworkRecord, handlers: Sequence[LayerHandler], *entropy: int
 ) -> nn.Module:
     """Return a network with new weights.
 
     Args:
-        config: of a run.
-        record: of the network, which is rebuilt out of the original.
-        handlers: of layers, those of plugins.
-        entropy: what the weights are drawn from.
+        config: the config of a run.
+        record: the record of the network, which is rebuilt from the original one.
+        handlers: the layer handlers of plugins.
+        entropy: the numbers that seed the weights.
     """
     with fixed_seed(0):
         seed_everything(*entropy)
@@ -101,22 +106,21 @@ def fresh(
             model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
         plain = [module for module in model.modules() if drawn.are_all_of(module)]
         model = record.apply(model, handlers)
-        # After the cut, for how weights are drawn depends on the widths.
+        # Reset after the cut, because the distribution of weights depends on the widths.
         for module in plain:
             reset: Any = module.reset_parameters
             reset()
-        initialise: Any = getattr(model, 'init_weights', None)
-        if initialise is not None:
-            initialise()
+        initialize: Any = getattr(model, 'init_weights', None)
+        if initialize is not None:
+            initialize()
     return model
 
 
 def _without_pretrained(settings: Any) -> Any:
-    """Return a model's settings without the initialisations that load files."""
+    """Return a model's settings without the initializations that load files."""
     if isinstance(settings, Mapping):
         kept = {key: _without_pretrained(value) for key, value in settings.items()}
-        given = settings.get('init_cfg')
-        if given and not kept['init_cfg']:
+        if settings.get('init_cfg') and not kept['init_cfg']:
             del kept['init_cfg']
         return None if settings.get('type') == 'Pretrained' else kept
     if isinstance(settings, list | tuple):

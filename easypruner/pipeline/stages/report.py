@@ -1,4 +1,4 @@
-"""The stage Report: the files a user takes away, the summary, the pictures."""
+"""The stage Report: writes the results, the summary and the pictures."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import copy_file
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
-from easypruner.report.scales import (
-    LayerChannels,
-    Scales,
-    gather_scales,
-    joined,
-    layer_channels,
-)
+from easypruner.report.scales import LayerChannels, Scales, gather_scales, joined, layer_channels
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.state import Cut, PruningState
 
@@ -38,14 +32,17 @@ _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'num
 
 
 class Report(Stage):
-    """Writes what a run leaves behind: weights, record, masks, config, summary and pictures.
+    """Writes the results of a run: weights, record, masks, config, summary and pictures.
 
-    Args:
-        name: of the stage.
+    Use when:
+        Always, as the last stage.
+
+    Fails when:
+        No stage before it has added a row to the final table.
+
+    Values:
+        No arguments are needed.
     """
-
-    def __init__(self, name: str = 'report') -> None:
-        super().__init__(name)
 
     def run(self, state: PruningState) -> PruningState:
         """Write everything and print the table."""
@@ -53,10 +50,10 @@ class Report(Stage):
             return state
         if not state.rows or state.checkpoint is None:
             raise EasyPrunerError(
-                'Report has nothing to report: no stage before it measured anything; '
+                'Report needs at least one row, but no stage before it has added one; '
                 "give a Train stage a row, as in dict(type='Train', row='baseline')"
             )
-        files = _take_away(state)
+        files = _write_results(state)
         result = _result(state)
         scales: tuple[Scales, Scales] | None = None
         layers: tuple[LayerChannels, ...] = ()
@@ -79,16 +76,16 @@ class Report(Stage):
         return 'write the summary and the pictures'
 
 
-def _take_away(state: PruningState) -> list[Path]:
-    """Put the result's files at the top of the work directory."""
+def _write_results(state: PruningState) -> list[Path]:
+    """Write the files of the result to the work directory; return their paths."""
     assert state.checkpoint is not None
     folder = state.work_dir
-    wanted = {folder / 'pruned.pth': state.checkpoint}
+    copies = {folder / 'pruned.pth': state.checkpoint}
     if state.architecture is not None:
-        wanted[folder / 'architecture.json'] = state.architecture
-    for target, source in wanted.items():
+        copies[folder / 'architecture.json'] = state.architecture
+    for target, source in copies.items():
         copy_file(source, target)
-    files = list(wanted)
+    files = list(copies)
     if state.cuts:
         files.append(folder / 'masks.safetensors')
         all_masks(state.cuts).save(files[-1])
@@ -98,7 +95,7 @@ def _take_away(state: PruningState) -> list[Path]:
 
 
 def _pruned_config(config: Config, cut: bool) -> str:
-    """Return a complete MMEngine config of the result, which tests it as it lies in its folder."""
+    """Return a complete MMEngine config of the result, with paths relative to its folder."""
     content: dict[str, Any] = {
         key: value
         for key, value in config.to_dict().items()
@@ -126,10 +123,7 @@ def _result(state: PruningState) -> RunResult:
         budget=state.budget,
         seed=state.run.seed,
         config_hash=fingerprint(state.config),
-        versions={
-            **versions_of(*_PACKAGES),
-            'python': platform.python_version(),
-        },
+        versions={**versions_of(*_PACKAGES), 'python': platform.python_version()},
         seconds=state.seconds,
         warnings=state.warnings,
         parts=part_fingerprints(state.config, sum(step.epochs for step in state.run.steps)),
@@ -137,7 +131,7 @@ def _result(state: PruningState) -> RunResult:
 
 
 def all_masks(cuts: Sequence[Cut]) -> Masks:
-    """Return the masks of all cuts together, over the units of the original network."""
+    """Return the combined masks of all cuts, over the units of the original network."""
     masks = Masks()
     for cut in cuts:
         masks = masks.then(Masks.load(cut.masks))
@@ -145,9 +139,9 @@ def all_masks(cuts: Sequence[Cut]) -> Masks:
 
 
 def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:
-    """Return the scales before and after the masks were pushed, if known, and at the cuts.
+    """Return the scales at the selection of the masks, if known, and at the cuts.
 
-    What was removed is of all cuts; what was kept, of the last.
+    Removed scales are those of all cuts, and kept scales those of the last one.
     """
     before, after = [], []
     for cut in state.cuts:
@@ -160,7 +154,7 @@ def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:
 
 
 def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
-    """Return the graph of the network right before the cut, its weights loaded, and the masks."""
+    """Return the graph of the network right before a cut, with its weights, and the masks."""
     model = MODELS.build(model_settings(state.config))
     before = replace(state, architecture=cut.architecture)
     model = before.record().apply(model, state.run.handlers)

@@ -1,4 +1,4 @@
-"""The stage Train: one MMEngine Runner, with or without a regularizer."""
+"""The stage Train: trains with an MMEngine Runner, with or without a regularizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from easypruner.base.checks import check_count, check_number, check_text, is_number, refuse
+from easypruner.base.checks import check_count, check_number, is_number, refuse
 from easypruner.base.distributed import is_main
 from easypruner.engine.accumulation import AccumulationHook
 from easypruner.engine.averaging import AveragingHook
@@ -24,7 +24,7 @@ from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.report.text import plural
-from easypruner.strategies import Regularizer, Schedule, Stage
+from easypruner.strategies import Regularizer, Schedule
 from easypruner.strategies.stages.forecast import (
     Forecast,
     Push,
@@ -32,36 +32,51 @@ from easypruner.strategies.stages.forecast import (
     pushes_last,
     removing_everything,
 )
+from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
 _DEFAULT_HOOKS = dict(
-    # Two are kept, so that there is a whole one while the other is being written.
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_last=True),
+    # With two checkpoints, one is complete while the other is being written.
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_last=True)
 )
 
-_LITTLE = 0.01
-"""A share of what was in an average that does not matter any more."""
+_NEGLIGIBLE = 0.01
+"""The share of old weights in an average below which they do not matter."""
 
 
-class Train(Stage):
-    """Trains the network where it stands, pushed by a regularizer if there is one.
+class Train(RowStage):
+    """Trains the current network, with a regularizer if one is given.
 
-    The optimizer starts anew: no momentum of an earlier stage acts on.
+    The optimizer starts anew, without the momentum of earlier stages.
+
+    Use when:
+        The network has to be trained: before a selection, with a regularizer between selection and
+        cut, and after the cut to recover accuracy (fine-tuning).
+
+    Fails when:
+        A regularizer with a small reach is given a short stage; the plan warns. ``ema`` averages
+        weights from before the regularizer had an effect; the plan warns as well.
+
+    Values:
+        For fine-tuning, about a tenth of the first learning rate of the original training:
+        ``optim_wrapper=dict(optimizer=dict(lr=0.01))``. ``regularize_every=16`` for regularizers
+        that read all weights.
 
     Args:
-        name: of the stage.
-        epochs: to train for; by default the config's ``train_cfg.max_epochs``.
-        regularizer: pushes channels to zero.
-        row: name of the row that the result gets in the final table; None for no row.
-        optim_wrapper: merged over the config's.
-        param_scheduler: instead of the config's. A scheduler without ``end`` ends with the stage.
-        ema: what the stage leaves behind is an exponential moving average of the weights, in which
-            the weights of each optimizer update have this share, e.g. 0.0002; None for the last
-            weights.
-        regularize_every: optimizer updates from one push of the regularizer to the next, each as
-            strong as so many (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section
-            3.1): what it adds to the time of a step becomes as much less. The reach stays what it
-            is. Only for regularizers that are penalties.
+        name: the name of the stage.
+        epochs: the number of epochs; by default the config's ``train_cfg.max_epochs``.
+        regularizer: the regularizer that pushes channels to zero.
+        row: the name of the result's row in the final table; None for no row.
+        optim_wrapper: settings that are merged into the config's ``optim_wrapper``.
+        param_scheduler: replaces the config's ``param_scheduler``. A scheduler without ``end`` ends
+            with the stage.
+        ema: the share of the new weights, such as 0.0002, in an exponential moving average that is
+            updated after each optimizer update. The stage then ends with the averaged weights. None
+            ends with the last weights.
+        regularize_every: the number of optimizer updates between two pushes of the regularizer,
+            each of which is stronger by this number (lazy regularization; Karras et al., 2020,
+            arXiv 1912.04958, section 3.1). The regularizer takes less time accordingly, and the
+            reach stays the same. Only penalties allow it.
     """
 
     def __init__(
@@ -75,7 +90,7 @@ class Train(Stage):
         ema: float | None = None,
         regularize_every: int = 1,
     ) -> None:
-        super().__init__(name)
+        super().__init__(row, name)
         owner = type(self).__name__
         if epochs is not None:
             check_count(epochs, 'epochs', owner)
@@ -86,32 +101,31 @@ class Train(Stage):
             _check_lazy(regularizer, owner)
         self.epochs = epochs
         self.regularizer = regularizer
-        self.row = check_text(row, 'row', owner)
         self.optim_wrapper = optim_wrapper
         self.param_scheduler = param_scheduler
         self.ema = ema
         self.regularize_every = regularize_every
 
     def length(self, config: Mapping[str, Any]) -> int:
-        """Return the number of epochs under a run's config."""
+        """Return the number of epochs, given the config of a run."""
         if self.epochs is not None:
             return self.epochs
         epochs = (config.get('train_cfg') or {}).get('max_epochs')
         if epochs is None:
             raise ConfigError(
-                f'stage {self.name!r} does not know how long to train; '
-                'give it epochs, or the config train_cfg=dict(max_epochs=...)'
+                f'stage {self.name!r} does not have a number of epochs; give it epochs=..., or the '
+                'config train_cfg=dict(max_epochs=...)'
             )
         return int(epochs)
 
     def schedule(self, config: Any, epoch_length: int) -> Schedule:
-        """Return the stage's learning rates, summed, under a run's config."""
-        given = ('optim_wrapper', 'param_scheduler')
-        own = Config({key: config[key] for key in given if config.get(key) is not None})
-        merged = overridden(own, self._overrides())
+        """Return the schedule of the stage's learning rates, given the config of a run."""
+        keys = ('optim_wrapper', 'param_scheduler')
+        settings = Config({key: config[key] for key in keys if config.get(key) is not None})
+        merged = overridden(settings, self._overrides())
         if merged.get('optim_wrapper') is None:
             raise ConfigError(
-                f'stage {self.name!r} has no optimizer; give it, or the config, '
+                f'stage {self.name!r} does not have an optimizer; give the stage or the config '
                 "optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))"
             )
         return measure_schedule(merged, epoch_length, self.length(config))
@@ -132,7 +146,7 @@ class Train(Stage):
         reach = f'strength {regularizer.strength:.2g}'
         if regularizer.pushes_parameters:
             reach = f'{regularizer.reach(schedule):.2g} ({reach})'
-        return Push(reach, weak, (self.lag(schedule),))
+        return Push(reach, weak, (self._average_warning(schedule),))
 
     def run(self, state: PruningState) -> PruningState:
         """Train, save the weights, evaluate."""
@@ -142,7 +156,7 @@ class Train(Stage):
         runner = stage_runner(
             state,
             epochs,
-            self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _given_hooks(state)},
+            self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _other_default_hooks(state)},
             [
                 EpochSeedHook(state.run.seed, state.index),
                 BufferHook(),
@@ -171,10 +185,10 @@ class Train(Stage):
         runner: StageRunner,
         warnings: list[str],
     ) -> PruningHook:
-        """Return the hook that pushes; what is to be warned of is appended to ``warnings``."""
+        """Return the hook that pushes. Warnings are appended to ``warnings``."""
         schedule = self.schedule(state.config, len(runner.train_dataloader))
-        if lag := self.lag(schedule):
-            warnings.append(lag)
+        if warning := self._average_warning(schedule):
+            warnings.append(warning)
         return PruningHook(
             regularizer,
             state.load_masks(),
@@ -184,22 +198,22 @@ class Train(Stage):
             self.regularize_every,
         )
 
-    def lag(self, schedule: Schedule) -> str:
-        """Return a warning if the average still holds what the regularizer pushes away, or ''."""
+    def _average_warning(self, schedule: Schedule) -> str:
+        """Return a warning if the average contains weights from before the push, or ''."""
         if self.ema is None or self.regularizer is None:
             return ''
-        held = (1 - self.ema) ** (schedule.updates / 2)
-        if held <= _LITTLE:
+        old = (1 - self.ema) ** (schedule.updates / 2)
+        if old <= _NEGLIGIBLE:
             return ''
         return (
-            f'the average of weights (ema={self.ema:g}) is to {held:.0%} still that of the first '
-            f'half of the stage, before {type(self.regularizer).__name__} had its way: what is '
-            'zero at the end is not in the average; leave ema to a stage without a regularizer, '
-            'or raise it'
+            f'{old:.0%} of the averaged weights (ema={self.ema:g}) are from the first half of the '
+            f'stage, before {type(self.regularizer).__name__} has brought channels to zero, so '
+            'they are not zero in the average; use ema in a stage without a regularizer, or a '
+            'larger ema'
         )
 
     def hooks(self, state: PruningState) -> list[Hook]:
-        """Return what this kind of training registers with its runner besides."""
+        """Return additional hooks for the runner."""
         return [] if self.ema is None else [AveragingHook(self.ema)]
 
     def plan(self, state: PruningState) -> str:
@@ -223,26 +237,30 @@ class Train(Stage):
 
 def _check_ema(ema: Any, owner: str) -> None:
     if is_number(ema) and 0.5 < ema < 1:
-        what = f'the share of the new weights; {ema!r} of the average itself is ema={1 - ema:g}'
-        refuse(ema, 'ema', owner, what)
+        expected = (
+            f'the share of the new weights; for a share of {ema!r} of the average, use '
+            f'ema={1 - ema:g}'
+        )
+        refuse(ema, 'ema', owner, expected)
     check_number(ema, 'ema', owner, above=0, most=0.5)
 
 
 def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
     if regularizer is None:
         raise ConfigError(
-            f'regularize_every of {owner} says how often a regularizer pushes, but there is none; '
-            'add regularizer=dict(type=...), or leave it out'
+            f'regularize_every of {owner} needs a regularizer, but there is none; add '
+            'regularizer=dict(type=...), or leave regularize_every out'
         )
     if type(regularizer).penalty is Regularizer.penalty and not regularizer.watches:
         name = type(regularizer).__name__
         raise ConfigError(
-            f'{name} has no penalty(): it need not be one whose gradient, as many times as large, '
-            f'can stand for several updates; leave out regularize_every of {owner}, or use another '
-            'regularizer'
+            f'regularize_every of {owner} needs a regularizer with a penalty(), whose gradient can '
+            f'be multiplied to replace several updates; {name} does not have one; leave '
+            'regularize_every out, or use another regularizer'
         )
 
 
-def _given_hooks(state: PruningState) -> dict[str, Any]:
+def _other_default_hooks(state: PruningState) -> dict[str, Any]:
+    """Return the default hooks of the config, except the one that saves checkpoints."""
     hooks = state.config.get('default_hooks') or {}
     return {name: hook for name, hook in hooks.items() if name != 'checkpoint'}

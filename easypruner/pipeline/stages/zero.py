@@ -1,4 +1,4 @@
-"""The stage Zero: a cut that can be taken back."""
+"""The stage Zero: sets channels to zero without a cut."""
 
 from __future__ import annotations
 
@@ -8,51 +8,56 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from easypruner.base.checks import check_flag, check_text
-from easypruner.errors import ConfigError
+from easypruner.base.checks import check_flag
 from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.parametrized import refresh, weight_norms
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
-from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step
+from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
-_NO_MASKS = 'Zero has no masks to go by; put a SelectMask or LoadMask stage before it'
 
+class Zero(RowStage):
+    """Sets the filters of the channels that masks remove to zero, without a cut.
 
-class Zero(Stage):
-    """Sets what makes the channels that masks remove to zero, and cuts nothing.
+    In soft filter pruning (He et al., 2018, arXiv 1808.06866), this happens after every epoch. The
+    filters are trained further, and a channel that has become large again is kept next time. The
+    masks stay selected, so that a ``Prune`` may follow.
 
-    Soft filter pruning (He et al., 2018, arXiv 1808.06866) does so after every epoch: what was
-    zeroed trains on, and is kept next time if it has come back. The masks stay selected, so that a
-    Prune may follow.
+    As in the paper, only filters are set to zero. Such a channel still has the constant that its
+    norm or bias adds. If that was zero as well, no gradient would pass a ReLU behind it, and the
+    channel could not return. ``Prune(compensate='mean')`` compensates such constants.
 
-    As in the paper these are the filters alone. A channel then holds what its norm or bias adds,
-    the same everywhere; were that zero as well, no gradient would pass a ReLU behind it, and it
-    could not come back. ``Prune(compensate='mean')`` makes up for such constants.
+    Use when:
+        Channels should be able to return: within ``Iterative`` with ``schedule='constant'``, each
+        round being a selection, ``Zero`` and one epoch of ``Train``.
+
+    Fails when:
+        Accuracy right after it matters; the network recovers only by training. With
+        ``norms=True``, channels behind a ReLU cannot return.
+
+    Values:
+        The paper selects by ``L2Norm``, the same share of each layer, after every epoch.
 
     Args:
-        norms: set biases, and scales and biases of norms, to zero as well.
-        row: name of the row that the result gets in the final table; None for no row.
-        name: of the stage.
+        norms: whether to set biases, and scales and biases of norms, to zero as well.
+        row: the name of the result's row in the final table; None for no row.
+        name: the name of the stage.
     """
 
     def __init__(self, norms: bool = False, row: str | None = None, name: str = 'zero') -> None:
-        super().__init__(name)
+        super().__init__(row, name)
         self.norms = check_flag(norms, 'norms', 'Zero')
-        self.row = check_text(row, 'row', 'Zero')
 
     def forecast(self, before: Forecast) -> Forecast:
         before.check_not_fixed()
-        if not before.masks:
-            raise ConfigError(_NO_MASKS)
+        before.check_masks('Zero')
         return replace(before, step=Step(zeroes=True))
 
     def run(self, state: PruningState) -> PruningState:
-        """Zero, save the weights, evaluate."""
+        """Set the filters to zero, save the weights, evaluate."""
         masks = state.load_masks()
-        if masks is None:
-            raise ConfigError(_NO_MASKS)
+        assert masks is not None, 'the forecast has checked that there are masks'
         runner = loaded_runner(state)
         graph = state.run.trace(runner.plain_model)
         masks.check(graph)
@@ -61,17 +66,17 @@ class Zero(Stage):
         return with_row(state, self.row, runner, graph)
 
     def plan(self, state: PruningState) -> str:
-        return 'set the filters of what would go to zero' + (', and its norms' * self.norms)
+        return 'set the filters of removed channels to zero' + (', and their norms' * self.norms)
 
 
 @torch.no_grad()
 def zero(graph: ChannelGraph, masks: Mapping[str, Tensor], norms: bool = False) -> None:
-    """Set to zero, in place, the parameters that make the channels which ``masks`` remove.
+    """Set the filters of the channels that ``masks`` remove to zero, in place.
 
     Args:
-        graph: of the model.
+        graph: the channel graph of the model.
         masks: group -> bool tensor ``(units,)``, True = keep.
-        norms: biases, and scales and biases of norms, besides the filters.
+        norms: whether to set biases, and scales and biases of norms, to zero as well.
     """
     modules = dict(graph.model.named_modules())
     normed = {norm.direction: norm for norm in weight_norms(modules)}
@@ -84,8 +89,7 @@ def zero(graph: ChannelGraph, masks: Mapping[str, Tensor], norms: bool = False) 
         for member in group.members if norms else group.producers:
             tensor = graph.parameter(member.param)
             norm = normed.get(member.param)
-            # Of a weight that is a length and a direction, the length is zero: a direction has to
-            # have one.
+            # Under weight norm, set the length to zero, because a direction cannot be zero.
             if norm is not None and norm.dim == member.dim:
                 continue
             if member.role == 'out' and isinstance(tensor, nn.Parameter):

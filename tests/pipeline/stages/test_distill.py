@@ -262,7 +262,7 @@ def test_a_resumed_stage_ends_bit_for_bit_the_same(taught: Path, tmp_path: Path)
         (dict(soft=dict(logits='head.cf')), "did you mean 'head.fc'"),
         (dict(soft=dict(logits='data_preprocessor')), 'is not called'),
         (dict(teacher='nowhere.pth'), 'nowhere.pth'),
-        (dict(soft=None, hints=None), 'nothing to teach'),
+        (dict(soft=None, hints=None), 'soft=None and hints=None'),
         (dict(soft=dict(temprature=3)), "did you mean 'temperature'"),
         (dict(soft=4), 'soft=4 of Distill'),
         (dict(soft=dict(temperature='4')), "temperature='4'"),
@@ -288,7 +288,9 @@ def test_without_a_cut_there_is_no_teacher(
 ) -> None:
     config = write_config(tmp_path, tiny_config(stages=[stages()[0], *stages()[2:]]))
     assert prune(config, tmp_path / 'run') == 2
-    assert 'stages[1]: Distill is taught by the network before the cut' in capfd.readouterr().err
+    assert (
+        'stages[1]: the teacher of Distill is the network before the cut' in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize('part', ['weight', 'temperature'])

@@ -126,7 +126,7 @@ class TestExpansion:
         (dict(schedule=dict(agp=0.5)), 'exponential=keep'),
         (dict(each=[]), 'the stages of one round'),
         (dict(each=dict(type='Train')), 'the stages of one round'),
-        (dict(each=[dict(type='Train')]), 'no SelectMask'),
+        (dict(each=[dict(type='Train')]), 'does not have a SelectMask'),
         (dict(each=[select(), dict(type='Prun')]), r"each\[1\]: unknown stage 'Prun'.*'Prune'"),
         (dict(each=[select(), dict(type='Train', epoch=1)]), r"each\[1\].*'epochs'"),
         (dict(each=[select(), 'Train']), r'each\[1\]: expected a stage'),

@@ -53,11 +53,11 @@ def test_a_stage_pushes_at_the_configured_interval(tmp_path: Path) -> None:
         (dict(regularize_every=2), 'there is none'),
         (
             dict(regularizer=dict(type='Ruling', strength=1.0), regularize_every=2),
-            'Ruling has no penalty()',
+            'Ruling does not have one',
         ),
         (
             dict(regularizer=dict(type='GradDecay'), regularize_every=2),
-            'GradDecay has no penalty()',
+            'GradDecay does not have one',
         ),
     ],
 )

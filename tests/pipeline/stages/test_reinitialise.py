@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from easypruner.engine.checkpoint import read_weights
 from easypruner.graph import NetworkRecord
-from easypruner.pipeline.stages.reinitialise import fresh
+from easypruner.pipeline.stages.reinitialise import fresh_network
 from easypruner.registry import MODELS
 from tests.helpers.tiny import prune, summary, tiny_config, write_config
 
@@ -54,7 +54,7 @@ def weights_of(folder: Path, content: dict[str, Any], *arguments: str) -> dict[s
 
 def drawn(content: dict[str, Any], *entropy: int) -> dict[str, Tensor]:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return fresh(Config(content), NetworkRecord(), (), *entropy).state_dict()
+        return fresh_network(Config(content), NetworkRecord(), (), *entropy).state_dict()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:

@@ -49,9 +49,9 @@ def test_an_average_that_lags_behind_a_push_is_a_warning(
     stages = [*GRAD_DECAY, *trained(epochs=5, ema=ema, regularizer=dict(type='GradDecay'))]
     config = write_config(tmp_path, tiny_config(stages=stages))
     assert prune(config, tmp_path / 'run', '--plan') == 0
-    assert ('the average of weights' in capsys.readouterr().out) == warns
+    assert ('of the averaged weights' in capsys.readouterr().out) == warns
     assert prune(config, tmp_path / 'run') == 0
-    found = [w for w in summary(tmp_path / 'run')['warnings'] if 'the average of weights' in w]
+    found = [w for w in summary(tmp_path / 'run')['warnings'] if 'of the averaged weights' in w]
     assert len(found) == warns
 
 

@@ -130,4 +130,4 @@ def test_missing_masks_are_reported_before_the_run(
 ) -> None:
     stages = [dict(type='Train'), dict(type='Zero'), dict(type='Report')]
     assert prune(write_config(tmp_path, tiny_config(stages=stages)), tmp_path / 'run') == 2
-    assert 'stages[1]: Zero has no masks' in capfd.readouterr().err
+    assert 'stages[1]: Zero needs masks' in capfd.readouterr().err
