@@ -7,11 +7,11 @@ import os
 import pytest
 import torch
 
-# As the command line does: waiting threads must not take the core from those that work.
+# As in the command line: waiting threads must not block the cores of working threads.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    """Let every test draw the same random numbers, whichever tests ran before it."""
+    """Seed torch, so that random numbers of a test do not depend on earlier tests."""
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 
 def test_types_and_names_at_run_time_agree() -> None:
-    """What type checkers see is what __getattr__ gives."""
+    """Type checkers see the names that __getattr__ returns."""
     source = Path(easypruner.__file__).read_text(encoding='utf-8')
     typed = source.split('if TYPE_CHECKING:')[1].split('__version__')[0]
     for names, single in re.findall(r'import (?:\(([^)]*)\)|([\w, ]+))', typed):

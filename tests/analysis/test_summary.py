@@ -22,7 +22,7 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def changed_by(build: type[nn.Module], *groups: str) -> set[str]:
-    """Return the parameters and buffers that lose something if a unit of each group goes."""
+    """Return the parameters and buffers that change if a unit of each group is removed."""
     model = randomized_network(build)
     graph = easypruner.trace(model, example_inputs())
     before = shapes(model)

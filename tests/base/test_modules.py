@@ -1,4 +1,4 @@
-"""A copy of a module computes the same and shares nothing with it."""
+"""A copy of a module has the same outputs and shares no memory with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from easypruner.testing.networks import Plain
 
 
 class Remembering(nn.Module):
-    """Keeps what it computed, with its history, in several ways."""
+    """Stores its outputs, with their gradient history, in several attributes."""
 
     def __init__(self) -> None:
         super().__init__()

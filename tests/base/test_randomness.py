@@ -12,7 +12,7 @@ from easypruner.base.randomness import seed_everything
 
 
 def drawn() -> tuple[float, float, float]:
-    # The global generators are what transforms draw from.
+    # Transforms use the global generators.
     return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
 

@@ -54,7 +54,7 @@ def installed(tool: str) -> pytest.MarkDecorator:
         pytest.param(
             ['ruff', 'check', '--isolated', '--select', 'E4,E7,E9,F,I,B'], marks=installed('ruff')
         ),
-        # As the code of the project itself: other widths and quotes are a matter of taste.
+        # With the settings of the project; other line widths and quotes are possible.
         pytest.param(
             [
                 *('ruff', 'format', '--check', '--isolated', '--line-length', '100'),
@@ -78,7 +78,7 @@ def test_it_is_clean(command: list[str], tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        # The way an editable install leads to the package is none that type checkers go.
+        # Type checkers do not follow the import hook of an editable install.
         env={**os.environ, 'MYPYPATH': str(Path(easypruner.__file__).parents[1])},
         check=False,
     )
@@ -134,7 +134,7 @@ def test_names_are_found_without_an_import(
     monkeypatch.syspath_prepend(tmp_path / 'site')
     assert 'would be looked_up.py' in refused(tmp_path / 'mine', 'LookedUp', 'source', capsys)
     assert write(tmp_path / 'mine', 'OnlyAFolder', 'source') == 0
-    # A plugin that is written anew does not hide itself.
+    # A plugin that replaces itself does not hide another module.
     assert write(tmp_path / 'site', 'LookedUp', 'source', '--overwrite') == 0
 
 
@@ -147,7 +147,7 @@ def test_a_class_that_is_taken(
 
 
 def test_a_plugin_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Disabling one of two plugins of one name would disable both.
+    # --disable-plugin would disable both plugins of the same name.
     message = refused(tmp_path, 'RandomSource', 'source', capsys)
     assert "there is a plugin 'random_source' already, built in" in message
 
@@ -182,7 +182,7 @@ def test_a_folder_that_may_not_be_read(
         raise PermissionError(13, 'Permission denied', str(path))
 
     with monkeypatch.context() as patched:
-        # Whoever runs the tests may be allowed everything.
+        # The superuser can read every folder.
         patched.setattr(Path, 'exists', exists)
         code = write(tmp_path / 'locked', 'Own', 'source')
     assert code == 2

@@ -1,4 +1,4 @@
-"""The ImageNet recipe from end to end, on a made-up data set and a narrow network."""
+"""The ImageNet recipe from end to end, on an artificial data set and a narrow network."""
 
 from __future__ import annotations
 

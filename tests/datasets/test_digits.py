@@ -1,4 +1,4 @@
-"""The digits: a fixed, stratified split of what scikit-learn has."""
+"""The digits: a fixed, stratified split of scikit-learn's data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from easypruner.datasets import Digits
 
 
 def key(image: Any, label: Any) -> tuple[bytes, int]:
-    """Return a key that identifies a digit, whatever the range of its values."""
+    """Return a key that identifies an image and does not depend on its range of values."""
     return np.round(np.asarray(image, dtype=float) * 16 / image.max()).tobytes(), int(label)
 
 
@@ -51,7 +51,7 @@ def test_the_range_is_that_of_images() -> None:
 
 
 def test_the_split_does_not_change() -> None:
-    """So that results of other versions stay comparable."""
+    """The results of different versions are comparable."""
     first = {split: [s['gt_label'] for s in Digits(split)][:12] for split in ('train', 'val')}
     assert first == FIRST
 

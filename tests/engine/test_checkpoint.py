@@ -1,4 +1,4 @@
-"""Checkpoints: plain, whole, and strict."""
+"""Checkpoints have only plain values, are written atomically and load strictly."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class TestTraining:
         content = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
         assert {'state_dict', 'optimizer', 'param_schedulers', 'message_hub'} <= content.keys()
 
-    def test_the_running_histories_are_left_alone(self, tmp_path: Path) -> None:
+    def test_histories_of_a_running_stage_do_not_change(self, tmp_path: Path) -> None:
         runner = trained(tmp_path)
         buffers = runner.message_hub.log_scalars.values()
         assert all(isinstance(buffer, HistoryBuffer) for buffer in buffers)
 
-    def test_histories_come_back(self, tmp_path: Path) -> None:
+    def test_histories_are_restored(self, tmp_path: Path) -> None:
         whole = trained(tmp_path / 'whole')
         (tmp_path / 'whole' / 'last_checkpoint').write_text(str(tmp_path / 'whole' / 'epoch_1.pth'))
         again = trained(tmp_path / 'whole')
@@ -108,7 +108,7 @@ class TestTraining:
 
 
 class TestWeights:
-    def test_they_come_back(self, tmp_path: Path) -> None:
+    def test_weights_are_restored(self, tmp_path: Path) -> None:
         model, other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
         nn.init.normal_(model.weight)
         save_weights(model, tmp_path / 'a.pth')
@@ -116,7 +116,7 @@ class TestWeights:
         for name, tensor in model.state_dict().items():
             assert torch.equal(other.state_dict()[name], tensor)
 
-    def test_those_inside_a_training_checkpoint_count(self, tmp_path: Path) -> None:
+    def test_weights_are_read_from_a_training_checkpoint(self, tmp_path: Path) -> None:
         runner = trained(tmp_path)
         weights = read_weights(tmp_path / 'epoch_2.pth')
         assert weights.keys() == runner.model.state_dict().keys()

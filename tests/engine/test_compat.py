@@ -1,4 +1,4 @@
-"""Workarounds that other packages need to run together."""
+"""Fixes for faults of other packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def prepared() -> None:
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 @pytest.mark.parametrize('factor', [-0.5, -0.3, -0.1, -0.001, 0.0, 0.2, 0.5])
-def test_hue_is_turned_either_way(factor: float, dtype: type) -> None:
+def test_hue_is_shifted_in_both_directions(factor: float, dtype: type) -> None:
     colour = np.array([40, 90, 200])  # blue, green, red
     image = np.broadcast_to(colour, (4, 4, 3)).astype(dtype)
     turned = mmcv.adjust_hue(image, factor, backend='cv2')

@@ -1,4 +1,4 @@
-"""The regularizer's gradient: what the optimizer gets with and without it."""
+"""The gradients that the optimizer gets with and without a regularizer."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run(
 
 
 def assert_detached(runner: Any, recorder: Gradients) -> None:
-    """What trains on afterwards gets no penalty: of three hooks two are left, the recorders'."""
+    """Check that later training gets no penalty: only the hooks of the two recorders are left."""
     steps = len(recorder.steps)
     optimizer = runner.optim_wrapper.optimizer
     assert len(optimizer._optimizer_step_pre_hooks) == 2
@@ -162,7 +162,7 @@ def test_progress_counts_updates(accumulation: int, updates: int, tmp_path: Path
 def test_a_lazy_push_stands_for_the_updates_until_the_next(
     way: str, masks: Masks, tmp_path: Path
 ) -> None:
-    """Over the stage it adds what a push at each update would, scales of one sign given."""
+    """Over the stage it adds the same as a push at each update, if scales keep their sign."""
     every = 4
     before, after, schedule = run(tmp_path, GlobalSparsity(STRENGTH), None, every, **WAYS[way])
     in_all = 0
@@ -193,7 +193,7 @@ def test_a_lazy_push_takes_small_scales_to_zero_and_not_beyond(tmp_path: Path) -
 
 
 class Reaching(Regularizer):
-    """Must bring something of magnitude 2 to zero."""
+    """Has to bring a magnitude of 2 to zero."""
 
     def largest(self, graph: Any, masks: Any) -> float:
         return 2.0

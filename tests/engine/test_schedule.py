@@ -1,4 +1,4 @@
-"""Sums of learning rates, against what the optimizer of a real Runner was given."""
+"""Sums of learning rates, compared with those of a real Runner's optimizer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCHEDULERS = {
 
 
 class Rates(Hook):
-    """Writes down the learning rate of every optimizer update."""
+    """Records the learning rate of every optimizer update."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []

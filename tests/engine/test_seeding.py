@@ -1,4 +1,4 @@
-"""Random numbers depend on seed, stage, epoch and process, and on nothing that ran before."""
+"""Random numbers depend on seed, stage, epoch and process, but not on earlier code."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_a_resumed_run_sees_the_same_augmented_images(workers: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_images_are_augmented_anew_in_every_epoch(workers: int, tmp_path: Path) -> None:
+def test_images_are_augmented_differently_in_every_epoch(workers: int, tmp_path: Path) -> None:
     whole = batches(tmp_path, 2, workers, shuffle=False)
     first, second = (torch.cat(half).flatten(1) for half in (whole[:3], whole[3:]))
-    # There are nine places to crop at: one image in nine is the same by chance.
+    # There are nine positions to crop at, so one image in nine is the same by accident.
     repeated = (first == second).all(1).float().mean()
     assert repeated < 0.4

@@ -1,4 +1,4 @@
-"""A penalty on forward passes, against the gradient of the loss that is written down by hand."""
+"""A penalty on forward passes, compared with the gradient of a loss computed by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STRENGTH = 0.75
 
 
 class Recorder(Hook):
-    """Keeps the weights and batches up to the first update, and its gradients."""
+    """Records the weights and batches until the first update, and its gradients."""
 
     priority = 'LOWEST'
 
@@ -56,7 +56,7 @@ class Recorder(Hook):
 def losses_by_hand(
     model: Any, batches: Sequence[Any], strength: float, kept: Mapping[str, Tensor], wrapper: Any
 ) -> Iterator[Tensor]:
-    """Yield the loss of each batch, with the mean |activation| of what convolutions read.
+    """Yield the loss of each batch, plus the mean |activation| of the inputs of convolutions.
 
     The network is plain: what a convolution or the classifier reads comes right out of a ReLU, or
     of the pooling behind one. ``kept`` maps a module's path to the channels that are not pushed.
@@ -144,7 +144,7 @@ def test_a_lazy_push_stands_for_the_updates_until_the_next(tmp_path: Path) -> No
     assert_same(recorder.gradients, gradients_by_hand(runner, recorder, 4 * STRENGTH), 1e-4)
 
 
-def test_only_what_masks_remove_is_pushed(tmp_path: Path) -> None:
+def test_only_removed_channels_are_pushed(tmp_path: Path) -> None:
     content = tiny_config(stages=None)
     model = build_runner(Config(content), RunnerPlan(tmp_path / 'other', seed=0)).plain_model
     graph = Tracer(Config(content), ())(model)
@@ -164,7 +164,7 @@ def test_nothing_is_left_on_the_network_and_the_optimizer(tmp_path: Path) -> Non
     runner, _ = run(tmp_path / 'run', ActivationSparsity(STRENGTH))
     assert hooks_of(runner.model) == 0
     assert 'update_params' not in vars(runner.optim_wrapper)
-    # Of two hooks of the optimizer the recorder's is left.
+    # The optimizer had two hooks, and only that of the recorder is left.
     assert len(runner.optim_wrapper.optimizer._optimizer_step_pre_hooks) == 1
 
 
@@ -190,7 +190,7 @@ def test_nothing_is_left_when_training_fails(tmp_path: Path) -> None:
 
 def test_it_has_no_reach() -> None:
     regularizer = ActivationSparsity(dict(reach=5.0))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match='ActivationSparsity acts on activations, so it has no'):
+    with pytest.raises(ConfigError, match='ActivationSparsity acts on activations, so it does not'):
         regularizer.schedule(Schedule(0.5, 0.9, 10))
 
 

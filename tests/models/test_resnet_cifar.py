@@ -1,4 +1,4 @@
-"""The 6n+2 ResNets, against the figures of their paper."""
+"""The 6n+2 ResNets, compared with the numbers in their paper."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def classifier(depth: int, shortcut: str) -> nn.Module:
     [(20, 0.27, 40.6e6), (32, 0.46, 68.9e6), (44, 0.66, 97.2e6), (56, 0.85, 125.5e6)],
 )
 def test_sizes_are_those_of_the_paper(depth: int, millions: float, macs: float) -> None:
-    """Table 6 of He et al. gives the parameters; the MACs are those its followers count."""
+    """Table 6 of He et al. has the parameters; the MACs are those of later papers."""
     model = classifier(depth, 'padding')
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
     cost = easypruner.trace(model, torch.zeros(1, 3, 32, 32)).cost()

@@ -1,4 +1,4 @@
-"""One finished run that the tests of this folder read."""
+"""A finished run, which the tests in this folder read."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def at(*location: Any, value: Any) -> Callable[[Path], Content]:
 
 
 def first(**stage: Any) -> Callable[[Path], Content]:
-    """Put a stage in front."""
+    """Insert a stage at the start."""
     return lambda folder: tiny_config(stages=[stage, *tiny_stages()])
 
 
@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'a key that nothing reads': (changed(zoo=3), ["unknown key 'zoo'"]),
     'no stages': (changed(stages=None), ['stages']),
-    'stages that are no list': (changed(stages=dict(type='Train')), ['list of stages']),
+    'stages that are not a list': (changed(stages=dict(type='Train')), ['list of stages']),
     'no model': (changed(model=None), ['no model']),
     'no optimizer': (changed(optim_wrapper=None), ['optim_wrapper']),
     'no length': (
@@ -197,7 +197,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     'no masks for MaskSparsity': (without_stage(1), ['stages[1]', 'MaskSparsity', 'no masks']),
     'nothing to cut by': (
         changed(stages=[dict(type='Train'), dict(type='Prune')]),
-        ['stages[1]', 'Prune', 'no masks'],
+        ['stages[1]', 'Prune needs masks'],
     ),
     'a strength below 0': (
         at('stages', 2, 'regularizer', 'strength', value=-1.0),
@@ -208,17 +208,17 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         ['stages[2].regularizer', 'raech'],
     ),
     'a part of a batch': (first(type='Calibrate', batches=2.5), ['stages[0]', 'batches=2.5']),
-    'a flag that is none': (first(type='Zero', norms='yes'), ['stages[0]', "norms='yes'"]),
-    'a path that is none': (first(type='LoadMask', path=5), ['stages[0]', 'path=5']),
-    'a checkpoint that is no path': (first(type='Evaluate', checkpoint=5), ['checkpoint=5']),
-    'a name that is no folder': (first(type='Train', name='../x'), ['stages[0]', "name='../x'"]),
-    'a name that is no text': (first(type='Train', name=3), ['stages[0]', 'name=3']),
-    'a row that is no text': (first(type='Train', row=5), ['stages[0]', 'row=5']),
-    'a way that is none': (
+    'a flag that is not a bool': (first(type='Zero', norms='yes'), ['stages[0]', "norms='yes'"]),
+    'a path that is not a path': (first(type='LoadMask', path=5), ['stages[0]', 'path=5']),
+    'a checkpoint that is not a path': (first(type='Evaluate', checkpoint=5), ['checkpoint=5']),
+    'a name with a slash': (first(type='Train', name='../x'), ['stages[0]', "name='../x'"]),
+    'a name that is not a string': (first(type='Train', name=3), ['stages[0]', 'name=3']),
+    'a row that is not a string': (first(type='Train', row=5), ['stages[0]', 'row=5']),
+    'an argument that does not exist': (
         first(type='SelectMask', source=dict(type='Random'), part=0.5),
         ['stages[0]', 'part=0.5'],
     ),
-    'a compensation that there is not': (
+    'an unknown compensation': (
         at('stages', 3, 'compensate', value='men'),
         ['stages[3]', "did you mean 'mean'"],
     ),
@@ -227,22 +227,22 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         ['stages[0]', 'ema=0.999', 'ema=0.001'],
     ),
     'an average of nothing': (at('stages', 0, 'ema', value=0), ['stages[0]', 'ema=0 of Train']),
-    'given masks as a part of the way': (
+    'masks from a file in several steps': (
         with_masks(
             lambda path: dict(type='Iterative', steps=2, each=[select(path)]), {GROUP: FOUR}
         ),
-        ['stages[0]', 'MaskFile takes no budget'],
+        ['stages[0]', 'MaskFile does not take a budget'],
     ),
     'a row that is taken': (
         at('stages', 5, 'row', value='baseline'),
         ['stages[5]', "row='baseline' is also the row of stages[0]"],
     ),
-    'a seed that is none': (changed(seed='seven'), ['seed', "'seven'"]),
+    'a seed that is not a number': (changed(seed='seven'), ['seed', "'seven'"]),
     'an unknown option of the graph': (
         changed(graph=dict(ignored=['head'])),
         ["graph has no option 'ignored'", "did you mean 'ignore'"],
     ),
-    'an ignored module that there is not': (
+    'an unknown ignored module': (
         changed(graph=dict(ignore=['backbone.stagez'])),
         ["ignore has 'backbone.stagez'", "did you mean 'backbone.stages'"],
     ),
@@ -267,7 +267,7 @@ def test_it_is_reported_before_anything_is_written(
 
 
 def one_message(capfd: pytest.CaptureFixture[str]) -> str:
-    """Return the one message on standard error; there is no traceback with it."""
+    """Return the only message on standard error, after a check that there is no traceback."""
     message = capfd.readouterr().err
     assert message.startswith('easypruner: ')
     assert message.count('easypruner: ') == 1
@@ -304,7 +304,7 @@ def test_mistakes_of_rounds_are_reported_with_all_others(
 
 
 class TestOptions:
-    def test_they_reach_into_lists(
+    def test_they_change_elements_of_lists(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         config = write_config(tmp_path)
@@ -314,7 +314,7 @@ class TestOptions:
         assert 'train 23 epochs' in plan
 
     @pytest.mark.parametrize('option', ['stages.99.epochs=3', 'optim_wraper.lr=3', 'model=3'])
-    def test_those_that_do_not_fit(
+    def test_unknown_keys_are_reported(
         self, option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         arguments = ['--cfg-options', option]

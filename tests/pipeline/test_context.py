@@ -70,6 +70,6 @@ def test_a_source_gets_batches_loss_and_accuracy(tmp_path: Path) -> None:
     assert actual['seed'] == 5
     assert actual['loss'] > 0
     assert actual['accuracy'] == actual['again'] == baseline
-    # A network that takes every image for the same digit is right about all of these.
+    # A network that predicts the same digit for all images is right for all of these.
     assert sum(actual['single']) == pytest.approx(100)
     assert 0 < min(actual['single']) < max(actual['single'])

@@ -53,7 +53,7 @@ def easypruner_configure_runner(runner, state):
 
 @pytest.mark.slow
 class TestTwoProcesses:
-    def test_they_do_one_run(self, tmp_path: Path) -> None:
+    def test_they_share_one_run(self, tmp_path: Path) -> None:
         run = tmp_path / 'run'
         plugin = write_plugin(tmp_path / 'plugins', 'tell.py', TELL.format())
         done = torchrun(write_config(tmp_path), run, '--plugins', str(plugin.parent))

@@ -15,7 +15,7 @@ from easypruner.strategies.stages.state import PruningState
 
 
 class Twice(Stage):
-    """Is replaced by two copies of a stage."""
+    """A stage that is replaced by two copies of another stage."""
 
     def __init__(self, of: Mapping[str, Any] | None = None, nothing: bool = False) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Twice(Stage):
 
 
 class Once(Stage):
-    """Is replaced by itself."""
+    """A stage that is replaced by itself."""
 
     def run(self, state: PruningState) -> PruningState:
         return state
@@ -49,7 +49,7 @@ ONCE = dict(type='Once')
 
 
 def expanded(stages: Any) -> list[Any]:
-    """Return the configs of the stages of a run; raise what is wrong with them."""
+    """Return the configs of the stages of a run, or raise their mistakes."""
     mistakes = Mistakes()
     found = expand(stages, mistakes)
     mistakes.raise_all()
@@ -57,7 +57,7 @@ def expanded(stages: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize('stages', [[], [ONCE], [ONCE, dict(type='Twice', nothing=True)]])
-def test_other_stages_are_left_alone(stages: list[Any]) -> None:
+def test_other_stages_do_not_change(stages: list[Any]) -> None:
     assert expanded(stages) == stages
 
 

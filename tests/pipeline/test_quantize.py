@@ -1,4 +1,4 @@
-"""A run that quantizes what its cut leaves: evaluated, saved, rebuilt, resumed."""
+"""A run that quantizes its pruned network: evaluated, saved, rebuilt, resumed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_record_is_a_chain(run: Path) -> None:
     assert [type(t).__name__ for t in record.transforms] == ['ArchitectureRecord', 'Int8Weights']
 
 
-def test_a_run_that_died_behind_it_goes_on(run: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_after_it(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / 'run'
     shutil.copytree(run, folder)
     for stage in ('05_evaluate', '06_report'):
@@ -96,13 +96,13 @@ def test_a_run_that_died_behind_it_goes_on(run: Path, tmp_path: Path) -> None:
     ],
     ids=lambda stage: stage['type'],
 )
-def test_nothing_trains_or_cuts_behind_it(
+def test_no_stage_trains_or_cuts_after_it(
     later: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stages = [TRAINED, dict(type='Quantize'), later, dict(type='Report')]
     assert prune(write_config(tmp_path, tiny_config(stages=stages)), tmp_path / 'run') == 2
     message = capfd.readouterr().err
-    assert message.startswith("easypruner: stages[2]: stage 'quantize' has made the weights whole")
+    assert message.startswith("easypruner: stages[2]: stage 'quantize' has made the weights integers")
 
 
 def test_without_a_cut_there_is_a_record_too(tmp_path: Path) -> None:

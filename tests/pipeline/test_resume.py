@@ -1,4 +1,4 @@
-"""Resuming: a run that was stopped anywhere ends like an uninterrupted one."""
+"""Resuming: an interrupted run gives the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stopped(
 
 
 def assert_same(run: Path, other: Path) -> None:
-    """Compare two runs bit for bit: the weights and masks of every stage, and what came of it."""
+    """Compare two runs bit for bit: weights and masks of every stage, and the summaries."""
     weights = sorted(path.relative_to(other) for path in other.rglob('weights.pth'))
     assert len(weights) == 5
     for name in (*weights, Path('pruned.pth')):
@@ -137,7 +137,7 @@ def test_a_finished_run_has_nothing_left_to_do(finished: Path, tmp_path: Path) -
 
 
 def finished_both_ways(folder: Path, content: dict[str, Any], epoch: int) -> tuple[Path, Path]:
-    """Run a config in one go, and again with a stop in its first stage; return both runs."""
+    """Run a config without interruption, and with one in its first stage; return both runs."""
     config = write_config(folder / 'whole', content)
     assert prune(config, folder / 'whole' / 'run') == 0
     run = stopped(folder / 'stopped', '00_baseline', epoch, 0, content)
@@ -146,7 +146,7 @@ def finished_both_ways(folder: Path, content: dict[str, Any], epoch: int) -> tup
 
 
 @pytest.mark.parametrize('epoch', [1, 2, 3])
-def test_gradients_that_were_half_accumulated_are_gone_on_from(epoch: int, tmp_path: Path) -> None:
+def test_partly_accumulated_gradients_are_restored(epoch: int, tmp_path: Path) -> None:
     """Epochs of three iterations, an update every two: every other epoch ends halfway."""
     optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
     pushed = dict(type='GReg', strength=1e-3, every=1)
@@ -165,7 +165,7 @@ def test_gradients_that_were_half_accumulated_are_gone_on_from(epoch: int, tmp_p
         assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), name
 
 
-def test_a_regularizer_s_updates_are_counted_on(tmp_path: Path) -> None:
+def test_updates_of_a_regularizer_are_counted_from_before(tmp_path: Path) -> None:
     reported = tmp_path / 'told'
     text = f"""
 from easypruner import Regularizer, hookimpl
@@ -195,12 +195,12 @@ def easypruner_components():
     run = stopped(tmp_path, '00_baseline', 1, 0, content)
     arguments = ['--resume', '--plugins', str(plugin.parent)]
     assert prune(write_config(tmp_path, content), run, *arguments) == 0
-    # Nine iterations: four updates of two, and the last. The one of the epoch in which the stop
-    # was is made again.
+    # Nine iterations are four updates of two, and a last one. The update of the epoch of the stop
+    # is repeated.
     assert reported.read_text().split() == ['0', '1', '1', '2', '3', '4']
 
 
-def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:
     content = tiny_config(
         stages=[dict(type='Train', name='baseline', epochs=3, row='x'), dict(type='Report')]
     )
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path: Path) -> N
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
 
 
-def test_a_warning_of_a_weak_penalty_is_that_of_the_beginning(tmp_path: Path) -> None:
+def test_a_warning_about_a_weak_penalty_is_that_of_the_start(tmp_path: Path) -> None:
     weak = dict(type='GlobalSparsity', strength=dict(reach=0.7))
     content = tiny_config(
         stages=[
@@ -285,7 +285,7 @@ class TestRefusal:
         assert '02_mask_sparsity' in message
 
 
-def test_stages_after_one_that_is_done_again_are_done_again(
+def test_stages_after_a_repeated_stage_are_repeated(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / 'run'

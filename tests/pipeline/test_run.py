@@ -1,4 +1,4 @@
-"""A whole run, and the files that it leaves for users of the network."""
+"""A whole run, and the files that it writes for users of the network."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ class TestPrunedConfig:
         accuracy = accuracy_of(finished / 'pruned_config.py', tmp_path / 'evaluation')
         assert accuracy == summary(finished)['rows'][-1]['accuracy']
 
-    def test_its_folder_may_be_moved(self, finished: Path, tmp_path: Path) -> None:
+    def test_its_folder_can_be_moved(self, finished: Path, tmp_path: Path) -> None:
         for name in ('pruned.pth', 'architecture.json', 'pruned_config.py'):
             shutil.copy(finished / name, tmp_path / name)
         accuracy = accuracy_of(tmp_path / 'pruned_config.py', tmp_path / 'evaluation')
         assert accuracy == summary(finished)['rows'][-1]['accuracy']
 
-    def test_it_is_about_the_weights(self, finished: Path, tmp_path: Path) -> None:
-        """The same accuracy is not an accident: with other weights it differs."""
+    def test_it_loads_the_weights(self, finished: Path, tmp_path: Path) -> None:
+        """The accuracy depends on the weights: with other weights it differs."""
         for name in ('architecture.json', 'pruned_config.py'):
             shutil.copy(finished / name, tmp_path / name)
         weights = read_weights(finished / 'pruned.pth')
@@ -139,7 +139,7 @@ class TestPrunedConfig:
         assert shapes(model) == shapes(loaded(finished))
 
     def test_modules_of_the_user_are_imported(self, tmp_path: Path) -> None:
-        """A model that only custom_imports registers is there when the config is read."""
+        """A model that custom_imports registers is known when the config is read."""
         imports = dict(imports=['json'])
         stages = [dict(type='Train', epochs=1, row='baseline'), dict(type='Report')]
         config = write_config(tmp_path, tiny_config(custom_imports=imports, stages=stages))
@@ -161,7 +161,7 @@ class TestWorkDirectory:
         assert '--overwrite' in message
         assert [file.name for file in (tmp_path / 'run').iterdir()] == ['mine.txt']
 
-    def test_overwrite_leaves_folders_of_others_alone(
+    def test_overwrite_does_not_replace_other_folders(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / 'run').mkdir()
@@ -170,7 +170,7 @@ class TestWorkDirectory:
         assert '--overwrite does not replace' in capfd.readouterr().err
         assert (tmp_path / 'run' / 'mine.txt').read_text() == 'mine'
 
-    def test_a_mistake_does_not_cost_the_old_run(self, finished: Path, tmp_path: Path) -> None:
+    def test_a_mistake_does_not_delete_the_old_run(self, finished: Path, tmp_path: Path) -> None:
         run = tmp_path / 'run'
         shutil.copytree(finished, run)
         config = write_config(tmp_path, tiny_config(optim_wraper=dict(type='OptimWrapper')))
@@ -278,7 +278,7 @@ class TestOtherStages:
     ) -> None:
         config = write_config(tmp_path, tiny_config(stages=[dict(type='Report')]))
         assert prune(config, tmp_path / 'run') == 2
-        assert 'nothing to report' in capfd.readouterr().err
+        assert 'Report needs at least one row' in capfd.readouterr().err
 
 
 class TestSeed:

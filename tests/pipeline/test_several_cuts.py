@@ -42,7 +42,7 @@ def shapes(work_dir: Path) -> dict[str, torch.Size]:
     return {name: t.shape for name, t in read_weights(work_dir / 'pruned.pth').items()}
 
 
-def test_a_largest_share_is_one_of_the_units_there_were_at_first(tmp_path: Path) -> None:
+def test_a_largest_share_refers_to_the_units_of_the_original(tmp_path: Path) -> None:
     limits = dict(graph=dict(limits=dict(max_removed=0.25)))
     budget = dict(type='Ratio', keep=0.3, scope='layer')
     at_once = run(tmp_path / 'once', select(**budget), dict(type='Prune'), **limits)
@@ -65,7 +65,7 @@ def test_the_masks_are_those_of_all_cuts_over_the_units_of_the_original(tmp_path
 
 
 def test_the_scales_of_all_cuts_are_reported(tmp_path: Path) -> None:
-    """They are as many as the batch norms, whose channels all can go, have lost in the end."""
+    """Their number is the number of channels that batch norms have lost at the end."""
     work_dir = run(tmp_path, steps(2, type='Ratio', keep=0.5, scope='layer'))
     before, after = read_weights(work_dir / 'initial.pth'), shapes(work_dir)
     scales = [name.replace('running_var', 'weight') for name in before if 'running_var' in name]

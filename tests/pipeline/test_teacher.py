@@ -38,7 +38,7 @@ def teacher(folder: Path) -> str:
         ([BASELINE, SELECT, dict(type='Zero')], '00_baseline/weights.pth'),
         ([BASELINE, pushed('GlobalSparsity', strength=1e-3), SELECT], '00_baseline/weights.pth'),
         ([BASELINE, SELECT], '00_baseline/weights.pth'),
-        # Nothing was trained before: weights drawn at random teach nothing.
+        # Without training, the teacher would have random weights.
         ([pushed('GlobalSparsity', strength=1e-3), SELECT], '00_pushed/weights.pth'),
     ],
 )

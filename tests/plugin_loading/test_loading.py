@@ -163,7 +163,7 @@ RESIZES = ('def resize(self, layer, shapes): pass',)
 
 
 def contributing(contract: str, *body: str) -> str:
-    """Return a plugin with a class Own of a contract; a line ``Other = ...`` stands behind it."""
+    """Return a plugin with a class Own of a contract; lines ``Other = ...`` follow the class."""
     lines = [line for line in body if not line.startswith('Other')]
     others = [line for line in body if line.startswith('Other')]
     return '\n'.join(
@@ -270,7 +270,7 @@ class TestBrokenPlugins:
         )
 
     @pytest.mark.parametrize(('text', 'message'), BROKEN.values(), ids=BROKEN)
-    def test_it_can_be_passed_over(self, tmp_path: Path, text: str, message: str) -> None:
+    def test_it_can_be_skipped(self, tmp_path: Path, text: str, message: str) -> None:
         write_plugin(tmp_path, 'broken.py', text)
         write_source(tmp_path, 'Whole')
         plugins = load_plugins([tmp_path], skip_broken=True)
@@ -355,7 +355,7 @@ def _components(tmp_path: Path) -> None:
     masks = source.select(graph, Context())
     masks.check(graph)
     assert masks.removed_units == sum(group.size for group in graph.groups.values()) // 2
-    for mask in masks.values():  # units are scored by their index: the last ones stay
+    for mask in masks.values():  # the score of a unit is its index, so the last units are kept
         assert mask.tolist() == sorted(mask.tolist())
 
 
@@ -408,7 +408,7 @@ def copied_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the built-ins that is imported instead of the installed ones."""
     import easypruner_plugins
 
-    load_plugins()  # so that all of them are imported, and come back after the test
+    load_plugins()  # so that all of them are imported, and restored after the test
     copy = tmp_path / 'easypruner_plugins'
     shutil.copytree(next(iter(easypruner_plugins.__path__)), copy)
     for name in [n for n in sys.modules if n.split('.')[0] == 'easypruner_plugins']:

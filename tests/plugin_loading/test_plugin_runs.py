@@ -1,4 +1,4 @@
-"""Plugins take part in a whole run, wherever they come from."""
+"""Plugins of every origin are used in a run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_source_is_found_and_built_and_chooses(
     assert prune(config, tmp_path / 'run', *options) == 0
     masks = Masks.load(tmp_path / 'run' / 'masks.safetensors')
     assert masks.removed_units > 0
-    for mask in masks.values():  # the source scores units by their index: the last ones stay
+    for mask in masks.values():  # the score of a unit is its index, so the last units are kept
         assert mask.tolist() == sorted(mask.tolist())
 
 

@@ -43,7 +43,7 @@ class Half(Budget):
 
 
 class ByName(MaskSource):
-    """Takes what every source takes."""
+    """Has the arguments of every source."""
 
     def score(self, *args: Any) -> Any:
         raise NotImplementedError
@@ -74,7 +74,7 @@ class Push(Regularizer):
 
 
 class Select(Stage):
-    """Takes a source, a text that is called like a kind, and a number."""
+    """Takes a source, a string whose name is that of a kind, and a number."""
 
     def __init__(self, source: MaskSource, regularizer: Any = None, stage: str = '') -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Comparisons of made-up runs: lines, notes on fairness, tables."""
+"""Comparisons of artificial runs: lines, differences, tables."""
 
 from __future__ import annotations
 

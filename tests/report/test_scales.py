@@ -1,4 +1,4 @@
-"""Batch-norm scales and channel counts, against numpy and against counting by hand."""
+"""Batch-norm scales and channel counts, compared with NumPy and with counts by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Human-readable units against the numbers that they show."""
+"""Formatted numbers, compared with the numbers themselves."""
 
 from __future__ import annotations
 

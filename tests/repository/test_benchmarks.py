@@ -1,4 +1,4 @@
-"""The benchmarks: they run on a small model, and what they write is consistent."""
+"""The benchmarks run on a small model, and their pages are consistent."""
 
 from __future__ import annotations
 

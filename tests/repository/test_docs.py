@@ -45,7 +45,7 @@ def test_the_page_is_up_to_date(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('hook', hooks(), ids=lambda hook: hook.name)
-def test_each_hook_stands_on_the_page(hook: ast.FunctionDef) -> None:
+def test_each_hook_is_on_the_page(hook: ast.FunctionDef) -> None:
     returns = ast.unparse(hook.returns) if hook.returns else ''
     assert f'def {hook.name}({ast.unparse(hook.args)}) -> {returns}:' in PAGE
     words = re.sub(r'\W+', ' ', ast.get_docstring(hook) or '')

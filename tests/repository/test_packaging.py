@@ -1,4 +1,4 @@
-"""An installation: a wheel without its checkout, and plugins that pip installed."""
+"""Installations: a wheel without its checkout, and plugins that pip installed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def install(package: Path, site: Path) -> None:
     run('-m', 'pip', 'install', *options, str(package), cwd=package.parent)
 
 
-# An editable install would lend an installed package the modules that it lacks.
+# With an editable install, missing modules of a package would be found in the checkout.
 NO_CHECKOUT = """
 import sys
 sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]

@@ -1,4 +1,4 @@
-"""The README's code runs, and does what its comments say."""
+"""The README's code runs, and its comments are correct."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from easypruner.testing.networks import Plain
 
 
 class Losing(MaskSource):
-    """Keeps all, and notes the loss on each batch."""
+    """Keeps all channels, and records the loss on each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Losing(MaskSource):
 
 
 class Two(nn.Module):
-    """Takes two images, the second by a name as well."""
+    """Takes two images, by position or by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def losses_of(model: nn.Module, inputs: Any, batches: Any, **arguments: Any) -> 
     ],
 )
 def test_inputs_are_recognized_by_the_example_inputs(inputs: Any, batch: Any) -> None:
-    """However a batch is built, the statistics are those of these two images."""
+    """For every structure of a batch, the statistics are those of these two images."""
     slimmed = two(inputs, [batch])
     seen = slimmed.model.body(torch.cat([A, B], dim=1))
     torch.testing.assert_close(slimmed.model.norm.running_mean, seen.mean(dim=(0, 2, 3)))
@@ -116,7 +116,7 @@ def test_the_default_loss_of_two_inputs() -> None:
         expected = functional.cross_entropy(model(*args, **names), LABELS).item()
         assert losses_of(model, inputs, [(inputs, LABELS)]) == pytest.approx([expected])
         if names:
-            # A flag of the example inputs holds for all batches.
+            # A flag of the example inputs applies to all batches.
             assert losses_of(model, inputs, [(NAMED, LABELS)]) == pytest.approx([expected])
     with pytest.raises(ConfigError, match='inputs without targets'):
         losses_of(model, (A, B), [(A, B)])
@@ -166,7 +166,7 @@ class TestForward:
         )  # fmt: skip
         assert slimmed.summary.level is None
 
-    def test_batches_that_only_a_loss_reads_are_left_to_it(self) -> None:
+    def test_batches_for_a_loss_alone_are_not_checked(self) -> None:
         def loss(model: nn.Module, batch: Any) -> Tensor:
             return model(batch[0]).sum()
 

@@ -22,7 +22,7 @@ from tests.helpers.networks import NETWORKS, TwoInputs, traced_network
 
 
 class Asking(MaskSource):
-    """Keeps all, and notes the context it was given and what that computes."""
+    """Keeps all channels, and records its context and the losses."""
 
     def __init__(self, budget: Budget | None = None) -> None:
         super().__init__(budget)
@@ -191,7 +191,7 @@ class TestLimits:
         )
 
     def test_a_budget_of_zero_reports_what_is_feasible(self) -> None:
-        with pytest.raises(BudgetError, match='least'):
+        with pytest.raises(BudgetError, match='lowest possible'):
             slim(randomized_network(Plain), example_inputs(), macs=0)
 
     def test_groups_that_limits_keep_are_named(self) -> None:

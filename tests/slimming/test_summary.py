@@ -39,7 +39,7 @@ class TestSummary:
         assert widths(slimmed.model) < 8
 
     def test_an_accuracy_is_that_of_evaluation_mode_and_leaves_no_trace(self) -> None:
-        """Whatever the function does with modes."""
+        """The function can change modes."""
         seen = []
 
         def evaluate(model: nn.Module) -> float:

@@ -163,7 +163,7 @@ def test_a_single_network_may_be_tried() -> None:
 
 
 class _Half(Budget):
-    """Keeps half of each group, to within its limits; ``asked`` may claim less."""
+    """Keeps half of each group within its limits; ``asked`` can claim less."""
 
     def __init__(self, claim: float = 0.75) -> None:
         self.claim = claim
@@ -190,7 +190,7 @@ def test_a_budget_that_is_not_met_is_caught() -> None:
 
 
 class _Limitless(_Half):
-    """Keeps one unit of each group, whatever the group's limits."""
+    """Keeps one unit of each group and ignores the limits on groups."""
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
@@ -213,7 +213,7 @@ class _Nothing(_Half):
 
 
 class _Random(_Half):
-    """Keeps half of each group, whatever the scores."""
+    """Keeps half of each group and ignores the scores."""
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: ChannelGraph, context: Context
@@ -239,7 +239,7 @@ class _Plainly(_Half):
 
 
 class _Params(CostBudget):
-    """Counts parameters, and a quarter less than there are."""
+    """Counts parameters, but reports a quarter less."""
 
     unit = 'params'
 

@@ -37,7 +37,7 @@ def test_a_composition_that_fails_is_named() -> None:
 
 
 class _Named(_Source):
-    """Passes on what it does not know."""
+    """Passes unknown arguments to its base class."""
 
     def __init__(self, *, alpha: float = 1.0, **options: Any) -> None:
         super().__init__(**options)

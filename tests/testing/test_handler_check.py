@@ -1,4 +1,4 @@
-"""The check of layer handlers passes good ones and reports what a bad one leaves wrong."""
+"""The check of layer handlers accepts good handlers and reports the errors of bad ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Empty(_Handler):
 
 
 class _Partial(_Handler):
-    """Sets one of the numbers that a layer has to have."""
+    """Sets only one of two numbers of a layer."""
 
     def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
         layer.channels = shapes['scale'][0]

@@ -1,4 +1,4 @@
-"""The tiny networks: they can be pruned, and are the same each time."""
+"""The tiny networks can be pruned, and each call returns the same networks."""
 
 from __future__ import annotations
 
