@@ -191,7 +191,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'an impossible budget': (
         source(type='BNScale', budget=dict(type='Macs', keep=0.001)),
-        ['stages[1]', 'the least that can be had', 'keeps its best unit'],
+        ['stages[1]', 'the lowest possible', 'keeps its best unit'],
     ),
     'a source without its budget': (source(type='BNScale'), ['stages[1]', 'needs a budget']),
     'no masks for MaskSparsity': (without_stage(1), ['stages[1]', 'MaskSparsity', 'no masks']),
