@@ -33,7 +33,7 @@ def prepare() -> None:
     """
     for pattern in _NOISE:
         warnings.filterwarnings('ignore', message=f'.*{pattern}.*')
-    # These imports take seconds, which a network of torchvision need not spend.
+    # These imports take seconds, and models of torchvision do not need them.
     import mmcv
     import mmpretrain  # noqa: F401 - registers the models, data sets and metrics
 

@@ -14,7 +14,7 @@ from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 from easypruner.registry import MODELS as OWN_MODELS
 
 
-def PrunedModel(  # noqa: N802 - configs name it like the classes it stands beside
+def PrunedModel(  # noqa: N802 - configs use it like a class
     model: Mapping[str, Any],
     architecture: str | os.PathLike[str],
     data_preprocessor: Mapping[str, Any] | None = None,
