@@ -1,6 +1,6 @@
-"""Rules: how each operation hands axes on, and which axes it couples.
+"""Rules: which axes an operation hands on to its outputs, and which axes it couples.
 
-Rules are grouped by what operations do. Each is registered under the names of its operations.
+There is a module for each kind of operations. A rule is registered under their names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ for _family in (
 
 
 def apply_rule(coupling: Coupling, operation: Operation) -> None:
-    """Let the rule of an operation couple axes and give the outputs theirs.
+    """Apply the rule of an operation, and count the cost of its outputs.
 
     Raises:
-        TraceError: an output has no axes after that.
+        TraceError: the rule assigns an output no axes.
     """
     if not operation.outputs and not operation.func._schema.is_mutable:
         return
@@ -34,6 +34,9 @@ def apply_rule(coupling: Coupling, operation: Operation) -> None:
     find_rule(operation)(coupling, operation)
     for output in operation.outputs:
         if not coupling.has_axes(output):
-            raise TraceError(f'an output is given no axes by the rule of {operation}')
+            raise TraceError(
+                f'an output is given no axes by the rule of {operation}; '
+                'call coupling.assign(output, axes) for each output'
+            )
     coupling.axes.derive(operation)
     coupling.tally.add_outputs(operation, coupling.axes)

@@ -1,4 +1,4 @@
-"""Reading an operation's arguments by position or name, and counting dimensions from the front."""
+"""Arguments of operations, by position or name. Dimensions are counted from the front."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wrap(dim: int, count: int) -> int:
 
 
 def wrap_all(dims: int | Iterable[int] | None, count: int) -> tuple[int, ...]:
-    """Return dimensions counted from the front; None or none at all means every one."""
+    """Return dimensions counted from the front. None, or an empty list, means all of them."""
     if isinstance(dims, int):
         return (wrap(dims, count),) if count else ()
     chosen = tuple(wrap(dim, count) for dim in dims or ())
@@ -29,5 +29,5 @@ def wrap_all(dims: int | Iterable[int] | None, count: int) -> tuple[int, ...]:
 
 
 def dim_argument(operation: Operation, position: int, default: int = 0) -> int:
-    """Return a dimension of the first argument that another argument names."""
+    """Return a dimension of the first argument, which another argument names."""
     return wrap(argument(operation, position, 'dim', default), operation.args[0].dim())

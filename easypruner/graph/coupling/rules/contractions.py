@@ -19,7 +19,7 @@ KERNEL = 'the extent of a convolution kernel'
 
 @rule('convolution', '_convolution', 'conv1d', 'conv2d', 'conv3d', 'mkldnn_convolution')
 def convolve(coupling: Coupling, operation: Operation) -> None:
-    """Couple the channels with the weight that sums over them, and its bias with its outputs."""
+    """Couple the channels with the weight that sums over them, and the bias with the outputs."""
     x, weight = operation.args[:2]
     bias = argument(operation, 2, 'bias')
     full = operation.name in ('convolution', '_convolution')
@@ -47,7 +47,7 @@ def convolve(coupling: Coupling, operation: Operation) -> None:
         coupling.couple_parameter(bias, {0: out})
     after = extents_after(coupling, extents, output)
     coupling.assign(output, (batch, out, *after))
-    # A batch or an extent may hold channels that a reshape has put there.
+    # A reshape may have put channels into the batch or an extent.
     positions = extents if transposed else after
     coupling.add_macs(math.prod(weight.shape[2:]), batch, *positions, kernel[0], kernel[1])
 
@@ -57,8 +57,8 @@ def _couple_groups(
 ) -> Axis:
     """Couple the channels with the weight of a grouped convolution; return the output's axis.
 
-    Whole groups go where a group has one channel on either side, as in a depthwise convolution.
-    Elsewhere the number of groups stays, and all groups lose the same positions.
+    If a group has one channel on one side, as in a depthwise convolution, whole groups go. Else the
+    number of groups stays, and all groups lose the same positions.
     """
     first, second = kernel[:2]
     per_group = first.size // groups
@@ -98,7 +98,7 @@ def multiply(coupling: Coupling, operation: Operation) -> None:
 
 @rule('addmm', 'baddbmm', 'addmv', 'addbmm')
 def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
-    """Couple what a product sums over, and what is added with the product."""
+    """Couple the axes over which a product sums, and what is added with the product."""
     added, a, b = operation.args[:3]
     result = _multiply(coupling, a, b)
     if operation.name == 'addbmm':
@@ -112,7 +112,7 @@ def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
 
 
 def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
-    """Couple what a (batched) matrix product sums over; return the axes of the result."""
+    """Couple the axes over which a (batched) matrix product sums; return those of the result."""
     for tensor, other in ((a, b), (b, a)):
         if coupling.parameter_of(other) is None:
             coupling.note_use(tensor, 'linear.weight', other.shape[:-1])
@@ -166,7 +166,7 @@ def attend(coupling: Coupling, operation: Operation) -> None:
 
 @rule('bilinear', '_trilinear')
 def bilinear(coupling: Coupling, operation: Operation) -> None:
-    """Freeze all arguments: which of their axes are summed over is not followed."""
+    """Freeze all arguments. Over which of their axes the operation sums is not followed."""
     for tensor in operation.args[:3]:
         coupling.freeze_tensor(tensor, 'a bilinear form')
     coupling.assign_constants(operation.outputs[0])
@@ -174,7 +174,7 @@ def bilinear(coupling: Coupling, operation: Operation) -> None:
 
 @rule('torchvision::deform_conv2d')
 def convolve_deformed(coupling: Coupling, operation: Operation) -> None:
-    """Couple channels and weight as in a convolution; the offsets stay."""
+    """Couple channels and weight as in a convolution. The offsets stay."""
     x, weight, offset, mask, bias = operation.args[:5]
     groups, offset_groups = operation.args[11:13]
     batch, channels, *extents = coupling.axes_of(x)
@@ -195,7 +195,7 @@ def convolve_deformed(coupling: Coupling, operation: Operation) -> None:
 
 @rule('cdist', '_cdist_forward')
 def measure_distances(coupling: Coupling, operation: Operation) -> None:
-    """Couple the coordinates of the points on both sides, which are summed over."""
+    """Couple the coordinates of the points on both sides, over which the operation sums."""
     a, b = operation.tensors[0], operation.args[1]
     left, right = coupling.axes_of(a), coupling.axes_of(b)
     coupling.contract(a, left[-1], b, right[-1])

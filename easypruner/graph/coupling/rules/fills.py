@@ -1,4 +1,4 @@
-"""Rules for operations that make tensors from nothing."""
+"""Rules for operations that make tensors without values of others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from easypruner.graph.recording.tape import Operation
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty',
       'empty_strided', 'new_empty_strided', 'rand', 'randn', 'scalar_tensor')  # fmt: skip
 def fill(coupling: Coupling, operation: Operation) -> None:
-    """Leave all axes free: every entry is like every other, so any of them may go."""
+    """Leave all axes free: all entries are alike, so any of them may go."""
     for output in operation.outputs:
         coupling.assign(output, [coupling.make_free(size) for size in output.shape])
 
@@ -18,7 +18,7 @@ def fill(coupling: Coupling, operation: Operation) -> None:
 @rule('arange', 'linspace', 'logspace', 'eye', 'randint', 'randperm', 'tril_indices',
       'triu_indices', 'hann_window')  # fmt: skip
 def make_table(coupling: Coupling, operation: Operation) -> None:
-    """Keep all entries: each has a value of its own, which others may depend on."""
+    """Keep all entries: each has a value of its own, on which others may depend."""
     reason = coupling.explain('a table made in the forward pass')
     for output in operation.outputs:
         coupling.assign_constants(output, reason)
@@ -26,7 +26,7 @@ def make_table(coupling: Coupling, operation: Operation) -> None:
 
 @rule('tril', 'triu')
 def cut_triangle(coupling: Coupling, operation: Operation) -> None:
-    """Freeze rows and columns: which entries of a square are zeroed depends on its size."""
+    """Freeze rows and columns: the size of a square decides which entries become zero."""
     axes = coupling.axes_of(operation.args[0])
     for axis in axes[-2:]:
         coupling.freeze(axis, 'the triangle of a square')

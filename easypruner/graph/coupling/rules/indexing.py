@@ -15,7 +15,7 @@ LOOKED_UP = 'entries are looked up by their position'
 
 @rule('embedding')
 def embed(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the rows of the table, which are looked up by number; hand its width on."""
+    """Freeze the rows of the table, which are looked up by number. Hand its width on."""
     weight, indices = operation.args[:2]
     rows, width = coupling.axes_of(weight)
     coupling.note_use(weight, 'embedding.weight')
@@ -73,7 +73,7 @@ def index(coupling: Coupling, operation: Operation) -> None:
       'scatter_reduce', 'index_add', 'index_copy', 'masked_scatter', 'index_fill',
       'put')  # fmt: skip
 def write_entries(coupling: Coupling, operation: Operation) -> None:
-    """Freeze all arguments: which entries are written is decided by their positions."""
+    """Freeze all arguments: their positions decide which entries are written."""
     x = operation.tensors[0]
     for value in operation.args:
         if isinstance(value, Tensor):

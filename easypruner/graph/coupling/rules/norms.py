@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
@@ -25,7 +28,7 @@ def batch_norm(coupling: Coupling, operation: Operation) -> None:
             coupling.note_use(tensor, f'batch_norm.{name}')
             coupling.couple_parameter(tensor, {0: axes[1]})
     if len(operation.args) > 5 and operation.args[5] is True:
-        # Statistics of the batch; over weights, as standardized ones are made, of the fan-in.
+        # The statistics are those of the batch. For a standardized weight they are of its fan-in.
         for axis in (axes[0], *axes[2:]):
             coupling.note_mixing(axis)
     coupling.assign(operation.outputs[0], axes)
@@ -40,12 +43,8 @@ def layer_norm(coupling: Coupling, operation: Operation) -> None:
     count = len(shape)
     axes = list(coupling.axes_of(x))
     kind = 'rms_norm' if 'rms' in operation.name else 'layer_norm'
-    for name, tensor in (('weight', argument(operation, 2, 'weight')),
-                         ('bias', argument(operation, 3, 'bias'))):  # fmt: skip
-        if isinstance(tensor, Tensor):
-            coupling.note_use(tensor, f'{kind}.{name}')
-            for position, axis in enumerate(coupling.axes_of(tensor), start=len(axes) - count):
-                axes[position] = coupling.couple(axes[position], axis)
+    weights = argument(operation, 2, 'weight'), argument(operation, 3, 'bias')
+    _couple_weights(coupling, kind, weights, axes, len(axes) - count)
     for axis in axes[-count:]:
         coupling.note_mixing(axis)
     coupling.assign(operation.outputs[0], axes)
@@ -56,33 +55,36 @@ def layer_norm(coupling: Coupling, operation: Operation) -> None:
 
 @rule('native_group_norm', 'group_norm')
 def group_norm(coupling: Coupling, operation: Operation) -> None:
-    """Couple weight and bias with the channels; all groups lose the same positions."""
+    """Couple weight and bias with the channels, of which all groups lose the same positions."""
     native = operation.name == 'native_group_norm'
     groups = operation.args[6] if native else operation.args[1]
     weights = operation.args[1:3] if native else operation.args[2:4]
     axes = list(coupling.axes_of(operation.args[0]))
-    for name, tensor in zip(('weight', 'bias'), weights, strict=False):
-        if isinstance(tensor, Tensor):
-            coupling.note_use(tensor, f'group_norm.{name}')
-            axes[1] = coupling.couple(axes[1], coupling.axes_of(tensor)[0])
-    _couple_groups(coupling, axes[1], groups)
+    _couple_weights(coupling, 'group_norm', weights, axes, 1)
+    if axes[1].size == groups:
+        coupling.freeze(axes[1], 'each channel is a normalization group of its own')
+    else:
+        coupling.couple_runs(axes[1], groups)
+        coupling.note_mixing(axes[1])
     coupling.assign(operation.outputs[0], axes)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, (axes[0], coupling.make_constant(groups)))
 
 
-def _couple_groups(coupling: Coupling, channels: Axis, groups: int) -> None:
-    """Make all groups lose the same positions, so that their sizes stay equal."""
-    if channels.size == groups:
-        coupling.freeze(channels, 'each channel is a normalization group of its own')
-    else:
-        coupling.couple_runs(channels, groups)
-        coupling.note_mixing(channels)
+def _couple_weights(
+    coupling: Coupling, kind: str, weights: Sequence[Any], axes: list[Axis], start: int
+) -> None:
+    """Couple weight and bias with the axes from ``start`` on, in place."""
+    for name, tensor in zip(('weight', 'bias'), weights, strict=False):
+        if isinstance(tensor, Tensor):
+            coupling.note_use(tensor, f'{kind}.{name}')
+            for position, axis in enumerate(coupling.axes_of(tensor), start=start):
+                axes[position] = coupling.couple(axes[position], axis)
 
 
 @rule('local_response_norm')
 def local_response_norm(coupling: Coupling, operation: Operation) -> None:
-    """Hand all axes on; the channels are mixed, because each is divided by its neighbours."""
+    """Hand all axes on. The channels are mixed, because each is divided by its neighbours."""
     axes = coupling.axes_of(operation.args[0])
     coupling.note_mixing(axes[1])
     coupling.assign(operation.outputs[0], axes)

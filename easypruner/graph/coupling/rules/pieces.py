@@ -1,4 +1,4 @@
-"""Rules for operations that take dimensions apart and put them together: slice, split, cat."""
+"""Rules for operations that join tensors or take parts of them: cat, slice, split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cat(coupling: Coupling, operation: Operation) -> None:
 
 @rule('stack')
 def stack(coupling: Coupling, operation: Operation) -> None:
-    """Couple the tensors along every dimension; the new dimension counts them."""
+    """Couple the axes along every dimension. The new dimension counts the tensors."""
     tensors = operation.args[0]
     output = operation.outputs[0]
     dimensions = zip(*(coupling.axes_of(tensor) for tensor in tensors), strict=True)
@@ -47,9 +47,9 @@ def stack(coupling: Coupling, operation: Operation) -> None:
 
 @rule('slice', 'slice_copy', 'narrow')
 def cut_window(coupling: Coupling, operation: Operation) -> None:
-    """Hand the window's part of an axis on; a window that is one of several equal ones is coupled.
+    """Give the output its part of an axis. If the axis has several parts of that size, couple them.
 
-    Bounds such as ``channels // 2`` are computed from the shape, so equal parts must stay equal.
+    Code computes bounds such as ``channels // 2`` from the shape, so equal parts must stay equal.
     """
     x = operation.tensors[0]
     axes = list(coupling.axes_of(x))
@@ -71,7 +71,7 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
 
 
 def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
-    """Couple a window with its neighbours where it is one of several equal parts."""
+    """Couple a window with the other parts of an axis if all parts are equally large."""
     step, size = window.step, window.stop - window.start
     if step != 1 and axis.size % step:
         coupling.freeze(axis, f'one of {step} channels is picked, and the last step is shorter')
@@ -81,53 +81,43 @@ def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
         coupling.couple_runs(axis, axis.size // size)
 
 
-@rule('select', 'select_copy')
+@rule('select', 'select_copy', 'unbind', 'unbind_copy')
 def select(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the dimension of which one index is picked; hand the others on."""
+    """Freeze the dimension of which single indices are picked; hand the others on."""
     axes = list(coupling.axes_of(operation.tensors[0]))
-    coupling.freeze(axes.pop(dim_argument(operation, 1)), _PICKED)
-    coupling.assign(operation.outputs[0], axes)
-
-
-@rule('unbind', 'unbind_copy')
-def unbind(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the dimension that is taken apart: the code expects as many tensors as there are."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    coupling.freeze(axes.pop(dim_argument(operation, 1)), 'channels are taken apart one by one')
+    picked = axes.pop(dim_argument(operation, 1))
+    one = operation.name.startswith('select')
+    coupling.freeze(picked, _PICKED if one else 'channels are taken apart one by one')
     for output in operation.outputs:
         coupling.assign(output, axes)
-
-
-@rule('split', 'split_copy', 'chunk', 'tensor_split', 'unsafe_split', 'unsafe_chunk')
-def split_evenly(coupling: Coupling, operation: Operation) -> None:
-    """Give each output its part of the axis; equal parts are coupled, so that they stay equal."""
-    dim = dim_argument(operation, 2)
-    axis = coupling.axes_of(operation.tensors[0])[dim]
-    if len({output.shape[dim] for output in operation.outputs}) == 1:
-        coupling.couple_runs(axis, len(operation.outputs))
-    else:
-        coupling.freeze(axis, 'a split into unequal parts by one size')
-    _assign_parts(coupling, operation, dim)
 
 
 @rule('split_with_sizes', 'split_with_sizes_copy', 'unsafe_split_with_sizes')
 def split_by_sizes(coupling: Coupling, operation: Operation) -> None:
     """Give each output its part of the axis."""
-    _assign_parts(coupling, operation, dim_argument(operation, 2))
-
-
-def _assign_parts(coupling: Coupling, operation: Operation, dim: int) -> None:
     axes = coupling.axes_of(operation.tensors[0])
-    start = 0
+    dim, start = dim_argument(operation, 2), 0
     for output in operation.outputs:
         stop = start + output.shape[dim]
         coupling.assign(output, (*axes[:dim], axes[dim][start:stop], *axes[dim + 1 :]))
         start = stop
 
 
+@rule('split', 'split_copy', 'chunk', 'tensor_split', 'unsafe_split', 'unsafe_chunk')
+def split_evenly(coupling: Coupling, operation: Operation) -> None:
+    """Give each output its part of the axis. Couple equal parts, so that they stay equal."""
+    dim = dim_argument(operation, 2)
+    axis = coupling.axes_of(operation.tensors[0])[dim]
+    if len({output.shape[dim] for output in operation.outputs}) == 1:
+        coupling.couple_runs(axis, len(operation.outputs))
+    else:
+        coupling.freeze(axis, 'a split into unequal parts by one size')
+    split_by_sizes(coupling, operation)
+
+
 @rule('as_strided')
 def as_strided(coupling: Coupling, operation: Operation) -> None:
-    """Freeze everything, unless the view shows the whole tensor as it is."""
+    """Freeze all axes, unless the view has the shape and strides of the tensor."""
     x = operation.tensors[0]
     output = operation.outputs[0]
     if output is x:
@@ -140,14 +130,14 @@ def as_strided(coupling: Coupling, operation: Operation) -> None:
 
 
 def _steps(tensor: Tensor) -> list[int]:
-    """Return the strides that matter: along a single entry there is no step."""
+    """Return the strides of a tensor, without those of dimensions of one entry."""
     pairs = zip(tensor.shape, tensor.stride(), strict=True)
     return [stride for size, stride in pairs if size > 1]
 
 
 @rule('select_scatter', 'slice_scatter')
 def write_window(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the dimension in which a window is written; couple the others with the source's."""
+    """Freeze the dimension in which a window is written; couple the others with the source."""
     x, source = operation.args[:2]
     axes = coupling.axes_of(x)
     dim = dim_argument(operation, 2)
@@ -162,7 +152,7 @@ def write_window(coupling: Coupling, operation: Operation) -> None:
 
 @rule('glu')
 def gate(coupling: Coupling, operation: Operation) -> None:
-    """Couple both halves of an axis: one gates the other, channel by channel."""
+    """Couple both halves of an axis: each channel of one gates a channel of the other."""
     axes = list(coupling.axes_of(operation.tensors[0]))
     dim = dim_argument(operation, 1, default=-1)
     axes[dim] = coupling.couple_runs(axes[dim], 2)

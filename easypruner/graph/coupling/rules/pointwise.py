@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import (
-    argument,
-    wrap,
-    wrap_all,
-)
+from easypruner.graph.coupling.rules.arguments import argument, wrap, wrap_all
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
 
 def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -> list[Axis]:
-    """Couple the axes that broadcasting lines up; return the axes of the result.
+    """Couple the axes that broadcasting aligns, and return the axes of the result.
 
     Args:
-        coupling: to couple them in.
+        coupling: couples the axes.
         every: the axes of each tensor.
-        count: how many dimensions the result has.
+        count: the number of dimensions of the result.
     """
     result: list[Axis | None] = [None] * count
     for axes in every:
@@ -45,7 +42,7 @@ def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -
     'leaky_relu', 'hardshrink', 'softshrink', 'threshold', 'log_sigmoid_forward', 'logit', 'relu',
 )  # fmt: skip
 def pointwise(coupling: Coupling, operation: Operation) -> None:
-    """Couple the axes that broadcasting lines up: entry works on entry."""
+    """Couple the axes that broadcasting aligns: the operation works entry by entry."""
     tensors = operation.tensors
     for output in operation.outputs:
         axes = broadcast(coupling, map(coupling.axes_of, tensors), output.dim())
@@ -53,19 +50,19 @@ def pointwise(coupling: Coupling, operation: Operation) -> None:
             coupling.assign(output, axes)
     for position, tensor in enumerate(tensors):
         if coupling.parameter_of(tensor) is not None:
-            kind = operation.name.removesuffix('_')
-            coupling.note_use(tensor, f'{kind}.{_argument_name(operation, position)}')
+            kind, names = operation.name.removesuffix('_'), _argument_names(operation)
+            name = names[position] if position < len(names) else position
+            coupling.note_use(tensor, f'{kind}.{name}')
 
 
-def _argument_name(operation: Operation, position: int) -> str:
-    names = operation.func._schema.arguments
-    return str(names[position].name) if position < len(names) else str(position)
+def _argument_names(operation: Operation) -> list[str]:
+    return [argument.name for argument in operation.func._schema.arguments]
 
 
-def _position_of_dim(operation: Operation) -> int | None:
-    """Return the position of the argument ``dim``; None if the overload has none."""
-    names = [entry.name for entry in operation.func._schema.arguments]
-    return names.index('dim') if 'dim' in names else None
+def _given_dim(operation: Operation) -> Any:
+    """Return the argument ``dim``; None if it is not given or the overload does not have it."""
+    names = _argument_names(operation)
+    return argument(operation, names.index('dim'), 'dim') if 'dim' in names else None
 
 
 @rule(
@@ -73,30 +70,9 @@ def _position_of_dim(operation: Operation) -> int | None:
     'prod', 'any', 'all', 'linalg_vector_norm', 'nansum', 'count_nonzero', 'aminmax',
 )  # fmt: skip
 def reduce(coupling: Coupling, operation: Operation) -> None:
-    """Drop the axes that are reduced; their channels are mixed."""
-    position = _position_of_dim(operation)
-    dims = None if position is None else argument(operation, position, 'dim')
-    _reduce(coupling, operation, wrap_all(dims, operation.tensors[0].dim()))
-
-
-@rule('max', 'min', 'median', 'mode', 'argmax', 'argmin')
-def choose(coupling: Coupling, operation: Operation) -> None:
-    """Drop the axes along which an entry is chosen; freeze them where its position is returned."""
-    x = operation.tensors[0]
-    if len(operation.tensors) == 2:
-        pointwise(coupling, operation)
-        return
-    given = None if _position_of_dim(operation) is None else argument(operation, 1, 'dim')
-    dims = wrap_all(given, x.dim())
-    if operation.name.startswith('arg'):
-        for dim in dims:
-            axis = coupling.axes_of(x)[dim]
-            coupling.freeze(axis, 'the position of a channel is used as a value')
-    _reduce(coupling, operation, dims)
-
-
-def _reduce(coupling: Coupling, operation: Operation, dims: tuple[int, ...]) -> None:
+    """Drop the axes that are reduced. Their channels are mixed."""
     axes = coupling.axes_of(operation.tensors[0])
+    dims = wrap_all(_given_dim(operation), len(axes))
     for dim in dims:
         coupling.note_mixing(axes[dim])
     for output in operation.outputs:
@@ -108,26 +84,36 @@ def _reduce(coupling: Coupling, operation: Operation, dims: tuple[int, ...]) -> 
         coupling.assign(output, kept)
 
 
+@rule('max', 'min', 'median', 'mode', 'argmax', 'argmin')
+def choose(coupling: Coupling, operation: Operation) -> None:
+    """Drop the axes along which an entry is chosen; freeze them if its position is returned."""
+    if len(operation.tensors) == 2:
+        pointwise(coupling, operation)
+        return
+    if operation.name.startswith('arg'):
+        axes = coupling.axes_of(operation.tensors[0])
+        for dim in wrap_all(_given_dim(operation), len(axes)):
+            coupling.freeze(axes[dim], 'the position of a channel is used as a value')
+    reduce(coupling, operation)
+
+
 @rule('softmax', '_softmax', '_safe_softmax', 'log_softmax', '_log_softmax', 'cumsum', 'cumprod',
       'logcumsumexp', 'renorm')  # fmt: skip
 def accumulate(coupling: Coupling, operation: Operation) -> None:
-    """Hand all axes on; along one of them an entry depends on the others, so it is mixed."""
+    """Hand all axes on. One of them is mixed, because its entries depend on each other."""
     axes = coupling.axes_of(operation.tensors[0])
-    position = _position_of_dim(operation)
-    assert position is not None
     if axes:
-        coupling.note_mixing(axes[argument(operation, position, 'dim')])
+        coupling.note_mixing(axes[_given_dim(operation)])
     for output in operation.outputs:
         coupling.assign(output, axes)
 
 
 @rule('sort', 'topk', 'kthvalue', 'argsort', 'msort')
 def sort(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the axis that is sorted: where a channel ends up depends on the others."""
+    """Freeze the axis that is sorted: the new position of a channel depends on the others."""
     axes = list(coupling.axes_of(operation.tensors[0]))
-    position = {'topk': 2, 'kthvalue': 2}.get(operation.name, 1)
-    given = argument(operation, position, 'dim', -1)
-    dim = wrap(given if isinstance(given, int) else -1, len(axes))
+    given = _given_dim(operation)
+    dim = wrap(-1 if given is None else given, len(axes))
     if axes:
         coupling.freeze(axes[dim], 'channels are sorted')
     for output in operation.outputs:
@@ -139,7 +125,7 @@ def sort(coupling: Coupling, operation: Operation) -> None:
 
 @rule('_weight_norm_interface', '_weight_norm')
 def weight_norm(coupling: Coupling, operation: Operation) -> None:
-    """Couple lengths with directions; along the other axes each length mixes what it is made of."""
+    """Couple lengths with directions. The other axes are mixed, because a length sums over them."""
     v, g = operation.args[:2]
     axes = broadcast(coupling, map(coupling.axes_of, (v, g)), v.dim())
     coupling.note_use(v, 'weight_norm.v')

@@ -1,4 +1,4 @@
-"""Rules for recurrent layers that run as one operation; most run as the parts of their cells."""
+"""Rules for recurrent layers that run as one operation. Others run as the parts of their cells."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from easypruner.graph.recording.tape import Operation
 
 @rule('mkldnn_rnn_layer')
 def lstm_layer(coupling: Coupling, operation: Operation) -> None:
-    """Couple the hidden units with each gate's rows, and with the columns that read them.
+    """Couple the hidden units with the rows of each gate, and with the columns that read them.
 
-    The operation is one direction of one layer of an LSTM, over all steps: what torch runs on the
-    CPU. The rows of the four gates lie one behind the other.
+    On the CPU, torch runs one direction of one layer of an LSTM as one operation over all steps.
+    The rows of the four gates follow each other.
     """
     x, weight_ih, weight_hh, bias_ih, bias_hh, hidden, cell = operation.args[:7]
     steps, batch, features = coupling.axes_of(x)

@@ -1,4 +1,4 @@
-"""Which operation has which rule."""
+"""The registry of rules: register a rule for operations, and find the rule of an operation."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ _RULES: dict[str, Rule] = {}
 def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     """Register the decorated function as the rule of operations.
 
-    A rule says which axes of an operation's inputs become axes of its outputs, and which axes must
-    lose the same indices. It has to assign axes to every output; ``trace`` raises a TraceError that
-    names the operation where it does not, or where sizes do not fit. Without a rule, an operation
-    freezes every channel that flows into it. Torch tags some operations as pointwise: these need no
-    rule.
+    A rule decides which axes of an operation's inputs become axes of its outputs, and which axes
+    must lose the same indices. It must assign axes to every output. If it does not, or if sizes do
+    not fit, ``trace`` raises a TraceError that names the operation. An operation without a rule
+    freezes every channel of its inputs. Operations that torch tags as pointwise need no rule.
 
     Args:
-        names: of the operations with their namespaces, e.g. ``'mylib::scale'``. Those of ATen need
-            none: ``'cat'``. Overloads share one rule, and so does the variant in place, ``'cat_'``,
+        names: the names of the operations, with their namespaces: ``'mylib::scale'``. Those of ATen
+            need none: ``'cat'``. Overloads share one rule, as does the in-place variant ``'cat_'``
             unless it has a rule of its own.
-        replace: take the place of another rule.
+        replace: whether to replace another rule.
 
     Raises:
-        PluginError: an operation has another rule already, or a name is none of an operation.
+        PluginError: an operation already has another rule, or a name is not that of an operation.
 
     A network that uses an operation of its own:
 
@@ -63,7 +62,7 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     (0, 'factors', 'an operation without a rule: mylib::scale in the model itself')
 
     The rule couples the channels with the factors and hands all axes on. It also notes what the
-    parameter is used as, so that strategies can tell its kind.
+    parameter is used as, so that strategies know its kind.
 
     >>> @rule('mylib::scale')
     ... def couple_scale(coupling: Coupling, operation: Operation) -> None:
@@ -92,8 +91,9 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
             known = _RULES.get(name)
             if known is not None and not replace and _origin(known) != _origin(function):
                 raise PluginError(
-                    f'{_origin(function)} is to be the rule of {name!r}, which has one already: '
-                    f'{_origin(known)}; remove one of them, or give replace=True to the other'
+                    f'{_origin(function)} is registered as the rule of {name!r}, which already '
+                    f'has one: {_origin(known)}; remove one of them, or register the other with '
+                    'replace=True'
                 )
         _RULES.update(dict.fromkeys(operations, function))
         return function
@@ -102,7 +102,7 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
 
 
 def find_rule(operation: Operation) -> Rule:
-    """Return the rule of an operation: its own, that of pointwise ones, or to freeze everything."""
+    """Return the rule of an operation: its own, that of pointwise operations, or a full freeze."""
     name = operation.name
     known = _RULES.get(name) or _RULES.get(name.removesuffix('_'))
     if known is None and torch.Tag.pointwise in operation.func.tags:
@@ -115,7 +115,7 @@ def _origin(function: Rule) -> str:
 
 
 def _freeze_all(coupling: Coupling, operation: Operation) -> None:
-    """Freeze all inputs, and make all outputs constant, because nothing is known of them."""
+    """Freeze all inputs and make all outputs constant, because nothing is known about them."""
     reason = 'an operation without a rule'
     for tensor in operation.tensors:
         coupling.freeze_tensor(tensor, reason)

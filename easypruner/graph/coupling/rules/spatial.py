@@ -17,9 +17,15 @@ POSITIONS = 'channels are read as positions'
 
 
 def extents_after(coupling: Coupling, before: Sequence[Axis], output: Tensor) -> list[Axis]:
-    """Return the last axes of ``output``, the extents that an operation makes of ``before``.
+    """Return the extents that an operation makes of others: the last axes of its output.
 
-    Where code reads channels as positions, they must stay: neighbours would become others.
+    If code has put channels there, they are read as positions. Then they must stay, because each
+    would get other neighbours.
+
+    Args:
+        coupling: makes the axes.
+        before: the extents of the operation's input.
+        output: the output.
     """
     for axis in before:
         coupling.freeze(axis, POSITIONS)
@@ -38,7 +44,7 @@ def extents_after(coupling: Coupling, before: Sequence[Axis], output: Tensor) ->
       '_adaptive_avg_pool3d', 'adaptive_max_pool3d', 'upsample_trilinear3d', 'upsample_nearest3d',
       '_upsample_nearest_exact3d', 'reflection_pad3d', 'replication_pad3d')  # fmt: skip
 def map_planes(coupling: Coupling, operation: Operation) -> None:
-    """Hand the channels on: each one's line, plane or volume becomes another one."""
+    """Hand the channels on. The line, plane or volume of each becomes another one."""
     axes = coupling.axes_of(operation.tensors[0])
     (count,) = (size for size in (1, 2, 3) if f'{size}d' in operation.name)
     for output in operation.outputs:
@@ -48,7 +54,7 @@ def map_planes(coupling: Coupling, operation: Operation) -> None:
 
 @rule('constant_pad_nd', 'pad')
 def pad(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the dimensions that grow: the number to which they are padded stands in the code."""
+    """Freeze the dimensions that grow: the code says to which number they are padded."""
     output = operation.outputs[0]
     result = []
     for axis, after in zip(coupling.axes_of(operation.tensors[0]), output.shape, strict=True):
@@ -62,7 +68,7 @@ def pad(coupling: Coupling, operation: Operation) -> None:
 
 @rule('pixel_shuffle')
 def shuffle_pixels(coupling: Coupling, operation: Operation) -> None:
-    """Couple the channels that become one plane: each output channel is made of a run of them."""
+    """Couple each run of channels that becomes the plane of one output channel."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
     output = operation.outputs[0]
     planes = coupling.couple_within(channels, operation.args[1] ** 2)
@@ -71,7 +77,7 @@ def shuffle_pixels(coupling: Coupling, operation: Operation) -> None:
 
 @rule('pixel_unshuffle')
 def unshuffle_pixels(coupling: Coupling, operation: Operation) -> None:
-    """Repeat each channel: its plane becomes a run of output channels."""
+    """Repeat each channel, because its plane becomes a run of output channels."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
     output = operation.outputs[0]
     runs = merge(coupling, [channels, coupling.make_constant(operation.args[1] ** 2)])
@@ -80,7 +86,7 @@ def unshuffle_pixels(coupling: Coupling, operation: Operation) -> None:
 
 @rule('channel_shuffle', 'native_channel_shuffle')
 def shuffle_channels(coupling: Coupling, operation: Operation) -> None:
-    """Reorder the channels; all groups lose the same positions, so that they stay equal."""
+    """Reorder the channels. All groups lose the same positions, so that they stay equal."""
     batch, channels, *extents = coupling.axes_of(operation.tensors[0])
     groups = operation.args[1]
     coupling.couple_runs(channels, groups)
@@ -89,7 +95,7 @@ def shuffle_channels(coupling: Coupling, operation: Operation) -> None:
 
 @rule('im2col')
 def unfold(coupling: Coupling, operation: Operation) -> None:
-    """Repeat each channel for every position of the kernel; planes become a row of windows."""
+    """Repeat each channel for every position of the kernel. Planes become a row of windows."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
     output = operation.outputs[0]
     kernel = coupling.make_constant(output.shape[-2] // channels.size)
@@ -101,7 +107,7 @@ def unfold(coupling: Coupling, operation: Operation) -> None:
 
 @rule('col2im')
 def fold(coupling: Coupling, operation: Operation) -> None:
-    """Couple the columns that one channel is put together from."""
+    """Couple the columns from which one channel is put together."""
     *batch, columns, windows = coupling.axes_of(operation.tensors[0])
     output = operation.outputs[0]
     channels = coupling.couple_within(columns, columns.size // output.shape[-3])
@@ -112,7 +118,7 @@ def fold(coupling: Coupling, operation: Operation) -> None:
 
 @rule('unfold', 'unfold_copy')
 def slide_windows(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the dimension along which windows slide; the last one is that of the windows."""
+    """Freeze the dimension along which windows slide. The last dimension is within a window."""
     axes = list(coupling.axes_of(operation.tensors[0]))
     output = operation.outputs[0]
     dim = dim_argument(operation, 1)
@@ -123,7 +129,7 @@ def slide_windows(coupling: Coupling, operation: Operation) -> None:
 
 @rule('grid_sampler', 'grid_sampler_2d', 'grid_sampler_3d')
 def sample_grid(coupling: Coupling, operation: Operation) -> None:
-    """Hand the channels on; the coordinates at which planes are sampled stay."""
+    """Hand the channels on. The coordinates at which planes are sampled stay."""
     x, grid = operation.args[:2]
     batch, channels, *extents = coupling.axes_of(x)
     coupling.freeze_tensor(grid, 'coordinates of samples')
@@ -133,7 +139,7 @@ def sample_grid(coupling: Coupling, operation: Operation) -> None:
 
 @rule('torchvision::roi_align', 'torchvision::roi_pool')
 def pool_regions(coupling: Coupling, operation: Operation) -> None:
-    """Hand the channels on; the coordinates of the regions stay."""
+    """Hand the channels on. The coordinates of the regions stay."""
     x, boxes = operation.args[:2]
     coupling.freeze_tensor(boxes, 'coordinates of regions')
     _, channels, *extents = coupling.axes_of(x)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from easypruner.graph.coupling.axes import SINGLE, Axis, Part
 from easypruner.graph.coupling.coupling import Coupling
@@ -17,16 +18,16 @@ from easypruner.graph.recording.tape import Operation
 @rule('view', '_unsafe_view', 'reshape', '_reshape_alias', 'unflatten', 'flatten',
       'view_copy', '_reshape_copy')  # fmt: skip
 def view(coupling: Coupling, operation: Operation) -> None:
-    """Merge and split axes as the shape says."""
+    """Merge and split axes as the new shape requires."""
     axes = coupling.axes_of(operation.tensors[0])
     output = operation.outputs[0]
     coupling.assign(output, regroup(coupling, axes, output.shape))
 
 
 def regroup(coupling: Coupling, axes: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
-    """Return the axes after a view to ``shape``.
+    """Return the axes after a view to another shape.
 
-    Both shapes fall into blocks of equal products. In each block dimensions are merged, then
+    Both shapes consist of blocks of equal products. In each block, dimensions are merged and then
     split.
     """
     if 0 in shape:
@@ -55,7 +56,7 @@ def regroup(coupling: Coupling, axes: Sequence[Axis], shape: Sequence[int]) -> l
 
 
 def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
-    """Return the axis that a row-major merge of ``block`` makes."""
+    """Return the axis that a row-major merge of several axes makes."""
     if len(block) == 1:
         return block[0]
     sizes = [axis.size for axis in block]
@@ -68,8 +69,8 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
         (i,) = free
         merged = block[i].repeated(math.prod(sizes[i + 1 :])).tiled(math.prod(sizes[:i]))
         return Axis(merged.ids, factors=tuple(block))
-    # Which of them will stay is known only at the end of this propagation: the next one uses it.
-    # Until then the merged axis counts as free, so that a split restores its factors.
+    # Which of them will stay is known at the end of this propagation, and used by the next one.
+    # The axis is frozen but not constant, so that a split restores its factors.
     coupling.is_ambiguous = True
     frozen = coupling.make_constant(
         math.prod(sizes), coupling.explain('two free dimensions are merged')
@@ -78,10 +79,10 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
 
 
 def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-    """Return the axes that a row-major split of ``axis`` into ``sizes`` makes.
+    """Return the axes that a row-major split of an axis makes.
 
-    One dimension stays free. Along the others the positions are coupled, because what is left
-    after a cut must be a rectangle again.
+    One of them stays free. Along the others all positions are coupled, because a cut must leave a
+    rectangle.
     """
     if len(sizes) == 1:
         return [axis]
@@ -99,40 +100,15 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     ]
 
 
-@rule('permute', 'permute_copy')
+@rule('permute', 'permute_copy', 'transpose', 'transpose_copy', 'swapaxes', 't', 't_copy',
+      'numpy_T', 'mT', 'movedim')  # fmt: skip
 def permute(coupling: Coupling, operation: Operation) -> None:
-    """Hand the axes on in another order."""
-    axes = coupling.axes_of(operation.tensors[0])
-    order = wrap_all(operation.args[1], len(axes))
-    coupling.assign(operation.outputs[0], [axes[i] for i in order])
-
-
-@rule('transpose', 'transpose_copy', 'swapaxes')
-def transpose(coupling: Coupling, operation: Operation) -> None:
-    """Hand the axes on, two of them swapped."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    if axes:
-        i, j = (wrap(dim, len(axes)) for dim in operation.args[1:3])
-        axes[i], axes[j] = axes[j], axes[i]
-    coupling.assign(operation.outputs[0], axes)
-
-
-@rule('t', 't_copy', 'numpy_T', 'mT')
-def reverse_dimensions(coupling: Coupling, operation: Operation) -> None:
-    """Hand the axes on in reverse order."""
-    axes = coupling.axes_of(operation.tensors[0])
-    coupling.assign(operation.outputs[0], reversed(axes))
-
-
-@rule('movedim')
-def move_dimensions(coupling: Coupling, operation: Operation) -> None:
-    """Hand the axes on, some moved to other places; the others keep their order."""
-    axes = coupling.axes_of(operation.tensors[0])
-    sources, targets = (wrap_all(dims, len(axes)) for dims in operation.args[1:3])
-    moved = {target: axes[source] for source, target in zip(sources, targets, strict=True)}
-    rest = iter([axis for i, axis in enumerate(axes) if i not in sources])
-    result = [moved[i] if i in moved else next(rest) for i in range(len(axes))]
-    coupling.assign(operation.outputs[0], result)
+    """Hand the axes on in another order, which a tensor of sizes 0, 1, 2, ... shows."""
+    x, *arguments = operation.args
+    axes = coupling.axes_of(x)
+    numbered = torch.empty(list(range(len(axes))), device='meta')
+    order = operation.func(numbered, *arguments, **operation.kwargs).shape
+    coupling.assign(operation.outputs[0], [axes[number] for number in order])
 
 
 @rule('unsqueeze', 'unsqueeze_copy')
@@ -154,7 +130,7 @@ def squeeze(coupling: Coupling, operation: Operation) -> None:
 
 @rule('expand', 'expand_copy', 'expand_as', 'repeat', 'tile')
 def repeat(coupling: Coupling, operation: Operation) -> None:
-    """Repeat the axes; one of a single index comes to follow whatever it is coupled with."""
+    """Repeat the axes. One of a single index becomes free, and follows what it is coupled with."""
     axes = coupling.axes_of(operation.tensors[0])
     shape = operation.outputs[0].shape
     added = len(shape) - len(axes)
@@ -171,7 +147,7 @@ def repeat(coupling: Coupling, operation: Operation) -> None:
 
 @rule('repeat_interleave')
 def repeat_entries(coupling: Coupling, operation: Operation) -> None:
-    """Repeat each index of an axis; freeze everything where a table says how often."""
+    """Repeat each index of an axis; if a table says how often, freeze all axes."""
     x = operation.tensors[0]
     output = operation.outputs[0]
     repeats, dim = argument(operation, 1, 'repeats'), argument(operation, 2, 'dim')
@@ -204,7 +180,7 @@ def roll(coupling: Coupling, operation: Operation) -> None:
 
 @rule('view_as_real', 'view_as_complex')
 def view_complex(coupling: Coupling, operation: Operation) -> None:
-    """Hand the axes on; the one that holds real and imaginary part stays."""
+    """Hand the axes on. The one for real and imaginary part stays."""
     axes = coupling.axes_of(operation.tensors[0])
     output = operation.outputs[0]
     if output.dim() > len(axes):
