@@ -24,7 +24,7 @@ from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph import ChannelGraph, Cost
 from easypruner.graph.recording.stand_ins import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
-from easypruner.graph.verify import outputs, relative_error, zero_readers
+from easypruner.graph.verify import compute_outputs, relative_error, zero_readers
 
 TOLERANCE, TOLERANCE_SINGLE = 1e-5, 1e-3
 """The relative errors that verification allows in double and in single precision."""
@@ -149,7 +149,7 @@ def check(entry: Entry) -> Result:
         found['kind'] = kind_of(model, inputs)
         if not on_meta:
             enliven(model, inputs)
-        shapes = [tensor.shape for tensor in outputs(model, inputs)]
+        shapes = [tensor.shape for tensor in compute_outputs(model, inputs)]
         step = 'trace'
         start = time.perf_counter()
         graph = easypruner.trace(model, inputs)
@@ -167,7 +167,9 @@ def check(entry: Entry) -> Result:
         step = 'prune'
         easypruner.prune(model, masks, graph=graph)
         step = 'the pruned forward'
-        found['keeps_shapes'] = depends or shapes == [t.shape for t in outputs(model, inputs)]
+        found['keeps_shapes'] = depends or shapes == [
+            t.shape for t in compute_outputs(model, inputs)
+        ]
         step = 'counting after the cut'
         left = None if depends else count(model, inputs)[1]
         found['costs'] |= compare(predicted, left, model, 'after')
@@ -286,7 +288,7 @@ def _tensors(inputs: ExampleInputs) -> list[Tensor]:
 def _runs_in_double(model: nn.Module, inputs: ExampleInputs) -> bool:
     double = map_tensors(inputs, lambda t: t.double() if t.is_floating_point() else t)
     try:
-        outputs(copy.deepcopy(model).double(), double)
+        compute_outputs(copy.deepcopy(model).double(), double)
     except Exception:  # any exception of a model
         return False
     return True
@@ -301,7 +303,9 @@ def _verified_in_single(
     zero_readers(full, checked, graph)
     easypruner.prune(pruned, checked, graph=graph)
     return {
-        'verify_error': relative_error(outputs(full, inputs), outputs(pruned, inputs)),
+        'verify_error': relative_error(
+            compute_outputs(full, inputs), compute_outputs(pruned, inputs)
+        ),
         'verified_on': 'single',
         'unchecked': len(masks) - len(checked),
     }
@@ -332,7 +336,7 @@ def _flops(model: nn.Module, inputs: ExampleInputs) -> int:
     # The counter does not support the fused attention kernel for CPUs.
     plain = sdpa_kernel(SDPBackend.MATH)
     with without_fast_path(), plain, FlopCounterMode(display=False) as counter:
-        outputs(model, inputs)
+        compute_outputs(model, inputs)
     return int(counter.get_total_flops())
 
 

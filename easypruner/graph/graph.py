@@ -1,4 +1,4 @@
-"""The channel graph: which parameters are cut together, what a cut costs, and the cut itself."""
+"""The channel graph: what must be cut together, what a cut costs, and the cut itself."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.base.nested import map_tensors
-from easypruner.errors import CutError, MaskError, TraceError
+from easypruner.errors import CutError, TraceError
 from easypruner.graph.coupling.choice import Attention, Ignored, PruningChoice
-from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, kept_units
+from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
 from easypruner.graph.coupling.layout import Members, UnitLayout
 from easypruner.graph.coupling.propagate import propagate
@@ -31,11 +31,11 @@ from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.attributes import Attributes
 from easypruner.graph.recording.inventory import Inventory
-from easypruner.graph.recording.stand_ins import Rehearsal
+from easypruner.graph.recording.stand_ins import StandIns
 from easypruner.graph.recording.tape import ExampleInputs, Tape, record
-from easypruner.graph.recording.wrappers import check_parts, cuttable, traceable
+from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
 from easypruner.graph.trial.repair import AttributeModel
-from easypruner.graph.trial.resolve import settle
+from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.trial import Trial
 
 
@@ -46,13 +46,14 @@ class ChannelGraph:
 
     Attributes:
         model: the model that was traced.
-        groups: name -> group, in the order in which the forward pass meets them.
-        operands: parameter or buffer -> what it is used as, e.g. ``'batch_norm.weight'``; frozen
-            ones too.
+        groups: name -> group, in the order of the forward pass.
+        operands: parameter or buffer -> what it is used as, such as ``'batch_norm.weight'``. Frozen
+            ones are included.
         extents: weight -> the spatial extent, or sequence, at which it makes channels.
-        limits: group -> how much of it may go, where that was said. Budgets keep to it. A share is
-            of the units that the group had when it was traced.
-        example_inputs: that the model was traced on.
+        limits: group -> how many of its units may go, for groups that have limits. Budgets observe
+            them. A share is one of the units that the group had when it was traced.
+        handlers: set the modules' own numbers after a cut, in order of precedence.
+        example_inputs: the inputs with which the model was traced.
     """
 
     def __init__(
@@ -89,59 +90,59 @@ class ChannelGraph:
 
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:
-        """What cannot be pruned: parameter, dimension, number of channels and the reason."""
+        """What cannot be pruned, with the reasons."""
         return self._explain()
 
     def on(self, model: nn.Module) -> ChannelGraph:
         """Return this graph for another instance of the same architecture, such as a copy.
 
-        Nothing is traced again. To cut that model leaves this graph as it is.
+        Nothing is traced again. A cut of the other model does not change this graph.
 
         Args:
-            model: has parameters of the same names and shapes.
+            model: a model that has parameters of the same names and shapes.
 
         Raises:
-            TraceError: it has not.
+            TraceError: the model has others.
         """
-        model = traceable(model)
+        model = find_traceable(model)
         tensors = Inventory(model).tensors
         for name, expected in Inventory(self.model).tensors.items():
-            met = tensors.get(name)
-            if met is None or met.shape != expected.shape:
+            got = tensors.get(name)
+            if got is None or got.shape != expected.shape:
                 raise TraceError(
-                    f'this graph is of another architecture: {name!r} is '
-                    f'{tuple(expected.shape)} in its model, and in the given one '
-                    + ('not there' if met is None else f'{tuple(met.shape)}')
+                    f'the graph belongs to another architecture: {name!r} '
+                    + ('does not exist' if got is None else f'has shape {tuple(got.shape)}')
+                    + f' in the given model; expected shape {tuple(expected.shape)}; '
+                    'trace the given model'
                 )
         other = copy.copy(self)
         other.model = model
         return other
 
     def parameter(self, name: str) -> Tensor:
-        """Return a parameter or buffer of the model by its dotted name."""
+        """Return the parameter or buffer with a dotted name."""
         path, _, local = name.rpartition('.')
         tensor = getattr(self.model.get_submodule(path), local)
         assert isinstance(tensor, Tensor)
         return tensor
 
     def cost(self, masks: Mapping[str, Tensor] | None = None) -> Cost:
-        """Return what the model costs under ``masks``; exact, nothing is rebuilt.
+        """Return the exact cost of the model under ``masks``, without a cut.
 
         Args:
-            masks: group -> bool tensor ``(units,)``, True = keep. Groups that are not named stay
-                whole.
+            masks: group -> bool tensor ``(units,)``, True = keep. Groups without a mask stay whole.
 
         Raises:
-            MaskError: a mask of no group of this graph, or not of its group's shape.
+            MaskError: a mask has another shape than its group, or there is no such group.
         """
         return self._cost(self._kept_units(masks))
 
     def layer_costs(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Cost]:
-        """Return module path -> its part of :meth:`cost`; they sum to it exactly.
+        """Return path of a module -> its part of :meth:`cost`. The parts sum to the cost exactly.
 
-        A module has the parameters it owns and what is computed in its own forward, outside of
-        other modules'. Tied parameters count where they are met first. Modules without a cost
-        are left out; '' is the model itself.
+        The part of a module is that of its own parameters, and of the operations of its forward
+        outside of other modules. A tied parameter counts for the first module that has it. Modules
+        without a cost are left out. The path '' is the model itself.
 
         Args:
             masks: as for :meth:`cost`.
@@ -149,12 +150,13 @@ class ChannelGraph:
         return self._cost.by_layer(self._kept_units(masks))
 
     def group_costs(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Cost]:
-        """Return group -> what goes if it loses all its units: the cost with it, less without.
+        """Return group -> the cost that goes if the group loses all units that ``masks`` keep.
 
-        The weights between two groups go with either, so these costs do not sum to the whole.
+        The weights between two groups go with either of them. So these costs do not sum to the
+        cost of the model.
 
         Args:
-            masks: as for :meth:`cost`; what goes is then less than of the whole model.
+            masks: as for :meth:`cost`.
         """
         costs = self._cost.by_group(self._kept_units(masks))
         return dict(zip(self.groups, costs, strict=True))
@@ -164,25 +166,24 @@ class ChannelGraph:
         return self._build_cost()
 
     def attributes(self, masks: Mapping[str, Tensor]) -> Attributes:
-        """Return the integers of modules that must be set after a cut: (path, name) -> value."""
+        """Return (path of a module, attribute) -> the integer to which a cut must set it."""
         return self._attributes(self._kept_units(masks))
 
     def _kept_units(self, masks: Mapping[str, Tensor] | None) -> list[int]:
         masks = masks or {}
-        if unknown := masks.keys() - self.groups.keys():
-            Masks(masks).check(self)
-            raise MaskError(f'unknown groups: {sorted(unknown)}')
-        return kept_units(masks, self.groups)
+        if not masks.keys() <= self.groups.keys():
+            Masks(masks).check(self)  # raises, and names the group
+        return count_kept(masks, self.groups)
 
     def keep(self, masks: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
-        """Spread masks over parameters.
+        """Return the masks of parameters and buffers.
 
         Args:
             masks: group -> bool tensor, True = keep.
 
         Returns:
-            (parameter or buffer, dim) -> bool tensor of that dimension's size, True = keep, for
-            each dimension that loses something.
+            (parameter or buffer, dimension) -> bool tensor of that dimension's size, True = keep,
+            for each dimension that loses indices.
         """
         return self._layout.spread(self._layout.mark_kept(self._numbered(masks)))
 
@@ -190,8 +191,8 @@ class ChannelGraph:
         return {n: masks[name] for n, name in enumerate(self.groups) if name in masks}
 
     def _shrink(self, masks: Mapping[str, Tensor]) -> None:
-        """Describe the model after a cut."""
-        # A share of the units is one of those that there were.
+        """Update the graph after a cut."""
+        # A share refers to the units before the cut, so it becomes a number of units.
         self.limits = {n: own.in_units(self.groups[n].size) for n, own in self.limits.items()}
         layout = self._layout.after(self._layout.mark_kept(self._numbered(masks)))
         sizes = np.diff(layout.first_unit).tolist()
@@ -206,7 +207,7 @@ class ChannelGraph:
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Pause the garbage collector: what a trace allocates lives to its end, and is much."""
+    """Pause the garbage collector: a trace allocates many objects that live to its end."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -216,7 +217,7 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-# In inference mode composite operations would come whole, where the rules know their parts.
+# In inference mode, composite operations are recorded whole. The rules know their parts.
 @torch.inference_mode(False)
 @_without_collection()
 def trace(
@@ -228,31 +229,30 @@ def trace(
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
 ) -> ChannelGraph:
-    """Find out which channels of ``model`` can be removed, and with which others.
+    """Find out which channels of a model can be removed, and which go together.
 
-    The model's own forward runs once on the meta device: no weight is copied, nothing computed,
+    The model's own forward runs once on the meta device. No weight is copied, nothing is computed,
     and the model is left as it was.
 
     Args:
-        model: any network whose forward runs on ``example_inputs``. Of one that is wrapped in
-            DistributedDataParallel, DataParallel or ``torch.compile`` the graph is that of the
+        model: a network whose forward runs on ``example_inputs``. If it is wrapped in
+            DistributedDataParallel, DataParallel or ``torch.compile``, the graph is that of the
             network inside, with its names.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
             MACs are those of this input, the whole batch.
-        handlers: keep the modules' own numbers true after a cut, in order of precedence. Behind
-            them come those for torch's own layers; ``easypruner.trace`` has those of plugins
-            between.
-        ignore: modules whose channels stay: paths (with all inside), globs, names of classes, or
-            classes. They may still come to read fewer channels.
-        limits: how much of each group may go: :class:`easypruner.Limits` or a dict of its
-            attributes for all, or a dict with such for paths, globs or names of groups, of which
-            the first that fits counts. Budgets keep to them.
-        attention: ``'width'`` removes width of every head of an attention, ``'heads'`` whole
-            heads.
+        handlers: set the modules' own numbers after a cut, in order of precedence. Those for
+            torch's own layers come last. ``easypruner.trace`` adds those of plugins before them.
+        ignore: modules whose channels stay: paths (with all parts), globs, names of classes, or
+            classes. Their inputs may still lose channels.
+        limits: how many units of each group may go: :class:`easypruner.Limits` or a dict of its
+            attributes for all groups; or a dict of such by path, glob or name of a group, of which
+            the first that fits counts. Budgets observe them.
+        attention: ``'width'`` removes width of every head of an attention, ``'heads'`` removes
+            whole heads.
 
     Raises:
-        ConfigError: ``ignore``, ``limits`` or ``attention`` that is not understood or fits nothing.
-        TraceError: the forward pass fails, or is not Python's (TorchScript); or parameters are
+        ConfigError: ``ignore``, ``limits`` or ``attention`` cannot be used, or fits nothing.
+        TraceError: the forward pass fails or is not Python code (TorchScript), or parameters are
             sharded over processes.
 
     >>> from torch import nn
@@ -266,16 +266,16 @@ def trace(
     8928
     """
     choice = PruningChoice.of(ignore, limits, attention)
-    model = traceable(model)
+    model = find_traceable(model)
     handlers = with_torch_layers(handlers)
-    rehearsal = Rehearsal(model)
-    check_parts(rehearsal)
-    parameters = {n: t for n, t in rehearsal.tensors.items() if isinstance(t, nn.Parameter)}
-    tapes = _tapes(rehearsal, example_inputs, parameters)
-    propagation = propagate(rehearsal, tapes, choice)
+    stand_ins = StandIns(model)
+    check_parts(stand_ins)
+    parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}
+    tapes = _record_tapes(stand_ins, example_inputs, parameters)
+    propagation = propagate(stand_ins.modules, tapes, choice)
     coupling = propagation.coupling
-    settled = settle(Trial(rehearsal, tapes[0], propagation, handlers))
-    parts = settled.parts
+    resolution = resolve(Trial(stand_ins, tapes[0], propagation, handlers))
+    parts = resolution.parts
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,
@@ -285,35 +285,30 @@ def trace(
         extents=coupling.tally.extents,
         limits=choice.limits_of(groups),
         cost=lambda: build_cost_model(coupling, parts, parameters),
-        attributes=AttributeModel.build(settled.repairs, parts),
+        attributes=AttributeModel.build(resolution.repairs, parts),
         explain=lambda: find_frozen(coupling, parts, parameters),
         handlers=handlers,
         example_inputs=example_inputs,
     )
 
 
-def _tapes(
-    rehearsal: Rehearsal, example_inputs: ExampleInputs, parameters: Iterable[str]
+def _record_tapes(
+    stand_ins: StandIns, example_inputs: ExampleInputs, parameters: Iterable[str]
 ) -> list[Tape]:
-    """Record the evaluation pass and, if it leaves parameters out, the training pass as well.
+    """Record the evaluation pass; if it does not read all parameters, the training pass as well.
 
     Auxiliary heads run in training only, and read channels that the main path makes.
     """
-    evaluation = record(rehearsal, example_inputs)
-    if not _unread(evaluation, parameters):
+    evaluation = record(stand_ins, example_inputs)
+    read = TensorMap((t, True) for operation in evaluation.operations for t in operation.tensors)
+    if all(evaluation.parameters[name] in read for name in parameters):
         return [evaluation]
-    # A batch norm in training needs more than one value per channel, even behind a global pool.
+    # In training, a batch norm needs several values per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
     try:
-        return [evaluation, record(rehearsal, twice, training=True, world=evaluation.world)]
+        return [evaluation, record(stand_ins, twice, True, evaluation.backend)]
     except TraceError:
         return [evaluation]
-
-
-def _unread(tape: Tape, parameters: Iterable[str]) -> bool:
-    """Tell whether some parameter is read by no operation of the tape."""
-    read = TensorMap((t, True) for operation in tape.operations for t in operation.tensors)
-    return any(tape.parameters[name] not in read for name in parameters)
 
 
 def prune(
@@ -326,21 +321,21 @@ def prune(
     copies: nn.Module | Sequence[nn.Module] = (),
     handlers: Sequence[LayerHandler] = (),
 ) -> ArchitectureRecord:
-    """Remove what ``masks`` do not keep, in place.
+    """Remove the units that ``masks`` do not keep, in place.
 
-    Parameters stay the same objects, with their gradients cut, so optimizers, hooks and ties hold.
-    On any failure the model, the optimizers and the copies are left as they were. The graph is
-    updated: it describes the pruned model afterwards.
+    Parameters stay the same objects, so optimizers, hooks and ties remain valid. Their gradients
+    are cut with them. If anything fails, the model, the optimizers and the copies are left as they
+    were. The graph is updated: it describes the pruned model afterwards.
 
     Args:
-        model: the network; inside DataParallel or ``torch.compile`` the network in it is cut.
+        model: the network. Inside DataParallel or ``torch.compile``, the network in it is cut.
         masks: group -> bool tensor ``(units,)``, True = keep.
-        graph: of this model, for another instance see :meth:`ChannelGraph.on`; without it the model
-            is traced on ``example_inputs``.
+        graph: the graph of this model; for another instance see :meth:`ChannelGraph.on`. Without
+            it, the model is traced on ``example_inputs``.
         example_inputs: as for :func:`trace`; only needed without ``graph``.
-        optimizer: one or several whose states (momentum, moments) are cut along.
-        copies: networks of the same class and shapes that are cut along by the same indices, each
-            its own weights: a teacher, or an average of the weights such as
+        optimizer: one or several optimizers, whose states (momentum, moments) are cut as well.
+        copies: networks of the same class and shapes with their own weights, from which the same
+            indices are cut: a teacher, or averaged weights such as
             ``torch.optim.swa_utils.AveragedModel`` or MMEngine's ``ExponentialMovingAverage``.
         handlers: as for :func:`trace`; only used without ``graph``.
 
@@ -348,22 +343,22 @@ def prune(
         The record from which :func:`load_pruned` rebuilds the architecture.
 
     Raises:
-        MaskError: masks that do not fit, or that leave nothing of a group.
-        CutError: the graph is of another instance, a copy is another network, an optimizer's state
-            cannot be cut, or the model is wrapped in DistributedDataParallel, which has to be
-            built anew after a cut.
-        TraceError: the model is no network, or as for :func:`trace`.
+        MaskError: masks do not fit, or remove all units of a group.
+        CutError: the graph belongs to another instance, a copy is another network, the state of an
+            optimizer cannot be cut, or the model is wrapped in DistributedDataParallel, which must
+            be built again after a cut.
+        TraceError: ``model`` is not a network, or as for :func:`trace`.
     """
-    model = cuttable(model)
+    model = find_cuttable(model)
     if graph is None:
         if example_inputs is None:
             raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
         graph = trace(model, example_inputs, handlers)
     if graph.model is not model:
-        # It would come to describe a cut that its own model has not undergone.
+        # The graph would describe a cut that its own model has not undergone.
         raise CutError(
-            f'the graph is of another instance than the {type(model).__name__} that is to be cut; '
-            'give graph=graph.on(model), or cut the model that was traced'
+            f'the graph belongs to another instance than the {type(model).__name__} that is to be '
+            'cut; give graph=graph.on(model), or cut the model that was traced'
         )
     checked = masks if isinstance(masks, Masks) else Masks(masks)
     checked.check(graph)

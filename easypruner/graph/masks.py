@@ -1,4 +1,4 @@
-"""Masks: which channels stay. A mask maps a group's name to a bool tensor, True = keep."""
+"""Masks: which units of each group stay, as bool tensors, True = keep."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from easypruner.base.files import write_whole
 from easypruner.errors import MaskError, nearest
 
 
-class Group(Protocol):
-    """What a mask is checked against."""
+class Sized(Protocol):
+    """A group, to check a mask against."""
 
     @property
     def size(self) -> int:
-        """The number of its units."""
+        """The number of units."""
 
 
-class Groups(Protocol):
-    """What masks are checked against: a channel graph."""
+class Grouped(Protocol):
+    """A channel graph, to check masks against."""
 
     @property
-    def groups(self) -> Mapping[str, Group]:
+    def groups(self) -> Mapping[str, Sized]:
         """Name -> group."""
 
 
 class Masks(Mapping[str, Tensor]):
-    """An immutable mapping from group name to a bool tensor of shape ``(units,)``, True = keep.
+    """An immutable mapping: group -> bool tensor of shape ``(units,)``, True = keep.
 
-    Groups that are not named are kept whole.
+    Groups without a mask stay whole.
 
     Raises:
-        MaskError: a value that is not a one-dimensional bool tensor.
+        MaskError: a mask is not a one-dimensional bool tensor.
 
     >>> masks = Masks({'conv1': torch.tensor([True, False, True])})
     >>> masks.kept('conv1'), masks.removed_units
@@ -78,37 +78,38 @@ class Masks(Mapping[str, Tensor]):
     __hash__ = None  # type: ignore[assignment]
 
     def kept(self, name: str) -> int:
-        """Return how many units of group ``name`` stay."""
+        """Return how many units of a group stay."""
         return int(self._masks[name].sum())
 
     @property
     def removed_units(self) -> int:
-        """Return how many units go, over all groups."""
+        """The number of units that go, in all groups."""
         return sum(int((~m).sum()) for m in self._masks.values())
 
     def agreement(self, other: Masks) -> float:
-        """Return the share of units on which two masks of the same groups agree, in 0..1.
+        """Return the share of units that two masks of the same groups both keep or both remove.
 
         Raises:
-            MaskError: the two do not name the same groups.
+            MaskError: they have masks of different groups.
         """
         if self.keys() != other.keys():
             differing = ', '.join(sorted(self.keys() ^ other.keys())[:3])
             raise MaskError(
-                f'masks of different groups cannot be compared; only in one: {differing}'
+                f'masks of different groups cannot be compared; only in one: {differing}; '
+                'give masks of the same graph'
             )
         total = sum(m.numel() for m in self.values())
         same = sum(int((m == other[n]).sum()) for n, m in self.items())
         return same / total if total else 1.0
 
     def then(self, later: Masks) -> Masks:
-        """Return these masks followed by ``later`` ones, over the units there were before both.
+        """Return one set of masks that does the same as these masks and later ones.
 
         Args:
-            later: found on the network that these masks leave.
+            later: the masks of the network that these masks leave.
 
         Raises:
-            MaskError: a later mask does not have as many entries as units are left of its group.
+            MaskError: a later mask does not have one entry for each unit that is left.
 
         >>> first = Masks({'conv1': torch.tensor([True, False, True])})
         >>> first.then(Masks({'conv1': torch.tensor([False, True])}))['conv1']
@@ -130,8 +131,8 @@ class Masks(Mapping[str, Tensor]):
             both[name][earlier] = mask
         return Masks(both)
 
-    def check(self, graph: Groups) -> None:
-        """Raise MaskError unless every mask fits a group of ``graph`` and leaves a unit in it."""
+    def check(self, graph: Grouped) -> None:
+        """Raise MaskError unless every mask fits a group of a graph and keeps a unit of it."""
         for name, mask in self.items():
             group = graph.groups.get(name)
             if group is None:
@@ -141,17 +142,16 @@ class Masks(Mapping[str, Tensor]):
                 )
             if mask.numel() != group.size:
                 raise MaskError(
-                    f'the mask of group {name!r} has {mask.numel()} entries; '
-                    f'the group has {group.size} units'
+                    f'the mask of group {name!r} has {mask.numel()} entries; expected '
+                    f'{group.size}, one for each unit'
                 )
             if not bool(mask.any()):
                 raise MaskError(
-                    f'the mask of group {name!r} removes all {group.size} units; '
-                    'keep one at the least'
+                    f'the mask of group {name!r} removes all {group.size} units; keep at least one'
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the masks to a safetensors file, whole or not at all."""
+        """Write the masks to a safetensors file. If that fails, no file is left."""
         from safetensors.torch import save
 
         tensors = {name: mask.contiguous() for name, mask in self.items()}
@@ -162,20 +162,20 @@ class Masks(Mapping[str, Tensor]):
         """Read masks from a safetensors file.
 
         Raises:
-            MaskError: no such file, or it is no safetensors file of bool tensors.
+            MaskError: there is no such file, or it is not a safetensors file of bool tensors.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         file = Path(path)
         if not file.is_file():
-            raise MaskError(f'there is no mask file {str(file)!r}')
+            raise MaskError(f'there is no mask file {str(file)!r}; check the path')
         try:
             tensors = load(file.read_bytes())
         except SafetensorError as error:
             raise MaskError(
                 f'{str(file)!r} cannot be read as masks: {error}; '
-                'expected a safetensors file as masks.safetensors of a run'
+                'expected a safetensors file, such as masks.safetensors of a run'
             ) from error
-        # The library returns them in an order that differs from process to process.
+        # safetensors returns them in an order that differs between processes.
         return cls(dict(sorted(tensors.items())))

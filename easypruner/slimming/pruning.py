@@ -22,7 +22,7 @@ from easypruner.graph.graph import prune, trace
 from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.tape import ExampleInputs
-from easypruner.graph.recording.wrappers import check_values, traceable
+from easypruner.graph.recording.wrappers import check_values, find_traceable
 from easypruner.graph.verify import verify as verify_cut
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
@@ -157,7 +157,7 @@ def slim(
         evaluate=accuracy,
         forward=feed.forward,
     )
-    original = traceable(model)
+    original = find_traceable(model)
     check_values(original)
     earlier = None if record is None else record_of(record, 'record', _OWNER)
     if earlier is not None:

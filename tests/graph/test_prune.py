@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import CutError, MaskError, PluginError, TraceError
-from easypruner.graph.verify import outputs, relative_error
+from easypruner.graph.verify import compute_outputs, relative_error
 from easypruner.testing import example_inputs, random_masks, randomized_network
 from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual
 from tests.helpers.networks import NETWORKS, Shared, TwoInputs, cut_randomly, traced_network
@@ -35,9 +35,9 @@ def test_pruned_equals_full_with_readers_zeroed(
 def test_removing_channels_changes_the_output(build: type[nn.Module]) -> None:
     """The comparison above could not fail on a network that ignores its channels."""
     model = randomized_network(build)
-    before = outputs(model, example_inputs())
+    before = compute_outputs(model, example_inputs())
     cut_randomly(model, seed=3, keep=0.1)
-    assert relative_error(before, outputs(model, example_inputs())) > 1e-3
+    assert relative_error(before, compute_outputs(model, example_inputs())) > 1e-3
 
 
 def test_verify_notices_a_wrong_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
 @pytest.mark.parametrize(
     ('masks', 'message'),
     [
-        ({'body.0.0': torch.ones(7, dtype=torch.bool)}, 'has 7 entries; the group has 8 units'),
+        ({'body.0.0': torch.ones(7, dtype=torch.bool)}, 'has 7 entries; expected 8'),
         ({'body.0': torch.ones(8, dtype=torch.bool)}, "did you mean 'body"),
         ({'body.0.0': torch.zeros(8, dtype=torch.bool)}, 'removes all 8 units'),
         ({'body.0.0': torch.ones(8)}, 'a float32 tensor'),
@@ -232,7 +232,7 @@ def test_verify_draws_the_same_numbers_in_both_networks() -> None:
         < 1e-12
     )
     before = torch.get_rng_state()
-    outputs(model, example_inputs())
+    compute_outputs(model, example_inputs())
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import easypruner
 from easypruner.graph import ArchitectureRecord, ChannelGraph
-from easypruner.graph.verify import outputs, relative_error, zero_readers
+from easypruner.graph.verify import compute_outputs, relative_error, zero_readers
 from tests.helpers.random_blocks import BLOCKS, Step
 from tests.helpers.random_networks import Description, descriptions
 
@@ -61,9 +61,9 @@ def cut_is_exact(
 ) -> ArchitectureRecord:
     """Prune the graph's model, compare shapes and cost with those foretold; return the record."""
     model = graph.model
-    shapes, foretold = [t.shape for t in outputs(model, inputs)], graph.cost(masks)
+    shapes, foretold = [t.shape for t in compute_outputs(model, inputs)], graph.cost(masks)
     record = easypruner.prune(model, masks, graph=graph)
-    assert [t.shape for t in outputs(model, inputs)] == shapes
+    assert [t.shape for t in compute_outputs(model, inputs)] == shapes
     assert (foretold.macs, foretold.params) == counted(model, inputs)
     assert graph.cost() == foretold
     return record
@@ -79,7 +79,9 @@ def reloads(
         description.build, folder / 'pruned.pth', folder / 'architecture.json'
     )
     inputs = description.example_inputs()
-    for expected, actual in zip(outputs(model, inputs), outputs(again, inputs), strict=True):
+    for expected, actual in zip(
+        compute_outputs(model, inputs), compute_outputs(again, inputs), strict=True
+    ):
         assert torch.equal(expected, actual)
 
 
@@ -92,7 +94,7 @@ def cut_is_equivalent(
     cut, zeroed = twin.model, copy.deepcopy(twin.model)
     zero_readers(zeroed, masks, twin)
     easypruner.prune(cut, masks, graph=twin)
-    assert relative_error(outputs(zeroed, inputs), outputs(cut, inputs)) < 1e-9
+    assert relative_error(compute_outputs(zeroed, inputs), compute_outputs(cut, inputs)) < 1e-9
 
 
 def order_is_free(
@@ -101,7 +103,10 @@ def order_is_free(
     """Compare a copy of the graph's model with one whose units are in another order."""
     reordered = copy.deepcopy(graph.model)
     reorder(reordered, graph, generator)
-    assert relative_error(outputs(graph.model, inputs), outputs(reordered, inputs)) < 1e-9
+    assert (
+        relative_error(compute_outputs(graph.model, inputs), compute_outputs(reordered, inputs))
+        < 1e-9
+    )
 
 
 def check(description: Description, seed: int, folder: Path) -> None:

@@ -249,7 +249,7 @@ BROKEN = {
     ),
     'half a name': (
         contributing('LayerHandler', 'handles = ("PReLU",)', *RESIZES),
-        "handles 'PReLU', which is no full name; expected one such as 'package.module.PReLU'",
+        "handles 'PReLU', which is not a full name; expected one such as 'package.module.PReLU'",
     ),
 }
 

@@ -1,8 +1,8 @@
 """Axes: one node id for each index of each dimension of each tensor.
 
-Every dimension of every parameter gets ids of its own. The rule of an operation hands the axes of
-its inputs on to its outputs, and couples those that must lose the same indices. An id below zero
-is not a node but a reason: the index that has it stays.
+Every dimension of every parameter has its own ids. The rule of an operation hands the axes of its
+inputs on to its outputs, and couples axes that must lose the same indices. A negative id is not a
+node but a reason: an index with such an id stays.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from easypruner.base.nested import tensors_in
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.recording.tape import Operation, Tape
 
@@ -25,7 +26,7 @@ Dim = tuple[str, int]
 """A dimension of a parameter or buffer: its dotted name, and the number of the dimension."""
 
 SplitKey = tuple[int, int]
-"""A split of one dimension into several: the number of its operation, and its own within that."""
+"""A split of one dimension into several: the numbers of its operation and of it within that."""
 
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 SINGLE = 'has a single channel'
@@ -38,7 +39,7 @@ class Part(NamedTuple):
 
     Attributes:
         split: the split.
-        number: its position among the dimensions that the split makes.
+        number: the position of the dimension among them.
     """
 
     split: SplitKey
@@ -49,14 +50,15 @@ class Part(NamedTuple):
 class Axis:
     """One dimension of a tensor.
 
-    Two axes are equal only if they are the same object. What is constant stays constant when it is
+    Two axes are equal only if they are the same object. A constant axis stays constant if it is
     sliced, repeated or resized.
 
     Attributes:
-        ids: the id of each index: of its node, or, below zero, of the reason for which it stays.
-        reason: the id of the reason for which all indices stay. None where some may go, or where
-            that is not known yet.
-        part: the split that made the axis, where one did.
+        ids: the id of each index: that of its node, or that of the reason for which it stays, which
+            is negative.
+        reason: the id of the reason for which all indices stay; None if some may go, or if that is
+            not known yet.
+        part: the split that made the axis, if one did.
         factors: the axes that were merged into this one, so that a later split can restore them.
 
     >>> axis = Axis(np.arange(4))
@@ -74,12 +76,12 @@ class Axis:
 
     @classmethod
     def of(cls, ids: Ids) -> Axis:
-        """Return the axis of ``ids``, constant where all of them are reasons."""
+        """Return the axis of ``ids``. It is constant if all of them are reasons."""
         return cls(ids, int(ids[0]) if ids.size and ids.max() < 0 else None)
 
     @classmethod
     def joined(cls, axes: Sequence[Axis]) -> Axis:
-        """Return the axes one behind the other, as a concatenation makes them."""
+        """Return the concatenation of several axes."""
         if all(axis.is_constant for axis in axes):
             return axes[0].resized(sum(axis.size for axis in axes))
         return cls(np.concatenate([axis.ids for axis in axes]))
@@ -103,11 +105,11 @@ class Axis:
         return Axis(self.ids[window], self.reason)
 
     def tiled(self, count: int) -> Axis:
-        """Return the axis ``count`` times, one behind the other."""
+        """Return ``count`` copies of the axis, concatenated."""
         return Axis(np.tile(self.ids, count), self.reason)
 
     def repeated(self, count: int) -> Axis:
-        """Return the axis with each index ``count`` times."""
+        """Return the axis with each index repeated ``count`` times."""
         return Axis(np.repeat(self.ids, count), self.reason)
 
     def transposed(self, rows: int) -> Axis:
@@ -119,12 +121,12 @@ class Axis:
         return Axis(self.ids.reshape(rows, -1).T.reshape(-1), self.reason)
 
     def resized(self, size: int) -> Axis:
-        """Return an axis of ``size`` indices that stay for the reason for which this one stays."""
-        assert self.reason is not None, 'only a constant axis has another size for the asking'
+        """Return an axis of ``size`` indices that stay for the reason of this constant axis."""
+        assert self.reason is not None, 'an axis that is not constant has one size'
         return Axis(np.full(size, self.reason, dtype=np.int64), self.reason)
 
     def marked(self, part: Part) -> Axis:
-        """Return the axis, known as a part of a split wherever it is handed on whole."""
+        """Return the axis as a part of a split."""
         return Axis(self.ids, self.reason, part, self.factors)
 
 
@@ -132,7 +134,7 @@ class Reasons:
     """The reasons for which indices stay, in the order in which they were first given.
 
     Attributes:
-        texts: of the reasons. That of the id ``-1`` comes first.
+        texts: the texts of the reasons. The first one has the id ``-1``.
     """
 
     def __init__(self) -> None:
@@ -141,7 +143,7 @@ class Reasons:
         self._axes: dict[tuple[int, str], Axis] = {}
 
     def id_of(self, text: str) -> int:
-        """Return the id of a reason, which is below zero."""
+        """Return the id of a reason, which is negative."""
         known = self._ids.get(text)
         if known is None:
             self.texts.append(text)
@@ -160,14 +162,14 @@ class Reasons:
 
 @dataclass(frozen=True)
 class Owner:
-    """A dimension of a parameter or buffer that has an axis, be it its own or another's.
+    """A dimension of a parameter or buffer, and its axis, which may be that of another tensor.
 
     Attributes:
-        param: dotted name of the parameter or buffer.
+        param: the dotted name of the parameter or buffer.
         dim: the dimension.
         axis: its axis.
-        reads: whether the dimension reads channels. None where the axis is its own: what was noted
-            of its nodes tells then.
+        reads: whether the dimension reads channels. It is None if the axis is the dimension's own:
+            then what the rules noted for its nodes decides.
     """
 
     param: str
@@ -180,9 +182,9 @@ class TensorAxes:
     """The axes of the tensors on the tapes.
 
     Attributes:
-        reasons: for which indices stay.
+        reasons: the reasons for which indices stay.
         owners: dimension -> its owner, in the order in which the operations read them.
-        nodes: how many node ids there are.
+        nodes: the number of node ids.
     """
 
     def __init__(self, tapes: Sequence[Tape], unprunable: Mapping[Dim, str]) -> None:
@@ -196,18 +198,19 @@ class TensorAxes:
         self._made_of = TensorMap(named)
         self._of: TensorMap[tuple[Axis, ...]] = TensorMap(
             (tensor, self._make_constants(tensor, 'an input of the model'))
-            for tensor in chain.from_iterable(tape.inputs for tape in tapes)
+            for tape in tapes
+            for _, tensor in tensors_in(tape.example_inputs)
         )
 
     def of(self, tensor: Tensor) -> tuple[Axis, ...]:
-        """Return the axes of a tensor. One that no operation made is a constant."""
+        """Return the axes of a tensor. A tensor that no operation made is constant."""
         axes = self._of.get(tensor)
         if axes is None:
             axes = self._of[tensor] = self._find(tensor)
         return axes
 
     def of_parameter(self, name: str) -> tuple[Axis, ...] | None:
-        """Return the axes of a parameter or buffer; None if no operation read it."""
+        """Return the axes of a parameter or buffer; None if no operation reads it."""
         return self._of_parameter.get(name)
 
     def of_parameters(self) -> Iterable[Axis]:
@@ -219,21 +222,21 @@ class TensorAxes:
         self._of[tensor] = axes
 
     def are_known(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor has axes already."""
+        """Return whether a tensor already has axes, or will get them when they are read."""
         return tensor in self._of or tensor in self._names
 
     def adopt(
         self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None
     ) -> tuple[Axis, ...]:
-        """Return the axes of a tensor, after it took over those of others where it can.
+        """Return the axes of a tensor, after it adopted axes of other tensors if it can.
 
-        A parameter can, if no operation has read it before. That saves the nodes of its own axes,
+        A parameter can do so if no operation read it before. That saves the nodes of its own axes,
         and the edges that would couple them with those of the others.
 
         Args:
             tensor: usually a parameter or buffer.
-            given: dimension -> an axis of the same size.
-            reads: the dimension that reads channels.
+            given: dimension -> the axis to adopt, of the same size.
+            reads: the dimension that reads channels; None if none does.
         """
         name = self._names.get(tensor)
         if name is not None and name not in self._of_parameter and tensor.is_floating_point():
@@ -244,7 +247,7 @@ class TensorAxes:
         return self.of(tensor)
 
     def is_adopted(self, tensor: Tensor, dim: int) -> bool:
-        """Tell whether a dimension of a tensor took over its axis from another tensor."""
+        """Return whether a dimension of a tensor adopted the axis of another tensor."""
         owner = self.owners.get((self._names.get(tensor) or '', dim))
         return owner is not None and owner.reads is not None
 
@@ -255,11 +258,11 @@ class TensorAxes:
         return Axis(np.arange(start, self.nodes))
 
     def parameter_of(self, tensor: Tensor) -> str | None:
-        """Return the parameter that a tensor is, or is computed from alone; else None."""
+        """Return the parameter that a tensor is, or from which alone it is computed; else None."""
         return self._made_of.get(tensor)
 
     def derive(self, operation: Operation) -> None:
-        """Note which outputs of an operation are computed from parameters alone."""
+        """Note that an operation's outputs are computed from parameters alone, if they are."""
         names = [self._made_of.get(tensor) for tensor in operation.tensors]
         if names and names[0] is not None and None not in names:
             for output in operation.outputs:
@@ -292,7 +295,7 @@ class TensorAxes:
     def _make_own(
         self, name: str, dim: int, size: int, given: Axis | None = None, reads: bool = False
     ) -> Axis:
-        """Return the axis of a dimension, the given one where there is one and channels may go."""
+        """Return the axis of a dimension: the given one, or its own; a constant if it must stay."""
         reason = SINGLE if size <= 1 else self._unprunable.get((name, dim))
         if reason is not None:
             return self.reasons.make_axis(size, reason)

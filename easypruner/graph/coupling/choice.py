@@ -1,4 +1,4 @@
-"""The pruning choice: which parts of a model its user allows to be pruned."""
+"""The pruning choice: which parts of a model may be pruned."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
+from easypruner.base.checks import check_name, refuse
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.coupling.patterns import first_fitting
@@ -23,10 +24,10 @@ class PruningChoice:
     """What may be pruned.
 
     Attributes:
-        ignore: modules whose channels stay: paths, globs, names of classes, or classes. They may
-            still come to read fewer channels.
+        ignore: modules whose channels stay: paths, globs, names of classes, or classes. Their
+            inputs may still lose channels.
         limits: path, glob or name of a group -> its limits. The first that fits counts.
-        attention: whether an attention loses whole heads, or width of every head.
+        attention: ``'heads'`` removes whole heads of an attention, ``'width'`` width of every head.
     """
 
     ignore: tuple[Ignored, ...] = ()
@@ -40,16 +41,12 @@ class PruningChoice:
         limits: Limits | Mapping[str, Any] | None = None,
         attention: Attention = 'width',
     ) -> PruningChoice:
-        """Return the choice that the arguments of :func:`easypruner.trace` stand for.
+        """Return the choice for the arguments of :func:`easypruner.trace`.
 
         Raises:
-            ConfigError: an argument is not understood.
+            ConfigError: an argument cannot be used.
         """
-        if attention not in get_args(Attention):
-            raise ConfigError(
-                f'attention={attention!r} is not known; '
-                f'expected one of {", ".join(map(repr, get_args(Attention)))}'
-            )
+        check_name(attention, 'attention', 'trace', get_args(Attention))
         listed = (ignore,) if isinstance(ignore, str | type) else tuple(ignore)
         for entry in listed:
             if not isinstance(entry, str) and not (
@@ -59,36 +56,36 @@ class PruningChoice:
                     f'ignore has {entry!r}; expected the path of a module, a glob, '
                     'the name of a class, or a class of modules'
                 )
-        return cls(listed, _by_pattern(limits), attention)
+        return cls(listed, _read_limits(limits), attention)
 
-    def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, Ignored]:
-        """Return path -> the entry that ignores the module, for ignored modules and their parts.
+    def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, str]:
+        """Return path -> entry of ``ignore``, for the modules that fit an entry and their parts.
 
         Raises:
             ConfigError: an entry fits no module.
         """
-        found: dict[str, Ignored] = {}
+        found: dict[str, str] = {}
         for entry in self.ignore:
+            name = entry if isinstance(entry, str) else entry.__name__
             paths = [path for path, module in modules.items() if _fits(entry, path, module)]
             if not paths:
-                name = entry if isinstance(entry, str) else entry.__name__
                 known = {*modules, *(type(module).__name__ for module in modules.values())} - {''}
                 raise ConfigError(
                     f'ignore has {name!r}, which fits no module; {nearest(name, known)}'
                 )
             for path in modules:
                 if any(path == p or not p or path.startswith(p + '.') for p in paths):
-                    found.setdefault(path, entry)
+                    found.setdefault(path, name)
         return found
 
     def limits_of(
         self, groups: Mapping[str, ChannelGroup], excused: Container[str] = ()
     ) -> dict[str, Limits]:
-        """Return group -> its limits, where it has any.
+        """Return group -> its limits, for the groups that have limits.
 
         Args:
-            groups: of a graph.
-            excused: patterns that may fit no group.
+            groups: the groups of a graph.
+            excused: the patterns that may fit no group.
 
         Raises:
             ConfigError: another pattern fits no group.
@@ -96,24 +93,20 @@ class PruningChoice:
         return first_fitting(self.limits, groups, 'limits', excused)
 
 
-def _by_pattern(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
+def _read_limits(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
+    """Return pattern -> limits."""
     if limits is None:
         return {}
     if not isinstance(limits, Limits | Mapping):
-        raise ConfigError(
-            f'limits={limits!r} is not understood; expected easypruner.Limits, a dict of its '
-            'attributes, or a dict of such for groups'
-        )
-    if isinstance(limits, Limits) or limits.keys() <= {entry.name for entry in fields(Limits)}:
-        return {'*': Limits.of(limits if isinstance(limits, Limits) else dict(limits))}
-    if not all(isinstance(values, Limits | Mapping) for values in limits.values()):
-        wrong = next(n for n, values in limits.items() if not isinstance(values, Limits | Mapping))
-        known = [entry.name for entry in fields(Limits)]
-        raise ConfigError(f'{wrong!r} is not a limit of a group; {nearest(wrong, known)}')
-    return {
-        pattern: Limits.of(values if isinstance(values, Limits) else dict(values))
-        for pattern, values in limits.items()
-    }
+        expected = 'easypruner.Limits, a dict of its attributes, or a dict of such for groups'
+        refuse(limits, 'limits', 'trace', expected)
+    known = {entry.name for entry in fields(Limits)}
+    if isinstance(limits, Limits) or limits.keys() <= known:
+        return {'*': Limits.of(limits)}
+    for name, values in limits.items():
+        if not isinstance(values, Limits | Mapping):
+            raise ConfigError(f'{name!r} is not a limit of a group; {nearest(name, known)}')
+    return {pattern: Limits.of(values) for pattern, values in limits.items()}
 
 
 def _fits(entry: Ignored, path: str, module: nn.Module) -> bool:

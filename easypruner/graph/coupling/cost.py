@@ -1,6 +1,6 @@
 """Cost: multiply-adds, parameters and activations as exact functions of the masks.
 
-One fused multiply-add counts as one MAC, which is half of what torch's FlopCounterMode counts.
+One fused multiply-add is one MAC. Torch's FlopCounterMode counts it as two operations.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _QUANTITIES = ('macs', 'params', 'activations')
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network, or a part of one, costs.
+    """The cost of a network or of a part of one.
 
     Attributes:
-        macs: multiply-adds of one forward pass on the example inputs, the whole batch.
-        params: parameters; tied ones count once.
-        activations: elements of all the tensors that operations of that pass make, in evaluation
-            mode and for the whole batch. What a view or an in-place operation returns is no new
-            memory and does not count; neither do the inputs. Times the bytes of an element, this
-            is the memory traffic of writing them, not the peak of what is alive at one time.
+        macs: the multiply-adds of one forward pass on the example inputs, the whole batch.
+        params: the parameters. A tied one counts once.
+        activations: the elements of all tensors that the operations of that pass make, in
+            evaluation mode and for the whole batch. Views, results of in-place operations and the
+            inputs do not count, because they are not new memory. Times the bytes of an element,
+            this is the memory traffic of writing them, not the peak of memory.
     """
 
     macs: int
@@ -43,18 +43,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class AxisSizes:
-    """Kept sizes of axes: ``base + share @ units``, with ``units`` the kept units of each group."""
+    """The kept sizes of axes: ``base + share @ units``, for the kept units of each group."""
 
     base: npt.NDArray[np.float64]
     share: npt.NDArray[np.float64]
 
     def __call__(self, units: Sequence[int]) -> Ids:
-        """Return the sizes where each group keeps the given number of units."""
+        """Return the sizes if each group keeps the given number of units."""
         sizes = np.rint(self.base + self.share @ np.asarray(units, dtype=np.float64))
         return sizes.astype(np.int64)
 
     def distinct(self) -> tuple[AxisSizes, Ids]:
-        """Return the sizes without repetitions, and for each axis its number among those."""
+        """Return the sizes without repetitions, and for each axis the number of its size there."""
         numbers: dict[bytes, int] = {}
         rows = np.column_stack([self.base, self.share])
         number = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
@@ -64,12 +64,12 @@ class AxisSizes:
 
 @dataclass(frozen=True)
 class Shares:
-    """What the products add to the costs of layers. One entry is ``factor`` times a product.
+    """What the products add to the costs of layers. One entry adds ``factor`` times a product.
 
     Attributes:
-        layer: number of the layer.
-        quantity: position in ``Cost``: 0 is multiply-adds, 1 parameters, 2 activations.
-        product: number of the product.
+        layer: the number of the layer.
+        quantity: the position in ``Cost``: 0 is multiply-adds, 1 parameters, 2 activations.
+        product: the number of the product.
         factor: how often the product counts.
     """
 
@@ -81,14 +81,14 @@ class Shares:
 
 @dataclass(frozen=True)
 class CostModel:
-    """The cost as sums of products of kept sizes.
+    """The cost of a network as sums of products of kept sizes.
 
     Attributes:
-        sizes: of the axes that the products consist of.
-        axes: numbers of the axes of each product, shape ``(products, width)``.
+        sizes: the kept sizes of the axes.
+        axes: the numbers of the axes of each product, shape ``(products, width)``.
         totals: how often each product counts, shape ``(3, products)``.
-        layers: dotted paths of the modules.
-        shares: how the layers share the cost.
+        layers: the dotted paths of the modules.
+        shares: what each layer adds to the cost.
     """
 
     sizes: AxisSizes
@@ -98,11 +98,11 @@ class CostModel:
     shares: Shares
 
     def __call__(self, units: Sequence[int]) -> Cost:
-        """Return the cost where each group keeps the given number of units."""
+        """Return the cost if each group keeps the given number of units."""
         return Cost(*(self.totals @ self._products(units)).tolist())
 
     def by_layer(self, units: Sequence[int]) -> dict[str, Cost]:
-        """Return the cost of each layer where each group keeps the given number of units."""
+        """Return the cost of each layer if each group keeps the given number of units."""
         result = np.zeros((len(self.layers), len(_QUANTITIES)), dtype=np.int64)
         shares = self.shares
         values = shares.factor * self._products(units)[shares.product]
@@ -110,7 +110,7 @@ class CostModel:
         return {layer: Cost(*row) for layer, row in zip(self.layers, result.tolist(), strict=True)}
 
     def by_group(self, units: Sequence[int]) -> list[Cost]:
-        """Return for each group the cost that goes with all the units that it keeps."""
+        """Return for each group the cost that goes if it loses all the units that it keeps."""
         before = self.totals @ self._products(units)
         costs = []
         for number in range(len(units)):
@@ -123,17 +123,17 @@ class CostModel:
         return products
 
 
-def kept_units(masks: Mapping[str, Tensor], groups: Mapping[str, ChannelGroup]) -> list[int]:
+def count_kept(masks: Mapping[str, Tensor], groups: Mapping[str, ChannelGroup]) -> list[int]:
     """Return how many units of each group stay.
 
-    All masks are counted in one pass. One call for each would take longer than the cost itself.
+    All masks are counted together. To count them one by one takes longer than the cost itself.
 
     Args:
-        masks: group -> bool tensor ``(units,)``, True = keep. Groups not named stay whole.
-        groups: of the graph.
+        masks: group -> bool tensor ``(units,)``, True = keep. Groups without a mask stay whole.
+        groups: the groups of the graph.
 
     Raises:
-        MaskError: a mask that is not of its group's shape.
+        MaskError: a mask has another shape than its group.
     """
     units = {name: group.size for name, group in groups.items()}
     if not masks:
@@ -152,7 +152,7 @@ def kept_units(masks: Mapping[str, Tensor], groups: Mapping[str, ChannelGroup]) 
 
 
 def find_counted_axes(coupling: Coupling) -> list[Axis]:
-    """Return the axes of activations whose sizes enter the cost, each once."""
+    """Return the distinct axes of activations whose sizes enter the cost."""
     tally = coupling.tally
     counted = (axis for term in chain(tally.macs, tally.activations) for axis in term.axes)
     owned = set(coupling.axes.of_parameters())
@@ -163,7 +163,7 @@ def find_counted_axes(coupling: Coupling) -> list[Axis]:
 
 @dataclass(frozen=True)
 class _Product:
-    """``factor`` times the sizes of axes, which a layer adds to a quantity of its cost."""
+    """A product that a layer adds to a quantity of its cost: ``factor`` times sizes of axes."""
 
     layer: str
     quantity: int
@@ -177,9 +177,9 @@ def build_cost_model(
     """Build the cost model of a network.
 
     Args:
-        coupling: has the products that its operations add to the cost.
+        coupling: has the costs of the operations.
         parts: how the nodes fall into groups.
-        parameters: the model's parameters, tied ones once.
+        parameters: name -> parameter. A tied one has one name.
     """
     table = AxisTable()
     products = list(_products(coupling, parameters, table))
@@ -204,7 +204,7 @@ def build_cost_model(
 def _products(
     coupling: Coupling, parameters: Mapping[str, Tensor], table: AxisTable
 ) -> Iterator[_Product]:
-    """Yield the products whose sum is the cost; layers come in the order of the forward pass."""
+    """Yield the products that sum to the cost. Layers come in the order of the forward pass."""
     for quantity, terms in ((2, coupling.tally.activations), (0, coupling.tally.macs)):
         for term in terms:
             factor, axes = table.make_product(term.factor, term.axes)
@@ -216,13 +216,13 @@ def _products(
 
 
 class AxisTable:
-    """Numbers the axes of which products consist. Number 0 is an axis of a single index."""
+    """The numbers of axes. Number 0 is an axis of a single index."""
 
     def __init__(self) -> None:
         self._numbers = {Axis(np.array([-1])): 0}
 
     def make_product(self, factor: int, axes: Iterable[Axis]) -> tuple[int, tuple[int, ...]]:
-        """Return a product as its factor and the numbers of its axes.
+        """Return the factor of a product and the numbers of its axes.
 
         The sizes of constant axes become part of the factor.
         """
@@ -235,7 +235,7 @@ class AxisTable:
         return math.prod(constant), tuple(numbers)
 
     def number_of(self, axis: Axis) -> int:
-        """Return the number of an axis; it is given one when first asked for."""
+        """Return the number of an axis. An axis without one gets the next."""
         return self._numbers.setdefault(axis, len(self._numbers))
 
     def find_sizes(self, parts: Partition) -> AxisSizes:

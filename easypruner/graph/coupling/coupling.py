@@ -1,4 +1,4 @@
-"""Coupling: what the rules of operations work with."""
+"""Coupling: the axes of all tensors and what couples them, as the rules of operations use it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from easypruner.graph.recording.tape import Operation, Tape
 
 
 class Coupling:
-    """Which axes belong together, gathered operation by operation.
+    """Which axes belong together, collected operation by operation.
 
-    A rule reads the axes of an operation's inputs with :meth:`axes_of`, couples those that must
-    lose the same indices, and gives the outputs their axes with :meth:`assign`.
+    A rule gets the axes of an operation's inputs from :meth:`axes_of`, couples those that must lose
+    the same indices, and assigns axes to the outputs with :meth:`assign`.
 
     Attributes:
-        operation: the operation whose rule is at work.
-        axes: of all tensors.
-        edges: between the nodes of axes.
+        operation: the operation whose rule runs.
+        axes: the axes of all tensors.
+        edges: the edges between the nodes of axes.
         tally: the costs of operations, and the uses of parameters.
         splits: the dimensions that were split into several.
-        mixed: axes whose channels an operation mixes, with the operation.
-        readers: axes of parameters that read channels.
+        mixed: (axis, operation) for each axis whose channels an operation mixes.
+        readers: the axes of parameters that read channels.
         is_ambiguous: whether dimensions were merged of which several may lose indices. A second
             propagation, which knows what stays, may then find more.
 
     Args:
-        tapes: what the operations did.
+        tapes: the operations.
         unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
-        directions: names of the parameters that weight norm divides by their length.
-        preferred: split -> the part of it that is to stay free.
+        directions: the names of the parameters that weight norm divides by their length.
+        preferred: split -> the part of it that should stay free.
     """
 
     operation: Operation
@@ -63,11 +63,11 @@ class Coupling:
         return self.axes.of(tensor)
 
     def has_axes(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor has axes already, as one that is changed in place."""
+        """Return whether a tensor already has axes, as one that an operation changes in place."""
         return self.axes.are_known(tensor)
 
     def assign(self, tensor: Tensor, axes: Iterable[Axis]) -> None:
-        """Give an output its axes, one for each dimension.
+        """Assign axes to an output, one for each dimension.
 
         Raises:
             TraceError: their sizes are not those of the output.
@@ -82,7 +82,7 @@ class Coupling:
         self.axes.assign(tensor, axes)
 
     def assign_constants(self, tensor: Tensor, reason: str = INNER) -> None:
-        """Give an output axes of which all indices stay."""
+        """Assign axes to an output of which all indices stay."""
         self.assign(tensor, [self.make_constant(size, reason) for size in tensor.shape])
 
     def couple(self, a: Axis, b: Axis) -> Axis:
@@ -113,7 +113,7 @@ class Coupling:
         return self.edges.couple_runs(axis.transposed(axis.size // size), size)
 
     def freeze(self, axis: Axis, reason: str) -> None:
-        """Keep all indices of an axis. Reports name the reason with the operation and module."""
+        """Keep all indices of an axis. The reason is reported with the operation and the module."""
         if not axis.is_constant:
             self.freeze_nodes(axis.ids, self.explain(reason))
 
@@ -127,17 +127,17 @@ class Coupling:
         return self.axes.reasons.make_axis(size, reason)
 
     def make_free(self, size: int) -> Axis:
-        """Return an axis that follows whatever it is coupled with, as that of a tensor of zeros."""
+        """Return a new axis, such as that of zeros. It follows what it is coupled with."""
         return self.make_constant(1, SINGLE) if size == 1 else self.axes.make_free(size)
 
     def explain(self, reason: str) -> str:
-        """Return a reason with the operation and the module in which it runs."""
+        """Return a reason followed by the operation and the module in which it runs."""
         return f'{reason}: {self.operation}'
 
     # What rules of layers with parameters need
 
     def parameter_of(self, tensor: Tensor) -> str | None:
-        """Return the parameter that a tensor is, or is computed from alone; else None."""
+        """Return the parameter that a tensor is, or from which alone it is computed; else None."""
         return self.axes.parameter_of(tensor)
 
     def couple_parameter(
@@ -147,8 +147,8 @@ class Coupling:
 
         Args:
             tensor: usually a parameter or buffer. It may be any tensor.
-            given: dimension -> the axis of the same size that it is coupled with.
-            reads: the dimension, one of those, that is summed over.
+            given: dimension -> the axis, of the same size, with which it is coupled.
+            reads: the dimension, one of those, over which the operation sums.
         """
         axes = self.axes.adopt(tensor, given, reads)
         for dim, axis in given.items():
@@ -162,9 +162,9 @@ class Coupling:
         return axes
 
     def contract(self, a: Tensor, axis_a: Axis, b: Tensor, axis_b: Axis) -> None:
-        """Couple two axes that an operation sums over together.
+        """Couple two axes over whose products an operation sums.
 
-        That of a parameter reads channels. Where neither tensor is a parameter, the operation
+        The axis of a parameter reads channels. If neither tensor is a parameter, the operation
         mixes channels.
         """
         self.couple(axis_a, axis_b)
@@ -180,9 +180,9 @@ class Coupling:
             self.readers.append(axis)
 
     def note_mixing(self, axis: Axis) -> None:
-        """Note that the operation mixes channels, as a layer norm: one changes all others."""
+        """Note that the operation mixes channels, as a layer norm does: each changes the others."""
         if not axis.is_constant:
-            # The length of a direction is summed over it; a cut sees to it that the weight stays.
+            # A length under weight norm depends on the whole direction. A cut corrects it.
             sources = {self.parameter_of(tensor) for tensor in self.operation.tensors[:1]}
             if not sources & self._directions:
                 self.mixed.append((axis, self.operation))
@@ -190,11 +190,11 @@ class Coupling:
     def note_use(
         self, tensor: Tensor | None, operand: str, extent: Sequence[int] | None = None
     ) -> None:
-        """Note what a tensor is used as, if it is a parameter; its first use counts.
+        """Note what a tensor is used as, if it is a parameter. The first use counts.
 
         Args:
-            tensor: perhaps a parameter.
-            operand: the operation and its argument, e.g. ``'linear.weight'``.
+            tensor: a tensor that may be a parameter.
+            operand: the operation and its argument, such as ``'linear.weight'``.
             extent: the spatial extent, or sequence, at which it makes channels.
         """
         name = None if tensor is None else self.parameter_of(tensor)
@@ -204,7 +204,7 @@ class Coupling:
                 self.tally.extents.setdefault(name, tuple(extent))
 
     def note_width(self, attribute: str, axis: Axis) -> None:
-        """Note that an attribute of the module, where it has it, holds the size of an axis."""
+        """Note that an attribute of the module holds the size of an axis, if the module has it."""
         if not axis.is_constant:
             self.tally.widths.append(Width(self.operation.module, attribute, axis))
 
@@ -212,8 +212,8 @@ class Coupling:
         """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds."""
         self.tally.add_macs(factor, axes, self.operation.module)
 
-    # What is found after the rules
+    # For use after the rules
 
     def freeze_nodes(self, ids: Ids, reason: str) -> None:
-        """Keep single indices, by their ids, for a reason."""
+        """Keep the indices with the given ids for a reason."""
         self.edges.freeze(ids, self.axes.reasons.id_of(reason))

@@ -1,4 +1,4 @@
-"""Edges: which nodes live or die together, and which stay for a reason."""
+"""Edges: pairs of nodes that live or die together, and pairs of a node and a reason to stay."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Edges:
         self._pairs.append((ids, np.full(ids.size, reason, dtype=np.int64)))
 
     def mark(self) -> int:
-        """Return what :meth:`revert` needs to take back all edges added from now on."""
+        """Return a mark to which :meth:`revert` can go back."""
         return len(self._pairs)
 
     def revert(self, mark: int) -> None:
-        """Take back the edges added since :meth:`mark`."""
+        """Remove the edges that were added since :meth:`mark`."""
         del self._pairs[mark:]
 
     def arrays(self) -> tuple[Ids, Ids]:

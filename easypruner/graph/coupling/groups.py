@@ -26,11 +26,11 @@ class ChannelGroup:
     """Units of the same layers. A unit is the channels that live or die together.
 
     Attributes:
-        name: unique in its graph.
+        name: the name, which is unique in a graph.
         size: the number of units.
-        members: every (parameter, dimension) that a unit has indices in.
-        mixed: operations that mix the group's channels with each other, such as a layer norm. To
-            remove a channel then changes the values of the others.
+        members: the dimensions of parameters in which the units have indices.
+        mixed: the operations that mix the group's channels, such as a layer norm. Then the removal
+            of a channel changes the values of the others.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ChannelGroup:
 
     @property
     def producers(self) -> tuple[Member, ...]:
-        """The weights that make the group's channels; all its members where no weight does."""
+        """The weights that make the group's channels; if there is none, all members."""
         return self.members.makers or tuple(self.members)
 
     def __repr__(self) -> str:
@@ -52,10 +52,10 @@ class Frozen:
     """A dimension, or some channels of one, that cannot be pruned.
 
     Attributes:
-        param: dotted name of the parameter.
+        param: the dotted name of the parameter.
         dim: the dimension.
-        channels: how many of its indices stay for this reason.
-        reason: why, with the operation and module that freeze it.
+        channels: the number of indices that stay for this reason.
+        reason: the reason, with the operation and the module.
     """
 
     param: str
@@ -69,10 +69,10 @@ class Partition:
     """How the node ids fall into groups.
 
     Attributes:
-        sizes: the units of each group. Groups come in the order of the forward pass.
-        unit_of: node id -> number of its unit over all groups, or -1 where it stays.
+        sizes: the number of units of each group. Groups come in the order of the forward pass.
+        unit_of: node id -> number of its unit among those of all groups, or -1 if it stays.
         group_of: number of a unit -> number of its group.
-        reason_of: node id -> number of the reason for which it stays, or -1 where it is free.
+        reason_of: node id -> number of the reason for which it stays, or -1 if it may go.
     """
 
     sizes: Ids
@@ -96,16 +96,16 @@ class Partition:
 
 @dataclass(frozen=True)
 class OwnedAxes:
-    """The distinct axes of parameters and buffers. Most are axes of several of their dimensions.
+    """The distinct axes of parameters and buffers. Most belong to several dimensions.
 
     Each node of each axis is one row of ``node``, ``axis`` and ``index``.
 
     Attributes:
-        axis_of: of each owner, the number of its axis.
-        sizes: of the axes.
-        node: the node ids.
-        axis: the numbers of the axes.
-        index: the positions in the axes.
+        axis_of: number of an owner -> number of its axis.
+        sizes: the sizes of the axes.
+        node: the node id of each row.
+        axis: the number of the axis of each row.
+        index: the position in the axis of each row.
     """
 
     axis_of: Ids
@@ -116,7 +116,7 @@ class OwnedAxes:
 
     @classmethod
     def of(cls, coupling: Coupling) -> OwnedAxes:
-        """Gather the axes in the order in which operations read them."""
+        """Return the axes in the order in which operations read them."""
         number: dict[Axis, int] = {}
         axis_of = [
             number.setdefault(owner.axis, len(number)) for owner in coupling.axes.owners.values()
@@ -130,13 +130,13 @@ class OwnedAxes:
 
 
 def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> Partition:
-    """Sort the node ids into units and groups.
+    """Sort the nodes into units and groups.
 
     Args:
-        coupling: what is coupled with what.
+        coupling: has the edges between the nodes.
         owned: the axes of parameters.
-        counted: axes whose kept sizes enter the cost. All units of a group must have equally many
-            indices in each.
+        counted: the axes whose kept sizes enter the cost. All units of a group must have the same
+            number of indices in each.
     """
     labels, reasons = _components(coupling)
     label = labels[owned.node]
@@ -156,7 +156,7 @@ def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> 
 def make_groups(
     coupling: Coupling, owned: OwnedAxes, parts: Partition, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, ChannelGroup], UnitLayout]:
-    """Return name -> group, and where the units of all groups stand in the parameters."""
+    """Return name -> group, and the layout of the units of all groups in the parameters."""
     layout = _make_layout(coupling, owned, parts, tensors)
     mixing = _mixing_operations(coupling, parts)
     groups: dict[str, ChannelGroup] = {}
@@ -170,7 +170,7 @@ def make_groups(
 def _components(coupling: Coupling) -> tuple[Ids, Ids]:
     """Return the component of each node, and the reason of each component or -1.
 
-    Reasons are nodes as well here, behind all others.
+    Here, reasons are nodes as well, with numbers behind all others.
     """
     nodes, reasons = coupling.axes.nodes, len(coupling.axes.reasons.texts)
     a, b = coupling.edges.arrays()
@@ -179,7 +179,7 @@ def _components(coupling: Coupling) -> tuple[Ids, Ids]:
     matrix = coo_array((np.ones(a.size, dtype=np.int8), (a, b)), shape=(total, total))
     count, labels = connected_components(matrix, directed=False)
     reason_of = np.full(count, -1, dtype=np.int64)
-    # Of several reasons the first one counts: it is written last.
+    # If there are several reasons, the first one counts, so it is written last.
     backwards = np.arange(reasons)[::-1]
     reason_of[labels[nodes + backwards]] = backwards
     return labels.astype(np.int64), reason_of
@@ -188,9 +188,9 @@ def _components(coupling: Coupling) -> tuple[Ids, Ids]:
 def _signatures(
     owned: OwnedAxes, axis: Ids, label: Ids, labels: Ids, counted: list[Axis], components: int
 ) -> Signatures:
-    """Return a number for each component, equal where it has equally many indices in each axis.
+    """Return a signature for each component, equal for the same numbers of indices in all axes.
 
-    Each axis has a random number. The signature is their sum over a component's indices.
+    Each axis has a random number. A signature is the sum of these over a component's indices.
     """
     count = owned.sizes.size + len(counted)
     weights = np.random.default_rng(_SIGNATURE_SEED).integers(0, 2**63, size=count, dtype=np.uint64)
@@ -209,7 +209,7 @@ def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
     Groups, and units within a group, come in the order of their first nodes.
     """
     unit_of_label = np.full(signature.size, -1, dtype=np.int64)
-    # Written backwards, so that the first row of each component is what remains.
+    # Rows are written backwards, so that the first row of each component remains.
     first = np.full(signature.size, -1, dtype=np.int64)
     first[row_label[::-1]] = np.arange(row_label.size)[::-1]
     label = row_label[np.sort(first[first >= 0])]
@@ -225,7 +225,7 @@ def _number_units(row_label: Ids, signature: Signatures) -> tuple[Ids, Ids]:
 def _make_layout(
     coupling: Coupling, owned: OwnedAxes, parts: Partition, tensors: Mapping[str, Tensor]
 ) -> UnitLayout:
-    """Return where the units stand: rows sorted by group, axis, unit and index."""
+    """Return the layout of the units, with rows sorted by group, axis, unit and index."""
     unit = parts.unit_of[owned.node]
     free = unit >= 0
     node, axis, index, unit = owned.node[free], owned.axis[free], owned.index[free], unit[free]
@@ -257,7 +257,7 @@ def _make_layout(
 
 
 def _reading_nodes(coupling: Coupling) -> npt.NDArray[np.bool_]:
-    """Return for each node whether the parameter to which it belongs reads channels there."""
+    """Return for each node whether its parameter reads channels there."""
     reads = np.zeros(coupling.axes.nodes, dtype=bool)
     reads[np.concatenate([_EMPTY, *(axis.nodes for axis in coupling.readers)])] = True
     return reads
@@ -293,7 +293,7 @@ def _unused_name(name: str, taken: Mapping[str, object]) -> str:
 def find_frozen(
     coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]
 ) -> tuple[Frozen, ...]:
-    """Return every dimension of ``tensors`` that stays, whole or in part, with the reason."""
+    """Return the dimensions of ``tensors`` that stay, whole or in part, with the reasons."""
     result = []
     for param, tensor in tensors.items():
         for dim, size in enumerate(tensor.shape):

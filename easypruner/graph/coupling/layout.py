@@ -1,7 +1,7 @@
-"""The unit layout: where the units of all groups stand in the parameters, as flat arrays.
+"""The unit layout: where the units of all groups are in the parameters, as flat arrays.
 
-One row is one index of one axis. One pass over the rows spreads masks over the parameters, and one
-updates the graph after a cut.
+A row is one index of one axis. One pass over the rows turns the masks of groups into those of
+parameters, and one pass updates the graph after a cut.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Member:
     """The part that one dimension of one parameter or buffer has in a group.
 
     Attributes:
-        param: dotted name of the parameter or buffer.
+        param: the dotted name of the parameter or buffer.
         dim: the dimension that is cut.
-        role: 'out' where it makes or carries the channels, 'in' where it reads (sums over) them.
+        role: 'out' if it makes or carries the channels, 'in' if it reads (sums over) them.
         index: int64 tensor of shape ``(units, k)``: the indices of each unit in the dimension.
-        operand: what the parameter is used as, e.g. ``'batch_norm.weight'``.
+        operand: what the parameter is used as, such as ``'batch_norm.weight'``.
     """
 
     param: str
@@ -43,21 +43,21 @@ class Member:
 
     @property
     def module(self) -> str:
-        """Dotted path of the module that owns the parameter."""
+        """The dotted path of the module that has the parameter."""
         return self.param.rpartition('.')[0]
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension of a parameter or buffer that may hold units of groups.
+    """A dimension of a parameter or buffer in which units may have indices.
 
     Attributes:
-        param: dotted name of the parameter or buffer.
+        param: the dotted name of the parameter or buffer.
         dim: the dimension.
-        rank: how many dimensions the parameter has.
+        rank: the number of dimensions of the parameter.
         operand: what the parameter is used as.
-        axis: the number of its axis; dimensions that are cut alike share one.
-        reads: whether it reads channels. None where the rows of its axis say so.
+        axis: the number of its axis. Dimensions that are cut alike share an axis.
+        reads: whether it reads channels. If it is None, the rows of its axis decide.
     """
 
     param: str
@@ -70,17 +70,17 @@ class Dimension:
 
 @dataclass(frozen=True)
 class UnitLayout:
-    """Where the units of all groups stand, as rows sorted by group, axis and unit.
+    """Where the units of all groups are, as rows sorted by group, axis and unit.
 
     Attributes:
-        dimensions: of parameters and buffers.
-        sizes: how many indices each axis has.
-        axis: of each row, the number of its axis.
-        index: of each row, its index in that axis.
-        unit: of each row, the number of its unit over all groups.
-        reads: whether the dimension that the axis was made for reads channels there.
-        starts: where each group's rows start, with the end of the last; shape ``(groups + 1,)``.
-        first_unit: number of each group's first unit, with their total; shape ``(groups + 1,)``.
+        dimensions: the dimensions of parameters and buffers.
+        sizes: the number of indices of each axis.
+        axis: the number of the axis of each row.
+        index: the index in that axis of each row.
+        unit: the number of the unit of each row, counted over all groups.
+        reads: whether the dimension for which the axis was made reads channels there.
+        starts: the first row of each group, and the end of the last; shape ``(groups + 1,)``.
+        first_unit: the first unit of each group, and their total; shape ``(groups + 1,)``.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -101,7 +101,7 @@ class UnitLayout:
         return found
 
     def _parts(self, group: int) -> list[tuple[int, bool, int, int]]:
-        """Return dimension, whether it reads, and first and last row, for each that has units."""
+        """Return (dimension, whether it reads, first row, end of rows) for each of a group."""
         begin, end = int(self.starts[group]), int(self.starts[group + 1])
         edges = np.flatnonzero(np.diff(self.axis[begin:end], prepend=-1, append=-1)) + begin
         parts = []
@@ -113,7 +113,7 @@ class UnitLayout:
         return sorted(parts)
 
     def find_lead(self, group: int) -> str:
-        """Return the first parameter that makes the channels of a group, or else has some."""
+        """Return the first parameter that makes the channels of a group, or else reads them."""
         parts = self._parts(group)
         number = next((number for number, reads, *_ in parts if not reads), parts[0][0])
         return self.dimensions[number].param
@@ -122,8 +122,8 @@ class UnitLayout:
         """Return the members of a group.
 
         Args:
-            group: its number.
-            makers: leave all out but the weights that make its channels.
+            group: the number of the group.
+            makers: whether to return only the weights that make its channels.
         """
         units = int(self.first_unit[group + 1] - self.first_unit[group])
         members = []
@@ -149,9 +149,9 @@ class UnitLayout:
         return kept
 
     def spread(self, kept: Bools) -> dict[tuple[str, int], Tensor]:
-        """Return (parameter or buffer, dim) -> bool tensor, True = keep, where something goes.
+        """Return (parameter or buffer, dimension) -> bool tensor, True = keep, if something goes.
 
-        Dimensions of one axis share the tensor.
+        Dimensions of the same axis share the tensor.
         """
         gone = ~kept[self.unit]
         flat, offsets = self._flat(gone)
@@ -186,7 +186,7 @@ class UnitLayout:
         )
 
     def _flat(self, gone: Bools) -> tuple[Bools, Ids]:
-        """Return all axes in a row, True = keep, and where each starts."""
+        """Return the concatenation of all axes, True = keep, and the start of each."""
         offsets = np.cumsum(self.sizes) - self.sizes
         flat = np.ones(int(self.sizes.sum()), dtype=bool)
         flat[offsets[self.axis[gone]] + self.index[gone]] = False
@@ -199,7 +199,7 @@ def _count_up_to(stays: Bools, bounds: Ids) -> Ids:
 
 
 class Members(Sequence[Member]):
-    """The members of a group. They are made when first asked for, because few are ever used."""
+    """The members of a group. They are made on first use, because few are ever used."""
 
     def __init__(self, layout: UnitLayout, group: int) -> None:
         self._layout = layout

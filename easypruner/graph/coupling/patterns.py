@@ -1,8 +1,8 @@
-"""Patterns: values that a config gives for some groups, by path, glob or name."""
+"""Patterns: the values that a config gives for groups by path, glob or name."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -18,17 +18,17 @@ def first_fitting(
     what: str,
     excused: Container[str] = (),
 ) -> dict[str, _Value]:
-    """Return group -> the value of the first pattern that fits it, where one does.
+    """Return group -> the value of the first pattern that fits it, for groups that a pattern fits.
 
-    A pattern is the name of a group, the path of a module that makes its channels or contains one
-    that does, or a glob of either. ``'*'`` fits all groups, and may fit none.
+    A pattern is the name of a group, the path of a module that makes its channels or contains such
+    a module, or a glob of one of these. ``'*'`` fits all groups, even if there are none.
 
     Args:
         values: pattern -> value.
-        groups: of a graph.
-        what: the setting that has the patterns, for the message, e.g. ``'limits'``.
-        excused: patterns that may fit no group, because they fitted one before a cut: a group cut
-            to one channel is no longer prunable.
+        groups: the groups of a graph.
+        what: the name of the setting that has the patterns, such as ``'limits'``.
+        excused: the patterns that may fit no group. A pattern that matched before a cut may match
+            nothing later, because a group cut to one channel is no longer prunable.
 
     Raises:
         ConfigError: another pattern fits no group.
@@ -46,11 +46,5 @@ def first_fitting(
 
 
 def _concerns(pattern: str, group: ChannelGroup) -> bool:
-    return any(
-        fnmatchcase(path, pattern) or path.startswith(pattern + '.') for path in _paths(group)
-    )
-
-
-def _paths(group: ChannelGroup) -> Iterator[str]:
-    yield group.name
-    yield from (member.module for member in group.producers)
+    paths = [group.name, *(member.module for member in group.producers)]
+    return any(fnmatchcase(path, pattern) or path.startswith(pattern + '.') for path in paths)

@@ -1,4 +1,4 @@
-"""Propagation: rules hand axes on along the tapes, and are repeated while that finds more."""
+"""Propagation: the rules hand axes on along the tapes, repeatedly while that finds more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from easypruner.graph.coupling.axes import Axis, Dim, SplitKey
 from easypruner.graph.coupling.choice import PruningChoice
@@ -15,19 +16,18 @@ from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers,
 from easypruner.graph.coupling.rules import apply_rule
 from easypruner.graph.coupling.unprunable import find_unprunable
 from easypruner.graph.recording.parametrized import weight_norms
-from easypruner.graph.recording.stand_ins import Rehearsal
 from easypruner.graph.recording.tape import Tape
 
 
 @dataclass(frozen=True)
 class Propagation:
-    """What a propagation found.
+    """What the rules found.
 
     Attributes:
-        coupling: which axes belong together.
+        coupling: the axes of all tensors, and which of them belong together.
         owned: the axes of parameters.
         parts: how the nodes fall into groups.
-        counted: axes that enter the cost besides those of parameters.
+        counted: the axes besides these whose sizes enter the cost.
     """
 
     coupling: Coupling
@@ -36,20 +36,22 @@ class Propagation:
     counted: list[Axis]
 
 
-def propagate(rehearsal: Rehearsal, tapes: Sequence[Tape], choice: PruningChoice) -> Propagation:
-    """Hand axes on along the tapes, and sort what is coupled into groups.
+def propagate(
+    modules: Mapping[str, nn.Module], tapes: Sequence[Tape], choice: PruningChoice
+) -> Propagation:
+    """Apply the rules to the operations on the tapes, and sort what they couple into groups.
 
-    It is repeated for as long as one propagation finds something that the next one can use: the
-    dimensions of attentions that are to stay free, or dimensions of which nothing can go.
+    They are applied again if one propagation finds what the next one can use: dimensions of
+    attentions that should stay free, or dimensions that lose nothing.
 
     Args:
-        rehearsal: of the model.
-        tapes: of the evaluation pass, and of the training pass if there is one.
+        modules: dotted path -> module of the model.
+        tapes: the tape of the evaluation pass, and that of the training pass if there is one.
         choice: what may be pruned.
     """
-    unprunable = find_unprunable(rehearsal.modules)
-    directions = frozenset(normed.direction for normed in weight_norms(rehearsal.modules))
-    ignored = choice.ignored(rehearsal.modules) if choice.ignore else {}
+    unprunable = find_unprunable(modules)
+    directions = frozenset(normed.direction for normed in weight_norms(modules))
+    ignored = choice.ignored(modules) if choice.ignore else {}
     preferred: dict[SplitKey, int] = {}
     while True:
         coupling = Coupling(tapes, unprunable, directions, preferred)
@@ -76,11 +78,11 @@ def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
             for axis in coupling.axes_of(tensor):
                 if not axis.is_constant:
                     coupling.freeze_nodes(axis.ids, f'an output of the model ({path})')
-        # The cost is that of the evaluation pass, which comes first.
+        # The cost is that of the evaluation pass, whose tape is the first.
         coupling.tally.is_counting = False
 
 
-def _freeze_ignored(coupling: Coupling, ignored: Mapping[str, object]) -> None:
+def _freeze_ignored(coupling: Coupling, ignored: Mapping[str, str]) -> None:
     """Freeze the channels that ignored modules make or carry."""
     if not ignored:
         return
@@ -88,13 +90,12 @@ def _freeze_ignored(coupling: Coupling, ignored: Mapping[str, object]) -> None:
     for owner in coupling.axes.owners.values():
         module = owner.param.rpartition('.')[0]
         if module in ignored and owner not in readers:
-            entry = ignored[module]
-            name = entry.__name__ if isinstance(entry, type) else entry
-            coupling.freeze_nodes(np.unique(owner.axis.nodes), f'ignored, as {name!r} says')
+            reason = f'ignored, as {ignored[module]!r} says'
+            coupling.freeze_nodes(np.unique(owner.axis.nodes), reason)
 
 
 def _find_whole(coupling: Coupling, parts: Partition) -> dict[Dim, str]:
-    """Return the dimensions of which no index can go, with the reason of the first."""
+    """Return the dimensions that lose no index -> the reason for which the first index stays."""
     found = {}
     for dimension, owner in coupling.axes.owners.items():
         numbers = parts.reasons_at(owner.axis)

@@ -10,14 +10,14 @@ from easypruner.graph.coupling.axes import Axis, Ids, SplitKey
 
 
 class Splits:
-    """The splits of a propagation, and what became of them.
+    """The splits of a propagation, and which of their parts stay free.
 
-    A split leaves one of its dimensions free. Along the others the indices are coupled, because
-    what is left after a cut must be a rectangle again.
+    One part of a split stays free. Along the others the indices are coupled, because a cut must
+    leave a rectangle.
 
     Attributes:
-        preferred: split -> the part that is to stay free.
-        chosen: split -> the part that did stay free.
+        preferred: split -> the part that should stay free.
+        chosen: split -> the part that stays free.
         heads: split -> the part that counts the heads of an attention.
         head_widths: split -> the part that is the width of a head.
     """
@@ -31,12 +31,16 @@ class Splits:
         self._number = 0
 
     def start_operation(self) -> None:
-        """Begin the next operation. A split has the same key in every propagation of the tapes."""
+        """Start the next operation. A split has the same key in every propagation of the tapes."""
         self._operation += 1
         self._number = 0
 
     def choose(self, grid: Ids) -> tuple[SplitKey, int]:
-        """Return the key of the next split, into ``grid``, and the part of it that stays free."""
+        """Return the key of the next split, and the part of it that stays free.
+
+        Args:
+            grid: the ids of the axis in the shape into which it is split.
+        """
         key = self._operation, self._number
         self._number += 1
         free = self.preferred.get(key)
@@ -46,12 +50,12 @@ class Splits:
         return key, free
 
     def note_attention(self, heads: Iterable[Axis], widths: Iterable[Axis]) -> None:
-        """Note which axes count the heads of an attention, and which are as wide as a head."""
+        """Note which axes count the heads of an attention, and which have the width of a head."""
         for axes, found in ((heads, self.heads), (widths, self.head_widths)):
             found.update(axis.part for axis in axes if axis.part is not None)
 
     def would_change(self, preferred: Mapping[SplitKey, int]) -> bool:
-        """Tell whether another part of a split would stay free if these were preferred."""
+        """Return whether another part of a split would stay free if these were preferred."""
         return any(self.chosen[split] != part for split, part in preferred.items())
 
 

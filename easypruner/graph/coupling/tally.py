@@ -1,4 +1,4 @@
-"""Tally: what the operations of a forward pass compute, and what they use parameters as."""
+"""Tally: the costs of the operations of a forward pass, and their uses of parameters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Term:
 
     Attributes:
         factor: the constant factor.
-        axes: whose sizes are multiplied.
-        module: path of the module in whose forward the cost arises.
+        axes: the axes whose sizes are multiplied.
+        module: the path of the module whose forward has the cost.
     """
 
     factor: int
@@ -33,8 +33,8 @@ class Width:
     """An attribute of a module that holds the size of an axis.
 
     Attributes:
-        module: path of the module.
-        attribute: the name. The module need not have it.
+        module: the path of the module.
+        attribute: the name of the attribute. The module need not have it.
         axis: the axis.
     """
 
@@ -44,15 +44,15 @@ class Width:
 
 
 class Tally:
-    """What is counted and noted while the rules follow the operations.
+    """What the rules count and note.
 
     Attributes:
         is_counting: whether costs are counted.
         macs: the multiply-adds of each contraction.
-        activations: the elements of each tensor that an operation made.
-        operands: parameter -> the operation and argument it is first used as.
+        activations: the elements of each tensor that an operation makes.
+        operands: parameter -> the operation and argument of its first use.
         extents: weight -> the spatial extent, or sequence, at which it makes channels.
-        widths: the attributes of modules that hold the size of an axis, as far as rules know.
+        widths: the attributes of modules that hold the size of an axis.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Tally:
 
 @cache
 def _makes_memory(func: Any) -> bool:
-    """Tell whether an operation returns new tensors, not views or what it changed in place."""
+    """Return whether an operation returns new tensors, not views or arguments changed in place."""
     if name_of(func) in _UNDECLARED_VIEWS:
         return False
     return any(returned.alias_info is None for returned in func._schema.returns)

@@ -1,4 +1,4 @@
-"""Values by tensor, where a tensor is the key by which object it is."""
+"""A mapping from tensors to values that compares tensors by identity."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Value = TypeVar('Value')
 
 
 class TensorMap(Generic[Value]):
-    """A mapping whose keys are tensors, compared by identity: their own ``==`` is elementwise.
+    """A mapping whose keys are tensors, compared by identity, because ``==`` is elementwise.
 
-    It does not keep its keys alive. Whoever owns the map owns the tensors too.
+    It does not keep its keys alive. The owner of the map must own the tensors as well.
 
     >>> import torch
     >>> x, y = torch.zeros(2), torch.zeros(2)

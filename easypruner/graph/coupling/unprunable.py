@@ -1,4 +1,4 @@
-"""Unprunable dimensions: weights that would not be weights of their kind without a part."""
+"""Unprunable dimensions: weights that must stay whole because of how they are computed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from easypruner.graph.coupling.axes import Dim
+from easypruner.graph.recording.inventory import dotted_name, named_tensors
 
-_SPECTRAL = 'spectral norm divides by a number that the whole weight decides'
-_ORTHOGONAL = 'an orthogonal weight is made of all its rows and columns together'
-_PROJECTED = "torch tells an LSTM with a projection by a hidden size that is not the projection's"
+_SPECTRAL = 'spectral norm divides by a number that depends on the whole weight'
+_ORTHOGONAL = 'an orthogonal weight is computed from all its rows and columns together'
+_PROJECTED = 'torch recognizes a projection of an LSTM only if it differs from the hidden size'
 
 
 def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
@@ -21,16 +22,18 @@ def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
     found: dict[Dim, str] = {}
     for path, module in modules.items():
         for prefix, reason in _reasons(module):
-            found |= _all_dimensions(module, path, prefix, reason)
+            for name, tensor in named_tensors(module).items():
+                if name.startswith(prefix):
+                    dims = range(tensor.dim())
+                    found |= {(dotted_name(path, name), dim): reason for dim in dims}
         if isinstance(module, nn.LSTM) and module.proj_size:
-            start = f'{path}.' if path else ''
-            names = [name for name, _ in module.named_parameters() if 'weight_hr' in name]
-            found |= {(start + name, 1): _PROJECTED for name in names}
+            names = [name for name in named_tensors(module) if 'weight_hr' in name]
+            found |= {(dotted_name(path, name), 1): _PROJECTED for name in names}
     return found
 
 
 def _reasons(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield (how names of tensors start, the reason for which these tensors stay whole)."""
+    """Yield (start of the names of tensors, reason for which these tensors stay whole)."""
     if isinstance(module, ParametrizationList):
         for part in module.children():
             if isinstance(part, _SpectralNorm):
@@ -40,14 +43,3 @@ def _reasons(module: nn.Module) -> Iterator[tuple[str, str]]:
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm):
             yield f'{hook.name}_', _SPECTRAL
-
-
-def _all_dimensions(module: nn.Module, path: str, prefix: str, reason: str) -> dict[Dim, str]:
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    start = f'{path}.' if path else ''
-    return {
-        (start + name, dim): reason
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-        for dim in range(tensor.dim())
-    }

@@ -1,4 +1,4 @@
-"""Handlers of layers: finding the one for a layer, and letting them set the layers' numbers."""
+"""Layer handlers: find the one for a layer, and let it set the layer's numbers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from easypruner.graph.recording.parametrized import with_computed
 
 
 def with_torch_layers(handlers: Sequence[LayerHandler]) -> tuple[LayerHandler, ...]:
-    """Return ``handlers``, and behind them those for torch's own layers.
+    """Return ``handlers`` followed by those for torch's own layers.
 
     Raises:
-        PluginError: one of ``handlers`` does not say what it handles.
+        PluginError: ``handles`` of a handler is not valid.
     """
     for handler in handlers:
         fault = fault_of_handles(handler)
@@ -30,7 +30,7 @@ def with_torch_layers(handlers: Sequence[LayerHandler]) -> tuple[LayerHandler, .
 
 
 def find_handler(layer: nn.Module, handlers: Sequence[LayerHandler]) -> LayerHandler | None:
-    """Return the first handler for the type of ``layer``, or for a type it descends from."""
+    """Return the first handler for the type of a layer or for a base class of it."""
     names = {f'{base.__module__}.{base.__qualname__}' for base in type(layer).__mro__}
     for handler in handlers:
         for handled in handler.handles:
@@ -43,9 +43,9 @@ def find_handler(layer: nn.Module, handlers: Sequence[LayerHandler]) -> LayerHan
 
 
 def _imported(name: str) -> type | tuple[()]:
-    """Return the type that a full name leads to where its module is imported; else no type.
+    """Return the type with a full name if its module is imported; else no type.
 
-    Libraries show a type under another name than that of the module which defines it.
+    A library may export a type under another name than that of the module that defines it.
     """
     module, _, local = name.rpartition('.')
     found = getattr(sys.modules.get(module), '__dict__', {}).get(local)
@@ -60,16 +60,19 @@ def resize_layers(
     """Let the handlers set the numbers of every layer whose tensors change shape.
 
     Args:
-        modules: dotted path -> module, their tensors still in their old shapes.
+        modules: dotted path -> module, whose tensors still have their old shapes.
         shapes: path of a module -> local name of a tensor -> its new shape.
-        handlers: in order of precedence.
+        handlers: the handlers in order of precedence.
 
     Raises:
         PluginError: a handler fails; the message names it.
     """
+    by_type: dict[type[nn.Module], LayerHandler | None] = {}
     for path, own in with_computed(modules, shapes).items():
         layer = modules[path]
-        handler = find_handler(layer, handlers)
+        if type(layer) not in by_type:
+            by_type[type(layer)] = find_handler(layer, handlers)
+        handler = by_type[type(layer)]
         if handler is None:
             continue
         try:

@@ -1,4 +1,4 @@
-"""Index ranges: ascending indices as short, readable text."""
+"""Index ranges: ascending indices as short text, such as ``0-2,5``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _RANGES = re.compile(r'\d+(-\d+)?(,\d+(-\d+)?)*')
 
 
 def to_ranges(indices: Sequence[int]) -> str:
-    """Write ascending integers as ranges.
+    """Return ascending integers as text.
 
     >>> to_ranges([0, 1, 2, 5, 7, 8])
     '0-2,5,7-8'
@@ -24,7 +24,11 @@ def to_ranges(indices: Sequence[int]) -> str:
 
 
 def from_ranges(text: str, limit: int) -> tuple[int, ...]:
-    """Read what :func:`to_ranges` wrote; ValueError unless ascending and below ``limit``."""
+    """Return the integers of a text that :func:`to_ranges` returned.
+
+    Raises:
+        ValueError: the text is not ranges, or they are not ascending and below ``limit``.
+    """
     if not _RANGES.fullmatch(text):
         raise ValueError('expected ranges such as "0-3,7"')
     indices: list[int] = []

@@ -1,4 +1,4 @@
-"""LayerHandler: keeps a module's own numbers true after a cut."""
+"""LayerHandler: sets a module's own numbers, such as ``out_channels``, after a cut."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ Shapes = Mapping[str, torch.Size]
 
 
 class LayerHandler(Component):
-    """Keeps a module's own numbers true after a cut (out_channels, groups, num_heads, ...).
+    """Sets a module's own numbers after a cut (out_channels, groups, num_heads, ...).
 
-    It is made without arguments. Of all handlers for a module the first is asked: those given to
-    :func:`easypruner.trace`, then those of plugins, then those for torch's own layers.
+    A handler is created without arguments. Each module has one handler, the first that fits: those
+    given to :func:`easypruner.trace` come first, then those of plugins, then those for torch's own
+    layers.
 
     Attributes:
-        handles: types of modules, or their full names, such as ``'timm.layers.norm.LayerNorm2d'``:
-            a name needs no import. Modules of types derived from these are handled as well.
+        handles: types of modules, or their full names, such as ``'timm.layers.norm.LayerNorm2d'``.
+            A name needs no import. Subclasses are handled as well.
     """
 
     handles: ClassVar[tuple[type[nn.Module] | str, ...]] = ()
 
     @abstractmethod
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        """Set the numbers of ``layer`` for new parameter shapes.
+        """Set the numbers of a layer for the new shapes of its tensors.
 
-        Called while the parameters still have their old shapes.
+        The parameters still have their old shapes when this is called.
 
         Args:
             layer: the module, an instance of one of :attr:`handles`.
-            shapes: local name -> new shape of each of the layer's own parameters and buffers that
-                change shape, and of each weight that is computed from such (a parametrized one).
+            shapes: local name -> new shape, for each of the layer's own parameters and buffers
+                whose shape changes, and for each weight that is computed from such tensors.
         """
 
 
 def fault_of_handles(handler: LayerHandler) -> str:
-    """Return what is wrong with ``handles`` of a handler, as in 'handles 3; expected ...'; or ''.
+    """Return what is wrong with ``handles`` of a handler; '' if nothing is.
 
     >>> class Own(LayerHandler):
     ...     handles = ('PReLU',)
     ...     def resize(self, layer, shapes): ...
     >>> fault_of_handles(Own())
-    "handles 'PReLU', which is no full name; expected one such as 'package.module.PReLU'"
+    "handles 'PReLU', which is not a full name; expected one such as 'package.module.PReLU'"
     """
     handles = handler.handles
     if not isinstance(handles, tuple | list | set | frozenset) or not handles:
@@ -59,7 +60,7 @@ def fault_of_handles(handler: LayerHandler) -> str:
         if isinstance(handled, str):
             if '.' not in handled:
                 return (
-                    f'handles {handled!r}, which is no full name; expected one such as '
+                    f'handles {handled!r}, which is not a full name; expected one such as '
                     f"'package.module.{handled}'"
                 )
         elif not isinstance(handled, type):

@@ -1,4 +1,4 @@
-"""The network record: the transforms that make a run's network out of the original, in order."""
+"""The network record: the transforms that make the network of a run out of the original one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.cutting.record import KIND as CUT
 from easypruner.graph.cutting.record import ArchitectureRecord, read_record, record_of
-from easypruner.graph.cutting.transform import Transform, check_hash, content_hash
+from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
 
 FORMAT = 1
 KIND = 'easypruner network record'
@@ -24,15 +24,15 @@ KIND = 'easypruner network record'
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """The transforms that make a network out of the original, the first one first.
+    """The transforms that make a network out of the original one, in order.
 
-    Its file is that of the architecture record where a cut is all there is.
+    If the only transform is a cut, the file of the record is that of the architecture record.
     """
 
     transforms: tuple[Transform, ...] = ()
 
     def then(self, later: Transform) -> NetworkRecord:
-        """Return the record with one transform more; it joins the last one where it can.
+        """Return the record with one more transform, which is joined with the last one if possible.
 
         Raises:
             RecordError: ``later`` was not made on the network that these transforms leave.
@@ -43,7 +43,7 @@ class NetworkRecord:
         return NetworkRecord((*self.transforms, later))
 
     def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
-        """Rebuild the network out of the original one, in place where its transforms can.
+        """Rebuild the network out of the original one, in place if its transforms can do that.
 
         Raises:
             RecordError: ``model`` is not the original.
@@ -53,7 +53,7 @@ class NetworkRecord:
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the record as JSON, whole or not at all."""
+        """Write the record to a JSON file. If that fails, no file is left."""
         if len(self.transforms) == 1 and isinstance(self.transforms[0], ArchitectureRecord):
             self.transforms[0].save(path)
             return
@@ -71,23 +71,22 @@ class NetworkRecord:
     def load(
         cls, path: str | os.PathLike[str], transforms: Iterable[type[Transform]] = ()
     ) -> NetworkRecord:
-        """Read a record, of a network or of a cut alone.
+        """Read the record of a network, or of a cut alone.
 
         Args:
-            path: of its file.
-            transforms: the classes of transforms that it may name, besides ArchitectureRecord.
+            path: the path of its file.
+            transforms: the classes of transforms that it may have, besides ArchitectureRecord.
 
         Raises:
-            RecordError: no such file, or a damaged, edited or foreign one; or it names a
-                transform that is not among these.
+            RecordError: there is no such file, it is damaged or was edited, or it has a transform
+                of another class.
         """
         content = read_record(path)
-        if content.get('kind') is not None and content['kind'].value == CUT:
+        if content['kind'].value == CUT:
             return cls((ArchitectureRecord.from_json(content),))
         if content['kind'].value != KIND:
             content['kind'].fail(f'{CUT!r} or {KIND!r}')
-        if content['format'].value != FORMAT:
-            content['format'].fail(f'{FORMAT}, which this version reads')
+        check_header(content, KIND, FORMAT)
         check_hash(content)
         kinds: tuple[type[Transform], ...] = (ArchitectureRecord, *transforms)
         known = {kind.__name__: kind for kind in kinds}
@@ -96,15 +95,15 @@ class NetworkRecord:
             name = entry['type'].text()
             if name not in known:
                 raise RecordError(
-                    f'{os.fspath(path)!r} has a transform {name!r}, which no loaded plugin has; '
-                    f'{nearest(name, known)}; load its plugin first'
+                    f'{os.fspath(path)!r} has a transform {name!r}, which no loaded plugin '
+                    f'defines; {nearest(name, known)}; load its plugin first'
                 )
             found.append(known[name].from_json(entry['content']))
         return cls(tuple(found))
 
 
 class Recorded(Protocol):
-    """What holds a record, as :func:`easypruner.slim` returns it."""
+    """An object with a record, such as the one that :func:`easypruner.slim` returns."""
 
     @property
     def record(self) -> ArchitectureRecord: ...
@@ -117,29 +116,29 @@ def load_pruned(
     handlers: Sequence[LayerHandler] = (),
     transforms: Iterable[type[Transform]] = (),
 ) -> nn.Module:
-    """Rebuild a pruned network: original shape, cut by the record, weights loaded strictly.
+    """Rebuild a pruned network: build the original, cut it by the record, and load the weights.
 
     Args:
-        model_factory: builds the original network.
-        checkpoint: the state dict of the pruned network, or a dict that holds it under
-            ``'state_dict'``; or a file of one of these.
+        model_factory: a function that builds the original network.
+        checkpoint: the state dict of the pruned network, or a dict that has it under
+            ``'state_dict'``, or a file of one of these.
         architecture: the record, the path of its file, or what :func:`easypruner.slim` returned.
-            Of a network that was cut several times it is that of all cuts, in their order:
+            If the network was cut several times, this is the record of all cuts in their order:
             ``first.then(second)``.
         handlers: as given to :func:`easypruner.trace`.
-        transforms: classes of transforms that the record may name, besides cuts.
+        transforms: the classes of transforms that the record may have, besides cuts.
 
     Raises:
-        ConfigError: an argument that is none of these.
-        RecordError: the record or the checkpoint is missing, or does not fit the network.
+        ConfigError: an argument has another type.
+        RecordError: the record or the checkpoint does not exist, or does not fit the network.
     """
     if isinstance(model_factory, nn.Module) or not callable(model_factory):
         raise ConfigError(
-            f'model_factory of load_pruned is {describe(model_factory)}; expected what '
-            'builds the original network: its class, or a function without arguments'
+            f'model_factory of load_pruned is {describe(model_factory)}; expected a class or '
+            'function without arguments that builds the original network'
         )
-    record = _record_of(architecture, transforms)
-    state, where = _state(checkpoint)
+    record = _find_record(architecture, transforms)
+    state, where = _load_state(checkpoint)
     model = record.apply(model_factory(), handlers)
     try:
         model.load_state_dict(state, strict=True)
@@ -150,7 +149,7 @@ def load_pruned(
     return model
 
 
-def _record_of(architecture: object, transforms: Iterable[type[Transform]]) -> NetworkRecord:
+def _find_record(architecture: object, transforms: Iterable[type[Transform]]) -> NetworkRecord:
     if isinstance(architecture, NetworkRecord):
         return architecture
     if isinstance(architecture, str | os.PathLike):
@@ -158,8 +157,8 @@ def _record_of(architecture: object, transforms: Iterable[type[Transform]]) -> N
     return NetworkRecord((record_of(architecture, 'architecture', 'load_pruned'),))
 
 
-def _state(checkpoint: Any) -> tuple[Any, str]:
-    """Return a state dict and what to call it in messages."""
+def _load_state(checkpoint: Any) -> tuple[Any, str]:
+    """Return a state dict, and how to call it in messages."""
     content, where = checkpoint, 'the state dict'
     if isinstance(checkpoint, str | os.PathLike):
         where = f'the checkpoint {os.fspath(checkpoint)!r}'
@@ -176,6 +175,6 @@ def _state(checkpoint: Any) -> tuple[Any, str]:
     if not isinstance(content, Mapping):
         raise ConfigError(
             f'{where} of load_pruned is {describe(content)}; expected a state dict (name -> '
-            'tensor), or the path of a file that holds one'
+            'tensor), or the path of a file with one'
         )
     return content.get('state_dict', content), where

@@ -1,9 +1,9 @@
-"""The architecture record: what was cut, as readable JSON from which the shape is rebuilt."""
+"""The architecture record: a cut as readable JSON, by which it is repeated on the original."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -20,14 +20,13 @@ from easypruner.graph.cutting.handlers import with_torch_layers
 from easypruner.graph.cutting.index_ranges import from_ranges, to_ranges
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.cutting.surgery import cut
-from easypruner.graph.cutting.transform import Transform, check_hash, content_hash
+from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
 from easypruner.graph.recording.attributes import Attributes
 from easypruner.graph.recording.inventory import Inventory
-from easypruner.graph.recording.wrappers import cuttable
+from easypruner.graph.recording.wrappers import find_cuttable
 
 FORMAT = 1
 KIND = 'easypruner architecture record'
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,8 +34,8 @@ class TensorCut:
     """How one parameter or buffer was cut.
 
     Attributes:
-        before: its original shape.
-        kept: dimension -> the original indices that stay, ascending.
+        before: its shape before the cut.
+        kept: dimension -> the indices that stay, ascending.
     """
 
     before: tuple[int, ...]
@@ -44,7 +43,7 @@ class TensorCut:
 
     @property
     def after(self) -> tuple[int, ...]:
-        """The shape that remains."""
+        """The shape after the cut."""
         return tuple(
             len(self.kept[dim]) if dim in self.kept else size
             for dim, size in enumerate(self.before)
@@ -56,14 +55,15 @@ class TensorCut:
 
 @dataclass(frozen=True, repr=False)
 class ArchitectureRecord(Transform):
-    """What turns the original network into the pruned one, weights apart.
+    """The cut that turns the original network into the pruned one. It has no weights.
 
     Attributes:
-        model: class name of the network.
+        model: the name of the network's class.
         tensors: dotted name of each cut parameter and buffer -> how it was cut.
-        groups: name of each group that lost units -> the units kept and their number before.
-        attributes: (module path, attribute) -> the number, or numbers, it was set to.
-        versions: of EasyPruner and torch, for the reader.
+        groups: name of each group that lost units -> the units that stay, and the number of units
+            before the cut.
+        attributes: (path of a module, attribute) -> the number, or numbers, to which it was set.
+        versions: the versions of EasyPruner and torch, for information.
     """
 
     model: str
@@ -80,7 +80,14 @@ class ArchitectureRecord(Transform):
         masks: Mapping[str, Tensor],
         attributes: Attributes,
     ) -> ArchitectureRecord:
-        """Return the record of a cut that the model has not undergone yet."""
+        """Return the record of a cut that is not done yet.
+
+        Args:
+            inventory: the inventory of the network.
+            kept: (parameter or buffer, dimension) -> the indices that stay.
+            masks: group -> bool tensor, True = keep.
+            attributes: the attributes to set.
+        """
         dims: dict[str, dict[int, tuple[int, ...]]] = {}
         listed = {id(index): tuple(index.tolist()) for index in kept.values()}
         for (name, dim), index in kept.items():
@@ -97,8 +104,8 @@ class ArchitectureRecord(Transform):
                 if not bool(mask.all())
             },
             attributes={
-                place: value if isinstance(value, int) else tuple(value)
-                for place, value in attributes.items()
+                key: value if isinstance(value, int) else tuple(value)
+                for key, value in attributes.items()
             },
             versions=versions_of('torch'),
         )
@@ -110,19 +117,18 @@ class ArchitectureRecord(Transform):
         )
 
     def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
-        """Cut ``model``, which has its original shapes, in place, and return it.
+        """Cut the original network in place, and return it.
 
         Args:
             model: the original network.
-            handlers: that :func:`easypruner.trace` was given, those of plugins among them.
+            handlers: those that :func:`easypruner.trace` was given, including those of plugins.
 
         Raises:
-            RecordError: the model lacks a tensor of the record, or has it in another shape.
+            RecordError: a tensor of the record does not exist in the model, or has another shape.
             CutError: the model is wrapped in DistributedDataParallel.
         """
-        network = cuttable(model)
-        inventory = Inventory(network)
-        self._check(inventory, lambda entry: entry.before, _not_the_original)
+        inventory = Inventory(find_cuttable(model))
+        self._check(inventory, is_cut=False)
         cut(
             inventory,
             {
@@ -131,51 +137,46 @@ class ArchitectureRecord(Transform):
                 for dim, indices in entry.kept.items()
             },
             with_torch_layers(handlers),
-            {place: self._fitted(network, *place) for place in self.attributes},
+            {key: self._fit_value(inventory, *key) for key in self.attributes},
         )
         return model
 
     def check_cut(self, model: nn.Module) -> None:
         """Raise RecordError unless ``model`` has the shapes that this cut leaves."""
-        self._check(
-            Inventory(model),
-            lambda entry: entry.after,
-            lambda met, expected: 'give the record of the cuts that it has undergone',
-        )
+        self._check(Inventory(model), is_cut=True)
 
-    def _check(
-        self,
-        inventory: Inventory,
-        shape: Callable[[TensorCut], Shape],
-        advice: Callable[[Shape, Shape], str],
-    ) -> None:
+    def _check(self, inventory: Inventory, is_cut: bool) -> None:
+        """Raise RecordError unless the tensors of a network have the shapes before or after it."""
         kind = type(inventory.model).__name__
         for name, entry in self.tensors.items():
-            tensor, expected = inventory.tensors.get(name), shape(entry)
+            tensor = inventory.tensors.get(name)
+            expected = entry.after if is_cut else entry.before
             if tensor is None:
                 raise RecordError(
                     f'the architecture record cuts {name!r}, which this {kind} does not have; '
                     + nearest(name, inventory.tensors)
                 )
-            met = tuple(tensor.shape)
-            if met != expected:
+            got = tuple(tensor.shape)
+            if got != expected:
+                undergone = 'give the record of the cuts that it has undergone'
+                advice = undergone if is_cut else _advise_original(got, expected)
                 raise RecordError(
                     f'the architecture record expects {name!r} of shape {expected}, but this '
-                    f'{kind} has it of shape {met}; {advice(met, expected)}'
+                    f'{kind} has it of shape {got}; {advice}'
                 )
 
-    def _fitted(self, model: nn.Module, path: str, attribute: str) -> Any:
-        """Return an attribute's value in the type that the model has it in."""
+    def _fit_value(self, inventory: Inventory, path: str, attribute: str) -> Any:
+        """Return the value of an attribute in the type that the attribute has in the model."""
         value = self.attributes[path, attribute]
-        modules = dict(model.named_modules())
-        present = vars(modules[path]).get(attribute) if path in modules else None
+        module = inventory.modules.get(path)
+        present = None if module is None else vars(module).get(attribute)
         numbers = [present] if type(present) is int else present
         wanted = [value] if isinstance(value, int) else list(value)
         fits = isinstance(numbers, list | tuple) and len(numbers) == len(wanted)
         if not fits or not all(type(number) is int for number in numbers or ()):
             raise RecordError(
                 f'the architecture record sets {path}.{attribute} to {value}, but this '
-                f'{type(model).__name__} has no such number there'
+                f'{type(inventory.model).__name__} has no such number there'
             )
         return value if isinstance(present, int) else type(numbers)(wanted)  # type: ignore[misc]
 
@@ -186,10 +187,10 @@ class ArchitectureRecord(Transform):
     def then(self, later: Transform) -> Transform | None: ...
 
     def then(self, later: Transform) -> Transform | None:
-        """Return the record of this cut followed by a ``later`` one.
+        """Return the record of this cut followed by a later one; None for another transform.
 
         Raises:
-            RecordError: ``later`` was not made on a network of this record's shapes.
+            RecordError: the later cut was not made on the network that this cut leaves.
         """
         if not isinstance(later, ArchitectureRecord):
             return None
@@ -201,8 +202,9 @@ class ArchitectureRecord(Transform):
                 continue
             if earlier.after != entry.before:
                 raise RecordError(
-                    f'the records do not follow each other: {name!r} is of shape '
-                    f'{earlier.after} after the first and {entry.before} before the second'
+                    f'the records do not follow each other: {name!r} has shape {earlier.after} '
+                    f'after the first and {entry.before} before the second; give them in the order '
+                    'in which the cuts were made'
                 )
             kept = dict(earlier.kept)
             for dim, indices in entry.kept.items():
@@ -218,7 +220,7 @@ class ArchitectureRecord(Transform):
         return ArchitectureRecord(self.model, tensors, groups, attributes, later.versions)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the record as JSON, whole or not at all."""
+        """Write the record to a JSON file. If that fails, no file is left."""
         write_json(path, self.to_json())
 
     @classmethod
@@ -226,21 +228,40 @@ class ArchitectureRecord(Transform):
         """Read a record.
 
         Raises:
-            RecordError: no such file, or a damaged, edited or foreign one; the message names the
-                field.
+            RecordError: there is no such file, or it is damaged or was edited; the message names
+                the field.
         """
         return cls.from_json(read_record(path))
 
     def to_json(self) -> dict[str, Any]:
-        content = self._content()
+        attributes: dict[str, dict[str, Any]] = {}
+        for (path, attribute), value in self.attributes.items():
+            number = value if isinstance(value, int) else list(value)
+            attributes.setdefault(path, {})[attribute] = number
+        content = {
+            'format': FORMAT,
+            'kind': KIND,
+            'model': self.model,
+            'versions': dict(self.versions),
+            'groups': {
+                name: {'units': size, 'kept': to_ranges(units)}
+                for name, (units, size) in self.groups.items()
+            },
+            'attributes': attributes,
+            'tensors': {
+                name: {
+                    'before': list(entry.before),
+                    'after': list(entry.after),
+                    'kept': {str(d): to_ranges(i) for d, i in sorted(entry.kept.items())},
+                }
+                for name, entry in self.tensors.items()
+            },
+        }
         return {**content, 'hash': content_hash(content)}
 
     @classmethod
     def from_json(cls, content: Field) -> ArchitectureRecord:
-        if content.get('kind') is None or content['kind'].value != KIND:
-            content['kind'].fail(repr(KIND))
-        if content['format'].value != FORMAT:
-            content['format'].fail(f'{FORMAT}, which this version reads')
+        check_header(content, KIND, FORMAT)
         record = cls(
             model=content['model'].text(),
             tensors={name: _read_tensor(entry) for name, entry in content['tensors'].entries()},
@@ -255,38 +276,10 @@ class ArchitectureRecord(Transform):
         check_hash(content)
         return record
 
-    def _content(self) -> dict[str, Any]:
-        return {
-            'format': FORMAT,
-            'kind': KIND,
-            'model': self.model,
-            'versions': dict(self.versions),
-            'groups': {
-                name: {'units': size, 'kept': to_ranges(units)}
-                for name, (units, size) in self.groups.items()
-            },
-            'attributes': self._nested_attributes(),
-            'tensors': {
-                name: {
-                    'before': list(entry.before),
-                    'after': list(entry.after),
-                    'kept': {str(d): to_ranges(i) for d, i in sorted(entry.kept.items())},
-                }
-                for name, entry in self.tensors.items()
-            },
-        }
 
-    def _nested_attributes(self) -> dict[str, dict[str, Any]]:
-        nested: dict[str, dict[str, Any]] = {}
-        for (path, attribute), value in self.attributes.items():
-            number = value if isinstance(value, int) else list(value)
-            nested.setdefault(path, {})[attribute] = number
-        return nested
-
-
-def _not_the_original(met: Shape, expected: Shape) -> str:
+def _advise_original(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
     advice = 'build the original, unpruned network'
-    if len(met) == len(expected) and all(a >= b for a, b in zip(met, expected, strict=True)):
+    if len(got) == len(expected) and all(a >= b for a, b in zip(got, expected, strict=True)):
         advice += (
             ', or if it is that, the record is of a later cut: give that of all cuts, '
             'first.then(second)'
@@ -295,17 +288,22 @@ def _not_the_original(met: Shape, expected: Shape) -> str:
 
 
 def record_of(architecture: object, argument: str, owner: str) -> ArchitectureRecord:
-    """Return a record: itself, the one that an object has under ``.record``, or that of a file.
+    """Return the record that an argument stands for.
+
+    Args:
+        architecture: a record, an object with a record under ``.record``, or the path of a file.
+        argument: the name of the argument, for messages.
+        owner: the function that takes the argument.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the argument has another type.
         RecordError: as for :meth:`ArchitectureRecord.load`.
     """
     if isinstance(architecture, ArchitectureRecord):
         return architecture
-    held = getattr(architecture, 'record', None)
-    if isinstance(held, ArchitectureRecord):
-        return held
+    own = getattr(architecture, 'record', None)
+    if isinstance(own, ArchitectureRecord):
+        return own
     if not isinstance(architecture, str | os.PathLike):
         raise ConfigError(
             f'{argument} of {owner} is {describe(architecture)}; expected an '
@@ -318,7 +316,7 @@ def read_record(path: str | os.PathLike[str]) -> Field:
     """Read the file of a record.
 
     Raises:
-        RecordError: no such file, or it is not JSON.
+        RecordError: there is no such file, or it is not JSON.
     """
     if not Path(path).is_file():
         raise RecordError(f'there is no architecture record {os.fspath(path)!r}')

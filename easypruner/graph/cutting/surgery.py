@@ -1,10 +1,10 @@
-"""Surgery: cutting parameters, buffers, gradients and optimizer state, all of it or none."""
+"""Surgery: cut parameters, buffers, gradients and optimizer states, all of them or none."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,10 +18,10 @@ from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.recording.attributes import Attributes, restored_on_error, set_attributes
 from easypruner.graph.recording.inventory import Inventory
 from easypruner.graph.recording.parametrized import refresh, weight_norms
-from easypruner.graph.recording.wrappers import inside
+from easypruner.graph.recording.wrappers import find_copy
 
 Kept = Mapping[tuple[str, int], Tensor]
-"""(parameter or buffer, dim) -> the indices that stay, int64, ascending."""
+"""(parameter or buffer, dimension) -> the indices that stay, int64, ascending."""
 
 _OWN = ('_parameters', '_buffers', '_modules')
 
@@ -36,28 +36,28 @@ def cut(
     optimizers: Sequence[Optimizer] = (),
     copies: Sequence[nn.Module] = (),
 ) -> None:
-    """Cut a model in place to the kept indices; on any failure everything is left as it was.
+    """Cut a model in place to the kept indices. If anything fails, everything is left as it was.
 
-    Parameters stay the same objects, so ties, hooks and the optimizers' groups hold. Gradients
-    and optimizer states are cut with their parameters. A weight under weight norm keeps its
-    values: its lengths are those of what is left of its directions.
+    Parameters stay the same objects, so ties, hooks and the groups of optimizers remain valid.
+    Gradients and optimizer states are cut with their parameters. A weight under weight norm keeps
+    its values: its lengths become those of the shorter directions.
 
     Args:
-        inventory: of the network.
-        kept: what stays; a dimension that is not named stays whole. Tied tensors go by their
-            first name.
-        handlers: keep the modules' own numbers true, in order of precedence.
-        attributes: plain attributes of modules to set besides.
-        optimizers: whose states are to be cut as well.
-        copies: networks of the same class and shapes, or averages that hold one, to be cut alike.
+        inventory: the inventory of the network.
+        kept: the indices that stay. Dimensions that are not named stay whole. Tied tensors have
+            their first name.
+        handlers: set the modules' own numbers, in order of precedence.
+        attributes: the attributes of modules to set.
+        optimizers: the optimizers whose states are cut.
+        copies: networks of the same class and shapes, or averages of one, to be cut alike.
 
     Raises:
-        CutError: a copy is another network; an optimizer's state cannot be cut.
+        CutError: a copy is another network, or the state of an optimizer cannot be cut.
     """
-    networks = [inventory, *(_alike(other, inventory) for other in copies)]
+    networks = [inventory, *(_find_alike(other, inventory) for other in copies)]
     swaps: dict[int, _Swap] = {}
     for network in networks:
-        for swap in _plan(network, kept, optimizers):
+        for swap in _plan_swaps(network, kept, optimizers):
             swaps.setdefault(id(swap.tensor), swap)
     with contextlib.ExitStack() as stack:
         modules = [module for network in networks for module in network.modules.values()]
@@ -68,12 +68,15 @@ def cut(
         for other in copies:
             _repoint(other, list(swaps.values()))
         refresh(modules)
-        _flatten(modules)
+        for module in modules:
+            # Fast kernels need the weights of a recurrent layer in one piece of memory.
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()
 
 
-def _alike(other: nn.Module, original: Inventory) -> Inventory:
-    """Return the network in ``other``, which has the shapes of the original."""
-    network = Inventory(inside(other, original.model))
+def _find_alike(other: nn.Module, original: Inventory) -> Inventory:
+    """Return the network of the class and shapes of the original inside a copy."""
+    network = Inventory(find_copy(other, original.model))
     shapes, expected = (
         {name: tuple(tensor.shape) for name, tensor in n.tensors.items()}
         for n in (network, original)
@@ -93,6 +96,7 @@ def _resize(
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
 ) -> None:
+    """Set the numbers of a network's modules for the new shapes of its tensors."""
     shapes = {
         name: swaps[id(tensor)].data.shape
         for name, tensor in network.tensors.items()
@@ -103,25 +107,24 @@ def _resize(
 
 
 Cuts = Sequence[tuple[int, Tensor]]
-"""(dim, indices that stay) for each dimension of a tensor that loses some."""
+"""(dimension, indices that stay) for each dimension of a tensor that loses indices."""
 
 
 def _select(value: Tensor, cuts: Cuts, sizes: torch.Size) -> Tensor:
-    """Cut a tensor along the dimensions in which it has the given sizes."""
+    """Return a tensor cut along those dimensions in which it has the given sizes."""
     result = value
     for dim, index in cuts:
         if value.shape[dim] == sizes[dim]:
             result = result.index_select(dim, index.to(value.device))
-    return result if value.is_sparse else _in_layout_of(value, result)
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.dim())
+    # A tensor that is contiguous in both layouts is in none of its own.
+    if layout is None or value.is_sparse or value.is_contiguous():
+        return result
+    keeps_layout = value.is_contiguous(memory_format=layout)
+    return result.contiguous(memory_format=layout) if keeps_layout else result
 
 
-def _in_layout_of(tensor: Tensor, result: Tensor) -> Tensor:
-    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        # A tensor that is contiguous either way has no layout of its own to keep.
-        plain = tensor.dim() != dims or tensor.is_contiguous()
-        if not plain and tensor.is_contiguous(memory_format=layout):
-            return result.contiguous(memory_format=layout)
-    return result
+_State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -132,75 +135,78 @@ class _Swap:
         tensor: the parameter or buffer.
         data: its new content.
         grad: its new gradient.
-        states: (optimizer's entries for the tensor, the new ones among them).
-        before: content and gradient as they were.
+        states: for each optimizer that has a state of the tensor: the state, the new entries, and
+            the old values of these entries.
+        before: the old content and gradient.
     """
 
     tensor: Tensor
     data: Tensor
     grad: Tensor | None
-    states: tuple[tuple[dict[str, Any], dict[str, Tensor]], ...]
+    states: tuple[tuple[_State, _State, _State], ...]
     before: tuple[Tensor, Tensor | None] = field(repr=False)
 
     @classmethod
     def plan(cls, name: str, tensor: Tensor, cuts: Cuts, optimizers: Sequence[Optimizer]) -> _Swap:
         content = tensor.detach()
-        # A tensor made in inference mode must go on being one.
+        # The content of a tensor made in inference mode must be made there as well.
         with torch.inference_mode(tensor.is_inference()):
             data = _select(content, cuts, tensor.shape)
+        states = []
+        for optimizer in optimizers:
+            if tensor in optimizer.state:
+                state = optimizer.state[tensor]
+                new = _cut_state(optimizer, name, tensor, cuts)
+                states.append((state, new, {key: state[key] for key in new}))
         return cls(
             tensor=tensor,
             data=data,
             grad=None if tensor.grad is None else _select(tensor.grad, cuts, tensor.shape),
-            states=tuple(
-                (optimizer.state[tensor], _cut_state(optimizer, name, tensor, cuts))
-                for optimizer in optimizers
-                if tensor in optimizer.state
-            ),
+            states=tuple(states),
             before=(content, tensor.grad),
         )
 
     def perform(self) -> None:
         self._set(self.data, self.grad)
-        for held, new in self.states:
-            held.update(new)
+        for state, new, _ in self.states:
+            state.update(new)
 
-    def undo(self, states: Sequence[dict[str, Any]]) -> None:
+    def undo(self) -> None:
         self._set(*self.before)
-        for (held, _), old in zip(self.states, states, strict=True):
-            held.update(old)
+        for state, _, old in self.states:
+            state.update(old)
 
     def _set(self, data: Tensor, grad: Tensor | None) -> None:
         self.tensor.grad = None
         if self.tensor.requires_grad and not self.tensor.is_inference():
-            # As long as a graph of the past is alive (a loss that a variable still holds), so is
-            # the node that collects this gradient, and it expects the old shape. Another dtype
-            # makes autograd forget it.
+            # As long as an old autograd graph is alive (a variable may hold a loss), so is the node
+            # that accumulates this gradient, and it expects the old shape. A change of the dtype
+            # makes autograd forget the node.
             other = torch.float32 if data.dtype == torch.float16 else torch.float16
             self.tensor.data = torch.empty(0, dtype=other, device=data.device)
         self.tensor.data = data
         self.tensor.grad = grad
 
 
-def _cut_state(optimizer: Optimizer, name: str, tensor: Tensor, cuts: Cuts) -> dict[str, Tensor]:
-    """Return the entries of an optimizer's state that follow a cut; scalars do not."""
-    result = {}
+def _cut_state(optimizer: Optimizer, name: str, tensor: Tensor, cuts: Cuts) -> _State:
+    """Return the entries of an optimizer's state that are tensors, cut as their parameter is."""
+    result: _State = {}
     for key, value in optimizer.state[tensor].items():
         if not isinstance(value, Tensor) or value.numel() == 1:
             continue
-        # Factored moments have size 1 where they are summed over.
+        # A factored moment has size 1 in the dimension over which it is summed.
         sizes = list(zip(value.shape, tensor.shape, strict=False))
         if value.dim() != tensor.dim() or any(size not in (1, whole) for size, whole in sizes):
             raise CutError(
                 f'{type(optimizer).__name__} keeps {key!r} of shape {tuple(value.shape)} for '
-                f'{name!r} of shape {tuple(tensor.shape)}: it cannot be cut along; build the '
+                f'{name!r} of shape {tuple(tensor.shape)}, which cannot be cut with it; build the '
                 'optimizer after the cut'
             )
         result[key] = _select(value, cuts, tensor.shape)
     return result
 
 
-def _plan(network: Inventory, kept: Kept, optimizers: Sequence[Optimizer]) -> Iterator[_Swap]:
+def _plan_swaps(network: Inventory, kept: Kept, optimizers: Sequence[Optimizer]) -> Iterator[_Swap]:
     tensors = network.tensors
     cuts: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), index in kept.items():
@@ -222,38 +228,32 @@ def _plan(network: Inventory, kept: Kept, optimizers: Sequence[Optimizer]) -> It
 
 @contextlib.contextmanager
 def _performed(swaps: Sequence[_Swap]) -> Iterator[None]:
-    """Perform all swaps; undo them if any, or what follows, fails."""
-    states = [[{key: held[key] for key in new} for held, new in swap.states] for swap in swaps]
-    done = 0
+    """Perform all swaps. If one of them or the block fails, undo them."""
+    done = []
     try:
         for swap in swaps:
-            done += 1
+            done.append(swap)
             swap.perform()
         yield
     except BaseException:
-        for swap, old in zip(swaps[:done], states[:done], strict=True):
-            swap.undo(old)
+        for swap in done:
+            swap.undo()
         raise
 
 
 def _repoint(average: nn.Module, swaps: Sequence[_Swap]) -> None:
-    """Let the dicts of an average hold the new tensors where they held the old memory.
+    """Replace the tensors in dicts of an averaged model that share the memory of cut tensors.
 
-    It may keep a state dict of its network, to update it in place.
+    It may keep a state dict of its network and update it in place.
     """
-    at = {(swap.before[0].data_ptr(), swap.before[0].shape): swap for swap in swaps}
+    by_memory = {(swap.before[0].data_ptr(), swap.before[0].shape): swap for swap in swaps}
     for name, value in vars(average).items():
         if isinstance(value, dict) and name not in _OWN:
-            # Another dict, so that the one that was there is still as it was after a failure.
-            pointed = copy.copy(value)
-            for key, held in value.items():
-                if type(held) is Tensor and (held.data_ptr(), held.shape) in at:
-                    pointed[key] = at[held.data_ptr(), held.shape].tensor.detach()
-            vars(average)[name] = pointed
-
-
-def _flatten(modules: Iterable[nn.Module]) -> None:
-    """Lay the weights of recurrent layers out in one piece again, as fast kernels want them."""
-    for module in modules:
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
+            # A copy of the dict is changed, so that the dict is as it was after a failure.
+            changed = copy.copy(value)
+            for key, tensor in value.items():
+                if type(tensor) is Tensor:
+                    swap = by_memory.get((tensor.data_ptr(), tensor.shape))
+                    if swap is not None:
+                        changed[key] = swap.tensor.detach()
+            vars(average)[name] = changed

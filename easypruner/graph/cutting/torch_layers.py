@@ -1,6 +1,9 @@
-"""Handlers for torch's own layers."""
+"""Layer handlers for torch's own layers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,8 +12,25 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from easypruner.graph.cutting.layer_handler import LayerHandler, Shapes
 
 
+class SizesHandler(LayerHandler):
+    """Sets numbers that are sizes of a layer's tensors.
+
+    Attributes:
+        sizes: local name of a tensor -> the attribute that holds the size of each dimension; None
+            for a dimension without an attribute.
+    """
+
+    sizes: ClassVar[Mapping[str, tuple[str | None, ...]]]
+
+    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+        for name, attributes in self.sizes.items():
+            for attribute, size in zip(attributes, shapes.get(name, ()), strict=False):
+                if attribute is not None:
+                    setattr(layer, attribute, size)
+
+
 class ConvolutionHandler(LayerHandler):
-    """Convolutions, plain and transposed: channels and groups."""
+    """Convolutions and transposed convolutions: the numbers of channels."""
 
     handles = (_ConvNd,)
 
@@ -18,34 +38,25 @@ class ConvolutionHandler(LayerHandler):
         assert isinstance(layer, _ConvNd)
         if 'weight' not in shapes:
             return
-        # The number of groups is known by now: the shapes alone do not tell it.
+        # The shapes do not tell the number of groups. It was set before this call.
         new = shapes['weight']
         whole, part = new[0], new[1] * layer.groups
         transposed = isinstance(layer, _ConvTransposeNd)
         layer.in_channels, layer.out_channels = (whole, part) if transposed else (part, whole)
 
 
-class LinearHandler(LayerHandler):
-    """Linear layers: features in and out."""
+class LinearHandler(SizesHandler):
+    """Linear layers: the numbers of features."""
 
     handles = (nn.Linear,)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.Linear)
-        if 'weight' in shapes:
-            layer.out_features, layer.in_features = shapes['weight']
+    sizes: ClassVar = {'weight': ('out_features', 'in_features')}
 
 
-class BatchNormHandler(LayerHandler):
+class BatchNormHandler(SizesHandler):
     """Batch and instance norms: the number of features."""
 
     handles = (_NormBase,)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, _NormBase)
-        for name in ('weight', 'running_mean'):
-            if name in shapes:
-                layer.num_features = shapes[name][0]
+    sizes: ClassVar = {'weight': ('num_features',), 'running_mean': ('num_features',)}
 
 
 class LayerNormHandler(LayerHandler):
@@ -59,41 +70,29 @@ class LayerNormHandler(LayerHandler):
             layer.normalized_shape = tuple(shapes['weight'])
 
 
-class GroupNormHandler(LayerHandler):
-    """Group norms: the number of channels; the number of groups stays."""
+class GroupNormHandler(SizesHandler):
+    """Group norms: the number of channels. The number of groups stays."""
 
     handles = (nn.GroupNorm,)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.GroupNorm)
-        if 'weight' in shapes:
-            layer.num_channels = shapes['weight'][0]
+    sizes: ClassVar = {'weight': ('num_channels',)}
 
 
-class PReLUHandler(LayerHandler):
+class PReLUHandler(SizesHandler):
     """PReLU: the number of slopes."""
 
     handles = (nn.PReLU,)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.PReLU)
-        if 'weight' in shapes:
-            layer.num_parameters = shapes['weight'][0]
+    sizes: ClassVar = {'weight': ('num_parameters',)}
 
 
-class EmbeddingHandler(LayerHandler):
+class EmbeddingHandler(SizesHandler):
     """Embeddings: their number and width."""
 
     handles = (nn.Embedding, nn.EmbeddingBag)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
-        if 'weight' in shapes:
-            layer.num_embeddings, layer.embedding_dim = shapes['weight']
+    sizes: ClassVar = {'weight': ('num_embeddings', 'embedding_dim')}
 
 
 class RecurrentHandler(LayerHandler):
-    """RNN, LSTM and GRU: features in, hidden units, and the width of a projection."""
+    """RNN, LSTM and GRU: the input features, the hidden units, and the width of a projection."""
 
     handles = (nn.RNNBase,)
 
@@ -108,44 +107,36 @@ class RecurrentHandler(LayerHandler):
             layer.proj_size = shapes['weight_hr_l0'][0]
 
 
-class RecurrentCellHandler(LayerHandler):
-    """Cells of RNN, LSTM and GRU: features in and hidden units."""
+class RecurrentCellHandler(SizesHandler):
+    """Cells of RNN, LSTM and GRU: the input features and the hidden units."""
 
     handles = (nn.RNNCellBase,)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.RNNCellBase)
-        if 'weight_ih' in shapes:
-            layer.input_size = shapes['weight_ih'][1]
-        if 'weight_hh' in shapes:
-            layer.hidden_size = shapes['weight_hh'][1]
+    sizes: ClassVar = {'weight_ih': (None, 'input_size'), 'weight_hh': (None, 'hidden_size')}
 
 
-class AttentionHandler(LayerHandler):
-    """Multi-head attention: the widths of queries, keys, values and heads; their number stays."""
+class AttentionHandler(SizesHandler):
+    """Multi-head attention: the widths of queries, keys, values and heads. Their number stays."""
 
     handles = (nn.MultiheadAttention,)
+    sizes: ClassVar = {
+        'q_proj_weight': (None, 'embed_dim'),
+        'k_proj_weight': (None, 'kdim'),
+        'v_proj_weight': (None, 'vdim'),
+    }
 
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
         assert isinstance(layer, nn.MultiheadAttention)
+        super().resize(layer, shapes)
         if 'in_proj_weight' in shapes:
             layer.embed_dim = layer.kdim = layer.vdim = shapes['in_proj_weight'][1]
-        for weight, name in (('q_proj_weight', 'embed_dim'), ('k_proj_weight', 'kdim'),
-                             ('v_proj_weight', 'vdim')):  # fmt: skip
-            if weight in shapes:
-                setattr(layer, name, shapes[weight][1])
         layer.head_dim = layer.embed_dim // layer.num_heads
 
 
-class BilinearHandler(LayerHandler):
-    """Bilinear layers: features of both inputs and out."""
+class BilinearHandler(SizesHandler):
+    """Bilinear layers: the numbers of features."""
 
     handles = (nn.Bilinear,)
-
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.Bilinear)
-        if 'weight' in shapes:
-            layer.out_features, layer.in1_features, layer.in2_features = shapes['weight']
+    sizes: ClassVar = {'weight': ('out_features', 'in1_features', 'in2_features')}
 
 
 TORCH_HANDLERS: tuple[LayerHandler, ...] = (

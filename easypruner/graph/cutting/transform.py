@@ -1,4 +1,4 @@
-"""Transform: a change of a network that its weights alone do not tell, and how it is repeated."""
+"""Transform: a change of a network that its weights do not tell, and how it is repeated."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from easypruner.graph.cutting.layer_handler import LayerHandler
 
 
 class Transform(Component):
-    """A change of a network that its weights alone do not tell: a cut, a quantization.
+    """A change of a network that its weights do not tell, such as a cut or a quantization.
 
     The network of a run is the original one, changed by one transform after the other. Each is
-    kept as JSON, from which the network is rebuilt before its weights are loaded.
+    kept as JSON. From it the network is rebuilt before its weights are loaded.
     """
 
     @abstractmethod
     def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
-        """Change ``model`` in place, and return it or what stands in its place.
+        """Change a model in place, and return it or the model that replaces it.
 
-        What its parameters and buffers hold afterwards does not matter: weights are loaded next.
+        The values of its parameters and buffers do not matter, because weights are loaded next.
 
         Args:
-            model: as the transforms before this one leave it.
-            handlers: of layers, those of plugins among them.
+            model: the model as the transforms before this one leave it.
+            handlers: layer handlers, including those of plugins.
 
         Raises:
             RecordError: the model is not the one that was transformed.
@@ -38,33 +38,41 @@ class Transform(Component):
 
     @abstractmethod
     def to_json(self) -> Mapping[str, Any]:
-        """Return what :meth:`from_json` needs, as JSON can hold it."""
+        """Return the content from which :meth:`from_json` makes the transform, as JSON values."""
 
     @classmethod
     @abstractmethod
     def from_json(cls, content: Field) -> Transform:
-        """Return the transform that :meth:`to_json` was called on.
+        """Return the transform of which :meth:`to_json` returned the content.
 
         Args:
-            content: from a file that nobody vouches for; its methods check what they return.
+            content: the content of a file that may be damaged. Its methods check what they return.
 
         Raises:
             RecordError: the content is damaged.
         """
 
     def then(self, later: Transform) -> Transform | None:
-        """Return one transform that does what this one and a ``later`` one do; None for two."""
+        """Return one transform that does what this and a later one do; None if there is none."""
         return None
 
 
 def content_hash(content: Mapping[str, Any]) -> str:
-    """Return what tells whether the content of a JSON file was edited or damaged."""
+    """Return a hash by which an edit of a JSON file, or damage to it, is noticed."""
     text = json.dumps(content, sort_keys=True, separators=(',', ':'))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_header(content: Field, kind: str, version: int) -> None:
+    """Raise the error of ``content`` unless it is a file of a kind and a version of its format."""
+    if content['kind'].value != kind:
+        content['kind'].fail(repr(kind))
+    if content['format'].value != version:
+        content['format'].fail(f'{version}, which this version reads')
+
+
 def check_hash(content: Field) -> None:
-    """Raise the error of ``content`` unless its ``hash`` is that of its other fields."""
+    """Raise the error of ``content`` unless its field ``hash`` is the hash of the others."""
     body = {key: entry.value for key, entry in content.entries() if key != 'hash'}
     if content['hash'].text() != content_hash(body):
         content['hash'].fail('the hash of the content, which was edited or damaged')

@@ -1,4 +1,4 @@
-"""Inventory: a model's modules, parameters and buffers by name, from one walk over it."""
+"""The inventory of a model: its modules, parameters and buffers by name."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where a tensor hangs.
+    """An entry of a module that has a parameter or buffer.
 
     Attributes:
-        holder: the dict of the module that holds it.
-        path: of the module.
-        local: the tensor's name in the module.
-        name: the first of all the dotted names that the tensor has in the model.
+        entries: the module's dict of parameters, or of buffers.
+        path: the path of the module.
+        local: the name of the entry.
+        name: the first of the dotted names that the tensor has in the model.
     """
 
-    holder: dict[str, Any]
+    entries: dict[str, Any]
     path: str
     local: str
     name: str
 
 
 class Inventory:
-    """What a model consists of.
+    """The modules and tensors of a model. A tied tensor has several slots and one name.
 
     Attributes:
         model: the network.
-        modules: dotted path -> module, each module under its first path.
-        tensors: dotted name -> parameter or buffer; tied tensors once, under the first name,
-            parameters before buffers.
-        slots: every place where a tensor hangs.
+        modules: dotted path -> module. A module that is registered twice has its first path.
+        tensors: dotted name -> parameter or buffer, parameters first.
+        slots: the entries of all modules.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -46,18 +45,32 @@ class Inventory:
         first: dict[int, str] = {}
         for kind in ('_parameters', '_buffers'):
             for path, module in self.modules.items():
-                holder = module.__dict__[kind]
-                for local, tensor in holder.items():
+                entries = module.__dict__[kind]
+                for local, tensor in entries.items():
                     if tensor is not None:
-                        name = first.setdefault(id(tensor), f'{path}.{local}' if path else local)
+                        name = first.setdefault(id(tensor), dotted_name(path, local))
                         self.tensors.setdefault(name, tensor)
-                        self.slots.append(Slot(holder, path, local, name))
+                        self.slots.append(Slot(entries, path, local, name))
 
     def by_layer(self, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Size]]:
-        """Return module path -> local name -> shape, for every name that a tied tensor has."""
+        """Return path of a module -> local name -> shape, for all slots of the named tensors."""
         layers: dict[str, dict[str, torch.Size]] = {}
         for slot in self.slots:
             shape = shapes.get(slot.name)
             if shape is not None:
                 layers.setdefault(slot.path, {})[slot.local] = shape
         return layers
+
+
+def dotted_name(path: str, local: str) -> str:
+    """Return the dotted name of a tensor or module from the path of the module that has it.
+
+    >>> dotted_name('stem.0', 'weight'), dotted_name('', 'weight')
+    ('stem.0.weight', 'weight')
+    """
+    return f'{path}.{local}' if path else local
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return name -> tensor, for the parameters and buffers of a module and its parts."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

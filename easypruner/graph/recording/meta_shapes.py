@@ -1,13 +1,14 @@
-"""Output shapes of the most frequent operations, computed without their meta kernels.
+"""Output shapes of frequent operations on the meta device, computed without their kernels.
 
-On the meta device many kernels are written in Python and cost many times what their shapes do; the
-ones here are most of a network. Each gives the shape, dtype and strides of torch's own, or hands
-over to it. Whatever is not here runs torch's own kernel.
+Many meta kernels are written in Python and take many times as long as computing a shape. The
+shortcuts here cover most operations of a network. A shortcut returns an output of the same shape,
+dtype and strides as the kernel, or NotImplemented. Then, and for all other operations, the kernel
+runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,14 +22,14 @@ aten = torch.ops.aten
 
 
 class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode that costs no more than it must."""
+    """A dispatch mode without the overhead of torch's own."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Guarding each operation against torch.compile takes as long as working out its shape.
+        # To guard an operation against torch.compile takes as long as to compute its shape.
         return False
 
 
@@ -41,26 +42,28 @@ _SAME_KIND = (
     'log_sigmoid', 'maximum', 'minimum', 'mish', 'mul', 'neg', 'pow', 'relu', 'relu6', 'rsqrt',
     'selu', 'sigmoid', 'silu', 'sin', 'softplus', 'sqrt', 'square', 'sub', 'tanh',
 )  # fmt: skip
-"""Pointwise operations whose result is of the dtype of their floating-point arguments."""
+"""Pointwise operations whose result has the dtype of their floating-point arguments."""
 
 
-def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run ``func`` on its arguments; on the meta device, shortcuts give the same shapes."""
-    shortcut = _find(func)
+def run_operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation, on the meta device by its shortcut if there is one."""
+    shortcut = _find_shortcut(func)
     if shortcut is not None and _is_meta(args):
         result = shortcut(*args, **kwargs)
         if result is not NotImplemented:
             return result
-    return _run(func, args, kwargs)
+    return _run_kernel(func, args, kwargs)
 
 
-def tensors_of(result: Any) -> tuple[Tensor, ...]:
-    """Return the tensors among what an operation returned."""
-    if isinstance(result, Tensor):
-        return (result,)
-    if isinstance(result, list | tuple):
-        return tuple(item for item in result if isinstance(item, Tensor))
-    return ()
+def tensors_of(values: Iterable[Any]) -> tuple[Tensor, ...]:
+    """Return the tensors among the arguments, or results, of an operation and in lists of them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(item for item in value if isinstance(item, Tensor))
+    return tuple(found)
 
 
 def _is_meta(args: tuple[Any, ...]) -> bool:
@@ -70,8 +73,8 @@ def _is_meta(args: tuple[Any, ...]) -> bool:
     return isinstance(first, Tensor) and first.device.type == 'meta'
 
 
-def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run torch's own kernel; what a module keeps in plain attributes joins the meta device."""
+def _run_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run torch's kernel. If meta tensors are mixed with others, move the others to meta first."""
     try:
         return func(*args, **kwargs)
     except RuntimeError:
@@ -83,12 +86,12 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 @cache
-def _find(func: Any) -> Shortcut | None:
+def _find_shortcut(func: Any) -> Shortcut | None:
     known = _SHORTCUTS.get(func)
     if func.namespace != 'aten':
         return known
     if known is None and _changes_one_tensor(func):
-        return _itself
+        return _return_first
     if known is None and torch.Tag.pointwise in func.tags:
         name = func.overloadpacket.__name__
         if name.endswith('_') and name[:-1] in _SAME_KIND:
@@ -98,7 +101,7 @@ def _find(func: Any) -> Shortcut | None:
 
 
 def _changes_one_tensor(func: Any) -> bool:
-    """Tell whether ``func`` works in place on its first argument and takes no other tensor."""
+    """Return whether an operation changes its first argument and takes no other tensor."""
     if not func._schema.arguments:
         return False
     first, *others = func._schema.arguments
@@ -111,7 +114,7 @@ def _changes_one_tensor(func: Any) -> bool:
     )
 
 
-def _itself(x: Tensor, *others: Any, **options: Any) -> Tensor:
+def _return_first(x: Tensor, *others: Any, **options: Any) -> Tensor:
     return x
 
 
@@ -130,7 +133,7 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
 def _pointwise(*args: Any, **options: Any) -> Any:
     """Return an empty tensor of the shape that broadcasting gives.
 
-    It is laid out as the arguments of that shape are; where these differ, it is left to torch.
+    Its layout is that of the arguments of this shape. If their layouts differ, the kernel decides.
     """
     tensors = [value for value in args if isinstance(value, Tensor)]
     first = tensors[0]
@@ -161,7 +164,7 @@ def _in_place(x: Tensor, *others: Any, **options: Any) -> Any:
 
 
 def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Tell whether memory is covered without gaps or overlaps, in whatever order."""
+    """Return whether the entries lie in memory without gaps or overlaps, in any order."""
     expected = 1
     for stride, size in sorted(zip(strides, shape, strict=True)):
         if size != 1 and stride != expected:
@@ -171,7 +174,7 @@ def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def _broadcast(a: list[int], b: list[int]) -> list[int] | None:
-    """Return the shape that two shapes are broadcast to; None if they do not fit."""
+    """Return the shape to which two shapes are broadcast; None if they do not fit."""
     if a == b:
         return a
     if len(a) < len(b):
@@ -197,36 +200,31 @@ def _convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    expected = weight.shape[0] if transposed else weight.shape[1] * groups
-    if x.shape[1] != expected or (
-        bias is not None and bias.shape[0] != _out(weight, transposed, groups)
-    ):
+    whole, grouped = weight.shape[0], weight.shape[1] * groups
+    expected, made = (whole, grouped) if transposed else (grouped, whole)
+    if x.shape[1] != expected or (bias is not None and bias.shape[0] != made):
         raise RuntimeError(
             f'a convolution with weight {tuple(weight.shape)} and groups={groups} expects '
             f'{expected} input channels, got an input of shape {tuple(x.shape)}'
         )
-    if not transposed and weight.shape[0] % groups:
-        raise RuntimeError(f'{weight.shape[0]} output channels do not divide into {groups} groups')
+    if not transposed and made % groups:
+        raise RuntimeError(f'{made} output channels do not divide into {groups} groups')
     count = x.dim() - 2
     stride, padding, dilation = (_each(v, count) for v in (stride, padding, dilation))
     extents = []
     for i, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
-        reach = dilation[i] * (kernel - 1)
+        span = dilation[i] * (kernel - 1)
         if transposed:
             extra = _each(output_padding, count)[i]
-            extents.append((size - 1) * stride[i] - 2 * padding[i] + reach + extra + 1)
+            extents.append((size - 1) * stride[i] - 2 * padding[i] + span + extra + 1)
         else:
-            extents.append((size + 2 * padding[i] - reach - 1) // stride[i] + 1)
+            extents.append((size + 2 * padding[i] - span - 1) // stride[i] + 1)
     if any(extent <= 0 for extent in extents):
         raise RuntimeError(
             f'a convolution with kernel {tuple(weight.shape[2:])} is larger than its '
             f'input of shape {tuple(x.shape)}'
         )
-    return _empty((x.shape[0], _out(weight, transposed, groups), *extents), x)
-
-
-def _out(weight: Tensor, transposed: bool, groups: int) -> int:
-    return weight.shape[1] * groups if transposed else weight.shape[0]
+    return _empty((x.shape[0], made, *extents), x)
 
 
 def _each(value: list[int], count: int) -> list[int]:
@@ -250,7 +248,7 @@ def _batch_norm(
             raise RuntimeError(
                 f'a batch norm of {tensor.shape[0]} channels got an input of shape {tuple(x.shape)}'
             )
-    # In training the statistics of the batch come out as well.
+    # In training, the operation also returns the statistics of the batch.
     statistics = (x.shape[1] if training else 0,)
     return _empty(x.shape, x), _empty(statistics, x), _empty(statistics, x)
 
@@ -259,13 +257,11 @@ def _batch_norm(
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
 ) -> Any:
-    count = len(shape)
-    for extent in (weight, bias):
-        if extent is not None and list(extent.shape) != list(shape):
-            return NotImplemented
-    if list(x.shape[x.dim() - count :]) != list(shape):
+    start = x.dim() - len(shape)
+    normalized = [x.shape[start:], *(t.shape for t in (weight, bias) if t is not None)]
+    if any(list(extents) != list(shape) for extents in normalized):
         return NotImplemented
-    rows = (*x.shape[: x.dim() - count], *([1] * count))
+    rows = (*x.shape[:start], *([1] * len(shape)))
     return _empty(x.shape, x), _empty(rows, x), _empty(rows, x)
 
 
@@ -315,9 +311,8 @@ def _mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, **option
     if options or not dims or not x.is_contiguous():
         return NotImplemented
     reduced = {dim + x.dim() if dim < 0 else dim for dim in dims}
-    if keepdim:
-        return _empty([1 if i in reduced else size for i, size in enumerate(x.shape)], x)
-    return _empty([size for i, size in enumerate(x.shape) if i not in reduced], x)
+    sizes = [1 if i in reduced else size for i, size in enumerate(x.shape)]
+    return _empty([s for i, s in enumerate(sizes) if keepdim or i not in reduced], x)
 
 
 @_shortcut(aten.clone.default)

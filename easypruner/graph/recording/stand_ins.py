@@ -1,4 +1,4 @@
-"""Rehearsal: running a model's forward on stand-ins for its tensors, and leaving it as it was."""
+"""Stand-ins: run a model's forward pass on other tensors than its own, then restore the model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from easypruner.graph.recording.attributes import Snapshot
 from easypruner.graph.recording.inventory import Inventory
 
 
-class Rehearsal(Inventory):
-    """A model whose forward can be run on other tensors than its own.
+class StandIns(Inventory):
+    """A model whose forward pass can run on stand-ins for its parameters and buffers.
 
-    What the modules hold is written down once; every run ends with putting it back.
+    It copies the attributes of all modules once. Each run ends by restoring them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -24,65 +24,65 @@ class Rehearsal(Inventory):
         self._before = Snapshot(self.modules.values())
         # Recurrent layers list their weights a second time.
         self._recurrent = [m for m in self.modules.values() if '_flat_weights_names' in m.__dict__]
-        self._path: list[str] = ['']
+        self._running = ['']
         self._calls = [
-            (module.__dict__, _tracked(module._call_impl, path, self._path))
+            (module.__dict__, _tracked(module._call_impl, path, self._running))
             for path, module in self.modules.items()
         ]
 
     @property
     def path(self) -> str:
-        """Dotted path of the module whose forward is running ('' is the model itself)."""
-        return self._path[-1]
+        """The dotted path of the module whose forward is running; '' is the model itself."""
+        return self._running[-1]
 
     @contextlib.contextmanager
     def with_tensors(self, tensors: Mapping[str, Tensor], training: bool) -> Iterator[None]:
-        """Let the modules hold ``tensors`` in place of their own, in the given mode.
+        """Give the modules other tensors for a block, in the given mode.
 
-        Whatever else changes in the modules' attributes meanwhile is put back as well. Modes are
-        set directly: ``train()`` is often overridden and may do more than that.
+        The block may change attributes of modules: they are restored as well. Modes are set
+        directly, because a model may override ``train()`` to do more.
 
         Args:
-            tensors: under the names of :attr:`tensors`.
+            tensors: name of a parameter or buffer -> stand-in, for all of :attr:`tensors`.
             training: training mode instead of evaluation mode.
         """
-        called = [(held, held.get('_compiled_call_impl')) for held, _ in self._calls]
         try:
             self.swap(tensors)
-            for held, call in self._calls:
-                # A module calls this instead of its forward; it is what module.compile() sets.
-                held['_compiled_call_impl'] = call
-                held['training'] = training
+            for entries, call in self._calls:
+                # A module calls this in place of its forward. module.compile() sets it as well.
+                entries['_compiled_call_impl'] = call
+                entries['training'] = training
             yield
         finally:
-            for held, before in called:
-                if before is None:
-                    held.pop('_compiled_call_impl', None)
+            for entries, _ in self._calls:
+                entries.pop('_compiled_call_impl', None)
             self._before.restore()
 
     def swap(self, tensors: Mapping[str, Tensor]) -> None:
-        """Let the modules hold ``tensors``; only to be used within :meth:`with_tensors`."""
+        """Give the modules other tensors. Call this only in the block of :meth:`with_tensors`."""
         for slot in self.slots:
-            slot.holder[slot.local] = tensors[slot.name]
+            slot.entries[slot.local] = tensors[slot.name]
         for module in self._recurrent:
-            flat = module.__dict__
-            flat['_flat_weights'] = [getattr(module, n) for n in flat['_flat_weights_names']]
+            own = module.__dict__
+            own['_flat_weights'] = [getattr(module, name) for name in own['_flat_weights_names']]
 
 
-def _tracked(call: Callable[..., Any], path: str, stack: list[str]) -> Callable[..., Any]:
+def _tracked(call: Callable[..., Any], path: str, running: list[str]) -> Callable[..., Any]:
+    """Return a function that calls ``call`` while ``path`` is the last of the running modules."""
+
     def tracked(*args: Any, **kwargs: Any) -> Any:
-        stack.append(path)
+        running.append(path)
         try:
             return call(*args, **kwargs)
         finally:
-            stack.pop()
+            running.pop()
 
     return tracked
 
 
 @contextlib.contextmanager
 def without_fast_path() -> Iterator[None]:
-    """Keep ``nn.MultiheadAttention`` from its fused inference kernel, which hides its parts."""
+    """Disable the fused inference kernel of ``nn.MultiheadAttention``, which hides its parts."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

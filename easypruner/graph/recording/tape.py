@@ -1,4 +1,4 @@
-"""The tape: every ATen operation of one forward pass, written down on the meta device."""
+"""The tape: the list of ATen operations of one forward pass, recorded on stand-ins."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import TraceError
-from easypruner.graph.recording import meta_shapes as shapes
-from easypruner.graph.recording.stand_ins import Rehearsal, without_fast_path
+from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
+from easypruner.graph.recording.stand_ins import StandIns, without_fast_path
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
@@ -32,14 +32,14 @@ def name_of(func: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One operation as it ran. Two are equal only if they are the same object.
+    """An operation of a forward pass. Two are equal only if they are the same object.
 
     Attributes:
-        func: the overload, e.g. ``aten.convolution.default``.
-        args: positional arguments; tensors among them are meta tensors of the tape.
-        kwargs: keyword arguments, likewise.
-        outputs: the tensors that came out, in order.
-        module: dotted path of the module in whose forward it ran ('' is the model itself).
+        func: the overload, such as ``aten.convolution.default``.
+        args: the positional arguments. The tensors among them are tensors of the tape.
+        kwargs: the keyword arguments, likewise.
+        outputs: the tensors that the operation returned, in order.
+        module: the dotted path of the module whose forward ran it; '' is the model itself.
     """
 
     func: Any
@@ -50,18 +50,12 @@ class Operation:
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors among the arguments, those in lists included."""
-        found: list[Tensor] = []
-        for value in (*self.args, *self.kwargs.values()):
-            if isinstance(value, Tensor):
-                found.append(value)
-            elif isinstance(value, (list, tuple)):
-                found.extend(item for item in value if isinstance(item, Tensor))
-        return tuple(found)
+        """The tensors among the arguments, including those in lists."""
+        return tensors_of((*self.args, *self.kwargs.values()))
 
     @property
     def name(self) -> str:
-        """The operation's name: ``convolution``, or ``mylib::my_op`` where it is not ATen's."""
+        """The operation's name: ``convolution``, or ``mylib::my_op`` if it is not of ATen."""
         return name_of(self.func)
 
     def __str__(self) -> str:
@@ -69,41 +63,43 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class World:
-    """What stands in for the model's tensors while its forward runs.
+class TensorBackend:
+    """A kind of stand-ins for the tensors of a model: meta, fake or real tensors.
 
     Attributes:
-        depends_on_values: whether they are real, because the forward pass asks for values.
-        stand_in: makes a stand-in of a tensor.
-        entered: opens what must be active while stand-ins are worked with.
+        has_values: whether the stand-ins are real tensors.
+        make: a function that makes a stand-in of a tensor.
+        active: a function that returns the context in which operations on stand-ins must run.
     """
 
-    depends_on_values: bool
-    stand_in: Callable[[Tensor], Tensor]
-    entered: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    has_values: bool
+    make: Callable[[Tensor], Tensor]
+    active: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
 
-def worlds() -> Iterator[World]:
-    """Yield the worlds in which a forward may run, from the cheapest on.
+def make_backends() -> Iterator[TensorBackend]:
+    """Yield the backends on which a forward pass may run, the cheapest first.
 
-    Meta tensors have no device of their own and cannot be mixed with the tensors that a model
-    keeps in plain attributes; fake ones can. Neither has values.
+    Meta tensors do not mix with the tensors that a model has in plain attributes on other devices.
+    Fake tensors do. Only real tensors have values.
     """
-    yield World(False, _on_meta)
+    yield TensorBackend(False, _make_meta)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    yield World(False, lambda tensor: fake.from_tensor(tensor.detach()), lambda: _quiet(fake))
-    yield World(True, lambda tensor: tensor.detach().clone())
+    yield TensorBackend(
+        False, lambda tensor: fake.from_tensor(tensor.detach()), lambda: _quiet(fake)
+    )
+    yield TensorBackend(True, lambda tensor: tensor.detach().clone())
 
 
-def _on_meta(tensor: Tensor) -> Tensor:
-    # Python code behind torch.empty_like() makes it ten times as slow on this device.
+def _make_meta(tensor: Tensor) -> Tensor:
+    # torch.empty_like() runs Python code on this device, which takes ten times as long.
     shape, strides = tensor.shape, tensor.stride()
     return torch.empty_strided(shape, strides, dtype=tensor.dtype, device='meta')
 
 
 @contextlib.contextmanager
 def _quiet(fake: FakeTensorMode) -> Iterator[None]:
-    """Enter a fake mode without its log of every operation that fails: here that is no mishap."""
+    """Enter a fake mode, without its log of failing operations: a failure is expected here."""
     log = logging.getLogger('torch._subclasses.fake_tensor')
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -116,112 +112,107 @@ def _quiet(fake: FakeTensorMode) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Tape:
-    """What one forward pass did.
+    """The operations of one forward pass.
 
     Attributes:
-        operations: in the order they ran.
-        parameters: dotted name of each parameter and buffer -> its stand-in on the tape. Tied
-            tensors appear once, under the first of their names.
-        example_inputs: what the model was called with, as stand-ins.
-        outputs: the tensors it returned, with the path to each inside the output.
-        world: what the tensors on the tape are.
+        operations: the operations in the order in which they ran.
+        parameters: dotted name of a parameter or buffer -> its stand-in. A tied tensor has one
+            entry, under the first of its names.
+        example_inputs: the inputs of the pass, as stand-ins.
+        outputs: (path inside the model's output, tensor) of each tensor that the model returned.
+        backend: the kind of all these tensors.
     """
 
     operations: list[Operation]
     parameters: dict[str, Tensor]
     example_inputs: ExampleInputs
     outputs: tuple[tuple[str, Tensor], ...]
-    world: World
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors the model was called with."""
-        return tuple(tensor for _, tensor in tensors_in(self.example_inputs))
+    backend: TensorBackend
 
 
 def record(
-    rehearsal: Rehearsal,
+    stand_ins: StandIns,
     example_inputs: ExampleInputs,
     training: bool = False,
-    world: World | None = None,
+    backend: TensorBackend | None = None,
 ) -> Tape:
-    """Run the model once on the meta device and return what it did.
-
-    Tensors that the model keeps in plain attributes may mix devices; then the pass is repeated
-    with fake and, where values are needed, with real tensors.
+    """Run the forward pass of a model on stand-ins and return its operations.
 
     Args:
-        rehearsal: of the model.
-        example_inputs: a tensor, a tuple of positional arguments or a dict of keyword arguments.
+        stand_ins: runs the model.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
         training: run in training mode instead of evaluation mode.
-        world: what is to stand in for tensors; by default the cheapest that will do.
+        backend: the kind of stand-ins; by default the cheapest one on which the pass runs.
 
     Raises:
-        TraceError: the forward pass fails.
+        TraceError: the forward pass fails, or a parameter has no shape yet.
     """
-    for name, tensor in rehearsal.tensors.items():
+    for name, tensor in stand_ins.tensors.items():
         if nn.parameter.is_lazy(tensor):
             raise TraceError(
                 f'parameter {name!r} has no shape yet (a lazy module); '
                 'run the model once on real data before tracing it'
             )
     reason: Exception | None = None
-    for tried in worlds() if world is None else (world,):
-        tape, reason = _try(rehearsal, example_inputs, training, tried)
-        if tape is not None:
-            return tape
+    for chosen in make_backends() if backend is None else (backend,):
+        parameters = {name: chosen.make(t) for name, t in stand_ins.tensors.items()}
+        inputs = map_tensors(example_inputs, chosen.make)
+        recorder = _Recorder(stand_ins)
+        try:
+            with stand_ins.with_tensors(parameters, training):
+                output = run_forward(stand_ins.model, inputs, chosen, recorder)
+        except Exception as error:
+            reason = error
+        else:
+            outputs = tuple(tensors_in(output))
+            return Tape(recorder.operations, parameters, inputs, outputs, chosen)
     raise TraceError(
-        f'the forward pass of {type(rehearsal.model).__name__} fails on the given example inputs: '
+        f'the forward pass of {type(stand_ins.model).__name__} fails on the given example inputs: '
         f'{type(reason).__name__}: {reason}'
     ) from reason
 
 
-def _try(
-    rehearsal: Rehearsal, example_inputs: ExampleInputs, training: bool, world: World
-) -> tuple[Tape | None, Exception | None]:
-    parameters = {name: world.stand_in(t) for name, t in rehearsal.tensors.items()}
-    inputs = map_tensors(example_inputs, world.stand_in)
-    recorder = _Recorder(rehearsal)
-    try:
-        with rehearsal.with_tensors(parameters, training):
-            output = run_forward(rehearsal.model, inputs, world, recorder)
-    except Exception as error:
-        return None, error
-    outputs = tuple(tensors_in(output))
-    return Tape(recorder.operations, parameters, inputs, outputs, world), None
-
-
 def run_forward(
-    model: nn.Module, example_inputs: ExampleInputs, world: World, watcher: TorchDispatchMode
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    backend: TensorBackend,
+    watcher: TorchDispatchMode,
 ) -> Any:
-    """Run the model's forward on stand-ins without gradients, watched; return its output."""
+    """Run a forward pass on stand-ins, without gradients, and return its output.
+
+    Args:
+        model: the model, with stand-ins in place of its tensors.
+        example_inputs: its inputs, as stand-ins.
+        backend: the kind of stand-ins.
+        watcher: the mode that gets each operation.
+    """
     args, kwargs = call_arguments(example_inputs)
-    with torch.no_grad(), without_fast_path(), world.entered(), watcher:
+    with torch.no_grad(), without_fast_path(), backend.active(), watcher:
         return model(*args, **kwargs)
 
 
-class _Recorder(shapes.Watcher):  # type: ignore[no-untyped-call]
-    """Writes down every operation while active."""
+class _Recorder(Watcher):  # type: ignore[no-untyped-call]
+    """Records every operation while it is active."""
 
-    def __init__(self, rehearsal: Rehearsal) -> None:
+    def __init__(self, stand_ins: StandIns) -> None:
         super().__init__()
         self.operations: list[Operation] = []
-        self._rehearsal = rehearsal
+        self._stand_ins = stand_ins
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        noted = args
+        recorded = args
         if torch.Tag.inplace_view in func.tags:
-            noted = (self._set_apart(args[0]), *args[1:])
-        result = shapes.run(func, args, kwargs)
-        outputs = shapes.tensors_of(result)
-        self.operations.append(Operation(func, noted, kwargs, outputs, self._rehearsal.path))
+            recorded = (self._preserve(args[0]), *args[1:])
+        result = run_operation(func, args, kwargs)
+        outputs = tensors_of((result,))
+        self.operations.append(Operation(func, recorded, kwargs, outputs, self._stand_ins.path))
         return result
 
-    def _set_apart(self, tensor: Tensor) -> Tensor:
-        """Return a stand-in for ``tensor``, whose shape is about to change in place.
+    def _preserve(self, tensor: Tensor) -> Tensor:
+        """Return a copy of a tensor whose shape is about to change in place.
 
-        The operations so far refer to it from now on.
+        The operations recorded so far get the copy in place of the tensor.
         """
         made = any(tensor is output for op in self.operations for output in op.outputs)
         if not made:
@@ -239,7 +230,7 @@ class _Recorder(shapes.Watcher):  # type: ignore[no-untyped-call]
 
 
 def call_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and keyword arguments that ``example_inputs`` stand for."""
+    """Return example inputs as positional and keyword arguments."""
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
     if isinstance(example_inputs, tuple | list):

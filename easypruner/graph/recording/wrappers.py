@@ -1,8 +1,9 @@
-"""Wrappers: the network inside DistributedDataParallel, DataParallel or a compiled module."""
+"""Wrappers: find the network inside DistributedDataParallel, DataParallel or a compiled module."""
 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -13,17 +14,17 @@ from easypruner.errors import CutError, TraceError
 from easypruner.graph.recording.inventory import Inventory
 
 
-def traceable(model: nn.Module) -> nn.Module:
+def find_traceable(model: nn.Module) -> nn.Module:
     """Return the network inside wrappers.
 
     Raises:
-        TraceError: it is no network, or has no Python forward.
+        TraceError: ``model`` is not a network, or its forward is not Python code.
     """
     check_module(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
-            f'a TorchScript module ({_kind(model)}) has no Python forward to follow; '
-            'trace the module that it was made of, and script the pruned one'
+            f'a TorchScript module ({_class_name(model)}) has no Python forward to record; '
+            'trace the module from which it was made, and script the pruned one'
         )
     return unwrapped(model)
 
@@ -33,19 +34,19 @@ def check_module(model: object) -> None:
     if isinstance(model, nn.Module):
         return
     if isinstance(model, type):
-        met, advice = f'the class {model.__name__}', f'build it, as in {model.__name__}()'
+        got, advice = f'the class {model.__name__}', f'build it, as in {model.__name__}()'
     elif isinstance(getattr(model, 'model', None), nn.Module):
-        met, advice = f'a {type(model).__name__}', 'give its .model'
+        got, advice = f'a {type(model).__name__}', 'give its .model'
     elif callable(model):
         name = getattr(model, '__name__', type(model).__name__)
-        met, advice = f'the function {name}', 'give the network that it builds or runs'
+        got, advice = f'the function {name}', 'give the network that it builds or runs'
     else:
-        met, advice = f'{reprlib.repr(model)}, a {type(model).__name__}', 'give the network itself'
-    raise TraceError(f'the model is {met}; expected a torch.nn.Module: {advice}')
+        got, advice = f'{reprlib.repr(model)}, a {type(model).__name__}', 'give the network itself'
+    raise TraceError(f'the model is {got}; expected a torch.nn.Module: {advice}')
 
 
 def check_values(model: nn.Module) -> None:
-    """Raise TraceError if a parameter or buffer has a shape, but no values."""
+    """Raise TraceError if a parameter or buffer is on the meta device, where it has no values."""
     for name, tensor in Inventory(model).tensors.items():
         if tensor.is_meta:
             raise TraceError(
@@ -56,16 +57,16 @@ def check_values(model: nn.Module) -> None:
 
 
 def check_parts(inventory: Inventory) -> None:
-    """Raise what makes a network untraceable.
+    """Check the parts of a network.
 
     Raises:
-        TraceError: parts of it have no Python forward, or do not hold their own parameters.
+        TraceError: the forward of a part is not Python code, or its parameters are not its own.
     """
     for path, part in inventory.modules.items():
         if isinstance(part, torch.jit.ScriptModule):
             raise TraceError(
                 f'{path or "the model"} is a TorchScript module, which has no Python forward to '
-                'follow; trace the model with the module that it was made of, and script it '
+                'record; trace the model with the module from which it was made, and script it '
                 'after the cut'
             )
         if isinstance(part, DistributedDataParallel):
@@ -81,51 +82,51 @@ def check_parts(inventory: Inventory) -> None:
             )
 
 
-def cuttable(model: nn.Module) -> nn.Module:
-    """Return the network to cut inside wrappers.
+def find_cuttable(model: nn.Module) -> nn.Module:
+    """Return the network inside wrappers that still work after a cut.
 
     Raises:
-        CutError: the wrapper would not survive the cut.
-        TraceError: as for :func:`traceable`.
+        CutError: a wrapper would not work.
+        TraceError: as for :func:`find_traceable`.
     """
     check_module(model)
-    inner: nn.Module | None = model
-    while inner is not None:
-        # Its buckets and its hooks on gradients are made for the shapes it was built with. What
-        # came of it would at best fail, and at worst leave gradients unsynchronized.
-        if isinstance(inner, DistributedDataParallel):
-            raise CutError(
-                'a DistributedDataParallel does not follow a cut: its buckets have the shapes it '
-                'was built with; prune its .module in every process, with the same masks, and '
-                'wrap that anew'
-            )
-        inner = _part(inner, '_orig_mod')
-    return traceable(model)
+    # Its buckets and its hooks on gradients are made for the shapes with which it was built. After
+    # a cut they would fail, or leave gradients unsynchronized without an error.
+    if any(isinstance(part, DistributedDataParallel) for part in _wrapped(model, '_orig_mod')):
+        raise CutError(
+            'a DistributedDataParallel does not follow a cut: its buckets have the shapes it '
+            'was built with; prune its .module in every process, with the same masks, and '
+            'wrap that anew'
+        )
+    return find_traceable(model)
 
 
-def inside(copy: nn.Module, model: nn.Module) -> nn.Module:
-    """Return what is of the type of ``model`` in a copy of it, such as an average of its weights.
+def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:
+    """Return the network of the class of ``model`` inside a copy, such as an averaged model.
 
     Raises:
-        CutError: there is nothing of that type.
+        CutError: there is none.
     """
-    inner: nn.Module | None = copy
-    while inner is not None:
-        if type(inner) is type(model):
-            return inner
-        inner = _part(inner, 'module') or _part(inner, '_orig_mod')
+    for part in _wrapped(copy, 'module', '_orig_mod'):
+        if type(part) is type(model):
+            return part
     raise CutError(
-        f'a copy to be cut along is a {_kind(copy)}; expected a {_kind(model)}, or a wrapper such '
-        'as AveragedModel with one under its .module'
+        f'a copy to be cut along is a {_class_name(copy)}; expected a {_class_name(model)}, or a '
+        'wrapper such as AveragedModel with one under its .module'
     )
 
 
-def _part(model: nn.Module, name: str) -> nn.Module | None:
-    parts: dict[str, nn.Module | None] = dict(model._modules.items())
-    return parts.get(name)
+def _wrapped(model: nn.Module, *names: str) -> Iterator[nn.Module]:
+    """Yield a module, then the module that it has under one of the names, and so on inwards."""
+    part: nn.Module | None = model
+    while part is not None:
+        yield part
+        # The modules of a script are in a mapping that has no get().
+        parts = dict(part._modules.items())
+        part = next((parts[name] for name in names if parts.get(name) is not None), None)
 
 
-def _kind(model: nn.Module) -> str:
+def _class_name(model: nn.Module) -> str:
     if isinstance(model, torch.jit.ScriptModule):
         return str(getattr(model, 'original_name', type(model).__name__))
     return type(model).__name__

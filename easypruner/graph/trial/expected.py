@@ -1,4 +1,4 @@
-"""The script: what the forward pass did, looked up by operation, by module and by likeness."""
+"""The expected trace: what the forward pass did, by operation, by module and by likeness."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.recording.tape import Operation, Tape
 
 BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
-"""Operations that autograd and constants bring about, or not, from one run to the next."""
+"""Operations of autograd and of constants, which one run may have and another may not."""
 
-_Place = tuple[type[nn.Module], Any, int, int, int]
+_Role = tuple[type[nn.Module], Any, int, int, int]
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where an axis is met, relative to an operation, so that it can be found for another.
+    """Where an axis is, relative to an operation. The same location exists for other operations.
 
     Attributes:
         up: how many modules outwards from the operation's own.
-        position: of the operation that has the axis, among those of that module.
-        place: of the axis among the axes of that operation.
+        position: the position of the operation that has the axis, among those of that module.
+        number: the number of the axis among the axes of that operation.
     """
 
     up: int
     position: int
-    place: int
+    number: int
 
 
 @dataclass(frozen=True)
-class Script:
-    """What a forward pass is expected to do.
+class ExpectedTrace:
+    """The operations that a forward pass is expected to run, and their axes.
 
     Attributes:
-        modules: dotted path -> module of the model that was traced.
-        tape: of its evaluation pass.
-        coupling: has the axes of the tape's tensors.
+        modules: dotted path -> module of the traced model.
+        tape: the tape of its evaluation pass.
+        coupling: has the axes of the tensors on the tape.
     """
 
     modules: Mapping[str, nn.Module]
@@ -51,47 +51,54 @@ class Script:
 
     @cached_property
     def operations(self) -> list[Operation]:
-        """The tape's operations without those that come and go."""
+        """The operations that every run has, in order."""
         return [op for op in self.tape.operations if op.name not in BOOKKEEPING]
 
-    def axes_of(self, operation: Operation) -> list[Axis]:
-        """Return the axes of an operation's tensors, one after the other, outputs first."""
-        axes = self._axes.get(operation)
-        if axes is None:
-            tensors = (*operation.outputs, *operation.tensors)
-            axes = [axis for tensor in tensors for axis in self.coupling.axes_of(tensor)]
-            self._axes[operation] = axes
-        return axes
+    @cached_property
+    def axes(self) -> dict[Operation, list[Axis]]:
+        """Operation -> the axes of its tensors one after the other, outputs first."""
+        return {
+            op: [axis for t in (*op.outputs, *op.tensors) for axis in self.coupling.axes_of(t)]
+            for op in self.operations
+        }
 
     @cached_property
-    def _axes(self) -> dict[Operation, list[Axis]]:
-        return {}
+    def axes_near(self) -> dict[Operation, list[Axis]]:
+        """Operation -> its axes and those of the next operation.
 
-    def axes_near(self, operation: Operation) -> list[Axis]:
-        """Return the axes of an operation and of the next.
-
-        Where a reshape has to copy first, the copy is the operation that does not come about,
-        while the width in question is that of the view behind it.
+        If a cut makes a reshape copy, or not copy, the operation in question is that copy, while
+        the width in question is that of the view behind it.
         """
-        following = self._following.get(operation)
-        axes = self.axes_of(operation)
-        return axes if following is None else [*axes, *self.axes_of(following)]
+        following = dict(pairwise(self.operations))
+        return {
+            op: [*axes, *self.axes[following[op]]] if op in following else axes
+            for op, axes in self.axes.items()
+        }
+
+    @cached_property
+    def within(self) -> dict[str, list[Operation]]:
+        """Path of a module -> the operations that run in the module or in its parts."""
+        found: dict[str, list[Operation]] = {path: [] for path in self.modules}
+        for operation in self.operations:
+            for path in enclosing(operation.module):
+                found[path].append(operation)
+        return found
 
     def axes_about(self, operation: Operation) -> list[Axis]:
-        """Return the axes near an operation, then all that its module meets in its own forward."""
-        own = [op for op in self.within(operation.module) if op.module == operation.module]
-        return [*self.axes_near(operation), *(axis for op in own for axis in self.axes_of(op))]
+        """Return the axes near an operation, then all axes that its module itself works with."""
+        own = [op for op in self.within[operation.module] if op.module == operation.module]
+        return [*self.axes_near[operation], *(axis for op in own for axis in self.axes[op])]
 
     def recent_parts(self, operation: Operation, count: int = 4) -> list[str]:
         """Return the parts of the operation's module that ran last before it, the last first.
 
-        A module may read numbers of its parts: ``block.out_channels`` after a loop over blocks.
-        Behind them come its direct parts, as many.
+        A module may read numbers of its parts, as ``block.out_channels`` after a loop over blocks.
+        The parts that ran are followed by up to twice as many direct parts of the module.
         """
         path, limit = operation.module, self._order[operation]
         depth = path.count('.') + 1 if path else 0
         parts: dict[str, None] = {}
-        for other in reversed(self.within(path)):
+        for other in reversed(self.within[path]):
             if self._order[other] >= limit or other.module == path:
                 continue
             names = other.module.split('.')
@@ -104,67 +111,72 @@ class Script:
         direct = [p for p in self.modules if p.startswith(start) and p.count('.') == depth and p]
         return list(dict.fromkeys([*list(parts)[:count], *direct[: 2 * count]]))
 
-    @cached_property
-    def _following(self) -> dict[Operation, Operation]:
-        return dict(pairwise(self.operations))
-
     def alike(self, operation: Operation) -> list[Operation]:
-        """Return the operations that other modules of the same type run at the same place."""
-        mine = self._places[0][operation]
-        return [other for other in self._places[1][mine] if other is not operation]
+        """Return the operations that have the same role in other modules of the same type."""
+        roles, by_role = self._roles
+        return [other for other in by_role[roles[operation]] if other is not operation]
 
     @cached_property
-    def _places(self) -> tuple[dict[Operation, _Place], dict[_Place, list[Operation]]]:
-        """Each operation's place: type of its module, operation, how often it ran there before.
+    def _roles(self) -> tuple[dict[Operation, _Role], dict[_Role, list[Operation]]]:
+        """Operation -> its role, and role -> operations.
 
-        And how many axes it has, and has near it: those of two at one place correspond.
+        A role is the type of the module, the operation, how often the module has run it before,
+        and the numbers of axes at it and near it. So the axes of two operations correspond.
         """
-        places: dict[Operation, _Place] = {}
-        alike: dict[_Place, list[Operation]] = {}
+        roles: dict[Operation, _Role] = {}
+        by_role: dict[_Role, list[Operation]] = {}
         count: dict[tuple[str, Any], int] = {}
         for operation in self.operations:
             where = (operation.module, operation.func)
             number = count[where] = count.get(where, -1) + 1
             kind = type(self.modules[operation.module])
-            own, near = len(self.axes_of(operation)), len(self.axes_near(operation))
-            place = (kind, operation.func, number, own, near)
-            places[operation] = place
-            alike.setdefault(place, []).append(operation)
-        return places, alike
+            own, near = len(self.axes[operation]), len(self.axes_near[operation])
+            role = roles[operation] = (kind, operation.func, number, own, near)
+            by_role.setdefault(role, []).append(operation)
+        return roles, by_role
 
     def around(self, operation: Operation, most_up: int) -> Iterator[tuple[Location, Axis]]:
-        """Yield the axes met in the operation's module, then in the modules around it.
+        """Yield the axes in the operation's module and in the modules around it.
 
         Operations that run after the given one are left out.
         """
-        limit = self._order[operation]
-        for up in range(min(most_up, operation.module.count('.') + 1) + 1):
-            inside = self.within(outwards(operation.module, up))
-            for position, other in enumerate(inside):
-                if self._order[other] > limit:
+        for up, path in enumerate(enclosing(operation.module)[: most_up + 1]):
+            for other, location, axis in self._locations(path, up):
+                if self._order[other] > self._order[operation]:
                     break
-                for place, axis in enumerate(self.axes_of(other)):
-                    yield Location(up, position, place), axis
+                yield location, axis
 
     def behind(self, operation: Operation) -> Iterator[tuple[Location, Axis]]:
-        """Yield the axes that the operation's module meets later in its own forward."""
-        start = self._order[operation]
-        for position, other in enumerate(self.within(operation.module)):
-            if self._order[other] > start and other.module == operation.module:
-                for place, axis in enumerate(self.axes_of(other)):
-                    yield Location(0, position, place), axis
+        """Yield the axes that the operation's module itself works with later."""
+        for other, location, axis in self._locations(operation.module, 0):
+            if self._order[other] > self._order[operation] and other.module == operation.module:
+                yield location, axis
 
-    def at(self, operation: Operation, location: Location) -> Axis | None:
-        """Return the axis at a location relative to ``operation``; None if there is none."""
-        inside = self.within(outwards(operation.module, location.up))
-        if location.position >= len(inside):
-            return None
-        axes = self.axes_of(inside[location.position])
-        return axes[location.place] if location.place < len(axes) else None
+    def _locations(self, path: str, up: int) -> Iterator[tuple[Operation, Location, Axis]]:
+        """Yield the axes of the operations in a module, with their locations ``up`` levels out."""
+        for position, operation in enumerate(self.within[path]):
+            for number, axis in enumerate(self.axes[operation]):
+                yield operation, Location(up, position, number), axis
+
+    def find_axis(self, operation: Operation, location: Location | int) -> Axis | None:
+        """Return the axis at a location relative to an operation; None if there is none.
+
+        Args:
+            operation: the operation.
+            location: its location, or the number of an axis among those near the operation.
+        """
+        if isinstance(location, int):
+            axes, number = self.axes_near[operation], location
+        else:
+            inside = self.within[outwards(operation.module, location.up)]
+            if location.position >= len(inside):
+                return None
+            axes, number = self.axes[inside[location.position]], location.number
+        return axes[number] if number < len(axes) else None
 
     @cached_property
     def windowed(self) -> list[Axis]:
-        """The axes out of which an operation cuts a window that is no even part of them."""
+        """The axes from which an operation slices a window that does not divide them evenly."""
         found: dict[Axis, None] = {}
         for operation in self.operations:
             if operation.name == 'slice':
@@ -175,32 +187,28 @@ class Script:
                     found[axis] = None
         return list(found)
 
-    def within(self, path: str) -> list[Operation]:
-        """Return the operations that run in a module or in its parts."""
-        known = self._within.get(path)
-        if known is None:
-            inner = path + '.' if path else ''
-            known = self._within[path] = [
-                operation
-                for operation in self.operations
-                if operation.module == path or operation.module.startswith(inner)
-            ]
-        return known
-
-    @cached_property
-    def _within(self) -> dict[str, list[Operation]]:
-        return {}
-
     @cached_property
     def _order(self) -> dict[Operation, int]:
         return {operation: number for number, operation in enumerate(self.operations)}
 
 
-def outwards(path: str, up: int) -> str:
-    """Return the path of the module ``up`` levels around the one at ``path``.
+def enclosing(path: str) -> list[str]:
+    """Return the path of a module, then those of the modules around it, up to the model itself.
 
-    >>> outwards('blocks.0.attn', 1)
-    'blocks.0'
+    >>> enclosing('blocks.0.attn')
+    ['blocks.0.attn', 'blocks.0', 'blocks', '']
     """
-    parts = path.split('.')
-    return '.'.join(parts[: max(len(parts) - up, 0)])
+    found = [path]
+    while path:
+        path = path.rpartition('.')[0]
+        found.append(path)
+    return found
+
+
+def outwards(path: str, up: int) -> str:
+    """Return the path of the module that is ``up`` levels around another.
+
+    >>> outwards('blocks.0.attn', 1), outwards('stem', 3)
+    ('blocks.0', '')
+    """
+    return enclosing(path)[min(max(up, 0), path.count('.') + 1)] if path else path

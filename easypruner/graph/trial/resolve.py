@@ -1,83 +1,85 @@
-"""Settling a graph: every cut is tried; what fails is mended, tied to another width, or frozen."""
+"""Resolving: try the cut of all groups; repair, tie or freeze what fails until nothing does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from easypruner.graph.coupling.groups import Partition
-from easypruner.graph.trial.repair import Repair, attributes_under, find_repairs, known_numbers
+from easypruner.graph.trial.repair import Repairs
+from easypruner.graph.trial.repair_search import find_known_repairs, find_repairs
 from easypruner.graph.trial.ties import find_tie
-from easypruner.graph.trial.trial import Failure, Trial, Widths
+from easypruner.graph.trial.trace_check import Failure
+from easypruner.graph.trial.trial import Trial
+from easypruner.graph.trial.widths import Widths
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What the proof came to.
+class Resolution:
+    """What the trials found out.
 
     Attributes:
-        repairs: attributes to set after a cut.
-        parts: the groups that are left.
+        repairs: the attributes to set after a cut.
+        parts: the groups that can be cut.
     """
 
-    repairs: tuple[Repair, ...]
+    repairs: Repairs
     parts: Partition
 
 
-def settle(trial: Trial) -> Settled:
-    """Try the cut of all groups until a trial run does just what the index arrays say.
+def resolve(trial: Trial) -> Resolution:
+    """Run trials in which all groups are cut until every shape is the expected one.
 
-    What is found for one module is tried on all modules of its type at once.
+    After a failure, attributes of modules are repaired. If that does not help, two widths are
+    tied. If that does not help either, the groups at fault are frozen. What helps for one module is
+    tried on all modules of its type.
     """
-    repairs = tuple(known_numbers(trial))
+    repairs = find_known_repairs(trial)
     while (trial.parts.sizes > 1).any():
-        widths, failure = _try(trial, repairs, trial.turns())
+        widths, failure = _run_rounds(trial, repairs)
         if failure is None:
             break
         better = find_repairs(trial, failure, widths, repairs)
-        if better is not repairs:
+        if better is not None:
             repairs = better
             continue
         tied = find_tie(trial, failure, repairs)
         if tied is not None:
             trial, repairs = tied
             continue
-        blamed = trial.at_fault(failure, partial(attributes_under, repairs))
-        blamed |= _alike(trial, failure, blamed)
-        trial = _freeze(trial, blamed, failure.reason)
-    return Settled(repairs, trial.parts)
+        groups = trial.find_at_fault(failure, repairs)
+        groups |= _corresponding_groups(trial, failure, groups)
+        trial = _freeze(trial, groups, failure.reason)
+    return Resolution(repairs, trial.parts)
 
 
-def _try(
-    trial: Trial, repairs: tuple[Repair, ...], turns: Iterable[int]
-) -> tuple[Widths, Failure | None]:
-    """Run the trials of some turns, up to the first that fails."""
-    for turn in turns:
-        widths = trial.widths(turn=turn)
-        failure = trial.run(widths, attributes_under(repairs, widths))
+def _run_rounds(trial: Trial, repairs: Repairs) -> tuple[Widths, Failure | None]:
+    """Run the rounds of a trial up to the first failure; return the widths of the last one."""
+    for number in trial.rounds():
+        widths = trial.choose_widths(number)
+        failure = trial.run(widths, repairs)
         if failure is not None:
             break
     return widths, failure
 
 
-def _alike(trial: Trial, failure: Failure, blamed: set[int]) -> set[int]:
-    """Return the groups that stand in other modules where the blamed ones stand in the failing."""
+def _corresponding_groups(trial: Trial, failure: Failure, groups: set[int]) -> set[int]:
+    """Return the groups that have the role of the given ones in other modules of the type."""
     if failure.operation is None:
         return set()
-    script = trial.script
-    places = [
-        place
-        for place, axis in enumerate(script.axes_of(failure.operation))
-        if trial.groups_of(axis) and trial.groups_of(axis) <= blamed
+    expected = trial.expected
+    numbers = [
+        number
+        for number, axis in enumerate(expected.axes[failure.operation])
+        if trial.groups_of(axis) and trial.groups_of(axis) <= groups
     ]
     return {
         group
-        for other in script.alike(failure.operation)
-        for place in places
-        for group in trial.groups_of(script.axes_of(other)[place])
+        for other in expected.alike(failure.operation)
+        for number in numbers
+        for group in trial.groups_of(expected.axes[other][number])
     }
 
 
@@ -87,4 +89,4 @@ def _freeze(trial: Trial, groups: Iterable[int], reason: str) -> Trial:
     free = np.flatnonzero(parts.unit_of >= 0)
     group = parts.group_of[parts.unit_of[free]]
     trial.coupling.freeze_nodes(free[np.isin(group, list(groups))], reason)
-    return trial.regrouped()
+    return trial.regroup()

@@ -1,24 +1,30 @@
-"""Ties: widths that a module's code derives from another's, as in ``channels // self.num_heads``.
+"""Ties: pairs of widths that code derives from each other, as in ``channels // self.num_heads``.
 
-Such code is right only where both widths shrink in proportion. Which widths those are is not on
-the tape. So pairs of them are coupled index by index, and a pair is kept if the trial run then
-gets past the operation that failed.
+Such code is right only if both widths shrink in proportion. The tape does not say which widths
+these are. So a trial is run with two of them coupled index by index. The pair is kept if the trial
+then gets past the operation that failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import Location
-from easypruner.graph.trial.repair import Repair, attributes_under, find_repairs
-from easypruner.graph.trial.trial import Failure, Trial
+from easypruner.graph.trial.repair import Repairs
+from easypruner.graph.trial.repair_search import find_repairs
+from easypruner.graph.trial.trace_check import Failure, progress_of
+from easypruner.graph.trial.trial import Trial
 
 _MOST_UP = 2
 _MOST_TRIED = 16
+
+_Kind = tuple[frozenset[int], int]
+"""The groups that have channels in an axis, and its size."""
 
 
 @dataclass(frozen=True)
@@ -26,185 +32,195 @@ class Tie:
     """Axes whose widths keep their ratio.
 
     Attributes:
-        wide: the axis of more indices, relative to the operation that failed.
-        narrow: the others, all of one size: the place of each among the axes near that operation,
-            or where it is met later.
-        inner: whether the narrow axis varies faster within the wide one.
+        wide: the location of the axis with more indices, relative to the operation that failed.
+        narrow: the locations of the others, all of one size. A number is that of an axis among
+            those near the operation.
+        inner: whether a narrow axis varies faster within the wide one.
     """
 
     wide: Location
-    narrow: tuple[int | Location, ...]
+    narrow: tuple[Location | int, ...]
     inner: bool
 
     def couple(self, trial: Trial, operation: Operation) -> None:
-        """Couple the axes index by index, where they are free and fit."""
-        wide = trial.script.at(operation, self.wide)
+        """Couple the axes at an operation index by index, if they are free and fit."""
+        wide = trial.expected.find_axis(operation, self.wide)
         if wide is None or not _is_free(trial, wide):
             return
-        for place in self.narrow:
-            narrow = _axis_at(trial, operation, place)
+        for location in self.narrow:
+            narrow = trial.expected.find_axis(operation, location)
             if narrow is None or not _is_free(trial, narrow) or wide.size % narrow.size:
                 continue
             times = wide.size // narrow.size
-            follows = narrow.tiled(times) if self.inner else narrow.repeated(times)
-            trial.coupling.edges.couple(wide, follows)
+            follower = narrow.tiled(times) if self.inner else narrow.repeated(times)
+            trial.coupling.edges.couple(wide, follower)
 
 
-def _axis_at(trial: Trial, operation: Operation, place: int | Location) -> Axis | None:
-    if isinstance(place, Location):
-        return trial.script.at(operation, place)
-    near = trial.script.axes_near(operation)
-    return near[place] if place < len(near) else None
+def find_tie(trial: Trial, failure: Failure, repairs: Repairs) -> tuple[Trial, Repairs] | None:
+    """Return a trial with a tie that gets past a failure, and the repairs that it needs.
 
+    The edges of the tie are then part of the coupling. A tie is tried on all modules of the type
+    first, then on the one that failed. If no tie helps alone, each is tried with more repairs.
 
-def find_tie(
-    trial: Trial, failure: Failure, repairs: tuple[Repair, ...]
-) -> tuple[Trial, tuple[Repair, ...]] | None:
-    """Return the trial under a tie that gets a run past ``failure``, and the repairs it needs.
-
-    The tie's edges are then part of the coupling. What holds for one module is tried on all of
-    its type at once. Where no tie helps alone, each is tried with further repairs.
+    Args:
+        trial: runs the trials.
+        failure: the failure of the last one.
+        repairs: the repairs of that trial.
     """
     operation = failure.operation
     if operation is None:
         return None
-    alike = trial.script.alike(operation)
-    places = [[operation, *alike], [operation]] if alike else [[operation]]
+    alike = trial.expected.alike(operation)
+    scopes = [[operation, *alike], [operation]] if alike else [[operation]]
     candidates = list(_candidates(trial, operation))
-    for mends in (False, True):
-        best: _Tied | None = None
-        for tie, operations in product(candidates, places):
-            tried = _try(trial, tie, operations, failure, repairs, mends)
-            if tried is not None and (best is None or tried.reached > best.reached):
-                best = tried
-            if best is not None and best.left:
+    for repairing in (False, True):
+        best: _Attempt | None = None
+        for tie, operations in product(candidates, scopes):
+            attempt = _try(trial, tie, operations, failure, repairs, repairing)
+            if attempt is not None and (best is None or attempt.progress > best.progress):
+                best = attempt
+            if best is not None and best.left_module:
                 break
         if best is not None:
-            for place in best.operations:
-                best.tie.couple(trial, place)
-            return trial.regrouped(), best.repairs
+            _couple(trial, best.tie, best.operations)
+            return trial.regroup(), best.repairs
     return None
 
 
 @dataclass(frozen=True)
-class _Tied:
-    """A tie that gets a trial past a failure.
+class _Attempt:
+    """A tie with which a trial got past a failure.
 
     Attributes:
-        tie: at
-        operations: these operations.
-        repairs: that it needs.
-        reached: the position at which the run fails then.
-        left: whether it got out of the module that failed: another tie may get past a check in it,
-            and fail a few lines on.
+        tie: the tie.
+        operations: the operations at which it couples axes.
+        repairs: the repairs that it needs.
+        progress: the position at which the trial fails then.
+        left_module: whether it got out of the module that failed. Another tie may get past a check
+            in the module only to fail a few lines on.
     """
 
     tie: Tie
-    operations: list[Operation]
-    repairs: tuple[Repair, ...]
-    reached: int
-    left: bool
+    operations: Sequence[Operation]
+    repairs: Repairs
+    progress: float
+    left_module: bool
 
 
 def _try(
     trial: Trial,
     tie: Tie,
-    operations: list[Operation],
+    operations: Sequence[Operation],
     failure: Failure,
-    repairs: tuple[Repair, ...],
-    mends: bool,
-) -> _Tied | None:
-    """Try a tie, with further repairs if ``mends``; None where it does not get past ``failure``."""
-    mark = trial.coupling.edges.mark()
-    for place in operations:
-        tie.couple(trial, place)
-    tied = trial.regrouped()
-    if _is_whole(tied, tie, operations):
-        trial.coupling.edges.revert(mark)
-        return None
-    widths = tied.widths(turn=failure.turn)
-    if mends:
-        repairs, before = find_repairs(tied, failure, widths, repairs), repairs
-    later = None
-    if not mends or repairs is not before:
-        later = tied.run(widths, attributes_under(repairs, widths))
-    trial.coupling.edges.revert(mark)
-    if mends and repairs is before:
-        return None
-    if later is None:
-        return _Tied(tie, operations, repairs, len(trial.operations) + 1, left=True)
-    if later.position <= failure.position:
+    repairs: Repairs,
+    repairing: bool,
+) -> _Attempt | None:
+    """Try a tie, with more repairs if ``repairing``; return None if it does not help."""
+    with _coupled(trial, tie, operations) as tied:
+        if _leaves_single_unit(tied, tie, operations):
+            return None
+        widths = tied.choose_widths(failure.round_number)
+        found = find_repairs(tied, failure, widths, repairs) if repairing else repairs
+        if found is None:
+            return None
+        later = tied.run(widths, found)
+    if progress_of(later) <= failure.position:
         return None
     path = operations[0].module
-    inside = later.operation is not None and (later.operation.module + '.').startswith(path + '.')
-    return _Tied(tie, operations, repairs, later.position, left=not inside)
+    failed = later.operation if later is not None else None
+    inside = failed is not None and f'{failed.module}.'.startswith(f'{path}.')
+    return _Attempt(tie, operations, found, progress_of(later), left_module=not inside)
 
 
-def _is_whole(tied: Trial, tie: Tie, operations: list[Operation]) -> bool:
-    """Tell whether a tie leaves a group of one unit: what cannot be cut any more fails no trial."""
+@contextlib.contextmanager
+def _coupled(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> Iterator[Trial]:
+    """Yield the trial with a tie, which is taken back when the block ends."""
+    mark = trial.coupling.edges.mark()
+    _couple(trial, tie, operations)
+    try:
+        yield trial.regroup()
+    finally:
+        trial.coupling.edges.revert(mark)
+
+
+def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> None:
     for operation in operations:
-        wide = tied.script.at(operation, tie.wide)
-        groups = tied.groups_of(wide) if wide is not None else ()
-        if any(tied.parts.sizes[group] == 1 for group in groups):
-            return True
-    return False
+        tie.couple(trial, operation)
+
+
+def _leaves_single_unit(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:
+    """Return whether a tie leaves a group of one unit. No trial fails at what cannot be cut."""
+    wide = (tied.expected.find_axis(operation, tie.wide) for operation in operations)
+    return any(
+        tied.parts.sizes[group] == 1
+        for axis in wide
+        if axis is not None
+        for group in tied.groups_of(axis)
+    )
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
-    """Yield ties of an axis met in or around the module with one at the operation, then behind it.
+    """Yield ties of an axis in or around the module with one near the operation, then behind it.
 
     A module may check its widths before it uses them.
     """
-    near: list[tuple[int | Location, Axis]] = list(enumerate(trial.script.axes_near(operation)))
-    tried: set[tuple[frozenset[int], int, tuple[int | Location, ...]]] = set()
-    for found in (near, trial.script.behind(operation)):
+    near: list[tuple[Location | int, Axis]] = list(enumerate(trial.expected.axes_near[operation]))
+    tried: set[tuple[_Kind, tuple[Location | int, ...]]] = set()
+    for found in (near, trial.expected.behind(operation)):
         yield from islice(_pairs(trial, operation, found, tried), _MOST_TRIED)
 
 
 def _pairs(
     trial: Trial,
     operation: Operation,
-    found: Iterable[tuple[int | Location, Axis]],
-    tried: set[tuple[frozenset[int], int, tuple[int | Location, ...]]],
+    found: Iterable[tuple[Location | int, Axis]],
+    tried: set[tuple[_Kind, tuple[Location | int, ...]]],
 ) -> Iterator[Tie]:
-    narrow: dict[tuple[frozenset[int], int], int | Location] = {}
-    for place, axis in found:
+    """Yield ties of an axis in or around the module with those found that it may follow.
+
+    Args:
+        trial: knows the groups.
+        operation: the operation that failed.
+        found: the axes that may be narrow, with their locations.
+        tried: the pairs that were yielded before; more are added.
+    """
+    narrow: dict[_Kind, Location | int] = {}
+    for location, axis in found:
         if axis.size > 1 and _is_free(trial, axis):
-            narrow.setdefault((_groups(trial, axis), axis.size), place)
-    for location, axis in trial.script.around(operation, _MOST_UP):
+            narrow.setdefault(_kind(trial, axis), location)
+    for wide, axis in trial.expected.around(operation, _MOST_UP):
         if axis.size < 2 or not _is_free(trial, axis):
             continue
-        groups = _groups(trial, axis)
-        for size, chosen in _fitting(groups, axis.size, narrow):
-            if (groups, axis.size, chosen) not in tried:
-                tried.add((groups, axis.size, chosen))
-                yield Tie(location, chosen, inner=True)
+        kind = _kind(trial, axis)
+        for size, chosen in _fitting(kind, narrow):
+            if (kind, chosen) not in tried:
+                tried.add((kind, chosen))
+                yield Tie(wide, chosen, inner=True)
                 if axis.size > size:
-                    yield Tie(location, chosen, inner=False)
+                    yield Tie(wide, chosen, inner=False)
 
 
 def _fitting(
-    groups: frozenset[int],
-    width: int,
-    narrow: Mapping[tuple[frozenset[int], int], int | Location],
-) -> Iterator[tuple[int, tuple[int | Location, ...]]]:
-    """Yield size and places of what may be tied to a width: all of a size together, then each.
+    kind: _Kind, narrow: Mapping[_Kind, Location | int]
+) -> Iterator[tuple[int, tuple[Location | int, ...]]]:
+    """Yield (size, locations) of the axes that may follow a wide one: all of a size, then each.
 
     Code may derive several widths from one.
     """
-    places: dict[int, list[int | Location]] = {}
-    for (others, size), place in narrow.items():
+    groups, width = kind
+    by_size: dict[int, list[Location | int]] = {}
+    for (others, size), location in narrow.items():
         if width % size == 0 and not groups & others:
-            places.setdefault(size, []).append(place)
-    for size, found in places.items():
+            by_size.setdefault(size, []).append(location)
+    for size, found in by_size.items():
         yield size, tuple(found)
         if len(found) > 1:
-            yield from ((size, (place,)) for place in found)
+            yield from ((size, (location,)) for location in found)
+
+
+def _kind(trial: Trial, axis: Axis) -> _Kind:
+    return frozenset(trial.groups_of(axis)), axis.size
 
 
 def _is_free(trial: Trial, axis: Axis) -> bool:
     return bool((axis.ids >= 0).all()) and bool((trial.parts.unit_of[axis.ids] >= 0).all())
-
-
-def _groups(trial: Trial, axis: Axis) -> frozenset[int]:
-    return frozenset(trial.groups_of(axis))

@@ -16,7 +16,7 @@ from easypruner.base.files import write_json
 from easypruner.base.json_fields import Field, read_json
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph
-from easypruner.graph.coupling.cost import kept_units
+from easypruner.graph.coupling.cost import count_kept
 from easypruner.graph.masks import Masks
 
 FORMAT = 'easypruner.latency/1'
@@ -100,7 +100,7 @@ class LatencyTable:
         self.check(graph)
         if masks and not masks.keys() <= graph.groups.keys():
             Masks(masks).check(graph)
-        units = kept_units(masks or {}, graph.groups)
+        units = count_kept(masks or {}, graph.groups)
         # A group that was cut to a single channel is no longer in the graph.
         kept = dict.fromkeys(self.groups, 1) | dict(zip(graph.groups, units, strict=True))
         added = sum_of_savings(self.groups, kept)

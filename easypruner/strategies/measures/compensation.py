@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from easypruner.graph import ChannelGraph
-from easypruner.graph.recording.stand_ins import Rehearsal
+from easypruner.graph.recording.stand_ins import StandIns
 from easypruner.graph.recording.tape import Operation, record
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.activations import Probe, mean_at_probes, reader_probes
@@ -185,7 +185,7 @@ def _running_means_behind(graph: ChannelGraph, paths: Container[str]) -> dict[st
         graph: the channel graph of the full network.
         paths: the paths of the layers.
     """
-    tape = record(Rehearsal(graph.model), graph.example_inputs)
+    tape = record(StandIns(graph.model), graph.example_inputs)
     names = {id(stand_in): name for name, stand_in in tape.parameters.items()}
     readers: dict[int, list[Operation | None]] = {id(t): [None] for _, t in tape.outputs}
     for operation in tape.operations:

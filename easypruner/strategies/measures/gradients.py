@@ -14,7 +14,7 @@ from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.parametrized import computed_weights
-from easypruner.graph.recording.stand_ins import Rehearsal, without_fast_path
+from easypruner.graph.recording.stand_ins import StandIns, without_fast_path
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.samples import samples_of
 
@@ -46,9 +46,9 @@ def substituted_tensors(
         name -> substitute, for each of ``names``.
     """
     with torch.inference_mode(False), torch.enable_grad(), without_fast_path():
-        rehearsal = Rehearsal(model)
+        stand_ins = StandIns(model)
         tensors: dict[str, Tensor] = {}
-        for name, tensor in rehearsal.tensors.items():
+        for name, tensor in stand_ins.tensors.items():
             substitute = make(name, tensor).requires_grad_(name in names)
             if isinstance(tensor, nn.Parameter):
                 substitute = nn.Parameter(substitute, requires_grad=name in names)
@@ -58,11 +58,11 @@ def substituted_tensors(
             if computed.sources.keys().isdisjoint(names):
                 tensors[name] = make(name, computed.value()).requires_grad_(name in names)
                 replaced[name] = computed
-        with rehearsal.with_tensors(tensors, training=False):
+        with stand_ins.with_tensors(tensors, training=False):
             for name, computed in replaced.items():
-                computed.hold(tensors[name])
+                computed.substitute(tensors[name])
             # Again, for the weights that recurrent layers list themselves.
-            rehearsal.swap(tensors)
+            stand_ins.swap(tensors)
             yield {name: tensors[name] for name in names}
 
 

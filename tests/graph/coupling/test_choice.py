@@ -42,7 +42,7 @@ def test_an_entry_that_fits_nothing_is_an_error_with_the_nearest_name() -> None:
 
 
 def test_an_unknown_way_to_prune_attention_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'width', 'heads'"):
+    with pytest.raises(ConfigError, match=r"'head' of trace is not known; did you mean 'heads'"):
         easypruner.trace(Residual(), example_inputs(), attention='head')  # type: ignore[arg-type]
 
 
@@ -99,5 +99,5 @@ def test_more_heads_than_width_change_nothing_of_that(attention: str) -> None:
 
 
 def test_invalid_limits_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r'limits=5 is not understood'):
+    with pytest.raises(ConfigError, match=r'limits=5 of trace; expected easypruner\.Limits'):
         easypruner.trace(Residual(), example_inputs(), limits=5)

@@ -37,12 +37,12 @@ def described(result: Any) -> list[tuple[Any, ...]]:
             if tensor.numel()
             else None,
         )
-        for tensor in shapes.tensors_of(result)
+        for tensor in shapes.tensors_of((result,))
     ]
 
 
 def same(func: Any, *args: Any, **kwargs: Any) -> None:
-    assert described(shapes.run(func, args, kwargs)) == described(func(*args, **kwargs))
+    assert described(shapes.run_operation(func, args, kwargs)) == described(func(*args, **kwargs))
 
 
 layouts = st.sampled_from(['plain', 'channels last', 'turned', 'strided'])
@@ -96,7 +96,7 @@ def test_operations_with_a_shortcut(call: Callable[[Tensor], Any], layout: str) 
 def test_batch_norm_in_evaluation_makes_no_statistics_as_on_the_cpu(layout: str) -> None:
     x, options = meta(2, 4, 5, 6, layout=layout), (False, 0.1, 1e-5)
     args = (x, *(meta(4) for _ in range(4)), *options)
-    actual = shapes.run(aten.native_batch_norm.default, args, {})
+    actual = shapes.run_operation(aten.native_batch_norm.default, args, {})
     assert described(actual[0]) == described(aten.native_batch_norm.default(*args)[0])
     real = aten.native_batch_norm.default(torch.ones(2, 4, 5, 6), *[torch.ones(4)] * 4, *options)
     if layout == 'plain':
@@ -150,10 +150,12 @@ def test_mismatched_arguments_are_an_error_as_well(func: Any, args: tuple[Any, .
     with pytest.raises(Exception):  # noqa: B017 - the kernels raise various kinds
         func(*args)
     with pytest.raises(Exception):  # noqa: B017
-        shapes.run(func, args, {})
+        shapes.run_operation(func, args, {})
 
 
 def test_constants_join_the_meta_device() -> None:
-    assert shapes.run(aten.add.Tensor, (meta(2, 3), torch.ones(3)), {}).device.type == 'meta'
-    result = shapes.run(aten.cat.default, ([torch.ones(2, 3), meta(1, 3)],), {})
+    assert (
+        shapes.run_operation(aten.add.Tensor, (meta(2, 3), torch.ones(3)), {}).device.type == 'meta'
+    )
+    result = shapes.run_operation(aten.cat.default, ([torch.ones(2, 3), meta(1, 3)],), {})
     assert result.device.type == 'meta' and result.shape == (3, 3)

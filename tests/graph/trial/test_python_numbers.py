@@ -181,7 +181,7 @@ def test_a_window_at_a_fixed_position_keeps_the_channels_before_it() -> None:
 
     graph = easypruner.trace(Window(), example_inputs())
     assert not graph.groups
-    assert any('a window that starts at' in entry.reason for entry in graph.frozen)
+    assert any('expected a window that starts at' in entry.reason for entry in graph.frozen)
 
 
 def test_a_grouped_convolution_of_one_channel_each_can_be_cut_again() -> None:

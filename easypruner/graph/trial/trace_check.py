@@ -1,0 +1,178 @@
+"""The check of a trial: each operation must make tensors of the expected shapes."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
+from easypruner.graph.recording.stand_ins import StandIns
+from easypruner.graph.recording.tape import Operation, name_of
+from easypruner.graph.trial.expected import BOOKKEEPING, ExpectedTrace
+from easypruner.graph.trial.widths import Widths
+
+_LOOKAHEAD = 64
+_WINDOWS = (torch.ops.aten.slice.Tensor,)
+_OWN_CODE = str(Path(__file__).parents[1])
+_TORCH_CODE = str(Path(torch.__file__).parent)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a trial first differs from the expected trace.
+
+    Attributes:
+        position: the position of the operation in the expected trace.
+        operation: the operation as it ran on the full model; None behind the last one.
+        text: what happened, in a few words.
+        line: the line of code outside torch at which it happened, or ''.
+        round_number: the number of the round of the trial.
+        earlier: the first expected operation that did not run, if the trial went on with others.
+            The cause may be there.
+    """
+
+    position: int
+    operation: Operation | None
+    text: str
+    line: str
+    round_number: int
+    earlier: Operation | None
+
+    @property
+    def reason(self) -> str:
+        """The reason for which the groups at fault are frozen, for a user to read."""
+        where = f' at {self.line}' if self.line else ''
+        return f'the forward pass does not follow a cut: {self.text}{where}: {self.operation}'
+
+
+def progress_of(failure: Failure | None) -> float:
+    """Return how far a trial got: the position of its failure; infinite if it passed."""
+    return math.inf if failure is None else failure.position
+
+
+class DeviationError(Exception):
+    """A trial makes tensors of other shapes than expected."""
+
+
+class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
+    """Compares the operations of a trial with the expected ones, and raises where they differ.
+
+    Args:
+        expected: the expected trace.
+        stand_ins: runs the model.
+        widths: the widths of the axes in the trial.
+    """
+
+    def __init__(self, expected: ExpectedTrace, stand_ins: StandIns, widths: Widths) -> None:
+        super().__init__()
+        self._operations = expected.operations
+        self._coupling = expected.coupling
+        # Shapes that depend on values are not known before: then the pass only has to run.
+        self._knows_shapes = not expected.tape.backend.has_values
+        self._stand_ins = stand_ins
+        self._widths = widths
+        self._position = 0
+        self._missed: Operation | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = run_operation(func, args, kwargs or {})
+        if name_of(func) in BOOKKEEPING:
+            return result
+        operations = self._operations
+        position, got = self._position, tensors_of((result,))
+        if position < len(operations) and operations[position].func is func:
+            self._compare(operations[position].outputs, got)
+            if func in _WINDOWS:
+                self._compare_window(operations[position], args)
+            self._position += 1
+        else:
+            self._resume_behind(func, got)
+        return result
+
+    def _resume_behind(self, func: Any, got: Sequence[Tensor]) -> None:
+        """Find the operation that ran among the next expected ones; if it is not there, ignore it.
+
+        Two passes differ if the first one caches a tensor, or if tensors must be copied only in
+        one memory layout. Whatever is ignored, the outputs of the model are compared in the end.
+        """
+        path = self._stand_ins.path
+        if self._missed is None and self._position < len(self._operations):
+            self._missed = self._operations[self._position]
+        ahead = self._operations[self._position : self._position + _LOOKAHEAD]
+        for position, operation in enumerate(ahead, start=self._position):
+            same = operation.func is func and operation.module == path
+            if same and self._fits(operation.outputs, got):
+                self._position = position + 1
+                return
+
+    def _fits(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:
+        shapes = [tuple(tensor.shape) for tensor in got]
+        return not self._knows_shapes or list(map(self._expected_shape, expected)) == shapes
+
+    def _compare(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
+        if not self._knows_shapes:
+            return
+        for before, after in zip(expected, got, strict=True):
+            shape = self._expected_shape(before)
+            if shape != tuple(after.shape):
+                raise DeviationError(
+                    f'expected a tensor of shape {shape}, got one of shape {tuple(after.shape)}'
+                )
+
+    def _compare_window(self, operation: Operation, args: tuple[Any, ...]) -> None:
+        """Raise if the kept channels before a window are not those that were before it."""
+        if not self._knows_shapes or len(operation.args) > 4:
+            return
+        dim, start = _window(operation.args)
+        axis = self._coupling.axes_of(operation.args[0])[dim]
+        first, last = slice(start, None).indices(axis.size)[:2]
+        expected = int(np.count_nonzero(self._widths.stays[axis.ids[:first]]))
+        begin = slice(_window(args)[1], None).indices(self._widths(axis))[0]
+        if begin != expected and first < last:
+            raise DeviationError(f'expected a window that starts at {expected}, got {begin}')
+
+    def _expected_shape(self, tensor: Tensor) -> tuple[int, ...]:
+        return tuple([self._widths(axis) for axis in self._coupling.axes_of(tensor)])
+
+    def compare_outputs(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
+        """Raise unless the model's outputs have the expected shapes."""
+        self._position = len(self._operations)
+        if len(expected) != len(got):
+            raise DeviationError(f'expected {len(expected)} outputs, got {len(got)}')
+        self._compare(expected, got)
+
+    def describe(self, error: Exception) -> Failure:
+        """Return the failure of a trial that raised an error."""
+        text = next(iter(str(error).strip().splitlines()), '')
+        if not isinstance(error, DeviationError):
+            text = f'{type(error).__name__}: {text}'
+        return Failure(
+            position=self._position,
+            operation=next(iter(self._operations[self._position :]), None),
+            text=text,
+            line=_user_line(error.__traceback__),
+            round_number=self._widths.round_number,
+            earlier=self._missed,
+        )
+
+
+def _window(args: tuple[Any, ...]) -> tuple[int, int | None]:
+    """Return the dimension and the start of a slice."""
+    return args[1] if len(args) > 1 else 0, args[2] if len(args) > 2 else None
+
+
+def _user_line(trace: TracebackType | None) -> str:
+    """Return file:line and text of the innermost frame outside torch and this package."""
+    for frame in reversed(traceback.extract_tb(trace)):
+        if not frame.filename.startswith((_OWN_CODE, _TORCH_CODE)):
+            return f'{Path(frame.filename).name}:{frame.lineno}, {frame.line!r}'
+    return ''
