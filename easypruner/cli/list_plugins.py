@@ -49,6 +49,8 @@ def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
     console = Console(width=None if sys.stdout.isatty() else natural_width(table))
     console.print(table)
     print_lines(console, 'Other hooks', _other_hooks(plugins))
+    rules = [f'{name}: {plugin}' for plugin in plugins.plugins for name in plugin.rules]
+    print_lines(console, 'Rules for operations', rules)
     disabled = [f'{p.address}, {p.origin}, by {p.by}' for p in plugins.disabled]
     print_lines(console, 'Disabled', disabled)
     skipped = [plugin.reason for plugin in plugins.skipped]

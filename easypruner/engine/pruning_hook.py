@@ -93,7 +93,9 @@ class PruningHook(Hook):
 
         def joined(loss: Tensor) -> Tensor:
             times = self._times if self._is_due else 0
-            return regularizer.joined(loss, self._progress(wrapper.optimizer), times)
+            total = regularizer.joined(loss, self._progress(wrapper.optimizer), times)
+            runner.message_hub.update_scalar('train/penalty', (total - loss).detach())
+            return total
 
         self._registered.callback(wrapper.optimizer.register_step_pre_hook(push).remove)
         if regularizer.watches:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from easypruner.errors import PluginError
+from easypruner.graph.coupling.rules.registration import operations_of
 from easypruner.graph.cutting.layer_handler import fault_of_handles
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins import discovery
@@ -53,7 +54,9 @@ class Imported:
     def info(self, hooks: tuple[str, ...]) -> PluginInfo:
         """Return a description of the plugin."""
         found = self.candidate
-        return PluginInfo(found.name, found.address, found.origin, self.file, found.version, hooks)
+        return PluginInfo(
+            found.name, found.address, found.origin, self.file, found.version, hooks, self._rules
+        )
 
     def error(self, problem: str) -> PluginError:
         """Return an error that names the plugin, its file and a problem."""
@@ -69,11 +72,17 @@ class Imported:
         """
         for name in self._undecorated():
             raise self.error(f'defines {name}() without the decorator @hookimpl')
-        if self.candidate.needs_hook and not hooks:
+        if self.candidate.needs_hook and not hooks and not self._rules:
             raise self.error(
                 f'implements no hook; expected one of {", ".join(HOOKS)} '
-                '(the name of a helper file in a plugin folder has to begin with _)'
+                '(the name of a helper file in a plugin folder has to begin with _; a module of '
+                'models or data sets is named in custom_imports of the config)'
             )
+
+    @property
+    def _rules(self) -> tuple[str, ...]:
+        """The operations for which the plugin has registered rules at its import."""
+        return operations_of(getattr(self.plugin, '__name__', ''))
 
     def _undecorated(self) -> list[str]:
         """Return the plugin's functions that have the name of a hook but lack the decorator."""

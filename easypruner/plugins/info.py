@@ -39,10 +39,12 @@ class PluginInfo(FoundPlugin):
     Attributes:
         version: the version of its distribution; empty if there is none.
         hooks: the names of the hooks that it implements.
+        rules: the operations for which it has rules.
     """
 
     version: str
     hooks: tuple[str, ...]
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 
@@ -89,7 +90,7 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         for name in operations:
             known = _RULES.get(name)
-            if known is not None and not replace and _origin(known) != _origin(function):
+            if known is not None and not replace and not _is_same(known, function):
                 raise PluginError(
                     f'{_origin(function)} is registered as the rule of {name!r}, which already '
                     f'has one: {_origin(known)}; remove one of them, or register the other with '
@@ -108,6 +109,17 @@ def find_rule(operation: Operation) -> Rule:
     if known is None and torch.Tag.pointwise in operation.func.tags:
         known = _RULES['pointwise']
     return known or _freeze_all
+
+
+def operations_of(module: str) -> tuple[str, ...]:
+    """Return the operations whose rules a module has registered."""
+    return tuple(name for name, function in _RULES.items() if function.__module__ == module)
+
+
+def _is_same(one: Rule, other: Rule) -> bool:
+    """Tell whether two functions have one name in one file, which may have been edited between."""
+    places = [(function.__qualname__, inspect.getsourcefile(function)) for function in (one, other)]
+    return places[0] == places[1]
 
 
 def _origin(function: Rule) -> str:
