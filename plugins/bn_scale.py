@@ -32,10 +32,6 @@ class BNScale(MaskSource):
         The paper removes 40 % to 70 % of the channels on CIFAR, with one threshold for the whole
         network, as ``Ratio`` and ``Macs`` do. The released MaskSparsity code combines coupled
         layers by ``reduction='vote'``.
-
-    Args:
-        reduction: how the scales of coupled batch norms are combined; ``'vote'`` is the rule of the
-            released MaskSparsity code.
     """
 
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:

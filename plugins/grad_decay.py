@@ -43,8 +43,8 @@ class GradDecay(Regularizer):
 
     Args:
         share: the share of the stage after which the values are zero, above 0 and up to 1.
-        scales: the kinds of norm whose scales and biases are pushed, names of
-            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
+        scales: the kinds of norm whose scales and biases are pushed: ``'batch_norm'``,
+            ``'instance_norm'``, ``'group_norm'`` or ``'layer_norm'``, or several.
         without_scales: what happens to groups that lose units, but do not have such a norm:
             ``'error'`` raises an error, ``'weights'`` shrinks the weights that produce the units,
             and ``'skip'`` pushes nothing.

@@ -32,9 +32,6 @@ class Group(MaskSource):
 
     Values:
         The default normalization with a budget that ranks all groups together, such as ``Macs``.
-
-    Args:
-        normalization: how the scores of groups are made comparable.
     """
 
     def __init__(

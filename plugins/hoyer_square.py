@@ -51,8 +51,8 @@ class HoyerSquare(Regularizer):
         strength: the factor λ of the penalty; ``dict(reach=R)`` chooses it from the schedule, for a
             slope of 1.
         on: ``'scales'`` or ``'weights'``.
-        scales: the kinds of norm whose scales are pushed, names of
-            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
+        scales: the kinds of norm whose scales are pushed: ``'batch_norm'``, ``'instance_norm'``,
+            ``'group_norm'`` or ``'layer_norm'``, or several.
         group_strengths: path, glob or name of groups -> factor of the strength there. A norm over
             the channels of several groups gets the mean of their factors.
     """

@@ -56,7 +56,8 @@ class Latency(CostBudget):
         on a quiet machine; more for passes below a millisecond.
 
     Args:
-        keep: the limit as a share of the time of the current network, from 0 to 1; or
+        keep: the limit as a share of the time of the current network, from 0 to 1. Give either
+            ``keep`` or ``limit``.
         limit: the limit in seconds.
         table: the path of a table.
         repeats: the number of measured passes of each network.

@@ -32,7 +32,8 @@ class Macs(CostBudget):
         are fast on GPUs.
 
     Args:
-        keep: the limit as a share of the network's MACs, from 0 to 1; or
+        keep: the limit as a share of the network's MACs, from 0 to 1. Give either ``keep`` or
+            ``limit``.
         limit: the limit in MACs, for the example inputs that the graph was traced on.
     """
 

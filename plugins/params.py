@@ -29,7 +29,8 @@ class Params(CostBudget):
         possible limit may be high in a network with a wide classifier.
 
     Args:
-        keep: the limit as a share of the network's parameters, from 0 to 1; or
+        keep: the limit as a share of the network's parameters, from 0 to 1. Give either ``keep`` or
+            ``limit``.
         limit: the limit in parameters.
     """
 

@@ -46,8 +46,8 @@ class Polarization(Regularizer):
     Args:
         t: the weight of the L1 term.
         bound: the bound a, above the mean of the scales; None for no bound.
-        scales: the kinds of norm whose scales are pushed, names of
-            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`.
+        scales: the kinds of norm whose scales are pushed: ``'batch_norm'``, ``'instance_norm'``,
+            ``'group_norm'`` or ``'layer_norm'``, or several.
         group_strengths: path, glob or name of groups -> factor of their scales' terms. Scales with
             the factor 0 do not count in the mean.
     """

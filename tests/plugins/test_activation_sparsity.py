@@ -1,4 +1,4 @@
-"""ActivationSparsity in a loop of one's own: what it pushes, and what it leaves behind."""
+"""ActivationSparsity in a plain training loop: its push, and no remaining hooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UPDATES = 30
 
 
 class Net(nn.Module):
-    """Two layers that read what a ReLU leaves, and a classifier that reads their mean."""
+    """Two layers that read the output of a ReLU, and a classifier that reads their mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_passes_without_gradients_do_not_count(
         assert regularizer.forward_penalty(Progress(0, 1)) is None
 
 
-def test_it_silences_what_goes_and_nothing_is_left_on_the_network() -> None:
+def test_it_silences_removed_channels_and_leaves_no_hooks() -> None:
     net, graph, images = traced()
     masks = Masks({'first': torch.arange(6) < 3, 'second': torch.ones(4).bool()})
     regularizer = ActivationSparsity(2.0, only_removed=True)

@@ -8,7 +8,7 @@ from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS
 from easypruner.testing import Combination, combinations, run
 
-# One in so many is run by default: a prime, so that all pairs come around.
+# By default, one in this number is run. It is prime, so that all pairs occur.
 _SAMPLE = 23
 
 load_plugins()

@@ -90,7 +90,7 @@ def context() -> Context:
 
 
 def scores(name: str, model: nn.Module) -> list[Tensor]:
-    """Return the scores of all groups in order: their names depend on how weights are stored."""
+    """Return the scores of all groups in order, because names depend on how weights are stored."""
     graph = easypruner.trace(model, example_inputs().double())
     assert [group.size for group in graph.groups.values()] == [8, 6, 6]
     return list(SOURCES[name]().ranking_scores(graph, context()).values())
@@ -162,13 +162,13 @@ def test_masks_of_torch(name: str) -> None:
         prune.random_unstructured(layer, 'weight', 0.4)
         with torch.no_grad():
             other.weight.mul_(layer.weight_mask)
-            # What is under the mask may hold anything.
+            # Masked weights may have any value.
             layer.weight_orig.add_(9 * (1 - layer.weight_mask))
     assert_same(name, model, expected)
 
 
 class Halved(nn.Module):
-    """Half of what it is given, turned around."""
+    """Half of its input, transposed."""
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight.transpose(0, 1) / 2
@@ -178,7 +178,7 @@ class Halved(nn.Module):
 
 
 class Lengths(nn.Module):
-    """Weight norm over what follows the first dimension, written by hand."""
+    """Weight norm over all dimensions but the first, written by hand."""
 
     def __init__(self, units: int) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ def with_parametrizations(kind: type[nn.Module]) -> nn.Module:
 
 @pytest.mark.parametrize('name', SOURCES)
 @pytest.mark.parametrize('kind', [Halved, Lengths, Factors])
-def test_parametrizations_of_ones_own(name: str, kind: type[nn.Module]) -> None:
+def test_custom_parametrizations(name: str, kind: type[nn.Module]) -> None:
     assert_same(name, with_parametrizations(kind), plain())
 
 
@@ -274,7 +274,7 @@ class Product(nn.Module):
 
 
 class TwoLayers(nn.Module):
-    """What a layer is whose weight is a product."""
+    """A layer whose weight is a product."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -320,13 +320,13 @@ def test_weights_that_stay_whole_count_as_they_are(name: str, wrap: Wrap | str) 
     assert list(one.groups) == ['4'] and list(two.groups) == ['0', '2', '4']
     actual, wanted = (SOURCES[name]().ranking_scores(g, context())['4'] for g in (one, two))
     if not name.startswith('Hessian'):
-        # Its signs are drawn for other weights as well.
+        # It also draws signs for other weights.
         torch.testing.assert_close(actual, wanted, rtol=1e-8, atol=1e-14)
 
 
 @pytest.mark.parametrize('how', [modern, older, 'masks'])
 @pytest.mark.parametrize('name', FROM_WEIGHTS)
-def test_the_model_is_left_as_it_was(name: str, how: Callable[..., nn.Module] | str) -> None:
+def test_the_model_stays_unchanged(name: str, how: Callable[..., nn.Module] | str) -> None:
     if how == 'masks':
         model = plain()
         prune.random_unstructured(model.first, 'weight', 0.4)
@@ -341,7 +341,7 @@ def test_the_model_is_left_as_it_was(name: str, how: Callable[..., nn.Module] | 
 
 @pytest.mark.parametrize('dim', [0, 1, None, 'masks'])
 def test_readers_of_channels_are_computed_once(dim: int | str | None) -> None:
-    """A cut that is compensated for is exact where the channels that go are constant."""
+    """A compensated cut is exact if the removed channels are constant."""
     if dim == 'masks':
         model = plain()
         for layer in model.children():
@@ -350,7 +350,7 @@ def test_readers_of_channels_are_computed_once(dim: int | str | None) -> None:
         model = with_weight_norm(modern, dim)
     gone = torch.arange(6) < 3
     with torch.no_grad():
-        # The hidden layer's first channels hold what their bias says.
+        # The hidden layer's first channels are their biases.
         if dim == 'masks':
             model.hidden.weight_orig[:3] = 0
         elif dim == 0:

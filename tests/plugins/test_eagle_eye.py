@@ -1,4 +1,4 @@
-"""EagleEye: random widths under any budget, the best of them by what was really measured."""
+"""EagleEye: random widths under any budget; the best measured one is returned."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Coarse(Macs):
 
 
 @pytest.mark.parametrize(('tolerance', 'all_near'), [(0.01, False), (0.06, True)])
-def test_candidates_off_the_limit_are_passed_over(tolerance: float, all_near: bool) -> None:
+def test_candidates_far_from_the_limit_are_skipped(tolerance: float, all_near: bool) -> None:
     context, loss = known_loss(lambda widths: float(widths[0]))
     EagleEye(Coarse(keep=0.6), candidates=40, tolerance=tolerance).select(plain_graph(), context)
     firsts = {first for first, _ in loss.asked}
@@ -91,14 +91,14 @@ def test_candidates_off_the_limit_are_passed_over(tolerance: float, all_near: bo
 
 
 class Met(Macs):
-    """A budget that is always met."""
+    """A budget that all masks meet."""
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         return self.asked
 
 
 class Noisy(Coarse):
-    """A budget that is off by no more than it was measured to be."""
+    """A budget whose error is within the noise of its measurement."""
 
     @property
     def spread(self) -> float:
@@ -127,7 +127,7 @@ def test_several_limits_are_kept_to() -> None:
 @pytest.mark.parametrize(
     'budget', [Ratio(keep=0.5), Threshold(0.8), Macs(keep=0.5).partial(0.0, 0.5)]
 )
-def test_any_budget_that_ranks_groups_together_will_do(budget: easypruner.Budget) -> None:
+def test_any_budget_that_ranks_groups_together_works(budget: easypruner.Budget) -> None:
     graph, (context, loss) = plain_graph(), known_loss(loss_least_at_seven)
     masks = EagleEye(budget, candidates=5, tolerance=1).select(graph, context)
     assert masks.removed_units > 0

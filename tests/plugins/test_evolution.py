@@ -51,7 +51,7 @@ def test_one_generation_is_what_a_random_search_draws() -> None:
 
 
 class Many(nn.Module):
-    """Layers side by side, each a group of its own."""
+    """Parallel layers, each a group."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -103,7 +103,7 @@ def test_samples_of_every_kind_of_batch() -> None:
         None,
     ],
 )
-def test_a_batch_that_cannot_be_taken_apart(batch: Any) -> None:
+def test_a_batch_that_cannot_be_split(batch: Any) -> None:
     with pytest.raises(EasyPrunerError, match=r"Me measures single samples.*per='batch'"):
         samples_of(batch, 'Me')
 

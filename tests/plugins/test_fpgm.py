@@ -78,7 +78,7 @@ def test_a_layer_that_is_compared_in_parts() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 2500), nn.Linear(2500, 2))
     with torch.no_grad():
-        # As many alike as soft pruning leaves.
+        # As many equal filters as after soft pruning.
         model[0].weight[100:1500] = 0
     graph = easypruner.trace(model, torch.zeros(1, 3))
     expected = torch.cdist(

@@ -42,7 +42,7 @@ def step(regularizer: GradDecay, case: Case, update: int, gradient: float = 0.0)
 
 
 @pytest.mark.parametrize('share', [0.5, 1.0])
-def test_values_come_down_on_a_straight_line_and_gradients_fade(share: float) -> None:
+def test_values_and_gradients_decrease_linearly(share: float) -> None:
     given = make_case(Residual)
     before = {name: p.detach().clone() for name, p in given.model.named_parameters()}
     gone, length = removed(given), share * UPDATES

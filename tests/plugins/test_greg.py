@@ -27,7 +27,7 @@ from tests.helpers.pushes import (
 
 
 def algorithm(delta: float, every: int, ceiling: float, update: int) -> float:
-    """Return lambda after that many updates, counted one by one."""
+    """Return lambda after a number of updates, counted one by one."""
     factor = 0.0
     for done in range(update + 1):
         if done % every == 0:
@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_the_growing_penalty(build: type[nn.Module], ove
         )
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_defaults_are_those_of_the_paper() -> None:
     regularizer = GReg()
     for update in (0, 9, 10, 25, 1000, 99_989, 99_990, 500_000):
         rises = update // 10 + 1
@@ -88,7 +88,7 @@ def test_the_reach_is_the_exponent_of_what_is_left() -> None:
     assert np.exp(-regularizer.reach(schedule)) == pytest.approx(weight, rel=0.05)
 
 
-def test_a_reach_picks_the_rise() -> None:
+def test_a_reach_determines_the_increase() -> None:
     rates = np.linspace(0.1, 0.01, 300)
     schedule = Schedule(float(rates.sum()), 0.9, 300, rates)
     regularizer = GReg({'reach': 7.0})

@@ -104,7 +104,7 @@ def test_the_penalty_has_this_gradient(alpha: float | None) -> None:
     torch.testing.assert_close(penalty, by_hand)
 
 
-def test_units_of_zeros_are_left_alone() -> None:
+def test_units_of_zeros_are_not_pushed() -> None:
     given = make_case(Plain)
     with torch.no_grad():
         given.model.body[0][0].weight[3:] = 0

@@ -1,4 +1,4 @@
-"""Layer handlers: the layers they find, their order, and that a cut layer equals one built so."""
+"""Layer handlers: which layers they find, their order, and that a cut layer equals a new one."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_attention_reads_the_right_widths() -> None:
         expected.load_state_dict(layer.state_dict(), strict=True)
 
 
-def test_timm_transformers_tell_their_new_width() -> None:
+def test_timm_transformers_report_their_new_width() -> None:
     model = halved(
         timm.create_model('vit_tiny_patch16_224', num_classes=5, depth=2, img_size=32),
         torch.randn(1, 3, 32, 32),
@@ -152,7 +152,7 @@ def test_timm_transformers_tell_their_new_width() -> None:
     assert (model.embed_dim, model.num_features, model.head_hidden_size) == (width,) * 3
 
 
-def test_mmpretrain_transformers_tell_their_new_width() -> None:
+def test_mmpretrain_transformers_report_their_new_width() -> None:
     from mmpretrain.models.backbones import VisionTransformer
 
     backbone = VisionTransformer('deit-t', img_size=32, patch_size=16)
@@ -247,7 +247,7 @@ def test_layers_that_descend_from_a_named_type_are_handled() -> None:
 
 
 def test_built_in_handlers_import_no_library_of_models() -> None:
-    """Without any plugin loaded they are there, and timm and the like are not."""
+    """They are available without loaded plugins, and do not import timm and the like."""
     code = (
         'import sys, torch, easypruner\n'
         'net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 2, 1))\n'

@@ -51,7 +51,7 @@ def hessian(graph: ChannelGraph, names: list[str]) -> Tensor:
 
 
 def counts(graph: ChannelGraph, names: list[str], members: list, unit: int) -> Tensor:
-    """Return how often each weight is a unit's, in a row."""
+    """Return how often each weight belongs to a unit, in a row."""
     row = {name: torch.zeros_like(graph.parameter(name)) for name in names}
     for member in members:
         for index in member.index[unit].tolist():
@@ -71,7 +71,7 @@ def test_half_the_squared_weight_times_the_curvature(over: str) -> None:
     weights = torch.cat([graph.parameter(name).detach().flatten() for name in names])
     terms = hessian(graph, names) * weights * weights[:, None] / 2
     tensor = torch.cat([torch.full((graph.parameter(n).numel(),), k) for k, n in enumerate(names)])
-    # How far random signs let the estimate stray: through the terms of other weights of a tensor.
+    # The error of the estimate comes from the terms of other weights of a tensor.
     beside = (terms * (tensor == tensor[:, None])).square().fill_diagonal_(0)
     told_apart = 0
     for name, members in chosen.items():
@@ -90,7 +90,7 @@ def test_where_weights_of_a_layer_do_not_interact_one_draw_is_exact() -> None:
     graph = easypruner.trace(model, torch.zeros(1, 1).double())
 
     def cubes(model: nn.Module, batch: Tensor) -> Tensor:
-        # Weights of other layers are others', and no noise.
+        # Weights of other layers do not add noise.
         others = 1e3 * model[0].weight.sum() * model[1].weight.sum()
         return (model[0].weight ** 3).sum() * batch + others
 

@@ -89,7 +89,7 @@ def test_the_penalty_has_this_gradient(on: str) -> None:
 
 
 @pytest.mark.parametrize('on', ['scales', 'weights'])
-def test_a_layer_of_zeros_counts_as_nothing(on: str) -> None:
+def test_a_layer_of_zeros_contributes_zero(on: str) -> None:
     given = make_case(Residual)
     with torch.no_grad():
         given.model.stem[0].weight.zero_()
@@ -103,7 +103,7 @@ def test_a_layer_of_zeros_counts_as_nothing(on: str) -> None:
     assert_same(actual, penalty_gradients(penalty, given.model), 1)
 
 
-def test_equal_scales_are_at_the_most_and_do_not_move() -> None:
+def test_equal_scales_have_the_largest_measure_and_do_not_move() -> None:
     given = make_case(Plain)
     with torch.no_grad():
         for module in given.scales().values():
@@ -123,7 +123,7 @@ def test_a_group_of_one_unit_does_not_move(on: str) -> None:
     assert actual[layer].abs().max() < 1e-12 and actual[other].any()
 
 
-def test_a_network_without_scales_has_its_weights() -> None:
+def test_in_a_network_without_scales_weights_are_pushed() -> None:
     given = make_case(Volume)
     with pytest.raises(EasyPrunerError, match='none to push in this Volume'):
         HoyerSquare(1.0).largest(given.graph, None)

@@ -1,4 +1,4 @@
-"""Quantize: int8 layers against their own numbers in float, and what is left in float and why."""
+"""Quantize: int8 layers against the same numbers in float, and the layers that stay in float."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from easypruner.graph import NetworkRecord
 
 
 def in_float(layer: Int8Layer, x: Tensor, plain: Any) -> Tensor:
-    """Return what a layer has to return: its own numbers, dequantized, in double precision.
+    """Return the expected output of a layer: its dequantized numbers in double precision.
 
-    The grid of the activations is that of each sample: 254 steps from its least to its largest
+    Each sample has its own grid of activations: 254 steps from its smallest to its largest
     value, zero among them.
     """
     rows = [row.double() for row in x]
@@ -44,7 +44,7 @@ def in_float(layer: Int8Layer, x: Tensor, plain: Any) -> Tensor:
 
 
 def assert_close(found: Tensor, expected: Tensor, x: Tensor, layer: Int8Layer) -> None:
-    # Where a value lies between two steps, rounding in single precision may take the other one.
+    # For a value between two steps, single precision may round to the other one.
     step = float((x.max() - x.min()).clamp_min(1e-9)) / 254
     weight = layer.weight.float().abs() * layer.weight_scale.view(-1, *[1] * (x.dim() - 1)).float()
     slack = 2.5 * step * float(weight.amax())
@@ -200,7 +200,7 @@ class Mixed(nn.Module):
         return self.head(self.attention(tokens, tokens, tokens)[0][:, 0])
 
 
-def test_what_stays_in_float_is_told_with_the_reason() -> None:
+def test_layers_that_stay_in_float_are_reported_with_the_reason() -> None:
     torch.manual_seed(0)
     model = Mixed().eval()
     expected = model(IMAGES)

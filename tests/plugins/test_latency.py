@@ -1,4 +1,4 @@
-"""Latency: by a table, and measured with a clock that the test's networks turn."""
+"""Latency: with a table, and measured with a clock that the test's networks advance."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ class TestMeasured:
         ratio = seconds(masks) / WHOLE
         assert budget.delivered(masks, GRAPH) == pytest.approx(ratio)
         assert budget.spread == pytest.approx(0, abs=1e-9)
-        # A grid of 64 tells single units apart here: with one unit less to go it is too slow.
+        # Here, the search distinguishes single units: with one more unit kept, it is too slow.
         assert ratio <= 0.6 < self.with_one_more(masks) / WHOLE
         assert (budget.kind, budget.asked) == ('Latency', 0.6)
 
     @staticmethod
     def with_one_more(masks: Masks) -> float:
-        """Return the seconds with the best of all units that go kept as well."""
+        """Return the seconds when the best of the removed units is kept as well."""
         scores = some_scores()
         _, name, unit = max(
             (float(scores[n][u]), n, u)
@@ -127,7 +127,7 @@ class TestMeasured:
         clock.load = itertools.cycle([1.0, 2.0])
         assert Stopwatch(GRAPH, repeats=20, warmup=0).compare().ratio.median == pytest.approx(1.25)
 
-    def test_noise_is_kept_away_from(self, clock: Clock) -> None:
+    def test_the_limit_is_met_by_more_than_the_noise(self, clock: Clock) -> None:
         random = torch.Generator().manual_seed(0)
         clock.load = (1 + 0.2 * float(torch.rand((), generator=random)) for _ in itertools.count())
         budget = Latency(keep=0.6, repeats=40)
@@ -158,7 +158,7 @@ class TestMeasured:
         for name, mask in masks.items():
             assert masks.kept(name) in graph.limits[name].widths(mask.numel())
 
-    def test_the_model_is_left_as_it_was(self, clock: Clock) -> None:
+    def test_the_model_stays_unchanged(self, clock: Clock) -> None:
         model = randomized_network(Timed).train()
         graph = easypruner.trace(model, example_inputs())
         before = copy.deepcopy(model.state_dict())
@@ -220,8 +220,8 @@ class TestTable:
         ('small', 'large', 'expected'),
         [
             (8, 12, 0.01),
-            (4, 12, 0.01 - 1e-3 * 2.5 / 3),  # 1 ms of 3, which together save 2.5
-            (8, 1, 0.01 - 2.5e-3),  # fewer units than measured save no more
+            (4, 12, 0.01 - 1e-3 * 2.5 / 3),  # 1 ms of 3 ms, which together save 2.5 ms
+            (8, 1, 0.01 - 2.5e-3),  # fewer units than measured do not save more
             (4, 6, 0.01 - 2.5e-3),
             (1, 2, 0.01 - 4e-3),
             (6, 12, 0.01 - 0.5e-3 * 2.5 / 3),  # half way between 4 and 8 units
@@ -296,7 +296,7 @@ class TestMeasuringATable:
         assert (small.units, small.kept) == (8, (1, 2, 4, 6))
         for kept, saved in zip(small.kept, small.saved, strict=True):
             assert saved == pytest.approx(WHOLE - seconds({SMALL: torch.arange(8) < kept}))
-        # Where all groups are cut alike, the table says what is so, though the sum is not.
+        # If all groups are cut equally, the table is exact, although the sum is not.
         for shares in ((6, 9), (4, 6), (2, 3), (1, 1)):
             masks = {
                 n: torch.arange(GRAPH.groups[n].size) < k
@@ -344,7 +344,7 @@ def test_a_network_that_stores_computed_tensors_is_copied() -> None:
     assert layer.weight is held and held.grad_fn is not None
 
 
-def test_a_group_cut_to_a_single_channel_is_in_the_table_still(table: Path) -> None:
+def test_a_group_cut_to_a_single_channel_is_still_in_the_table(table: Path) -> None:
     model = randomized_network(Timed)
     graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)

@@ -89,7 +89,7 @@ ROWS = [[1e-9, 2e-9, 0.0], [3e-3, -5e-3, 1e-3], [0.1, 0.1, -0.1], [0.0, 0.0, 0.0
 
 
 @pytest.mark.parametrize('over', ['producers', 'group'])
-def test_a_large_p_comes_to_the_largest_weight(over: str) -> None:
+def test_a_large_p_approaches_the_largest_weight(over: str) -> None:
     graph = layer_of(ROWS)
     scores = LpNorm(p=1000, over=over).score(graph, Context())['0'].reshape(-1).tolist()
     every = graph.model[0].weight.abs().amax(dim=1)
@@ -122,7 +122,7 @@ def test_a_small_p_does_not_overflow() -> None:
     assert masks.tolist() == [norm >= sorted(norms)[2] for norm in norms]
 
 
-def test_norms_that_vanish_beside_others_are_reported() -> None:
+def test_norms_that_become_zero_are_reported() -> None:
     model = nn.Sequential(nn.Linear(2, 900), nn.Linear(900, 5), nn.Linear(5, 2))
     graph = easypruner.trace(model, torch.zeros(1, 2))
     with pytest.raises(EasyPrunerError, match=r"LpNorm\(p=0\.001\) .* group '0' become 0"):

@@ -1,4 +1,4 @@
-"""MaskFile: masks of groups and of layers, from any code, one after the other."""
+"""MaskFile: masks of groups and of layers, from any code, applied one after the other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def select(path: Any, graph: ChannelGraph, **arguments: Any) -> Masks:
 
 
 def layers_of(graph: ChannelGraph, masks: Masks, norms_only: bool = False) -> dict[str, Tensor]:
-    """Return the mask of every layer that makes channels, unit by unit."""
+    """Return the mask of every layer that produces channels, unit by unit."""
     found: dict[str, Tensor] = {}
     for name, group in graph.groups.items():
         for member in group.members:
@@ -262,7 +262,7 @@ def test_then_leaves_its_operands_unchanged() -> None:
 
 
 class Stranger:
-    """Something that only code could bring back."""
+    """An object that only code could restore."""
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_our_own_files_cannot_be_inverted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ({'path': []}, 'path=\[\] of MaskFile'),
+        ({'path': []}, r'path=\[\] of MaskFile'),
         ({'path': 3}, 'path=3 of MaskFile; expected the path of a file'),
         ({'path': ['x', None]}, r'path\[1\]=None of MaskFile; expected the path of a file'),
         ({'path': 'x', 'true': 'kept'}, "did you mean 'keep'"),

@@ -34,7 +34,7 @@ def masks_of(
 
 
 def discarded(score: list[float], share: float) -> set[int]:
-    """Return the units that go, as the paper finds them."""
+    """Return the removed units, by the paper's algorithm."""
     energy = sum(value * value for value in score)
     order = sorted(range(len(score)), key=lambda unit: score[unit])
     lost, gone = 0.0, set()
@@ -147,7 +147,7 @@ def test_in_steps_no_step_loses_more_than_the_share() -> None:
     assert 0 < removed[0] < at_once <= sum(removed)
 
 
-def test_units_without_scores_cannot_be_judged() -> None:
+def test_units_without_scores_are_an_error() -> None:
     masks = easypruner.Masks({SMALL: torch.ones(8, dtype=torch.bool)})
     with pytest.raises(EasyPrunerError, match=f'not know the scores of group {SMALL!r}'):
         OptimalThreshold().delivered(masks, GRAPH)

@@ -66,7 +66,7 @@ def test_above_the_bound_only_l1_is_left(bound: float) -> None:
     assert_same(penalty_gradients(regularizer.penalty(given.graph, None), given.model), expected, 1)
 
 
-def test_a_bound_keeps_scales_from_running_away() -> None:
+def test_a_bound_limits_the_scales() -> None:
     def largest(bound: float | None) -> float:
         model = randomized_network(Plain).double()
         graph = easypruner.trace(model, example_inputs().double())

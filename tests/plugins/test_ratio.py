@@ -55,7 +55,7 @@ def kept_of(masks: Masks) -> int:
 
 
 def wider(graph: ChannelGraph, masks: Masks) -> list[int]:
-    """Return how many units more each group would keep that is allowed its next width."""
+    """Return how many more units each group would keep with its next allowed width."""
     steps = []
     for name, group in graph.groups.items():
         kept = masks.kept(name)
@@ -101,7 +101,7 @@ def test_each_scope_keeps_the_nearest_allowed_number(
     graph = GRAPHS[WIDTHS, step]
     masks = Ratio(keep, scope=scope)(scores_of(graph, seed, levels), graph, Context())
     names = list(graph.groups)
-    # At two extents; and the first and the last layer are made of other parts than the others.
+    # They have two extents, and the first and the last layer have other parts than the others.
     apart = {'stage': [names[:6], names[6:]], 'isomorphic': [names[:-1], names[-1:]]}
     for together in apart[scope]:
         units = 16 * len(together)

@@ -65,7 +65,7 @@ def test_no_memory_grows_with_the_steps(name: str) -> None:
         tensors = [thing for thing in gc.get_objects() if type(thing) is Tensor]
         return len(tensors), sum(tensor.numel() for tensor in tensors)
 
-    gc.freeze()  # What was there before is not looked through.
+    gc.freeze()  # Ignore the objects that existed before.
     try:
         assert alive(3) == alive(30) != (0, 0)
     finally:
@@ -87,7 +87,7 @@ def test_facts_of_graph_and_masks_are_computed_once(
 
 
 @every
-def test_parameters_that_do_not_train_are_left_alone(name: str) -> None:
+def test_frozen_parameters_are_not_changed(name: str) -> None:
     given = make_case(Residual)
     for path in ('stem.0.weight', 'stem.1.weight', 'stem.1.bias'):
         given.graph.parameter(path).requires_grad_(False)
@@ -111,7 +111,7 @@ def test_without_trainable_parameters_it_reports_it(name: str) -> None:
 
 
 @every
-def test_a_cut_and_other_masks_and_graphs_are_taken_up(name: str) -> None:
+def test_a_cut_other_masks_and_other_graphs_are_prepared_again(name: str) -> None:
     given, regularizer = make_case(Residual), BUILDS[name]()
     push(regularizer, given)
     other = make_case(Plain)
@@ -136,7 +136,7 @@ def test_a_cut_and_other_masks_and_graphs_are_taken_up(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', ['GlobalSparsity', 'Polarization', 'HoyerSquare'])
-def test_after_a_cut_the_same_graph_without_masks_is_taken_up(name: str) -> None:
+def test_after_a_cut_the_same_graph_without_masks_is_prepared_again(name: str) -> None:
     given, regularizer = make_case(Residual), BUILDS[name]()
     regularizer.add_gradient(given.graph, None, Progress(0, 1))
     easypruner.prune(given.model, given.masks, graph=given.graph)

@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_the_penalty(kind: type[Regularizer]) -> None:
             assert torch.allclose(fast[name], parameter.grad), name
 
 
-def test_reach_picks_the_strength_that_moves_a_scale_that_far() -> None:
+def test_a_reach_determines_the_strength_that_moves_a_scale_that_far() -> None:
     schedule = Schedule(lr_sum=2.0, momentum=0.9, updates=100)
     regularizer = GlobalSparsity({'reach': 5.0})
     regularizer.schedule(schedule)
@@ -158,7 +158,7 @@ def scales_by_hand(case: Case, norm: str, masked: bool) -> Tensor:
 
 
 def weights_by_hand(case: Case, norm: str, masked: bool) -> Tensor:
-    """Return the penalty on the makers' weights of groups that have no batch norm."""
+    """Return the penalty on the producing weights of groups without a batch norm."""
     total = torch.zeros((), dtype=torch.float64)
     scales = case.scales()
     for name, unit, slices in case.units('producers'):
@@ -236,7 +236,7 @@ def test_smooth_l1_is_l1_where_its_parabola_has_no_width() -> None:
 
 
 @pytest.mark.parametrize('scale', [None, 8.0])
-def test_smooth_l1_lands_at_zero_where_l1_overshoots(scale: float | None) -> None:
+def test_smooth_l1_reaches_zero_where_l1_overshoots(scale: float | None) -> None:
     given = make_case(Residual)
     near = given.model.stem[1].weight
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sensitivity: the curves of layers cut one by one, and the ratios they lead to."""
+"""Sensitivity: the curves of layers cut one by one, and the resulting ratios."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def losses(graph: ChannelGraph, context: Context, group: str, order: list[int]) 
 
 
 def in_steps(size: int, steps: int) -> Iterator[int]:
-    """Yield how many units go at each step, each number once."""
+    """Yield the number of removed units at each step, each number once."""
     last = 0
     for step in range(1, steps + 1):
         gone = round(size * step / (steps + 1))

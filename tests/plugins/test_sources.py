@@ -80,7 +80,7 @@ def test_bn_scale_is_the_magnitude_of_each_coupled_scale() -> None:
     assert torch.equal(scores['stem.0'], expected)
 
 
-def test_bn_scale_leaves_groups_without_a_norm_alone() -> None:
+def test_bn_scale_does_not_score_groups_without_a_norm() -> None:
     model = randomized_network(Depthwise)
     scores = BNScale().score(easypruner.trace(model, example_inputs()), Context())
     assert set(scores) == {'expand.0'}
@@ -196,14 +196,14 @@ def test_nan_weights_are_reported_with_their_group(name: str) -> None:
     with torch.no_grad():
         graph.model.branch[0][0].weight[2] = float('nan')
         graph.model.branch[0][1].weight[2] = float('nan')
-    # Of a whole group the readers count, and this layer reads the stem's channels.
+    # The weights that read a group count, and this layer reads the stem's channels.
     named = r'stem\.0' if name in ('Group', 'L1Norm group', 'Lamp group') else r'branch\.0\.0'
     with pytest.raises(EasyPrunerError, match=f"group '{named}' has .* NaN"):
         VARIANTS[name](Ratio(keep=0.5)).select(graph, labelled_context(1))
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_the_model_is_left_as_it_was(name: str) -> None:
+def test_the_model_stays_unchanged(name: str) -> None:
     graph = signed_graph(Residual)
     model = graph.model.train()
     model.branch.eval()
@@ -276,7 +276,7 @@ def test_batches_and_passes_draw_the_same_and_restore_the_random_state(name: str
     expected = torch.rand(3)
     torch.manual_seed(0)
     first = score(1)
-    assert torch.equal(torch.rand(3), expected), 'chance has moved on'
+    assert torch.equal(torch.rand(3), expected), 'the random state has changed'
     same, other = score(1), score(2)
     assert all(torch.equal(same[group], first[group]) for group in first)
     assert any(not torch.equal(other[group], first[group]) for group in first)

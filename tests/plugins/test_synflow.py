@@ -1,4 +1,4 @@
-"""Synflow against flows written out, and the conservation that the paper proves."""
+"""Synflow against flows written out, and the conservation law of the paper."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_same_flow_passes_every_layer() -> None:
 
 
 def flow_by_hand(model: Plain) -> Tensor:
-    """Return what flows through the first layer's units of a network with batch norms."""
+    """Return the flow through the units of the first layer, in a network with batch norms."""
     first, second = model.body[0], model.body[1]
 
     def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def flow_by_hand(model: Plain) -> Tensor:
 def test_batch_norms_scale_but_do_not_subtract() -> None:
     graph = signed_graph(Plain)
     with torch.no_grad():
-        # Subtracted, it would leave nothing behind the ReLU.
+        # If it was subtracted, nothing would pass the ReLU.
         graph.model.body[0][1].running_mean.fill_(1e6)
     torch.testing.assert_close(
         Synflow().score(graph, Context())['body.0.0'][0], flow_by_hand(graph.model)

@@ -91,7 +91,7 @@ def agreement(one: Tensor, other: Tensor) -> float:
 
 
 def same() -> Any:
-    """Ones, except for neighbours that swap in single precision, in which Torch-Pruning sums."""
+    """Ones, except for neighbours that swap because Torch-Pruning sums in single precision."""
     return pytest.approx(1.0, abs=1e-5)
 
 

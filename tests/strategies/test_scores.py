@@ -1,4 +1,4 @@
-"""Scores: what budgets do with them keeps what they know, as plain dicts of tensors do not."""
+"""Scores: a budget's operations keep the votes, which plain dicts of tensors would lose."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_votes_survive_a_copy_of_some_groups(
 
 
 def test_a_plain_dict_of_the_tensors_loses_the_votes() -> None:
-    """At 0.2 each layer asks for two units, and two have three votes; ranked, all four go."""
+    """At 0.2, each layer votes against two units; two units have three votes; ranks remove all."""
     layers = torch.tensor([[0.2, 0.1, 0.1, 0.1], [0.0, 0.2, 0.3, 0.0], [0.0, 0.1, 0.1, 0.0]])
     scores = VoteScores({'g': layers})
     assert Scores.of(scores) is scores

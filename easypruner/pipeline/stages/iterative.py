@@ -70,7 +70,8 @@ class Iterative(Stage):
     Args:
         steps: the number of rounds.
         each: the stages of one round, as in a config; one of them is a ``SelectMask``.
-        schedule: a name of :data:`SCHEDULES`, or ``dict(exponential=keep)``.
+        schedule: ``'linear'``, ``'exponential'``, ``'agp'`` or ``'constant'``, or
+            ``dict(exponential=keep)``.
         name: the name of the stage. It is not shown, because the rounds replace the stage.
     """
 

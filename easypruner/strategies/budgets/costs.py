@@ -94,7 +94,8 @@ class CostBudget(PortionedBudget):
     unit below the limit. Each group keeps its best unit, and the units that its limits require.
 
     Args:
-        keep: the limit as a share of the cost of the current network, from 0 to 1; or
+        keep: the limit as a share of the cost of the current network, from 0 to 1. Give either
+            ``keep`` or ``limit``.
         limit: the limit in :attr:`unit`.
     """
 

@@ -177,7 +177,7 @@ class Ranking:
                 kept = wider
         return self._masks(kept)
 
-    def within(self, cost: Callable[[Masks], float], limit: float, what: str) -> Masks:
+    def within(self, cost: Callable[[Masks], float], limit: float, unit: str) -> Masks:
         """Return masks that remove the lowest units until a cost is not above a limit.
 
         Units that still fit are then restored, until no group could keep one step more.
@@ -185,31 +185,31 @@ class Ranking:
         Args:
             cost: the cost of masks; it must not grow when more units are removed.
             limit: the limit, in the unit of ``cost``.
-            what: the unit of the limit for the error, such as ``'MACs'``.
+            unit: the unit of the limit for the error, such as ``'MACs'``.
 
         Raises:
             BudgetError: the cost is above the limit even when all units are removed that the
                 limits of the groups allow.
         """
-        self.check_attainable(cost, limit, what)
+        self.check_attainable(cost, limit, unit)
 
         def fits(kept: Tensor) -> bool:
             return cost(self._masks(kept)) <= limit
 
         return self._masks(self._filled(self._fewest(fits), fits))
 
-    def check_attainable(self, cost: Callable[[Masks], float], limit: float, what: str) -> None:
+    def check_attainable(self, cost: Callable[[Masks], float], limit: float, unit: str) -> None:
         """Raise BudgetError if a cost is above a limit even when all removable units are removed.
 
         Args:
             cost: the cost of masks.
             limit: the limit, in the unit of ``cost``.
-            what: the unit of the limit for the error, such as ``'MACs'``.
+            unit: the unit of the limit for the error, such as ``'MACs'``.
         """
         least = cost(self.removing(len(self.order)))
         if least > limit:
             raise BudgetError(
-                f'the limit is {format_limit(limit)} {what}, but {format_limit(least)} is the '
+                f'the limit is {format_limit(limit)} {unit}, but {format_limit(least)} is the '
                 f'lowest possible: each of the {len(self.names)} groups keeps its best unit, or '
                 'the units that its limits require, and frozen channels stay; raise the limit'
             )

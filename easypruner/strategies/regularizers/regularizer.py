@@ -30,8 +30,9 @@ class Regularizer(Strategy):
     Args:
         strength: the factor λ of the penalty. ``dict(reach=R)`` chooses the strength with which
             the penalty alone can move a parameter by R over the stage's schedule.
-        strength_schedule: the course of the strength over the stage: a name of
-            :data:`easypruner.strategies.regularizers.schedule.RAMPS`, or ``dict(warmup=share)``.
+        strength_schedule: the course of the strength over the stage: ``'constant'``;
+            ``'linear'`` or ``'cosine'``, from 0 to 1; ``'warmup'``, over the first tenth; or
+            ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of the strength there; the first
             pattern that matches a group is used.
     """

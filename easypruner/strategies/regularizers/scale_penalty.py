@@ -38,10 +38,9 @@ class ScalePenalty(Regularizer):
       scale to zero, where l1 would make it oscillate around zero.
 
     Args:
-        strength: the factor λ of the penalty; ``dict(reach=R)`` chooses it from the schedule.
-        norm: a name of :data:`NORMS`: ``'l1'``, ``'l2'`` (half the square), or ``'smooth_l1'``.
-        scales: the kinds of norm whose scales are pushed, names of
-            :data:`easypruner.strategies.regularizers.norm_scales.SCALES`. Batch and instance norms
+        norm: ``'l1'``, ``'l2'`` (half the square), or ``'smooth_l1'``.
+        scales: the kinds of norm whose scales are pushed: ``'batch_norm'``, ``'instance_norm'``,
+            ``'group_norm'`` or ``'layer_norm'``, or several. Batch and instance norms
             have separate statistics for each channel, so a channel with scale 0 only contributes
             its bias. Group and layer norms compute statistics over several channels. Removing a
             channel with scale 0 changes the others of its norm; calibrate or fine-tune after the
@@ -49,9 +48,6 @@ class ScalePenalty(Regularizer):
         without_scales: what happens to groups without a trainable scale: ``'error'`` raises an
             error, ``'weights'`` pushes each weight that produces the channels, and ``'skip'``
             pushes nothing.
-        strength_schedule: the course of the strength over the stage: ``'constant'``,
-            ``'linear'``, ``'cosine'``, ``'warmup'`` or ``dict(warmup=share)``.
-        group_strengths: path, glob or name of groups -> factor of the strength there.
     """
 
     def __init__(

@@ -22,10 +22,8 @@ class ActivationSource(MaskSource):
     combines.
 
     Args:
-        budget: how much may stay; a list of budgets is met all at once.
         batches: the number of batches of training data.
         reduction: how the scores of the layers at which a group is measured are combined.
-        normalization: how the scores of groups are made comparable.
     """
 
     def __init__(

@@ -37,7 +37,6 @@ class GradientSource(WeightSource):
             channels, or ``'group'``, all parameters of the coupled layers.
         batches: the number of batches of training data.
         reduction: how the scores of the layers or gates of a group are combined.
-        normalization: how the scores of groups are made comparable.
     """
 
     def __init__(

@@ -89,7 +89,6 @@ class Search(MaskSource):
     search continues after the last one. Use a folder for one data set only.
 
     Args:
-        budget: how much may stay; a list of budgets is met all at once.
         source: ranks the units of each group; it must not have a budget of its own. The default is
             the L1 norm of the weights that produce a unit's channels.
         by: ``'loss'`` on training batches, which leaves the validation data unused, or

@@ -36,10 +36,12 @@ class MaskSource(Strategy):
 
     Args:
         budget: how much may stay; a list of budgets is met all at once.
-        reduction: how the scores of coupled layers are combined: a name of
-            :data:`easypruner.strategies.sources.scores.REDUCTIONS`.
-        normalization: how the scores of different groups are made comparable: a name of
-            :data:`easypruner.strategies.sources.scores.NORMALIZATIONS`.
+        reduction: how the scores of coupled layers are combined: ``'mean'``, ``'max'``,
+            ``'sum'``, ``'first'`` or ``'vote'``.
+        normalization: how the scores of groups are made comparable: ``'none'``; ``'mean'``,
+            ``'max'`` or ``'sum'`` divide by this value of the group; ``'gaussian'`` subtracts the
+            mean and divides by the standard deviation; ``'lamp'`` divides each score by the sum of
+            those that are not lower.
     """
 
     def __init__(

@@ -14,12 +14,9 @@ class WeightSource(MaskSource):
     """A mask source that scores units by the weights that ``over`` selects.
 
     Args:
-        budget: how much may stay; a list of budgets is met all at once.
         over: which weights are used: ``'producers'``, those that produce a unit's channels, or
             ``'group'``, all parameters of the coupled layers, with the weights that read the
             channels, norm scales and biases.
-        reduction: how the scores of coupled layers are combined.
-        normalization: how the scores of groups are made comparable.
     """
 
     def __init__(

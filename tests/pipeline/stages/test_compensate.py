@@ -28,7 +28,7 @@ def config(**arguments: Any) -> dict[str, Any]:
         dict(type='Report'),
     ]
     content = tiny_config(stages=stages)
-    # Every image as it is, so that a pass is the same in any order.
+    # Images are not changed, so that a pass is the same in any order.
     content['train_dataloader']['dataset']['pipeline'] = [dict(type='PackInputs')]
     return content
 
@@ -48,7 +48,7 @@ def full_model(run: Path) -> nn.Module:
 
 
 def features(model: nn.Module) -> Tensor:
-    """Return what the classifier reads, of all training images."""
+    """Return the inputs of the classifier for all training images."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         loader = Runner.build_dataloader(config()['train_dataloader'])
     with torch.no_grad():

@@ -112,7 +112,7 @@ class TestLosses:
         torch.testing.assert_close(attention(tokens, 2), attention(maps, 1))
 
     def test_maps_along_one_dimension(self) -> None:
-        """Channels are where a cut made two outputs differ, be they tokens or not."""
+        """Channels are the dimension in which a cut makes two outputs differ, also for tokens."""
         torch.manual_seed(0)
         student, teacher = torch.randn(4, 3, 6), torch.randn(4, 8, 6)
         wide = hints_by_hand(student[:, :, None], teacher[:, :, None])
@@ -164,7 +164,7 @@ class TestHook:
         *_, logs = self.taught(None, Hints(['conv']))
         assert logs[0].keys() == {'loss', 'loss_task', 'loss_hints'}
 
-    def test_the_teacher_does_not_change_and_the_student_is_left_alone(self) -> None:
+    def test_the_teacher_and_the_student_are_not_changed(self) -> None:
         _, student, teacher, _ = self.taught(Soft(), Hints(['conv']))
         original = student_and_teacher()[1].state_dict()
         assert all(torch.equal(t, original[n]) for n, t in teacher.state_dict().items())
@@ -221,7 +221,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / 'run'
 
 
-def test_a_run_is_taught_by_the_network_before_the_first_cut(taught: Path) -> None:
+def test_the_teacher_is_the_network_before_the_first_cut(taught: Path) -> None:
     state = json.loads((taught / '05_distill' / 'state.json').read_text())
     assert state['unpruned'] == '00_baseline/weights.pth'
     rows = {row['name']: row for row in summary(taught)['rows']}

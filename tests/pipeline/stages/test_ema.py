@@ -54,7 +54,7 @@ def averaged(**arguments: Any) -> dict[str, Any]:
 
 
 def run(folder: Path, *stages: dict[str, Any], stopped: bool = False, **changes: Any) -> Path:
-    """Run stages, each state of the weights noted in ``folder``; return the work directory."""
+    """Run stages, and save each state of the weights in ``folder``; return the work directory."""
     folder.mkdir(parents=True, exist_ok=True)
     text = NOTE.replace('FOLDER', str(folder)).replace('STOPPED', str(stopped))
     plugin = write_plugin(folder / 'plugins', 'note.py', text)
@@ -65,7 +65,7 @@ def run(folder: Path, *stages: dict[str, Any], stopped: bool = False, **changes:
 
 
 def oracle(states: list[dict[str, Tensor]], momentum: float = MOMENTUM) -> dict[str, Tensor]:
-    """Average the states by the definition, one number format up."""
+    """Average the states by the definition, in double precision."""
     average = {name: tensor.double() for name, tensor in states[0].items()}
     for state in states[1:]:
         for name, tensor in state.items():
@@ -95,12 +95,12 @@ def test_it_leaves_the_average_and_measures_it(tmp_path: Path) -> None:
 
 
 def test_it_counts_optimizer_updates(tmp_path: Path) -> None:
-    """Three batches an epoch, two to an update, and one for what is left at the end."""
+    """Three batches in an epoch and two in an update; the last update has one."""
     wrapper = dict(accumulative_counts=2)
     work_dir = run(tmp_path, averaged(optim_wrapper=wrapper), dict(type='Report'))
     states = torch.load(tmp_path / 'states.pth', weights_only=True)
     weights = read_weights(work_dir / '00_averaged' / 'weights.pth')
-    # Running statistics move on between updates; what is averaged is seen at the updates.
+    # Running statistics change between updates, but are averaged at the updates.
     assert len(states) == 3 + 1
     assert_averages(weights, states)
 
@@ -146,6 +146,6 @@ def test_values_that_are_not_a_share(ema: Any) -> None:
         Train(ema=ema)
 
 
-def test_the_other_notion_of_it_is_recognised() -> None:
+def test_the_share_of_the_average_is_recognized() -> None:
     with pytest.raises(ConfigError, match=r'ema=0\.001'):
         Train(ema=0.999)

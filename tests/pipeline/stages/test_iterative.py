@@ -1,4 +1,4 @@
-"""Iterative: rounds of the same stages, each a part of the way."""
+"""Iterative: rounds of the same stages, each with a part of the progress."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rounds(steps: int, *each: Content, schedule: Any = 'linear') -> list[Content
 
 
 def shares(steps: int, schedule: Any) -> list[float]:
-    """Return the shares of the way after each step; check that each begins where one ended."""
+    """Return the progress after each step; check that each begins where the last one ended."""
     parts = [stage['part'] for stage in rounds(steps, schedule=schedule)]
     assert [done for done, _ in parts] == [0, *(share for _, share in parts[:-1])]
     return [share for _, share in parts]
@@ -55,12 +55,14 @@ class TestSchedules:
         assert [final * share for share in shares(n, 'agp')] == pytest.approx(wanted)
 
     @given(STEPS, st.floats(0.05, 0.95))
-    def test_exponential_takes_the_same_share_of_what_is_left(self, n: int, keep: float) -> None:
+    def test_exponential_removes_the_same_share_of_the_remaining_network(
+        self, n: int, keep: float
+    ) -> None:
         left = [1 - (1 - keep) * share for share in [0, *shares(n, dict(exponential=keep))]]
         cuts = [after / before for before, after in itertools.pairwise(left)]
         assert cuts == pytest.approx([keep ** (1 / n)] * n)
 
-    def test_exponential_by_itself_is_for_a_half(self) -> None:
+    def test_exponential_alone_keeps_half(self) -> None:
         assert shares(5, 'exponential') == shares(5, dict(exponential=0.5))
 
     @given(STEPS, st.sampled_from(['linear', 'exponential', 'agp']))
@@ -78,7 +80,7 @@ class TestExpansion:
         names = ['select_mask_1', 'prune_1', 'regain_1', 'select_mask_2', 'prune_2', 'regain_2']
         assert [stage['name'] for stage in stages] == names
 
-    def test_rows_by_themselves_are_those_of_the_last_step(self) -> None:
+    def test_default_rows_are_those_of_the_last_round(self) -> None:
         stages = rounds(3, select(), dict(type='Prune'), dict(type='Calibrate'))
         cuts = [stage for stage in stages if stage['type'] != 'SelectMask']
         assert [stage.get('row', 'its own') for stage in cuts] == [None] * 4 + ['its own'] * 2
@@ -95,19 +97,19 @@ class TestExpansion:
         for stage in (train, last):
             assert {k: v for k, v in stage.items() if k not in ('name', 'row')} == each[1]
 
-    def test_rounds_of_rounds_share_the_way(self) -> None:
+    def test_nested_rounds_divide_the_progress(self) -> None:
         inner = dict(type='Iterative', steps=2, each=[select(), dict(type='Prune')])
         stages = [s for s in rounds(2, inner) if s['type'] == 'SelectMask']
         assert [s['part'] for s in stages] == [(0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)]
         names = [f'select_mask_{i}_{j}' for j in (1, 2) for i in (1, 2)]
         assert [s['name'] for s in stages] == names
 
-    def test_soft_rounds_within_a_step_go_as_far_as_the_step(self) -> None:
+    def test_soft_rounds_within_a_round_have_its_progress(self) -> None:
         soft = dict(type='Iterative', steps=2, schedule='constant', each=[select()])
         stages = rounds(2, soft)
         assert [stage['part'] for stage in stages] == [(0, 0.5), (0, 0.5), (0.5, 1), (0.5, 1)]
 
-    def test_it_stands_where_it_stood(self) -> None:
+    def test_its_rounds_replace_it(self) -> None:
         config = dict(type='Iterative', steps=2, each=[select()])
         stages = expand([dict(type='Train'), config, dict(type='Report')], Mistakes())
         types = [planned.config['type'] for planned in stages]
@@ -158,7 +160,7 @@ def test_a_run_prunes_by_its_schedule_and_can_be_resumed(tmp_path: Path) -> None
     whole, *left = [row['macs'] for row in rows]
     wanted = [1 - 0.5 * share for share in shares(3, 'agp')]
     for macs, limit in zip([left[0], left[1], left[3]], wanted, strict=True):
-        # Within the limit, and not by more than the dearest single unit of this network.
+        # Below the limit, and by no more than the costliest unit of this network.
         assert limit - 0.08 < macs / whole <= limit
     for stage in ('05_prune_2', '08_prune_3'):
         (tmp_path / 'run' / stage / 'state.json').unlink()

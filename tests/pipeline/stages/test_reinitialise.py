@@ -58,7 +58,7 @@ def drawn(content: dict[str, Any], *entropy: int) -> dict[str, Tensor]:
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
-    """Return the names of what has rows in common, other than constants."""
+    """Return the names of tensors with common rows, except for constants."""
     return {
         name
         for name, tensor in one.items()
@@ -83,7 +83,7 @@ def test_no_weight_survives_and_all_have_the_pruned_shape(tmp_path: Path) -> Non
 
 
 def test_weights_are_drawn_for_the_pruned_widths(tmp_path: Path) -> None:
-    """Kaiming's deviation is sqrt(2 / fan out), and the fan is what is left of it."""
+    """Kaiming's deviation is sqrt(2 / fan out), with the fan after the cut."""
     backbone = dict(type='easypruner.ResNetCifar', depth=8, width=16, in_channels=1)
     head = dict(type='LinearClsHead', num_classes=10, in_channels=64)
     model = tiny_config()['model'] | dict(backbone=backbone, head=head)
@@ -99,7 +99,7 @@ def test_weights_are_drawn_for_the_pruned_widths(tmp_path: Path) -> None:
 
 @MODELS.register_module()
 class Layers(nn.Module):
-    """A neck of torch's layers; its code initializes one of them in another way."""
+    """A neck of torch's layers, one of which its code initializes in another way."""
 
     def __init__(self, init_cfg: Any = None) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Layers(nn.Module):
 
 
 def test_layers_that_only_torch_initialises_are_drawn_for_the_pruned_widths(tmp_path: Path) -> None:
-    """Torch draws uniformly up to 1 / sqrt(fan in); what the code drew itself stays as it was."""
+    """Torch draws uniformly up to 1 / sqrt(fan in); values that the code drew stay the same."""
     backbone = dict(type='easypruner.ResNetCifar', depth=8, width=16, in_channels=1)
     head = dict(type='LinearClsHead', num_classes=10, in_channels=64)
     parts = dict(backbone=backbone, neck=dict(type='easypruner.Layers'), head=head)
@@ -136,7 +136,7 @@ def test_the_seed_decides() -> None:
 
 
 @pytest.mark.parametrize('inside_a_list', [False, True])
-def test_an_init_cfg_that_loads_weights_is_passed_over(inside_a_list: bool, tmp_path: Path) -> None:
+def test_an_init_cfg_that_loads_weights_is_ignored(inside_a_list: bool, tmp_path: Path) -> None:
     pretrained = drawn(config(), 9)
     torch.save(pretrained, tmp_path / 'pretrained.pth')
     load = dict(type='Pretrained', checkpoint=str(tmp_path / 'pretrained.pth'), prefix='backbone.')

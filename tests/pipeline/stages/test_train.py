@@ -1,4 +1,4 @@
-"""Settings of a Train stage: schedulers, averages beside a push, lengths."""
+"""Settings of a Train stage: schedulers, averages together with a push, lengths."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def trained(**stage: Any) -> list[Content]:
 
 
 @pytest.mark.parametrize('several', [False, True])
-def test_schedulers_of_a_stage_stand_instead_of_the_config_s(several: bool, tmp_path: Path) -> None:
-    """Merged, one would be given the arguments of the other."""
+def test_schedulers_of_a_stage_replace_those_of_the_config(several: bool, tmp_path: Path) -> None:
+    """If merged, one would get the arguments of the other."""
     own: Any = dict(type='MultiStepLR', milestones=[1], gamma=0.5)
     own = [own, dict(type='LinearLR', start_factor=0.5, end=1)] if several else own
     content = tiny_config(
@@ -42,10 +42,10 @@ GRAD_DECAY = [
 @pytest.mark.parametrize(
     ('ema', 'warns'), [(0.0002, True), (0.05, True), (0.5, False), (None, False)]
 )
-def test_an_average_that_lags_behind_a_push_is_a_warning(
+def test_an_average_with_weights_from_before_the_push_is_a_warning(
     ema: float | None, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of fifteen updates; with 0.5, a hundredth of what was half of them ago is left."""
+    """With fifteen updates and 0.5, a hundredth of the weights from the middle remains."""
     stages = [*GRAD_DECAY, *trained(epochs=5, ema=ema, regularizer=dict(type='GradDecay'))]
     config = write_config(tmp_path, tiny_config(stages=stages))
     assert prune(config, tmp_path / 'run', '--plan') == 0
@@ -57,7 +57,7 @@ def test_an_average_that_lags_behind_a_push_is_a_warning(
 
 @pytest.mark.parametrize(
     ('reach', 'warns'), [(3.0, True), (6.0, False)]
-)  # ln(100) is 4.6: what it takes to leave a hundredth
+)  # ln(100) is 4.6, which leaves a hundredth
 @pytest.mark.parametrize(
     'regularizer', [dict(type='MaskSparsity', norm='l2'), dict(type='GReg', every=1)], ids=str
 )

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from easypruner import Masks, trace
 from easypruner.engine.checkpoint import read_weights
-from easypruner.pipeline.stages.zero import zero
+from easypruner.strategies.measures.zeroing import zero
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain, Residual
 from tests.helpers.networks import NETWORKS
@@ -63,14 +63,14 @@ def test_exactly_the_filters_to_be_removed_are_zero(network: type[nn.Module]) ->
 
 
 def gradients(model: nn.Module, channel: int) -> list[Tensor]:
-    """Return the gradients of what makes a channel of the first layer of Plain, in training."""
+    """Return the gradients of the filter of a channel in the first layer of Plain, in training."""
     model.train()
     nn.functional.cross_entropy(model(example_inputs(8)), torch.arange(8) % 5).backward()
     conv, norm = model.body[0][0], model.body[0][1]
     return [p.grad[channel] for p in (conv.weight, norm.weight, norm.bias)]
 
 
-def test_a_filter_can_come_back_and_with_its_norm_it_cannot() -> None:
+def test_a_filter_can_recover_unless_its_norm_is_zero_too() -> None:
     model = randomized_network(Plain)
     nn.init.constant_(model.body[0][1].bias, 0.1)
     mask = torch.arange(8) != 3
@@ -111,7 +111,7 @@ def test_soft_filter_pruning(tmp_path: Path) -> None:
     masks = Masks.load(run / '01_select_mask_1' / 'masks.safetensors')
     gone = ~masks[name]
     assert gone.any()
-    # Zeroed and whole in size, then trained on: they have come back, if only a little.
+    # The filters were set to zero, not cut, and have recovered a little in training.
     assert not weights[0][f'{name}.weight'][gone].any()
     assert weights[1][f'{name}.weight'].shape == weights[0][f'{name}.weight'].shape
     assert weights[1][f'{name}.weight'][gone].any()
@@ -119,7 +119,7 @@ def test_soft_filter_pruning(tmp_path: Path) -> None:
     assert list(rows) == ['zeroed_1', 'zeroed', 'pruned']
     assert rows['zeroed']['macs'] == rows['zeroed_1']['macs']
     assert rows['pruned']['macs'] <= 0.5 * rows['zeroed']['macs']
-    # What was cut is what the last step has set to zero.
+    # The cut channels are those that the last step set to zero.
     assert Masks.load(run / 'masks.safetensors') == Masks.load(
         run / '04_select_mask_2' / 'masks.safetensors'
     )

@@ -1,4 +1,4 @@
-"""Ranking: the lowest are removed first, each group keeps its best, and widths are allowed ones."""
+"""Ranking: the lowest are removed first, each group keeps its best, and widths are allowed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_without_limits_exactly_as_many_are_removed_and_they_are_the_lowest(
     count = data.draw(st.integers(0, units - len(scores)))
     masks = Ranking.of(scores).removing(count)
     assert masks.removed_units == count
-    # The best of each group is no candidate: it stays in any case.
+    # The best unit of each group is not a candidate, because it always stays.
     candidates = sorted(value for score in scores.values() for value in sorted(score.tolist())[:-1])
     gone = sorted(value for n, mask in masks.items() for value in scores[n][~mask].tolist())
     assert gone == candidates[:count]

@@ -45,7 +45,7 @@ def kept_least(graph: ChannelGraph) -> dict[str, Tensor]:
 
 
 def largest_unit(kind: type[CostBudget], graph: ChannelGraph) -> int:
-    """Return what the costliest unit of the whole network costs."""
+    """Return the cost of the costliest unit of the whole network."""
     return max(
         cost_of(kind, graph, None) - cost_of(kind, graph, {n: torch.arange(g.size) > 0})
         for n, g in graph.groups.items()
@@ -58,7 +58,7 @@ def cut_in_steps(
     """Cut a copy of a graph's model in steps of equal length; return its graph, and each step."""
     model = copy.deepcopy(graph.model)
     graph = graph.on(model)
-    # It is kept in a file between two steps.
+    # It is saved to a file between two steps.
     reference = json.loads(json.dumps(budget.reference(graph))) if known else None
     scores = random_scores(graph, seed)
     made = []
@@ -117,7 +117,7 @@ class TestSteps:
 
     @settings(deadline=None, max_examples=15)
     @given(graph=graphs, seed=seeds, keep=st.floats(0, 1), steps=steps)
-    def test_so_does_a_share_of_each_group(
+    def test_a_share_of_each_group_ends_where_it_would_at_once(
         self, graph: ChannelGraph, seed: int, keep: float, steps: int
     ) -> None:
         for budget in (Ratio(keep, scope='layer'), Ratio({'*': keep})):

@@ -39,7 +39,7 @@ def mean_of(traced_network: nn.Module, context: Context, batches: int = 9) -> di
 def by_hand(
     context: Context, read: Callable[[Tensor], Tensor], channels: list[list[int]], batches: int = 9
 ) -> Tensor:
-    """Return the mean of what is read, of each unit's channels in dimension 1, in loops."""
+    """Return the mean of each unit's channels in dimension 1, in loops."""
     rows = []
     for unit in channels:
         values: list[float] = []
@@ -256,7 +256,7 @@ def test_channels_that_no_module_reads_are_left_out_or_reported() -> None:
         mean_of(Functional(both=True).eval(), tiny_context())
 
 
-def test_makers_are_norms_or_else_the_layers_that_make_the_channels() -> None:
+def test_producers_are_norms_or_else_the_layers_that_produce_the_channels() -> None:
     model, context = randomized_network(Depthwise), tiny_context()
     graph = easypruner.trace(model, example_inputs())
     paths = {(probe.group, probe.path) for probe in producer_probes(graph)}
@@ -339,7 +339,7 @@ def test_a_transformer_encoder_whose_tokens_are_padded() -> None:
         torch.testing.assert_close(group, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_padded_encoder_is_compensated_for() -> None:
+def test_a_padded_encoder_is_compensated() -> None:
     model, graph, context = padded()
     inputs = context.batches()[0]
     with torch.no_grad():

@@ -60,7 +60,7 @@ def statistics(model: Pooled) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def averages(model: Pooled, data: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the mean over batches of what each norm sees, the norm before it in training."""
+    """Return the mean input of each norm over batches, with the norm before it in training."""
     found: dict[str, list[Tensor]] = {}
 
     def see(name: str, values: Tensor) -> None:
@@ -89,7 +89,7 @@ def test_each_norm_averages_the_batches_in_which_it_sees_a_variance(sizes: tuple
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_until_a_variance_is_seen_the_old_statistics_serve() -> None:
+def test_before_a_variance_is_known_the_old_statistics_are_used() -> None:
     model, whole = pooled(), pooled()
     seen: list[Tensor] = []
     model.rows.register_forward_hook(lambda norm, args, out: seen.append(out - whole.rows(*args)))
@@ -131,7 +131,7 @@ def test_modes_momenta_and_hooks_are_restored(fails: bool) -> None:
 
 
 class Stubborn(Pooled):
-    """Does not care for ``eval()``."""
+    """Ignores ``eval()``."""
 
     def train(self, mode: bool = True) -> Stubborn:
         raise AssertionError('modes are to be set directly')

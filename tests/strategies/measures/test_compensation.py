@@ -52,7 +52,7 @@ def context_of(*batches: Tensor) -> Context:
 
 
 @pytest.mark.parametrize('kind', READERS)
-def test_constants_are_made_up_for_exactly(kind: str) -> None:
+def test_constants_are_compensated_exactly(kind: str) -> None:
     torch.manual_seed(0)
     model = copy.deepcopy(Constant(*READERS[kind])).double().eval()
     images = torch.rand(4, 3, 5, 5, dtype=torch.float64)
@@ -96,7 +96,7 @@ MIXING = {
 
 
 @pytest.mark.parametrize(('kind', 'where'), [('group norm', 'reader'), ('product', 'after')])
-def test_layers_that_mix_channels_are_left_alone_and_named(kind: str, where: str) -> None:
+def test_layers_that_mix_channels_are_unchanged_and_named(kind: str, where: str) -> None:
     torch.manual_seed(0)
     model = copy.deepcopy(Constant(*MIXING[kind])).double().eval()
     images = torch.rand(4, 3, 5, 5, dtype=torch.float64)
@@ -169,7 +169,7 @@ class Forked(nn.Module):
 
 
 class Matrix(nn.Module):
-    """Reads channels by a matrix of its own."""
+    """Reads channels by a matrix product."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Matrix(nn.Module):
 
 
 def compensated(model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    """Return what a network computes after a compensated cut, and what was left."""
+    """Return the outputs of a network after a compensated cut, and what was not compensated."""
     graph = easypruner.trace(model, images)
     found = mean_compensation(graph, {'made': MASK}, context_of(images), 1, 'a test')
     found.apply()
@@ -212,7 +212,7 @@ def test_a_norm_of_the_batch_s_own_statistics_needs_nothing() -> None:
     assert left == ()
 
 
-def test_a_norm_that_is_not_alone_is_left_as_it_is() -> None:
+def test_a_norm_that_is_not_alone_is_not_changed() -> None:
     torch.manual_seed(0)
     model = Constant(nn.Conv2d(8, 6, 1, bias=False), Forked()).eval()
     before = model.after.norm.running_mean.clone()
@@ -265,7 +265,7 @@ def test_strided_transposed_kernels_count_by_their_mean() -> None:
     torch.testing.assert_close(model(images), expected)
 
 
-def test_the_network_is_left_as_it_was_until_it_is_applied() -> None:
+def test_the_network_stays_unchanged_until_it_is_applied() -> None:
     model = Constant(*READERS['norm']).train()
     images = torch.rand(4, 3, 5, 5)
     graph = easypruner.trace(model, images)

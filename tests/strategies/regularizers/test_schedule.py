@@ -33,7 +33,7 @@ def test_values(name: str) -> None:
     np.testing.assert_allclose([float(ramp(share)) for share in shares], expected)
 
 
-def test_a_warmup_of_a_share_of_ones_own() -> None:
+def test_a_warmup_over_another_share() -> None:
     ramp = ramp_of({'warmup': 0.5}, 'Me')
     assert [float(ramp(share)) for share in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.5, 1.0, 1.0]
 

@@ -37,7 +37,7 @@ def normalized(x: Tensor, norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> Te
 
 
 def adapted_loss(model: nn.Module, calibration: int, batches: int) -> float:
-    """Return the loss with statistics that are averages over what each batch norm meets."""
+    """Return the loss with statistics averaged over the inputs of each batch norm."""
     data = tiny_batches(3)
     maps = [images for images, _ in data[:calibration]]
     statistics = []
@@ -96,7 +96,7 @@ def test_candidates_get_the_same_data() -> None:
 
 
 def in_place(context: Context) -> Context:
-    """Return a context whose loss leaves its batch in another state."""
+    """Return a context whose loss changes its batch."""
 
     def loss(model: nn.Module, batch: list[Tensor]) -> Tensor:
         batch[0].mul_(0.5)
@@ -108,7 +108,7 @@ def in_place(context: Context) -> Context:
 
 
 def refilled(batches: list[tuple[Tensor, Tensor]]) -> Iterator[list[Tensor]]:
-    """Yield batches in the same memory, as loaders do that save on it."""
+    """Yield batches in the same memory, like a loader that reuses it."""
     buffer = [torch.empty_like(part) for part in batches[0]]
     for batch in batches:
         for part, value in zip(buffer, batch, strict=True):
@@ -245,7 +245,7 @@ def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
     ['NaN', 'Infinity', '-Infinity', '1e999', '9' * 400, '"-0.5"', 'true', '[' * 200_000, '{}'],
     ids=lambda text: text[:9],
 )
-def test_lines_that_nobody_wrote_are_passed_over(fitness: str, tmp_path: Path) -> None:
+def test_invalid_lines_are_ignored(fitness: str, tmp_path: Path) -> None:
     graph = traced_network(Plain)
     measurement = Measurement('loss', 1, 1, 'Me')
     context, loss = counted(tmp_path)

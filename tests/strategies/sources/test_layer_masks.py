@@ -25,7 +25,7 @@ def test_our_own_files_are_recognized_whatever_the_length_of_their_header(tmp_pa
         masks.save(path)
         assert load_masks(path) == (masks, True)
         actual.add(header_length(path) % 256)
-    # The library pads headers to whole eights: 0x80, with which a pickle begins, is among them.
+    # Headers are padded to multiples of 8. One of these is 0x80, with which a pickle begins.
     assert actual == set(range(0, 256, 8))
 
 
@@ -59,7 +59,7 @@ def test_nothing_is_run_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(MaskError, match='cannot be read as masks') as caught:
         load_masks(tmp_path / 'mask.pth')
     assert not (tmp_path / 'ran').exists()
-    # What torch says to such a file is how to run its code, in bold.
+    # torch's message about such a file says how to run its code, in bold.
     reported = str(caught.value)
     assert 'weights_only' not in reported and reported.isprintable()
     assert caught.value.__cause__ is None and caught.value.__suppress_context__

@@ -1,4 +1,4 @@
-"""Search: candidates in proportion to rates, and candidates that no budget can make."""
+"""Search: candidates in proportion to rates, and candidates for which the budget fails."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Noisy(Macs):
 
 @makers
 @pytest.mark.parametrize('fails', [lambda call: call == 1, lambda call: call % 3 == 0])
-def test_a_candidate_without_masks_is_passed_over(make: Make, fails: Callable[[int], bool]) -> None:
+def test_a_candidate_without_masks_is_skipped(make: Make, fails: Callable[[int], bool]) -> None:
     context, loss = known_loss(loss_least_at_seven)
     with pytest.warns(UserWarning, match=r'skipped \d of \d+ candidates.* noise at call \d+'):
         masks = make(Noisy(fails)).select(plain_graph(), context)
@@ -155,7 +155,7 @@ class Stopped:
 
 
 def shuffled(folder: Path, after: int | None = None, seed: int = 5) -> tuple[Context, Stopped]:
-    """Return a context as of a new process, whose loader shuffles by a generator of its own."""
+    """Return a context like in a new process, whose loader shuffles by its own generator."""
     data = TensorDataset(*(torch.cat(parts) for parts in zip(*tiny_batches(9), strict=True)))
     loader = DataLoader(data, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
     context = replace(tiny_context(), batches=lambda: loader, folder=folder)
@@ -184,7 +184,7 @@ def test_a_resumed_search_equals_an_uninterrupted_one_whatever_the_loader_draws(
         assert make(Macs(keep=0.5)).select(graph, context) == expected
         assert (interrupted / RECORDS).read_text() == lines
         assert rest.calls == whole.calls - after // 2 * 2
-    # What was measured on other batches does not count among what is measured on these.
+    # Measurements on other batches are not used.
     context, other = shuffled(tmp_path / 'whole', seed=6)
     alone = make(Macs(keep=0.5)).select(graph, shuffled(tmp_path / 'other', seed=6)[0])
     assert make(Macs(keep=0.5)).select(graph, context) == alone and other.calls >= 6
@@ -255,7 +255,7 @@ def test_two_processes_try_the_same_candidates(tmp_path: Path) -> None:
             assert first == second
             assert graph.cost(first).macs <= 0.5 * graph.cost().macs
             found.append(first)
-            # The next search goes on from half of the lines, which one of the two has read.
+            # The next search continues from half of the lines, which one process has read.
             records = tmp_path / name / RECORDS
             lines = records.read_text().splitlines(keepends=True)
             assert len(lines) == len(set(lines)) > 2

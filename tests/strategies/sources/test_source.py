@@ -48,7 +48,7 @@ class Searched(MaskSource):
 
 
 class Searcher(Searched):
-    """Passes on what another returns."""
+    """Returns the result of another source."""
 
     def select(self, graph: ChannelGraph, context: Context) -> Any:
         return super().select(graph, context)
@@ -104,7 +104,7 @@ def test_scores_of_an_unknown_group(graph: ChannelGraph) -> None:
 
 @pytest.mark.parametrize('dtype', [torch.int64, torch.uint8, torch.bool, torch.float16])
 @pytest.mark.parametrize('layers', [None, 2])
-def test_whole_numbers_and_bools_rank_as_floats_do(
+def test_integers_and_bools_rank_like_floats(
     dtype: torch.dtype, layers: int | None, graph: ChannelGraph
 ) -> None:
     def scoring(size: int) -> Tensor:
@@ -151,7 +151,7 @@ def test_a_failing_search_keeps_its_own_error(graph: ChannelGraph) -> None:
 
 
 class TestDryRun:
-    """A source is tried before a run starts, on weights that are not trained."""
+    """A source is tried before a run starts, on untrained weights."""
 
     def test_a_source_that_needs_data_passes(self, graph: ChannelGraph) -> None:
         class Looking(Scored):
@@ -169,7 +169,7 @@ class TestDryRun:
             with pytest.raises((ConfigError, AssertionError)):
                 cls(torch.ones).select(graph, Context())
 
-    def test_weights_may_be_bad_as_yet(self, graph: ChannelGraph) -> None:
+    def test_weights_may_be_unsuitable_before_a_run(self, graph: ChannelGraph) -> None:
         Scored(lambda n: torch.full((n,), torch.nan)).dry_run(graph, Context())
 
         class Refusing(Scored):
