@@ -168,7 +168,7 @@ def logits_path(model: nn.Module, soft: Soft) -> str:
     return linear[-1]
 
 
-class Listener:
+class OutputRecorder:
     """Records the outputs of modules.
 
     Args:
@@ -225,14 +225,14 @@ def returned(
         ConfigError: there is no module at one of the paths, or it is not called, or it does not
             return a tensor.
     """
-    listener = Listener(model, paths)
+    recorder = OutputRecorder(model, paths)
     args, kwargs = call_arguments(example_inputs)
     try:
         with evaluating(model), torch.no_grad():
             model(*args, **kwargs)
     finally:
-        listener.stop()
-    return listener.take()
+        recorder.stop()
+    return recorder.take()
 
 
 class DistillationHook(Hook):
@@ -261,7 +261,7 @@ class DistillationHook(Hook):
         teacher = self._make_teacher().to(next(student.parameters()).device).eval()
         teacher.requires_grad_(False)
         paths = heard_paths(student, self._soft, self._hints)
-        of_student, of_teacher = Listener(student, paths), Listener(teacher, paths)
+        of_student, of_teacher = OutputRecorder(student, paths), OutputRecorder(teacher, paths)
 
         def teach(module: nn.Module, args: Any, kwargs: Any, losses: Any) -> Any:
             if kwargs.get('mode') != 'loss':
