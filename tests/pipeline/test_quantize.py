@@ -102,7 +102,8 @@ def test_no_stage_trains_or_cuts_after_it(
     stages = [TRAINED, dict(type='Quantize'), later, dict(type='Report')]
     assert prune(write_config(tmp_path, tiny_config(stages=stages)), tmp_path / 'run') == 2
     message = capfd.readouterr().err
-    assert message.startswith("easypruner: stages[2]: stage 'quantize' has made the weights integers")
+    mistake = "stage 'quantize' has made the weights integers"
+    assert message.startswith(f'easypruner: stages[2]: {mistake}')
 
 
 def test_without_a_cut_there_is_a_record_too(tmp_path: Path) -> None:
