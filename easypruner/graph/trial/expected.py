@@ -12,6 +12,7 @@ from torch import nn
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.recording.tape import Operation, Tape
 
 BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
@@ -56,9 +57,20 @@ class ExpectedTrace:
 
     @cached_property
     def axes(self) -> dict[Operation, list[Axis]]:
-        """Operation -> the axes of its tensors one after the other, outputs first."""
+        """Operation -> the axes of its tensors one after the other, outputs first.
+
+        A parameter of which no operation reads the values, as in ``parameter.new_zeros(3)``, has
+        no axes. To ask for them would make new nodes, which are in no group.
+        """
+        of_parameter, parameters = self.coupling.axes.of_parameter, self.tape.parameters.items()
+        unread = TensorMap((tensor, True) for name, tensor in parameters if not of_parameter(name))
         return {
-            op: [axis for t in (*op.outputs, *op.tensors) for axis in self.coupling.axes_of(t)]
+            op: [
+                axis
+                for tensor in (*op.outputs, *op.tensors)
+                if tensor not in unread
+                for axis in self.coupling.axes_of(tensor)
+            ]
             for op in self.operations
         }
 

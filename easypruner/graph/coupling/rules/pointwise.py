@@ -50,19 +50,17 @@ def pointwise(coupling: Coupling, operation: Operation) -> None:
             coupling.assign(output, axes)
     for position, tensor in enumerate(tensors):
         if coupling.parameter_of(tensor) is not None:
-            kind, names = operation.name.removesuffix('_'), _argument_names(operation)
-            name = names[position] if position < len(names) else position
+            kind, names = operation.name.removesuffix('_'), operation.func._schema.arguments
+            name = names[position].name if position < len(names) else position
             coupling.note_use(tensor, f'{kind}.{name}')
 
 
-def _argument_names(operation: Operation) -> list[str]:
-    return [argument.name for argument in operation.func._schema.arguments]
-
-
-def _given_dim(operation: Operation) -> Any:
-    """Return the argument ``dim``; None if it is not given or the overload does not have it."""
-    names = _argument_names(operation)
-    return argument(operation, names.index('dim'), 'dim') if 'dim' in names else None
+def _dim_of(operation: Operation) -> Any:
+    """Return the argument ``dim``, or its default; None if the overload does not have it."""
+    for position, entry in enumerate(operation.func._schema.arguments):
+        if entry.name == 'dim':
+            return argument(operation, position, 'dim', entry.default_value)
+    return None
 
 
 @rule(
@@ -72,7 +70,7 @@ def _given_dim(operation: Operation) -> Any:
 def reduce(coupling: Coupling, operation: Operation) -> None:
     """Drop the axes that are reduced. Their channels are mixed."""
     axes = coupling.axes_of(operation.tensors[0])
-    dims = wrap_all(_given_dim(operation), len(axes))
+    dims = wrap_all(_dim_of(operation), len(axes))
     for dim in dims:
         coupling.note_mixing(axes[dim])
     for output in operation.outputs:
@@ -92,28 +90,27 @@ def choose(coupling: Coupling, operation: Operation) -> None:
         return
     if operation.name.startswith('arg'):
         axes = coupling.axes_of(operation.tensors[0])
-        for dim in wrap_all(_given_dim(operation), len(axes)):
+        for dim in wrap_all(_dim_of(operation), len(axes)):
             coupling.freeze(axes[dim], 'the position of a channel is used as a value')
     reduce(coupling, operation)
 
 
 @rule('softmax', '_softmax', '_safe_softmax', 'log_softmax', '_log_softmax', 'cumsum', 'cumprod',
-      'logcumsumexp', 'renorm')  # fmt: skip
+      'logcumsumexp')  # fmt: skip
 def accumulate(coupling: Coupling, operation: Operation) -> None:
     """Hand all axes on. One of them is mixed, because its entries depend on each other."""
     axes = coupling.axes_of(operation.tensors[0])
     if axes:
-        coupling.note_mixing(axes[_given_dim(operation)])
+        coupling.note_mixing(axes[_dim_of(operation)])
     for output in operation.outputs:
         coupling.assign(output, axes)
 
 
-@rule('sort', 'topk', 'kthvalue', 'argsort', 'msort')
+@rule('sort', 'topk', 'kthvalue', 'argsort')
 def sort(coupling: Coupling, operation: Operation) -> None:
     """Freeze the axis that is sorted: the new position of a channel depends on the others."""
     axes = list(coupling.axes_of(operation.tensors[0]))
-    given = _given_dim(operation)
-    dim = wrap(-1 if given is None else given, len(axes))
+    dim = wrap(_dim_of(operation), len(axes))
     if axes:
         coupling.freeze(axes[dim], 'channels are sorted')
     for output in operation.outputs:
@@ -130,10 +127,21 @@ def weight_norm(coupling: Coupling, operation: Operation) -> None:
     axes = broadcast(coupling, map(coupling.axes_of, (v, g)), v.dim())
     coupling.note_use(v, 'weight_norm.v')
     coupling.note_use(g, 'weight_norm.g')
-    dim = wrap(argument(operation, 2, 'dim', 0), v.dim())
-    for position, axis in enumerate(axes):
-        if position != dim:
-            coupling.note_mixing(axis)
+    _mix_all_but(coupling, axes, argument(operation, 2, 'dim', 0))
     coupling.assign(operation.outputs[0], axes)
     for norms in operation.outputs[1:]:
         coupling.assign(norms, coupling.axes_of(g))
+
+
+@rule('renorm')
+def renorm(coupling: Coupling, operation: Operation) -> None:
+    """Hand all axes on. All but one are mixed, because each of its slices is scaled by its norm."""
+    axes = coupling.axes_of(operation.tensors[0])
+    _mix_all_but(coupling, axes, _dim_of(operation))
+    coupling.assign(operation.outputs[0], axes)
+
+
+def _mix_all_but(coupling: Coupling, axes: Sequence[Axis], dim: int) -> None:
+    for position, axis in enumerate(axes):
+        if position != wrap(dim, len(axes)):
+            coupling.note_mixing(axis)

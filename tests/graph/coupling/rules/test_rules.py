@@ -69,3 +69,34 @@ def test_channels_that_are_read_as_positions_stay(
 ) -> None:
     reason = reasons(Around(function, 8, after))['before.weight', 0]
     assert 'channels are read as positions' in reason
+
+
+def test_the_dimension_of_a_mode_may_be_left_out() -> None:
+    graph = easypruner.trace(Around(lambda x: x.mode()[0][..., None], 8, 8), example_inputs())
+    assert not graph.groups['before'].mixed
+    graph = easypruner.trace(
+        Around(lambda x: x + x.transpose(1, 3).mode()[0][:, None].mean(), 8, 8), example_inputs()
+    )
+    assert graph.groups['before'].mixed == ('mode in the model itself',)
+
+
+@pytest.mark.parametrize(('dim', 'mixed'), [(0, True), (1, False), (-3, False), (2, True)])
+def test_renorm_mixes_all_dimensions_but_its_own(dim: int, mixed: bool) -> None:
+    model = randomized_network(lambda: Around(lambda x: x.renorm(2, dim, 0.1), 8, 8))
+    group = easypruner.trace(model, example_inputs()).groups['before']
+    assert bool(group.mixed) == mixed
+    result = easypruner.verify(model, {'before': torch.arange(8) < 3}, example_inputs())
+    assert result.error < 1e-12 and bool(result.unchecked) == mixed
+
+
+def test_a_parameter_of_which_only_the_shape_is_read_is_unused() -> None:
+    """It has no channels, also where a trial fails and its operation is looked at."""
+
+    class Shaped(Around):
+        def __init__(self) -> None:
+            super().__init__(lambda x: (x + self.empty.new_zeros(1)).view(-1, 8, 36).mean(1), 8, 8)
+            self.empty, self.after = nn.Parameter(torch.ones(3, 4)), nn.Linear(36, 5)
+
+    model = Shaped()
+    assert 'view(-1, 8, 36)' in reasons(model)['before.weight', 0]
+    assert reasons(model)['empty', 0] == 'not used in the forward pass'
