@@ -21,6 +21,7 @@ EXAMPLES = {
     'budget': 'BestUnits',
     'regularizer': 'FilterDecay',
     'stage': 'Halve',
+    'transform': 'Bfloat16Weights',
     'handler': 'Keeper',
 }
 """Kind of plugin -> the name of its example on the page."""

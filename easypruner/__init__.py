@@ -12,6 +12,7 @@ from easypruner.base.versions import __version__
 from easypruner.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from easypruner.graph import Transform
     from easypruner.graph.limits import Limits
     from easypruner.graph.masks import Masks
     from easypruner.pipeline.pruned_model import PrunedModel
@@ -44,6 +45,7 @@ __all__ = [
     'Scores',
     'Slimmed',
     'Stage',
+    'Transform',
     '__version__',
     'hookimpl',
     'load_pruned',
@@ -58,6 +60,7 @@ _HOMES = {
     'Limits': 'easypruner.graph.limits',
     'Masks': 'easypruner.graph.masks',
     'PrunedModel': 'easypruner.pipeline.pruned_model',
+    'Transform': 'easypruner.graph',
     **dict.fromkeys(_SLIMMING, 'easypruner.slimming'),
 }
 """Public name -> the module that defines it; ``easypruner.strategies`` defines the others."""

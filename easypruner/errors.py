@@ -55,6 +55,10 @@ class RecordError(EasyPrunerError):
     """An architecture record is damaged or belongs to another model."""
 
 
+class UnknownTransformError(RecordError):
+    """A network record has a transform of a class that no loaded plugin defines."""
+
+
 class TraceError(EasyPrunerError):
     """The forward pass of a model cannot be recorded."""
 

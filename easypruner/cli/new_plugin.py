@@ -28,6 +28,7 @@ _IN_A_CONFIG = {
     'budget': "budget=dict(type='{}', units=4)",
     'regularizer': "regularizer=dict(type='{}', strength=1e-4)",
     'stage': "dict(type='{}'), among the stages",
+    'transform': "dict(type='Apply{}'), among the stages",
     'handler': 'not needed: a handler is found by the type of the layer',
 }
 KINDS = tuple(_IN_A_CONFIG)

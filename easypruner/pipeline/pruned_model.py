@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import MODELS
 from torch import nn
 
+from easypruner.errors import UnknownTransformError
 from easypruner.graph import NetworkRecord
+from easypruner.plugins import load_plugins
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 from easypruner.registry import MODELS as OWN_MODELS
 
@@ -18,6 +21,7 @@ def PrunedModel(  # noqa: N802 - configs use it like a class
     model: Mapping[str, Any],
     architecture: str | os.PathLike[str],
     data_preprocessor: Mapping[str, Any] | None = None,
+    plugins: Sequence[str] = (),
 ) -> nn.Module:
     """Build the original model and apply the transforms of a network record to it.
 
@@ -28,6 +32,8 @@ def PrunedModel(  # noqa: N802 - configs use it like a class
         model: the config of the original model.
         architecture: the path of the record.
         data_preprocessor: the config that a Runner passes to the model; None for no preprocessor.
+        plugins: plugin folders and modules that define transforms of the record. They are loaded
+            if no loaded plugin defines these.
 
     Raises:
         RecordError: the record is damaged or belongs to another model.
@@ -36,8 +42,16 @@ def PrunedModel(  # noqa: N802 - configs use it like a class
     if data_preprocessor is not None:
         config.setdefault('data_preprocessor', data_preprocessor)
     built: nn.Module = MODELS.build(config)
-    record = NetworkRecord.load(architecture, plugin_transforms())
-    return record.apply(built, plugin_handlers())
+    return _load_record(architecture, plugins).apply(built, plugin_handlers())
+
+
+def _load_record(path: str | os.PathLike[str], plugins: Sequence[str]) -> NetworkRecord:
+    try:
+        return NetworkRecord.load(path, plugin_transforms())
+    except UnknownTransformError:
+        folders = [plugin for plugin in plugins if Path(plugin).is_dir()]
+        load_plugins(folders, [plugin for plugin in plugins if plugin not in folders])
+        return NetworkRecord.load(path, plugin_transforms())
 
 
 OWN_MODELS.register_module(module=PrunedModel)

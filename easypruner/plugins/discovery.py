@@ -21,6 +21,8 @@ from easypruner.errors import ConfigError, PluginError
 from easypruner.hookspecs import GROUP
 
 BUILT_INS = 'easypruner_plugins'
+FOLDER_PACKAGE = 'easypruner_folder_'
+"""How the names of packages begin that stand for plugin folders."""
 CORE_STAGES = 'easypruner.pipeline.stages'
 
 
@@ -229,7 +231,7 @@ def _package_of(folder: Path) -> str:
     digest = hashlib.sha256(str(folder).encode())
     for file in sorted(folder.glob('*.py')):
         digest.update(file.name.encode() + file.read_bytes())
-    name = f'easypruner_folder_{digest.hexdigest()[:16]}'
+    name = f'{FOLDER_PACKAGE}{digest.hexdigest()[:16]}'
     if name not in sys.modules:
         package = types.ModuleType(name, f'The plugin folder {folder}.')
         package.__path__ = [str(folder)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 from easypruner.base.component import Component
 from easypruner.graph import Transform
 from easypruner.graph.cutting.layer_handler import LayerHandler
-from easypruner.plugins.discovery import built_in_modules
+from easypruner.plugins.discovery import BUILT_INS, FOLDER_PACKAGE, built_in_modules
 from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, TRANSFORMS
 
 _SUFFIX = '_layers'
@@ -30,6 +33,21 @@ def plugin_transforms() -> tuple[type[Transform], ...]:
     if _is_loaded():
         return tuple(TRANSFORMS.classes.values())
     return tuple(cls for cls in _built_in() if issubclass(cls, Transform))
+
+
+def find_origins(classes: Iterable[type]) -> list[str]:
+    """Return what has to be loaded to have classes of plugins: their folders or modules.
+
+    The plugins of EasyPruner itself are always loaded, so they are left out.
+    """
+    origins: dict[str, None] = {}
+    for cls in classes:
+        package = cls.__module__.partition('.')[0]
+        if package.startswith(FOLDER_PACKAGE):
+            origins[str(Path(inspect.getfile(cls)).parent)] = None
+        elif package not in ('easypruner', BUILT_INS):
+            origins[cls.__module__] = None
+    return list(origins)
 
 
 def _is_loaded() -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import easypruner
-from easypruner import PrunedModel
+from easypruner import LayerHandler, PrunedModel, Transform
+from easypruner.base.json_fields import Field
+from easypruner.cli.main import main
 from easypruner.errors import RecordError
+from easypruner.graph import NetworkRecord
 
 PREPROCESSOR = dict(num_classes=10, mean=[78.0], std=[96.0])
 ORIGINAL = dict(
@@ -82,3 +88,42 @@ def test_a_missing_record() -> None:
         pytest.raises(RecordError, match=r'nowhere\.json'),
     ):
         PrunedModel(ORIGINAL, 'nowhere.json')
+
+
+class Brief(Transform):
+    """Has the name and the JSON of the transform that the plugin defines."""
+
+    def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
+        return model
+
+    def to_json(self) -> Mapping[str, Any]:
+        return {'layers': ['head.fc']}
+
+    @classmethod
+    def from_json(cls, content: Field) -> Brief:
+        return cls()
+
+
+def test_another_process_loads_the_plugin_of_a_transform(tmp_path: Path) -> None:
+    plugins = tmp_path / 'my_plugins'
+    assert main(['new-plugin', 'Brief', '--kind', 'transform', '--dir', str(plugins)]) == 0
+    record = tmp_path / 'architecture.json'
+    NetworkRecord((Brief(),)).save(record)
+    arguments = dict(type='easypruner.PrunedModel', model=ORIGINAL, architecture=str(record))
+    code = (
+        'import sys, easypruner.pipeline; from mmengine.registry import MODELS, DefaultScope\n'
+        'from mmpretrain.models import ImageClassifier\n'
+        "with DefaultScope.overwrite_default_scope('mmpretrain'):\n"
+        f'    model = MODELS.build({arguments} | eval(sys.argv[1]))\n'
+        'print(model.head.fc.weight.dtype)'
+    )
+
+    def run(plugins: list[str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, '-c', code, repr({'plugins': plugins})]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    found = run([str(plugins)])
+    assert found.stdout == 'torch.bfloat16\n', found.stderr
+    assert "has a transform 'Brief', which no loaded plugin defines" in run([]).stderr
+    moved = run([str(tmp_path / 'moved')]).stderr
+    assert 'moved' in moved.splitlines()[-1], moved

@@ -16,14 +16,21 @@ import torch
 from mmengine.config import Config
 
 import easypruner
-from easypruner import Budget, LayerHandler, Regularizer, Stage, hookspecs
+from easypruner import Budget, LayerHandler, Regularizer, Stage, Transform, hookspecs
 from easypruner.errors import EasyPrunerError
 from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import MASK_SOURCES, build
 from easypruner.strategies import Context
 from easypruner.strategies.stages.forecast import Forecast
-from easypruner.testing import check_handler, check_stage, component, compose, example_inputs
+from easypruner.testing import (
+    check_handler,
+    check_stage,
+    component,
+    compose,
+    example_inputs,
+    run_stages,
+)
 from easypruner.testing.networks import Plain
 
 DOCS = Path(__file__).parents[2] / 'docs'
@@ -72,7 +79,7 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
     torch.testing.assert_close(last, model.head.weight.detach().norm(dim=0))
 
 
-@pytest.mark.parametrize('name', ['BestUnits', 'FilterDecay', 'Halve', 'Keeper'])
+@pytest.mark.parametrize('name', ['BestUnits', 'FilterDecay', 'Halve', 'Bfloat16Weights', 'Keeper'])
 def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
     (code,) = (
         block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
@@ -88,6 +95,10 @@ def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
         model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), layer(8), torch.nn.Conv2d(8, 2, 1))
         modules = check_handler(cls(), model, torch.rand(1, 3, 4, 4))
         assert modules['1'].channels < 8
+    elif issubclass(cls, Transform):
+        stages = [{'type': 'Train', 'epochs': 1}, {'type': f'Apply{name}'}]
+        summary = run_stages(stages, tmp_path / 'run', plugins=[tmp_path])
+        assert [row['name'] for row in summary['rows']] == ['short']
     else:
         summary = check_stage({'type': name}, tmp_path / 'run', plugins=[tmp_path])
         assert summary['rows'][1]['name'] == 'rounded'

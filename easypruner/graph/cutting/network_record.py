@@ -12,7 +12,7 @@ from torch import nn
 
 from easypruner.base.describe import describe
 from easypruner.base.files import write_json
-from easypruner.errors import ConfigError, RecordError, nearest
+from easypruner.errors import ConfigError, RecordError, UnknownTransformError, nearest
 from easypruner.graph.cutting.layer_handler import LayerHandler
 from easypruner.graph.cutting.record import KIND as CUT
 from easypruner.graph.cutting.record import ArchitectureRecord, read_record, record_of
@@ -94,9 +94,10 @@ class NetworkRecord:
         for entry in content['transforms'].items():
             name = entry['type'].text()
             if name not in known:
-                raise RecordError(
+                raise UnknownTransformError(
                     f'{os.fspath(path)!r} has a transform {name!r}, which no loaded plugin '
-                    f'defines; {nearest(name, known)}; load its plugin first'
+                    f'defines; {nearest(name, known)}. Load its plugin first, for example with '
+                    "easypruner.plugins.load_plugins(['my_plugins']), or with --plugins my_plugins"
                 )
             found.append(known[name].from_json(entry['content']))
         return cls(tuple(found))

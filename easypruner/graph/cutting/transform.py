@@ -26,7 +26,8 @@ class Transform(Component):
     def apply(self, model: nn.Module, handlers: Sequence[LayerHandler]) -> nn.Module:
         """Change a model in place, and return it or the model that replaces it.
 
-        The values of its parameters and buffers do not matter, because weights are loaded next.
+        Its parameters and buffers need their final shapes and dtypes. Their values do not matter,
+        because weights are loaded next.
 
         Args:
             model: the model as the transforms before this one leave it.

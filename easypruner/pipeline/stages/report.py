@@ -22,6 +22,7 @@ from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import copy_file
+from easypruner.plugins.handlers import find_origins
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import LayerChannels, Scales, gather_scales, joined, layer_channels
@@ -90,23 +91,26 @@ def _write_results(state: PruningState) -> list[Path]:
         files.append(folder / 'masks.safetensors')
         all_masks(state.cuts).save(files[-1])
     files.append(folder / 'pruned_config.py')
-    write_whole(files[-1], _pruned_config(state.config, state.architecture is not None))
+    write_whole(files[-1], _pruned_config(state))
     return files
 
 
-def _pruned_config(config: Config, cut: bool) -> str:
+def _pruned_config(state: PruningState) -> str:
     """Return a complete MMEngine config of the result, with paths relative to its folder."""
+    config = state.config
     content: dict[str, Any] = {
         key: value
         for key, value in config.to_dict().items()
         if key in RUNNER_KEYS or key == 'custom_imports'
     }
     content.setdefault('default_scope', config.get('default_scope', 'mmpretrain'))
-    if cut:
+    if state.architecture is not None:
+        plugins = find_origins(type(transform) for transform in state.record().transforms)
         content['model'] = dict(
             type='easypruner.PrunedModel',
             model=content['model'],
             architecture='{{ fileDirname }}/architecture.json',
+            **({'plugins': plugins} if plugins else {}),
         )
     content['load_from'] = '{{ fileDirname }}/pruned.pth'
     content['work_dir'] = '{{ fileDirname }}/evaluation'
