@@ -119,8 +119,8 @@ def _report(entry: Entry, sender: Connection) -> None:
 
 def _line(result: Result) -> str:
     state = 'ok' if result.handled else result.status if result.error else 'differs'
-    held = sum(result.frozen('held').values())
-    return f'{result.source} {result.name}: {state}, {held} held {result.error}'
+    unsupported = sum(result.frozen('unsupported').values())
+    return f'{result.source} {result.name}: {state}, {unsupported} unsupported {result.error}'
 
 
 if __name__ == '__main__':

@@ -32,7 +32,7 @@ TOLERANCE, TOLERANCE_SINGLE = 1e-5, 1e-3
 META_PARAMS = 120_000_000
 """Models with more parameters than this are built on the meta device and not verified."""
 
-CAUSES = ('boundary', 'fixed', 'unused', 'held')
+CAUSES = ('boundary', 'fixed', 'unused', 'unsupported')
 _STARTS = {
     'boundary': ('an input of the model', 'an output of the model'),
     'fixed': (
@@ -54,7 +54,7 @@ _STARTS = {
     ),
     'unused': ('not used in the forward pass',),
 }
-"""Cause -> how the reasons for it begin. Any other reason counts as held."""
+"""Cause -> how the reasons for it begin. Any other reason counts as unsupported."""
 
 # Images with larger sides are scaled down for the verification.
 _VERIFY_SIDE = 96
@@ -115,8 +115,8 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Return whether no channel is held: each is in a group, or the network freezes it."""
-        return self.status == 'measured' and not self.frozen('held') and not self.neither
+        """Whether no dimension is unsupported: each is in a group, or the network freezes it."""
+        return self.status == 'measured' and not self.frozen('unsupported') and not self.neither
 
     @property
     def tolerance(self) -> float:
@@ -243,9 +243,11 @@ def structure(graph: ChannelGraph) -> dict[str, Any]:
 def cause_of(reason: str) -> str:
     """Return the cause for which a dimension is frozen, one of CAUSES.
 
-    Reasons that do not come from the network itself count as held.
+    Reasons that do not come from the network itself count as unsupported.
     """
-    return next((cause for cause, starts in _STARTS.items() if reason.startswith(starts)), 'held')
+    return next(
+        (cause for cause, starts in _STARTS.items() if reason.startswith(starts)), 'unsupported'
+    )
 
 
 def random_masks(graph: ChannelGraph) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The page docs/coverage.md: totals, a line for each model, and the reasons of held channels."""
+"""Writes the page docs/coverage.md: totals, a line for each model, and unsupported dimensions."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _REASON_LENGTH = 220
 _TEMPLATE = """# Which models can be pruned
 
 Written by `benchmarks/coverage.py`, which tries EasyPruner on the models of four libraries, with
-random weights: {sources}. Which models these are is read from the libraries' own registries
-(`benchmarks/models.py` tells how).{missing} Measured with {versions} on {machine}.
+random weights: {sources}. The models are those in the libraries' own registries
+(`benchmarks/models.py` says how they are selected).{missing} Measured with {versions} on {machine}.
 
-Of each model is checked, in a process of its own:
+Each model is checked in a process of its own:
 
-- *trace*: `easypruner.trace` raises nothing. Its seconds are of one run, the first, while other
-  processes were at work on the machine;
-- *dimensions*: each channel of each parameter is either in a group or among `graph.frozen`, with
-  the reason, and counted once;
-- *verify*: random masks remove half of the units of each group, at random and at least one stays;
-  `easypruner.verify` compares the pruned network in double precision with the full one whose
-  readers of the removed channels are zeroed. The relative error has to be under {tolerance:.0e}.
-  Groups whose channels a layer norm or the like mixes are left whole there, and counted as
-  *unchecked*: removing a channel is not zeroing it. To spare time, models that run on images of
-  96 px are verified on those;
-- *shapes*: the pruned model runs, and its outputs have the shapes they had;
-- *costs*: MACs and parameters that `graph.cost` predicts, of the whole and of the pruned model, are
-  exactly those that torch's `FlopCounterMode` (halved) and the model itself have.
+- *trace*: `easypruner.trace` does not raise. The seconds are those of one run, the first, while
+  other processes used the machine.
+- *dimensions*: each channel of each parameter is either in a group or in `graph.frozen` with a
+  reason, and is counted once.
+- *verify*: random masks remove half of the units of each group, but not all. `easypruner.verify`
+  compares the pruned network in double precision with the full one, in which the weights that read
+  removed channels are zero. The relative error must be below {tolerance:.0e}. Groups whose channels
+  an operation mixes, such as a layer norm, are left whole and counted as *unchecked*, because to
+  zero such a channel is not to remove it. To save time, models that also run on images of 96 px
+  are verified on those.
+- *shapes*: the pruned model runs, and its outputs have the same shapes as before.
+- *costs*: the MACs and parameters that `graph.cost` predicts, for the full and for the pruned
+  model, equal those that torch's `FlopCounterMode` (halved) counts and those of the model.
 
-A model is *handled* if all of this holds. It is *complete* if, besides, nothing is *held*: no
-dimension stays because the forward pass does not follow a cut, or an operation has no rule, or for
-another structure that is not supported. What stays by the nature of the network is not held:
-the channels of its inputs and outputs (*boundary*); kernel extents, single channels, tables, and
-channels that the model's code tells apart by their position, such as the class scores that a
-detector sorts and the coordinates of its boxes (*fixed*); parameters that the forward pass does not
-use (*unused*). All numbers of these are dimensions of parameters. *prunable* is the share of the
-parameters that have a dimension in a group.
+A model is *handled* if it passes all checks. It is *complete* if, in addition, no dimension is
+*unsupported*. A dimension is unsupported if it is frozen because the forward pass does not follow a
+cut, because an operation has no rule, or because of another structure that EasyPruner does not
+support. Other dimensions are frozen because of the network itself: the channels of its inputs and
+outputs (*boundary*); kernel extents, single channels, tables, and channels whose position the code
+uses, such as the class scores that a detector sorts and the coordinates of its boxes (*fixed*);
+parameters that the forward pass does not use (*unused*). All these numbers count dimensions of
+parameters. *prunable* is the share of the parameters that have a dimension in a group.
 
 A network is a *cnn* unless its forward pass multiplies two activations as matrices (attention,
 correlation volumes), applies a linear layer to a sequence of tokens, or has a recurrent layer.
@@ -58,11 +58,11 @@ correlation volumes), applies a linear layer to a sequence of tokens, or has a r
 ## All models
 
 {tables}
-m: more than {meta_params} million parameters; built on the meta device, which has no values, and so
-not verified. v: how much the model computes depends on values, such as the number of regions, so
-its MACs after the cut are not predicted. s: its forward pass insists on single precision; the
-error allowed is {tolerance_single:.0e}.
-{held}"""
+m: the model has more than {meta_params} million parameters, so it is built on the meta device,
+where it has no values and cannot be verified. v: the number of operations depends on values, such
+as the number of regions, so MACs after the cut cannot be predicted. s: the forward pass only works
+in single precision, so an error of up to {tolerance_single:.0e} is allowed.
+{unsupported}"""
 
 
 def _missing(count: int) -> str:
@@ -89,7 +89,7 @@ def page(results: Sequence[Result], missing: int = 0) -> str:
         totals='\n'.join(_totals(usable)),
         problems=_problems(results),
         tables='\n'.join(_table(source, rows) for source, rows in _by_source(usable)),
-        held=_held(usable),
+        unsupported=_unsupported(usable),
     )
 
 
@@ -144,7 +144,7 @@ def _problems(results: Sequence[Result]) -> str:
     if unusable:
         lines = [f'- {_name(result)}: {_short(result.error)}' for result in unusable]
         text += (
-            '\n## Not tried\n\nThese cannot be built from their defaults alone, or their own '
+            '\n## Not tried\n\nThese models cannot be built with default arguments, or their own '
             'forward fails on a plain input.\nThey are not counted.\n\n'
         )
         text += '\n'.join(lines) + '\n'
@@ -170,7 +170,7 @@ def _table(source: str, rows: Sequence[Result]) -> str:
     head = (
         f'### {source}\n\n'
         '| model | kind | params, M | trace, s | groups | prunable, % | boundary | fixed | unused '
-        '| held | verify error | unchecked | shapes | costs | |\n'
+        '| unsupported | verify error | unchecked | shapes | costs | |\n'
         '|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|'
     )
     return '\n'.join([head, *map(_row, rows)]) + '\n'
@@ -211,17 +211,16 @@ def _notes(result: Result) -> Iterator[str]:
         yield 's'
 
 
-def _held(results: Sequence[Result]) -> str:
+def _unsupported(results: Sequence[Result]) -> str:
     lines = []
     for result in results:
-        if held := result.frozen('held'):
+        if found := result.frozen('unsupported'):
             lines.append(f'\n{_name(result)}:\n')
-            lines += [f'- {dims} x {_short(reason)}' for reason, dims in held.items()]
+            lines += [f'- {dims} x {_short(reason)}' for reason, dims in found.items()]
     if not lines:
         return ''
-    return '\n## What is held, and why\n\nDimensions of parameters, by reason.\n' + '\n'.join(
-        [*lines, '']
-    )
+    title = '\n## What is unsupported, and why\n\nDimensions of parameters, by reason.\n'
+    return title + '\n'.join([*lines, ''])
 
 
 def _name(result: Result) -> str:

@@ -44,18 +44,18 @@ Phases = dict[str, float]
 """Part of the work -> seconds."""
 
 _PARTS: tuple[tuple[str, Any, str], ...] = (
-    ('tape: the forward pass on meta', graph_module, '_tapes'),
-    ('rules: index arrays and edges', graph_module, 'propagate'),
+    ('tape: the forward pass on meta', graph_module, '_record_tapes'),
+    ('rules: axes and edges', graph_module, 'propagate'),
     ('components and units', propagate_module, 'partition'),
     ('groups', graph_module, 'make_groups'),
-    ('proof: the trial cut', graph_module, 'settle'),
+    ('trials and repairs', graph_module, 'resolve'),
     ('scores: L1 norms', L1Norm, 'score'),
     ('masks: half of each group', Ratio, '__call__'),
     ('architecture record', ArchitectureRecord, 'of'),
     ('surgery', graph_module, 'cut'),
     ('cost: its model, and one evaluation', ChannelGraph, 'cost'),
 )
-"""What is clocked: its name, and the function that does it, by owner and attribute."""
+"""The parts that are clocked: name, and the owner and name of the function that does the work."""
 
 
 def example() -> Tensor:
@@ -360,5 +360,5 @@ def phases(model: nn.Module) -> Phases:
 
 def _as(owner: Any, name: str, function: Callable[..., Any]) -> Any:
     """Return ``function`` in the form in which a class stores it, such as a static method."""
-    held = inspect.getattr_static(owner, name)
-    return staticmethod(function) if isinstance(held, classmethod) else function
+    stored = inspect.getattr_static(owner, name)
+    return staticmethod(function) if isinstance(stored, classmethod) else function

@@ -1,4 +1,4 @@
-"""The page docs/graph_speed.md."""
+"""Writes the page docs/graph_speed.md from the measurements."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from graph_speed_measure import Duel, Growth, Memory, Phases
 _TEMPLATE = """# How fast the graph is
 
 Written by `benchmarks/graph_speed.py`, with {versions} on {machine}.
-One process, one thread, batch 1, 224 px, random weights. Seconds are CPU time of the process, which
-other work on the machine lengthens little; the best of {repeats} runs counts (one where a run takes
-more than five seconds). Building and copying the model is outside of the clock.
+One process, one thread, batch 1, 224 px, random weights. Seconds are CPU time of the process, so
+other work on the machine has little influence. The best of {repeats} runs counts. A run that takes
+more than five seconds is not repeated. The time to build and copy the model is not included.
 
 ## From a model to a pruned model
 
-Half of each layer's channels, the smallest L1 norms first. EasyPruner: `trace`,
+Half of each layer's channels are removed, the smallest L1 norms first. EasyPruner: `trace`,
 `L1Norm(Ratio(keep=0.5, scope='layer')).select`, `prune`. Torch-Pruning: `BasePruner` with
 `MagnitudeImportance(p=1)`, `pruning_ratio=0.5`, the classifier ignored, and `step()`. The networks
-are {networks}. After each run the pruned model has to run.
+are {networks}. After each run, the pruned model must run.
 
 {once_summary}
 
@@ -30,9 +30,10 @@ are {networks}. After each run the pruned model has to run.
 
 ## In {steps} steps
 
-The same half, removed in {steps} equal steps, the norms taken anew in each. EasyPruner traces once:
-`prune` keeps the graph up to date. Torch-Pruning: `iterative_steps={steps}`, and `step()` {steps}
-times. Networks that both cut at once; the best of at most two runs.
+The same half is removed in {steps} equal steps. The norms are computed again in each.
+EasyPruner traces once, because `prune` updates the graph. Torch-Pruning: `iterative_steps={steps}`,
+and `step()` {steps} times. The networks are those that both can cut in one step. The best of up to
+two runs counts.
 
 {stepwise_summary}
 
@@ -40,8 +41,8 @@ times. Networks that both cut at once; the best of at most two runs.
 
 ## Over the size of networks
 
-Seconds = c x operations^e, fitted to the logarithms; an exponent e of 1 is linear. Operations are
-those of ATen in one forward pass.
+Seconds = c x operations^e, fitted to the logarithms. With an exponent e of 1, time grows linearly.
+Operations are those of ATen in one forward pass.
 
 | family | operations | whole cut, ms | exponent | of the trace alone |
 |---|---|---|---|---|
@@ -49,10 +50,10 @@ those of ATen in one forward pass.
 
 ## Memory
 
-The peak of `trace` and `cost` beyond what was there before, in a fresh process that has traced
-ResNet-18 before (what is imported and cached at first use is no cost of the model), relative to the
-model's parameters and buffers. *Python and numpy* is what tracemalloc sees; *resident* is what the
-system sees of the whole process: VmHWM, reset before, less VmRSS then.
+The peak of memory during `trace` and `cost`, less the memory before, relative to the model's
+parameters and buffers. The process is fresh and has traced ResNet-18 before, so that imports and
+caches do not count. *Python and numpy* is measured by tracemalloc. *Resident* is the memory of the
+whole process: VmHWM, which is reset before, less VmRSS before.
 
 | model | its size, MB | Python and numpy, MB | of the model | resident, MB | of the model |
 |---|---|---|---|---|---|
@@ -60,10 +61,10 @@ system sees of the whole process: VmHWM, reset before, less VmRSS then.
 
 ## Where the milliseconds go
 
-`graph.cost` for masks it has not seen, on {new_masks_on}: {new_masks:.3f} ms (median).
+`graph.cost` for new masks, on {new_masks_on}: {new_masks:.3f} ms (median).
 
-Trace, scores, masks, cost and cut by half. Each part is the CPU time within its function less that
-of the parts it calls; the best of all runs for each line, so lines need not add up.
+Trace, scores, masks, cost and cut by half. The time of a part does not include that of other parts
+that it calls. Each line is the best of all runs, so lines need not add up.
 
 {parts}
 """
@@ -110,17 +111,17 @@ def _versions() -> Iterator[str]:
 def _summary(duels: Sequence[Duel]) -> str:
     both = [duel for duel in duels if duel.theirs is not None]
     if not both:
-        return 'Torch-Pruning did none of these networks.'
+        return 'Torch-Pruning cannot cut any of these networks.'
     ratios = sorted((duel.ratio, duel.name) for duel in both)
     least, most = ratios[0], ratios[-1]
     median = statistics.median(ratio for ratio, _ in ratios)
     text = (
-        f'Both do {len(both)} of {len(duels)} networks. There Torch-Pruning takes '
+        f'Both can cut {len(both)} of {len(duels)} networks. On these Torch-Pruning takes '
         f'**{median:.1f} times** as long (median); '
         f'at least {least[0]:.1f} ({least[1]}), at most {most[0]:.1f} ({most[1]}).'
     )
     if len(both) < len(duels):
-        text += f'\nEasyPruner alone does {len(duels) - len(both)}; the table tells what happens.'
+        text += f'\nOnly EasyPruner can cut {len(duels) - len(both)}; see the table.'
     return text
 
 

@@ -132,9 +132,9 @@ class TestCoverage:
             'an output of the model (output)': 'boundary',
             'has a single channel': 'fixed',
             'not used in the forward pass': 'unused',
-            'an operation without a rule: foo in bar': 'held',
-            'the forward pass does not follow a cut: no': 'held',
-            'a reason nobody has thought of': 'held',
+            'an operation without a rule: foo in bar': 'unsupported',
+            'the forward pass does not follow a cut: no': 'unsupported',
+            'a reason nobody has thought of': 'unsupported',
         }
         assert {reason: cause_of(reason) for reason in reasons} == reasons
 
