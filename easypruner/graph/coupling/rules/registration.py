@@ -117,9 +117,9 @@ def operations_of(module: str) -> tuple[str, ...]:
 
 
 def _is_same(one: Rule, other: Rule) -> bool:
-    """Tell whether two functions have one name in one file, which may have been edited between."""
-    places = [(function.__qualname__, inspect.getsourcefile(function)) for function in (one, other)]
-    return places[0] == places[1]
+    """Return whether two functions have the same name in the same file, which may be edited."""
+    origins = {(rule.__qualname__, inspect.getsourcefile(rule)) for rule in (one, other)}
+    return len(origins) == 1
 
 
 def _origin(function: Rule) -> str:
