@@ -1,27 +1,34 @@
 """Measures the time that each regularizer adds to a training step, and writes docs/regularizers.md.
 
-python benchmarks/regularizer_overhead.py [--quick] [--out FILE]
+python benchmarks/regularizer_overhead.py [--quick] [--out FILE] [--results FILE]
 
 Everything runs in one process and one thread. Steps with and without the regularizer alternate, and
-the result is their difference. Seconds are CPU time of the process, so other processes are not
-counted. The machine should still be idle, because processes share caches and memory.
+the result is their difference. A step is ``optimizer.step()``; for ActivationSparsity, which acts
+on forward passes, it is a forward and a backward pass. Seconds are CPU time of the process, so
+other processes are not counted. The machine should still be idle, because processes share caches
+and memory. The cards in docs/strategies show the results: run ``python docs/cards.py`` afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 import torchvision
-from regularizer_page import Measured, on_scales, page
+from coverage_page import machine
+from regularizer_page import Measured, on_scales, page, row
 from torch import Tensor, nn
 
 import easypruner
 from easypruner import Masks, Progress, Regularizer
+from easypruner.base.files import write_json
+from easypruner.base.versions import versions_of
 from easypruner.graph import ChannelGraph
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import REGULARIZERS, build
@@ -46,9 +53,11 @@ REGULARIZERS_MEASURED = (
     dict(type='GroupLasso', strength=STRENGTH, over='group'),
     dict(type='GroupLasso', strength=STRENGTH, over='group', alpha=4.0),
 )
-"""Configs; strengths are of no account to the time."""
+"""Configs. The time does not depend on the strength."""
 LAZY = 32
-"""Updates from one push to the next, ``regularize_every``, of those that read all weights."""
+"""The value of ``regularize_every`` for the regularizers that read all weights."""
+SAMPLES = 8
+PASS = f'forward and backward pass of {SAMPLES} images of 64 x 64'
 
 
 def main() -> None:
@@ -60,6 +69,8 @@ def main() -> None:
     parser.add_argument('--pairs', type=int, default=25, help='pairs of steps in a round')
     parser.add_argument('--rounds', type=int, default=5, help='rounds over all regularizers')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'regularizers.md')
+    results = ROOT / 'benchmarks' / 'results' / 'regularizer_overhead.json'
+    parser.add_argument('--results', type=Path, default=results)
     args = parser.parse_args()
     torch.set_num_threads(1)
     load_plugins()
@@ -80,11 +91,26 @@ def main() -> None:
     ]
     found: dict[str, list[Measured]] = {key: [] for key, _, _ in cases}
     pairs, rounds = (3, 1) if args.quick else (args.pairs, args.rounds)
+    passes: list[Measured] = []
     for _ in range(rounds):
         for key, push, every in cases:
             found[key].append(bench.measure(push, pairs, every))
             print(key, found[key][-1], flush=True)
-    args.out.write_text(page(name, pairs, LAZY, found), encoding='utf-8')
+        passes.append(bench.measure_passes(pairs))
+        print('passes', passes[-1], flush=True)
+    content = {
+        'network': f'{name} of torchvision with random weights',
+        'measured': f'CPU time with one thread, the median of {rounds} rounds of {pairs} pairs',
+        'machine': machine(),
+        'versions': versions_of('torch', 'torchvision'),
+        'date': datetime.now(timezone.utc).date().isoformat(),
+        'step': 'optimizer.step() of SGD with momentum',
+        'pass': PASS,
+        'results': {key.replace('`', ''): row(several) for key, several in found.items()},
+        'passes': {'ActivationSparsity()': row(passes)},
+    }
+    write_json(args.results, content)
+    args.out.write_text(page(name, pairs, LAZY, found, passes, PASS), encoding='utf-8')
 
 
 def label(config: dict[str, object]) -> str:
@@ -133,10 +159,10 @@ class Bench:
 
     def masked_loop(self) -> None:
         """Push the removed scales, in a Python loop over layers."""
-        for module, goes in self.layers:
+        for module, removed in self.layers:
             scale: Tensor = module.weight
             assert scale.grad is not None
-            scale.grad.data.add_(STRENGTH * torch.sign(scale.data) * goes)
+            scale.grad.data.add_(STRENGTH * torch.sign(scale.data) * removed)
 
     def measure(self, push: Callable[[], None], pairs: int, every: int = 1) -> Measured:
         """Alternate steps with one push and steps without; return the medians over pairs."""
@@ -149,12 +175,43 @@ class Bench:
             push()
             plainly()
 
-        pushed()
-        plain, added = [], []
-        for _ in range(pairs):
-            plain.append(seconds(plainly) / every)
-            added.append(seconds(pushed) / every - plain[-1])
-        return Measured(1e3 * statistics.median(added), 1e3 * statistics.median(plain))
+        return alternate(plainly, pushed, pairs, every)
+
+    def measure_passes(self, pairs: int) -> Measured:
+        """Alternate forward and backward passes with and without ActivationSparsity."""
+        regularizer = build(REGULARIZERS, dict(type='ActivationSparsity', strength=STRENGTH))
+        images = torch.randn(SAMPLES, 3, 64, 64)
+        progress = Progress(1, 10**9)
+        model = copy.deepcopy(self.model).train()
+        graph = self.graph.on(model)
+
+        def plainly() -> None:
+            model(images).sum().backward()
+
+        def pushed() -> None:
+            with regularizer.watching(graph, None):
+                regularizer.joined(model(images).sum(), progress).backward()
+
+        return alternate(plainly, pushed, pairs)
+
+
+def alternate(
+    plainly: Callable[[], None], pushed: Callable[[], None], pairs: int, every: int = 1
+) -> Measured:
+    """Call two functions in turn; return the medians of their difference and of the first.
+
+    Args:
+        plainly: runs steps without a regularizer.
+        pushed: runs steps with one.
+        pairs: the number of pairs of calls.
+        every: the number of steps in each call.
+    """
+    pushed()
+    plain, added = [], []
+    for _ in range(pairs):
+        plain.append(seconds(plainly) / every)
+        added.append(seconds(pushed) / every - plain[-1])
+    return Measured(1e3 * statistics.median(added), 1e3 * statistics.median(plain))
 
 
 def seconds(call: Callable[[], object]) -> float:

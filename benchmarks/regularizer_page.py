@@ -3,80 +3,83 @@
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coverage_page import machine
 
-from easypruner.plugins.registry import REGULARIZERS
-
 _TEMPLATE = """# Regularizers
 
 Written by `benchmarks/regularizer_overhead.py`, with torch {torch} on {machine}.
 
 A regularizer pushes channels towards zero while a `Train` stage trains. It adds its gradient right
-before every optimizer update, once, whatever the accumulation, clipping or loss scaling; so no loss
-has to be changed. λ is the `strength`, g a norm scale, θ_u all weights of unit u, and *removed*
-what masks will take away.
+before every optimizer update. This gradient does not depend on gradient accumulation, clipping or
+loss scaling, and the loss stays the same. The card of each regularizer says when to use it and has
+its arguments and examples.
+
+In the table, λ is the `strength`, g a norm scale, a the activations of a channel, and θ_u all
+weights of unit u. *Removed* channels are those that masks remove.
 
 | regularizer | penalty | source |
 |---|---|---|
 {formulas}
 
-Those that speak of removed units need masks: a `SelectMask` or `LoadMask` stage before. Parameters
-that do not train are left alone. `strength=dict(reach=5)` picks the strength from the schedule, so
-that the penalty alone can move a scale by 5 over the stage; for penalties that are squares it is
-the exponent, and what is left is exp(-5). `strength_schedule` multiplies the strength over the
-stage by `'linear'`, `'cosine'` (both from 0 to 1), or `'warmup'` (over the first tenth, or
-`dict(warmup=0.2)`). `group_strengths=dict(layer4=2.0)` multiplies it in the groups that a path, a
-glob or a name fits.
+A regularizer of removed channels needs masks: put a `SelectMask` or `LoadMask` stage before. Only
+trainable parameters are pushed.
 
-`Train(regularizer=..., regularize_every=16)` pushes at every 16th update only, 16 times as
-strongly (lazy regularization, Karras et al., 2020, 1912.04958, section 3.1). Over the stage that
-adds up to the same push, at a sixteenth of the time. A penalty that is a square then takes
-16 · lr · λ of a value at once: keep that well under 1.
+| argument | what it does |
+|---|---|
+| `strength=dict(reach=5)` | chooses the strength from the schedule, so that the penalty alone can \
+move a scale by 5 over the stage. For `l2` penalties and `GReg`, the reach is an exponent, and \
+exp(-5) of a value remains |
+| `strength_schedule` | multiplies the strength over the stage: `'linear'` and `'cosine'` from 0 \
+to 1, `'warmup'` over the first tenth, or `dict(warmup=0.2)` |
+| `group_strengths=dict(layer4=2.0)` | multiplies the strength in the groups that a path, a glob \
+or a name matches |
+| `Train(regularize_every=16)` | pushes at every 16th update only, but 16 times as strongly (lazy \
+regularization, Karras et al., 2020, 1912.04958, section 3.1). Over the stage, this is the same \
+push in a sixteenth of the time. For quadratic penalties, keep 16 · lr · λ well below 1 |
 
-## Arguments and their defaults
+## Cost
 
-{defaults}
+The time that a regularizer adds to `optimizer.step()` on {network}: SGD with momentum,
+`foreach=True`, one thread, with gradients, and with masks that remove half of each group. Steps
+with and without the regularizer alternate. The result is the median of their differences in CPU
+time, over {pairs} pairs and {rounds} rounds, with the lowest and the highest of the rounds. The
+step alone takes {step:.1f} ms, without forward and backward passes.
 
-## What they cost
-
-What one adds to `optimizer.step()` on {network}: SGD with momentum, `foreach=True`, one thread,
-gradients set, masks that remove half of each group. A step with and a step without it take turns;
-their difference counts, in CPU time of the process: the median of {pairs} pairs, and of {rounds}
-rounds of these, with the least and the most of the rounds. The step alone takes {step:.1f} ms;
-forward and backward passes are not in it.
-
-| regularizer | adds, ms | of the step | rounds |
+| regularizer | added, ms | share of the step | rounds |
 |---|---|---|---|
 {costs}
 
-*Loop* is the way of EasyPruner 1.0 and of the released code of network slimming: over the modules
-of the network, in Python, once for each batch norm. What is on scales alone adds at most
-{scales:.1f} %. The others read every weight of the network and write every gradient, where the
-step itself reads weights, gradients and momentum, and writes the first and the last: like
-it, they are bound by memory, and cannot be had at a tenth of its time at every update. With
-`over='group'` a weight is gone over twice, for the channels it makes and for those it reads.
-*Every {every} updates* is what `regularize_every={every}` adds, spread over the updates: at most
-{lazy:.1f} %.
+*Loop* is the implementation of EasyPruner 1.0 and of the released code of network slimming: a
+Python loop over the modules of the network. Regularizers of norm scales add at most {scales:.1f} %.
+The others read all weights and write all gradients. The step itself reads weights, gradients and
+momentum, and writes weights and momentum. Both are limited by memory bandwidth, so such a
+regularizer cannot take much less time than the step. With `over='group'`, each weight is read
+twice: for the channels that it produces, and for those that it reads. *Every {every} updates* is
+the time with `regularize_every={every}`, averaged over the updates: at most {lazy:.1f} %.
+
+`ActivationSparsity` acts on forward passes. On a {passes}, it
+adds {pass_added:.1f} ms to {pass_step:.0f} ms, which is {pass_share:.1f} %
+({pass_low:.1f} to {pass_high:.1f} % in the rounds).
 """
 
 _FORMULAS = {
-    'GlobalSparsity': 'λ Σ abs(g) over all scales; `l2`: λ/2 Σ g²; `smooth_l1`: as the first, and '
-    'g²/(2 lr) where abs(g) is under lr · λ',
+    'GlobalSparsity': 'λ Σ abs(g) over all scales; `l2`: λ/2 Σ g²; `smooth_l1`: λ Σ abs(g), but '
+    'g²/(2 lr) for abs(g) below lr · λ',
     'MaskSparsity': 'as GlobalSparsity, over the scales of removed channels only',
     'GroupLasso': 'λ Σ ‖θ_u‖₂ over the units; with `alpha`: λ/2 Σ c_u I_u, I_u = ‖θ_u‖₂², '
-    'c_u = 2^(alpha · (I_max - I_u)/(I_max - I_min)) in its group',
-    'GradDecay': 'none: removed scales and biases go to zero on a straight line over `share` of '
-    'the stage, while their own gradient fades out',
+    'c_u = 2^(alpha · (I_max - I_u)/(I_max - I_min)) within a group',
+    'GradDecay': 'none: removed scales and biases shrink linearly to zero over `share` of the '
+    'stage, and so do their gradients',
     'GReg': 'f/2 Σ w² over the weights of removed units; f grows by λ every `every` updates, up to '
     '`ceiling`',
     'Polarization': 'λ Σ (t abs(g) - abs(g - mean of all g)) over all scales',
-    'HoyerSquare': 'λ Σ over layers (Σ abs(v))²/Σ v², v the scales of a layer or the norms of its '
-    'filters',
+    'HoyerSquare': 'λ Σ over layers (Σ abs(v))²/Σ v², where v are the scales of a layer or the '
+    'norms of its filters',
+    'ActivationSparsity': 'λ Σ over channels of the mean of abs(a), added to the loss',
 }
 
 _SOURCES = {
@@ -88,6 +91,7 @@ _SOURCES = {
     'GReg': 'GReg-1, Wang et al., 2021, 2012.09243',
     'Polarization': 'Zhuang et al., NeurIPS 2020',
     'HoyerSquare': 'DeepHoyer, Yang et al., 2020, 1908.09979',
+    'ActivationSparsity': 'Georgiadis, 2019, 1812.04056',
 }
 
 
@@ -109,7 +113,14 @@ class Measured:
         return self.added / self.step
 
 
-def page(network: str, pairs: int, every: int, found: Mapping[str, Sequence[Measured]]) -> str:
+def page(
+    network: str,
+    pairs: int,
+    every: int,
+    found: Mapping[str, Sequence[Measured]],
+    passes: Sequence[Measured],
+    what: str,
+) -> str:
     """Return the page.
 
     Args:
@@ -117,15 +128,18 @@ def page(network: str, pairs: int, every: int, found: Mapping[str, Sequence[Meas
         pairs: the number of pairs of steps in a round.
         every: the number of updates between pushes, for those that do not push at each update.
         found: regularizer -> its rounds.
+        passes: the rounds of ActivationSparsity.
+        what: the passes that these were measured on.
     """
+    shares = sorted(100 * r.share for r in passes)
     rounds = next(iter(found.values()))
     return _TEMPLATE.format(
         torch=importlib.metadata.version('torch'),
         machine=machine(),
         formulas='\n'.join(
-            f'| `{name}` | {formula} | {_SOURCES[name]} |' for name, formula in _FORMULAS.items()
+            f'| [`{name}`](strategies/{name}.md) | {formula} | {_SOURCES[name]} |'
+            for name, formula in _FORMULAS.items()
         ),
-        defaults='\n'.join(f'- `{name}{_arguments(name)}`' for name in _FORMULAS),
         network=network,
         pairs=pairs,
         every=every,
@@ -134,14 +148,22 @@ def page(network: str, pairs: int, every: int, found: Mapping[str, Sequence[Meas
         scales=_most(found, lambda name: on_scales(name) and 'loop' not in name),
         lazy=_most(found, lambda name: 'updates' in name),
         costs='\n'.join(_cost(name, several) for name, several in found.items()),
+        passes=what,
+        pass_added=statistics.median(r.added for r in passes),
+        pass_step=statistics.median(r.step for r in passes),
+        pass_share=100 * _share(passes),
+        pass_low=shares[0],
+        pass_high=shares[-1],
     )
 
 
-def _arguments(name: str) -> str:
-    kind = REGULARIZERS.get(name)
-    parameters = inspect.signature(kind).parameters.values()
-    bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
-    return str(inspect.Signature(bare))
+def row(rounds: Sequence[Measured]) -> dict[str, float]:
+    """Return the medians of some rounds, for JSON."""
+    return {
+        'added_ms': round(statistics.median(r.added for r in rounds), 4),
+        'step_ms': round(statistics.median(r.step for r in rounds), 4),
+        'share': round(_share(rounds), 5),
+    }
 
 
 def on_scales(name: str) -> bool:
