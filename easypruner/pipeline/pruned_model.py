@@ -49,8 +49,8 @@ def _load_record(path: str | os.PathLike[str], plugins: Sequence[str]) -> Networ
     try:
         return NetworkRecord.load(path, plugin_transforms())
     except UnknownTransformError:
-        folders = [plugin for plugin in plugins if Path(plugin).is_dir()]
-        load_plugins(folders, [plugin for plugin in plugins if plugin not in folders])
+        folders = [p for p in plugins if Path(p).is_absolute() or Path(p).is_dir()]
+        load_plugins(folders, [p for p in plugins if p not in folders])
         return NetworkRecord.load(path, plugin_transforms())
 
 

@@ -42,7 +42,7 @@ class Imported:
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f'plugin {candidate.name!r}, {candidate.origin}, cannot be imported:\n'
-                f'{_traceback(error)}'
+                f'{_traceback(error)}{_hint(candidate, error)}'
             ) from error
 
     @property
@@ -142,6 +142,19 @@ class Imported:
         fault = fault_of_handles(handler)
         if fault:
             raise PluginError(f'{subject} {fault}')
+
+
+def _hint(candidate: Candidate, error: BaseException) -> str:
+    """Return how a module of a config can be found; '' if it was found."""
+    missing = isinstance(error, ModuleNotFoundError) and error.name
+    if not missing or candidate.location != 'custom_imports':
+        return ''
+    if candidate.module.split('.')[0] != missing.split('.')[0]:
+        return ''
+    return (
+        '\nThe folder of the module has to be on the path of Python: install it, or set '
+        'PYTHONPATH=FOLDER in the environment'
+    )
 
 
 def _traceback(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from easypruner.testing.checks import (
     check_budget,
+    check_forward_penalty,
     check_gradient,
     check_met,
     check_source,
@@ -25,6 +26,7 @@ __all__ = [
     'Combination',
     'TinyNetwork',
     'check_budget',
+    'check_forward_penalty',
     'check_gradient',
     'check_handler',
     'check_met',

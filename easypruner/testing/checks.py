@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from easypruner.graph import ChannelGraph
 from easypruner.graph.limits import Limits
@@ -23,6 +23,9 @@ from easypruner.testing.trials import Networks, Refusals, as_networks, check_mas
 
 Formula = Callable[[ChannelGraph, Masks | None], Tensor]
 """A penalty as in its paper: a function that returns a scalar with a gradient."""
+
+ForwardFormula = Callable[[ChannelGraph, Masks | None, Tensor], Tensor]
+"""A penalty on a forward pass, as in its paper. Its last argument is the input of the network."""
 
 _LIMITS = Limits(min_units=2, round_to=2)
 _COSTS = {'MACs': 'macs', 'params': 'params'}
@@ -177,6 +180,10 @@ def check_gradient(
         AssertionError: the gradient of a parameter is wrong, or the regularizer changes the
             network.
     """
+    name = type(regularizer).__name__
+    assert regularizer.pushes_parameters, (
+        f'{name} acts on forward passes only; check it with check_forward_penalty()'
+    )
     refusals = Refusals()
     for network, masked in itertools.product(as_networks(networks), (True, False)):
         model = network.make().double()
@@ -196,14 +203,81 @@ def _check_gradients(
     before = Before.of(graph.model)
     regularizer.add_gradient(graph, masks, Progress(0, 10))
     before.check(graph.model, case, gradients=False)
-    gradients = torch.autograd.grad(
-        formula(graph, masks), list(parameters.values()), allow_unused=True
+    _check_added(parameters, formula(graph, masks), case)
+
+
+def check_forward_penalty(
+    regularizer: Regularizer, formula: ForwardFormula, networks: Networks = NETWORKS
+) -> None:
+    """Check that the penalty on forward passes is a formula, and that watching changes nothing.
+
+    The check runs with masks and without. It passes if the penalty and its gradient are those of
+    the formula; a forward pass without gradients, as in a validation, does not count; and no hooks
+    remain. The regularizer may refuse some of these cases with an EasyPrunerError, but not all.
+
+    Args:
+        regularizer: the regularizer; its strength schedule has to be constant.
+        formula: the penalty, written independently of the regularizer. Its second argument is None
+            if there are no masks, and its third is the input of the network.
+        networks: one or several networks to try.
+
+    Raises:
+        AssertionError: the penalty or its gradient is wrong, or the regularizer changes the
+            network.
+    """
+    name = type(regularizer).__name__
+    assert regularizer.watches, (
+        f'{name} has no forward_penalty(); check its gradient with check_gradient()'
     )
+    refusals = Refusals()
+    for network, masked in itertools.product(as_networks(networks), (True, False)):
+        model, inputs = network.make().double(), network.inputs().double()
+        graph = trace(model, inputs)
+        masks = random_masks(graph) if masked else None
+        case = network.name if masked else f'{network.name} without masks'
+        arguments = (regularizer, formula, graph, masks, inputs, case)
+        refusals.attempt(case, _check_forward_penalty, *arguments)
+    refusals.check()
+
+
+def _check_forward_penalty(
+    regularizer: Regularizer,
+    formula: ForwardFormula,
+    graph: ChannelGraph,
+    masks: Masks | None,
+    inputs: Tensor,
+    case: str,
+) -> None:
+    model = graph.model
+    expected = formula(graph, masks, inputs)
+    before = Before.of(model)
+    with regularizer.watching(graph, masks):
+        with torch.no_grad():
+            model(2 * inputs)
+        model(inputs)
+        penalty = regularizer.forward_penalty(Progress(0, 10))
+    before.check(model, case)
+    penalty = inputs.new_zeros(()) if penalty is None else penalty
+    assert torch.allclose(penalty.to(expected), expected, rtol=1e-5, atol=1e-6), (
+        f'{case}: got a penalty of {penalty.item():.6g}, but the formula is {expected.item():.6g}'
+    )
+    if expected.requires_grad:
+        assert penalty.requires_grad, f'{case}: the penalty has no gradient'
+        parameters = dict(model.named_parameters())
+        for parameter in parameters.values():
+            parameter.grad = torch.full_like(parameter, 0.25)
+        torch.autograd.backward(penalty)
+        _check_added(parameters, expected, case)
+
+
+def _check_added(parameters: Mapping[str, nn.Parameter], penalty: Tensor, case: str) -> None:
+    """Check that the gradient of a penalty was added to gradients that were all 0.25."""
+    gradients = torch.autograd.grad(penalty, list(parameters.values()), allow_unused=True)
     for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
         expected = torch.zeros_like(parameter) if gradient is None else gradient
         assert parameter.grad is not None, f'{case}, {name}: the gradient was removed'
         added = parameter.grad - 0.25
-        assert torch.allclose(added, expected, atol=1e-8), (
+        assert torch.allclose(added, expected, rtol=1e-5, atol=1e-8), (
             f'{case}, {name}: {_largest_difference(added, expected)}'
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import easypruner
 from easypruner import Masks, Progress
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
+from easypruner.testing import check_forward_penalty, network
 
 UPDATES = 30
 
@@ -50,14 +52,17 @@ def by_hand(net: Net, images: Tensor, keep: Tensor | None = None) -> Tensor:
     return channels.sum() + (net.middle(images).mean((0, 2, 3)).sum() if keep is None else 0)
 
 
-def test_the_penalty_is_the_formula() -> None:
-    net, graph, images = traced()
-    regularizer = ActivationSparsity(0.5)
-    with regularizer.watching(graph, None):
-        net(images)
-        penalty = regularizer.forward_penalty(Progress(0, 1))
-    assert penalty is not None
-    torch.testing.assert_close(penalty, 0.5 * by_hand(net, images))
+@pytest.mark.parametrize('only_removed', [False, True])
+def test_the_penalty_is_the_formula(only_removed: bool) -> None:
+    def formula(graph: ChannelGraph, masks: Masks | None, inputs: Tensor) -> Tensor:
+        plain: Any = graph.model
+        first = plain.body[0](inputs)
+        second = plain.body[2](plain.body[1](first))
+        means = {'body.0.0': first.mean((0, 2, 3)), 'body.1.0': second.mean((0, 2, 3))}
+        pushed = {name: masks is None or not only_removed or ~masks[name] for name in means}
+        return 0.5 * torch.stack([mean[pushed[name]].sum() for name, mean in means.items()]).sum()
+
+    check_forward_penalty(ActivationSparsity(0.5, only_removed), formula, network('plain'))
 
 
 def test_schedules_and_groups_have_their_factors() -> None:

@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 import easypruner
 from easypruner import Budget, LayerHandler, Regularizer, Stage, Transform, hookspecs
+from easypruner.cli.main import main
 from easypruner.errors import EasyPrunerError
 from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
@@ -30,6 +31,7 @@ from easypruner.testing import (
     compose,
     example_inputs,
     run_stages,
+    tiny_config,
 )
 from easypruner.testing.networks import Plain
 
@@ -123,3 +125,23 @@ def test_regularizers_have_the_members_that_the_page_names() -> None:
     for name in ('largest', 'needed_reach', 'penalty', 'add_gradient'):
         assert f'`{name}' in PAGE and hasattr(Regularizer, name)
     assert 'regularize_every' in inspect.signature(Train).parameters
+
+
+def test_the_example_of_a_data_set_trains_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS / 'cookbook.md').read_text(encoding='utf-8')
+    code, settings = re.findall(r'```python\n(.*?)```\n', page, re.DOTALL)
+    (tmp_path / 'my_config.py').write_text(settings)
+    given = Config.fromfile(tmp_path / 'my_config.py', import_custom_modules=False)
+    tiny = Config(tiny_config([{'type': 'Train', 'epochs': 1, 'row': 'own'}, {'type': 'Report'}]))
+    tiny.merge_from_dict({'custom_imports': given.custom_imports})
+    tiny.train_dataloader = tiny.val_dataloader = given.train_dataloader
+    tiny.dump(tmp_path / 'my_config.py')
+    arguments = ['prune', str(tmp_path / 'my_config.py'), '--work-dir', str(tmp_path / 'run')]
+    assert main(arguments) == 2
+    assert "No module named 'my_data'\nThe folder of the module" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'my_data.py').write_text(code)
+    assert main(arguments) == 0
+    assert (tmp_path / 'run' / 'pruned.pth').is_file()

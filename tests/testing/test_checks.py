@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ import torch
 from torch import Tensor
 
 import easypruner
-from easypruner import Budget, Context, Masks, MaskSource, Regularizer
+from easypruner import Budget, Context, Masks, MaskSource, Progress, Regularizer
 from easypruner.errors import BudgetError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, ComponentRegistry, build
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.ranking import within_limits
-from easypruner.testing import check_budget, check_gradient, check_source, example_budget, network
+from easypruner.testing import (
+    check_budget,
+    check_forward_penalty,
+    check_gradient,
+    check_source,
+    example_budget,
+    network,
+)
 
 load_plugins()
 
@@ -364,3 +372,57 @@ def test_a_regularizer_that_needs_masks_passes() -> None:
 def test_a_regularizer_that_refuses_all_is_caught() -> None:
     with pytest.raises(AssertionError, match='refuses all networks'):
         check_gradient(_Unusable(0.1), _squares)
+
+
+class _Watching(Regularizer):
+    """Penalizes the squares that the first block of 'plain' computes; ``fault`` names a fault."""
+
+    def __init__(self, fault: str = '') -> None:
+        super().__init__(0.5)
+        self.fault = fault
+        self.values: list[Tensor] = []
+
+    @contextlib.contextmanager
+    def watching(self, graph: ChannelGraph, masks: Masks | None) -> Iterator[None]:
+        hook = graph.model.get_submodule('body.0').register_forward_hook(self.add)
+        yield
+        if self.fault != 'hook':
+            hook.remove()
+
+    def add(self, module: torch.nn.Module, args: object, output: Tensor) -> None:
+        if torch.is_grad_enabled() or self.fault == 'validation':
+            self.values.append(output.square().mean())
+
+    def forward_penalty(self, progress: Progress) -> Tensor | None:
+        values, self.values = self.values, []
+        penalty = self.strength * torch.stack(values).sum()
+        if self.fault == 'gradient':
+            return penalty.detach() + 0 * penalty
+        return None if self.fault == 'none' else penalty
+
+
+def _first_squares(graph: ChannelGraph, masks: Masks | None, inputs: Tensor) -> Tensor:
+    first = graph.model.get_submodule('body.0')
+    return 0.5 * first(inputs).square().mean()
+
+
+@pytest.mark.parametrize(
+    ('fault', 'words'),
+    [
+        ('hook', r"plain: number of forward hooks on 'body\.0' is 1; expected 0"),
+        ('validation', 'plain: got a penalty of .*, but the formula is'),
+        ('none', 'plain: got a penalty of 0, but the formula is'),
+        ('gradient', r'plain, body\.0\.0\.weight: got a gradient of 0'),
+    ],
+)
+def test_a_wrong_penalty_on_forward_passes_is_caught(fault: str, words: str) -> None:
+    check_forward_penalty(_Watching(), _first_squares, network('plain'))
+    with pytest.raises(AssertionError, match=words):
+        check_forward_penalty(_Watching(fault), _first_squares, network('plain'))
+
+
+def test_each_kind_of_penalty_has_its_check() -> None:
+    with pytest.raises(AssertionError, match=r'check it with check_forward_penalty\(\)'):
+        check_gradient(_Watching(), _squares)
+    with pytest.raises(AssertionError, match=r'check its gradient with check_gradient\(\)'):
+        check_forward_penalty(_Squares(0.1), _first_squares)

@@ -128,6 +128,7 @@ def load_pruned(
             ``first.then(second)``.
         handlers: as given to :func:`easypruner.trace`.
         transforms: the classes of transforms that the record may have, besides cuts.
+            :func:`easypruner.load_pruned` adds those of all loaded plugins.
 
     Raises:
         ConfigError: an argument has another type.
