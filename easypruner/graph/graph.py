@@ -20,7 +20,7 @@ from easypruner.errors import CutError, TraceError
 from easypruner.graph.coupling.choice import Attention, Ignored, PruningChoice
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
-from easypruner.graph.coupling.layout import Members, UnitLayout
+from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.propagate import propagate
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import with_torch_layers
@@ -185,23 +185,23 @@ class ChannelGraph:
             (parameter or buffer, dimension) -> bool tensor of that dimension's size, True = keep,
             for each dimension that loses indices.
         """
-        return self._layout.spread(self._layout.mark_kept(self._numbered(masks)))
+        return self._layout.spread(self._mark_kept(masks))
 
-    def _numbered(self, masks: Mapping[str, Tensor]) -> dict[int, Tensor]:
-        return {n: masks[name] for n, name in enumerate(self.groups) if name in masks}
+    def _mark_kept(self, masks: Mapping[str, Tensor]) -> Bools:
+        """Return whether each unit is kept."""
+        groups = self.groups.items()
+        return self._layout.mark_kept({g.number: masks[n] for n, g in groups if n in masks})
 
     def _shrink(self, masks: Mapping[str, Tensor]) -> None:
         """Update the graph after a cut."""
         # A share refers to the units before the cut, so it becomes a number of units.
         self.limits = {n: own.in_units(self.groups[n].size) for n, own in self.limits.items()}
-        layout = self._layout.after(self._layout.mark_kept(self._numbered(masks)))
+        layout = self._layout.after(self._mark_kept(masks))
         sizes = np.diff(layout.first_unit).tolist()
         self._layout = layout
         self.groups = {
-            name: replace(group, size=size, members=Members(layout, number))
-            for number, ((name, group), size) in enumerate(
-                zip(self.groups.items(), sizes, strict=True)
-            )
+            name: replace(group, size=size, layout=layout)
+            for (name, group), size in zip(self.groups.items(), sizes, strict=True)
         }
 
 

@@ -117,10 +117,7 @@ class Masks(Mapping[str, Tensor]):
         """
         both = dict(self._masks)
         for name, mask in later.items():
-            earlier = both.get(name)
-            if earlier is None:
-                both[name] = mask
-                continue
+            earlier = both.get(name, torch.ones_like(mask))
             if mask.numel() != int(earlier.sum()):
                 raise MaskError(
                     f'the later mask of group {name!r} has {mask.numel()} entries, but the '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import reduce
 
 from torch import Tensor
 
@@ -99,10 +100,7 @@ class Coupling:
 
     def couple_all(self, axes: Sequence[Axis]) -> Axis:
         """Make one or more axes of one size lose the same indices; return the one to hand on."""
-        result = axes[0]
-        for axis in axes[1:]:
-            result = self.couple(result, axis)
-        return result
+        return reduce(self.couple, axes)
 
     def couple_runs(self, axis: Axis, count: int) -> Axis:
         """Make ``count`` equal runs of an axis lose the same positions; return one run."""

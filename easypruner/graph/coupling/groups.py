@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis, Ids, Owner
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.layout import Dimension, Member, Members, UnitLayout
+from easypruner.graph.coupling.layout import Bools, Dimension, Member, UnitLayout
 
 Signatures = npt.NDArray[np.uint64]
 
@@ -21,27 +22,39 @@ _SIGNATURE_SEED = 20220117
 _EMPTY: Ids = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """Units of the same layers. A unit is the channels that live or die together.
 
     Attributes:
         name: the name, which is unique in a graph.
         size: the number of units.
-        members: the dimensions of parameters in which the units have indices.
+        number: the number of the group in the layout.
+        layout: where the units of all groups are in the parameters.
         mixed: the operations that mix the group's channels, such as a layer norm. Then the removal
             of a channel changes the values of the others.
     """
 
     name: str
     size: int
-    members: Members
+    number: int
+    layout: UnitLayout
     mixed: tuple[str, ...] = ()
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """The dimensions of parameters in which the units have indices."""
+        return self.layout.make_members(self.number)
+
+    @property
+    def makers(self) -> tuple[Member, ...]:
+        """The weights that make the group's channels."""
+        return self.layout.make_members(self.number, makers=True)
 
     @property
     def producers(self) -> tuple[Member, ...]:
         """The weights that make the group's channels; if there is none, all members."""
-        return self.members.makers or tuple(self.members)
+        return self.makers or self.members
 
     def __repr__(self) -> str:
         return f'ChannelGroup({self.name!r}, {self.size} units, {len(self.members)} members)'
@@ -163,7 +176,7 @@ def make_groups(
     for number, size in enumerate(parts.sizes.tolist()):
         name = _unused_name(layout.find_lead(number).removesuffix('.weight'), groups)
         mixed = tuple(mixing.get(number, ()))
-        groups[name] = ChannelGroup(name, size, Members(layout, number), mixed)
+        groups[name] = ChannelGroup(name, size, number, layout, mixed)
     return groups, layout
 
 
@@ -256,7 +269,7 @@ def _make_layout(
     )
 
 
-def _reading_nodes(coupling: Coupling) -> npt.NDArray[np.bool_]:
+def _reading_nodes(coupling: Coupling) -> Bools:
     """Return for each node whether its parameter reads channels there."""
     reads = np.zeros(coupling.axes.nodes, dtype=bool)
     reads[np.concatenate([_EMPTY, *(axis.nodes for axis in coupling.readers)])] = True

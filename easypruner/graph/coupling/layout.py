@@ -6,11 +6,11 @@ parameters, and one pass updates the graph after a cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -196,33 +196,3 @@ class UnitLayout:
 def _count_up_to(stays: Bools, bounds: Ids) -> Ids:
     """Return how many entries stay before each bound."""
     return np.concatenate([[0], np.cumsum(stays)])[bounds].astype(np.int64)
-
-
-class Members(Sequence[Member]):
-    """The members of a group. They are made on first use, because few are ever used."""
-
-    def __init__(self, layout: UnitLayout, group: int) -> None:
-        self._layout = layout
-        self._group = group
-
-    @property
-    def makers(self) -> tuple[Member, ...]:
-        """The weights that make the channels."""
-        return self._layout.make_members(self._group, makers=True)
-
-    @cached_property
-    def _all(self) -> tuple[Member, ...]:
-        return self._layout.make_members(self._group)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    @overload
-    def __getitem__(self, position: int) -> Member: ...
-    @overload
-    def __getitem__(self, position: slice) -> tuple[Member, ...]: ...
-    def __getitem__(self, position: int | slice) -> Member | tuple[Member, ...]:
-        return self._all[position]
-
-    def __repr__(self) -> str:
-        return repr(self._all)

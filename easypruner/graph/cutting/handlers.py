@@ -7,13 +7,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from easypruner.errors import EasyPrunerError, PluginError
 from easypruner.graph.cutting.layer_handler import LayerHandler, fault_of_handles
 from easypruner.graph.cutting.torch_layers import TORCH_HANDLERS
-from easypruner.graph.recording.parametrized import with_computed
+from easypruner.graph.recording.parametrized import LayerShapes, with_computed
 
 
 def with_torch_layers(handlers: Sequence[LayerHandler]) -> tuple[LayerHandler, ...]:
@@ -54,7 +53,7 @@ def _imported(name: str) -> type | tuple[()]:
 
 def resize_layers(
     modules: Mapping[str, nn.Module],
-    shapes: Mapping[str, Mapping[str, torch.Size]],
+    shapes: LayerShapes,
     handlers: Sequence[LayerHandler],
 ) -> None:
     """Let the handlers set the numbers of every layer whose tensors change shape.

@@ -187,12 +187,12 @@ def _is_weight_norm(maker: nn.Module) -> bool:
     return [type(part) for part in maker.children()] == [_WeightNorm]
 
 
-Shapes = Mapping[str, Mapping[str, torch.Size]]
-"""Module path -> local name -> new shape."""
+LayerShapes = Mapping[str, Mapping[str, torch.Size]]
+"""Path of a module -> local name of a tensor -> new shape."""
 
 
 def with_computed(
-    modules: Mapping[str, nn.Module], shapes: Shapes
+    modules: Mapping[str, nn.Module], shapes: LayerShapes
 ) -> dict[str, dict[str, torch.Size]]:
     """Return ``shapes`` and the shapes of the weights that are computed from these tensors."""
     result = {path: dict(own) for path, own in shapes.items()}

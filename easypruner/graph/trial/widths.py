@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from easypruner.graph.coupling.axes import Axis, Ids
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition
-
-Bools = npt.NDArray[np.bool_]
+from easypruner.graph.coupling.layout import Bools
 
 _SEED = 20220117
 _ROUNDS_OF_NARROW_GROUPS = 4

@@ -136,7 +136,7 @@ class _ComputedWeights:
 
     def members_over(self, group: ChannelGroup, over: str) -> list[Member]:
         """Return the members of a group that a name of :data:`OVER` selects."""
-        producers = list(group.members.makers) if over == 'producers' and not self.ranks else []
+        producers = list(group.makers) if over == 'producers' and not self.ranks else []
         if producers:
             return producers
         members = self.members(group)
