@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from easypruner.cli.options import PluginArguments, flag, option, positional, repeated
@@ -60,8 +61,16 @@ def analyze(arguments: AnalyzeArguments) -> int:
     """
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.cli.find_network import find_network
-    from easypruner.cli.network_report import check_drawings, report_network
+    from easypruner.cli.network_report import NetworkReport, check_drawings
 
-    check_drawings(arguments)
-    report_network(find_network(arguments.subject, arguments.input_shape, arguments), arguments)
+    chosen = {'dot': arguments.dot, 'svg': arguments.svg}
+    drawings = {kind: Path(file) for kind, file in chosen.items() if file}
+    check_drawings(drawings, arguments.overwrite)
+    subject = find_network(arguments.subject, arguments.input_shape, arguments)
+    report = NetworkReport.of(subject, arguments.ignore, arguments.attention)
+    report.print(arguments.json, arguments.frozen)
+    for kind, file in drawings.items():
+        report.draw(kind, file)
+        if not arguments.json:
+            print(f'wrote {file}')
     return 0

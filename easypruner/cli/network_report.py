@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +15,78 @@ from easypruner.analysis.table import as_dict, print_analysis
 from easypruner.analysis.wiring import wire
 from easypruner.base.files import write_whole
 from easypruner.base.nested import tensors_in
-from easypruner.cli.analyze import AnalyzeArguments
 from easypruner.cli.find_network import Subject
 from easypruner.errors import EasyPrunerError
+from easypruner.graph import ChannelGraph
 from easypruner.report.text import report_console
 from easypruner.slimming import trace
 
 _DRAWINGS: Mapping[str, Callable[[Any, str], str]] = {'dot': dot, 'svg': svg}
 
 
-def check_drawings(arguments: AnalyzeArguments) -> None:
-    """Raise EasyPrunerError if a drawing cannot be written."""
-    files = list(_drawings(arguments).values())
-    if len(set(files)) < len(files):
+def check_drawings(drawings: Mapping[str, Path], overwrite: bool) -> None:
+    """Raise EasyPrunerError if a drawing cannot be written.
+
+    Args:
+        drawings: kind of drawing -> its file.
+        overwrite: whether existing files may be replaced.
+    """
+    if len(set(drawings.values())) < len(drawings):
         raise EasyPrunerError('--dot and --svg have the same file; choose two files')
-    for file in files:
+    for file in drawings.values():
         if file.is_dir():
             raise EasyPrunerError(f'{str(file)!r} is a folder; expected the path of a file')
-        if file.exists() and not arguments.overwrite:
+        if file.exists() and not overwrite:
             raise EasyPrunerError(
                 f'{str(file)!r} exists; replace it with --overwrite, or choose another name'
             )
 
 
-def report_network(subject: Subject, arguments: AnalyzeArguments) -> None:
-    """Print what can be pruned in a network, what it costs, and what is frozen; draw it."""
-    options = dict(subject.options)
-    if arguments.ignore:
-        options['ignore'] = [*options.get('ignore', ()), *arguments.ignore]
-    if arguments.attention:
-        options['attention'] = arguments.attention
-    graph = trace(subject.model, subject.inputs, **options)
-    found = analyze(graph)
-    shapes = [list(tensor.shape) for _, tensor in tensors_in(subject.inputs)]
-    if arguments.json:
-        content = {'model': subject.name, 'inputs': shapes, **as_dict(graph, found)}
-        print(json.dumps(content, indent=2))
-    else:
-        inputs = ', '.join(' x '.join(map(str, shape)) for shape in shapes)
-        every = graph.frozen if arguments.frozen else None
-        print_analysis(report_console(), f'{subject.name}, input {inputs}', found, every)
-    for kind, file in _drawings(arguments).items():
-        _write(file, _DRAWINGS[kind](wire(graph), subject.name))
-        if not arguments.json:
-            print(f'wrote {file}')
+@dataclass(frozen=True)
+class NetworkReport:
+    """What can be pruned in a network, what it costs, and what is frozen."""
 
+    subject: Subject
+    graph: ChannelGraph
 
-def _drawings(arguments: AnalyzeArguments) -> dict[str, Path]:
-    """Return kind of drawing -> file, for the drawings that are to be written."""
-    files = {'dot': arguments.dot, 'svg': arguments.svg}
-    return {kind: Path(file) for kind, file in files.items() if file}
+    @classmethod
+    def of(cls, subject: Subject, ignore: Sequence[str], attention: str | None) -> NetworkReport:
+        """Trace a network.
 
+        Args:
+            subject: the network.
+            ignore: modules whose channels are kept, besides those of the network's config.
+            attention: what to remove from attention; None for what the network's config says.
+        """
+        options = dict(subject.options)
+        if ignore:
+            options['ignore'] = [*options.get('ignore', ()), *ignore]
+        if attention:
+            options['attention'] = attention
+        return cls(subject, trace(subject.model, subject.inputs, **options))
 
-def _write(file: Path, content: str) -> None:
-    try:
-        write_whole(file, content)
-    except OSError as error:
-        raise EasyPrunerError(
-            f'{str(file)!r} cannot be written: {error.strerror}; choose another file'
-        ) from error
+    def print(self, as_json: bool, every_frozen: bool) -> None:
+        """Print tables or JSON, with each frozen dimension or each reason."""
+        found = analyze(self.graph)
+        shapes = [list(tensor.shape) for _, tensor in tensors_in(self.subject.inputs)]
+        if as_json:
+            content = {'model': self.subject.name, 'inputs': shapes, **as_dict(self.graph, found)}
+            print(json.dumps(content, indent=2))
+        else:
+            inputs = ', '.join(' x '.join(map(str, shape)) for shape in shapes)
+            title = f'{self.subject.name}, input {inputs}'
+            every = self.graph.frozen if every_frozen else None
+            print_analysis(report_console(), title, found, every)
+
+    def draw(self, kind: str, file: Path) -> None:
+        """Draw layers and groups.
+
+        Raises:
+            EasyPrunerError: the file cannot be written.
+        """
+        try:
+            write_whole(file, _DRAWINGS[kind](wire(self.graph), self.subject.name))
+        except OSError as error:
+            raise EasyPrunerError(
+                f'{str(file)!r} cannot be written: {error.strerror}; choose another file'
+            ) from error
