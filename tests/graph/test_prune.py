@@ -218,7 +218,7 @@ def test_verify_reads_dictionaries_of_outputs() -> None:
 
 
 class Masked(Plain):
-    """Sees only half of the positions, drawn anew in each pass, as masked autoencoders do."""
+    """Reads a random half of the positions in each pass, as masked autoencoders do."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x * (torch.rand(x.shape[-2:]) < 0.5))

@@ -1,7 +1,7 @@
-"""Random networks: whatever the structure, what is traced can be cut, counted and reloaded.
+"""Random networks: after a trace, a network of any structure can be cut, counted and reloaded.
 
-The oracles know nothing of the graph: the full network with readers zeroed, the full network with
-the channels in another order, torch's count of operations, and the network built anew.
+The oracles do not use the graph: the full network with readers zeroed, the full network with the
+channels in another order, torch's count of operations, and a rebuilt network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NUMBERS = 'the forward pass does not follow a cut'
 
 
 def random_masks(graph: ChannelGraph, generator: torch.Generator, least: int) -> dict[str, Tensor]:
-    """Return masks that keep a random share of each group, ``least`` units if it has as many."""
+    """Return masks that keep a random share of each group, but at least ``least`` units."""
     masks = {}
     for name, group in graph.groups.items():
         share = torch.rand((), generator=generator)
@@ -50,7 +50,7 @@ def reorder(model: nn.Module, graph: ChannelGraph, generator: torch.Generator) -
 def counted(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[int, int]:
     """Return torch's own count: multiply-adds and parameters."""
     inputs = tuple(t.to('meta') for t in inputs)
-    # With gradients, so that attention does not take a path of its own.
+    # Without gradients, attention would run a fused operation.
     with FlopCounterMode(display=False) as counter:
         copy.deepcopy(model).to('meta')(*inputs)
     return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
@@ -59,20 +59,20 @@ def counted(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[int, int]:
 def cut_is_exact(
     graph: ChannelGraph, masks: dict[str, Tensor], inputs: tuple[Tensor, ...]
 ) -> ArchitectureRecord:
-    """Prune the graph's model, compare shapes and cost with those foretold; return the record."""
+    """Prune the graph's model, compare its shapes and cost with the predicted ones."""
     model = graph.model
-    shapes, foretold = [t.shape for t in compute_outputs(model, inputs)], graph.cost(masks)
+    shapes, predicted = [t.shape for t in compute_outputs(model, inputs)], graph.cost(masks)
     record = easypruner.prune(model, masks, graph=graph)
     assert [t.shape for t in compute_outputs(model, inputs)] == shapes
-    assert (foretold.macs, foretold.params) == counted(model, inputs)
-    assert graph.cost() == foretold
+    assert (predicted.macs, predicted.params) == counted(model, inputs)
+    assert graph.cost() == predicted
     return record
 
 
 def reloads(
     description: Description, model: nn.Module, record: ArchitectureRecord, folder: Path
 ) -> None:
-    """Compare ``model`` with what is rebuilt of its record and its weights, both saved."""
+    """Compare a model with the one that is rebuilt from its saved record and weights."""
     record.save(folder / 'architecture.json')
     torch.save(model.state_dict(), folder / 'pruned.pth')
     again = easypruner.load_pruned(
@@ -136,11 +136,11 @@ FIXED = settings(
 )
 
 
-# Two groups of three units, which code needs to be equally wide.
+# Two groups of three units, which must be equally wide for the code to work.
 THREES = Description((Step('shuffle', 4, 0), Step('multihead', 4, 1)), 'image', 'mean', 'tensor')
 
 
-# Two operations at one place of their modules, whose tensors have not as many dimensions.
+# Two operations with the same role in their modules, whose tensors differ in dimensions.
 UNLIKE = Description(
     (Step('bare_parameter', 4, 0), Step('expanded', 4, 0)), 'image', 'mean', 'tensor'
 )

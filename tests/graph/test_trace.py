@@ -165,7 +165,7 @@ def test_a_model_that_needs_values_is_traced_on_real_tensors() -> None:
     assert list(easypruner.trace(Dependent(), example_inputs()).groups) == ['conv']
 
 
-def test_plain_attribute_tensors_do_not_disturb() -> None:
+def test_a_model_with_a_tensor_in_an_attribute_is_traced() -> None:
     class Normalizing(Plain):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Building blocks of random networks: what they are, and those that convolve, add and join."""
+"""Building blocks of random networks: their registry, and blocks that convolve, add and join."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Step:
 
 
 class Block(nn.Module):
-    """A module whose forward is a plain function of it and a map; keywords become its parts."""
+    """A module whose forward is a function of the module and a map. Keywords become its parts."""
 
     def __init__(self, function: Callable[..., Tensor], **parts: Any) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ class Block(nn.Module):
 Builder = Callable[[Shape, Step], nn.Module]
 
 BLOCKS: dict[str, Builder] = {}
-"""Kind -> what builds it."""
+"""Kind -> the function that builds it."""
 
 KEEPS_NUMBERS: set[str] = set()
-"""Kinds whose code holds widths in Python, or decides by them, or multiplies them."""
+"""The kinds whose Python code stores widths, compares them or computes with them."""
 
 
 def block(builder: Builder) -> Builder:
@@ -75,10 +75,10 @@ def up_to(number: int, multiple: int) -> int:
 
 
 def fitted(channels: int, multiple: int) -> tuple[nn.Module, int]:
-    """Return what makes the number of channels a multiple, and that number.
+    """Return a module that makes the number of channels a multiple, and that number.
 
-    A part has more channels than there are parts: of a view, nobody can tell which of its sizes
-    the code keeps, so the larger one is the one that is cut.
+    A part has more channels than there are parts. A view does not tell which of its sizes the code
+    keeps, so the larger one is cut.
     """
     wanted = max(up_to(channels, multiple), multiple * (multiple + 1))
     return (nn.Identity() if wanted == channels else nn.Conv2d(channels, wanted, 1)), wanted

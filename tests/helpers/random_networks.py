@@ -22,7 +22,7 @@ _OUTPUTS = ('tensor', 'tuple', 'dict', 'dataclass')
 
 @dataclass(frozen=True)
 class Description:
-    """What a random network consists of.
+    """The parts of a random network.
 
     Attributes:
         steps: its blocks, in order.

@@ -47,7 +47,7 @@ def chunk_gate(shape: Shape, step: Step) -> nn.Module:
 
 @block
 def half_branch(shape: Shape, step: Step) -> nn.Module:
-    """One part goes through a layer; the parts are of thirds and halves."""
+    """One part goes through a layer. The parts are thirds or halves."""
     parts = step.pick(0, 2, 3, 4)
     fit, inputs = fitted(shape[0], parts)
     width = inputs // parts
@@ -278,7 +278,7 @@ def narrow_convolution_gate(shape: Shape, step: Step) -> nn.Module:
 
 @keeps_numbers
 def einsum(shape: Shape, step: Step) -> nn.Module:
-    """Contractions by name; torch takes another way where a width is one."""
+    """Contractions by einsum. If a width is one, torch runs other operations."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         return step.pick(

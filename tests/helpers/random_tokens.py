@@ -80,7 +80,7 @@ def position_mixing(shape: Shape, step: Step) -> nn.Module:
 
 @block
 def flattened(shape: Shape, step: Step) -> nn.Module:
-    """A linear layer reads all positions of all channels, another makes a map anew."""
+    """A linear layer reads all positions of all channels, and another one makes a map again."""
     inputs = shape[0] * shape[1] * shape[2]
     return nn.Sequential(
         nn.Flatten(),
@@ -103,7 +103,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, fused: bool) -> Tensor:
 
 @block
 def attention(shape: Shape, step: Step) -> nn.Module:
-    """Queries, keys and values by layers of their own; the number of heads is fixed."""
+    """Queries, keys and values have their own layers. The number of heads is fixed."""
     inputs, heads = shape[0], step.pick(0, 1, 2)
     width = heads * step.width
 
@@ -181,7 +181,7 @@ def encoder_layer(shape: Shape, step: Step) -> nn.Module:
 
 @block
 def windows(shape: Shape, step: Step) -> nn.Module:
-    """Attention within windows of the map, which are cut out and put back by views."""
+    """Attention within windows of the map, which views cut out and join again."""
     size = 2 if shape[1] % 2 == 0 and shape[2] % 2 == 0 else 1
 
     def forward(self: Any, x: Tensor) -> Tensor:

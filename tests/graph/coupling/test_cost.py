@@ -28,10 +28,10 @@ class NewElements(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        held = {address(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = {address(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         result = func(*args, **(kwargs or {}))
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        self.count += sum(t.numel() for t in outputs if address(t) not in held)
+        self.count += sum(t.numel() for t in outputs if address(t) not in given)
         return result
 
 
@@ -94,7 +94,7 @@ class TestEveryNetwork:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['densenet121', 'shufflenet_v2_x1_0', 'vit_b_16', 'swin_t'])
-def test_an_architectures_cost_is_that_of_the_pruned_model_traced_anew(name: str) -> None:
+def test_the_predicted_cost_is_that_of_a_new_trace_of_the_pruned_model(name: str) -> None:
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None)
     inputs = torch.zeros(2, 3, 224, 224)

@@ -138,7 +138,7 @@ def test_a_state_that_cannot_be_cut_is_refused_before_anything_changes() -> None
 
 
 def test_training_continues_while_an_old_loss_is_alive() -> None:
-    """Its graph holds nodes that expect gradients of the old shapes."""
+    """Its autograd graph has nodes that expect gradients of the old shapes."""
     model = randomized_network(Plain).train()
     seen = []
     model.body[0][0].weight.register_hook(lambda gradient: seen.append(gradient.shape))

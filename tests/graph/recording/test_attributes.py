@@ -1,4 +1,4 @@
-"""What a snapshot of modules puts back."""
+"""A snapshot restores the attributes of modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from easypruner.testing import example_inputs
 from easypruner.testing.networks import Residual
 
 
-def test_modules_of_torch_before_2_5_are_put_back() -> None:
+def test_modules_of_torch_before_2_5_are_restored() -> None:
     """Their parameters and buffers are in OrderedDicts, also when torch 2.5 loads them."""
     model = Residual()
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Shapes of operations on the meta device: as torch's own kernels make them."""
+"""Shapes of operations on the meta device equal those of torch's own kernels."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def meta(*shape: int, layout: str = 'plain') -> Tensor:
     tensor = torch.empty(shape, device='meta')
     if layout == 'channels last' and len(shape) == 4:
         return tensor.contiguous(memory_format=torch.channels_last)
-    if layout == 'turned' and len(shape) > 1:
+    if layout == 'transposed' and len(shape) > 1:
         return torch.empty(shape[::-1], device='meta').permute(*reversed(range(len(shape))))
     if layout == 'strided':
         return torch.empty((*shape[:-1], 2 * shape[-1]), device='meta')[..., ::2]
     return tensor
 
 
-def described(result: Any) -> list[tuple[Any, ...]]:
-    """Return shape, dtype and strides; those of single entries and empty tensors do not matter."""
+def describe(result: Any) -> list[tuple[Any, ...]]:
+    """Return shape, dtype and strides, without strides that do not matter."""
     return [
         (
             tuple(tensor.shape),
@@ -42,10 +42,10 @@ def described(result: Any) -> list[tuple[Any, ...]]:
 
 
 def same(func: Any, *args: Any, **kwargs: Any) -> None:
-    assert described(shapes.run_operation(func, args, kwargs)) == described(func(*args, **kwargs))
+    assert describe(shapes.run_operation(func, args, kwargs)) == describe(func(*args, **kwargs))
 
 
-layouts = st.sampled_from(['plain', 'channels last', 'turned', 'strided'])
+layouts = st.sampled_from(['plain', 'channels last', 'transposed', 'strided'])
 sizes = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 
 
@@ -71,7 +71,7 @@ def test_one_tensor_keeps_its_layout(func: Any, shape: list[int], layout: str) -
     same(func, meta(*shape, layout=layout))
 
 
-@pytest.mark.parametrize('layout', ['plain', 'channels last', 'turned', 'strided'])
+@pytest.mark.parametrize('layout', ['plain', 'channels last', 'transposed', 'strided'])
 @pytest.mark.parametrize(
     'call',
     [
@@ -92,12 +92,12 @@ def test_operations_with_a_shortcut(call: Callable[[Tensor], Any], layout: str) 
     same(func, *args)
 
 
-@pytest.mark.parametrize('layout', ['plain', 'channels last', 'turned', 'strided'])
+@pytest.mark.parametrize('layout', ['plain', 'channels last', 'transposed', 'strided'])
 def test_batch_norm_in_evaluation_makes_no_statistics_as_on_the_cpu(layout: str) -> None:
     x, options = meta(2, 4, 5, 6, layout=layout), (False, 0.1, 1e-5)
     args = (x, *(meta(4) for _ in range(4)), *options)
     actual = shapes.run_operation(aten.native_batch_norm.default, args, {})
-    assert described(actual[0]) == described(aten.native_batch_norm.default(*args)[0])
+    assert describe(actual[0]) == describe(aten.native_batch_norm.default(*args)[0])
     real = aten.native_batch_norm.default(torch.ones(2, 4, 5, 6), *[torch.ones(4)] * 4, *options)
     if layout == 'plain':
         assert [tuple(t.shape) for t in actual] == [tuple(t.shape) for t in real]

@@ -1,4 +1,4 @@
-"""Wrapped models: what is pruned is the network inside, under its own names."""
+"""Wrapped models: the network inside is pruned, under its own names."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_distributed_data_parallel_is_traced_but_not_cut(process_group: None) ->
             easypruner.prune(model, MASKS, example_inputs=example_inputs())
     assert all(torch.equal(before[name], tensor) for name, tensor in inner.state_dict().items())
     easypruner.prune(wrapped.module, MASKS, example_inputs=example_inputs())
-    anew = DistributedDataParallel(inner)
-    anew(example_inputs()).sum().backward()
+    again = DistributedDataParallel(inner)
+    again(example_inputs()).sum().backward()
     assert inner.body[0][0].weight.grad.shape == (4, 3, 3, 3)
 
 
@@ -102,7 +102,7 @@ def test_sharded_models_are_refused(process_group: None) -> None:
 
 @pytest.mark.slow
 def test_compiled() -> None:
-    """Compiled before the cut, it is compiled anew after it, for it is guarded by the shapes."""
+    """A model that was compiled before the cut is compiled again after it: its shapes changed."""
     inner = randomized_network(Plain)
     wrapped = torch.compile(inner, backend='eager')
     wrapped(example_inputs())

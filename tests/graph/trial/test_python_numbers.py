@@ -11,14 +11,15 @@ from easypruner.testing import example_inputs, randomized_network
 from tests.helpers.networks import traced_network
 
 
-def held(graph: easypruner.graph.ChannelGraph) -> set[str]:
+def frozen_by_trials(graph: easypruner.graph.ChannelGraph) -> set[str]:
+    """Return the parameters that stay because the forward pass does not follow a cut."""
     return {entry.param for entry in graph.frozen if 'does not follow a cut' in entry.reason}
 
 
 def cut_in_half(model: nn.Module, inputs: Tensor) -> easypruner.graph.ArchitectureRecord:
     """Trace, check that nothing is frozen, verify, and prune half of every group."""
     graph = easypruner.trace(model, inputs)
-    assert graph.groups and not held(graph)
+    assert graph.groups and not frozen_by_trials(graph)
     masks = {name: torch.arange(group.size) % 2 == 0 for name, group in graph.groups.items()}
     assert easypruner.verify(model, masks, inputs).passed
     shape = model(inputs).shape
@@ -73,7 +74,7 @@ def test_numbers_of_a_list_are_searched_in_the_whole_module() -> None:
     assert model.dims == [4, 8, 16]
 
 
-class Told(nn.Module):
+class ReadFromPart(nn.Module):
     """A width that is read from a part."""
 
     def __init__(self) -> None:
@@ -87,14 +88,14 @@ class Told(nn.Module):
 
 
 def test_numbers_of_a_submodule_are_repaired() -> None:
-    model = randomized_network(Told)
+    model = randomized_network(ReadFromPart)
     record = cut_in_half(model, example_inputs())
     assert model.part.width == 8
     assert record.attributes['part', 'width'] == 8
 
 
 class Heads(nn.Module):
-    """A head's width is the stream's, divided; queries and values are projected apart."""
+    """The width of a head is computed from that of the input; each projection has its own layer."""
 
     def __init__(self, width: int = 24, heads: int = 3) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ def test_attention_of_torch_takes_any_masks(width: int, heads: int, seed: int) -
 
     model = randomized_network(Network)
     graph = easypruner.trace(model, example_inputs())
-    assert not held(graph)
+    assert not frozen_by_trials(graph)
     generator = torch.Generator().manual_seed(seed)
     masks = {n: torch.rand(g.size, generator=generator) < 0.5 for n, g in graph.groups.items()}
     for mask in masks.values():
@@ -233,14 +234,14 @@ class Constant(nn.Module):
         return self.head((self.conv(x) * self.table[0][None, None]).mean((2, 3)))
 
 
-def test_tensors_in_plain_attributes_join_in() -> None:
+def test_a_model_with_tensors_in_attributes_is_cut() -> None:
     model = randomized_network(Constant)
     table = model.table[0]
     cut_in_half(model, example_inputs())
     assert model.table[0] is table and model.conv.out_channels == 4
 
 
-class Valued(Constant):
+class ReadsValues(Constant):
     """A forward that asks for a value."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -248,12 +249,12 @@ class Valued(Constant):
 
 
 def test_a_forward_that_reads_values_runs_on_real_tensors() -> None:
-    cut_in_half(randomized_network(Valued), example_inputs())
+    cut_in_half(randomized_network(ReadsValues), example_inputs())
 
 
 @pytest.mark.parametrize('groups', [1, 4])
 def test_a_hard_coded_number_freezes_only_its_own_channels(groups: int) -> None:
-    """To tie it to a width that happens to fit would end in a unit that nothing can be cut of."""
+    """A tie to a width that fits by chance would leave one unit, from which nothing can be cut."""
 
     class Written(nn.Module):
         def __init__(self) -> None:
@@ -268,4 +269,4 @@ def test_a_hard_coded_number_freezes_only_its_own_channels(groups: int) -> None:
     graph = traced_network(Written)
     assert list(graph.groups) == ['a', 'g', 'b']
     assert graph.groups['g'].size == 12 // groups
-    assert held(graph) == {'out.weight', 'out.bias', 'head.weight'}
+    assert frozen_by_trials(graph) == {'out.weight', 'out.bias', 'head.weight'}
