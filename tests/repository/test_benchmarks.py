@@ -233,3 +233,13 @@ def test_graph_speed(tmp_path: Path) -> None:
     ((_, size, *_),) = table(page, '| model | its size')
     parameters = torchvision.models.squeezenet1_1().parameters()
     assert float(size) == round(sum(4 * p.numel() for p in parameters) / 1e6)
+
+
+@pytest.mark.slow
+def test_the_measurements_on_a_gpu_run_on_a_cpu_too(tmp_path: Path) -> None:
+    run('gpu.py', '--device', 'cpu', '--quick', '--out', tmp_path / 'gpu.md')
+    page = (tmp_path / 'gpu.md').read_text(encoding='utf-8')
+    rows = table(page, '| network |')
+    assert [row[0] for row in rows] == ['resnet50', 'mobilenet_v2', 'vit_b_16']
+    assert all(0 < float(row[-1]) < 1e-5 for row in rows)
+    assert table(page, '| what a push adds |')[0][0].startswith('MaskSparsity')
