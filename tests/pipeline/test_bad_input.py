@@ -175,11 +175,11 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'masks of a wrong shape': (
         with_masks(load, {GROUP: torch.ones(5, dtype=torch.bool)}),
-        ['stages[0]', GROUP, '5 entries', '4 units'],
+        ['stages[0]', GROUP, '5 entries', 'expected 4, one for each unit'],
     ),
     'masks of a wrong shape, of a source': (
         with_masks(select, {GROUP: torch.ones(5, dtype=torch.bool)}),
-        ['stages[0]', GROUP, '5 entries', '4 units'],
+        ['stages[0]', GROUP, '5 entries', 'expected 4, one for each unit'],
     ),
     'masks of a wrong group': (
         with_masks(load, {f'{GROUP}x': FOUR}),
@@ -187,7 +187,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'masks that leave nothing': (
         with_masks(select, {GROUP: ~FOUR}),
-        ['stages[0]', GROUP, 'keep one'],
+        ['stages[0]', GROUP, 'keep at least one'],
     ),
     'an impossible budget': (
         source(type='BNScale', budget=dict(type='Macs', keep=0.001)),

@@ -150,7 +150,7 @@ def test_masks_of_another_network_are_refused(name: str) -> None:
     with pytest.raises(MaskError, match='which this model does not have'):
         BUILDS[name]().add_gradient(given.graph, other.masks, Progress(0, 1))
     easypruner.prune(given.model, given.masks, graph=given.graph)
-    with pytest.raises(MaskError, match='units'):
+    with pytest.raises(MaskError, match='one for each unit'):
         BUILDS[name]().add_gradient(given.graph, given.masks, Progress(0, 1))
 
 
