@@ -7,9 +7,11 @@ snippets of this file and the measurements.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -254,27 +256,43 @@ def config_code(name: str) -> str:
             stages = _select(arguments, "type='Macs', keep=0.5")
         else:
             path = "path='masks.safetensors'"
-            stages = f'    dict(type={"SelectMask"!r}, source=dict({arguments}, {path})),\n'
+            stages = f"    dict(type='SelectMask', source=dict({arguments}, {path})),\n"
         stages += "    dict(type='Prune'),\n"
     return f'stages = [\n{stages}]\n'
 
 
 def _select(source: str, budget: str) -> str:
     """Return a SelectMask stage."""
-    line = f"    dict(type='SelectMask', source=dict({source}, budget=dict({budget}))),\n"
-    if len(line) <= 101:
+    call = f"dict(type='SelectMask', source=dict({source}, budget=dict({budget})))"
+    return _laid_out(call, indent=4, end=',')
+
+
+def _laid_out(call: str, start: str = '', indent: int = 0, end: str = '') -> str:
+    """Return a call as a formatter writes it, with an argument on each line if it is long.
+
+    Args:
+        call: the code of the call, on one line.
+        start: what comes before the call, such as ``source=``.
+        indent: the number of spaces before it.
+        end: what comes after it.
+    """
+    line = f'{" " * indent}{start}{call}{end}\n'
+    node = ast.parse(call).body[0]
+    if len(line) <= 101 or not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
         return line
-    return (
-        "    dict(\n        type='SelectMask',\n"
-        f'        source=dict({source}, budget=dict({budget})),\n    ),\n'
-    )
+    parts = [('', value) for value in node.value.args]
+    parts += [(f'{keyword.arg}=', keyword.value) for keyword in node.value.keywords]
+    lines = [
+        _laid_out(ast.get_source_segment(call, value) or '', name, indent + 4, ',')
+        for name, value in parts
+    ]
+    head = f'{start}{ast.unparse(node.value.func)}('
+    return f'{" " * indent}{head}\n{"".join(lines)}{" " * indent}){end}\n'
 
 
 def _regularizer_config(name: str) -> str:
     push = f"regularizer=dict(type='{name}', {REGULARIZER_ARGUMENTS[name]})"
-    train = f"    dict(type='Train', epochs=6, {push}),\n"
-    if len(train) > 101:
-        train = f"    dict(\n        type='Train',\n        epochs=6,\n        {push},\n    ),\n"
+    train = _laid_out(f"dict(type='Train', epochs=6, {push})", indent=4, end=',')
     select = _select(f"type='{RANKED_BY.get(name, 'BNScale')}'", "type='Macs', keep=0.5")
     return ''.join([select, train] if name in OF_REMOVED else [train, select]) + (
         "    dict(type='Prune'),\n    dict(type='Train', name='finetune', epochs=6, "
@@ -308,10 +326,8 @@ def plain_code(name: str) -> str:
 
 
 def _slim(arguments: str) -> str:
-    line = f'slimmed = easypruner.slim(model, images, {arguments})\n'
-    if len(line) > 101:
-        line = f'slimmed = easypruner.slim(\n    model, images, {arguments}\n)\n'
-    return f'{line}print(slimmed)  # slimmed.model is a pruned copy\n'
+    call = _laid_out(f'easypruner.slim(model, images, {arguments})', start='slimmed = ')
+    return f'{call}print(slimmed)  # slimmed.model is a pruned copy\n'
 
 
 def _training_loop(name: str) -> str:
@@ -347,7 +363,7 @@ def sections_of(cls: type[Any]) -> dict[str, str]:
             heading = line[:-1]
         else:
             found.setdefault(heading, []).append(line)
-    return {name: inspect.cleandoc('\n'.join(lines)) for name, lines in found.items()}
+    return {name: textwrap.dedent('\n'.join(lines)).strip() for name, lines in found.items()}
 
 
 def arguments_of(cls: type[Any]) -> dict[str, tuple[str, str]]:
@@ -382,7 +398,9 @@ def markdown(text: str, of: str = '') -> str:
     """
     text = re.sub(r':(?:class|func|meth|attr|data):`[\w.]*?(\w+)`', r'`\1`', text)
     text = text.replace('``', '`')
-    text = re.sub(r'(?:arXiv\s+)?\b(\d{4}\.\d{5})\b', r'[arXiv \1](https://arxiv.org/abs/\1)', text)
+    text = re.sub(
+        r'(?:arXiv\s+)?\b(\d{4}\.\d{4,5})\b', r'[arXiv \1](https://arxiv.org/abs/\1)', text
+    )
     others = {name for registry in REGISTRIES for name in registry.classes} - {of}
     return re.sub(r'`(\w+)`', lambda m: f'[`{m[1]}`]({m[1]}.md)' if m[1] in others else m[0], text)
 

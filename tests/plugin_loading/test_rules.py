@@ -18,7 +18,10 @@ from easypruner.plugins import load_plugins
 from tests.helpers.plugin_files import write_plugin
 
 
-@torch.library.custom_op('eprules::scale', mutates_args=())
+# PyTorch 2.4 does not derive a schema from annotations that are strings.
+@torch.library.custom_op(
+    'eprules::scale', mutates_args=(), schema='(Tensor x, Tensor factors) -> Tensor'
+)
 def scale(x: Tensor, factors: Tensor) -> Tensor:
     """Multiply each channel by a factor."""
     return x * factors.view(-1, 1, 1)

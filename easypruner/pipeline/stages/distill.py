@@ -29,15 +29,16 @@ class Distill(Train):
     """Trains the pruned network with the unpruned network as a teacher.
 
     ``soft`` adds the divergence between the softened class probabilities of both networks to the
-    loss (Hinton et al., 2015, arXiv 1503.02531). ``hints`` adds the distance between activations of
-    inner layers (FitNets; Romero et al., 2015, arXiv 1412.6550).
+    loss (Hinton et al., 2015, arXiv 1503.02531). ``hints`` adds the distance between attention maps
+    of inner layers: the mean square of their activations over the channels, so that the widths may
+    differ (Zagoruyko and Komodakis, 2017, arXiv 1612.03928).
 
     Use when:
         Much was cut, or little data is available: the teacher's outputs say more than labels.
 
     Fails when:
         Training time is tight, because the teacher runs on every batch as well. ``hints`` need
-        layers whose width was not cut.
+        layers whose outputs have the same height and width in both networks.
 
     Values:
         The default ``soft``, with a temperature of 4, for classification. Otherwise the values of a

@@ -16,7 +16,10 @@ from easypruner.graph.coupling.rules import registration
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-@torch.library.custom_op('eptest::scale', mutates_args=())
+# PyTorch 2.4 does not derive a schema from annotations that are strings.
+@torch.library.custom_op(
+    'eptest::scale', mutates_args=(), schema='(Tensor x, Tensor factors) -> Tensor'
+)
 def scale(x: Tensor, factors: Tensor) -> Tensor:
     """A custom operation with a fake implementation."""
     return x * factors.view(-1, 1, 1)
@@ -27,7 +30,7 @@ def _(x: Tensor, factors: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.custom_op('eptest::cat', mutates_args=())
+@torch.library.custom_op('eptest::cat', mutates_args=(), schema='(Tensor[] tensors) -> Tensor')
 def rotate(tensors: list[Tensor]) -> Tensor:
     """Not ATen's operation of that name: it rotates the channels as well."""
     return torch.cat(list(tensors), 1).roll(1, 1)
