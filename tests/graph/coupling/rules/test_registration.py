@@ -14,12 +14,11 @@ from easypruner.graph import Coupling, Operation, rule
 from easypruner.graph.coupling.rules import registration
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
 # PyTorch 2.4 does not derive a schema from annotations that are strings.
-@torch.library.custom_op(
-    'eptest::scale', mutates_args=(), schema='(Tensor x, Tensor factors) -> Tensor'
-)
+SCHEMA = '(Tensor x, Tensor factors) -> Tensor'
+
+
+@torch.library.custom_op('eptest::scale', mutates_args=(), schema=SCHEMA)
 def scale(x: Tensor, factors: Tensor) -> Tensor:
     """A custom operation with a fake implementation."""
     return x * factors.view(-1, 1, 1)
@@ -41,13 +40,15 @@ def _(tensors: list[Tensor]) -> Tensor:
     return torch.cat(list(tensors), 1)
 
 
-@torch.library.custom_op('eptest::no_fake', mutates_args=())
+@torch.library.custom_op('eptest::no_fake', mutates_args=(), schema=SCHEMA)
 def no_fake(x: Tensor, factors: Tensor) -> Tensor:
     """A custom operation that runs on values only."""
     return x * factors.view(-1, 1, 1)
 
 
-@torch.library.custom_op('eptest::scale_', mutates_args=('x',))
+@torch.library.custom_op(
+    'eptest::scale_', mutates_args=('x',), schema='(Tensor(a!) x, Tensor factors) -> ()'
+)
 def scale_in_place(x: Tensor, factors: Tensor) -> None:
     """It changes its argument and returns nothing."""
     x.mul_(factors.view(-1, 1, 1))
