@@ -39,5 +39,4 @@ def component(name: str, folder: str | Path) -> Any:
 def example_budget(keep: float = 0.6) -> Budget:
     """Return a budget for a source: a share of the multiply-adds to keep."""
     load_plugins()
-    budget: Budget = build(BUDGETS, {'type': 'Macs', 'keep': keep})
-    return budget
+    return build(BUDGETS, {'type': 'Macs', 'keep': keep})

@@ -35,8 +35,7 @@ class _Data:
     @torch.no_grad()
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits."""
-        logits: Tensor = model(batch[0].to(next(model.parameters())))
-        return logits
+        return model(batch[0].to(next(model.parameters())))
 
     def evaluate(self, model: nn.Module) -> float:
         """Return the accuracy on two other batches, in percent."""

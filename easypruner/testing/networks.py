@@ -105,8 +105,7 @@ class Plain(nn.Module):
         self.head = nn.Linear(12, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(x).flatten(1))
-        return logits
+        return self.head(self.body(x).flatten(1))
 
 
 class Residual(nn.Module):
@@ -121,8 +120,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = torch.relu(x + self.branch(x))
-        logits: Tensor = self.head(x.mean((2, 3)))
-        return logits
+        return self.head(x.mean((2, 3)))
 
 
 class Dense(nn.Module):
@@ -136,8 +134,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.a, self.b, self.c):
             x = torch.cat([x, layer(x)], dim=1)
-        logits: Tensor = self.head(x.mean((2, 3)))
-        return logits
+        return self.head(x.mean((2, 3)))
 
 
 class Depthwise(nn.Module):
@@ -153,8 +150,7 @@ class Depthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.project(self.multiplied(self.depthwise(self.expand(x))))
-        logits: Tensor = self.head(x.mean((2, 3)))
-        return logits
+        return self.head(x.mean((2, 3)))
 
 
 class Grouped(nn.Module):
@@ -168,8 +164,7 @@ class Grouped(nn.Module):
         self.head = nn.Linear(12, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.up(self.grouped(self.stem(x))).mean((2, 3)))
-        return logits
+        return self.head(self.up(self.grouped(self.stem(x))).mean((2, 3)))
 
 
 class SqueezeExcite(nn.Module):
@@ -184,8 +179,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         gate = self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
-        logits: Tensor = self.head((x * torch.sigmoid(gate)).mean((2, 3)))
-        return logits
+        return self.head((x * torch.sigmoid(gate)).mean((2, 3)))
 
 
 class Split(nn.Module):
@@ -198,8 +192,7 @@ class Split(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.stem(x).chunk(2, dim=1)
-        logits: Tensor = self.head((value * torch.sigmoid(gate)).mean((2, 3)))
-        return logits
+        return self.head((value * torch.sigmoid(gate)).mean((2, 3)))
 
 
 class Flattened(nn.Module):
@@ -211,8 +204,7 @@ class Flattened(nn.Module):
         self.head = nn.Sequential(nn.Linear(6 * 16, 10), nn.ReLU(), nn.Linear(10, CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(x))
-        return logits
+        return self.head(self.body(x))
 
 
 class Transformer(nn.Module):
@@ -236,8 +228,7 @@ class Transformer(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.project(mixed.transpose(1, 2).flatten(2))
         x = x + self.mlp(x)
-        logits: Tensor = self.head(x.mean(dim=1))
-        return logits
+        return self.head(x.mean(dim=1))
 
 
 class Recurrent(nn.Module):
@@ -251,8 +242,7 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         states, _ = self.lstm(torch.relu(self.embed(x)))
-        logits: Tensor = self.head(states[:, -1])
-        return logits
+        return self.head(states[:, -1])
 
 
 NETWORKS = (

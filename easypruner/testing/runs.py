@@ -89,8 +89,7 @@ def run_stages(
         sys.stderr.write(printed.getvalue())
     message = printed.getvalue().rpartition('easypruner: ')[2].strip()
     assert code == 0, f'the run ended with code {code}: {message}'
-    summary: dict[str, Any] = json.loads((work_dir / 'summary.json').read_text(encoding='utf-8'))
-    return summary
+    return json.loads((work_dir / 'summary.json').read_text(encoding='utf-8'))
 
 
 def check_stage(stage: StageConfig, folder: str | Path, plugins: Folders = ()) -> dict[str, Any]:

@@ -104,8 +104,7 @@ def training_loss(model: nn.Module, batch: Any) -> Tensor:
     data = preprocessor(batch, True)
     losses = model(**data, mode='loss')
     parse: Any = model.parse_losses
-    total: Tensor = parse(losses)[0]
-    return total
+    return parse(losses)[0]
 
 
 @torch.no_grad()
