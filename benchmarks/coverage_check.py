@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph import ChannelGraph, Cost
-from easypruner.graph.recording.stand_ins import without_fast_path
+from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.verify import compute_outputs, relative_error, zero_readers
 

@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_leaves
 
 from easypruner.base.nested import tensors_in
 from easypruner.cli.find_network import find_model
-from easypruner.graph.recording.stand_ins import without_fast_path
+from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 
 _SIDE = 224

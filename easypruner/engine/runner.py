@@ -27,7 +27,7 @@ from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.choice import PruningChoice
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import trace
 from easypruner.graph.limits import Limits
 

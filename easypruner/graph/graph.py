@@ -23,15 +23,12 @@ from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, 
 from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.propagate import propagate
 from easypruner.graph.coupling.tensor_map import TensorMap
-from easypruner.graph.cutting.handlers import with_torch_layers
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
-from easypruner.graph.recording.attributes import Attributes
-from easypruner.graph.recording.inventory import Inventory
-from easypruner.graph.recording.stand_ins import StandIns
+from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
 from easypruner.graph.recording.tape import ExampleInputs, Tape, record
 from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
 from easypruner.graph.trial.repair import AttributeModel

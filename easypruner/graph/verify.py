@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import TraceError
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import named_tensors

@@ -13,7 +13,7 @@ from typing import Any
 
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.rules.registration import operations_of
-from easypruner.graph.cutting.layer_handler import fault_of_handles
+from easypruner.graph.cutting.handlers import fault_of_handles
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins import discovery
 from easypruner.plugins.completeness import find_fault

@@ -10,7 +10,7 @@ from typing import Any
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
 from easypruner.graph import Transform
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.plugins.completeness import check_instance
 from easypruner.plugins.info import AbsentPlugin
 from easypruner.strategies import Budget, MaskSource, Regularizer, Stage

@@ -1,7 +1,7 @@
 """The contracts: the classes that a plugin subclasses to contribute a strategy."""
 
 from easypruner.base.component import Component
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
 from easypruner.strategies.regularizers.regularizer import Regularizer

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from easypruner.graph.cutting.handlers import find_handler
-from easypruner.graph.recording.attributes import Attributes
-from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.recording.inventory import Attributes, Inventory
 from easypruner.graph.recording.parametrized import with_computed
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.verify import verify

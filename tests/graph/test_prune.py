@@ -146,7 +146,7 @@ def test_a_failing_cut_leaves_everything_as_it_was() -> None:
             if not self.willing:
                 raise RuntimeError('no')
 
-    from easypruner.graph.cutting.torch_layers import TORCH_HANDLERS
+    from easypruner.graph.cutting.handlers import TORCH_HANDLERS
 
     model = randomized_network(Plain)
     before, widths = (

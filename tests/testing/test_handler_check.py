@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from easypruner import LayerHandler
-from easypruner.graph.cutting.torch_layers import ConvolutionHandler, PReLUHandler
+from easypruner.graph.cutting.handlers import ConvolutionHandler, PReLUHandler
 from easypruner.testing import check_handler
 
 

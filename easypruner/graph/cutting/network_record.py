@@ -13,7 +13,7 @@ from torch import nn
 from easypruner.base.describe import describe
 from easypruner.base.files import write_json
 from easypruner.errors import ConfigError, RecordError, UnknownTransformError, nearest
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.record import KIND as CUT
 from easypruner.graph.cutting.record import ArchitectureRecord, read_record, record_of
 from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.errors import CutError
-from easypruner.graph.cutting.handlers import resize_layers
-from easypruner.graph.cutting.layer_handler import LayerHandler
-from easypruner.graph.recording.attributes import Attributes, restored_on_error, set_attributes
-from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
+from easypruner.graph.recording.inventory import Attributes, Inventory, Snapshot, set_attributes
 from easypruner.graph.recording.parametrized import refresh, weight_norms
 from easypruner.graph.recording.wrappers import find_copy
 
@@ -59,12 +57,14 @@ def cut(
     for network in networks:
         for swap in _plan_swaps(network, kept, optimizers):
             swaps.setdefault(id(swap.tensor), swap)
-    with contextlib.ExitStack() as stack:
-        modules = [module for network in networks for module in network.modules.values()]
-        stack.enter_context(restored_on_error([*modules, *copies]))
+    modules = [module for network in networks for module in network.modules.values()]
+    with contextlib.ExitStack() as undo:
+        undo.callback(Snapshot([*modules, *copies]).restore)
         for network in {id(n.model): n for n in networks}.values():
             _resize(network, swaps, handlers, attributes)
-        stack.enter_context(_performed(list(swaps.values())))
+        for swap in swaps.values():
+            undo.callback(swap.undo)
+            swap.perform()
         for other in copies:
             _repoint(other, list(swaps.values()))
         refresh(modules)
@@ -72,6 +72,8 @@ def cut(
             # Fast kernels need the weights of a recurrent layer in one piece of memory.
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()
+        # Nothing has failed, so nothing is undone.
+        undo.pop_all()
 
 
 def _find_alike(other: nn.Module, original: Inventory) -> Inventory:
@@ -224,21 +226,6 @@ def _plan_swaps(network: Inventory, kept: Kept, optimizers: Sequence[Optimizer])
         data = normed.rescaled(ratio, swaps[normed.direction].data).to(length.dtype)
         swaps[normed.length] = replace(swap, data=data)
     yield from swaps.values()
-
-
-@contextlib.contextmanager
-def _performed(swaps: Sequence[_Swap]) -> Iterator[None]:
-    """Perform all swaps. If one of them or the block fails, undo them."""
-    done = []
-    try:
-        for swap in swaps:
-            done.append(swap)
-            swap.perform()
-        yield
-    except BaseException:
-        for swap in done:
-            swap.undo()
-        raise
 
 
 def _repoint(average: nn.Module, swaps: Sequence[_Swap]) -> None:

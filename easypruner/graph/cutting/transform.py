@@ -12,7 +12,7 @@ from torch import nn
 
 from easypruner.base.component import Component
 from easypruner.base.json_fields import Field
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 
 
 class Transform(Component):

@@ -1,9 +1,12 @@
-"""The inventory of a model: its modules, parameters and buffers by name."""
+"""The inventory of a model: its modules and tensors by name, and stand-ins for the tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -74,3 +77,134 @@ def dotted_name(path: str, local: str) -> str:
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return name -> tensor, for the parameters and buffers of a module and its parts."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+Attributes = Mapping[tuple[str, str], Any]
+"""(path of a module, name of an attribute) -> value."""
+
+# Before torch 2.5, and in modules that such a torch pickled, parameters are in an OrderedDict.
+_COPIED = (dict, OrderedDict, list)
+
+
+def set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes) -> None:
+    """Set attributes of modules.
+
+    Args:
+        modules: dotted path -> module.
+        attributes: the values to set.
+    """
+    for (path, name), value in attributes.items():
+        setattr(modules[path], name, value)
+
+
+class Snapshot:
+    """A copy of the attributes of modules, including the contents of lists and dicts."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._states: list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]] = []
+        for module in modules:
+            attributes = module.__dict__
+            contents = [(v, v.copy()) for v in attributes.values() if type(v) in _COPIED]
+            self._states.append((attributes, attributes.copy(), contents))
+
+    def restore(self) -> None:
+        """Set all attributes and contents back to what they were."""
+        for attributes, before, contents in self._states:
+            # Most modules did not change, and a comparison costs a fraction of an update.
+            if not _same_values(attributes, before):
+                for name in attributes.keys() - before.keys():
+                    del attributes[name]
+                attributes.update(before)
+            for value, content in contents:
+                if value or content:
+                    _restore_content(value, content)
+
+
+def _same_values(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return len(a) == len(b) and all(map(is_, a.values(), b.values()))
+
+
+def _restore_content(value: Any, content: Any) -> None:
+    if isinstance(value, list):
+        value[:] = content
+    elif not _same_values(value, content) or list(value) != list(content):
+        value.clear()
+        value.update(content)
+
+
+class StandIns(Inventory):
+    """A model whose forward pass can run on stand-ins for its parameters and buffers.
+
+    It copies the attributes of all modules once. Each run ends by restoring them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._before = Snapshot(self.modules.values())
+        # Recurrent layers list their weights a second time.
+        self._recurrent = [m for m in self.modules.values() if '_flat_weights_names' in m.__dict__]
+        self._running = ['']
+        self._calls = [
+            (module.__dict__, _tracked(module._call_impl, path, self._running))
+            for path, module in self.modules.items()
+        ]
+
+    @property
+    def path(self) -> str:
+        """The dotted path of the module whose forward is running; '' is the model itself."""
+        return self._running[-1]
+
+    @contextlib.contextmanager
+    def with_tensors(self, tensors: Mapping[str, Tensor], training: bool) -> Iterator[None]:
+        """Give the modules other tensors for a block, in the given mode.
+
+        The block may change attributes of modules: they are restored as well. Modes are set
+        directly, because a model may override ``train()`` to do more.
+
+        Args:
+            tensors: name of a parameter or buffer -> stand-in, for all of :attr:`tensors`.
+            training: training mode instead of evaluation mode.
+        """
+        try:
+            self.swap(tensors)
+            for entries, call in self._calls:
+                # A module calls this in place of its forward. module.compile() sets it as well.
+                entries['_compiled_call_impl'] = call
+                entries['training'] = training
+            yield
+        finally:
+            for entries, _ in self._calls:
+                entries.pop('_compiled_call_impl', None)
+            self._before.restore()
+
+    def swap(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the modules other tensors. Call this only in the block of :meth:`with_tensors`."""
+        for slot in self.slots:
+            slot.entries[slot.local] = tensors[slot.name]
+        for module in self._recurrent:
+            own = module.__dict__
+            own['_flat_weights'] = [getattr(module, name) for name in own['_flat_weights_names']]
+
+
+def _tracked(call: Callable[..., Any], path: str, running: list[str]) -> Callable[..., Any]:
+    """Return a function that calls ``call`` while ``path`` is the last of the running modules."""
+
+    def tracked(*args: Any, **kwargs: Any) -> Any:
+        running.append(path)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            running.pop()
+
+    return tracked
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Disable the fused inference kernel of ``nn.MultiheadAttention``, which hides its parts."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

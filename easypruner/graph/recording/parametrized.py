@@ -90,8 +90,7 @@ class Computed:
             weight = self.maker.apply_mask(self.layer)  # type: ignore[no-untyped-call]
         else:
             weight = _compute(self.maker, {})
-        result: Tensor = weight.detach()
-        return result
+        return weight.detach()
 
     def dim_of(self, source: str, dim: int) -> int | None:
         """Return the dimension of the weight that has the indices of a dimension of a source.
@@ -232,8 +231,7 @@ def _parametrized(path: str) -> tuple[str, str] | None:
 def _compute(maker: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the weight that a list of parametrizations computes, from ``tensors`` where named."""
     with evaluating(maker):
-        weight: Tensor = torch.func.functional_call(maker, dict(tensors), ())
-    return weight
+        return torch.func.functional_call(maker, dict(tensors), ())
 
 
 def _compute_shape(maker: nn.Module, shapes: Mapping[str, torch.Size]) -> torch.Size:

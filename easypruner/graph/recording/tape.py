@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import TraceError
+from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
-from easypruner.graph.recording.stand_ins import StandIns, without_fast_path
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""

@@ -9,7 +9,7 @@ from typing import Any
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.cost import AxisSizes, AxisTable
 from easypruner.graph.coupling.groups import Partition
-from easypruner.graph.recording.attributes import Attributes
+from easypruner.graph.recording.inventory import Attributes
 from easypruner.graph.trial.widths import Widths
 
 

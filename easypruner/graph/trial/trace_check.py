@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
-from easypruner.graph.recording.stand_ins import StandIns
 from easypruner.graph.recording.tape import Operation, name_of
 from easypruner.graph.trial.expected import BOOKKEEPING, ExpectedTrace
 from easypruner.graph.trial.widths import Widths

@@ -20,10 +20,8 @@ from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition, partition
 from easypruner.graph.coupling.propagate import Propagation
-from easypruner.graph.cutting.handlers import resize_layers
-from easypruner.graph.cutting.layer_handler import LayerHandler
-from easypruner.graph.recording.attributes import set_attributes
-from easypruner.graph.recording.stand_ins import StandIns
+from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
+from easypruner.graph.recording.inventory import StandIns, set_attributes
 from easypruner.graph.recording.tape import Tape, run_forward
 from easypruner.graph.trial.expected import ExpectedTrace
 from easypruner.graph.trial.repair import Repairs, attributes_under

@@ -16,7 +16,7 @@ from easypruner.engine.config import model_settings
 from easypruner.engine.resets import resets
 from easypruner.errors import ConfigError
 from easypruner.graph import NetworkRecord
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.stage import RowStage

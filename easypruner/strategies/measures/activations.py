@@ -16,7 +16,7 @@ from easypruner.base.modules import evaluating
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
-from easypruner.graph.recording.stand_ins import without_fast_path
+from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.units import scored_members, used_members, widen
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from easypruner.graph import ChannelGraph
-from easypruner.graph.recording.stand_ins import StandIns
+from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.tape import Operation, record
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.activations import Probe, mean_at_probes, reader_probes

@@ -13,8 +13,8 @@ from easypruner.base.describe import describe
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
+from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.parametrized import computed_weights
-from easypruner.graph.recording.stand_ins import StandIns, without_fast_path
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.samples import samples_of
 

@@ -15,7 +15,7 @@ from easypruner.base.distributed import barrier, is_main
 from easypruner.base.files import write_json
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, NetworkRecord, Transform
-from easypruner.graph.cutting.layer_handler import LayerHandler
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult, Row
 from easypruner.strategies.stages.forecast import Step
