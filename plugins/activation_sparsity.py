@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, Progress, Regularizer, hookimpl
 from easypruner.base.checks import check_flag
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.activations import Probe, probing, reader_probes
@@ -90,6 +90,4 @@ class ActivationSparsity(Regularizer):
             self._means.append((means * weight.to(means.device)).sum() * probe.index.shape[1])
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [ActivationSparsity]
+easypruner_components = hookimpl(lambda: [ActivationSparsity])

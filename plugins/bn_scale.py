@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from easypruner import Component, Context, MaskSource, hookimpl
+from easypruner import Context, MaskSource, hookimpl
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 
@@ -53,6 +51,4 @@ class BNScale(MaskSource):
         return scores
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [BNScale]
+easypruner_components = hookimpl(lambda: [BNScale])

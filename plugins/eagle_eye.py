@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
+from easypruner import Budget, Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_count, check_share
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import from_main, masks_digest
@@ -121,6 +121,4 @@ def _distance(budget: Budget, masks: Masks, graph: ChannelGraph) -> float:
     return min(distances)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [EagleEye]
+easypruner_components = hookimpl(lambda: [EagleEye])

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
+from easypruner import Budget, Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_count, check_share
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.candidates import masks_digest
@@ -153,6 +153,4 @@ def _merged(mask: torch.Tensor, true: Rates, false: Rates) -> Rates:
     return tuple(t if m else f for m, t, f in zip(mask.tolist(), true, false, strict=True))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Evolution]
+easypruner_components = hookimpl(lambda: [Evolution])

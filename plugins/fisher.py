@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, hookimpl
+from easypruner import Budget, Context, hookimpl
 from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.gradients import GradientSource
@@ -61,6 +61,4 @@ class Fisher(GradientSource):
         return {name: mean / 2 for name, mean in squares.items()}
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Fisher]
+easypruner_components = hookimpl(lambda: [Fisher])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from easypruner import Component, Context, MaskSource, hookimpl
+from easypruner import Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph, Member
 from easypruner.strategies.measures.units import score_units, unit_rows, values_of, widen
 
@@ -85,6 +83,4 @@ def _squares(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1).square()
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [FPGM]
+easypruner_components = hookimpl(lambda: [FPGM])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from easypruner import Component, Masks, hookimpl
+from easypruner import Masks, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import SCALES, operands_named
 from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
@@ -43,6 +41,4 @@ class GlobalSparsity(ScalePenalty):
         }
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [GlobalSparsity]
+easypruner_components = hookimpl(lambda: [GlobalSparsity])

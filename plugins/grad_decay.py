@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
+from easypruner import Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import ScaleSelection, SelectedScales
@@ -109,6 +109,4 @@ def _clear_state(optimizer: Optimizer, pairs: Sequence[tuple[Tensor, Tensor]]) -
     _multiply(states, 0.0)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [GradDecay]
+easypruner_components = hookimpl(lambda: [GradDecay])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from easypruner import Component, Masks, Progress, Regularizer, Schedule, hookimpl
+from easypruner import Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.base.checks import check_count, check_name, check_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
@@ -128,6 +128,4 @@ class GReg(Regularizer):
         return UnitNorms.of(graph, self.over, self.group_factors(graph), 'GReg', pushed)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [GReg]
+easypruner_components = hookimpl(lambda: [GReg])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
+from easypruner import Budget, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import score_units, unit_squares
 
@@ -43,6 +43,4 @@ class Group(MaskSource):
         return score_units(graph, 'group', partial(unit_squares, graph))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Group]
+easypruner_components = hookimpl(lambda: [Group])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, Progress, Regularizer, hookimpl
 from easypruner.base.checks import check_flag, check_name, check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import OVER
@@ -117,6 +117,4 @@ def _reweighting(units: UnitNorms, squares: Tensor, alpha: float) -> Tensor:
     return torch.exp2(alpha * torch.where(span > 0, below / span, 0))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [GroupLasso]
+easypruner_components = hookimpl(lambda: [GroupLasso])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from easypruner import Budget, Component, Context, Masks, Scores, hookimpl
+from easypruner import Budget, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_number, refuse
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.patterns import first_fitting
@@ -67,6 +67,4 @@ class GroupThreshold(Budget):
         return {'values': {'*': 0.5}}
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [GroupThreshold]
+easypruner_components = hookimpl(lambda: [GroupThreshold])

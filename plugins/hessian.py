@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from easypruner import Budget, Component, Context, hookimpl
+from easypruner import Budget, Context, hookimpl
 from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.gradients import NamedTensors, gradients_of, mean_over_batches
@@ -102,6 +102,4 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.randint(0, 2, like.shape, generator=generator) * 2 - 1).to(like)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Hessian]
+easypruner_components = hookimpl(lambda: [Hessian])

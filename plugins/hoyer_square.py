@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, Progress, Regularizer, hookimpl
 from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
@@ -140,6 +140,4 @@ class _Layers:
             self.row.add(slope * (torch.sign(row) - ratio * row))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [HoyerSquare]
+easypruner_components = hookimpl(lambda: [HoyerSquare])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from easypruner import Component, Context, hookimpl
+from easypruner import Context, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.activations import (
     Probe,
@@ -72,6 +70,4 @@ def _shorter_side(maps: Tensor) -> Tensor:
     return maps.new_full(maps.shape[:2], min(positions[-2:]) if len(positions) > 1 else 1)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [HRank]
+easypruner_components = hookimpl(lambda: [HRank])

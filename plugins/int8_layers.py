@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from easypruner import Component, LayerHandler, hookimpl
+from easypruner import LayerHandler, hookimpl
 from easypruner.base.json_fields import Field
 from easypruner.base.modules import evaluating
 from easypruner.errors import RecordError, nearest
@@ -237,6 +237,4 @@ def _each_call(watch: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
         handle.remove()
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Quantize, Int8Weights]
+easypruner_components = hookimpl(lambda: [Quantize, Int8Weights])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, Context, hookimpl
+from easypruner import Context, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import score_units, unit_squares
 from easypruner.strategies.sources.scores import lamp_scores
@@ -44,6 +43,4 @@ class Lamp(WeightSource):
         }
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Lamp]
+easypruner_components = hookimpl(lambda: [Lamp])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from easypruner import Component, Context, Masks, hookimpl
+from easypruner import Context, Masks, hookimpl
 from easypruner.base.checks import check_count, check_path
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
@@ -203,6 +203,4 @@ class Latency(CostBudget):
         return {'keep': 0.6, 'table': str(path)}
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Latency]
+easypruner_components = hookimpl(lambda: [Latency])

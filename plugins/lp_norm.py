@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, hookimpl
+from easypruner import Budget, Context, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
@@ -165,6 +165,4 @@ def _in_parts(rows: Tensor) -> tuple[Tensor, ...]:
     return torch.split(rows, max(_PART // rows.shape[1], 1))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [LpNorm, L1Norm, L2Norm]
+easypruner_components = hookimpl(lambda: [LpNorm, L1Norm, L2Norm])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from easypruner import Component, Context, Masks, MaskSource, hookimpl
+from easypruner import Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_name, check_path, refuse
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
@@ -125,6 +125,4 @@ def _paths(path: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:
     return tuple(check_path(p, f'path[{n}]', 'MaskFile') for n, p in enumerate(path))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [MaskFile]
+easypruner_components = hookimpl(lambda: [MaskFile])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
-from easypruner import Component, Masks, hookimpl
+from easypruner import Masks, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
 
@@ -35,6 +33,4 @@ class MaskSparsity(ScalePenalty, without_scales='error'):
         return {key: ~kept for key, kept in keep.items()}
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [MaskSparsity]
+easypruner_components = hookimpl(lambda: [MaskSparsity])

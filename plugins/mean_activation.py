@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
-from easypruner import Component, hookimpl
+from easypruner import hookimpl
 from easypruner.strategies.sources.activations import ActivationSource
 
 
@@ -35,6 +33,4 @@ class MeanActivation(ActivationSource, normalization='mean'):
         return maps.abs()
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [MeanActivation]
+easypruner_components = hookimpl(lambda: [MeanActivation])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from easypruner import Component, LayerHandler, hookimpl
+from easypruner import LayerHandler, hookimpl
 
 
 class ChannelsFirstLayerNorm(LayerHandler):
@@ -42,6 +42,6 @@ class MMPretrainTransformer(LayerHandler):
                 layer.embed_dims = shapes[tokens][-1]
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [ChannelsFirstLayerNorm, GlobalResponseNorm, MMPretrainTransformer]
+easypruner_components = hookimpl(
+    lambda: [ChannelsFirstLayerNorm, GlobalResponseNorm, MMPretrainTransformer]
+)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, Masks, Scores, hookimpl
+from easypruner import Budget, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_share
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
@@ -98,6 +98,4 @@ def _mask(energy: Tensor, score: Tensor, share: float) -> Tensor:
     return mask
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [OptimalThreshold]
+easypruner_components = hookimpl(lambda: [OptimalThreshold])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from easypruner import Component, hookimpl
+from easypruner import hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
 
@@ -40,6 +40,4 @@ class Params(CostBudget):
         return graph.cost(masks).params
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Params]
+easypruner_components = hookimpl(lambda: [Params])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, Progress, Regularizer, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
@@ -101,6 +101,4 @@ class Polarization(Regularizer):
         return self._kinds.row(graph, self.group_factors(graph))
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Polarization]
+easypruner_components = hookimpl(lambda: [Polarization])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, MaskSource, hookimpl
+from easypruner import Budget, Context, MaskSource, hookimpl
 from easypruner.graph import ChannelGraph
 
 
@@ -42,6 +42,4 @@ class Random(MaskSource):
         }
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Random]
+easypruner_components = hookimpl(lambda: [Random])

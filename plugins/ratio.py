@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from easypruner import Component, Context, Masks, Scores, hookimpl
+from easypruner import Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_name, check_share
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
@@ -178,6 +178,4 @@ class Ratio(PortionedBudget):
         return {'units': units, 'keep': dict(self._shares(graph))}
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Ratio]
+easypruner_components = hookimpl(lambda: [Ratio])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from easypruner import Budget, Component, Context, Masks, MaskSource, hookimpl
+from easypruner import Budget, Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_count
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
@@ -134,6 +134,4 @@ def _scores_on_curve(ranks: Tensor, curve: Mapping[int, float], lift: float) -> 
     return scores
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Sensitivity]
+easypruner_components = hookimpl(lambda: [Sensitivity])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, Context, hookimpl
+from easypruner import Context, hookimpl
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
@@ -95,6 +95,4 @@ def _ones(tensor: Tensor, device: torch.device) -> Tensor:
     return torch.ones(tensor.shape, dtype=torch.float64, device=device)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Synflow]
+easypruner_components = hookimpl(lambda: [Synflow])

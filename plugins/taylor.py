@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
-from easypruner import Component, Context, hookimpl
+from easypruner import Context, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources.gradients import GradientSource
 
@@ -39,6 +37,4 @@ class Taylor(GradientSource, form='gate'):
         return self.mean_squares(graph, context)
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Taylor]
+easypruner_components = hookimpl(lambda: [Taylor])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from easypruner import Budget, Component, Context, Masks, Scores, hookimpl
+from easypruner import Budget, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.ranking import within_limits
@@ -50,6 +50,4 @@ class Threshold(Budget):
         return {'value': 0.5}
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [Threshold]
+easypruner_components = hookimpl(lambda: [Threshold])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from easypruner import Component, LayerHandler, hookimpl
+from easypruner import LayerHandler, hookimpl
 
 _TOKENS = ('pos_embed', 'cls_token')
 _WIDTHS = ('embed_dim', 'num_features', 'head_hidden_size')
@@ -50,6 +50,4 @@ class TimmPositions(LayerHandler):
             layer.dim_head = shapes['height_rel'][1]
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [TimmTransformer, TimmPositions]
+easypruner_components = hookimpl(lambda: [TimmTransformer, TimmPositions])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from easypruner import Component, LayerHandler, hookimpl
+from easypruner import LayerHandler, hookimpl
 
 
 class DeformableConvolution(LayerHandler):
@@ -21,6 +21,4 @@ class DeformableConvolution(LayerHandler):
             layer.out_channels, layer.in_channels = out, per_group * layer.groups
 
 
-@hookimpl
-def easypruner_components() -> Iterable[type[Component]]:
-    return [DeformableConvolution]
+easypruner_components = hookimpl(lambda: [DeformableConvolution])
