@@ -6,7 +6,7 @@ import contextlib
 import copy
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,7 @@ from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.trial import Trial
 
 
+@dataclass(repr=False, eq=False)
 class ChannelGraph:
     """What :func:`trace` finds out about a model.
 
@@ -53,31 +54,17 @@ class ChannelGraph:
         example_inputs: the inputs with which the model was traced.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        groups: Mapping[str, ChannelGroup],
-        layout: UnitLayout,
-        operands: Mapping[str, str],
-        extents: Mapping[str, tuple[int, ...]],
-        limits: Mapping[str, Limits],
-        cost: Callable[[], CostModel],
-        attributes: AttributeModel,
-        explain: Callable[[], tuple[Frozen, ...]],
-        handlers: Sequence[LayerHandler],
-        example_inputs: ExampleInputs,
-    ) -> None:
-        self.model = model
-        self.example_inputs = example_inputs
-        self.groups = dict(groups)
-        self._layout = layout
-        self.operands = dict(operands)
-        self.extents = dict(extents)
-        self.limits = dict(limits)
-        self.handlers = tuple(handlers)
-        self._build_cost = cost
-        self._attributes = attributes
-        self._explain = explain
+    model: nn.Module
+    groups: dict[str, ChannelGroup]
+    operands: dict[str, str]
+    extents: dict[str, tuple[int, ...]]
+    limits: dict[str, Limits]
+    handlers: tuple[LayerHandler, ...]
+    example_inputs: ExampleInputs
+    _layout: UnitLayout
+    _build_cost: Callable[[], CostModel]
+    _attributes: AttributeModel
+    _explain: Callable[[], tuple[Frozen, ...]]
 
     def __repr__(self) -> str:
         units = sum(group.size for group in self.groups.values())
@@ -271,21 +258,20 @@ def trace(
     tapes = _record_tapes(stand_ins, example_inputs, parameters)
     propagation = propagate(stand_ins.modules, tapes, choice)
     coupling = propagation.coupling
-    resolution = resolve(Trial(stand_ins, tapes[0], propagation, handlers))
-    parts = resolution.parts
+    repairs, parts = resolve(Trial(stand_ins, tapes[0], propagation, handlers))
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,
         groups=groups,
-        layout=layout,
         operands=coupling.tally.operands,
         extents=coupling.tally.extents,
         limits=choice.limits_of(groups),
-        cost=lambda: build_cost_model(coupling, parts, parameters),
-        attributes=AttributeModel.build(resolution.repairs, parts),
-        explain=lambda: find_frozen(coupling, parts, parameters),
         handlers=handlers,
         example_inputs=example_inputs,
+        _layout=layout,
+        _build_cost=lambda: build_cost_model(coupling, parts, parameters),
+        _attributes=AttributeModel.build(repairs, parts),
+        _explain=lambda: find_frozen(coupling, parts, parameters),
     )
 
 

@@ -24,9 +24,6 @@ aten = torch.ops.aten
 class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode without the overhead of torch's own."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # To guard an operation against torch.compile takes as long as to compute its shape.
@@ -280,15 +277,12 @@ def _matrix_product(a: Tensor, b: Tensor) -> Any:
 
 
 @_shortcut(aten._softmax.default, aten._log_softmax.default)
-def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
-    return _empty(x.shape, x) if x.is_contiguous() and not half_to_float else NotImplemented
+def _softmax(x: Tensor, dim: int, other_dtype: Any = None) -> Any:
+    return _empty(x.shape, x) if x.is_contiguous() and not other_dtype else NotImplemented
 
 
 if hasattr(aten, '_safe_softmax'):  # since torch 2.5
-
-    @_shortcut(aten._safe_softmax.default)
-    def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Any:
-        return _empty(x.shape, x) if x.is_contiguous() and dtype is None else NotImplemented
+    _SHORTCUTS[aten._safe_softmax.default] = _softmax
 
 
 @_shortcut(aten.cat.default)

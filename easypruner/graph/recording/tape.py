@@ -195,7 +195,7 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
     """Records every operation while it is active."""
 
     def __init__(self, stand_ins: StandIns) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._stand_ins = stand_ins
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,25 +15,15 @@ from easypruner.graph.trial.trial import Trial
 from easypruner.graph.trial.widths import Widths
 
 
-@dataclass(frozen=True)
-class Resolution:
-    """What the trials found out.
-
-    Attributes:
-        repairs: the attributes to set after a cut.
-        parts: the groups that can be cut.
-    """
-
-    repairs: Repairs
-    parts: Partition
-
-
-def resolve(trial: Trial) -> Resolution:
+def resolve(trial: Trial) -> tuple[Repairs, Partition]:
     """Run trials in which all groups are cut until every shape is the expected one.
 
     After a failure, attributes of modules are repaired. If that does not help, two widths are
     tied. If that does not help either, the groups at fault are frozen. What helps for one module is
     tried on all modules of its type.
+
+    Returns:
+        the attributes to set after a cut, and the groups that can be cut.
     """
     repairs = find_known_repairs(trial)
     while (trial.parts.sizes > 1).any():
@@ -52,7 +41,7 @@ def resolve(trial: Trial) -> Resolution:
         groups = trial.find_at_fault(failure, repairs)
         groups |= _corresponding_groups(trial, failure, groups)
         trial = _freeze(trial, groups, failure.reason)
-    return Resolution(repairs, trial.parts)
+    return repairs, trial.parts
 
 
 def _run_rounds(trial: Trial, repairs: Repairs) -> tuple[Widths, Failure | None]:

@@ -116,7 +116,11 @@ def _try(
     repairing: bool,
 ) -> _Attempt | None:
     """Try a tie, with more repairs if ``repairing``; return None if it does not help."""
-    with _coupled(trial, tie, operations) as tied:
+    edges = trial.coupling.edges
+    with contextlib.ExitStack() as undo:
+        undo.callback(edges.revert, edges.mark())
+        _couple(trial, tie, operations)
+        tied = trial.regroup()
         if _leaves_single_unit(tied, tie, operations):
             return None
         widths = tied.choose_widths(failure.round_number)
@@ -130,17 +134,6 @@ def _try(
     failed = later.operation if later is not None else None
     inside = failed is not None and f'{failed.module}.'.startswith(f'{path}.')
     return _Attempt(tie, operations, found, progress_of(later), left_module=not inside)
-
-
-@contextlib.contextmanager
-def _coupled(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> Iterator[Trial]:
-    """Yield the trial with a tie, which is taken back when the block ends."""
-    mark = trial.coupling.edges.mark()
-    _couple(trial, tie, operations)
-    try:
-        yield trial.regroup()
-    finally:
-        trial.coupling.edges.revert(mark)
 
 
 def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> None:

@@ -73,7 +73,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, expected: ExpectedTrace, stand_ins: StandIns, widths: Widths) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._operations = expected.operations
         self._coupling = expected.coupling
         # Shapes that depend on values are not known before: then the pass only has to run.
