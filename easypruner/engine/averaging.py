@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from easypruner.base.distributed import average_buffers
 from easypruner.base.modules import unwrapped
+from easypruner.graph.recording.inventory import named_tensors
 
 _KEY = 'averages'
 
@@ -46,8 +46,7 @@ class AveragingHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Start with the current weights, or with the averages of an interrupted stage."""
-        model = unwrapped(runner.model)
-        self._own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._own = named_tensors(unwrapped(runner.model))
         self._averages = {name: tensor.detach().clone() for name, tensor in self._own.items()}
         for name, tensor in (self._loaded or {}).items():
             self._averages[name].copy_(tensor)
@@ -66,7 +65,9 @@ class AveragingHook(Hook):
         for name, tensor in self._own.items():
             if not tensor.is_floating_point():
                 self._averages[name].copy_(tensor)
-        with self._swapped():
+        with contextlib.ExitStack() as back:
+            self._swap()
+            back.callback(self._swap)
             average_buffers(unwrapped(runner.model))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -86,14 +87,6 @@ class AveragingHook(Hook):
         self._handle.remove()
         self._swap()
         self._own = {}
-
-    @contextlib.contextmanager
-    def _swapped(self) -> Iterator[None]:
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -36,24 +36,18 @@ def prepare() -> None:
     # These imports take seconds, and models of torchvision do not need them.
     import mmcv
     import mmpretrain  # noqa: F401 - registers the models, data sets and metrics
+    from torchvision.transforms.functional import adjust_hue as torchvision_hue
 
     original = mmcv.adjust_hue
 
     def adjust_hue(img: Any, hue_factor: float, backend: str | None = None) -> Any:
         if hue_factor >= 0 or int(hue_factor * 255) == 0:
             return original(img, max(hue_factor, 0.0), backend)
-        return _shift_hue(img, int(hue_factor * 255) % 256)
+        rgb = Image.fromarray(np.asarray(img, dtype=np.uint8)[..., ::-1])
+        shifted = np.asarray(torchvision_hue(rgb, hue_factor))
+        return np.ascontiguousarray(shifted[..., ::-1]).astype(img.dtype)
 
     mmcv.adjust_hue = adjust_hue
-
-
-def _shift_hue(img: Any, steps: int) -> Any:
-    """Shift the hue of a BGR image by ``steps``, of which 256 are a full circle."""
-    rgb = np.asarray(img, dtype=np.uint8)[..., ::-1]
-    hue, saturation, value = Image.fromarray(rgb).convert('HSV').split()
-    shifted = Image.fromarray(((np.asarray(hue, dtype=np.int64) + steps) % 256).astype(np.uint8))
-    image = Image.merge('HSV', (shifted, saturation, value)).convert('RGB')
-    return np.ascontiguousarray(np.asarray(image)[..., ::-1]).astype(img.dtype)
 
 
 def quiet(logger: logging.Logger) -> None:

@@ -35,11 +35,8 @@ class Soft:
 
     def __post_init__(self) -> None:
         check_number(self.weight, 'weight', 'soft', least=0)
-        check_number(self.temperature, 'temperature', 'soft', least=0)
-        if self.temperature == 0:
-            raise ConfigError(
-                'temperature=0 of soft; expected a number above 0, because logits are divided by it'
-            )
+        # Logits are divided by it.
+        check_number(self.temperature, 'temperature', 'soft', above=0)
         check_text(self.logits, 'logits', 'soft')
 
     def loss(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+from unittest import mock
 
 import torch
 from mmengine.hooks import Hook
@@ -24,6 +25,7 @@ def accumulation_of(runner: Any) -> int:
     return int(runner.optim_wrapper._accumulative_counts)
 
 
+@dataclass(eq=False)
 class PruningHook(Hook):
     """Lets a regularizer push channels during a training stage.
 
@@ -32,7 +34,7 @@ class PruningHook(Hook):
     and clipping. A penalty on forward passes is added to the loss of each forward pass, before
     the loss is divided by the accumulation and scaled.
 
-    Args:
+    Attributes:
         regularizer: the regularizer that pushes.
         masks: True = keep; None if no masks are selected yet.
         schedule: the learning rates of the stage.
@@ -43,26 +45,17 @@ class PruningHook(Hook):
             updates (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section 3.1).
     """
 
-    priority = 'VERY_LOW'
+    priority: ClassVar = 'VERY_LOW'
 
-    def __init__(
-        self,
-        regularizer: Regularizer,
-        masks: Masks | None,
-        schedule: Schedule,
-        trace: Callable[[nn.Module], ChannelGraph],
-        warn: Callable[[str], object] | None = None,
-        every: int = 1,
-    ) -> None:
-        self._regularizer = regularizer
-        self._masks = masks
-        self._schedule = schedule
-        self._trace = trace
-        self._warn = warn
-        self._every = every
-        self._warning: str | None = None
-        self._done = 0
-        self._registered = contextlib.ExitStack()
+    regularizer: Regularizer
+    masks: Masks | None
+    schedule: Schedule
+    trace: Callable[[nn.Module], ChannelGraph]
+    warn: Callable[[str], object] | None = None
+    every: int = 1
+    _warning: str | None = field(default=None, init=False)
+    _done: int = field(default=0, init=False)
+    _registered: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Restore the warning of an interrupted stage, which depends on its initial weights."""
@@ -74,21 +67,21 @@ class PruningHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Trace the model and register the regularizer. MMEngine has loaded checkpoints by now."""
-        graph = self._trace(unwrapped(runner.model))
-        regularizer = self._regularizer
-        regularizer.schedule(self._schedule)
-        if self._warn is not None:
+        graph = self.trace(unwrapped(runner.model))
+        regularizer = self.regularizer
+        regularizer.schedule(self.schedule)
+        if self.warn is not None:
             if self._warning is None:
-                self._warning = weak_reach(regularizer, self._schedule, graph, self._masks)
+                self._warning = weak_reach(regularizer, self.schedule, graph, self.masks)
             if self._warning:
-                self._warn(self._warning)
+                self.warn(self._warning)
         wrapper = runner.optim_wrapper
         # A resumed stage continues to count after the updates that are done.
-        self._done = min(runner.iter // accumulation_of(runner), self._schedule.updates)
+        self._done = min(runner.iter // accumulation_of(runner), self.schedule.updates)
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             if self._is_due:
-                regularizer.add_gradient(graph, self._masks, self._progress_of_push(optimizer))
+                regularizer.add_gradient(graph, self.masks, self._progress_of_push(optimizer))
             self._done += 1
 
         def joined(loss: Tensor) -> Tensor:
@@ -99,22 +92,22 @@ class PruningHook(Hook):
 
         self._registered.callback(wrapper.optimizer.register_step_pre_hook(push).remove)
         if regularizer.watches:
-            self._registered.enter_context(regularizer.watching(graph, self._masks))
+            self._registered.enter_context(regularizer.watching(graph, self.masks))
             self._registered.enter_context(_loss_changed(wrapper, joined))
 
     @property
     def _is_due(self) -> bool:
         """Whether the regularizer pushes at this update."""
-        return self._done % self._every == 0
+        return self._done % self.every == 0
 
     @property
     def _times(self) -> int:
         """How many updates a push stands for: those until the next push."""
-        return max(min(self._every, self._schedule.updates - self._done), 1)
+        return max(min(self.every, self.schedule.updates - self._done), 1)
 
     def _progress(self, optimizer: torch.optim.Optimizer, scale: Any = None) -> Progress:
         lr = float(optimizer.param_groups[0]['lr'])
-        return Progress(self._done, self._schedule.updates, scale, lr, optimizer)
+        return Progress(self._done, self.schedule.updates, scale, lr, optimizer)
 
     def _progress_of_push(self, optimizer: torch.optim.Optimizer) -> Progress:
         """Return the progress for a push that stands for all updates until the next push."""
@@ -136,19 +129,16 @@ class PruningHook(Hook):
         self._registered.close()
 
 
-@contextlib.contextmanager
-def _loss_changed(wrapper: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _loss_changed(
+    wrapper: Any, change: Callable[[Tensor], Tensor]
+) -> contextlib.AbstractContextManager[object]:
     """Apply a function to each loss that an MMEngine OptimWrapper gets during a block."""
     update = wrapper.update_params
 
     def update_params(loss: Tensor, *args: Any, **kwargs: Any) -> None:
         update(change(loss), *args, **kwargs)
 
-    wrapper.update_params = update_params
-    try:
-        yield
-    finally:
-        del wrapper.update_params
+    return mock.patch.object(wrapper, 'update_params', update_params)
 
 
 def weak_reach(

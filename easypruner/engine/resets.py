@@ -11,6 +11,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from easypruner.graph.recording.inventory import named_tensors
+
 _RESET = 'reset_parameters'
 
 
@@ -65,7 +67,5 @@ def _classes(cls: type[nn.Module]) -> Iterator[type[nn.Module]]:
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
-    tensors = dict(module.named_parameters(recurse=False)) | dict(
-        module.named_buffers(recurse=False)
-    )
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    own = named_tensors(module, recurse=False)
+    return {name: tensor.detach().clone() for name, tensor in own.items()}

@@ -182,13 +182,9 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
 
 def _latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete training checkpoint; a run may stop while it writes one."""
-    whole = [path for path in folder.glob('epoch_*.pth') if zipfile.is_zipfile(path)]
-    return max(whole, key=lambda path: _number(path.stem), default=None)
-
-
-def _number(name: str) -> int:
-    digits = name.rpartition('_')[2]
-    return int(digits) if digits.isdigit() else -1
+    numbered = {path.stem.rpartition('_')[2]: path for path in folder.glob('epoch_*.pth')}
+    whole = {int(n): p for n, p in numbered.items() if n.isdigit() and zipfile.is_zipfile(p)}
+    return whole[max(whole)] if whole else None
 
 
 def build_runner(

@@ -69,7 +69,10 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
         for scheduler in by_epoch:
             scheduler.step()
     row = np.concatenate(rates) if rates else np.empty(0)
-    return Schedule(lr_sum=math.fsum(row), momentum=_momentum(group), updates=row.size, rates=row)
+    # The first beta of Adam does not count: Adam divides by a running magnitude, so its steps do
+    # not sum to lr / (1 - beta).
+    momentum = float(group.get('momentum', 0.0))
+    return Schedule(lr_sum=math.fsum(row), momentum=momentum, updates=row.size, rates=row)
 
 
 def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:
@@ -77,12 +80,6 @@ def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> No
     name = config.get('type')
     if isinstance(name, str) and registry.get(name) is None:
         raise ConfigError(f'unknown {kind} {name!r}; {nearest(name, registry.module_dict)}')
-
-
-def _momentum(group: Mapping[str, Any]) -> float:
-    # The first beta of Adam does not count: Adam divides by a running magnitude, so its steps do
-    # not sum to lr / (1 - beta).
-    return float(group.get('momentum', 0.0))
 
 
 def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from easypruner.graph.recording.inventory import named_tensors
+
 
 @dataclass(frozen=True)
 class Before:
@@ -24,7 +26,7 @@ class Before:
     @classmethod
     def of(cls, model: nn.Module) -> Before:
         """Return the state of a network."""
-        tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+        tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(model).items()}
         return cls(tensors, dict(_marks(model)))
 
     def check(self, model: nn.Module, case: str, gradients: bool = True) -> None:
@@ -38,7 +40,7 @@ class Before:
         Raises:
             AssertionError: the network has changed.
         """
-        tensors = dict(_tensors(model))
+        tensors = named_tensors(model)
         assert tensors.keys() == self.tensors.keys(), f'{case}: the network has other tensors'
         for name, tensor in tensors.items():
             same = torch.equal(tensor, self.tensors[name])
@@ -47,11 +49,6 @@ class Before:
             if gradients or not what.startswith('gradient'):
                 before = self.marks.get(what, 0)
                 assert now == before, f'{case}: {what} is {now}; expected {before}, as before'
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def _marks(model: nn.Module) -> Iterator[tuple[str, object]]:

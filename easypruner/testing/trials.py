@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -81,10 +82,8 @@ class Refusals:
 
 def _comes_from_masks(error: EasyPrunerError) -> bool:
     """Return whether the constructor of Masks raised an error."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    return last is not None and last.tb_frame.f_code is Masks.__init__.__code__
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    return last.f_code is Masks.__init__.__code__
 
 
 def check_masks(masks: Masks, graph: ChannelGraph, case: str) -> None:

@@ -74,9 +74,10 @@ def dotted_name(path: str, local: str) -> str:
     return f'{path}.{local}' if path else local
 
 
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return name -> tensor, for the parameters and buffers of a module and its parts."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+def named_tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """Return name -> tensor, for the parameters and buffers of a module and of its parts."""
+    buffers = module.named_buffers(recurse=recurse)
+    return {**dict(module.named_parameters(recurse=recurse)), **dict(buffers)}
 
 
 Attributes = Mapping[tuple[str, str], Any]
