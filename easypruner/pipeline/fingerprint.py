@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.config import Config
+
+from easypruner.graph.cutting.transform import content_hash
 
 _ABSENT = object()
 _NOT_HASHED = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
@@ -77,5 +77,4 @@ def differences(before: Any, after: Any, path: str = '') -> list[str]:
 
 
 def _hash(value: Any) -> str:
-    text = json.dumps(plain(value), sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content_hash(plain(value))

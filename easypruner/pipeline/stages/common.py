@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from easypruner.base.distributed import barrier, is_main
-from easypruner.base.files import write_with
 from easypruner.engine.checkpoint import load_weights, save_weights
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
@@ -98,22 +98,13 @@ def training_batches(state: PruningState) -> Callable[[], Iterable[Any]]:
     return lambda: Runner.build_dataloader(settings(), seed=state.run.seed)
 
 
-def training_loss(model: nn.Module, batch: Any) -> Tensor:
+def training_loss(model: BaseModel, batch: Any) -> Tensor:
     """Return the training loss of a model on a batch of the data loader."""
-    preprocessor: Any = model.data_preprocessor
-    data = preprocessor(batch, True)
-    losses = model(**data, mode='loss')
-    parse: Any = model.parse_losses
-    return parse(losses)[0]
+    data = model.data_preprocessor(batch, True)
+    return model.parse_losses(model(**data, mode='loss'))[0]
 
 
 @torch.no_grad()
-def forward_pass(model: nn.Module, batch: Any) -> object:
+def forward_pass(model: BaseModel, batch: Any) -> object:
     """Run a model on the images of a batch of the data loader."""
-    preprocessor: Any = model.data_preprocessor
-    return model(preprocessor(batch, False)['inputs'], mode='tensor')
-
-
-def copy_file(source: Any, target: Any) -> None:
-    """Copy a file, completely or not at all."""
-    write_with(target, lambda temporary: temporary.write_bytes(source.read_bytes()))
+    return model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from easypruner.base.distributed import is_main
-from easypruner.base.files import write_whole
+from easypruner.base.files import write_whole, write_with
 from easypruner.base.versions import versions_of
 from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.config import model_settings
@@ -21,7 +23,6 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
-from easypruner.pipeline.stages.common import copy_file
 from easypruner.plugins.handlers import find_origins
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import report_run
@@ -85,7 +86,7 @@ def _write_results(state: PruningState) -> list[Path]:
     if state.architecture is not None:
         copies[folder / 'architecture.json'] = state.architecture
     for target, source in copies.items():
-        copy_file(source, target)
+        write_with(target, partial(shutil.copyfile, source))
     files = list(copies)
     if state.cuts:
         files.append(folder / 'masks.safetensors')
