@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from easypruner.errors import EasyPrunerError
+from easypruner.errors import EasyPrunerError, Mistakes
 from easypruner.report.result import RunResult
 
 
@@ -33,6 +33,15 @@ class Stat:
         std = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
         return cls(float(numbers.mean()), std)
 
+    def text(self, show: Callable[[float], str] = '{:.2f}'.format) -> str:
+        """Return the mean, and the standard deviation if there is one."""
+        return show(self.mean) if self.std is None else f'{show(self.mean)} ± {self.std:.2f}'
+
+
+def _over_runs(value: Callable[[RunResult], float]) -> property:
+    """Return a property of a line: the statistics of a value over its runs."""
+    return property(lambda line: Stat.of(map(value, line.runs)))
+
 
 @dataclass(frozen=True)
 class Line:
@@ -41,30 +50,35 @@ class Line:
     Attributes:
         name: the name of the config, unique within a comparison.
         runs: at least one run, ordered by seed.
+        baseline: the accuracy of the unpruned network in percent.
+        final: the accuracy at the end of the run in percent.
+        change: the final accuracy minus the baseline of the same run, in percentage points.
+        macs: the multiply-adds of the final network.
+        macs_left: the remaining share of the baseline's multiply-adds in percent; 100 if it has
+            none.
+        params: the number of parameters of the final network.
+        size: the size of the final weights on disk, in bytes.
+        seconds: the wall time of the whole run.
     """
 
     name: str
     runs: tuple[RunResult, ...]
 
+    baseline = _over_runs(lambda run: run.baseline.accuracy)
+    final = _over_runs(lambda run: run.final.accuracy)
+    change = _over_runs(lambda run: run.final.accuracy - run.baseline.accuracy)
+    macs = _over_runs(lambda run: run.final.macs)
+    macs_left = _over_runs(
+        lambda run: 100 * run.final.macs / run.baseline.macs if run.baseline.macs else 100.0
+    )
+    params = _over_runs(lambda run: run.final.params)
+    size = _over_runs(lambda run: run.final.bytes)
+    seconds = _over_runs(lambda run: sum(run.seconds.values()))
+
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
-
-    @property
-    def baseline(self) -> Stat:
-        """The accuracy of the unpruned network in percent."""
-        return self._stat(lambda run: run.baseline.accuracy)
-
-    @property
-    def final(self) -> Stat:
-        """The accuracy at the end of the run in percent."""
-        return self._stat(lambda run: run.final.accuracy)
-
-    @property
-    def change(self) -> Stat:
-        """The final accuracy minus the baseline of the same run, in percentage points."""
-        return self._stat(lambda run: run.final.accuracy - run.baseline.accuracy)
 
     @property
     def after_cut(self) -> Stat | None:
@@ -73,36 +87,6 @@ class Line:
         if any(cut is None for cut in cuts):
             return None
         return Stat.of(cut[1].accuracy for cut in cuts if cut is not None)
-
-    @property
-    def macs(self) -> Stat:
-        """The multiply-adds of the final network."""
-        return self._stat(lambda run: run.final.macs)
-
-    @property
-    def macs_left(self) -> Stat:
-        """The remaining share of the baseline's multiply-adds in percent; 100 if it has none."""
-        return self._stat(
-            lambda run: 100 * run.final.macs / run.baseline.macs if run.baseline.macs else 100.0
-        )
-
-    @property
-    def params(self) -> Stat:
-        """The number of parameters of the final network."""
-        return self._stat(lambda run: run.final.params)
-
-    @property
-    def size(self) -> Stat:
-        """The size of the final weights on disk, in bytes."""
-        return self._stat(lambda run: run.final.bytes)
-
-    @property
-    def seconds(self) -> Stat:
-        """The wall time of the whole run."""
-        return self._stat(lambda run: sum(run.seconds.values()))
-
-    def _stat(self, value: Callable[[RunResult], float]) -> Stat:
-        return Stat.of(value(run) for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -133,19 +117,14 @@ def compare(work_dirs: Sequence[str | os.PathLike[str]]) -> Comparison:
     distinct: dict[Path, str | os.PathLike[str]] = {}
     for work_dir in work_dirs:
         distinct.setdefault(Path(work_dir).resolve(), work_dir)
-    loaded = [_load(work_dir) for work_dir in distinct.values()]
-    problems = [str(run) for run in loaded if isinstance(run, EasyPrunerError)]
-    if problems:
-        raise EasyPrunerError('\n'.join(problems))
-    runs = tuple(run for run in loaded if isinstance(run, RunResult))
-    return Comparison(runs, _lines(runs))
-
-
-def _load(work_dir: str | os.PathLike[str]) -> RunResult | EasyPrunerError:
-    try:
-        return RunResult.load(work_dir)
-    except EasyPrunerError as error:
-        return error
+    runs: list[RunResult] = []
+    problems = Mistakes()
+    for work_dir in distinct.values():
+        with problems.collect():
+            runs.append(RunResult.load(work_dir))
+    if problems.found:
+        raise EasyPrunerError('\n'.join(problems.found))
+    return Comparison(tuple(runs), _lines(runs))
 
 
 def _lines(runs: Sequence[RunResult]) -> tuple[Line, ...]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easypruner.base.files import write_json
 from easypruner.errors import EasyPrunerError
 from easypruner.report.artifacts import collect_artifacts
-from easypruner.report.comparison import Comparison, Line, Stat, compare
+from easypruner.report.comparison import Comparison, Line, compare
 from easypruner.report.fairness import list_differences
+from easypruner.report.result import Row
 from easypruner.report.text import (
     format_change,
     format_count,
@@ -108,13 +109,8 @@ def make_comparison_record(comparison: Comparison, notes: Sequence[str]) -> dict
 
 
 def _accuracy_cells(line: Line) -> tuple[str, ...]:
-    cut = line.after_cut
-    return (
-        _spread(line.baseline, '{:.2f}'.format),
-        _spread(line.final, '{:.2f}'.format),
-        _spread(line.change, format_change),
-        _spread(cut, '{:.2f}'.format) if cut else '-',
-    )
+    after_cut = line.after_cut.text() if line.after_cut else '-'
+    return line.baseline.text(), line.final.text(), line.change.text(format_change), after_cut
 
 
 def _cost_cells(line: Line) -> tuple[str, ...]:
@@ -125,11 +121,6 @@ def _cost_cells(line: Line) -> tuple[str, ...]:
         format_size(line.size.mean),
         format_duration(line.seconds.mean),
     )
-
-
-def _spread(stat: Stat, show: Callable[[float], str]) -> str:
-    mean = show(stat.mean)
-    return mean if stat.std is None else f'{mean} ± {stat.std:.2f}'
 
 
 def _line_record(line: Line) -> dict[str, Any]:
@@ -169,18 +160,9 @@ def _draw(comparison: Comparison, path: Path) -> None:
     # matplotlib takes half a second to import, and errors should be reported before that.
     from easypruner.report.plots import Point, draw_accuracy, save_figure
 
-    runs = comparison.runs
-    baselines = Point(
-        'baseline',
-        tuple(run.baseline.macs for run in runs),
-        tuple(run.baseline.accuracy for run in runs),
-    )
-    points = [
-        Point(
-            line.name,
-            tuple(run.final.macs for run in line.runs),
-            tuple(run.final.accuracy for run in line.runs),
-        )
-        for line in comparison.lines
-    ]
+    def point(name: str, rows: Sequence[Row]) -> Point:
+        return Point(name, tuple(row.macs for row in rows), tuple(row.accuracy for row in rows))
+
+    baselines = point('baseline', [run.baseline for run in comparison.runs])
+    points = [point(line.name, [run.final for run in line.runs]) for line in comparison.lines]
     save_figure(draw_accuracy(points, baselines), path)

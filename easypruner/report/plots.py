@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from easypruner.base.files import write_with
+from easypruner.report.comparison import Stat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,18 +70,10 @@ def draw_channels(layers: Sequence[LayerChannels]) -> Figure:
     kept = np.array([layer.kept for layer in layers], dtype=float)
     removed = np.array([layer.removed for layer in layers], dtype=float)
     axes.barh(positions, kept, height=0.8, color=_BLUE, label='kept')
-    axes.barh(positions, removed, height=0.8, left=kept, color=_ORANGE, label='removed')
+    bars = axes.barh(positions, removed, height=0.8, left=kept, color=_ORANGE, label='removed')
     widest = float((kept + removed).max(initial=1.0))
-    for position, layer in enumerate(layers):
-        total = layer.kept + layer.removed
-        axes.text(
-            total + 0.01 * widest,
-            position,
-            f'{layer.kept} of {total}',
-            va='center',
-            fontsize=7,
-            color=_INK,
-        )
+    shares = [f'{layer.kept} of {layer.kept + layer.removed}' for layer in layers]
+    axes.bar_label(bars, shares, padding=3, fontsize=7, color=_INK)
     axes.set_yticks(positions, [layer.name for layer in layers], fontsize=7, parse_math=False)
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.set_xlim(0, widest * 1.14)
@@ -174,11 +167,11 @@ def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: s
 
 def _draw_point(axes: Axes, point: Point, number: int) -> None:
     colour, marker = _SERIES[number % len(_SERIES)], _MARKERS[number % len(_MARKERS)]
-    repeated = len(point.accuracy) > 1
+    accuracy = Stat.of(point.accuracy)
     axes.errorbar(
         float(np.mean(point.macs)),
-        float(np.mean(point.accuracy)),
-        yerr=float(np.std(point.accuracy, ddof=1)) if repeated else None,
+        accuracy.mean,
+        yerr=accuracy.std,
         fmt=marker,
         ms=8,
         capsize=4,
@@ -186,13 +179,10 @@ def _draw_point(axes: Axes, point: Point, number: int) -> None:
         label=_label(point),
         zorder=4,
     )
-    if repeated:
+    if accuracy.std is not None:
         axes.scatter(point.macs, point.accuracy, s=12, color=colour, alpha=0.5, zorder=3)
 
 
 def _label(point: Point) -> str:
     # The label starts with a number, because matplotlib hides labels that start with _.
-    mean = f'{np.mean(point.accuracy):.2f}'
-    if len(point.accuracy) > 1:
-        mean += f' ± {np.std(point.accuracy, ddof=1):.2f}'
-    return f'{mean}   {point.name}'
+    return f'{Stat.of(point.accuracy).text()}   {point.name}'

@@ -132,18 +132,9 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of summary.json."""
-        return {
-            'name': self.name,
-            'rows': [dataclasses.asdict(row) for row in self.rows],
-            'budget': dataclasses.asdict(self.budget) if self.budget else None,
-            'seed': self.seed,
-            'config_hash': self.config_hash,
-            'parts': dict(self.parts),
-            'versions': dict(self.versions),
-            'seconds': dict(self.seconds),
-            'scales': dataclasses.asdict(self.scales) if self.scales else None,
-            'warnings': list(self.warnings),
-        }
+        content = dataclasses.asdict(self)
+        del content['work_dir']
+        return content | {'rows': list(content['rows']), 'warnings': list(self.warnings)}
 
     @classmethod
     def from_json(cls, value: Any, work_dir: str | os.PathLike[str]) -> RunResult:
