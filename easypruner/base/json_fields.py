@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,10 +36,11 @@ def read_json(
         raise error(f'{file!r} cannot be read as JSON: {problem}; {_DAMAGED}') from problem
 
 
+@dataclass(frozen=True)
 class Field:
     """A value of a parsed JSON file, together with its path in the file.
 
-    Args:
+    Attributes:
         value: the value that the JSON parser returned.
         file: the file's name, for messages.
         path: the path of ``value`` in the file; empty for the whole content.
@@ -48,31 +50,24 @@ class Field:
     3
     """
 
-    def __init__(
-        self,
-        value: Any,
-        file: str,
-        path: str = '',
-        error: type[EasyPrunerError] = EasyPrunerError,
-    ) -> None:
-        self.value = value
-        self._file = file
-        self._path = path
-        self._error = error
+    value: Any
+    file: str
+    path: str = ''
+    error: type[EasyPrunerError] = EasyPrunerError
 
     def fail(self, expected: str) -> NoReturn:
         """Raise an error that states the value of this field and what was expected."""
         got = repr(self.value)
         got = got if len(got) <= 60 else got[:57] + '...'
-        subject = f'field {self._path!r} of {self._file!r}' if self._path else repr(self._file)
-        raise self._error(f'{subject} is {got}; expected {expected}; {_DAMAGED}')
+        subject = f'field {self.path!r} of {self.file!r}' if self.path else repr(self.file)
+        raise self.error(f'{subject} is {got}; expected {expected}; {_DAMAGED}')
 
     def __getitem__(self, key: str) -> Field:
         mapping = self._mapping()
-        path = f'{self._path}.{key}' if self._path else key
+        path = f'{self.path}.{key}' if self.path else key
         if key not in mapping:
-            raise self._error(f'{self._file!r} has no field {path!r}; {_DAMAGED}')
-        return Field(mapping[key], self._file, path, self._error)
+            raise self.error(f'{self.file!r} has no field {path!r}; {_DAMAGED}')
+        return replace(self, value=mapping[key], path=path)
 
     def get(self, key: str) -> Field | None:
         """Return the field ``key`` of an object, or None if it is absent or null."""
@@ -83,7 +78,7 @@ class Field:
         if not isinstance(self.value, list):
             self.fail('a list')
         return [
-            Field(value, self._file, f'{self._path}[{i}]', self._error)
+            replace(self, value=value, path=f'{self.path}[{i}]')
             for i, value in enumerate(self.value)
         ]
 
