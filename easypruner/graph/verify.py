@@ -25,6 +25,15 @@ from easypruner.graph.recording.wrappers import check_values, find_traceable
 _TOLERANCE = 1e-5
 _ROUNDING = 1e-12
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
+_FULL = (
+    'the forward pass of {} fails on the example inputs in double precision, in which cuts are '
+    'verified: {}; give inputs of the types that the network takes, or leave the verification out'
+)
+_PRUNED = (
+    'the forward pass of the pruned {} fails, and that of the full one does not: {}; two widths '
+    'that belong together were cut differently: check what the rules of your own operations '
+    'couple (easypruner.graph.rule), or report this with the network'
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,8 @@ def verify(
 
     Raises:
         MaskError: masks do not fit.
-        TraceError: the network has no values, it does not run in double precision, or as for
-            :func:`easypruner.trace`.
+        TraceError: the network has no values, it does not run in double precision, the pruned
+            network does not run, or as for :func:`easypruner.trace`.
     """
     checked = Masks(masks)
     model = find_traceable(model)
@@ -99,7 +108,7 @@ def verify(
     pruned = copy_of(full)
     prune(pruned, checked, graph=graph.on(pruned))
     return Verification(
-        error=relative_error(expected, _run(pruned, inputs)),
+        error=relative_error(expected, _run(pruned, inputs, _PRUNED)),
         removed_units=checked.removed_units,
         unchecked=unchecked,
         constant=bool(nothing)
@@ -114,20 +123,23 @@ def _run_zeroed(
     """Return the outputs of the full network, its readers of removed channels zeroed."""
     model = copy_of(full)
     zero_readers(model, masks, graph)
-    return _run(model, inputs)
+    return _run(model, inputs, _FULL)
 
 
-def _run(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    """Return the outputs of a network in double precision. The pass may change the network."""
+def _run(model: nn.Module, inputs: ExampleInputs, failure: str) -> list[Tensor]:
+    """Return the outputs of a network in double precision. The pass may change the network.
+
+    Args:
+        model: the network.
+        inputs: its inputs.
+        failure: the message if the pass fails, with places for the network's class and the error.
+    """
     try:
         with _in_double():
             return compute_outputs(model, inputs)
     except Exception as error:
-        raise TraceError(
-            f'the forward pass of {type(model).__name__} fails on the example inputs in double '
-            f'precision, in which cuts are verified: {type(error).__name__}: {error}; give '
-            'inputs of the types that the network takes, or leave the verification out'
-        ) from error
+        reason = f'{type(error).__name__}: {error}'
+        raise TraceError(failure.format(type(model).__name__, reason)) from error
 
 
 class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
