@@ -105,11 +105,11 @@ class Axis:
         return Axis(self.ids[window], self.reason)
 
     def tiled(self, count: int) -> Axis:
-        """Return ``count`` copies of the axis, concatenated."""
+        """Return ``count`` copies of the axis, concatenated: 0 1 0 1, as of ``cat([x, x])``."""
         return Axis(np.tile(self.ids, count), self.reason)
 
     def repeated(self, count: int) -> Axis:
-        """Return the axis with each index repeated ``count`` times."""
+        """Return the axis with each index repeated: 0 0 1 1, as ``repeat_interleave`` does."""
         return Axis(np.repeat(self.ids, count), self.reason)
 
     def transposed(self, rows: int) -> Axis:
@@ -118,7 +118,17 @@ class Axis:
         >>> Axis(np.arange(6)).transposed(2).ids
         array([0, 3, 1, 4, 2, 5])
         """
-        return Axis(self.ids.reshape(rows, -1).T.reshape(-1), self.reason)
+        return Axis(self.runs(rows).T.reshape(-1), self.reason)
+
+    def runs(self, count: int) -> Ids:
+        """Return the ids as ``count`` equal runs, one in each row.
+
+        Raises:
+            ValueError: the axis has no such runs.
+        """
+        if count < 1 or self.size % count:
+            raise ValueError(f'an axis of size {self.size} has no {count} equal runs')
+        return self.ids.reshape(count, -1)
 
     def resized(self, size: int) -> Axis:
         """Return an axis of ``size`` indices that stay for the reason of this constant axis."""

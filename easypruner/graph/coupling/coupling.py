@@ -108,6 +108,8 @@ class Coupling:
 
     def couple_within(self, axis: Axis, size: int) -> Axis:
         """Make indices go by whole runs of ``size``; return an axis with one index for each run."""
+        if size < 1 or axis.size % size:
+            raise ValueError(f'an axis of size {axis.size} has no equal runs of {size} indices')
         return self.edges.couple_runs(axis.transposed(axis.size // size), size)
 
     def freeze(self, axis: Axis, reason: str) -> None:
@@ -207,7 +209,18 @@ class Coupling:
             self.tally.widths.append(Width(self.operation.module, attribute, axis))
 
     def add_macs(self, factor: int, *axes: Axis) -> None:
-        """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds."""
+        """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds.
+
+        Raises:
+            TraceError: the factor is not a whole number of 0 or more, or an axis is not an axis.
+        """
+        wrong = [axis for axis in axes if not isinstance(axis, Axis)]
+        if not isinstance(factor, int) or factor < 0 or wrong:
+            raise TraceError(
+                f'add_macs is given {"the axis" if wrong else "the factor"} '
+                f'{wrong[0] if wrong else factor!r} by the rule of {self.operation}; expected a '
+                'whole number of 0 or more as the factor, and then axes, as axes_of() returns them'
+            )
         self.tally.add_macs(factor, axes, self.operation.module)
 
     # For use after the rules

@@ -35,7 +35,7 @@ class Edges:
         >>> edges.arrays()
         (array([0, 1, 2]), array([3, 4, 5]))
         """
-        runs = axis.ids.reshape(count, -1)
+        runs = axis.runs(count)
         if axis.is_constant:
             return Axis(runs[0], axis.reason)
         first, others = runs[0], runs[1:]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from easypruner.errors import TraceError
+from easypruner.errors import EasyPrunerError, TraceError
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.rules.registration import find_rule, rule
 from easypruner.graph.recording.tape import Operation
@@ -25,13 +25,19 @@ def apply_rule(coupling: Coupling, operation: Operation) -> None:
     """Apply the rule of an operation, and count the cost of its outputs.
 
     Raises:
-        TraceError: the rule assigns an output no axes.
+        TraceError: the rule fails, or assigns an output no axes.
     """
     if not operation.outputs and not operation.func._schema.is_mutable:
         return
     coupling.operation = operation
     coupling.splits.start_operation()
-    find_rule(operation)(coupling, operation)
+    try:
+        find_rule(operation)(coupling, operation)
+    except EasyPrunerError:
+        raise
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'
+        raise TraceError(f'the rule of {operation} fails: {reason}') from error
     for output in operation.outputs:
         if not coupling.has_axes(output):
             raise TraceError(

@@ -17,14 +17,18 @@ Rule = Callable[[Coupling, Operation], None]
 _NAME = re.compile(r'(\w+::)?\w+')
 _RULES: dict[str, Rule] = {}
 
+WITHOUT_RULE = 'an operation without a rule'
+"""How the reason begins for which the inputs of such an operation stay."""
+
 
 def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     """Register the decorated function as the rule of operations.
 
     A rule decides which axes of an operation's inputs become axes of its outputs, and which axes
-    must lose the same indices. It must assign axes to every output. If it does not, or if sizes do
-    not fit, ``trace`` raises a TraceError that names the operation. An operation without a rule
-    freezes every channel of its inputs. Operations that torch tags as pointwise need no rule.
+    must lose the same indices. It must assign axes to every output. If it does not, if sizes do
+    not fit, or if it fails, ``trace`` raises a TraceError that names the operation. Check a rule
+    with :func:`easypruner.testing.check_rule`. An operation without a rule freezes every channel of
+    its inputs. Operations that torch tags as pointwise need no rule.
 
     Args:
         names: the names of the operations, with their namespaces: ``'mylib::scale'``. Those of ATen
@@ -45,7 +49,7 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     ...     return x * factors.view(-1, 1, 1)
     >>> @scale.register_fake
     ... def make_output(x: Tensor, factors: Tensor) -> Tensor:
-    ...     return torch.empty_like(x)
+    ...     return x * factors.view(-1, 1, 1)  # as the operation, so that widths have to fit
     >>> class Scaled(nn.Module):
     ...     def __init__(self) -> None:
     ...         super().__init__()
@@ -59,8 +63,10 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
     Without a rule, all channels around the operation stay:
 
     >>> graph = easypruner.trace(net, images)
-    >>> len(graph.groups), graph.frozen[0].param, graph.frozen[0].reason
-    (0, 'factors', 'an operation without a rule: mylib::scale in the model itself')
+    >>> len(graph.groups), graph.frozen[0].param
+    (0, 'factors')
+    >>> graph.frozen[0].reason
+    'an operation without a rule: mylib::scale in the model itself (see easypruner.graph.rule)'
 
     The rule couples the channels with the factors and hands all axes on. It also notes what the
     parameter is used as, so that strategies know its kind.
@@ -128,9 +134,11 @@ def _origin(function: Rule) -> str:
 
 def _freeze_all(coupling: Coupling, operation: Operation) -> None:
     """Freeze all inputs and make all outputs constant, because nothing is known about them."""
-    reason = 'an operation without a rule'
+    reason = f'{coupling.explain(WITHOUT_RULE)} (see easypruner.graph.rule)'
     for tensor in operation.tensors:
-        coupling.freeze_tensor(tensor, reason)
+        for axis in coupling.axes_of(tensor):
+            if not axis.is_constant:
+                coupling.freeze_nodes(axis.ids, reason)
     for output in operation.outputs:
         if not coupling.has_axes(output):
-            coupling.assign_constants(output, coupling.explain(reason))
+            coupling.assign_constants(output, reason)

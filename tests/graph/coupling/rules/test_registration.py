@@ -115,7 +115,9 @@ def test_an_operation_without_a_rule_freezes_what_it_is_given(
     graph = easypruner.trace(model, IMAGES)
     assert not graph.groups
     reasons = {entry.reason for entry in graph.frozen if entry.param == 'first.weight'}
-    assert f'an operation without a rule: {name} in the model itself' in reasons
+    assert (
+        f'an operation without a rule: {name} in the model itself (see easypruner.graph.rule)'
+    ) in reasons
 
 
 @pytest.mark.parametrize(
@@ -218,3 +220,63 @@ def test_a_rule_that_couples_axes_of_different_sizes_is_named() -> None:
     expected = r'sizes 2 and 8 are coupled by the rule of eptest::scale'
     with pytest.raises(TraceError, match=expected):
         easypruner.trace(Scaled(scale), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ('mistake', 'words'),
+    [
+        (lambda c, o: c.couple_runs(c.axes_of(o.args[0])[1], 3), 'of size 8 has no 3 equal runs'),
+        (lambda c, o: c.couple_runs(c.axes_of(o.args[0])[1], 0), 'of size 8 has no 0 equal runs'),
+        (lambda c, o: c.couple_within(c.axes_of(o.args[0])[1], 3), 'no equal runs of 3 indices'),
+        (lambda c, o: c.couple_within(c.axes_of(o.args[0])[1], 0), 'no equal runs of 0 indices'),
+        (lambda c, o: c.axes_of(o.args[0])[1].transposed(5), 'of size 8 has no 5 equal runs'),
+        (lambda c, o: c.assign(o.outputs[0], (2, 8, 6, 6)), "AttributeError: 'int' object has no"),
+        (lambda c, o: c.axes_of(o.args[0])[4], 'IndexError: tuple index out of range'),
+    ],
+)
+def test_a_rule_that_fails_is_named(
+    mistake: Callable[[Coupling, Operation], object], words: str
+) -> None:
+    @rule('eptest::scale')
+    def failing(coupling: Coupling, operation: Operation) -> None:
+        mistake(coupling, operation)
+
+    expected = f'the rule of eptest::scale in the model itself fails: .*{words}'
+    with pytest.raises(TraceError, match=expected) as caught:
+        easypruner.trace(Scaled(scale), IMAGES)
+    assert isinstance(caught.value.__cause__, Exception)
+
+
+@pytest.mark.parametrize(
+    ('factor', 'axes', 'words'),
+    [
+        (0.5, (), 'the factor 0.5 by the rule of eptest::scale in the model itself'),
+        (-1, (), 'the factor -1 by the rule of eptest::scale in the model itself'),
+        (1, (6, 6), 'the axis 6 by the rule of eptest::scale in the model itself'),
+    ],
+)
+def test_multiply_adds_that_cannot_be_counted_are_refused(
+    factor: float, axes: tuple[int, ...], words: str
+) -> None:
+    @rule('eptest::scale')
+    def counting(coupling: Coupling, operation: Operation) -> None:
+        couple_scale(coupling, operation)
+        coupling.add_macs(factor, *coupling.axes_of(operation.args[0]), *axes)
+
+    with pytest.raises(TraceError, match=f'add_macs is given {words}; expected a whole number'):
+        easypruner.trace(Scaled(scale), IMAGES)
+
+
+def test_verify_says_that_a_pruned_network_does_not_fit_when_a_rule_forgets_a_coupling() -> None:
+    """Only the pruned network fails, so neither its inputs nor double precision are to blame."""
+
+    @rule('eptest::scale')
+    def forgetful(coupling: Coupling, operation: Operation) -> None:
+        coupling.assign(operation.outputs[0], coupling.axes_of(operation.args[0]))
+
+    with pytest.raises(TraceError) as caught:
+        easypruner.verify(Scaled(scale), {'first': torch.arange(8) > 2}, IMAGES)
+    message = str(caught.value)
+    assert message.startswith('the forward pass of the pruned Scaled fails, and that of the full')
+    assert 'two widths that belong together were cut differently' in message
+    assert 'double precision' not in message
