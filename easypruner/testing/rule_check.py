@@ -1,4 +1,4 @@
-"""The check of rules: whatever a cut removes, the network computes and costs what they predict."""
+"""The check of rules: after any cut, a network has the outputs and the cost that they predict."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from easypruner.errors import TraceError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.rules.registration import WITHOUT_RULE
 from easypruner.graph.masks import Masks
+from easypruner.graph.recording.stand_ins import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.slimming import prune, trace, verify
 from easypruner.testing.checks import random_masks
@@ -26,9 +27,9 @@ _SEEDS = 3
 
 
 def check_rule(model: nn.Module, inputs: ExampleInputs, flops: Flops | None = None) -> None:
-    """Cut copies of a network whose operations have rules, at random and each group alone.
+    """Cut copies of a network whose operations have rules: each group alone, and all groups.
 
-    Groups lose different positions, so that channels that a rule forgets to couple do not fit or
+    Groups lose random positions, so that channels that a rule forgets to couple do not fit or
     are the wrong ones. The check passes if every cut verifies, and if the pruned network has the
     multiply-adds that the graph predicts.
 
@@ -60,12 +61,12 @@ def check_rule(model: nn.Module, inputs: ExampleInputs, flops: Flops | None = No
 
 
 def _cases(graph: ChannelGraph) -> Iterator[tuple[str, Masks]]:
-    """Yield masks, with a description, of all groups together and of each group alone."""
+    """Yield masks, with a description, of each group alone and of all groups together."""
     for seed in range(_SEEDS):
         masks = random_masks(graph, keep=0.5, seed=seed)
-        yield f'random masks of seed {seed}', masks
         for name, mask in masks.items():
-            yield f'group {name!r} alone, of seed {seed}', Masks({name: mask})
+            yield f'group {name!r} alone, seed {seed}', Masks({name: mask})
+        yield f'all groups, seed {seed}', masks
 
 
 def _check_cut(graph: ChannelGraph, masks: Masks, case: str) -> None:
@@ -94,7 +95,13 @@ def _count(model: nn.Module, inputs: ExampleInputs, flops: Flops) -> int:
     """Return the multiply-adds that torch counts."""
     args, kwargs = call_arguments(inputs)
     counter = FlopCounterMode(display=False, custom_mapping=dict(flops))
-    # Torch does not count fused kernels of attention on CPUs.
-    with torch.no_grad(), evaluating(model), sdpa_kernel(SDPBackend.MATH), counter:
+    # Torch counts neither fused kernels of attention on CPUs nor fused transformer layers.
+    with (
+        torch.no_grad(),
+        evaluating(model),
+        without_fast_path(),
+        sdpa_kernel(SDPBackend.MATH),
+        counter,
+    ):
         model(*args, **kwargs)
     return counter.get_total_flops() // 2

@@ -90,6 +90,11 @@ def test_a_right_rule_passes() -> None:
     check(flops=FORMULAS)
 
 
+def test_torch_counts_attention_that_runs_fused() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    check_rule(nn.Sequential(nn.Linear(3, 8), layer, nn.Linear(8, 2)), torch.rand(2, 5, 3), {})
+
+
 def test_the_network_is_left_as_it_was() -> None:
     register()
     model = randomized_network(Mixed).train()
@@ -102,9 +107,9 @@ def test_the_network_is_left_as_it_was() -> None:
 @pytest.mark.parametrize(
     ('mistake', 'words'),
     [
-        ('forgets y', 'random masks of seed 0: the forward pass of the pruned Mixed fails'),
-        ('does not say what reads', 'random masks of seed 0: verify finds an error of 0.'),
-        ('repeats instead of tiling', 'random masks of seed 0: verify finds an error of 0.'),
+        ('forgets y', "group 'first' alone, seed 0: the forward pass of the pruned Mixed fails"),
+        ('does not say what reads', "group 'first' alone, seed 0: verify finds an error of 0."),
+        ('repeats instead of tiling', "group 'weight' alone, seed 0: verify finds an error of 0."),
         ('freezes all', 'no channel of this Mixed can be removed: .*mine: eprule::mix in the'),
         ('counts twice', 'before a cut: the graph predicts .* MACs, but torch counts'),
         ('counts nothing', 'before a cut: the graph predicts .* MACs, but torch counts'),
