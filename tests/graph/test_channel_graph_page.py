@@ -81,8 +81,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_page_has_programs() -> None:
-    assert set(PRINTED) == {'without_rule.py', 'with_rule.py', 'compare_macs.py'}
-    assert {'scaled_net.py', 'scale_rule.py'} < set(FILES)
+    assert set(PRINTED) == {
+        'without_rule.py', 'with_rule.py', 'check_gate.py', 'compare_macs.py',
+    }  # fmt: skip
+    assert {'scaled_net.py', 'scale_rule.py', 'gated_net.py', 'gate_rule.py'} < set(FILES)
 
 
 @pytest.mark.parametrize('name', PRINTED)
@@ -136,7 +138,7 @@ def methods_of_rules() -> set[str]:
 def test_the_table_lists_the_methods_that_rules_use() -> None:
     listed = set(re.findall(r'^\| `(\w+)\(', PAGE, re.MULTILINE))
     assert all(callable(getattr(Coupling, name)) for name in listed)
-    assert methods_of_rules() - {'explain'} <= listed
+    assert methods_of_rules() - {'explain', 'freeze_nodes'} <= listed
     for name in re.findall(r'`axis\.(\w+)', PAGE):
         assert hasattr(Axis, name)
 
