@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -127,11 +128,17 @@ def test_regularizers_have_the_members_that_the_page_names() -> None:
     assert 'regularize_every' in inspect.signature(Train).parameters
 
 
+def cookbook(section: str) -> list[str]:
+    """Return the Python code of a section of the cookbook."""
+    page = (DOCS / 'cookbook.md').read_text(encoding='utf-8')
+    (text,) = (part for part in page.split('\n## ') if part.startswith(f'{section}\n'))
+    return re.findall(r'```python\n(.*?)```\n', text, re.DOTALL)
+
+
 def test_the_example_of_a_data_set_trains_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (DOCS / 'cookbook.md').read_text(encoding='utf-8')
-    code, settings = re.findall(r'```python\n(.*?)```\n', page, re.DOTALL)
+    code, settings = cookbook('Your own data set')
     (tmp_path / 'my_config.py').write_text(settings)
     given = Config.fromfile(tmp_path / 'my_config.py', import_custom_modules=False)
     tiny = Config(tiny_config([{'type': 'Train', 'epochs': 1, 'row': 'own'}, {'type': 'Report'}]))
@@ -145,3 +152,30 @@ def test_the_example_of_a_data_set_trains_a_network(
     (tmp_path / 'my_data.py').write_text(code)
     assert main(arguments) == 0
     assert (tmp_path / 'run' / 'pruned.pth').is_file()
+
+
+@pytest.mark.parametrize(('number', 'module'), [(0, 'my_backbone'), (1, 'my_model')])
+def test_the_examples_of_a_model_are_trained_and_pruned(
+    number: int, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, settings = cookbook('Your own model')[2 * number : 2 * number + 2]
+    assert f'Save it as {module}.py' in code
+    (tmp_path / f'{module}.py').write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = {'type': 'BNScale', 'budget': {'type': 'Macs', 'keep': 0.5}}
+    stages = [
+        {'type': 'Train', 'epochs': 1, 'row': 'whole'},
+        {'type': 'SelectMask', 'source': source},
+        {'type': 'Prune'},
+        {'type': 'Report'},
+    ]
+    content = tiny_config(stages)
+    names: dict[str, Any] = {}
+    exec(settings, names)
+    content.update({name: names[name] for name in names if not name.startswith('_')})
+    Config(content).dump(tmp_path / 'my_config.py')
+    arguments = ['prune', str(tmp_path / 'my_config.py'), '--work-dir', str(tmp_path / 'run')]
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text(encoding='utf-8'))
+    whole, pruned = (row['macs'] for row in summary['rows'])
+    assert 0.3 * whole < pruned <= 0.5 * whole
