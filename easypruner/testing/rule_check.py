@@ -15,7 +15,7 @@ from easypruner.errors import TraceError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.rules.registration import WITHOUT_RULE
 from easypruner.graph.masks import Masks
-from easypruner.graph.recording.stand_ins import without_fast_path
+from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.slimming import prune, trace, verify
 from easypruner.testing.checks import random_masks
