@@ -30,6 +30,8 @@ class Int8Layer(nn.Module):
     The state dict has ``weight`` (int8), ``weight_scale`` and ``bias``.
     """
 
+    weight_scale: Tensor
+
     def __init__(self, layer: Any) -> None:
         super().__init__()
         empty = torch.empty(layer.weight.shape, dtype=torch.int8, device=layer.weight.device)
@@ -44,9 +46,8 @@ class Int8Layer(nn.Module):
     def quantize(self, layer: Any) -> None:
         """Quantize the weights of the layer that this one replaces."""
         weight = layer.weight.float()
-        scale: Any = self.weight_scale
-        scale.copy_(weight.flatten(1).abs().amax(1).clamp_min(_TINY) / _LARGEST)
-        self.weight.copy_((weight / _along_outputs(scale, weight.dim())).round_())
+        self.weight_scale.copy_(weight.flatten(1).abs().amax(1).clamp_min(_TINY) / _LARGEST)
+        self.weight.copy_((weight / _along_outputs(self.weight_scale, weight.dim())).round_())
         self._derived.clear()
 
     @torch.no_grad()
@@ -75,10 +76,11 @@ class Int8Layer(nn.Module):
 
     def _sums(self) -> Tensor:
         """Return the sum of each output channel's weights, for subtracting the zero point."""
-        scale: Any = self.weight_scale
-        return self.derived(
-            'sums', None, lambda: self.weight.flatten(1).sum(1, dtype=torch.int32) * scale
-        )
+
+        def sums() -> Tensor:
+            return self.weight.flatten(1).sum(1, dtype=torch.int32) * self.weight_scale
+
+        return self.derived('sums', None, sums)
 
     def derived(self, name: str, key: Any, make: Callable[[], Tensor]) -> Tensor:
         """Return a tensor made from the weights. It is cached for these weights and one key.
@@ -123,10 +125,11 @@ class Int8Linear(Int8Layer):
         return super().forward(rows).reshape(*x.shape[:-1], self.out_features)
 
     def multiply(self, quantized: Tensor) -> tuple[Tensor, int]:
-        scale: Any = self.weight_scale
         if quantized.is_cpu and len(quantized) and has_int8_kernels():
-            return torch._int_mm(quantized, self.weight.t()).float() * scale, 0
-        return functional.linear(quantized.float(), self.weight.float()) * scale, 0
+            product = torch._int_mm(quantized, self.weight.t()).float()
+        else:
+            product = functional.linear(quantized.float(), self.weight.float())
+        return product * self.weight_scale, 0
 
     def extra_repr(self) -> str:
         return f'in_features={self.in_features}, out_features={self.out_features}'
@@ -152,7 +155,7 @@ class Int8Conv2d(Int8Layer):
         return y.contiguous() if x.is_contiguous() else y
 
     def multiply(self, quantized: Tensor) -> tuple[Tensor, int]:
-        scale: Any = self.weight_scale
+        scale = self.weight_scale
         settings = (list(self.stride), list(self.dilation), self.groups)
         if quantized.is_cpu and len(quantized) and has_int8_kernels():
             # The kernel takes uint8. Flipping the sign bit adds 128.
@@ -176,11 +179,9 @@ class Int8Conv2d(Int8Layer):
 
 def int8_type_for(layer: nn.Module) -> type[Int8Layer] | None:
     """Return the int8 type for a layer; None if there is none."""
-    kinds: tuple[tuple[type[nn.Module], type[Int8Layer]], ...] = (
-        (nn.Linear, Int8Linear),
-        (nn.Conv2d, Int8Conv2d),
-    )
-    return next((int8 for kind, int8 in kinds if isinstance(layer, kind)), None)
+    if isinstance(layer, nn.Linear):
+        return Int8Linear
+    return Int8Conv2d if isinstance(layer, nn.Conv2d) else None
 
 
 @cache
@@ -208,21 +209,19 @@ def _packed(
     weight: Tensor, scale: Tensor, stride: Any, dilation: Any, groups: int, shape: Any
 ) -> Tensor:
     """Return a weight in the format of the kernel, for inputs of a shape."""
-    packed: Tensor = torch.ops.onednn.qconv_prepack(
+    return torch.ops.onednn.qconv_prepack(
         weight, scale, 1.0, 0, stride, [0, 0], dilation, groups, list(shape)
     )
-    return packed
 
 
 def _convolved(
     images: Tensor, packed: Tensor, scale: Tensor, stride: Any, dilation: Any, groups: int
 ) -> Tensor:
     zeros = torch.zeros(len(scale), dtype=torch.int32)
-    convolved: Tensor = torch.ops.onednn.qconv2d_pointwise(
+    return torch.ops.onednn.qconv2d_pointwise(
         images, 1.0, 0, packed, scale, zeros, None, stride, [0, 0], dilation, groups,
         1.0, 0, torch.float32, 'none', [], '',
     )  # fmt: skip
-    return convolved
 
 
 def _along_channels(values: Tensor, dims: int) -> Tensor:

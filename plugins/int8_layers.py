@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -218,23 +217,12 @@ def _differing(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, str
         found.setdefault(paths[module], '')
 
     args, kwargs = call_arguments(example_inputs)
-    with evaluating(model), torch.no_grad(), _each_call(compare):
+    # A global hook: with hooks on modules, torch's transformer layers would leave the fast path,
+    # which reads weights without calling layers.
+    handle = nn.modules.module.register_module_forward_hook(compare)
+    with evaluating(model), torch.no_grad(), handle:
         model(*args, **kwargs)
     return found
-
-
-@contextlib.contextmanager
-def _each_call(watch: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
-    """Call a function after each call of any module within the block.
-
-    The hook is a global one. With hooks on modules, torch's transformer layers would leave the fast
-    path, which reads weights without calling layers.
-    """
-    handle = nn.modules.module.register_module_forward_hook(watch)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 easypruner_components = hookimpl(lambda: [Quantize, Int8Weights])

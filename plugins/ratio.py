@@ -141,8 +141,7 @@ class Ratio(PortionedBudget):
         if not isinstance(self.keep, Mapping):
             return dict.fromkeys(graph.groups, self.keep)
         if self.portion.reference is not None:
-            known: Mapping[str, float] = self.portion.reference['keep']
-            return known
+            return self.portion.reference['keep']
         return first_fitting(self.keep, graph.groups, 'keep of Ratio')
 
     def _reported(self, keep: float) -> float:

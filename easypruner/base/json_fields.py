@@ -99,8 +99,7 @@ class Field:
         huge = isinstance(value, int) and abs(value) > _LARGEST_INTEGER
         if huge or not is_number(value) or not least <= value <= most:
             self.fail(f'a finite number{describe_range(least, most)}')
-        number: float = value
-        return number
+        return value
 
     def integer(self, least: int = -_LARGEST_INTEGER) -> int:
         """Return the value as a whole number of at least ``least`` that fits in 64 bits."""

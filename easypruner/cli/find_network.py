@@ -164,8 +164,7 @@ def _torchvision() -> Library:
         if name in ('inception_v3', 'googlenet'):
             # Without this option the model initializes its weights slowly and warns about it.
             options['init_weights'] = False
-        model: nn.Module = models.get_model(name, **options)
-        return model
+        return models.get_model(name, **options)
 
     def shape(name: str, model: nn.Module) -> Sequence[int]:
         if name in models.list_models(module=models.video):

@@ -33,8 +33,7 @@ class _Block(nn.Module):
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.downsample is not None:
-            shortcut: Tensor = self.downsample(x)
-            return shortcut
+            return self.downsample(x)
         if self.stride == 1 and self.added == 0:
             return x
         before = self.added // 2

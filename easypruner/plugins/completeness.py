@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable
-from typing import Any
 
 from easypruner.base.component import Component
 from easypruner.errors import PluginError
@@ -35,7 +34,9 @@ def find_fault(cls: type[Component]) -> str:
         abstract = sorted(getattr(cls, '__abstractmethods__', ()))
         return f'does not define {", ".join(abstract)}{_misspelt(cls, abstract)}'
     for contract, names in _EITHER.items():
-        if issubclass(cls, contract) and all(_is_inherited(cls, contract, n) for n in names):
+        if issubclass(cls, contract) and all(
+            getattr(cls, n) is getattr(contract, n) for n in names
+        ):
             *others, last = (f'{name}()' for name in names)
             return f'defines neither {", ".join(others)} nor {last}{_misspelt(cls, names)}'
     return ''
@@ -59,10 +60,6 @@ def check_instance(component: Component) -> None:
                 f'{cls.__name__} has no {missing[0]!r}, which the constructor of '
                 f'{contract.__name__} sets; call super().__init__() in {cls.__name__}.__init__()'
             )
-
-
-def _is_inherited(cls: Any, contract: Any, name: str) -> bool:
-    return getattr(cls, name) is getattr(contract, name)
 
 
 def _misspelt(cls: type[Component], names: Iterable[str]) -> str:

@@ -9,10 +9,10 @@ import pkgutil
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,8 @@ class Candidate:
     Attributes:
         name: the name of the plugin, by which it can be disabled.
         origin: a description of where the plugin was found, for messages.
-        version: the version of its distribution; empty if there is none.
         location: the distribution, the folder or the kind of origin. It distinguishes plugins of
             the same name.
-        load: a function that imports the plugin and returns the plugin object, usually a module.
         module: the name of the module to import.
         attribute: the name of the plugin object in the module; empty if it is the module itself.
         file: the file of the module, found without an import; None if it is not known.
@@ -44,13 +42,12 @@ class Candidate:
         may_fail: whether the plugin is skipped if it cannot be loaded.
         address: its name, or ``name@location`` if other plugins have the same name.
         aliases: all names by which it can be disabled.
+        version: the version of its distribution; empty if there is none.
     """
 
     name: str
     origin: str
-    version: str
     location: str
-    load: Callable[[], object]
     module: str
     attribute: str = ''
     file: Path | None = None
@@ -58,6 +55,12 @@ class Candidate:
     may_fail: bool = False
     address: str = ''
     aliases: frozenset[str] = frozenset()
+    version: str = ''
+
+    def load(self) -> object:
+        """Import the plugin, and return the plugin object, usually a module."""
+        module = importlib.import_module(self.module)
+        return attrgetter(self.attribute)(module) if self.attribute else module
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -125,7 +128,6 @@ def _entry_point(point: EntryPoint) -> Candidate:
         origin=f'{distribution} ({point.value})'.lstrip(),
         version=version,
         location=distribution or point.value,
-        load=point.load,
         module=point.module,
         attribute=point.attr or '',
         file=find_file(point.module),
@@ -148,7 +150,6 @@ def _built_ins() -> Iterator[Candidate]:
             origin=f'built in ({name})',
             version=__version__,
             location='built-in',
-            load=partial(importlib.import_module, name),
             module=name,
             file=find_file(name),
         )
@@ -166,9 +167,7 @@ def _custom_imports(custom_imports: Any) -> Iterator[Candidate]:
         yield Candidate(
             name=name,
             origin=f'custom_imports ({name})',
-            version='',
             location='custom_imports',
-            load=partial(importlib.import_module, name),
             module=name,
             file=find_file(name),
             # A module may only register something with MMEngine.
@@ -191,9 +190,7 @@ def _folder(folder: Path) -> Iterator[Candidate]:
         yield Candidate(
             name=file.stem,
             origin=str(file),
-            version='',
             location=str(folder),
-            load=partial(importlib.import_module, module),
             module=module,
             file=file.resolve(),
         )

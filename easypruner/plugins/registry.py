@@ -155,34 +155,30 @@ def _find_class(
     return found
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _other_kind(name: Any) -> str:
     """Return a hint if the name is that of a component of another kind, else ''."""
-    kinds = [r.kind for r in REGISTRIES if _is_name(name) and name in r.classes]
+    kinds = [r.kind for r in REGISTRIES if isinstance(name, str) and name in r.classes]
     return f'this is a {kinds[0]}' if kinds else ''
 
 
 def _absent_plugins(name: Any) -> str:
     """Return a hint if plugins that are not loaded define the name, else ''."""
-    found = [plugin for plugin in _absent if _is_name(name) and plugin.has(name)]
+    found = [plugin for plugin in _absent if isinstance(name, str) and plugin.has(name)]
     return ' and '.join(f'{plugin}, which defines it, {plugin.absence}' for plugin in found)
 
 
 def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any:
     for registry in REGISTRIES:
-        if name == registry.parameter and isinstance(value, Mapping):
-            return _build(registry, value, {}, path, mistakes)
-        if registry is BUDGETS and name == registry.parameter and isinstance(value, list | tuple):
+        is_one = name == registry.parameter
+        is_list = name == f'{registry.parameter}s' or (is_one and registry is BUDGETS)
+        if is_list and isinstance(value, list | tuple):
             return _build_list(registry, value, path, mistakes)
-        if name == registry.parameter and _is_name(value) and value in registry.classes:
+        if is_one and isinstance(value, Mapping):
+            return _build(registry, value, {}, path, mistakes)
+        if is_one and isinstance(value, str) and value in registry.classes:
             mistakes.add(
                 f'got the name {value!r}; expected a {registry.kind}, dict(type={value!r})', path
             )
-        if name == f'{registry.parameter}s' and isinstance(value, list | tuple):
-            return _build_list(registry, value, path, mistakes)
     return value
 
 
