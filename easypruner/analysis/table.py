@@ -89,18 +89,13 @@ def as_dict(graph: ChannelGraph, found: Analysis) -> dict[str, Any]:
     return {
         **dataclasses.asdict(found.cost),
         'prunable_params': found.prunable_params,
-        'groups': [
-            {**_without_cost(group), **dataclasses.asdict(group.cost)} for group in found.groups
-        ],
+        'groups': [_group_dict(group) for group in found.groups],
         'layers': {path: dataclasses.asdict(cost) for path, cost in graph.layer_costs().items()},
         'frozen': [dataclasses.asdict(entry) for entry in graph.frozen],
     }
 
 
-def _without_cost(group: GroupRow) -> dict[str, Any]:
-    return {
-        'name': group.name,
-        'units': group.units,
-        'layers': list(group.layers),
-        'mixed': list(group.mixed),
-    }
+def _group_dict(group: GroupRow) -> dict[str, Any]:
+    content = dataclasses.asdict(group)
+    cost = content.pop('cost')
+    return {**content, **cost}

@@ -102,10 +102,9 @@ def wire(graph: ChannelGraph) -> Wiring:
 
 def _in_order(graph: ChannelGraph) -> list[str]:
     """Return the modules that own parameters. Those that the forward pass skips come last."""
-    holders = {name.rpartition('.')[0] for name, _ in graph.model.named_parameters()}
-    used = dict.fromkeys(name.rpartition('.')[0] for name in graph.operands)
-    left = (name.rpartition('.')[0] for name, _ in graph.model.named_parameters())
-    return [path for path in dict.fromkeys((*used, *left)) if path in holders]
+    used = [name.rpartition('.')[0] for name in graph.operands]
+    holders = dict.fromkeys(name.rpartition('.')[0] for name, _ in graph.model.named_parameters())
+    return [path for path in dict.fromkeys((*used, *holders)) if path in holders]
 
 
 def _thread(graph: ChannelGraph, group: ChannelGroup, number: dict[str, int]) -> Thread:
@@ -122,16 +121,11 @@ def _thread(graph: ChannelGraph, group: ChannelGroup, number: dict[str, int]) ->
         first = min((n for n, parts in roles.items() if 'carries' in parts), default=None)
         if first is not None:
             roles[first].add('makes')
-    order: tuple[Part, ...] = ('makes', 'carries', 'reads')
-    parts = {
-        n: tuple(
-            part
-            for part in order
-            if part in roles[n] and not (part == 'carries' and 'makes' in roles[n])
-        )
-        for n in sorted(roles)
-    }
-    return Thread(group.name, group.size, parts)
+    for parts in roles.values():
+        if 'makes' in parts:
+            parts.discard('carries')
+    in_order = {n: tuple(sorted(parts)) for n, parts in sorted(roles.items())}
+    return Thread(group.name, group.size, in_order)
 
 
 def _has_inputs(graph: ChannelGraph, param: str) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import importlib.util
 import keyword
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,44 +116,26 @@ def file_stem(cls: str) -> str:
 
 
 def _write_all(texts: Mapping[Path, str], overwrite: bool) -> None:
-    """Write all files; after an error, restore the files that were written."""
-    before = {target: _content(target, overwrite) for target in texts}
-    done: list[Path] = []
-    try:
+    """Write all files or none."""
+    with contextlib.ExitStack() as undo:
         for target, text in texts.items():
-            write_whole(target, text)
-            done.append(target)
-    except OSError as error:
-        for other in done:
-            _restore(other, before[other])
-        raise _unwritable(target, error) from error
+            undo.callback(_write(target, text, overwrite))
+        undo.pop_all()
 
 
-def _content(target: Path, overwrite: bool) -> bytes | None:
-    """Return the content of a file that is going to be replaced; None if it does not exist."""
+def _write(target: Path, text: str, overwrite: bool) -> Callable[[], object]:
+    """Write a file, and return a function that restores what was there before."""
     try:
-        if not target.exists():
-            return None
-        content = target.read_bytes()
+        before = target.read_bytes() if target.exists() else None
+        if before is None or overwrite:
+            write_whole(target, text)
+            return target.unlink if before is None else partial(write_whole, target, before)
     except OSError as error:
-        raise _unwritable(target, error) from error
-    if not overwrite:
         raise EasyPrunerError(
-            f'{str(target)!r} exists; replace it with --overwrite, or choose another name'
-        )
-    return content
-
-
-def _restore(target: Path, content: bytes | None) -> None:
-    if content is None:
-        target.unlink()
-    else:
-        write_whole(target, content)
-
-
-def _unwritable(target: Path, error: OSError) -> EasyPrunerError:
-    return EasyPrunerError(
-        f'{str(target)!r} cannot be written: {error.strerror}; choose another --dir or name'
+            f'{str(target)!r} cannot be written: {error.strerror}; choose another --dir or name'
+        ) from error
+    raise EasyPrunerError(
+        f'{str(target)!r} exists; replace it with --overwrite, or choose another name'
     )
 
 

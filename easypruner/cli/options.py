@@ -96,8 +96,8 @@ def add_command(
         summary: the text for --help.
     """
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    names = [entry.name for entry in fields(arguments)]  # type: ignore[arg-type]
-    for entry in fields(arguments):  # type: ignore[arg-type]
+    entries = fields(arguments)  # type: ignore[arg-type]
+    for entry in entries:
         settings = entry.metadata['settings']
         if entry.metadata['prefix']:
             long = f'--{entry.name.replace("_", "-")}'
@@ -105,5 +105,5 @@ def add_command(
         else:
             parser.add_argument(entry.name, **settings)
     parser.set_defaults(
-        run=lambda parsed: run(arguments(**{name: getattr(parsed, name) for name in names}))
+        run=lambda parsed: run(arguments(**{e.name: getattr(parsed, e.name) for e in entries}))
     )
