@@ -6,25 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from easypruner import Masks, Progress, Regularizer, Schedule, hookimpl
+from easypruner import Masks, Progress, Schedule, hookimpl
 from easypruner.base.checks import check_count, check_name, check_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import OVER
-from easypruner.strategies.regularizers.pushing import (
-    PreparedOnce,
-    check_not_nan,
-    in_gradient_scale,
-    shrinking_reach,
-)
+from easypruner.strategies.regularizers.pushing import RowPenalty, shrinking_reach
 from easypruner.strategies.regularizers.schedule import Ramp
 from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 
-class GReg(Regularizer):
+class GReg(RowPenalty[UnitNorms]):
     """factor / 2 * sum of w^2 over the weights w of removed units, with a growing factor.
 
     The factor is ``strength`` during the first ``every`` updates of the stage. It increases by
@@ -69,7 +63,6 @@ class GReg(Regularizer):
         self.every = check_count(every, 'every', 'GReg')
         self.ceiling = check_number(ceiling, 'ceiling', 'GReg', least=0)
         self.over = check_name(over, 'over', 'GReg', OVER)
-        self._prepared = PreparedOnce(self._prepare)
 
     def factor(self, update: int) -> float:
         """Return the factor of the penalty after a number of updates of the stage."""
@@ -105,25 +98,23 @@ class GReg(Regularizer):
 
         return factor
 
-    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+    def strength_at(self, progress: Progress) -> float:
+        return self.factor(progress.update)
+
+    def penalty_of(self, row: UnitNorms) -> Tensor:
         """Return the penalty at its ceiling as a scalar with a gradient."""
-        units = self._prepared(graph, masks)
-        return self.ceiling / 2 * (units.factors * units.squares()).sum()
+        return self.ceiling / 2 * (row.factors * row.squares()).sum()
 
-    @torch.no_grad()
-    def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        units = self._prepared(graph, masks)
-        units.add(units.factors * in_gradient_scale(self.factor(progress.update), progress))
+    def pushes_of(self, row: UnitNorms) -> Tensor:
+        return row.factors
 
-    def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        units = self._prepared(graph, masks)
-        check_not_nan(units.names, units.tensors, 'GReg')
-        return units.largest_norm()
+    def largest_of(self, row: UnitNorms) -> float:
+        return row.largest_norm()
 
     def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
         return shrinking_reach(self.largest(graph, masks))
 
-    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
+    def prepare(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
         pushed = {n: ~mask for n, mask in self.needed_masks(graph, masks).items()}
         return UnitNorms.of(graph, self.over, self.group_factors(graph), 'GReg', pushed)
 

@@ -7,19 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from easypruner import Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, hookimpl
 from easypruner.base.checks import check_flag, check_name, check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import OVER
-from easypruner.strategies.regularizers.pushing import (
-    PreparedOnce,
-    check_not_nan,
-    in_gradient_scale,
-)
+from easypruner.strategies.regularizers.pushing import RowPenalty
 from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 
-class GroupLasso(Regularizer):
+class GroupLasso(RowPenalty[UnitNorms]):
     """strength * sum of ||theta_u||_2 over all units u, their weights being theta_u.
 
     This is the group lasso (Yuan and Lin, 2006), as in the paper. The gradient is
@@ -71,36 +67,28 @@ class GroupLasso(Regularizer):
         self.over = check_name(over, 'over', 'GroupLasso', OVER)
         self.masked = check_flag(masked, 'masked', 'GroupLasso')
         self.alpha = None if alpha is None else check_number(alpha, 'alpha', 'GroupLasso', least=0)
-        self._prepared = PreparedOnce(self._prepare)
 
-    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
-        units = self._prepared(graph, masks)
+    def penalty_of(self, row: UnitNorms) -> Tensor:
         if self.alpha is None:
-            return self.strength * (units.factors * units.norms()).sum()
-        squares = units.squares()
-        gamma = _reweighting(units, squares.detach(), self.alpha)
-        return self.strength / 2 * (units.factors * gamma * squares).sum()
+            return self.strength * (row.factors * row.norms()).sum()
+        squares = row.squares()
+        gamma = _reweighting(row, squares.detach(), self.alpha)
+        return self.strength / 2 * (row.factors * gamma * squares).sum()
 
-    @torch.no_grad()
-    def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        units = self._prepared(graph, masks)
-        squares = units.squares()
+    def pushes_of(self, row: UnitNorms) -> Tensor:
+        squares = row.squares()
         if self.alpha is None:
-            shrink = torch.where(squares > 0, squares.rsqrt(), 0)
-        else:
-            shrink = _reweighting(units, squares, self.alpha)
-        units.add(shrink * units.factors * in_gradient_scale(self.strength_at(progress), progress))
+            return row.factors * torch.where(squares > 0, squares.rsqrt(), 0)
+        return row.factors * _reweighting(row, squares, self.alpha)
 
-    def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
+    def largest_of(self, row: UnitNorms) -> float:
         """Return the largest norm of a unit that is pushed; 0 with ``alpha``.
 
         With ``alpha``, a unit shrinks exponentially, at a rate that depends on its group.
         """
-        units = self._prepared(graph, masks)
-        check_not_nan(units.names, units.tensors, 'GroupLasso')
-        return 0.0 if self.alpha is not None else units.largest_norm()
+        return 0.0 if self.alpha is not None else row.largest_norm()
 
-    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
+    def prepare(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
         pushed = None
         if self.masked:
             pushed = {n: ~mask for n, mask in self.needed_masks(graph, masks).items()}

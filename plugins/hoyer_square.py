@@ -8,15 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from easypruner import Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, hookimpl
 from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
-from easypruner.strategies.regularizers.pushing import (
-    PreparedOnce,
-    check_not_nan,
-    in_gradient_scale,
-)
+from easypruner.strategies.regularizers.pushing import PushedRow, RowPenalty
 from easypruner.strategies.regularizers.unit_norms import UnitNorms
 
 ON = ('scales', 'weights')
@@ -25,7 +21,41 @@ _ZERO = 1e-30
 """The sum of squares below which a layer counts as zero, because the slope grows as 1 / size."""
 
 
-class HoyerSquare(Regularizer):
+@dataclass(frozen=True)
+class _Layers(PushedRow):
+    """The values of all channels in one row.
+
+    Attributes:
+        values: the scales, or the units whose norms are the values.
+        layer: for each value, the number of its layer.
+        factors: for each layer, the factor of the strength.
+    """
+
+    values: FlatScales | UnitNorms
+    layer: Tensor
+    factors: Tensor
+
+    @classmethod
+    def of(cls, values: FlatScales | UnitNorms, layer: Tensor, layers: int) -> _Layers:
+        blank = values.factors.new_zeros(layers)
+        totals = blank.index_add(0, layer, values.factors)
+        counts = blank.index_add(0, layer, torch.ones_like(values.factors))
+        return cls(values.names, values.tensors, values, layer, totals / counts)
+
+    def magnitudes(self) -> Tensor:
+        """Return the magnitudes of the values."""
+        own = self.values
+        return own.norms() if isinstance(own, UnitNorms) else own.row().abs()
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum of the values of each layer."""
+        return torch.zeros_like(self.factors).index_add(0, self.layer, values)
+
+    def add(self, pushes: Tensor) -> None:
+        self.values.add(pushes)
+
+
+class HoyerSquare(RowPenalty[_Layers]):
     """strength * sum over layers of (sum of |v|)^2 / (sum of v^2), with a value v for each channel.
 
     The quotient measures how many of the n values are not zero: it is n if all are equal, and 1 if
@@ -68,76 +98,31 @@ class HoyerSquare(Regularizer):
         super().__init__(strength, strength_schedule, group_strengths)
         self.on = check_name(on, 'on', 'HoyerSquare', ON)
         self._kinds = ScaleKinds.of(scales, 'HoyerSquare')
-        self._prepared = PreparedOnce(self._prepare)
 
-    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
-        layers = self._prepared(graph, masks)
-        values = layers.values()
-        ones, twos = layers.sums(values), layers.sums(values.square())
+    def penalty_of(self, row: _Layers) -> Tensor:
+        values = row.magnitudes()
+        ones, twos = row.sums(values), row.sums(values.square())
         measure = torch.where(twos > _ZERO, ones.square() / twos.clamp(min=_ZERO), 0)
-        return self.strength * (layers.factors * measure).sum()
+        return self.strength * (row.factors * measure).sum()
 
-    @torch.no_grad()
-    def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        layers = self._prepared(graph, masks)
-        values = layers.values()
-        ones, twos = layers.sums(values), layers.sums(values.square())
+    def pushes_of(self, row: _Layers) -> Tensor:
+        values = row.magnitudes()
+        ones, twos = row.sums(values), row.sums(values.square())
         ratio = torch.where(twos > _ZERO, ones / twos, 0)
-        slope = 2 * ratio * layers.factors * in_gradient_scale(self.strength_at(progress), progress)
-        layers.add(slope, ratio, values)
+        slope = (2 * ratio * row.factors).index_select(0, row.layer)
+        ratio = ratio.index_select(0, row.layer)
+        if isinstance(row.values, UnitNorms):
+            return slope * (torch.where(values > 0, 1 / values, 0) - ratio)
+        scales = row.values.row()
+        return slope * (torch.sign(scales) - ratio * scales)
 
-    def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        """Return 0, because the training decides which channels come to zero."""
-        row = self._prepared(graph, masks).row
-        check_not_nan(row.names, row.tensors, 'HoyerSquare')
-        return 0.0
-
-    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> _Layers:
+    def prepare(self, graph: ChannelGraph, masks: Masks | None) -> _Layers:
         factors = self.group_factors(graph)
         if self.on == 'scales':
             scales = self._kinds.row(graph, factors)
             return _Layers.of(scales, scales.layer, len(scales.names))
         units = UnitNorms.of(graph, 'producers', factors, 'HoyerSquare', by_layer=True)
         return _Layers.of(units, units.family, units.families)
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The values of all channels in one row.
-
-    Attributes:
-        row: the scales, or the units whose norms are the values.
-        layer: for each value, the number of its layer.
-        factors: for each layer, the factor of the strength.
-    """
-
-    row: FlatScales | UnitNorms
-    layer: Tensor
-    factors: Tensor
-
-    @classmethod
-    def of(cls, row: FlatScales | UnitNorms, layer: Tensor, layers: int) -> _Layers:
-        blank = row.factors.new_zeros(layers)
-        totals = blank.index_add(0, layer, row.factors)
-        counts = blank.index_add(0, layer, torch.ones_like(row.factors))
-        return cls(row, layer, totals / counts)
-
-    def values(self) -> Tensor:
-        """Return the magnitudes of the values."""
-        return self.row.norms() if isinstance(self.row, UnitNorms) else self.row.row().abs()
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Return the sum of the values of each layer."""
-        return torch.zeros_like(self.factors).index_add(0, self.layer, values)
-
-    def add(self, slope: Tensor, ratio: Tensor, values: Tensor) -> None:
-        """Add slope * (1 - ratio * |v|), in the direction of each value v, to the gradients."""
-        slope, ratio = (each.index_select(0, self.layer) for each in (slope, ratio))
-        if isinstance(self.row, UnitNorms):
-            self.row.add(slope * (torch.where(values > 0, 1 / values, 0) - ratio))
-        else:
-            row = self.row.row()
-            self.row.add(slope * (torch.sign(row) - ratio * row))
 
 
 easypruner_components = hookimpl(lambda: [HoyerSquare])

@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from easypruner import Masks, Progress, Regularizer, hookimpl
+from easypruner import Masks, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
-from easypruner.strategies.regularizers.pushing import (
-    PreparedOnce,
-    check_not_nan,
-    in_gradient_scale,
-)
+from easypruner.strategies.regularizers.pushing import RowPenalty
 
 
-class Polarization(Regularizer):
+class Polarization(RowPenalty[FlatScales]):
     """strength * sum of (t * |gamma| - |gamma - mean of all gamma|) over all norm scales.
 
     This is equation 2 of the paper. An L1 penalty pushes every scale to zero. This penalty pushes
@@ -67,37 +63,26 @@ class Polarization(Regularizer):
         if bound is not None:
             check_number(bound, 'bound', 'Polarization', least=0)
         self._kinds = ScaleKinds.of(scales, 'Polarization')
-        self._prepared = PreparedOnce(self._prepare)
 
-    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
-        scales = self._prepared(graph, masks)
-        row = scales.row()
-        mean = row[scales.factors > 0].mean()
-        terms = self.t * row.abs() - (self._bounded(row) - mean).abs()
-        return self.strength * (scales.factors * terms).sum()
+    def penalty_of(self, row: FlatScales) -> Tensor:
+        values = row.row()
+        mean = values[row.factors > 0].mean()
+        terms = self.t * values.abs() - (self._bounded(values) - mean).abs()
+        return self.strength * (row.factors * terms).sum()
 
-    @torch.no_grad()
-    def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        scales = self._prepared(graph, masks)
-        row = scales.row()
-        counts = (scales.factors > 0).to(row)
-        mean = (row * counts).sum() / counts.sum()
-        sides = scales.factors * torch.sign(self._bounded(row) - mean)
-        inside = 1.0 if self.bound is None else row.abs() < self.bound
-        pushes = self.t * scales.factors * torch.sign(row) - sides * inside
-        pushes += counts * (sides.sum() / counts.sum())
-        scales.add(pushes * in_gradient_scale(self.strength_at(progress), progress))
+    def pushes_of(self, row: FlatScales) -> Tensor:
+        values = row.row()
+        counts = (row.factors > 0).to(values)
+        mean = (values * counts).sum() / counts.sum()
+        sides = row.factors * torch.sign(self._bounded(values) - mean)
+        inside = 1.0 if self.bound is None else values.abs() < self.bound
+        pushes = self.t * row.factors * torch.sign(values) - sides * inside
+        return pushes + counts * (sides.sum() / counts.sum())
 
-    def _bounded(self, row: Tensor) -> Tensor:
-        return row if self.bound is None else row.clamp(-self.bound, self.bound)
+    def _bounded(self, values: Tensor) -> Tensor:
+        return values if self.bound is None else values.clamp(-self.bound, self.bound)
 
-    def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
-        """Return 0, because the training decides which scales come to zero."""
-        scales = self._prepared(graph, masks)
-        check_not_nan(scales.names, scales.tensors, 'Polarization')
-        return 0.0
-
-    def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> FlatScales:
+    def prepare(self, graph: ChannelGraph, masks: Masks | None) -> FlatScales:
         return self._kinds.row(graph, self.group_factors(graph))
 
 

@@ -14,6 +14,7 @@ from easypruner.graph import ChannelGraph, ChannelGroup
 from easypruner.strategies.measures.units import pushed_members
 from easypruner.strategies.regularizers.pushing import (
     IndexValues,
+    PushedRow,
     check_not_nan,
     ensure_gradients,
     group_values,
@@ -254,18 +255,14 @@ def _broadcast(parameter: Tensor, dim: int, values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FlatScales:
+class FlatScales(PushedRow):
     """All scales of a network in one row.
 
     Attributes:
-        names: the names of the parameters.
-        tensors: the parameters.
         factors: for each scale of the row, the factor of the strength.
         layer: for each scale of the row, the number of its parameter.
     """
 
-    names: list[str]
-    tensors: list[Tensor]
     factors: Tensor
     layer: Tensor
 

@@ -1,9 +1,12 @@
-"""Helpers of all regularizers: cached preparations, gradients to add to, factors."""
+"""What regularizers share: cached preparations, a base class, gradients to add to, factors."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -12,9 +15,11 @@ from torch import Tensor
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
+from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.regularizers.schedule import Progress
 
 _Prepared = TypeVar('_Prepared')
+_Row = TypeVar('_Row', bound='PushedRow')
 
 IndexValues = Mapping[tuple[str, int], Tensor]
 """(parameter, dimension) -> a value for each index of that dimension."""
@@ -41,6 +46,23 @@ class PreparedOnce(Generic[_Prepared]):
         prepared = self._prepare(graph, masks)
         self._known = (graph, graph.groups, masks, prepared)
         return prepared
+
+
+@dataclass(frozen=True)
+class PushedRow(ABC):
+    """Values of many parameters in one row.
+
+    Attributes:
+        names: the names of the parameters.
+        tensors: the parameters.
+    """
+
+    names: list[str]
+    tensors: list[Tensor]
+
+    @abstractmethod
+    def add(self, pushes: Tensor) -> None:
+        """Add to the gradients of the parameters what the values of the row are pushed by."""
 
 
 def ensure_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
@@ -105,3 +127,46 @@ def group_values(graph: ChannelGraph, values: Mapping[str, float]) -> dict[tuple
             ones = torch.ones(size, dtype=torch.float64)
             found.setdefault((member.param, member.dim), ones)[member.index] = value
     return found
+
+
+class RowPenalty(Regularizer, Generic[_Row]):
+    """A penalty on the values of one row, whose gradient is added with a few fused calls.
+
+    The row is prepared once for all updates, and again after a cut or for other masks.
+    """
+
+    @cached_property
+    def _prepared(self) -> PreparedOnce[_Row]:
+        return PreparedOnce(self.prepare)
+
+    @abstractmethod
+    def prepare(self, graph: ChannelGraph, masks: Masks | None) -> _Row:
+        """Return the row."""
+
+    @abstractmethod
+    def penalty_of(self, row: _Row) -> Tensor:
+        """Return the penalty of a row as a scalar with a gradient."""
+
+    @abstractmethod
+    def pushes_of(self, row: _Row) -> Tensor:
+        """Return what the row adds to gradients at a strength of 1."""
+
+    def largest_of(self, row: _Row) -> float:
+        """Return the largest value that has to come to zero.
+
+        By default it is 0, because the training decides which values come to zero.
+        """
+        return 0.0
+
+    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        return self.penalty_of(self._prepared(graph, masks))
+
+    @torch.no_grad()
+    def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        row = self._prepared(graph, masks)
+        row.add(self.pushes_of(row) * in_gradient_scale(self.strength_at(progress), progress))
+
+    def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
+        row = self._prepared(graph, masks)
+        check_not_nan(row.names, row.tensors, type(self).__name__)
+        return self.largest_of(row)

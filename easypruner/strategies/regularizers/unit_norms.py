@@ -11,16 +11,15 @@ from torch import Tensor
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, ChannelGroup, Member
 from easypruner.strategies.measures.units import pushed_members
-from easypruner.strategies.regularizers.pushing import ensure_gradients
+from easypruner.strategies.regularizers.pushing import PushedRow, ensure_gradients
 
 
 @dataclass(frozen=True)
-class UnitNorms:
+class UnitNorms(PushedRow):
     """The weights of all units of a network, with the units in one row.
 
     Attributes:
         names: the names of the parameters; one occurs once for each of its dimensions with units.
-        tensors: the parameters.
         dims: for each parameter, its dimension with units.
         unit: for each index of these dimensions, in one row, the number of its unit;
             :attr:`units` for an index without a unit.
@@ -30,8 +29,6 @@ class UnitNorms:
         factors: for each unit, the factor of the strength.
     """
 
-    names: list[str]
-    tensors: list[Tensor]
     dims: list[int]
     unit: Tensor
     family: Tensor
