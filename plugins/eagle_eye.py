@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -53,6 +52,8 @@ class EagleEye(RateSearch):
         seed: the seed of the candidates; None for the seed of the run.
     """
 
+    example_arguments: ClassVar = {'candidates': 3, 'batches': 1, 'calibration_batches': 1}
+
     def __init__(
         self,
         budget: Budget | Sequence[Budget] | None = None,
@@ -99,10 +100,6 @@ class EagleEye(RateSearch):
         distances = [_distance(self.needed_budget(), masks, graph) for masks in drawn]
         most = min(distances) + self.tolerance
         return [masks for masks, d in zip(drawn, distances, strict=True) if d <= most]
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'candidates': 3, 'batches': 1, 'calibration_batches': 1}
 
 
 def _distance(budget: Budget, masks: Masks, graph: ChannelGraph) -> float:

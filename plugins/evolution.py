@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 
@@ -54,6 +53,8 @@ class Evolution(RateSearch):
         parents: the number of best candidates so far that are bred from.
         mutation: the probability that a rate is drawn again, from 0 to 1.
     """
+
+    example_arguments: ClassVar = {'population': 3, 'generations': 2, 'parents': 2, 'batches': 1}
 
     def __init__(
         self,
@@ -123,10 +124,6 @@ class Evolution(RateSearch):
         if rates:
             changes[_below(len(rates), generator)] = True
         return _merged(changes, fresh, rates)
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'population': 3, 'generations': 2, 'parents': 2, 'batches': 1}
 
 
 @dataclass

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +49,8 @@ class GradDecay(Regularizer):
             and ``'skip'`` pushes nothing.
     """
 
+    example_arguments: ClassVar = {}
+
     def __init__(
         self,
         share: float = 0.5,
@@ -85,10 +86,6 @@ class GradDecay(Regularizer):
     def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
         keep = graph.keep(self.needed_masks(graph, masks))
         return self._selection.select(graph, {key: ~kept for key, kept in keep.items()}, {})
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {}
 
 
 def _multiply(values: Sequence[tuple[Tensor, Tensor]], factor: float) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from easypruner import Budget, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_number, refuse
@@ -37,6 +36,8 @@ class GroupThreshold(Budget):
             pattern that matches a group is used; ``'*'`` matches all groups.
     """
 
+    example_arguments: ClassVar = {'values': {'*': 0.5}}
+
     def __init__(self, values: Mapping[str, float]) -> None:
         if not isinstance(values, Mapping) or not values:
             expected = "a dict of group -> threshold, such as {'layer1.*': 0.01, '*': 0.05}"
@@ -61,10 +62,6 @@ class GroupThreshold(Budget):
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         return self.asked
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'values': {'*': 0.5}}
 
 
 easypruner_components = hookimpl(lambda: [GroupThreshold])

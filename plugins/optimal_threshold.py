@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,9 +41,7 @@ class OptimalThreshold(Budget):
         share: the share of a group's energy that is removed, from 0 to 1.
     """
 
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'share': 0.2}
+    example_arguments: ClassVar = {'share': 0.2}
 
     def __init__(self, share: float = 1e-4) -> None:
         self.share = check_share(share, 'share', 'OptimalThreshold')

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +53,8 @@ class Sensitivity(Search):
             the L1 norm of the weights that produce a unit's channels, as in the paper.
         steps: the number of steps, evenly over each group.
     """
+
+    example_arguments: ClassVar = {'steps': 2, 'batches': 1}
 
     def __init__(
         self,
@@ -113,10 +114,6 @@ class Sensitivity(Search):
         """Return the number of removed units at each step, without repetitions."""
         counts = {round(size * step / (self.steps + 1)) for step in range(1, self.steps + 1)}
         return sorted(count for count in counts if 0 < count < size)
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'steps': 2, 'batches': 1}
 
 
 def _scores_on_curve(ranks: Tensor, curve: Mapping[int, float], lift: float) -> Tensor:

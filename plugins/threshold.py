@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from easypruner import Budget, Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_number
@@ -32,6 +30,8 @@ class Threshold(Budget):
         value: the threshold, in the unit of the scores.
     """
 
+    example_arguments: ClassVar = {'value': 0.5}
+
     def __init__(self, value: float) -> None:
         self.value = check_number(value, 'value', 'Threshold')
 
@@ -44,10 +44,6 @@ class Threshold(Budget):
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         return self.value
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'value': 0.5}
 
 
 easypruner_components = hookimpl(lambda: [Threshold])

@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from easypruner.base.component import Component
 from easypruner.graph import ChannelGraph
@@ -17,7 +17,12 @@ class Strategy(Component):
 
     A subclass can change defaults of the constructor that it inherits, as in
     ``class FPGM(MaskSource, normalization='mean')``.
+
+    Attributes:
+        example_arguments: what :meth:`example` returns, unless a subclass overrides it.
     """
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls, **defaults: Any) -> None:
         """Change defaults of the constructor.
@@ -39,7 +44,7 @@ class Strategy(Component):
             graph: the channel graph of the network.
             folder: the folder for files that the arguments name.
         """
-        return {}
+        return cls.example_arguments
 
 
 def _with_defaults(

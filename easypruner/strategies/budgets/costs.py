@@ -6,8 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -71,6 +70,8 @@ class PortionedBudget(Budget):
 
     portion = Portion()
 
+    example_arguments: ClassVar = {'keep': 0.6}
+
     def partial(self, done: float, share: float, reference: Any = None) -> Budget:
         """Return the budget of one cut.
 
@@ -81,10 +82,6 @@ class PortionedBudget(Budget):
         part = copy.copy(self)
         part.portion = Portion(done, share, reference)
         return part
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'keep': 0.6}
 
 
 class CostBudget(PortionedBudget):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +35,8 @@ class Regularizer(Strategy):
         group_strengths: path, glob or name of groups -> factor of the strength there; the first
             pattern that matches a group is used.
     """
+
+    example_arguments: ClassVar = {'strength': 1e-3}
 
     def __init__(
         self,
@@ -199,7 +200,3 @@ class Regularizer(Strategy):
                 parameter.grad = gradient * factor
             else:
                 parameter.grad.add_(gradient, alpha=factor)
-
-    @classmethod
-    def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
-        return {'strength': 1e-3}
