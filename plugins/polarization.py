@@ -58,11 +58,10 @@ class Polarization(RowPenalty[FlatScales]):
         bound: float | None = None,
     ) -> None:
         super().__init__(strength, strength_schedule, group_strengths)
-        self.t = check_number(t, 't', 'Polarization', least=0)
-        self.bound = bound
-        if bound is not None:
-            check_number(bound, 'bound', 'Polarization', least=0)
-        self._kinds = ScaleKinds.of(scales, 'Polarization')
+        owner = type(self).__name__
+        self.t = check_number(t, 't', owner, least=0)
+        self.bound = None if bound is None else check_number(bound, 'bound', owner, least=0)
+        self._kinds = ScaleKinds.of(scales, owner)
 
     def penalty_of(self, row: FlatScales) -> Tensor:
         values = row.row()

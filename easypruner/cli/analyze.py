@@ -61,16 +61,16 @@ def analyze(arguments: AnalyzeArguments) -> int:
     """
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.cli.find_network import find_network
-    from easypruner.cli.network_report import NetworkReport, check_drawings
+    from easypruner.cli.network_report import check_drawings, draw, print_report, trace_subject
 
     chosen = {'dot': arguments.dot, 'svg': arguments.svg}
     drawings = {kind: Path(file) for kind, file in chosen.items() if file}
     check_drawings(drawings, arguments.overwrite)
     subject = find_network(arguments.subject, arguments.input_shape, arguments)
-    report = NetworkReport.of(subject, arguments.ignore, arguments.attention)
-    report.print(arguments.json, arguments.frozen)
+    graph = trace_subject(subject, arguments.ignore, arguments.attention)
+    print_report(subject, graph, arguments.json, arguments.frozen)
     for kind, file in drawings.items():
-        report.draw(kind, file)
+        draw(kind, graph, subject.name, file)
         if not arguments.json:
             print(f'wrote {file}')
     return 0

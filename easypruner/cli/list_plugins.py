@@ -29,15 +29,15 @@ def list_plugins(arguments: ListArguments) -> int:
     Raises:
         PluginError: a plugin cannot be used.
     """
-    print_plugins(arguments.load_plugins(), arguments.json)
+    plugins = arguments.load_plugins()
+    if arguments.json:
+        print(json.dumps(_as_dict(plugins), indent=2))
+    else:
+        _print(plugins)
     return 0
 
 
-def print_plugins(plugins: Plugins, as_json: bool = False) -> None:
-    """Print all components with their plugins, other hooks, and the plugins that are not loaded."""
-    if as_json:
-        print(json.dumps(_as_dict(plugins), indent=2))
-        return
+def _print(plugins: Plugins) -> None:
     # These modules import rich, and --help has to be fast.
     from rich.console import Console
 

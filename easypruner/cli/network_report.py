@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,51 +41,44 @@ def check_drawings(drawings: Mapping[str, Path], overwrite: bool) -> None:
             )
 
 
-@dataclass(frozen=True)
-class NetworkReport:
-    """What can be pruned in a network, what it costs, and what is frozen."""
+def trace_subject(subject: Subject, ignore: Sequence[str], attention: str | None) -> ChannelGraph:
+    """Trace a network.
 
-    subject: Subject
-    graph: ChannelGraph
+    Args:
+        subject: the network.
+        ignore: modules whose channels are kept, besides those of the network's config.
+        attention: what to remove from attention; None for what the network's config says.
+    """
+    options = dict(subject.options)
+    if ignore:
+        options['ignore'] = [*options.get('ignore', ()), *ignore]
+    if attention:
+        options['attention'] = attention
+    return trace(subject.model, subject.inputs, **options)
 
-    @classmethod
-    def of(cls, subject: Subject, ignore: Sequence[str], attention: str | None) -> NetworkReport:
-        """Trace a network.
 
-        Args:
-            subject: the network.
-            ignore: modules whose channels are kept, besides those of the network's config.
-            attention: what to remove from attention; None for what the network's config says.
-        """
-        options = dict(subject.options)
-        if ignore:
-            options['ignore'] = [*options.get('ignore', ()), *ignore]
-        if attention:
-            options['attention'] = attention
-        return cls(subject, trace(subject.model, subject.inputs, **options))
+def print_report(subject: Subject, graph: ChannelGraph, as_json: bool, every_frozen: bool) -> None:
+    """Print tables or JSON, with each frozen dimension or each reason."""
+    found = analyze(graph)
+    shapes = [list(tensor.shape) for _, tensor in tensors_in(subject.inputs)]
+    if as_json:
+        content = {'model': subject.name, 'inputs': shapes, **as_dict(graph, found)}
+        print(json.dumps(content, indent=2))
+    else:
+        inputs = ', '.join(' x '.join(map(str, shape)) for shape in shapes)
+        title = f'{subject.name}, input {inputs}'
+        print_analysis(report_console(), title, found, graph.frozen if every_frozen else None)
 
-    def print(self, as_json: bool, every_frozen: bool) -> None:
-        """Print tables or JSON, with each frozen dimension or each reason."""
-        found = analyze(self.graph)
-        shapes = [list(tensor.shape) for _, tensor in tensors_in(self.subject.inputs)]
-        if as_json:
-            content = {'model': self.subject.name, 'inputs': shapes, **as_dict(self.graph, found)}
-            print(json.dumps(content, indent=2))
-        else:
-            inputs = ', '.join(' x '.join(map(str, shape)) for shape in shapes)
-            title = f'{self.subject.name}, input {inputs}'
-            every = self.graph.frozen if every_frozen else None
-            print_analysis(report_console(), title, found, every)
 
-    def draw(self, kind: str, file: Path) -> None:
-        """Draw layers and groups.
+def draw(kind: str, graph: ChannelGraph, title: str, file: Path) -> None:
+    """Draw layers and groups.
 
-        Raises:
-            EasyPrunerError: the file cannot be written.
-        """
-        try:
-            write_whole(file, _DRAWINGS[kind](wire(self.graph), self.subject.name))
-        except OSError as error:
-            raise EasyPrunerError(
-                f'{str(file)!r} cannot be written: {error.strerror}; choose another file'
-            ) from error
+    Raises:
+        EasyPrunerError: the file cannot be written.
+    """
+    try:
+        write_whole(file, _DRAWINGS[kind](wire(graph), title))
+    except OSError as error:
+        raise EasyPrunerError(
+            f'{str(file)!r} cannot be written: {error.strerror}; choose another file'
+        ) from error

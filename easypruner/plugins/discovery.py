@@ -11,7 +11,7 @@ import types
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -115,23 +115,18 @@ def _entry_points() -> Iterator[Candidate]:
     for point in entry_points(group=GROUP):
         # Built-in plugins are found in their package, because a file may have been added or deleted
         # since a checkout was installed.
-        if point.module.split('.')[0] not in (BUILT_INS, 'easypruner'):
-            yield _entry_point(point)
-
-
-def _entry_point(point: EntryPoint) -> Candidate:
-    distribution, version = '', ''
-    if point.dist is not None:
-        distribution, version = point.dist.name, point.dist.version
-    return Candidate(
-        name=point.name,
-        origin=f'{distribution} ({point.value})'.lstrip(),
-        version=version,
-        location=distribution or point.value,
-        module=point.module,
-        attribute=point.attr or '',
-        file=find_file(point.module),
-    )
+        if point.module.split('.')[0] in (BUILT_INS, 'easypruner'):
+            continue
+        distribution = point.dist.name if point.dist else ''
+        yield Candidate(
+            name=point.name,
+            origin=f'{distribution} ({point.value})'.lstrip(),
+            version=point.dist.version if point.dist else '',
+            location=distribution or point.value,
+            module=point.module,
+            attribute=point.attr or '',
+            file=find_file(point.module),
+        )
 
 
 def built_in_modules() -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pluggy
 
 from easypruner.base.describe import describe
 from easypruner.errors import PluginError
 from easypruner.report.result import Artifact, RunResult
-
-if TYPE_CHECKING:
-    import pluggy
 
 
 def collect_artifacts(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pluggy
+from rich.console import Console
+from rich.table import Table
 
 from easypruner.base.files import write_json
 from easypruner.errors import EasyPrunerError
@@ -24,11 +28,6 @@ from easypruner.report.text import (
     print_lines,
     report_console,
 )
-
-if TYPE_CHECKING:
-    import pluggy
-    from rich.console import Console
-    from rich.table import Table
 
 PICTURE = 'accuracy_macs.png'
 RECORD = 'comparison.json'

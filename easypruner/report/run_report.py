@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pluggy
+from rich.console import Console
+from rich.table import Table
 
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.report.result import Row, RunResult
+from easypruner.report.scales import LayerChannels, Scales
 from easypruner.report.text import (
     describe_budget,
     format_change,
@@ -20,13 +24,6 @@ from easypruner.report.text import (
     print_lines,
     report_console,
 )
-
-if TYPE_CHECKING:
-    import pluggy
-    from rich.console import Console
-    from rich.table import Table
-
-    from easypruner.report.scales import LayerChannels, Scales
 
 SCALES_PICTURE = 'scales.png'
 CHANNELS_PICTURE = 'channels.png'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,8 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from easypruner.report.result import Artifact, BudgetResult
+from easypruner.report.result import Artifact, BudgetResult
 
 _PIPE_WIDTH = 200
 _DECIMAL = ('', 'k', 'M', 'G', 'T', 'P')
