@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from easypruner import Context, Masks, hookimpl
@@ -16,13 +15,8 @@ from easypruner.base.checks import check_count, check_path
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget
-from easypruner.strategies.budgets.latency import Reading, Stopwatch
-from easypruner.strategies.budgets.latency_table import (
-    LatencyTable,
-    Savings,
-    Together,
-    sum_of_savings,
-)
+from easypruner.strategies.budgets.latency import Reading, Stopwatch, tabulate
+from easypruner.strategies.budgets.latency_table import LatencyTable
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.scores import Scores
 
@@ -187,19 +181,13 @@ class Latency(CostBudget):
 
     @classmethod
     def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:
+        def saved(masks: Mapping[str, Tensor]) -> tuple[float, float]:
+            return 1e-9 * (macs - graph.cost(masks).macs), 0.0
+
         # The table of a machine that computes one multiply-add per nanosecond.
-        groups = {}
-        for name, cost in graph.group_costs().items():
-            units = graph.groups[name].size
-            kept = (1,) if units > 1 else ()
-            saved = tuple(1e-9 * cost.macs * (1 - k / units) for k in kept)
-            groups[name] = Savings(units, kept, saved, (0.0,) * len(kept))
-        least = {name: torch.arange(group.size) < 1 for name, group in graph.groups.items()}
-        whole, left = graph.cost().macs, graph.cost(least).macs
-        added = sum_of_savings(groups, dict.fromkeys(groups, 1))
-        together = Together((added,), (1e-9 * (whole - left),), (0.0,))
+        macs = graph.cost().macs
         path = folder / 'latency.json'
-        LatencyTable(1e-9 * whole, 0.0, 1, {}, groups, together).save(path)
+        tabulate(graph, Reading(1e-9 * macs, 0.0, 1), saved, shares=()).save(path)
         return {'keep': 0.6, 'table': str(path)}
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from easypruner.base.component import Component
 from easypruner.graph import Transform
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.plugins.discovery import BUILT_INS, FOLDER_PACKAGE, built_in_modules
-from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, TRANSFORMS
+from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, TRANSFORMS, ComponentRegistry
 
 _SUFFIX = '_layers'
 
@@ -23,16 +24,12 @@ def plugin_handlers() -> tuple[LayerHandler, ...]:
     If no plugins are loaded, return those of the built-in files ``*_layers.py``. These files import
     neither MMEngine nor the library that defines the layers.
     """
-    if _is_loaded():
-        return tuple(cls() for cls in LAYER_HANDLERS.classes.values())
-    return tuple(cls() for cls in _built_in() if issubclass(cls, LayerHandler))
+    return tuple(cls() for cls in _classes(LAYER_HANDLERS))
 
 
 def plugin_transforms() -> tuple[type[Transform], ...]:
     """Return the transforms of all loaded plugins, or of the same built-in files."""
-    if _is_loaded():
-        return tuple(TRANSFORMS.classes.values())
-    return tuple(cls for cls in _built_in() if issubclass(cls, Transform))
+    return _classes(TRANSFORMS)
 
 
 def find_origins(classes: Iterable[type]) -> list[str]:
@@ -50,8 +47,10 @@ def find_origins(classes: Iterable[type]) -> list[str]:
     return list(origins)
 
 
-def _is_loaded() -> bool:
-    return any(registry.classes for registry in REGISTRIES)
+def _classes(registry: ComponentRegistry) -> tuple[type[Any], ...]:
+    if any(other.classes for other in REGISTRIES):
+        return tuple(registry.classes.values())
+    return tuple(cls for cls in _built_in() if issubclass(cls, registry.contract))
 
 
 @cache

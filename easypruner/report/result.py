@@ -64,12 +64,6 @@ class BudgetResult:
         """The result of each limit."""
         return self.parts or (self,)
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> BudgetResult:
-        """Build a result from the output of ``dataclasses.asdict``."""
-        parts = tuple(cls.from_dict(part) for part in value['parts'])
-        return cls(**{**value, 'parts': parts})
-
 
 @dataclass(frozen=True)
 class ScaleStats:
@@ -155,7 +149,7 @@ class RunResult:
             name=name.text() if name else folder.resolve().name,
             work_dir=folder,
             rows=rows,
-            budget=_read_budget(budget) if budget else None,
+            budget=read_budget(budget) if budget else None,
             seed=summary['seed'].integer(),
             config_hash=summary['config_hash'].text(),
             versions={key: entry.text() for key, entry in summary['versions'].entries()},
@@ -240,14 +234,15 @@ def _read_row(row: Field) -> Row:
     )
 
 
-def _read_budget(budget: Field) -> BudgetResult:
+def read_budget(budget: Field) -> BudgetResult:
+    """Read a result that ``dataclasses.asdict`` has converted."""
     spread, parts = budget.get('spread'), budget.get('parts')
     return BudgetResult(
         kind=budget['kind'].text(),
         asked=budget['asked'].number(),
         delivered=budget['delivered'].number(),
         spread=spread.number(0) if spread else None,
-        parts=tuple(_read_budget(part) for part in parts.items()) if parts else (),
+        parts=tuple(read_budget(part) for part in parts.items()) if parts else (),
     )
 
 

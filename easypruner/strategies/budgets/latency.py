@@ -164,11 +164,32 @@ def measure_table(
     stopwatch = Stopwatch(graph, repeats, warmup)
     whole = stopwatch.compare().whole
 
-    def saved(kept: Mapping[str, int]) -> tuple[float, float]:
-        """Return the seconds that a pass is shorter, and their spread."""
-        masks = {name: torch.arange(graph.groups[name].size) < n for name, n in kept.items()}
+    def saved(masks: Mapping[str, Tensor]) -> tuple[float, float]:
         ratio = stopwatch.compare(masks).ratio
         return whole.median * (1 - ratio.median), whole.median * ratio.spread
+
+    table = tabulate(graph, whole, saved, shares)
+    table.save(path)
+    return table
+
+
+def tabulate(
+    graph: ChannelGraph,
+    whole: Reading,
+    saved: Callable[[Mapping[str, Tensor]], tuple[float, float]],
+    shares: Sequence[float],
+) -> LatencyTable:
+    """Make a table.
+
+    Args:
+        graph: the channel graph of the network.
+        whole: the seconds of a pass of the whole network.
+        saved: a function that returns the seconds by which masks shorten a pass, and their spread.
+        shares: the shares of a group's units that are kept, from 0 to 1.
+    """
+
+    def saved_at(kept: Mapping[str, int]) -> tuple[float, float]:
+        return saved({name: torch.arange(graph.groups[name].size) < n for name, n in kept.items()})
 
     widths = {
         name: _widths(group.size, graph.limits.get(name, Limits()), shares)
@@ -177,19 +198,17 @@ def measure_table(
     groups = {}
     for name, group in graph.groups.items():
         kept = tuple(sorted({*widths[name]} - {group.size}))
-        groups[name] = Savings(group.size, kept, *_columns(saved({name: k}) for k in kept))
+        groups[name] = Savings(group.size, kept, *_columns(saved_at({name: k}) for k in kept))
     # From the widest to the narrowest network, so that the sums of the savings ascend.
     steps = [
         dict(zip(widths, counts, strict=True)) for counts in zip(*widths.values(), strict=True)
     ]
     together = Together(
-        tuple(sum_of_savings(groups, kept) for kept in steps), *_columns(map(saved, steps))
+        tuple(sum_of_savings(groups, kept) for kept in steps), *_columns(map(saved_at, steps))
     )
-    table = LatencyTable(
-        whole.median, whole.spread, repeats, describe_machine(graph), groups, together
+    return LatencyTable(
+        whole.median, whole.spread, whole.count, describe_machine(graph), groups, together
     )
-    table.save(path)
-    return table
 
 
 def _widths(size: int, limits: Limits, shares: Sequence[float]) -> tuple[int, ...]:

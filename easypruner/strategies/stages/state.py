@@ -13,11 +13,12 @@ from torch import nn
 
 from easypruner.base.distributed import barrier, is_main
 from easypruner.base.files import write_json
+from easypruner.base.json_fields import Field
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, NetworkRecord, Transform
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.masks import Masks
-from easypruner.report.result import BudgetResult, Row
+from easypruner.report.result import BudgetResult, Row, read_budget
 from easypruner.strategies.stages.forecast import Step
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class PruningState:
                 for cut in content['cuts']
             ),
             rows=tuple(Row(**row) for row in content['rows']),
-            budget=BudgetResult.from_dict(content['budget']) if content['budget'] else None,
+            budget=read_budget(Field(content['budget'], STATE)) if content['budget'] else None,
             reference=content['reference'],
             warnings=tuple(content['warnings']),
             seconds=dict(content['seconds']),
