@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from easypruner import LayerHandler, hookimpl
+from easypruner import LayerHandler, Transform, hookimpl
 from easypruner.base.json_fields import Field
 from easypruner.base.modules import evaluating
 from easypruner.errors import RecordError, nearest
-from easypruner.graph import Transform
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.strategies.stages.stage import RowStage
 

@@ -13,21 +13,11 @@ from rich.table import Table
 
 from easypruner.base.files import write_json
 from easypruner.errors import EasyPrunerError
+from easypruner.report import text
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.report.comparison import Comparison, Line, compare
 from easypruner.report.fairness import list_differences
 from easypruner.report.result import Row
-from easypruner.report.text import (
-    format_change,
-    format_count,
-    format_duration,
-    format_size,
-    make_table,
-    natural_width,
-    print_artifacts,
-    print_lines,
-    report_console,
-)
 
 PICTURE = 'accuracy_macs.png'
 RECORD = 'comparison.json'
@@ -64,11 +54,11 @@ def compare_runs(
     artifacts = collect_artifacts(manager, comparison.runs)
     _draw(comparison, out / PICTURE)
     write_json(out / RECORD, make_comparison_record(comparison, notes))
-    console = console or report_console()
+    console = console or text.report_console()
     console.print(*make_comparison_tables(comparison, console.width))
-    print_lines(console, 'Before you compare', notes, style='yellow')
-    print_artifacts(console, artifacts)
-    print_lines(console, 'Written', [str(out / PICTURE), str(out / RECORD)])
+    text.print_lines(console, 'Before you compare', notes, style='yellow')
+    text.print_artifacts(console, artifacts)
+    text.print_lines(console, 'Written', [str(out / PICTURE), str(out / RECORD)])
     return comparison
 
 
@@ -87,14 +77,14 @@ def make_comparison_tables(comparison: Comparison, width: int) -> tuple[Table, .
         for line in comparison.lines
     ]
     columns = (*_NAMES, *_ACCURACIES, *_COSTS)
-    whole = make_table('Comparison', columns, [(*names, *a, *c) for names, a, c in rows])
-    if natural_width(whole) <= width:
+    whole = text.make_table('Comparison', columns, [(*names, *a, *c) for names, a, c in rows])
+    if text.natural_width(whole) <= width:
         return (whole,)
     accuracies = [(*names, *cells) for names, cells, _ in rows]
     costs = [(names[0], *cells) for names, _, cells in rows]
     return (
-        make_table('Accuracy', (*_NAMES, *_ACCURACIES), accuracies),
-        make_table('Cost', (_NAMES[0], *_COSTS), costs),
+        text.make_table('Accuracy', (*_NAMES, *_ACCURACIES), accuracies),
+        text.make_table('Cost', (_NAMES[0], *_COSTS), costs),
     )
 
 
@@ -109,16 +99,16 @@ def make_comparison_record(comparison: Comparison, notes: Sequence[str]) -> dict
 
 def _accuracy_cells(line: Line) -> tuple[str, ...]:
     after_cut = line.after_cut.text() if line.after_cut else '-'
-    return line.baseline.text(), line.final.text(), line.change.text(format_change), after_cut
+    return line.baseline.text(), line.final.text(), line.change.text(text.format_change), after_cut
 
 
 def _cost_cells(line: Line) -> tuple[str, ...]:
     return (
-        format_count(line.macs.mean),
+        text.format_count(line.macs.mean),
         f'{line.macs_left.mean:.1f} %',
-        format_count(line.params.mean),
-        format_size(line.size.mean),
-        format_duration(line.seconds.mean),
+        text.format_count(line.params.mean),
+        text.format_size(line.size.mean),
+        text.format_duration(line.seconds.mean),
     )
 
 

@@ -9,21 +9,10 @@ import pluggy
 from rich.console import Console
 from rich.table import Table
 
+from easypruner.report import text
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.report.result import Row, RunResult
 from easypruner.report.scales import LayerChannels, Scales
-from easypruner.report.text import (
-    describe_budget,
-    format_change,
-    format_count,
-    format_duration,
-    format_share,
-    format_size,
-    make_table,
-    print_artifacts,
-    print_lines,
-    report_console,
-)
 
 SCALES_PICTURE = 'scales.png'
 CHANNELS_PICTURE = 'channels.png'
@@ -57,19 +46,19 @@ def report_run(
     pictures = _draw(result.work_dir, scales, layers)
     artifacts = collect_artifacts(manager, [result])
     written = (*pictures, result.save())
-    console = console or report_console()
+    console = console or text.report_console()
     console.print(make_run_table(result))
-    print_lines(console, 'Facts', _facts(result))
-    print_artifacts(console, artifacts)
-    print_lines(console, 'Warnings', result.warnings, style='yellow')
-    print_lines(console, 'Written', [str(path) for path in (*files, *written)])
+    text.print_lines(console, 'Facts', _facts(result))
+    text.print_artifacts(console, artifacts)
+    text.print_lines(console, 'Warnings', result.warnings, style='yellow')
+    text.print_lines(console, 'Written', [str(path) for path in (*files, *written)])
     return written
 
 
 def make_run_table(result: RunResult) -> Table:
     """Return the table of a run, with the change from the baseline for each row."""
     baseline = result.baseline
-    return make_table(
+    return text.make_table(
         result.name,
         ('', 'accuracy', 'change', 'MACs', 'left', 'params', 'left', 'size', 'left'),
         [_cells(row, baseline) for row in result.rows],
@@ -80,23 +69,23 @@ def _cells(row: Row, baseline: Row) -> tuple[str, ...]:
     return (
         row.name,
         f'{row.accuracy:.2f} %',
-        '' if row is baseline else format_change(row.accuracy - baseline.accuracy),
-        format_count(row.macs),
-        format_share(row.macs, baseline.macs),
-        format_count(row.params),
-        format_share(row.params, baseline.params),
-        format_size(row.bytes),
-        format_share(row.bytes, baseline.bytes),
+        '' if row is baseline else text.format_change(row.accuracy - baseline.accuracy),
+        text.format_count(row.macs),
+        text.format_share(row.macs, baseline.macs),
+        text.format_count(row.params),
+        text.format_share(row.params, baseline.params),
+        text.format_size(row.bytes),
+        text.format_share(row.bytes, baseline.bytes),
     )
 
 
 def _facts(result: RunResult) -> list[str]:
     facts = []
     if result.budget is not None:
-        facts += [describe_budget(budget) for budget in result.budget.each]
+        facts += [text.describe_budget(budget) for budget in result.budget.each]
     if result.cut is not None:
         before, after = result.cut
-        change = format_change(after.accuracy - before.accuracy)
+        change = text.format_change(after.accuracy - before.accuracy)
         facts.append(
             f'accuracy before the cut {before.accuracy:.2f} % ({before.name}), '
             f'right after it {after.accuracy:.2f} % ({change})'
@@ -110,8 +99,8 @@ def _facts(result: RunResult) -> list[str]:
     if result.seconds:
         longest = max(result.seconds, key=lambda stage: result.seconds[stage])
         facts.append(
-            f'time: {format_duration(sum(result.seconds.values()))}, '
-            f'longest stage: {longest} {format_duration(result.seconds[longest])}; '
+            f'time: {text.format_duration(sum(result.seconds.values()))}, '
+            f'longest stage: {longest} {text.format_duration(result.seconds[longest])}; '
             f'seed {result.seed}'
         )
     return facts
