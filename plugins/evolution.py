@@ -115,7 +115,7 @@ class Evolution(RateSearch):
             for number in range(self.population):
                 first, second = (parents[_below(len(parents), generator)] for _ in range(2))
                 if number % 2:
-                    yield _crossed(first, second, generator)
+                    yield _merged(torch.rand(len(first), generator=generator) < 0.5, first, second)
                 else:
                     yield self._mutated(first, order.draw_rates(generator), generator)
 
@@ -139,10 +139,6 @@ def _best(candidates: Iterable[_Candidate], count: int) -> list[_Candidate]:
 
 def _below(limit: int, generator: torch.Generator) -> int:
     return int(torch.randint(limit, (), generator=generator))
-
-
-def _crossed(first: Rates, second: Rates, generator: torch.Generator) -> Rates:
-    return _merged(torch.rand(len(first), generator=generator) < 0.5, first, second)
 
 
 def _merged(mask: torch.Tensor, true: Rates, false: Rates) -> Rates:

@@ -51,9 +51,8 @@ class Ratio(PortionedBudget):
     """
 
     def __init__(self, keep: float | Mapping[str, float], scope: str | None = None) -> None:
-        by_group = isinstance(keep, Mapping)
         if scope is None:
-            scope = 'layer' if by_group else 'global'
+            scope = 'layer' if isinstance(keep, Mapping) else 'global'
         check_name(scope, 'scope', 'Ratio', SCOPES)
         if isinstance(keep, Mapping):
             if not keep or scope != 'layer':
@@ -120,13 +119,18 @@ class Ratio(PortionedBudget):
         if self.portion.reference is None:
             return round(self.portion.share_at_hand(keep) * units)
         single = single or {}
-        start = sum(self._start(n, s.numel()) for n, s in scores.items()) + sum(single.values())
+        start = sum(self._at_start(scores, single).values())
         return min(round(self.portion.share_of_start(keep) * start) - len(single), units)
 
-    def _start(self, name: str, units: int) -> int:
-        """Return the number of units of a group before the first cut, if it is known."""
-        reference = self.portion.reference
-        return units if reference is None else int(reference['units'].get(name, units))
+    def _at_start(self, groups: Mapping[str, Tensor], single: Mapping[str, int]) -> dict[str, int]:
+        """Return group -> number of units before the first cut.
+
+        Args:
+            groups: group -> tensor with an entry for each unit that is left.
+            single: group that was cut to one unit -> number of units before the first cut.
+        """
+        known = {} if self.portion.reference is None else self.portion.reference['units']
+        return {name: int(known.get(name, t.numel())) for name, t in groups.items()} | dict(single)
 
     def _single_units(self, graph: ChannelGraph) -> dict[str, int]:
         """Return group -> units before the first cut, for groups that were cut to one unit.
@@ -159,15 +163,13 @@ class Ratio(PortionedBudget):
         if not isinstance(self.keep, Mapping) or not masks:
             return self.asked
         shares = self._shares(graph)
-        start = {n: self._start(n, mask.numel()) for n, mask in masks.items()} | self._single_units(
-            graph
-        )
+        start = self._at_start(masks, self._single_units(graph))
         kept = sum(n * self._reported(shares.get(name, 1.0)) for name, n in start.items())
         return kept / sum(start.values())
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         single = self._single_units(graph)
-        start = sum(self._start(n, m.numel()) for n, m in masks.items()) + sum(single.values())
+        start = sum(self._at_start(masks, single).values())
         kept = sum(masks.kept(name) for name in masks) + len(single)
         return kept / start if start else 1.0
 

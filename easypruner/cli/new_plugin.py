@@ -78,12 +78,13 @@ def write_plugin(name: str, kind: str, folder: Path, overwrite: bool = False) ->
     """
     cls = class_name(name)
     stem = file_stem(cls)
-    _check_meaning(cls, kind)
+    files = [_TEMPLATES / f'{kind}.txt', _TEMPLATES / f'{kind}_test.txt']
+    templates = [file.read_text(encoding='utf-8') for file in files]
+    _check_meaning(cls, templates)
     _check_taken(cls, stem, kind)
     _check_module(stem, folder)
     targets = (folder / f'{stem}.py', folder / 'tests' / f'test_{stem}.py')
-    templates = (f'{kind}.txt', f'{kind}_test.txt')
-    texts = [_template(template).replace(_CLASS, cls) for template in templates]
+    texts = [template.replace(_CLASS, cls) for template in templates]
     _write_all(dict(zip(targets, texts, strict=True)), overwrite)
     return targets
 
@@ -139,17 +140,9 @@ def _write(target: Path, text: str, overwrite: bool) -> Callable[[], object]:
     )
 
 
-def _template(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding='utf-8')
-
-
-def _check_meaning(cls: str, kind: str) -> None:
-    """Raise ConfigError if the template uses the name for something else, such as ``Tensor``."""
-    nodes = [
-        node
-        for name in (f'{kind}.txt', f'{kind}_test.txt')
-        for node in ast.walk(ast.parse(_template(name)))
-    ]
+def _check_meaning(cls: str, templates: Sequence[str]) -> None:
+    """Raise ConfigError if a template uses the name for something else, such as ``Tensor``."""
+    nodes = [node for template in templates for node in ast.walk(ast.parse(template))]
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     if cls in used or hasattr(builtins, cls):
         raise ConfigError(

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from statistics import fmean, stdev
 
 from easypruner.errors import EasyPrunerError, Mistakes
 from easypruner.report.result import RunResult
@@ -29,9 +28,8 @@ class Stat:
     @classmethod
     def of(cls, values: Iterable[float]) -> Stat:
         """Return the statistics of at least one value."""
-        numbers = np.array(list(values), dtype=float)
-        std = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
-        return cls(float(numbers.mean()), std)
+        numbers = list(values)
+        return cls(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None)
 
     def text(self, show: Callable[[float], str] = '{:.2f}'.format) -> str:
         """Return the mean, and the standard deviation if there is one."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 
 from easypruner.report.comparison import Comparison
 from easypruner.report.result import RunResult
@@ -27,8 +27,7 @@ def _different_parts(comparison: Comparison) -> Iterator[str]:
     for part in dict.fromkeys(part for run in comparison.runs for part in run.parts):
         hashes = [run.parts.get(part, 'unknown')[:_SHORT_HASH] for run in comparison.runs]
         yield from _differing(comparison, f'the configs differ in their {part}', hashes)
-    budgets = [_budget(run) for run in comparison.runs]
-    yield from _differing(comparison, 'the budgets differ', budgets)
+    yield from _differing(comparison, 'the budgets differ', map(_budget, comparison.runs))
     ends = [run.final.name for run in comparison.runs]
     yield from _differing(comparison, 'the runs end at different points', ends)
 
@@ -75,13 +74,11 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
             )
 
 
-def _differing(comparison: Comparison, what: str, values: Sequence[str]) -> Iterator[str]:
+def _differing(comparison: Comparison, what: str, values: Iterable[str]) -> Iterator[str]:
     owners = {run.work_dir: line.name for line in comparison.lines for run in line.runs}
-    names: dict[str, list[str]] = {}
+    names: dict[str, dict[str, None]] = defaultdict(dict)
     for run, value in zip(comparison.runs, values, strict=True):
-        owner = owners[run.work_dir]
-        if owner not in names.setdefault(value, []):
-            names[value].append(owner)
+        names[value][owners[run.work_dir]] = None
     if len(names) > 1:
         yield f'{what}: ' + '; '.join(f'{value} ({", ".join(who)})' for value, who in names.items())
 

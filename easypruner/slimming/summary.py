@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from easypruner.analysis.summary import FrozenRow, aggregate
-from easypruner.graph import ChannelGraph, Cost, Frozen, Verification
+from easypruner.graph import ChannelGraph, Cost, Verification
 from easypruner.graph.masks import Masks
 from easypruner.report.result import BudgetResult
 from easypruner.report.text import describe_budget, format_change, format_count, format_share
@@ -136,7 +136,8 @@ def frozen_reasons(graph: ChannelGraph) -> str:
 
 
 def _frozen(graph: ChannelGraph) -> tuple[FrozenRow, ...]:
-    return aggregate(entry for entry in graph.frozen if _makes(graph, entry))
+    """Return what freezes the outputs of weights."""
+    return aggregate(e for e in graph.frozen if e.dim == 0 and graph.parameter(e.param).dim() > 1)
 
 
 def _reasons(rows: tuple[FrozenRow, ...]) -> str:
@@ -166,10 +167,6 @@ def _verified(verification: Verification) -> str:
     if verification.unchecked and not verification.removed_units:
         return f'not checked, because their channels are mixed: {mixed}'
     return f'{text}; not checked, because their channels are mixed: {mixed}' if mixed else text
-
-
-def _makes(graph: ChannelGraph, entry: Frozen) -> bool:
-    return entry.dim == 0 and graph.parameter(entry.param).dim() > 1
 
 
 def _first(items: list[str], between: str = ', ') -> str:

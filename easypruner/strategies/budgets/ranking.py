@@ -216,14 +216,8 @@ class Ranking:
 
     def _fewest(self, fits: Callable[[Tensor], bool]) -> int:
         """Return the smallest number of lowest units to remove until the kept ones fit."""
-        low, high = 0, len(self.order)
-        while low < high:
-            middle = (low + high) // 2
-            if fits(self._kept(middle)):
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        counts = range(len(self.order))
+        return bisect_left(counts, True, key=lambda count: fits(self._kept(count)))
 
     def _filled(self, count: int, fits: Callable[[Tensor], bool]) -> Tensor:
         """Remove the ``count`` lowest units, then restore those that still fit, the best first.
