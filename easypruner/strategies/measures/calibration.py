@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,31 +55,23 @@ def calibrate(
 def _estimating(norms: Mapping[str, _BatchNorm]) -> Iterator[dict[str, bool]]:
     """Let norms average their inputs; yield norm -> whether it got enough, for each called norm."""
     estimated: dict[str, bool] = {}
-    momenta = {norm: norm.momentum for norm in norms.values()}
-    handles = []
 
-    def watch(name: str) -> Callable[..., None]:
-        def before(norm: _BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            inputs = next(iter((*args, *kwargs.values())))
-            norm.training = _has_variance(norm, inputs)
-            # Before the first usable batch, the old statistics are the best available.
-            if norm.training and not estimated.get(name):
-                norm.reset_running_stats()
-            estimated[name] = estimated.get(name, False) or norm.training
+    def before(name: str, norm: _BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = next(iter((*args, *kwargs.values())))
+        norm.training = _has_variance(norm, inputs)
+        # Before the first usable batch, the old statistics are the best available.
+        if norm.training and not estimated.get(name):
+            norm.reset_running_stats()
+        estimated[name] = estimated.get(name, False) or norm.training
 
-        return before
-
-    try:
+    with contextlib.ExitStack() as restored:
         for name, norm in norms.items():
-            handles.append(norm.register_forward_pre_hook(watch(name), with_kwargs=True))
+            restored.callback(setattr, norm, 'momentum', norm.momentum)
+            hook = norm.register_forward_pre_hook(partial(before, name), with_kwargs=True)
+            restored.callback(hook.remove)
             # Without a momentum, torch keeps a plain average.
             norm.momentum = None
         yield estimated
-    finally:
-        for handle in handles:
-            handle.remove()
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
 
 
 def _has_variance(norm: _BatchNorm, inputs: Tensor) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
+from easypruner.base.distributed import average
 from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.tape import Operation, record
@@ -112,11 +113,8 @@ class _Shift:
 
     def mean(self) -> Tensor:
         """Return the mean over the layers and over all processes, which use different data."""
-        shift = torch.stack(self.each).mean(dim=0)
-        if dist.is_initialized():
-            shift = shift.to(self.tensor)
-            dist.all_reduce(shift)
-            shift /= dist.get_world_size()
+        shift = torch.stack(self.each).mean(dim=0).to(self.tensor)
+        average([shift])
         return shift
 
 
@@ -158,14 +156,12 @@ def _lost(probe: Probe, means: Tensor) -> Tensor:
     inputs[probe.index.flatten()] = means
     if isinstance(module, nn.Linear):
         return weight @ inputs
-    kernel = weight.flatten(2).sum(dim=2)
-    rows = inputs.view(module.groups, -1)
+    kernel, inputs = weight.flatten(2).sum(dim=2, keepdim=True), inputs[:, None]
     if module.transposed:
         # On average, each output position gets 1 / prod(stride) of the kernel's entries.
-        kernel = kernel.view(module.groups, rows.shape[1], -1) / math.prod(module.stride)
-        return torch.einsum('gio,gi->go', kernel, rows).flatten()
-    kernel = kernel.view(module.groups, -1, rows.shape[1])
-    return torch.einsum('goi,gi->go', kernel, rows).flatten()
+        outputs = functional.conv_transpose1d(inputs, kernel, groups=module.groups)
+        return outputs.flatten() / math.prod(module.stride)
+    return functional.conv1d(inputs, kernel, groups=module.groups).flatten()
 
 
 def _input_count(module: Any) -> int:

@@ -6,9 +6,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +19,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from easypruner.base.checks import check_count, check_name
-from easypruner.base.distributed import average_buffers, is_main
+from easypruner.base.distributed import average, average_buffers, is_main
 from easypruner.base.modules import copy_of
 from easypruner.base.nested import tensors_in
 from easypruner.base.randomness import fixed_seed
 from easypruner.graph import ChannelGraph
 from easypruner.graph.graph import prune
 from easypruner.graph.masks import Masks
+from easypruner.graph.recording.inventory import named_tensors
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.calibration import calibrate
 
@@ -63,10 +65,7 @@ class DrawnBatches:
 
     def digest(self) -> str:
         """Return a hash of all arrays, numbers and texts in the batches."""
-        digest = hashlib.sha256()
-        for part in _parts([*self.calibration, 'then', *self.loss]):
-            digest.update(part)
-        return digest.hexdigest()
+        return _content_digest([[*self.calibration, 'then', *self.loss]])
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ class Measurement:
         batches = map(copy.deepcopy, drawn.loss)
         losses = torch.stack([loss(model, batch).detach().float() for batch in batches])
         mean = losses.mean()
-        if dist.is_initialized():
-            dist.all_reduce(mean)
-            mean /= dist.get_world_size()
+        average([mean])
         return float(mean)
 
 
@@ -170,7 +167,8 @@ class Measurements:
     def _setting(self) -> str:
         """A hash of everything that a measurement depends on."""
         world = dist.get_world_size() if dist.is_initialized() else 1
-        hashes = [_weights_digest(self._graph.model), self._drawn.digest()]
+        weights = _content_digest(named_tensors(self._graph.model).items())
+        hashes = [weights, self._drawn.digest()]
         return _digest([*astuple(self._measurement), self._context.seed, world, *hashes])
 
     @cached_property
@@ -221,12 +219,11 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _weights_digest(model: nn.Module) -> str:
-    """Return a hash of the parameters and buffers of a model."""
+def _content_digest(values: Iterable[Any]) -> str:
+    """Return a hash of all arrays, numbers and texts in nested values."""
     digest = hashlib.sha256()
-    for named in (*model.named_parameters(), *model.named_buffers()):
-        for part in _parts(named):
-            digest.update(part)
+    for part in chain.from_iterable(map(_parts, values)):
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -51,7 +51,7 @@ class MaskSource(Strategy):
         normalization: str = 'none',
     ) -> None:
         owner = type(self).__name__
-        self.budget = _single_budget(budget)
+        self.budget = budget if isinstance(budget, Budget | None) else Tightest(budget)
         self.reduction = check_name(reduction, 'reduction', owner, REDUCTIONS)
         self.normalization = check_name(normalization, 'normalization', owner, NORMALIZATIONS)
 
@@ -137,12 +137,6 @@ class MaskSource(Strategy):
                 "add budget=dict(type='Macs', keep=0.5) or another"
             )
         return self.budget
-
-
-def _single_budget(budget: Budget | Sequence[Budget] | None) -> Budget | None:
-    if budget is None or isinstance(budget, Budget):
-        return budget
-    return Tightest(budget)
 
 
 def checked_scores(scores: Any, graph: ChannelGraph, source: str) -> dict[str, Tensor]:
