@@ -9,7 +9,7 @@ from torch import Tensor
 from easypruner import Budget, Context, hookimpl
 from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.sources.gradients import GradientSource
+from easypruner.strategies.sources.bases import GradientSource
 
 PER = ('sample', 'batch')
 """What each gradient is computed for."""

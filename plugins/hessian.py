@@ -13,7 +13,7 @@ from easypruner.base.checks import check_count
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.gradients import NamedTensors, gradients_of, mean_over_batches
 from easypruner.strategies.measures.units import score_members, scored_members, unit_sums, widen
-from easypruner.strategies.sources.weights import WeightSource
+from easypruner.strategies.sources.bases import WeightSource
 
 
 class Hessian(WeightSource):

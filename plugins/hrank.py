@@ -14,7 +14,7 @@ from easypruner.strategies.measures.activations import (
     reader_probes,
 )
 from easypruner.strategies.measures.units import widen
-from easypruner.strategies.sources.activations import ActivationSource
+from easypruner.strategies.sources.bases import ActivationSource
 
 
 class HRank(ActivationSource, batches=5, normalization='mean'):

@@ -10,8 +10,8 @@ from torch import Tensor
 from easypruner import Context, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import score_units, unit_squares
+from easypruner.strategies.sources.bases import WeightSource
 from easypruner.strategies.sources.scores import lamp_scores
-from easypruner.strategies.sources.weights import WeightSource
 
 
 class Lamp(WeightSource):

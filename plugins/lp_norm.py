@@ -20,7 +20,7 @@ from easypruner.strategies.measures.units import (
     values_of,
     widen,
 )
-from easypruner.strategies.sources.weights import WeightSource
+from easypruner.strategies.sources.bases import WeightSource
 
 _PART = 1 << 18
 """The number of elements of a weight that are processed at a time."""

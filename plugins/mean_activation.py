@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from easypruner import hookimpl
-from easypruner.strategies.sources.activations import ActivationSource
+from easypruner.strategies.sources.bases import ActivationSource
 
 
 class MeanActivation(ActivationSource, normalization='mean'):

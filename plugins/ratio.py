@@ -13,8 +13,7 @@ from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.budgets.costs import PortionedBudget
-from easypruner.strategies.budgets.ranking import NO_LIMITS, Ranking, keep_best
-from easypruner.strategies.budgets.scopes import SCOPES, scopes_of
+from easypruner.strategies.budgets.ranking import NO_LIMITS, SCOPES, Ranking, keep_best, scopes_of
 
 
 class Ratio(PortionedBudget):

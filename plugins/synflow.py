@@ -14,7 +14,7 @@ from easypruner.graph import ChannelGraph
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.strategies.measures.gradients import check_finite, gradients_of, substituted_tensors
 from easypruner.strategies.measures.units import score_members, scored_members, unit_sums
-from easypruner.strategies.sources.weights import WeightSource
+from easypruner.strategies.sources.bases import WeightSource
 
 _OVERFLOW = (
     'the network is too deep, or its weights are too large, for double precision; '

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from easypruner import Context, hookimpl
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.sources.gradients import GradientSource
+from easypruner.strategies.sources.bases import GradientSource
 
 
 class Taylor(GradientSource, form='gate'):

@@ -8,9 +8,8 @@ from easypruner.testing.checks import (
     check_source,
     random_masks,
 )
-from easypruner.testing.components import component, example_budget
 from easypruner.testing.composition import Combination, combinations, compose, run
-from easypruner.testing.contexts import tiny_batches, tiny_context
+from easypruner.testing.contexts import component, example_budget, tiny_batches, tiny_context
 from easypruner.testing.handler_check import check_handler
 from easypruner.testing.networks import (
     NETWORKS,

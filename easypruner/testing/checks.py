@@ -17,9 +17,8 @@ from easypruner.strategies import Budget, Context, MaskSource, Progress, Regular
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.sources.source import checked_scores
 from easypruner.testing.contexts import tiny_context
-from easypruner.testing.leftovers import Before
 from easypruner.testing.networks import NETWORKS
-from easypruner.testing.trials import Networks, Refusals, as_networks, check_masks
+from easypruner.testing.trials import Before, Networks, Refusals, as_networks, check_masks
 
 Formula = Callable[[ChannelGraph, Masks | None], Tensor]
 """A penalty as in its paper: a function that returns a scalar with a gradient."""

@@ -123,7 +123,7 @@ def test_a_pattern_without_a_group_is_refused() -> None:
 
 
 def test_isomorphic_groups_are_ranked_together() -> None:
-    from easypruner.strategies.budgets.scopes import scopes_of
+    from easypruner.strategies.budgets.ranking import scopes_of
 
     def block(width: int) -> list[nn.Module]:
         return [nn.Conv2d(width, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from easypruner import Context
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.strategies.measures.samples import samples_of
+from easypruner.strategies.measures.gradients import samples_of
 from easypruner.testing.networks import Depthwise, Plain, Residual
 from tests.helpers.scoring import (
     BATCH,

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from easypruner.hookspecs import hookimpl
-from easypruner.pipeline.stages.calibrate import Calibrate
 from easypruner.pipeline.stages.distill import Distill
 from easypruner.pipeline.stages.evaluate import Evaluate
 from easypruner.pipeline.stages.iterative import Iterative
 from easypruner.pipeline.stages.masks import LoadMask, SelectMask
-from easypruner.pipeline.stages.prune import Prune
+from easypruner.pipeline.stages.prune import Calibrate, Prune, Zero
 from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.pipeline.stages.report import Report
 from easypruner.pipeline.stages.train import Train
-from easypruner.pipeline.stages.zero import Zero
 from easypruner.strategies import Component, Stage
 
 _STAGES: tuple[type[Stage], ...] = (

@@ -1,15 +1,26 @@
-"""The stage Prune: cuts the network."""
+"""The stages Prune, Zero and Calibrate: they change the network without training it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from easypruner.base.checks import check_count, check_name
+import torch
+
+from easypruner.base.checks import check_count, check_flag, check_name
+from easypruner.base.distributed import average_buffers
 from easypruner.graph import ChannelGraph
 from easypruner.graph.graph import prune
 from easypruner.graph.masks import Masks
-from easypruner.pipeline.stages.common import loaded_runner, stage_context, with_row, with_weights
+from easypruner.pipeline.stages.common import (
+    forward_pass,
+    loaded_runner,
+    stage_context,
+    with_row,
+    with_weights,
+)
+from easypruner.strategies.measures.calibration import calibrate
 from easypruner.strategies.measures.compensation import mean_compensation
+from easypruner.strategies.measures.zeroing import zero
 from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import Cut, PruningState
@@ -100,3 +111,100 @@ class Prune(RowStage):
         if self.compensate is None:
             return 'cut'
         return f'cut, and compensate the means of removed channels, from {self.batches} batches'
+
+
+class Zero(RowStage):
+    """Sets the filters of the channels that masks remove to zero, without a cut.
+
+    In soft filter pruning (He et al., 2018, arXiv 1808.06866), this happens after every epoch. The
+    filters are trained further, and a channel that has become large again is kept next time. The
+    masks stay selected, so that a ``Prune`` may follow.
+
+    As in the paper, only filters are set to zero. Such a channel still has the constant that its
+    norm or bias adds. If that was zero as well, no gradient would pass a ReLU behind it, and the
+    channel could not return. ``Prune(compensate='mean')`` compensates such constants.
+
+    Use when:
+        Channels should be able to return: within ``Iterative`` with ``schedule='constant'``, each
+        round being a selection, ``Zero`` and one epoch of ``Train``.
+
+    Fails when:
+        Accuracy right after it matters; the network recovers only by training. With
+        ``norms=True``, channels behind a ReLU cannot return.
+
+    Values:
+        The paper selects by ``L2Norm``, the same share of each layer, after every epoch.
+
+    Args:
+        norms: whether to set biases, and scales and biases of norms, to zero as well.
+        row: the name of the result's row in the final table; None for no row.
+        name: the name of the stage.
+    """
+
+    def __init__(self, norms: bool = False, row: str | None = None, name: str = 'zero') -> None:
+        super().__init__(row, name)
+        self.norms = check_flag(norms, 'norms', 'Zero')
+
+    def forecast(self, before: Forecast) -> Forecast:
+        before.check_not_fixed()
+        before.check_masks('Zero')
+        return replace(before, step=Step(zeroes=True))
+
+    def run(self, state: PruningState) -> PruningState:
+        """Set the filters to zero, save the weights, evaluate."""
+        masks = state.load_masks()
+        assert masks is not None, 'the forecast has checked that there are masks'
+        runner = loaded_runner(state)
+        graph = state.run.trace(runner.plain_model)
+        masks.check(graph)
+        zero(graph, masks, self.norms)
+        state = with_weights(state, runner.plain_model)
+        return with_row(state, self.row, runner, graph)
+
+    def plan(self, state: PruningState) -> str:
+        return 'set the filters of removed channels to zero' + (', and their norms' * self.norms)
+
+
+class Calibrate(RowStage):
+    """Estimates the running statistics of every batch norm again, as averages over batches.
+
+    After a cut, the remaining channels get other activations than before. The weights stay the
+    same.
+
+    Use when:
+        A network with batch norm has been cut: it recovers much of the accuracy at the cost of some
+        forward passes, before any training. EagleEye (Li et al., 2020, arXiv 2007.02491, section
+        3.3) shows that the accuracy afterwards predicts that after training.
+
+    Fails when:
+        The network has no batch norms, or they get a single value of each channel in every batch;
+        the error names the norm. Batches of other data than those of the task.
+
+    Values:
+        50 ``batches`` of the training batch size; more if the batches are small.
+
+    Args:
+        batches: the number of batches of training data.
+        row: the name of the result's row in the final table; None for no row.
+        name: the name of the stage.
+    """
+
+    def __init__(
+        self, batches: int = 50, row: str | None = 'calibrated', name: str = 'calibrate'
+    ) -> None:
+        super().__init__(row, name)
+        self.batches = check_count(batches, 'batches', 'Calibrate')
+
+    def run(self, state: PruningState) -> PruningState:
+        """Calibrate, save the weights, evaluate."""
+        runner = loaded_runner(state)
+        model = runner.plain_model
+        batches = stage_context(state).some_batches(self.batches, 'Calibrate')
+        torch.manual_seed(state.run.seed)
+        calibrate(model, batches, forward_pass)
+        average_buffers(model)
+        state = with_weights(state, model)
+        return with_row(state, self.row, runner, state.run.trace(model))
+
+    def plan(self, state: PruningState) -> str:
+        return f'recalibrate batch norm on {self.batches} batches'

@@ -12,11 +12,15 @@ from mmengine.hooks import Hook
 
 from easypruner.base.checks import check_count, check_number, is_number, refuse
 from easypruner.base.distributed import is_main
-from easypruner.engine.accumulation import AccumulationHook
-from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
-from easypruner.engine.hooks import BufferHook, EpochSeedHook, ProgressHook
+from easypruner.engine.hooks import (
+    AccumulationHook,
+    AveragingHook,
+    BufferHook,
+    EpochSeedHook,
+    ProgressHook,
+)
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import StageRunner

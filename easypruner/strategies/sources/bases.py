@@ -1,7 +1,8 @@
-"""GradientSource: the base class of mask sources that score units by weight times gradient."""
+"""Base classes of mask sources that score units by weights, by gradients or by activations."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,15 +13,38 @@ from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Member
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
+from easypruner.strategies.measures.activations import Probe, collect
 from easypruner.strategies.measures.gradients import NamedTensors, gradients_of, mean_over_batches
 from easypruner.strategies.measures.units import (
+    OVER,
     gates_of,
     score_members,
     scored_members,
     unit_sums,
     widen,
 )
-from easypruner.strategies.sources.weights import WeightSource
+from easypruner.strategies.sources.source import MaskSource
+
+
+class WeightSource(MaskSource):
+    """A mask source that scores units by the weights that ``over`` selects.
+
+    Args:
+        over: which weights are used: ``'producers'``, those that produce a unit's channels, or
+            ``'group'``, all parameters of the coupled layers, with the weights that read the
+            channels, norm scales and biases.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | Sequence[Budget] | None = None,
+        over: str = 'producers',
+        reduction: str = 'mean',
+        normalization: str = 'none',
+    ) -> None:
+        super().__init__(budget, reduction, normalization)
+        self.over = check_name(over, 'over', type(self).__name__, OVER)
+
 
 FORMS = ('weight', 'gate')
 """What represents a unit: each of its weights, or a gate, a factor of 1 on its channels."""
@@ -94,3 +118,37 @@ def _gate_squares(products: NamedTensors, gates: Sequence[Sequence[Member]]) -> 
     """Return the squared gradient of each gate, ``(gates, units)``."""
     sums = [torch.stack([unit_sums(products[m.param], m).cpu() for m in gate]) for gate in gates]
     return torch.stack([each.sum(dim=0) for each in sums]).double().square()
+
+
+class ActivationSource(MaskSource):
+    """Scores a unit by the mean of a measure of its channels' activations.
+
+    Each layer at which a group is measured is one of the coupled layers that ``reduction``
+    combines.
+
+    Args:
+        batches: the number of batches of training data.
+        reduction: how the scores of the layers at which a group is measured are combined.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | Sequence[Budget] | None = None,
+        batches: int = 10,
+        reduction: str = 'mean',
+        normalization: str = 'none',
+    ) -> None:
+        super().__init__(budget, reduction, normalization)
+        self.batches = check_count(batches, 'batches', type(self).__name__)
+
+    @abstractmethod
+    def measure(self, maps: Tensor) -> Tensor:
+        """Return a measure of maps; see ``Measure`` of easypruner.strategies.measures."""
+
+    def probes(self, graph: ChannelGraph, context: Context) -> list[Probe] | None:
+        """Return the probes at which to measure; None for the inputs of the layers that read."""
+        return None
+
+    def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
+        probes = self.probes(graph, context)
+        return collect(graph, context, self.batches, type(self).__name__, self.measure, probes)
