@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from torch import Tensor, nn
 
 from easypruner.base.files import write_with
 from easypruner.errors import EasyPrunerError
-
-_EXPECTED = 'expected a state dict saved by torch.save'
+from easypruner.graph.cutting.network_record import load_plain
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -44,17 +42,7 @@ def read_plain(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[
     Raises:
         EasyPrunerError: the file does not exist or contains something else.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise EasyPrunerError(f'there is no checkpoint {str(file)!r}; check the path')
-    try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
-    except Exception as error:
-        raise EasyPrunerError(
-            f'the checkpoint {str(file)!r} cannot be read as plain weights: '
-            f'{str(error).splitlines()[0] if str(error) else type(error).__name__}; '
-            f'{_EXPECTED}'
-        ) from error
+    content = load_plain(path, EasyPrunerError, map_location)
     if not isinstance(content, Mapping):
         raise _no_state_dict(path)
     return dict(content)
@@ -62,7 +50,8 @@ def read_plain(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[
 
 def _no_state_dict(path: str | os.PathLike[str]) -> EasyPrunerError:
     return EasyPrunerError(
-        f'the checkpoint {os.fspath(path)!r} does not contain a state dict; {_EXPECTED}'
+        f'the checkpoint {os.fspath(path)!r} does not contain a state dict; '
+        'expected a state dict saved by torch.save'
     )
 
 

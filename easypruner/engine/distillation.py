@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -232,32 +232,30 @@ def returned(
     return recorder.take()
 
 
+@dataclass(eq=False)
 class DistillationHook(Hook):
     """Adds losses to a training stage that compare the outputs of the student and a teacher.
 
     Both get the same inputs. The teacher is in evaluation mode, is not trained, and is not in any
     checkpoint. The losses are logged as ``loss_soft`` and ``loss_hints``.
 
-    Args:
+    Attributes:
         teacher: a function that builds the teacher and loads its weights.
         soft: the loss on logits; None to leave it out.
         hints: the loss on inner layers; None to leave it out.
     """
 
-    def __init__(
-        self, teacher: Callable[[], nn.Module], soft: Soft | None, hints: Hints | None
-    ) -> None:
-        self._make_teacher = teacher
-        self._soft = soft
-        self._hints = hints
-        self._stop: list[Callable[[], object]] = []
+    teacher: Callable[[], nn.Module]
+    soft: Soft | None
+    hints: Hints | None
+    _stop: list[Callable[[], object]] = field(default_factory=list, init=False)
 
     def before_train(self, runner: Any) -> None:
         """Build the teacher, and add its losses to those of the student's forward pass."""
         student = unwrapped(runner.model)
-        teacher = self._make_teacher().to(next(student.parameters()).device).eval()
+        teacher = self.teacher().to(next(student.parameters()).device).eval()
         teacher.requires_grad_(False)
-        paths = heard_paths(student, self._soft, self._hints)
+        paths = heard_paths(student, self.soft, self.hints)
         of_student, of_teacher = OutputRecorder(student, paths), OutputRecorder(teacher, paths)
 
         def teach(module: nn.Module, args: Any, kwargs: Any, losses: Any) -> Any:
@@ -279,12 +277,12 @@ class DistillationHook(Hook):
         self, paths: Sequence[str], student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         losses = {}
-        if self._soft is not None:
-            losses['loss_soft'] = self._soft.loss(student[paths[0]], teacher[paths[0]])
-        if self._hints is not None:
-            layers = self._hints.layers
+        if self.soft is not None:
+            losses['loss_soft'] = self.soft.loss(student[paths[0]], teacher[paths[0]])
+        if self.hints is not None:
+            layers = self.hints.layers
             maps = ([outputs[path] for path in layers] for outputs in (student, teacher))
-            losses['loss_hints'] = self._hints.loss(*maps)
+            losses['loss_hints'] = self.hints.loss(*maps)
         return losses
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
@@ -72,7 +73,6 @@ class StageRunner(Runner):
 
     verbose = False
     model: Any
-    _val_loop: Any
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build the logger; it prints only errors unless ``verbose`` is set."""
@@ -122,9 +122,7 @@ class StageRunner(Runner):
         Raises:
             EasyPrunerError: the evaluator of the config does not report an accuracy.
         """
-        loop = self.build_val_loop(self._val_loop)
-        self._val_loop = loop
-        metrics: Mapping[str, Any] = loop.run()
+        metrics: Mapping[str, Any] = self.val_loop.run()
         for name, value in metrics.items():
             if 'accuracy' in name or 'top1' in name:
                 return float(value)
@@ -207,7 +205,7 @@ def build_runner(
     return runner
 
 
-def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
+def example_input(config: Config, model: BaseModel) -> dict[str, Any]:
     """Return the arguments of the model's forward for a batch of the first validation sample.
 
     Raises:
@@ -220,9 +218,7 @@ def example_input(config: Config, model: nn.Module) -> dict[str, Any]:
             'the validation data set is empty; expected at least one sample, to trace the model on'
         )
     batch = loader.collate_fn([loader.dataset[0]])
-    preprocessor: Any = model.data_preprocessor
-    inputs = preprocessor(batch, False)['inputs']
-    return {'inputs': inputs, 'mode': 'tensor'}
+    return {'inputs': model.data_preprocessor(batch, False)['inputs'], 'mode': 'tensor'}
 
 
 class Tracer:

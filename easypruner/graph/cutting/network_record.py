@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -164,19 +165,36 @@ def _load_state(checkpoint: Any) -> tuple[Any, str]:
     content, where = checkpoint, 'the state dict'
     if isinstance(checkpoint, str | os.PathLike):
         where = f'the checkpoint {os.fspath(checkpoint)!r}'
-        try:
-            content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        except FileNotFoundError:
-            raise RecordError(f'there is no checkpoint {os.fspath(checkpoint)!r}') from None
-        except Exception as error:
-            raise RecordError(
-                f'{where} cannot be read as plain weights: '
-                f'{(str(error) or type(error).__name__).splitlines()[0]}; expected a state dict '
-                'saved by torch.save'
-            ) from error
+        content = load_plain(checkpoint, RecordError)
     if not isinstance(content, Mapping):
         raise ConfigError(
             f'{where} of load_pruned is {describe(content)}; expected a state dict (name -> '
             'tensor), or the path of a file with one'
         )
     return content.get('state_dict', content), where
+
+
+def load_plain(
+    path: str | os.PathLike[str], error: type[Exception], map_location: Any = 'cpu'
+) -> Any:
+    """Read what ``torch.save`` wrote, without unpickling anything else than tensors.
+
+    Args:
+        path: the path of the file.
+        error: the class of the errors.
+        map_location: the device of the tensors.
+
+    Raises:
+        Exception: the file does not exist or has other objects; of the given class.
+    """
+    file = os.fspath(path)
+    if not Path(path).is_file():
+        raise error(f'there is no checkpoint {file!r}; check the path')
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as problem:
+        raise error(
+            f'the checkpoint {file!r} cannot be read as plain weights: '
+            f'{(str(problem) or type(problem).__name__).splitlines()[0]}; expected a state dict '
+            'saved by torch.save'
+        ) from problem

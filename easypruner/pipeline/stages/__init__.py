@@ -13,21 +13,7 @@ from easypruner.pipeline.stages.prune import Calibrate, Prune, Zero
 from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.pipeline.stages.report import Report
 from easypruner.pipeline.stages.train import Train
-from easypruner.strategies import Component, Stage
-
-_STAGES: tuple[type[Stage], ...] = (
-    Train,
-    SelectMask,
-    LoadMask,
-    Prune,
-    Calibrate,
-    Evaluate,
-    Report,
-    Iterative,
-    Zero,
-    Reinitialise,
-    Distill,
-)
+from easypruner.strategies import Component
 
 __all__ = [
     'Calibrate',
@@ -46,4 +32,4 @@ __all__ = [
 
 @hookimpl
 def easypruner_components() -> Iterable[type[Component]]:
-    return _STAGES
+    return [globals()[name] for name in __all__]

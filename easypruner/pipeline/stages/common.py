@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from easypruner.base.distributed import barrier, is_main
+from easypruner.base.distributed import is_main
 from easypruner.engine.checkpoint import load_weights, save_weights
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
@@ -56,11 +57,7 @@ def loaded_runner(state: PruningState) -> StageRunner:
 
 def with_weights(state: PruningState, model: nn.Module) -> PruningState:
     """Write a model's weights to the stage's folder; return the state with their path."""
-    path = state.stage / WEIGHTS
-    if is_main():
-        save_weights(model, path)
-    barrier()
-    return replace(state, checkpoint=path)
+    return replace(state, checkpoint=state.write(WEIGHTS, partial(save_weights, model)))
 
 
 def with_row(

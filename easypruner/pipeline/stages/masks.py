@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from easypruner.base.checks import check_path, is_number, refuse
-from easypruner.base.distributed import barrier, is_main
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
@@ -141,8 +139,4 @@ def _check_part(part: Any) -> None:
 
 def with_masks(state: PruningState, masks: Masks) -> PruningState:
     """Write masks to the stage's folder; return the state with their path."""
-    path: Path = state.stage / MASKS
-    if is_main():
-        masks.save(path)
-    barrier()
-    return replace(state, masks=path)
+    return replace(state, masks=state.write(MASKS, masks.save))

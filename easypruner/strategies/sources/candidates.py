@@ -93,18 +93,15 @@ class Measurement:
     def draw_batches(self, context: Context) -> DrawnBatches:
         """Return the batches that all candidates are measured on; they stay in memory."""
         untracked = replace(context, track=lambda items, total: items)
-        batches = {'calibration': self.calibration_batches, 'loss': self.batches}
-        if self.by == 'accuracy':
-            del batches['loss']
-        context.needed('evaluate' if self.by == 'accuracy' else 'loss', self.requested_by)
+
+        def draw(count: int) -> tuple[Any, ...]:
+            return tuple(map(_copied, untracked.some_batches(count, self.requested_by)))
+
+        by_loss = self.by == 'loss'
+        context.needed('loss' if by_loss else 'evaluate', self.requested_by)
         with fixed_seed(context.seed), torch.no_grad():
-            return DrawnBatches(
-                **{
-                    purpose: tuple(map(_copied, untracked.some_batches(count, self.requested_by)))
-                    for purpose, count in batches.items()
-                    if count
-                }
-            )
+            calibration = draw(self.calibration_batches) if self.calibration_batches else ()
+            return DrawnBatches(calibration, draw(self.batches) if by_loss else ())
 
     def fitness(
         self, graph: ChannelGraph, masks: Masks, context: Context, drawn: DrawnBatches

@@ -138,11 +138,21 @@ class PruningState:
 
         This method writes the record of the network to the stage's folder, but not the weights.
         """
-        path = self.stage / ARCHITECTURE
+        record = self.record().then(transform)
+        return replace(self, architecture=self.write(ARCHITECTURE, record.save))
+
+    def write(self, name: str, save: Callable[[Path], object]) -> Path:
+        """Let the main process write a file to the stage's folder; return its path.
+
+        Args:
+            name: the name of the file.
+            save: a function that writes it to a path.
+        """
+        path = self.stage / name
         if is_main():
-            self.record().then(transform).save(path)
+            save(path)
         barrier()
-        return replace(self, architecture=path)
+        return path
 
     def record(self) -> NetworkRecord:
         """Return the record that makes the current network from the original one.
