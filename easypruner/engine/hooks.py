@@ -1,21 +1,102 @@
-"""Hooks of a training stage: seeds, buffers, gradients, averaged weights, the progress display."""
+"""Hooks of a training stage: seeds, buffers, gradients, averaged weights; the progress display."""
 
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.hooks import Hook
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from easypruner.base.distributed import average, average_buffers
 from easypruner.base.modules import unwrapped
 from easypruner.base.randomness import seed_everything, seed_worker
-from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import accumulation_of
 from easypruner.graph.recording.inventory import named_tensors
+
+_Item = TypeVar('_Item')
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class StageProgress:
+    """Shows the progress of one stage and the time that is left.
+
+    Args:
+        title: the name of the stage.
+        console: the console to print to; a bar is drawn only on a terminal.
+        shown: whether anything is printed; only one process of a distributed run prints.
+    """
+
+    def __init__(self, title: str, console: Console, shown: bool = True) -> None:
+        self._title = title
+        self._console = console
+        self._shown = shown
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = time.monotonic()
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Start the display with ``done`` of ``total`` steps."""
+        if not (self._shown and self._console.is_terminal):
+            return
+        self._bar = Progress(
+            TextColumn('  {task.description}', markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn('left'),
+            TimeRemainingColumn(),
+            TextColumn('{task.fields[text]}', markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(self._title, total=total, completed=done, text='')
+
+    def advance(self, text: str) -> None:
+        """Advance the display by one step."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=1, text=text)
+
+    def epoch(self, done: int, total: int) -> None:
+        """Print that an epoch has finished, if there is no bar and the last line is not recent."""
+        if not self._shown or self._bar is not None:
+            return
+        now = time.monotonic()
+        if done == total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._console.print(f'  {self._title}: epoch {done}/{total}', markup=False)
+
+    def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
+        """Yield ``items`` and show the progress. There are at most ``total`` items."""
+        self.start(total)
+        try:
+            for item in items:
+                yield item
+                self.advance('')
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 class EpochSeedHook(Hook):

@@ -31,9 +31,9 @@ from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
 from easypruner.graph.recording.tape import ExampleInputs, Tape, record
 from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
-from easypruner.graph.trial.repair import AttributeModel
 from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.trial import Trial
+from easypruner.graph.trial.widths import AttributeModel
 
 
 @dataclass(repr=False, eq=False)

@@ -1,9 +1,9 @@
-"""Checks before a run starts, which report all mistakes of a config, and the printed plan."""
+"""Before a run: its stages are built, its whole config is checked, its plan is printed."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,57 @@ from easypruner.engine.config import building, model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
-from easypruner.pipeline.expansion import PlannedStage
+from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import format_count, literal_text, make_table, print_lines
+from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step, pushes_last, unpruned_before
 from easypruner.strategies.stages.state import PruningState
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a run, with the config that it was built from.
+
+    Attributes:
+        stage: the stage.
+        config: the config of this stage.
+        location: the path of this config in the run's config, such as ``stages[1]``; for messages.
+    """
+
+    stage: Stage
+    config: Mapping[str, Any]
+    location: str
+
+
+def expand(stages: Any, mistakes: Mistakes, location: str = 'stages') -> list[PlannedStage]:
+    """Build a list of stages, and replace each stage that stands for several by these.
+
+    Args:
+        stages: the list of a config, ``[dict(type=...), ...]``.
+        mistakes: gets the mistakes in the stages; stages with mistakes are left out of the result.
+        location: the path of the list in the config.
+    """
+    if not isinstance(stages, list | tuple):
+        mistakes.add(f'expected a list of stages, got {stages!r}', location)
+        return []
+    return [
+        planned
+        for number, config in enumerate(stages)
+        for planned in _built(config, f'{location}[{number}]', mistakes)
+    ]
+
+
+def _built(config: Any, location: str, mistakes: Mistakes) -> Iterator[PlannedStage]:
+    """Yield the stage of a config, or the stages that it stands for."""
+    with mistakes.collect():
+        stage: Stage = build(STAGES, config, path=location)
+        inner = stage.expand()
+        if inner is None:
+            yield PlannedStage(stage, config, location)
+        for each in inner or ():
+            name = each.get('name') or each.get('type')
+            yield from _built(each, f'{location} ({name})', mistakes)
+
 
 OWN_KEYS = frozenset({'stages', 'seed', 'graph'})
 _ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',

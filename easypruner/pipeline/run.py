@@ -22,9 +22,8 @@ from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.runner import Tracer
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
-from easypruner.pipeline.expansion import PlannedStage, expand
 from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
-from easypruner.pipeline.preflight import Preflight, check, print_plan
+from easypruner.pipeline.preflight import PlannedStage, Preflight, check, expand, print_plan
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 from easypruner.report.text import format_duration, report_console
 from easypruner.strategies import Stage

@@ -30,7 +30,7 @@ from easypruner.slimming.checks import Batches, make_accuracy, make_opener
 from easypruner.slimming.feeding import Feed, Forward, Loss
 from easypruner.slimming.summary import SlimSummary, frozen_reasons
 from easypruner.strategies import Budget, Context, MaskSource, Scores
-from easypruner.strategies.budgets.tightest import Tightest
+from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.measures.calibration import calibrate
 
 _OWNER = 'slim'

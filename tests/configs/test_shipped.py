@@ -8,8 +8,8 @@ import pytest
 from mmengine.config import Config
 
 from easypruner.errors import Mistakes
-from easypruner.pipeline.expansion import expand
 from easypruner.pipeline.fingerprint import part_fingerprints
+from easypruner.pipeline.preflight import expand
 from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
 from tests.helpers.imagenet import make_imagenet

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from easypruner.errors import ConfigError, Mistakes
-from easypruner.pipeline.expansion import expand
+from easypruner.pipeline.preflight import expand
 from easypruner.plugins.registry import STAGES
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.state import PruningState

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from easypruner_plugins.latency import Latency
-from easypruner_plugins.macs import Macs
-from easypruner_plugins.params import Params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -24,11 +21,14 @@ import easypruner
 from easypruner import Context, Limits, Masks
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
+from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.budgets.latency import Reading, Stopwatch, measure_table
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
-from easypruner.strategies.budgets.tightest import Tightest
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain
+from easypruner_plugins.latency import Latency
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
 from tests.helpers.networks import traced_network
 
 

@@ -15,10 +15,9 @@ from typing import Any
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import enclosing, outwards
-from easypruner.graph.trial.repair import Repair, Repairs, join
 from easypruner.graph.trial.trace_check import Failure, progress_of
 from easypruner.graph.trial.trial import Trial
-from easypruner.graph.trial.widths import Widths
+from easypruner.graph.trial.widths import Repair, Repairs, Widths, join
 
 _HIDDEN = ('_parameters', '_buffers', '_modules', '_version')
 _MOST_TOGETHER = 2

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from easypruner.graph.coupling.groups import Partition
-from easypruner.graph.trial.repair import Repairs
 from easypruner.graph.trial.repair_search import find_known_repairs, find_repairs
 from easypruner.graph.trial.ties import find_tie
 from easypruner.graph.trial.trace_check import Failure
 from easypruner.graph.trial.trial import Trial
-from easypruner.graph.trial.widths import Widths
+from easypruner.graph.trial.widths import Repairs, Widths
 
 
 def resolve(trial: Trial) -> tuple[Repairs, Partition]:

@@ -15,10 +15,10 @@ from itertools import islice, product
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import Location
-from easypruner.graph.trial.repair import Repairs
 from easypruner.graph.trial.repair_search import find_repairs
 from easypruner.graph.trial.trace_check import Failure, progress_of
 from easypruner.graph.trial.trial import Trial
+from easypruner.graph.trial.widths import Repairs
 
 _MOST_UP = 2
 _MOST_TRIED = 16

@@ -24,9 +24,14 @@ from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.recording.inventory import StandIns, set_attributes
 from easypruner.graph.recording.tape import Tape, run_forward
 from easypruner.graph.trial.expected import ExpectedTrace
-from easypruner.graph.trial.repair import Repairs, attributes_under
 from easypruner.graph.trial.trace_check import Failure, TraceCheck
-from easypruner.graph.trial.widths import Widths, choose_units, count_rounds
+from easypruner.graph.trial.widths import (
+    Repairs,
+    Widths,
+    attributes_under,
+    choose_units,
+    count_rounds,
+)
 
 _ROUNDS_WITH_WINDOWS = 8
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 
 from easypruner.hookspecs import hookimpl
 from easypruner.pipeline.stages.distill import Distill
-from easypruner.pipeline.stages.evaluate import Evaluate
 from easypruner.pipeline.stages.iterative import Iterative
 from easypruner.pipeline.stages.masks import LoadMask, SelectMask
 from easypruner.pipeline.stages.prune import Calibrate, Prune, Zero
 from easypruner.pipeline.stages.reinitialise import Reinitialise
-from easypruner.pipeline.stages.report import Report
+from easypruner.pipeline.stages.report import Evaluate, Report
 from easypruner.pipeline.stages.train import Train
 from easypruner.strategies import Component
 

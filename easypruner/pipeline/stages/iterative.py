@@ -8,7 +8,7 @@ from typing import Any
 
 from easypruner.base.checks import check_count, check_name, is_number, refuse
 from easypruner.errors import ConfigError, Mistakes
-from easypruner.pipeline.expansion import expand
+from easypruner.pipeline.preflight import expand
 from easypruner.pipeline.stages.masks import SelectMask
 from easypruner.plugins.registry import STAGES
 from easypruner.strategies import Stage

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -13,10 +16,10 @@ from torch import Tensor, nn
 from easypruner.base.randomness import fixed_seed, seed_everything
 from easypruner.engine.checkpoint import fill
 from easypruner.engine.config import model_settings
-from easypruner.engine.resets import resets
 from easypruner.errors import ConfigError
 from easypruner.graph import NetworkRecord
 from easypruner.graph.cutting.handlers import LayerHandler
+from easypruner.graph.recording.inventory import named_tensors
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.stage import RowStage
@@ -59,7 +62,7 @@ class Reinitialise(RowStage):
         same = [
             name
             for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True)
-            if a.requires_grad and torch.equal(a, b) and _distinct_values(a) > _FEW_VALUES
+            if a.requires_grad and torch.equal(a, b) and torch.unique(a).numel() > _FEW_VALUES
         ]
         if same:
             raise ConfigError(
@@ -82,11 +85,6 @@ class Reinitialise(RowStage):
 
     def plan(self, state: PruningState) -> str:
         return 'draw all weights again'
-
-
-def _distinct_values(tensor: Tensor) -> int:
-    """Return the number of distinct values of a tensor."""
-    return len(set(tensor.detach().flatten().tolist()))
 
 
 def fresh_network(
@@ -128,3 +126,61 @@ def _without_pretrained(settings: Any) -> Any:
         loads = [isinstance(i, Mapping) and i.get('type') == 'Pretrained' for i in settings]
         return [item for item, skip in zip(kept_items, loads, strict=True) if not skip]
     return settings
+
+
+_RESET = 'reset_parameters'
+
+
+class Resets:
+    """The tensors that layers had right after their own ``reset_parameters()``."""
+
+    def __init__(self) -> None:
+        self._given: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
+
+    def note(self, module: nn.Module) -> None:
+        """Store the tensors of a layer after its reset."""
+        self._given[id(module)] = (module, _own(module))
+
+    def are_all_of(self, module: nn.Module) -> bool:
+        """Return whether a layer was reset and its tensors are unchanged since then."""
+        if id(module) not in self._given:
+            return False
+        given, now = self._given[id(module)][1], _own(module)
+        return given.keys() == now.keys() and all(torch.equal(given[n], now[n]) for n in now)
+
+
+@contextlib.contextmanager
+def resets() -> Iterator[Resets]:
+    """Record the resets of all layers that are built during a block.
+
+    A layer resets itself in its constructor. If the code of a model changes the weights afterwards
+    in any way, a comparison with the recorded tensors shows it.
+    """
+    found = Resets()
+    with contextlib.ExitStack() as patches:
+        for cls in _classes(nn.Module):
+            if _RESET in vars(cls):
+                watched = _watched(vars(cls)[_RESET], found)
+                patches.enter_context(mock.patch.object(cls, _RESET, watched))
+        yield found
+
+
+def _watched(reset: Callable[..., Any], found: Resets) -> Callable[..., Any]:
+    @functools.wraps(reset)
+    def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = reset(self, *args, **kwargs)
+        found.note(self)
+        return result
+
+    return watched
+
+
+def _classes(cls: type[nn.Module]) -> Iterator[type[nn.Module]]:
+    for derived in cls.__subclasses__():
+        yield derived
+        yield from _classes(derived)
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    own = named_tensors(module, recurse=False)
+    return {name: tensor.detach().clone() for name, tensor in own.items()}

@@ -20,8 +20,8 @@ from easypruner.engine.hooks import (
     BufferHook,
     EpochSeedHook,
     ProgressHook,
+    StageProgress,
 )
-from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -196,8 +197,10 @@ class Measurements:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open('a+b') as file:
             # An interruption while a line is written leaves it incomplete.
-            if file.tell() and not _ends_with_newline(self._path):
-                file.write(b'\n')
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b'\n':
+                    file.write(b'\n')
             file.write(json.dumps(line, allow_nan=False).encode() + b'\n')
 
 
@@ -265,9 +268,3 @@ def _entry(text: str, setting: str) -> tuple[str, float] | None:
     if value is None:
         return masks, -math.inf
     return (masks, value) if isinstance(value, float) and math.isfinite(value) else None
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open('rb') as file:
-        file.seek(-1, 2)
-        return file.read(1) == b'\n'

@@ -19,7 +19,7 @@ from easypruner.errors import ConfigError, PluginError, nearest
 from easypruner.graph import ChannelGraph
 from easypruner.graph.masks import Masks
 from easypruner.strategies.budgets.budget import Budget
-from easypruner.strategies.budgets.tightest import Tightest
+from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.context import Context
 from easypruner.strategies.scores import Scores
 from easypruner.strategies.sources.scores import (

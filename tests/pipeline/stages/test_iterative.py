@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easypruner.errors import ConfigError, Mistakes
-from easypruner.pipeline.expansion import expand
+from easypruner.pipeline.preflight import expand
 from easypruner.pipeline.stages import Iterative
 from easypruner.plugins import load_plugins
 from tests.helpers.tiny import prune, summary, tiny_config, write_config

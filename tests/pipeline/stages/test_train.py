@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from easypruner.errors import Mistakes
-from easypruner.pipeline.expansion import expand
 from easypruner.pipeline.fingerprint import part_fingerprints
+from easypruner.pipeline.preflight import expand
 from easypruner.pipeline.stages import Train
 from easypruner.plugins import load_plugins
 from tests.helpers.tiny import prune, summary, tiny_config, write_config

@@ -8,10 +8,6 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from easypruner_plugins.macs import Macs
-from easypruner_plugins.params import Params
-from easypruner_plugins.ratio import Ratio
-from easypruner_plugins.threshold import Threshold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,10 +16,13 @@ import easypruner
 from easypruner import Budget, Context, Masks
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.budgets.costs import CostBudget
-from easypruner.strategies.budgets.tightest import Tightest
+from easypruner.strategies.budgets.costs import CostBudget, Tightest
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Dense, Depthwise, Plain
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
+from easypruner_plugins.ratio import Ratio
+from easypruner_plugins.threshold import Threshold
 from tests.helpers.networks import traced_network
 
 GRAPHS = [traced_network(build) for build in (Plain, Dense, Depthwise)]

@@ -6,10 +6,6 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from easypruner_plugins.macs import Macs
-from easypruner_plugins.params import Params
-from easypruner_plugins.ratio import Ratio
-from easypruner_plugins.threshold import Threshold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -17,10 +13,13 @@ from torch import Tensor
 from easypruner import Budget, Context, Limits
 from easypruner.errors import BudgetError, ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.budgets.costs import CostBudget
-from easypruner.strategies.budgets.tightest import Tightest
+from easypruner.strategies.budgets.costs import CostBudget, Tightest
 from easypruner.strategies.scores import VoteScores
 from easypruner.testing.networks import Dense, Depthwise, Plain
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
+from easypruner_plugins.ratio import Ratio
+from easypruner_plugins.threshold import Threshold
 from tests.helpers.networks import traced_network
 
 GRAPHS = [traced_network(build) for build in (Plain, Dense, Depthwise)]
