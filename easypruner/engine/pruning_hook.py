@@ -13,8 +13,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from easypruner.base.modules import unwrapped
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies import Progress, Regularizer, Schedule
 
 _WARNING = 'reach_warning'

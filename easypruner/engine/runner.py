@@ -26,11 +26,9 @@ from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, LayerHandler, Limits
 from easypruner.graph.coupling.choice import PruningChoice
-from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import trace
-from easypruner.graph.limits import Limits
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9

@@ -12,10 +12,13 @@ from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen
 from easypruner.graph.coupling.layout import Member
 from easypruner.graph.coupling.rules import rule
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.network_record import NetworkRecord
 from easypruner.graph.cutting.record import ArchitectureRecord, TensorCut
 from easypruner.graph.cutting.transform import Transform
 from easypruner.graph.graph import ChannelGraph
+from easypruner.graph.limits import Limits
+from easypruner.graph.masks import Masks
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.verify import Verification
 
@@ -27,6 +30,9 @@ __all__ = [
     'Cost',
     'Coupling',
     'Frozen',
+    'LayerHandler',
+    'Limits',
+    'Masks',
     'Member',
     'NetworkRecord',
     'Operation',

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.base.component import Component
-from easypruner.graph import Transform
-from easypruner.graph.cutting.handlers import LayerHandler
+from easypruner.graph import LayerHandler, Transform
 from easypruner.plugins.discovery import BUILT_INS, FOLDER_PACKAGE, built_in_modules
 from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, TRANSFORMS, ComponentRegistry
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
-from easypruner.graph import Transform
-from easypruner.graph.cutting.handlers import LayerHandler
+from easypruner.graph import LayerHandler, Transform
 from easypruner.plugins.completeness import check_instance
 from easypruner.plugins.info import AbsentPlugin
 from easypruner.strategies import Budget, MaskSource, Regularizer, Stage

@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from easypruner.graph import ChannelGraph
-from easypruner.graph.limits import Limits
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Limits, Masks
 from easypruner.graph.verify import verify
 from easypruner.slimming import trace
 from easypruner.strategies import Budget, Context, MaskSource, Progress, Regularizer, Scores

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from easypruner.base.describe import describe
 from easypruner.errors import EasyPrunerError, MaskError, PluginError
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.testing.networks import TinyNetwork
 

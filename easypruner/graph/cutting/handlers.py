@@ -108,20 +108,6 @@ class ConvolutionHandler(LayerHandler):
         layer.in_channels, layer.out_channels = (whole, part) if transposed else (part, whole)
 
 
-class LinearHandler(SizesHandler):
-    """Linear layers: the numbers of features."""
-
-    handles = (nn.Linear,)
-    sizes: ClassVar = {'weight': ('out_features', 'in_features')}
-
-
-class BatchNormHandler(SizesHandler):
-    """Batch and instance norms: the number of features."""
-
-    handles = (_NormBase,)
-    sizes: ClassVar = {'weight': ('num_features',), 'running_mean': ('num_features',)}
-
-
 class LayerNormHandler(LayerHandler):
     """Layer and RMS norms: the normalized shape."""
 
@@ -133,25 +119,11 @@ class LayerNormHandler(LayerHandler):
             layer.normalized_shape = tuple(shapes['weight'])
 
 
-class GroupNormHandler(SizesHandler):
-    """Group norms: the number of channels. The number of groups stays."""
-
-    handles = (nn.GroupNorm,)
-    sizes: ClassVar = {'weight': ('num_channels',)}
-
-
 class PReLUHandler(SizesHandler):
     """PReLU: the number of slopes."""
 
     handles = (nn.PReLU,)
     sizes: ClassVar = {'weight': ('num_parameters',)}
-
-
-class EmbeddingHandler(SizesHandler):
-    """Embeddings: their number and width."""
-
-    handles = (nn.Embedding, nn.EmbeddingBag)
-    sizes: ClassVar = {'weight': ('num_embeddings', 'embedding_dim')}
 
 
 class RecurrentHandler(LayerHandler):
@@ -168,13 +140,6 @@ class RecurrentHandler(LayerHandler):
             layer.hidden_size = rows * layer.hidden_size // weight.shape[0]
         if 'weight_hr_l0' in shapes:
             layer.proj_size = shapes['weight_hr_l0'][0]
-
-
-class RecurrentCellHandler(SizesHandler):
-    """Cells of RNN, LSTM and GRU: the input features and the hidden units."""
-
-    handles = (nn.RNNCellBase,)
-    sizes: ClassVar = {'weight_ih': (None, 'input_size'), 'weight_hh': (None, 'hidden_size')}
 
 
 class AttentionHandler(SizesHandler):
@@ -195,25 +160,23 @@ class AttentionHandler(SizesHandler):
         layer.head_dim = layer.embed_dim // layer.num_heads
 
 
-class BilinearHandler(SizesHandler):
-    """Bilinear layers: the numbers of features."""
-
-    handles = (nn.Bilinear,)
-    sizes: ClassVar = {'weight': ('out_features', 'in1_features', 'in2_features')}
+def _sizes_handler(*handles: type[nn.Module], **sizes: tuple[str | None, ...]) -> LayerHandler:
+    """Return a SizesHandler for types of layers."""
+    return type('SizesHandler', (SizesHandler,), {'handles': handles, 'sizes': sizes})()
 
 
 TORCH_HANDLERS: tuple[LayerHandler, ...] = (
     ConvolutionHandler(),
-    LinearHandler(),
-    BatchNormHandler(),
     LayerNormHandler(),
-    GroupNormHandler(),
     PReLUHandler(),
-    EmbeddingHandler(),
     RecurrentHandler(),
-    RecurrentCellHandler(),
     AttentionHandler(),
-    BilinearHandler(),
+    _sizes_handler(nn.Linear, weight=('out_features', 'in_features')),
+    _sizes_handler(_NormBase, weight=('num_features',), running_mean=('num_features',)),
+    _sizes_handler(nn.GroupNorm, weight=('num_channels',)),
+    _sizes_handler(nn.Embedding, nn.EmbeddingBag, weight=('num_embeddings', 'embedding_dim')),
+    _sizes_handler(nn.RNNCellBase, weight_ih=(None, 'input_size'), weight_hh=(None, 'hidden_size')),
+    _sizes_handler(nn.Bilinear, weight=('out_features', 'in1_features', 'in2_features')),
 )
 
 

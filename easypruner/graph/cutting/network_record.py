@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -188,10 +187,10 @@ def load_plain(
         Exception: the file does not exist or has other objects; of the given class.
     """
     file = os.fspath(path)
-    if not Path(path).is_file():
-        raise error(f'there is no checkpoint {file!r}; check the path')
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise error(f'there is no checkpoint {file!r}; check the path') from None
     except Exception as problem:
         raise error(
             f'the checkpoint {file!r} cannot be read as plain weights: '

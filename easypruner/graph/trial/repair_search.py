@@ -50,11 +50,8 @@ def find_repairs(
         repairs: the repairs of that trial.
     """
     search = _Search(trial, failure, widths, repairs)
-    for operation in (failure.operation, failure.earlier):
-        better = None if operation is None else search.find_at(operation)
-        if better is not None:
-            return better
-    return None
+    operations = filter(None, (failure.operation, failure.earlier))
+    return next(filter(None, map(search.find_at, operations)), None)
 
 
 @dataclass(frozen=True)

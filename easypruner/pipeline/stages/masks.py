@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from easypruner.base.checks import check_path, is_number, refuse
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
 from easypruner.strategies import Context, MaskSource, Stage
 from easypruner.strategies.budgets.budget import budget_result

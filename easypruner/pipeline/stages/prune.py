@@ -8,9 +8,8 @@ import torch
 
 from easypruner.base.checks import check_count, check_flag, check_name
 from easypruner.base.distributed import average_buffers
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.graph import prune
-from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import (
     forward_pass,
     loaded_runner,

@@ -17,8 +17,7 @@ from easypruner.base.randomness import fixed_seed, seed_everything
 from easypruner.engine.checkpoint import fill
 from easypruner.engine.config import model_settings
 from easypruner.errors import ConfigError
-from easypruner.graph import NetworkRecord
-from easypruner.graph.cutting.handlers import LayerHandler
+from easypruner.graph import LayerHandler, NetworkRecord
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.strategies.stages.forecast import Forecast

@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.config import model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.plugins.handlers import find_origins
@@ -193,10 +192,7 @@ def _result(state: PruningState) -> RunResult:
 
 def all_masks(cuts: Sequence[Cut]) -> Masks:
     """Return the combined masks of all cuts, over the units of the original network."""
-    masks = Masks()
-    for cut in cuts:
-        masks = masks.then(Masks.load(cut.masks))
-    return masks
+    return reduce(Masks.then, (Masks.load(cut.masks) for cut in cuts), Masks())
 
 
 def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:

@@ -6,8 +6,7 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
 
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.report.result import BudgetResult
 from easypruner.strategies.budgets.ranking import partial_masks
 from easypruner.strategies.context import Context

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from easypruner.base.checks import check_number, check_share
 from easypruner.errors import ConfigError
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.budgets.budget import Budget, DerivedBudget
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.context import Context

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from easypruner.base.checks import check_share
 from easypruner.base.modules import copy_of
 from easypruner.base.nested import map_tensors
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, Limits
 from easypruner.graph.graph import prune
-from easypruner.graph.limits import Limits
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.strategies.budgets.latency_table import (
     LatencyTable,

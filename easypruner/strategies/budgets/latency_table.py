@@ -15,9 +15,8 @@ from torch import Tensor
 from easypruner.base.files import write_json
 from easypruner.base.json_fields import Field, read_json
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.cost import count_kept
-from easypruner.graph.masks import Masks
 
 FORMAT = 'easypruner.latency/1'
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.modules.conv import _ConvNd
 
 from easypruner.base.distributed import average
 from easypruner.graph import ChannelGraph
@@ -90,7 +89,7 @@ def mean_compensation(
         lost = _lost(probe, means)
         losses[probe.path] = losses[probe.path] + lost if probe.path in losses else lost
     means_behind = _running_means_behind(graph, losses)
-    shifts: dict[int, _Shift] = {}
+    shifts: dict[Tensor, list[Tensor]] = {}
     left = [*_other_readers(graph, masks, modules), *_mixing(graph, masks)]
     for path, lost in losses.items():
         bias = modules[path].bias
@@ -100,22 +99,19 @@ def mean_compensation(
         tensor, shift = (bias, lost) if bias is not None else (means_behind[path], -lost)
         # A norm without running statistics subtracts any constant by itself.
         if tensor is not None:
-            shifts.setdefault(id(tensor), _Shift(tensor, [])).each.append(shift)
-    return Compensation(tuple((s.tensor, s.mean()) for s in shifts.values()), tuple(left))
+            shifts.setdefault(tensor, []).append(shift)
+    joined = ((tensor, _mean_shift(tensor, each)) for tensor, each in shifts.items())
+    return Compensation(tuple(joined), tuple(left))
 
 
-@dataclass(frozen=True)
-class _Shift:
-    """The shifts of a bias or running mean, one of each layer that shares it."""
+def _mean_shift(tensor: Tensor, shifts: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the shifts of a bias or running mean, one of each layer that shares it.
 
-    tensor: Tensor
-    each: list[Tensor]
-
-    def mean(self) -> Tensor:
-        """Return the mean over the layers and over all processes, which use different data."""
-        shift = torch.stack(self.each).mean(dim=0).to(self.tensor)
-        average([shift])
-        return shift
+    It is the mean over all processes as well, which use different data.
+    """
+    shift = torch.stack([*shifts]).mean(dim=0).to(tensor)
+    average([shift])
+    return shift
 
 
 def _other_readers(
@@ -151,24 +147,16 @@ def _mixing(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> list[str]:
 def _lost(probe: Probe, means: Tensor) -> Tensor:
     """Return the mean that each output channel of a layer loses, ``(outputs,)``."""
     module: Any = probe.module
+    groups, transposed = getattr(module, 'groups', 1), getattr(module, 'transposed', False)
     weight = module.weight.detach().cpu().double()
-    inputs = torch.zeros(_input_count(module), dtype=torch.float64)
-    inputs[probe.index.flatten()] = means
-    if isinstance(module, nn.Linear):
-        return weight @ inputs
-    kernel, inputs = weight.flatten(2).sum(dim=2, keepdim=True), inputs[:, None]
-    if module.transposed:
+    kernel = weight.reshape(*weight.shape[:2], -1).sum(dim=2, keepdim=True)
+    inputs = torch.zeros(kernel.shape[0] if transposed else kernel.shape[1] * groups, 1).double()
+    inputs[probe.index.flatten(), 0] = means
+    if transposed:
         # On average, each output position gets 1 / prod(stride) of the kernel's entries.
-        outputs = functional.conv_transpose1d(inputs, kernel, groups=module.groups)
+        outputs = functional.conv_transpose1d(inputs, kernel, groups=groups)
         return outputs.flatten() / math.prod(module.stride)
-    return functional.conv1d(inputs, kernel, groups=module.groups).flatten()
-
-
-def _input_count(module: Any) -> int:
-    if not isinstance(module, _ConvNd):
-        return int(module.weight.shape[1])
-    weight = module.weight
-    return int(weight.shape[0] if module.transposed else weight.shape[1] * module.groups)
+    return functional.conv1d(inputs, kernel, groups=groups).flatten()
 
 
 def _running_means_behind(graph: ChannelGraph, paths: Container[str]) -> dict[str, Tensor | None]:

@@ -182,19 +182,24 @@ def samples_of(batch: Any, requested_by: str) -> list[Any]:
     >>> samples_of({'inputs': torch.tensor([[1.0], [2.0]]), 'names': ['a', 'b']}, 'Fisher')[1]
     {'inputs': tensor([[2.]]), 'names': ['b']}
     """
+    listed = isinstance(batch, tuple | list)
     if isinstance(batch, Mapping):
         parts = dict(batch)
-    elif isinstance(batch, tuple | list):
-        # A list of other values may hold samples or their labels; this cannot be decided.
-        if not all(part is None or isinstance(part, Tensor) for part in batch):
-            raise _unknown_structure(batch, requested_by)
-        parts = dict(enumerate(batch))
     else:
-        parts = {0: batch}
-    sizes = {_size(part, batch, requested_by) for part in parts.values() if part is not None}
-    if len(sizes) != 1:
-        raise _unknown_structure(batch, requested_by)
-    return [_sample(batch, parts, number) for number in range(sizes.pop())]
+        parts = dict(enumerate(batch if listed else [batch]))
+    given = [part for part in parts.values() if part is not None]
+    # A list within a list may hold samples or their labels; this cannot be decided.
+    split = all(
+        part.dim() if isinstance(part, Tensor) else isinstance(part, list) and not listed
+        for part in given
+    )
+    if not split or len({len(part) for part in given}) != 1:
+        raise EasyPrunerError(
+            f'{requested_by} measures single samples, but cannot split a batch that is '
+            f'{describe(batch)}; expected a tensor, a tuple of tensors or a dict of tensors and '
+            "lists, each with one entry for each sample; per='batch' does not split the batch"
+        )
+    return [_sample(batch, parts, number) for number in range(len(given[0]))]
 
 
 def _sample(batch: Any, parts: Mapping[Any, Any], number: int) -> Any:
@@ -205,17 +210,3 @@ def _sample(batch: Any, parts: Mapping[Any, Any], number: int) -> Any:
         values: list[Any] = list(own.values())
         return type(batch)(*values) if hasattr(batch, '_fields') else type(batch)(values)
     return own[0]
-
-
-def _size(part: Any, batch: Any, requested_by: str) -> int:
-    if isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
-        return len(part)
-    raise _unknown_structure(batch, requested_by)
-
-
-def _unknown_structure(batch: Any, requested_by: str) -> EasyPrunerError:
-    return EasyPrunerError(
-        f'{requested_by} measures single samples, but cannot split a batch that is '
-        f'{describe(batch)}; expected a tensor, a tuple of tensors or a dict of tensors and '
-        "lists, each with one entry for each sample; per='batch' does not split the batch"
-    )

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.regularizers.schedule import Progress
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from easypruner.base.checks import check_number
 from easypruner.errors import ConfigError
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.patterns import first_fitting
-from easypruner.graph.masks import Masks
 from easypruner.strategies.regularizers.schedule import Progress, Schedule, ramp_of
 from easypruner.strategies.strategy import Strategy
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from easypruner.base.checks import check_name
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.regularizers.norm_scales import ScaleSelection, SelectedScales
 from easypruner.strategies.regularizers.pushing import (
     PreparedOnce,

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from easypruner.base.describe import describe
 from easypruner.errors import ConfigError, MaskError, nearest
-from easypruner.graph import ChannelGraph, Member
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks, Member
 from easypruner.strategies.measures.activations import makes_output, output_channels
 
 LayerMasks = Mapping[str, Tensor]

@@ -12,8 +12,7 @@ from torch import Tensor
 from easypruner.base.checks import check_number
 from easypruner.base.distributed import is_main
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.units import score_units, unit_sums, values_of, widen

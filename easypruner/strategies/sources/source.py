@@ -16,8 +16,7 @@ from easypruner.base.describe import describe
 from easypruner.base.modules import copy_of
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, PluginError, nearest
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.context import Context

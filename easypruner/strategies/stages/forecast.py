@@ -9,8 +9,7 @@ import torch
 from mmengine.config import Config
 
 from easypruner.errors import ConfigError
-from easypruner.graph import ChannelGraph
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Masks
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from easypruner.base.distributed import barrier, is_main
 from easypruner.base.files import write_json
 from easypruner.base.json_fields import Field
 from easypruner.errors import EasyPrunerError
-from easypruner.graph import ChannelGraph, NetworkRecord, Transform
-from easypruner.graph.cutting.handlers import LayerHandler
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, LayerHandler, Masks, NetworkRecord, Transform
 from easypruner.report.result import BudgetResult, Row, read_budget
 from easypruner.strategies.stages.forecast import Step
 
