@@ -8,18 +8,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
+import rich.progress
 import torch
 from mmengine.hooks import Hook
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from easypruner.base.distributed import average, average_buffers
@@ -46,22 +38,22 @@ class StageProgress:
         self._title = title
         self._console = console
         self._shown = shown
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: rich.progress.Progress | None = None
+        self._task: rich.progress.TaskID | None = None
         self._last_line = time.monotonic()
 
     def start(self, total: int, done: int = 0) -> None:
         """Start the display with ``done`` of ``total`` steps."""
         if not (self._shown and self._console.is_terminal):
             return
-        self._bar = Progress(
-            TextColumn('  {task.description}', markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn('left'),
-            TimeRemainingColumn(),
-            TextColumn('{task.fields[text]}', markup=False),
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn('  {task.description}', markup=False),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn('left'),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn('{task.fields[text]}', markup=False),
             console=self._console,
             transient=True,
         )
@@ -250,8 +242,7 @@ class AveragingHook(Hook):
         for name, tensor in (self._loaded or {}).items():
             self._averages[name].copy_(tensor)
         names = [name for name, tensor in self._own.items() if tensor.is_floating_point()]
-        averages = [self._averages[name] for name in names]
-        weights = [self._own[name] for name in names]
+        averages, weights = ([own[n] for n in names] for own in (self._averages, self._own))
 
         @torch.no_grad()
         def update(optimizer: Any, args: Any, kwargs: Any) -> None:

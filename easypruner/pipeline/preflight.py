@@ -118,7 +118,10 @@ def check(
     lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
-    graph = _trace(model, trace, mistakes) if model is not None and all(lengths) else None
+    graph = None
+    if model is not None and all(lengths):
+        with mistakes.collect('model'), building():
+            graph = trace(model)
     if graph is None or mistakes.found:
         mistakes.raise_all()
     assert graph is not None
@@ -220,12 +223,6 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
             with mistakes.collect('load_from'):
                 fill(model, weights, start)
         return model
-    return None
-
-
-def _trace(model: nn.Module, trace: Trace, mistakes: Mistakes) -> ChannelGraph | None:
-    with mistakes.collect('model'), building():
-        return trace(model)
     return None
 
 

@@ -207,13 +207,13 @@ def _convolution(
     if not transposed and made % groups:
         raise RuntimeError(f'{made} output channels do not divide into {groups} groups')
     count = x.dim() - 2
-    stride, padding, dilation = (_each(v, count) for v in (stride, padding, dilation))
+    each = (stride, padding, dilation, output_padding)
+    stride, padding, dilation, extra = (_each(value, count) for value in each)
     extents = []
     for i, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
         span = dilation[i] * (kernel - 1)
         if transposed:
-            extra = _each(output_padding, count)[i]
-            extents.append((size - 1) * stride[i] - 2 * padding[i] + span + extra + 1)
+            extents.append((size - 1) * stride[i] - 2 * padding[i] + span + extra[i] + 1)
         else:
             extents.append((size + 2 * padding[i] - span - 1) // stride[i] + 1)
     if any(extent <= 0 for extent in extents):

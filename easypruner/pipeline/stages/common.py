@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -77,22 +77,17 @@ def stage_context(state: PruningState, runner: StageRunner | None = None) -> Con
         state: the state of the run.
         runner: the runner that measures the accuracy; None for a context without it.
     """
+    loader = state.config.train_dataloader
     progress = StageProgress(state.stage.name.partition('_')[2], state.run.console, is_main())
     return Context(
         seed=state.run.seed,
-        batches=training_batches(state),
+        batches=lambda: Runner.build_dataloader(loader.to_dict(), seed=state.run.seed),
         loss=training_loss,
         evaluate=None if runner is None else runner.accuracy_of,
         forward=forward_pass,
         folder=state.stage,
         track=progress.track,
     )
-
-
-def training_batches(state: PruningState) -> Callable[[], Iterable[Any]]:
-    """Return a function that starts a pass over the training batches, in a fixed order."""
-    settings = state.config.train_dataloader.to_dict
-    return lambda: Runner.build_dataloader(settings(), seed=state.run.seed)
 
 
 def training_loss(model: BaseModel, batch: Any) -> Tensor:

@@ -83,12 +83,7 @@ class Prune(RowStage):
         if self.compensate is not None:
             state = self._compensated(state, graph, masks)
         record = prune(model, masks, graph=graph)
-        cut = Cut(
-            checkpoint=checkpoint,
-            masks=file,
-            architecture=state.architecture,
-            selected=state.selected,
-        )
+        cut = Cut(checkpoint, file, state.architecture, state.selected)
         state = with_weights(state.transformed(record), model)
         state = replace(state, masks=None, selected=None, cuts=(*state.cuts, cut))
         return with_row(state, self.row, runner, graph)

@@ -59,9 +59,8 @@ class Evaluate(RowStage):
         self, row: str | None = 'baseline', checkpoint: str | None = None, name: str = 'evaluate'
     ) -> None:
         super().__init__(row, name)
-        self.checkpoint: str | None = None
-        if checkpoint is not None:
-            self.checkpoint = check_path(checkpoint, 'checkpoint', 'Evaluate')
+        given = checkpoint is not None
+        self.checkpoint = check_path(checkpoint, 'checkpoint', 'Evaluate') if given else None
 
     def check(self) -> None:
         if self.checkpoint is not None:

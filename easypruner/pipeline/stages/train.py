@@ -12,16 +12,9 @@ from mmengine.hooks import Hook
 
 from easypruner.base.checks import check_count, check_number, is_number, refuse
 from easypruner.base.distributed import is_main
+from easypruner.engine import hooks
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
-from easypruner.engine.hooks import (
-    AccumulationHook,
-    AveragingHook,
-    BufferHook,
-    EpochSeedHook,
-    ProgressHook,
-    StageProgress,
-)
 from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
@@ -154,7 +147,7 @@ class Train(RowStage):
 
     def run(self, state: PruningState) -> PruningState:
         """Train, save the weights, evaluate."""
-        progress = StageProgress(self.name, state.run.console, shown=is_main())
+        progress = hooks.StageProgress(self.name, state.run.console, shown=is_main())
         warnings: list[str] = []
         epochs = self.length(state.config)
         runner = stage_runner(
@@ -162,11 +155,11 @@ class Train(RowStage):
             epochs,
             self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _other_default_hooks(state)},
             [
-                EpochSeedHook(state.run.seed, state.index),
-                BufferHook(),
-                AccumulationHook(),
+                hooks.EpochSeedHook(state.run.seed, state.index),
+                hooks.BufferHook(),
+                hooks.AccumulationHook(),
                 PlainCheckpointHook(),
-                ProgressHook(progress),
+                hooks.ProgressHook(progress),
                 *self.hooks(state),
             ],
         )
@@ -218,7 +211,7 @@ class Train(RowStage):
 
     def hooks(self, state: PruningState) -> list[Hook]:
         """Return additional hooks for the runner."""
-        return [] if self.ema is None else [AveragingHook(self.ema)]
+        return [] if self.ema is None else [hooks.AveragingHook(self.ema)]
 
     def plan(self, state: PruningState) -> str:
         text = f'train {plural(self.length(state.config), "epoch")}'
@@ -266,5 +259,5 @@ def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
 
 def _other_default_hooks(state: PruningState) -> dict[str, Any]:
     """Return the default hooks of the config, except the one that saves checkpoints."""
-    hooks = state.config.get('default_hooks') or {}
-    return {name: hook for name, hook in hooks.items() if name != 'checkpoint'}
+    given = state.config.get('default_hooks') or {}
+    return {name: hook for name, hook in given.items() if name != 'checkpoint'}

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -97,9 +97,8 @@ class Stopwatch:
         tensor = next(iter(graph.model.parameters()), torch.empty(0))
         device = tensor.device
         self._arguments = call_arguments(map_tensors(graph.example_inputs, lambda t: t.to(device)))
-        synchronize: Callable[[], object] | None
-        synchronize = getattr(getattr(torch, device.type, None), 'synchronize', None)
-        self._synchronize = synchronize or (lambda: None)
+        backend: Any = getattr(torch, device.type, None)
+        self._synchronize = getattr(backend, 'synchronize', lambda: None)
         self._whole = copy_of(graph.model).eval()
 
     def compare(self, masks: Mapping[str, Tensor] | None = None) -> TimedPair:

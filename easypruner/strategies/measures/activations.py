@@ -67,7 +67,7 @@ def reader_probes(graph: ChannelGraph) -> list[Probe]:
         for member in members
         if member.role == 'in'
         for path, module in _owners(graph, member)
-        if _reads_input(module, member)
+        if member.dim == _weight_dims(module)[1]
     ]
 
 
@@ -227,18 +227,16 @@ def _owners(graph: ChannelGraph, member: Member) -> Iterator[tuple[str, nn.Modul
             yield name, module
 
 
-def _reads_input(module: nn.Module, member: Member) -> bool:
-    """Tell whether a weight of a convolution or linear layer reads its input in this dimension."""
-    if isinstance(module, _ConvNd):
-        return member.dim == (0 if module.transposed else 1)
-    return isinstance(module, nn.Linear) and member.dim == 1
+def _weight_dims(module: nn.Module) -> tuple[int, int] | tuple[None, None]:
+    """Return the dimensions of a convolution's or linear layer's weight: outputs and inputs."""
+    if isinstance(module, _ConvNd) and module.transposed:
+        return 1, 0
+    return (0, 1) if isinstance(module, _ConvNd | nn.Linear) else (None, None)
 
 
 def makes_output(module: nn.Module, member: Member) -> bool:
     """Tell whether a weight of a convolution or linear layer makes its output in this dimension."""
-    if isinstance(module, _ConvNd):
-        return member.dim == (1 if module.transposed else 0)
-    return isinstance(module, nn.Linear) and member.dim == 0
+    return member.dim == _weight_dims(module)[0]
 
 
 def input_channels(graph: ChannelGraph, member: Member, module: nn.Module) -> Tensor:
