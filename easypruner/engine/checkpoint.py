@@ -107,7 +107,8 @@ class PlainCheckpointHook(Hook):
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for name, value in scalars.items():
             if isinstance(value, dict):
-                scalars[name] = _history_from_plain(value)
+                values, counts = value['values'].numpy(), value['counts'].numpy()
+                scalars[name] = HistoryBuffer(values, counts, max_length=value['max_length'])
 
 
 def _history_to_plain(buffer: HistoryBuffer) -> dict[str, Any]:
@@ -117,12 +118,6 @@ def _history_to_plain(buffer: HistoryBuffer) -> dict[str, Any]:
         'counts': torch.as_tensor(np.asarray(counts, dtype=np.int64)),
         'max_length': int(buffer.max_length),
     }
-
-
-def _history_from_plain(value: Mapping[str, Any]) -> HistoryBuffer:
-    return HistoryBuffer(
-        value['values'].numpy(), value['counts'].numpy(), max_length=value['max_length']
-    )
 
 
 def _to_plain(value: Any) -> Any:

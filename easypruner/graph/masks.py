@@ -75,8 +75,6 @@ class Masks(Mapping[str, Tensor]):
             torch.equal(m, other[n]) for n, m in self.items()
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
     def kept(self, name: str) -> int:
         """Return how many units of a group stay."""
         return int(self._masks[name].sum())

@@ -216,9 +216,8 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
         return None
     with mistakes.collect('model'), building():
         model: nn.Module = MODELS.build(model_settings(config))
-        initialize: Any = getattr(model, 'init_weights', None)
-        if initialize is not None:
-            initialize()
+        initialize = getattr(model, 'init_weights', lambda: None)
+        initialize()
         if weights is not None:
             with mistakes.collect('load_from'):
                 fill(model, weights, start)

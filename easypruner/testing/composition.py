@@ -84,12 +84,10 @@ def pairs(component: type[Component]) -> Iterator[Combination]:
             yield from _with(ranking[0], budgets[1:], component, steps)
 
 
-def _loaded() -> tuple[list[Any], list[Any], list[Any]]:
+def _loaded() -> list[list[Any]]:
+    """Return the loaded sources, budgets and regularizers."""
     load_plugins()
-    sources, budgets, regularizers = (
-        list(registry.classes.values()) for registry in (MASK_SOURCES, BUDGETS, REGULARIZERS)
-    )
-    return sources, budgets, regularizers
+    return [list(kind.classes.values()) for kind in (MASK_SOURCES, BUDGETS, REGULARIZERS)]
 
 
 def _with(

@@ -27,6 +27,11 @@ from easypruner.strategies.stages.state import PruningState
 _FEW_VALUES = 4
 """The number of distinct values below which a tensor is a constant, such as an identity matrix."""
 
+_RESET = 'reset_parameters'
+
+_Resets = dict[nn.Module, dict[str, Tensor]]
+"""Layer -> its tensors right after its own ``reset_parameters()``."""
+
 
 class Reinitialise(RowStage):
     """Draws all weights again, for the current shape of the network.
@@ -99,17 +104,16 @@ def fresh_network(
     """
     with fixed_seed(0):
         seed_everything(*entropy)
-        with resets() as drawn:
+        with _resets() as drawn:
             model: nn.Module = MODELS.build(_without_pretrained(model_settings(config)))
-        plain = [module for module in model.modules() if drawn.are_all_of(module)]
+        plain = [module for module in model.modules() if _is_unchanged(module, drawn)]
         model = record.apply(model, handlers)
         # Reset after the cut, because the distribution of weights depends on the widths.
         for module in plain:
             reset: Any = module.reset_parameters
             reset()
-        initialize: Any = getattr(model, 'init_weights', None)
-        if initialize is not None:
-            initialize()
+        initialize = getattr(model, 'init_weights', lambda: None)
+        initialize()
     return model
 
 
@@ -127,35 +131,22 @@ def _without_pretrained(settings: Any) -> Any:
     return settings
 
 
-_RESET = 'reset_parameters'
-
-
-class Resets:
-    """The tensors that layers had right after their own ``reset_parameters()``."""
-
-    def __init__(self) -> None:
-        self._given: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
-
-    def note(self, module: nn.Module) -> None:
-        """Store the tensors of a layer after its reset."""
-        self._given[id(module)] = (module, _own(module))
-
-    def are_all_of(self, module: nn.Module) -> bool:
-        """Return whether a layer was reset and its tensors are unchanged since then."""
-        if id(module) not in self._given:
-            return False
-        given, now = self._given[id(module)][1], _own(module)
-        return given.keys() == now.keys() and all(torch.equal(given[n], now[n]) for n in now)
+def _is_unchanged(module: nn.Module, drawn: _Resets) -> bool:
+    """Return whether a layer was reset and its tensors are unchanged since then."""
+    if module not in drawn:
+        return False
+    given, now = drawn[module], _own(module)
+    return given.keys() == now.keys() and all(torch.equal(given[n], now[n]) for n in now)
 
 
 @contextlib.contextmanager
-def resets() -> Iterator[Resets]:
+def _resets() -> Iterator[_Resets]:
     """Record the resets of all layers that are built during a block.
 
     A layer resets itself in its constructor. If the code of a model changes the weights afterwards
     in any way, a comparison with the recorded tensors shows it.
     """
-    found = Resets()
+    found: _Resets = {}
     with contextlib.ExitStack() as patches:
         for cls in _classes(nn.Module):
             if _RESET in vars(cls):
@@ -164,11 +155,11 @@ def resets() -> Iterator[Resets]:
         yield found
 
 
-def _watched(reset: Callable[..., Any], found: Resets) -> Callable[..., Any]:
+def _watched(reset: Callable[..., Any], found: _Resets) -> Callable[..., Any]:
     @functools.wraps(reset)
     def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = reset(self, *args, **kwargs)
-        found.note(self)
+        found[self] = _own(self)
         return result
 
     return watched

@@ -166,7 +166,7 @@ class Train(RowStage):
         with contextlib.ExitStack() as ends:
             ends.callback(progress.stop)
             if self.regularizer is not None:
-                push = self._push(self.regularizer, state, runner, warnings)
+                push = self._push(state, runner, warnings)
                 ends.callback(push.close)
                 runner.register_hook(push)
             runner.train()
@@ -175,19 +175,14 @@ class Train(RowStage):
         state = with_weights(state, runner.plain_model)
         return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
 
-    def _push(
-        self,
-        regularizer: Regularizer,
-        state: PruningState,
-        runner: StageRunner,
-        warnings: list[str],
-    ) -> PruningHook:
+    def _push(self, state: PruningState, runner: StageRunner, warnings: list[str]) -> PruningHook:
         """Return the hook that pushes. Warnings are appended to ``warnings``."""
+        assert self.regularizer is not None
         schedule = self.schedule(state.config, len(runner.train_dataloader))
         if warning := self._average_warning(schedule):
             warnings.append(warning)
         return PruningHook(
-            regularizer,
+            self.regularizer,
             state.load_masks(),
             schedule,
             state.run.trace,
