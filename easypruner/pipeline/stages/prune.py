@@ -10,13 +10,7 @@ from easypruner.base.checks import check_count, check_flag, check_name
 from easypruner.base.distributed import average_buffers
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.graph import prune
-from easypruner.pipeline.stages.common import (
-    forward_pass,
-    loaded_runner,
-    stage_context,
-    with_row,
-    with_weights,
-)
+from easypruner.pipeline.stages.common import loaded_runner, stage_context, with_row, with_weights
 from easypruner.strategies.measures.calibration import calibrate
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.strategies.measures.zeroing import zero
@@ -193,9 +187,10 @@ class Calibrate(RowStage):
         """Calibrate, save the weights, evaluate."""
         runner = loaded_runner(state)
         model = runner.plain_model
-        batches = stage_context(state).some_batches(self.batches, 'Calibrate')
+        context = stage_context(state)
+        batches = context.some_batches(self.batches, 'Calibrate')
         torch.manual_seed(state.run.seed)
-        calibrate(model, batches, forward_pass)
+        calibrate(model, batches, context.needed('forward', 'Calibrate'))
         average_buffers(model)
         state = with_weights(state, model)
         return with_row(state, self.row, runner, state.run.trace(model))

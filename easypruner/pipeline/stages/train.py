@@ -22,13 +22,7 @@ from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.report.text import plural
 from easypruner.strategies import Regularizer, Schedule
-from easypruner.strategies.stages.forecast import (
-    Forecast,
-    Push,
-    Step,
-    pushes_last,
-    removing_everything,
-)
+from easypruner.strategies.stages.forecast import Forecast, Push, Step, pushes_last
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
@@ -139,7 +133,7 @@ class Train(RowStage):
         assert regularizer is not None
         regularizer.schedule(schedule)
         regularizer.largest(before.graph, before.worst_masks)
-        weak = weak_reach(regularizer, schedule, before.graph, removing_everything(before.graph))
+        weak = weak_reach(regularizer, schedule, before.graph, before.nothing_kept)
         reach = f'strength {regularizer.strength:.2g}'
         if regularizer.pushes_parameters:
             reach = f'{regularizer.reach(schedule):.2g} ({reach})'

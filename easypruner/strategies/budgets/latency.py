@@ -20,12 +20,7 @@ from easypruner.base.nested import map_tensors
 from easypruner.graph import ChannelGraph, Limits
 from easypruner.graph.graph import prune
 from easypruner.graph.recording.tape import call_arguments
-from easypruner.strategies.budgets.latency_table import (
-    LatencyTable,
-    Savings,
-    Together,
-    sum_of_savings,
-)
+from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 
 # Of a normal distribution: the ratio of its standard deviation to its median absolute deviation,
 # and the ratio of the standard error of a median to that of a mean.
@@ -202,7 +197,7 @@ def tabulate(
         dict(zip(widths, counts, strict=True)) for counts in zip(*widths.values(), strict=True)
     ]
     together = Together(
-        tuple(sum_of_savings(groups, kept) for kept in steps), *_columns(map(saved_at, steps))
+        tuple(Savings.total(groups, kept) for kept in steps), *_columns(map(saved_at, steps))
     )
     return LatencyTable(
         whole.median, whole.spread, whole.count, describe_machine(graph), groups, together

@@ -43,6 +43,11 @@ class Savings:
         saved = np.maximum.accumulate(np.array([0.0, *reversed(self.saved)]))[::-1]
         return np.interp(np.arange(self.units + 1), [*self.kept, self.units], saved)
 
+    @staticmethod
+    def total(groups: Mapping[str, Savings], kept: Mapping[str, int]) -> float:
+        """Return the sum of the savings of single groups, each with a number of kept units."""
+        return sum(float(groups[name].by_units[units]) for name, units in kept.items())
+
 
 @dataclass(frozen=True)
 class Together:
@@ -102,7 +107,7 @@ class LatencyTable:
         units = count_kept(masks or {}, graph.groups)
         # A group that was cut to a single channel is no longer in the graph.
         kept = dict.fromkeys(self.groups, 1) | dict(zip(graph.groups, units, strict=True))
-        added = sum_of_savings(self.groups, kept)
+        added = Savings.total(self.groups, kept)
         return max(self.seconds - self.together.of(added), 0.0)
 
     def check(self, graph: ChannelGraph) -> None:
@@ -160,11 +165,6 @@ def _is_single(graph: ChannelGraph, group: str) -> bool:
     path, weights = group.partition('#')[0], dict(graph.model.named_parameters())
     weight = weights.get(f'{path}.weight', weights.get(path))
     return weight is not None and 1 in weight.shape[:2]
-
-
-def sum_of_savings(groups: Mapping[str, Savings], kept: Mapping[str, int]) -> float:
-    """Return the sum of the savings of single groups, each with a number of kept units."""
-    return sum(float(groups[name].by_units[units]) for name, units in kept.items())
 
 
 def _read_savings(group: Field) -> Savings:

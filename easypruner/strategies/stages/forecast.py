@@ -90,15 +90,15 @@ class Forecast:
             )
 
     @property
+    def nothing_kept(self) -> Masks:
+        """Masks that remove all units: the worst case for a regularizer."""
+        groups = self.graph.groups.items()
+        return Masks({name: torch.zeros(g.size, dtype=torch.bool) for name, g in groups})
+
+    @property
     def worst_masks(self) -> Masks | None:
         """Masks that remove all units, if masks will be selected; which units stay is unknown."""
-        return removing_everything(self.graph) if self.masks else None
-
-
-def removing_everything(graph: ChannelGraph) -> Masks:
-    """Return masks that remove all units: the worst case for a regularizer."""
-    groups = graph.groups.items()
-    return Masks({name: torch.zeros(g.size, dtype=torch.bool) for name, g in groups})
+        return self.nothing_kept if self.masks else None
 
 
 def pushes_last(steps: Sequence[Step], index: int) -> bool:
