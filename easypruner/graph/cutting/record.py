@@ -17,15 +17,9 @@ from easypruner.base.json_fields import Field, read_json
 from easypruner.base.versions import versions_of
 from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
+from easypruner.graph.cutting.index_ranges import from_ranges, to_ranges
 from easypruner.graph.cutting.surgery import cut
-from easypruner.graph.cutting.transform import (
-    Transform,
-    check_hash,
-    check_header,
-    content_hash,
-    from_ranges,
-    to_ranges,
-)
+from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
 from easypruner.graph.recording.inventory import Attributes, Inventory
 from easypruner.graph.recording.wrappers import find_cuttable
 

@@ -25,13 +25,7 @@ from easypruner.graph.recording.inventory import StandIns, set_attributes
 from easypruner.graph.recording.tape import Tape, run_forward
 from easypruner.graph.trial.expected import ExpectedTrace
 from easypruner.graph.trial.trace_check import Failure, TraceCheck
-from easypruner.graph.trial.widths import (
-    Repairs,
-    Widths,
-    attributes_under,
-    choose_units,
-    count_rounds,
-)
+from easypruner.graph.trial.widths import Repairs, Widths, choose_units, count_rounds
 
 _ROUNDS_WITH_WINDOWS = 8
 
@@ -114,7 +108,7 @@ class Trial:
         outputs = [tensor for _, tensor in self.tape.outputs]
         with self.stand_ins.with_tensors(self.tape.parameters, training=False):
             try:
-                set_attributes(modules, attributes_under(repairs, widths))
+                set_attributes(modules, widths.attributes(repairs))
                 resize_layers(modules, self.stand_ins.by_layer(changed), self.handlers)
                 self.stand_ins.swap(parameters)
                 output = run_forward(

@@ -55,6 +55,13 @@ class Widths:
             size = self._sizes[axis] = int(np.count_nonzero(self.stays[axis.ids]))
         return size
 
+    def attributes(self, repairs: Repairs) -> Attributes:
+        """Return the values of the repaired attributes."""
+        return {
+            key: repair.fill([None if axis is None else self(axis) for axis in repair.axes])
+            for key, repair in repairs.items()
+        }
+
 
 def choose_units(parts: Partition, groups: Iterable[int] | None, round_number: int) -> Bools:
     """Choose at random which units are kept.
@@ -162,14 +169,6 @@ Repairs = Mapping[tuple[str, str], Repair]
 def join(repairs: Repairs, more: Iterable[Repair]) -> Repairs:
     """Return repairs with more of them, which replace those of the same attributes."""
     return {**repairs, **{(repair.module, repair.attribute): repair for repair in more}}
-
-
-def attributes_under(repairs: Repairs, widths: Widths) -> Attributes:
-    """Return the values of the repaired attributes for the given widths."""
-    return {
-        key: repair.fill([None if axis is None else widths(axis) for axis in repair.axes])
-        for key, repair in repairs.items()
-    }
 
 
 @dataclass(frozen=True)
