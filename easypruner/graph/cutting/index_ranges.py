@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
 
 _RANGES = re.compile(r'\d+(-\d+)?(,\d+(-\d+)?)*')
 
@@ -15,10 +14,13 @@ def to_ranges(indices: Sequence[int]) -> str:
     >>> to_ranges([0, 1, 2, 5, 7, 8])
     '0-2,5,7-8'
     """
-    # Within a run, an index and its position grow alike.
-    runs = groupby(enumerate(indices), lambda pair: pair[1] - pair[0])
-    ends = ((run[0][1], run[-1][1]) for run in (list(run) for _, run in runs))
-    return ','.join(str(a) if a == b else f'{a}-{b}' for a, b in ends)
+    parts: list[list[int]] = []
+    for i in indices:
+        if parts and parts[-1][1] == i - 1:
+            parts[-1][1] = i
+        else:
+            parts.append([i, i])
+    return ','.join(str(a) if a == b else f'{a}-{b}' for a, b in parts)
 
 
 def from_ranges(text: str, limit: int) -> tuple[int, ...]:
