@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from easypruner_plugins.latency import Latency
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -26,9 +29,6 @@ from easypruner.strategies.budgets.latency import Reading, Stopwatch, measure_ta
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain
-from easypruner_plugins.latency import Latency
-from easypruner_plugins.macs import Macs
-from easypruner_plugins.params import Params
 from tests.helpers.networks import traced_network
 
 

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from easypruner_plugins.macs import Macs
+from easypruner_plugins.params import Params
+from easypruner_plugins.ratio import Ratio
+from easypruner_plugins.threshold import Threshold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,10 +23,6 @@ from easypruner.graph import ChannelGraph
 from easypruner.strategies.budgets.costs import CostBudget, Tightest
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Dense, Depthwise, Plain
-from easypruner_plugins.macs import Macs
-from easypruner_plugins.params import Params
-from easypruner_plugins.ratio import Ratio
-from easypruner_plugins.threshold import Threshold
 from tests.helpers.networks import traced_network
 
 GRAPHS = [traced_network(build) for build in (Plain, Dense, Depthwise)]
