@@ -48,13 +48,18 @@ def _print(plugins: Plugins) -> None:
     # Lines in a pipe are not folded, so that they can be searched.
     console = Console(width=None if sys.stdout.isatty() else natural_width(table))
     console.print(table)
-    print_lines(console, 'Other hooks', _other_hooks(plugins))
+    hooks = [
+        f'{hook}: {plugin}'
+        for plugin in plugins.plugins
+        for hook in plugin.hooks
+        if hook != 'easypruner_components'
+    ]
+    print_lines(console, 'Other hooks', hooks)
     rules = [f'{name}: {plugin}' for plugin in plugins.plugins for name in plugin.rules]
     print_lines(console, 'Rules for operations', rules)
     disabled = [f'{p.address}, {p.origin}, by {p.by}' for p in plugins.disabled]
     print_lines(console, 'Disabled', disabled)
-    skipped = [plugin.reason for plugin in plugins.skipped]
-    print_lines(console, 'Skipped', skipped, style='yellow')
+    print_lines(console, 'Skipped', [p.reason for p in plugins.skipped], style='yellow')
 
 
 def _row(component: ComponentInfo) -> dict[str, str]:
@@ -66,15 +71,6 @@ def _row(component: ComponentInfo) -> dict[str, str]:
         'version': component.plugin.version,
         'origin': component.plugin.origin,
     }
-
-
-def _other_hooks(plugins: Plugins) -> list[str]:
-    return [
-        f'{hook}: {plugin}'
-        for plugin in plugins.plugins
-        for hook in plugin.hooks
-        if hook != 'easypruner_components'
-    ]
 
 
 def _as_dict(plugins: Plugins) -> dict[str, list[dict[str, object]]]:

@@ -225,13 +225,8 @@ class Artifact:
 
 
 def _read_row(row: Field) -> Row:
-    return Row(
-        name=row['name'].text(),
-        accuracy=row['accuracy'].number(0, 100),
-        macs=row['macs'].integer(0),
-        params=row['params'].integer(0),
-        bytes=row['bytes'].integer(0),
-    )
+    costs = {name: row[name].integer(0) for name in ('macs', 'params', 'bytes')}
+    return Row(row['name'].text(), row['accuracy'].number(0, 100), **costs)
 
 
 def read_budget(budget: Field) -> BudgetResult:
@@ -247,9 +242,5 @@ def read_budget(budget: Field) -> BudgetResult:
 
 
 def _read_scales(scales: Field) -> ScaleStats:
-    return ScaleStats(
-        count=scales['count'].integer(1),
-        median=scales['median'].number(0),
-        p99=scales['p99'].number(0),
-        largest=scales['largest'].number(0),
-    )
+    magnitudes = {name: scales[name].number(0) for name in ('median', 'p99', 'largest')}
+    return ScaleStats(scales['count'].integer(1), **magnitudes)
