@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parsed = _parser().parse_args(argv)
     try:
-        code: int = parsed.run(parsed)
+        return parsed.run(parsed)
     except EasyPrunerError as error:
         if parsed.verbose:
             traceback.print_exc()
@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('easypruner: interrupted', file=sys.stderr)
         return 130
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,12 +15,10 @@ from easypruner.base.checks import check_count, refuse
 from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.graph import ArchitectureRecord, ChannelGraph
+from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits, Masks
 from easypruner.graph.coupling.choice import Attention, Ignored
 from easypruner.graph.cutting.record import record_of
 from easypruner.graph.graph import prune, trace
-from easypruner.graph.limits import Limits
-from easypruner.graph.masks import Masks
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
 from easypruner.graph.verify import verify as verify_cut

@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from easypruner.analysis.summary import FrozenRow, aggregate
-from easypruner.graph import ChannelGraph, Cost, Verification
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, Cost, Masks, Verification
 from easypruner.report.result import BudgetResult
 from easypruner.report.text import describe_budget, format_change, format_count, format_share
 from easypruner.strategies import MaskSource
