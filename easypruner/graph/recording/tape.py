@@ -30,6 +30,12 @@ def name_of(func: Any) -> str:
     return str(func._schema.name).removeprefix('aten::')
 
 
+@cache
+def _defaults_of(func: Any) -> dict[str, Any]:
+    """Return name -> default of the arguments of an operation, in order."""
+    return {entry.name: entry.default_value for entry in func._schema.arguments}
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """An operation of a forward pass. Two are equal only if they are the same object.
@@ -52,6 +58,28 @@ class Operation:
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors among the arguments, including those in lists."""
         return tensors_of((*self.args, *self.kwargs.values()))
+
+    @property
+    def output(self) -> Tensor:
+        """The first output."""
+        return self.outputs[0]
+
+    def argument(self, *names: str) -> Any:
+        """Return the argument that has one of the names, or its default; None if there is none."""
+        for position, (name, default) in enumerate(_defaults_of(self.func).items()):
+            if name in names:
+                given = position < len(self.args)
+                return self.args[position] if given else self.kwargs.get(name, default)
+        return None
+
+    def dims(self, name: str = 'dim') -> tuple[int, ...]:
+        """Return the dimensions of the first tensor that an argument names, from the front.
+
+        None, or an empty list, means all of them.
+        """
+        dims, count = self.argument(name), self.tensors[0].dim()
+        listed = [dims] if isinstance(dims, int) else dims or range(count)
+        return tuple(dim % count for dim in listed) if count else ()
 
     @property
     def name(self) -> str:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import argument
 from easypruner.graph.coupling.rules.pointwise import broadcast
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.coupling.rules.spatial import extents_after
@@ -21,11 +20,9 @@ KERNEL = 'the extent of a convolution kernel'
 def convolve(coupling: Coupling, operation: Operation) -> None:
     """Couple the channels with the weight that sums over them, and the bias with the outputs."""
     x, weight = operation.args[:2]
-    bias = argument(operation, 2, 'bias')
-    full = operation.name in ('convolution', '_convolution')
-    transposed = bool(full and operation.args[6])
-    groups = operation.args[8] if full else argument(operation, 6, 'groups', 1)
-    output = operation.outputs[0]
+    bias, groups = operation.argument('bias'), operation.argument('groups')
+    transposed = bool(operation.argument('transposed'))
+    output = operation.output
     coupling.note_use(weight, 'convolution.weight', output.shape[2:])
     batch, channels, *extents = coupling.axes_of(x)
     given = {
@@ -79,21 +76,21 @@ def _couple_groups(
 def linear(coupling: Coupling, operation: Operation) -> None:
     """Couple the last axis with the weight's columns, and the bias with its rows."""
     x, weight = operation.args[:2]
-    bias = argument(operation, 2, 'bias')
+    bias = operation.argument('bias')
     coupling.note_use(weight, 'linear.weight', x.shape[:-1])
     (*rest, channels), (out, reads) = coupling.axes_of(x), coupling.axes_of(weight)
     coupling.contract(x, channels, weight, reads)
     if bias is not None:
         coupling.note_use(bias, 'linear.bias')
         coupling.couple_parameter(bias, {0: out})
-    coupling.assign(operation.outputs[0], (*rest, out))
+    coupling.assign(operation.output, (*rest, out))
     coupling.add_macs(1, *rest, reads, out)
 
 
 @rule('mm', 'matmul', 'mv', 'dot', 'bmm', 'vdot')
 def multiply(coupling: Coupling, operation: Operation) -> None:
     """Couple the columns of the left matrix with the rows of the right one."""
-    coupling.assign(operation.outputs[0], _multiply(coupling, *operation.args[:2]))
+    coupling.assign(operation.output, _multiply(coupling, *operation.args[:2]))
 
 
 @rule('addmm', 'baddbmm', 'addmv', 'addbmm')
@@ -108,7 +105,7 @@ def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
     for position, axis in enumerate(axes, start=len(result) - len(axes)):
         if axis.size == result[position].size:
             result[position] = coupling.couple(result[position], axis)
-    coupling.assign(operation.outputs[0], result)
+    coupling.assign(operation.output, result)
 
 
 def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
@@ -151,13 +148,13 @@ def attend(coupling: Coupling, operation: Operation) -> None:
     coupling.contract(q, width, k, width_k)
     coupling.couple(keys, values)
     coupling.note_mixing(keys)
-    mask = argument(operation, 3, 'attn_mask')
+    mask = operation.argument('attn_mask', 'attn_bias')
     if isinstance(mask, Tensor):
         scores = (*batch, rows, keys)[-mask.dim() :]
         for axis, other in zip(scores, coupling.axes_of(mask), strict=True):
             if axis.size == other.size:
                 coupling.couple(axis, other)
-    coupling.assign(operation.outputs[0], (*batch, rows, out))
+    coupling.assign(operation.output, (*batch, rows, out))
     for extra in operation.outputs[1:]:
         coupling.assign_constants(extra)
     coupling.add_macs(1, *batch, rows, keys, width)
@@ -169,7 +166,7 @@ def bilinear(coupling: Coupling, operation: Operation) -> None:
     """Freeze all arguments. Over which of their axes the operation sums is not followed."""
     for tensor in operation.args[:3]:
         coupling.freeze_tensor(tensor, 'a bilinear form')
-    coupling.assign_constants(operation.outputs[0])
+    coupling.assign_constants(operation.output)
 
 
 @rule('torchvision::deform_conv2d')
@@ -189,7 +186,7 @@ def convolve_deformed(coupling: Coupling, operation: Operation) -> None:
             coupling.freeze(axis, 'a deformable convolution in groups')
     out = coupling.couple(kernel[0], coupling.axes_of(bias)[0])
     coupling.note_use(bias, 'convolution.bias')
-    output = operation.outputs[0]
+    output = operation.output
     coupling.assign(output, (batch, out, *extents_after(coupling, extents, output)))
 
 
@@ -199,4 +196,4 @@ def measure_distances(coupling: Coupling, operation: Operation) -> None:
     a, b = operation.tensors[0], operation.args[1]
     left, right = coupling.axes_of(a), coupling.axes_of(b)
     coupling.contract(a, left[-1], b, right[-1])
-    coupling.assign(operation.outputs[0], (*left[:-1], right[-2]))
+    coupling.assign(operation.output, (*left[:-1], right[-2]))

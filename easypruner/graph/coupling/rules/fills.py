@@ -30,4 +30,4 @@ def cut_triangle(coupling: Coupling, operation: Operation) -> None:
     axes = coupling.axes_of(operation.args[0])
     for axis in axes[-2:]:
         coupling.freeze(axis, 'the triangle of a square')
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)

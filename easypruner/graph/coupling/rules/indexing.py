@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import dim_argument
+from easypruner.graph.coupling.rules.pointwise import drop_frozen
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
@@ -20,23 +20,19 @@ def embed(coupling: Coupling, operation: Operation) -> None:
     rows, width = coupling.axes_of(weight)
     coupling.note_use(weight, 'embedding.weight')
     coupling.freeze(rows, LOOKED_UP)
-    coupling.assign(operation.outputs[0], (*coupling.axes_of(indices), width))
+    coupling.assign(operation.output, (*coupling.axes_of(indices), width))
 
 
 @rule('index_select', 'take_along_dim')
 def select_indices(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension along which entries are looked up; hand the others on."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    dim = dim_argument(operation, 1)
-    coupling.freeze(axes[dim], LOOKED_UP)
-    axes[dim] = coupling.make_constant(operation.outputs[0].shape[dim])
-    coupling.assign(operation.outputs[0], axes)
+    drop_frozen(coupling, operation, operation.dims(), LOOKED_UP)
 
 
 @rule('gather')
 def gather(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension of the look-up; couple the others with those of the index."""
-    dim = dim_argument(operation, 1)
+    (dim,) = operation.dims()
     axes, positions = (list(coupling.axes_of(operation.args[i])) for i in (0, 2))
     coupling.freeze(axes[dim], LOOKED_UP)
     for i, (axis, other) in enumerate(zip(axes, positions, strict=True)):
@@ -45,14 +41,14 @@ def gather(coupling: Coupling, operation: Operation) -> None:
         else:
             coupling.freeze(axis, LOOKED_UP)
             axes[i] = other
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
 
 
 @rule('index', '_unsafe_index')
 def index(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that are indexed by tensors; hand the others on."""
     x, indices = operation.args[:2]
-    output = operation.outputs[0]
+    output = operation.output
     if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
         coupling.freeze_tensor(x, LOOKED_UP)
         coupling.assign_constants(output)
@@ -78,7 +74,7 @@ def write_entries(coupling: Coupling, operation: Operation) -> None:
     for value in operation.args:
         if isinstance(value, Tensor):
             coupling.freeze_tensor(value, 'entries are written by their position')
-    output = operation.outputs[0]
+    output = operation.output
     if output is not x:
         coupling.assign(output, coupling.axes_of(x))
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import argument
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
@@ -31,7 +27,7 @@ def batch_norm(coupling: Coupling, operation: Operation) -> None:
         # The statistics are those of the batch. For a standardized weight they are of its fan-in.
         for axis in (axes[0], *axes[2:]):
             coupling.note_mixing(axis)
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, [axes[1] if extra.numel() else coupling.make_constant(0)])
 
@@ -43,11 +39,10 @@ def layer_norm(coupling: Coupling, operation: Operation) -> None:
     count = len(shape)
     axes = list(coupling.axes_of(x))
     kind = 'rms_norm' if 'rms' in operation.name else 'layer_norm'
-    weights = argument(operation, 2, 'weight'), argument(operation, 3, 'bias')
-    _couple_weights(coupling, kind, weights, axes, len(axes) - count)
+    _couple_weights(coupling, operation, kind, axes, len(axes) - count)
     for axis in axes[-count:]:
         coupling.note_mixing(axis)
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
     one = coupling.make_constant(1)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, [*axes[:-count], *([one] * count)])
@@ -56,27 +51,26 @@ def layer_norm(coupling: Coupling, operation: Operation) -> None:
 @rule('native_group_norm', 'group_norm')
 def group_norm(coupling: Coupling, operation: Operation) -> None:
     """Couple weight and bias with the channels, of which all groups lose the same positions."""
-    native = operation.name == 'native_group_norm'
-    groups = operation.args[6] if native else operation.args[1]
-    weights = operation.args[1:3] if native else operation.args[2:4]
+    groups = operation.argument('group', 'num_groups')
     axes = list(coupling.axes_of(operation.args[0]))
-    _couple_weights(coupling, 'group_norm', weights, axes, 1)
+    _couple_weights(coupling, operation, 'group_norm', axes, 1)
     if axes[1].size == groups:
         coupling.freeze(axes[1], 'each channel is a normalization group of its own')
     else:
         coupling.couple_runs(axes[1], groups)
         coupling.note_mixing(axes[1])
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
     for extra in operation.outputs[1:]:
         coupling.assign(extra, (axes[0], coupling.make_constant(groups)))
 
 
 def _couple_weights(
-    coupling: Coupling, kind: str, weights: Sequence[Any], axes: list[Axis], start: int
+    coupling: Coupling, operation: Operation, kind: str, axes: list[Axis], start: int
 ) -> None:
     """Couple weight and bias with the axes from ``start`` on, in place."""
-    for name, tensor in zip(('weight', 'bias'), weights, strict=False):
-        if isinstance(tensor, Tensor):
+    for name in ('weight', 'bias'):
+        tensor = operation.argument(name)
+        if tensor is not None:
             coupling.note_use(tensor, f'{kind}.{name}')
             for position, axis in enumerate(coupling.axes_of(tensor), start=start):
                 axes[position] = coupling.couple(axes[position], axis)
@@ -87,4 +81,4 @@ def local_response_norm(coupling: Coupling, operation: Operation) -> None:
     """Hand all axes on. The channels are mixed, because each is divided by its neighbours."""
     axes = coupling.axes_of(operation.args[0])
     coupling.note_mixing(axes[1])
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import argument, dim_argument, wrap
+from easypruner.graph.coupling.rules.pointwise import drop_frozen
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
@@ -18,31 +18,27 @@ _WRITTEN = 'a part is written at a fixed position'
 def cat(coupling: Coupling, operation: Operation) -> None:
     """Join the axes along one dimension; couple those along each of the others."""
     tensors = [t for t in operation.args[0] if t.dim() > 1 or t.numel()]
-    output = operation.outputs[0]
     if not tensors:
-        coupling.assign_constants(output)
+        coupling.assign_constants(operation.output)
         return
-    dim = wrap(argument(operation, 1, 'dim', 0), output.dim())
+    dim = operation.argument('dim') % operation.output.dim()
     dimensions = zip(*(coupling.axes_of(tensor) for tensor in tensors), strict=True)
-    coupling.assign(
-        output,
-        [
-            Axis.joined(axes) if i == dim else coupling.couple_all(axes)
-            for i, axes in enumerate(dimensions)
-        ],
-    )
+    result = [
+        Axis.joined(axes) if i == dim else coupling.couple_all(axes)
+        for i, axes in enumerate(dimensions)
+    ]
+    coupling.assign(operation.output, result)
 
 
 @rule('stack')
 def stack(coupling: Coupling, operation: Operation) -> None:
     """Couple the axes along every dimension. The new dimension counts the tensors."""
     tensors = operation.args[0]
-    output = operation.outputs[0]
     dimensions = zip(*(coupling.axes_of(tensor) for tensor in tensors), strict=True)
     result = [coupling.couple_all(axes) for axes in dimensions]
-    dim = wrap(argument(operation, 1, 'dim', 0), output.dim())
+    dim = operation.argument('dim') % operation.output.dim()
     result.insert(dim, coupling.make_constant(len(tensors)))
-    coupling.assign(output, result)
+    coupling.assign(operation.output, result)
 
 
 @rule('slice', 'slice_copy', 'narrow')
@@ -51,23 +47,18 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
 
     Code computes bounds such as ``channels // 2`` from the shape, so equal parts must stay equal.
     """
-    x = operation.tensors[0]
-    axes = list(coupling.axes_of(x))
-    dim = dim_argument(operation, 1)
-    size, left = x.shape[dim], operation.outputs[0].shape[dim]
-    if operation.name == 'narrow':
-        start = wrap(operation.args[2], size)
-        window = slice(start, start + left, 1)
-    else:
-        first, last = argument(operation, 2, 'start'), argument(operation, 3, 'end')
-        window = slice(*slice(first, last, argument(operation, 4, 'step', 1)).indices(size))
-    if left != size:
-        axis = axes[dim]
+    axes = list(coupling.axes_of(operation.tensors[0]))
+    (dim,) = operation.dims()
+    axis, left = axes[dim], operation.output.shape[dim]
+    bounds = slice(*map(operation.argument, ('start', 'end', 'step')))
+    start, _, step = bounds.indices(axis.size)
+    window = slice(start, start + left * step, step)
+    if left != axis.size:
         if left == 1:
             coupling.freeze(axis, _PICKED)
         axes[dim] = axis[window]
         _couple_windows(coupling, axis, window)
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
 
 
 def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
@@ -84,19 +75,16 @@ def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
 @rule('select', 'select_copy', 'unbind', 'unbind_copy')
 def select(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension of which single indices are picked; hand the others on."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    picked = axes.pop(dim_argument(operation, 1))
     one = operation.name.startswith('select')
-    coupling.freeze(picked, _PICKED if one else 'channels are taken apart one by one')
-    for output in operation.outputs:
-        coupling.assign(output, axes)
+    reason = _PICKED if one else 'channels are taken apart one by one'
+    drop_frozen(coupling, operation, operation.dims(), reason)
 
 
 @rule('split_with_sizes', 'split_with_sizes_copy', 'unsafe_split_with_sizes')
 def split_by_sizes(coupling: Coupling, operation: Operation) -> None:
     """Give each output its part of the axis."""
     axes = coupling.axes_of(operation.tensors[0])
-    dim, start = dim_argument(operation, 2), 0
+    (dim,), start = operation.dims(), 0
     for output in operation.outputs:
         stop = start + output.shape[dim]
         coupling.assign(output, (*axes[:dim], axes[dim][start:stop], *axes[dim + 1 :]))
@@ -106,7 +94,7 @@ def split_by_sizes(coupling: Coupling, operation: Operation) -> None:
 @rule('split', 'split_copy', 'chunk', 'tensor_split', 'unsafe_split', 'unsafe_chunk')
 def split_evenly(coupling: Coupling, operation: Operation) -> None:
     """Give each output its part of the axis. Couple equal parts, so that they stay equal."""
-    dim = dim_argument(operation, 2)
+    (dim,) = operation.dims()
     axis = coupling.axes_of(operation.tensors[0])[dim]
     if len({output.shape[dim] for output in operation.outputs}) == 1:
         coupling.couple_runs(axis, len(operation.outputs))
@@ -118,11 +106,10 @@ def split_evenly(coupling: Coupling, operation: Operation) -> None:
 @rule('as_strided')
 def as_strided(coupling: Coupling, operation: Operation) -> None:
     """Freeze all axes, unless the view has the shape and strides of the tensor."""
-    x = operation.tensors[0]
-    output = operation.outputs[0]
+    x, output = operation.tensors[0], operation.output
     if output is x:
         return
-    if tuple(output.shape) == tuple(x.shape) and _steps(output) == _steps(x):
+    if output.shape == x.shape and _steps(output) == _steps(x):
         coupling.assign(output, coupling.axes_of(x))
         return
     coupling.freeze_tensor(x, 'memory is addressed by strides')
@@ -140,20 +127,20 @@ def write_window(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension in which a window is written; couple the others with the source."""
     x, source = operation.args[:2]
     axes = coupling.axes_of(x)
-    dim = dim_argument(operation, 2)
+    (dim,) = operation.dims()
     coupling.freeze(axes[dim], _WRITTEN)
     rest = list(coupling.axes_of(source))
     if source.dim() == x.dim():
         coupling.freeze(rest.pop(dim), _WRITTEN)
     for axis, other in zip((a for i, a in enumerate(axes) if i != dim), rest, strict=True):
         coupling.couple(axis, other)
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
 
 
 @rule('glu')
 def gate(coupling: Coupling, operation: Operation) -> None:
     """Couple both halves of an axis: each channel of one gates a channel of the other."""
     axes = list(coupling.axes_of(operation.tensors[0]))
-    dim = dim_argument(operation, 1, default=-1)
+    (dim,) = operation.dims()
     axes[dim] = coupling.couple_runs(axes[dim], 2)
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import argument, wrap, wrap_all
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
@@ -55,12 +53,24 @@ def pointwise(coupling: Coupling, operation: Operation) -> None:
             coupling.note_use(tensor, f'{kind}.{name}')
 
 
-def _dim_of(operation: Operation) -> Any:
-    """Return the argument ``dim``, or its default; None if the overload does not have it."""
-    for position, entry in enumerate(operation.func._schema.arguments):
-        if entry.name == 'dim':
-            return argument(operation, position, 'dim', entry.default_value)
-    return None
+def drop(coupling: Coupling, operation: Operation, dims: Sequence[int]) -> None:
+    """Hand all axes on but those of some dimensions. An output that has these has new extents."""
+    axes = coupling.axes_of(operation.tensors[0])
+    for output in operation.outputs:
+        if output.dim() == len(axes):
+            sizes = zip(axes, output.shape, strict=True)
+            kept = [coupling.make_constant(n) if i in dims else a for i, (a, n) in enumerate(sizes)]
+        else:
+            kept = [axis for i, axis in enumerate(axes) if i not in dims]
+        coupling.assign(output, kept)
+
+
+def drop_frozen(coupling: Coupling, operation: Operation, dims: Sequence[int], reason: str) -> None:
+    """Freeze some dimensions and hand the others on."""
+    axes = coupling.axes_of(operation.tensors[0])
+    for dim in dims:
+        coupling.freeze(axes[dim], reason)
+    drop(coupling, operation, dims)
 
 
 @rule(
@@ -70,16 +80,9 @@ def _dim_of(operation: Operation) -> Any:
 def reduce(coupling: Coupling, operation: Operation) -> None:
     """Drop the axes that are reduced. Their channels are mixed."""
     axes = coupling.axes_of(operation.tensors[0])
-    dims = wrap_all(_dim_of(operation), len(axes))
-    for dim in dims:
+    for dim in operation.dims():
         coupling.note_mixing(axes[dim])
-    for output in operation.outputs:
-        if output.dim() == len(axes):
-            one = coupling.make_constant(1)
-            kept = [one if dim in dims else axis for dim, axis in enumerate(axes)]
-        else:
-            kept = [axis for dim, axis in enumerate(axes) if dim not in dims]
-        coupling.assign(output, kept)
+    drop(coupling, operation, operation.dims())
 
 
 @rule('max', 'min', 'median', 'mode', 'argmax', 'argmin')
@@ -90,7 +93,7 @@ def choose(coupling: Coupling, operation: Operation) -> None:
         return
     if operation.name.startswith('arg'):
         axes = coupling.axes_of(operation.tensors[0])
-        for dim in wrap_all(_dim_of(operation), len(axes)):
+        for dim in operation.dims():
             coupling.freeze(axes[dim], 'the position of a channel is used as a value')
     reduce(coupling, operation)
 
@@ -101,7 +104,7 @@ def accumulate(coupling: Coupling, operation: Operation) -> None:
     """Hand all axes on. One of them is mixed, because its entries depend on each other."""
     axes = coupling.axes_of(operation.tensors[0])
     if axes:
-        coupling.note_mixing(axes[_dim_of(operation)])
+        coupling.note_mixing(axes[operation.argument('dim')])
     for output in operation.outputs:
         coupling.assign(output, axes)
 
@@ -109,15 +112,7 @@ def accumulate(coupling: Coupling, operation: Operation) -> None:
 @rule('sort', 'topk', 'kthvalue', 'argsort')
 def sort(coupling: Coupling, operation: Operation) -> None:
     """Freeze the axis that is sorted: the new position of a channel depends on the others."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    dim = wrap(_dim_of(operation), len(axes))
-    if axes:
-        coupling.freeze(axes[dim], 'channels are sorted')
-    for output in operation.outputs:
-        kept = [axis for i, axis in enumerate(axes) if i != dim]
-        if axes and output.dim() == len(axes):
-            kept.insert(dim, coupling.make_constant(output.shape[dim]))
-        coupling.assign(output, kept)
+    drop_frozen(coupling, operation, operation.dims(), 'channels are sorted')
 
 
 @rule('_weight_norm_interface', '_weight_norm')
@@ -127,8 +122,8 @@ def weight_norm(coupling: Coupling, operation: Operation) -> None:
     axes = broadcast(coupling, map(coupling.axes_of, (v, g)), v.dim())
     coupling.note_use(v, 'weight_norm.v')
     coupling.note_use(g, 'weight_norm.g')
-    _mix_all_but(coupling, axes, argument(operation, 2, 'dim', 0))
-    coupling.assign(operation.outputs[0], axes)
+    _mix_all_but(coupling, axes, operation.argument('dim'))
+    coupling.assign(operation.output, axes)
     for norms in operation.outputs[1:]:
         coupling.assign(norms, coupling.axes_of(g))
 
@@ -137,11 +132,11 @@ def weight_norm(coupling: Coupling, operation: Operation) -> None:
 def renorm(coupling: Coupling, operation: Operation) -> None:
     """Hand all axes on. All but one are mixed, because each of its slices is scaled by its norm."""
     axes = coupling.axes_of(operation.tensors[0])
-    _mix_all_but(coupling, axes, _dim_of(operation))
-    coupling.assign(operation.outputs[0], axes)
+    _mix_all_but(coupling, axes, operation.argument('dim'))
+    coupling.assign(operation.output, axes)
 
 
 def _mix_all_but(coupling: Coupling, axes: Sequence[Axis], dim: int) -> None:
     for position, axis in enumerate(axes):
-        if position != wrap(dim, len(axes)):
+        if position != dim % len(axes):
             coupling.note_mixing(axis)

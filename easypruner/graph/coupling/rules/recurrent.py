@@ -29,7 +29,7 @@ def lstm_layer(coupling: Coupling, operation: Operation) -> None:
     state, cell_state = (coupling.axes_of(tensor)[-1] for tensor in (hidden, cell))
     coupling.contract(hidden, state, weight_hh, hidden_reads)
     axes = steps, batch, coupling.couple_all([units, state, hidden_reads, cell_state])
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
     for last in operation.outputs[1:3]:
         coupling.assign(last, axes[-last.dim() :])
     for scratch in operation.outputs[3:]:

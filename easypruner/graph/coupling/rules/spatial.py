@@ -8,7 +8,7 @@ from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import argument, dim_argument
+from easypruner.graph.coupling.rules.pointwise import drop_frozen
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.coupling.rules.views import merge
 from easypruner.graph.recording.tape import Operation
@@ -55,22 +55,16 @@ def map_planes(coupling: Coupling, operation: Operation) -> None:
 @rule('constant_pad_nd', 'pad')
 def pad(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that grow: the code says to which number they are padded."""
-    output = operation.outputs[0]
-    result = []
-    for axis, after in zip(coupling.axes_of(operation.tensors[0]), output.shape, strict=True):
-        if axis.size == after:
-            result.append(axis)
-        else:
-            coupling.freeze(axis, 'channels are padded to a fixed number')
-            result.append(coupling.make_constant(after))
-    coupling.assign(output, result)
+    sizes = zip(operation.tensors[0].shape, operation.output.shape, strict=True)
+    grown = [dim for dim, (before, after) in enumerate(sizes) if before != after]
+    drop_frozen(coupling, operation, grown, 'channels are padded to a fixed number')
 
 
 @rule('pixel_shuffle')
 def shuffle_pixels(coupling: Coupling, operation: Operation) -> None:
     """Couple each run of channels that becomes the plane of one output channel."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
-    output = operation.outputs[0]
+    output = operation.output
     planes = coupling.couple_within(channels, operation.args[1] ** 2)
     coupling.assign(output, (*batch, planes, *extents_after(coupling, (height, width), output)))
 
@@ -79,7 +73,7 @@ def shuffle_pixels(coupling: Coupling, operation: Operation) -> None:
 def unshuffle_pixels(coupling: Coupling, operation: Operation) -> None:
     """Repeat each channel, because its plane becomes a run of output channels."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
-    output = operation.outputs[0]
+    output = operation.output
     runs = merge(coupling, [channels, coupling.make_constant(operation.args[1] ** 2)])
     coupling.assign(output, (*batch, runs, *extents_after(coupling, (height, width), output)))
 
@@ -90,14 +84,14 @@ def shuffle_channels(coupling: Coupling, operation: Operation) -> None:
     batch, channels, *extents = coupling.axes_of(operation.tensors[0])
     groups = operation.args[1]
     coupling.couple_runs(channels, groups)
-    coupling.assign(operation.outputs[0], (batch, channels.transposed(groups), *extents))
+    coupling.assign(operation.output, (batch, channels.transposed(groups), *extents))
 
 
 @rule('im2col')
 def unfold(coupling: Coupling, operation: Operation) -> None:
     """Repeat each channel for every position of the kernel. Planes become a row of windows."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
-    output = operation.outputs[0]
+    output = operation.output
     kernel = coupling.make_constant(output.shape[-2] // channels.size)
     columns = merge(coupling, [channels, kernel])
     for axis in (height, width):
@@ -109,7 +103,7 @@ def unfold(coupling: Coupling, operation: Operation) -> None:
 def fold(coupling: Coupling, operation: Operation) -> None:
     """Couple the columns from which one channel is put together."""
     *batch, columns, windows = coupling.axes_of(operation.tensors[0])
-    output = operation.outputs[0]
+    output = operation.output
     channels = coupling.couple_within(columns, columns.size // output.shape[-3])
     coupling.freeze(windows, POSITIONS)
     extents = [coupling.make_constant(size) for size in output.shape[-2:]]
@@ -119,9 +113,8 @@ def fold(coupling: Coupling, operation: Operation) -> None:
 @rule('unfold', 'unfold_copy')
 def slide_windows(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension along which windows slide. The last dimension is within a window."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    output = operation.outputs[0]
-    dim = dim_argument(operation, 1)
+    axes, output = list(coupling.axes_of(operation.tensors[0])), operation.output
+    (dim,) = operation.dims('dimension')
     coupling.freeze(axes[dim], 'channels are read in sliding windows')
     axes[dim] = coupling.make_constant(output.shape[dim])
     coupling.assign(output, (*axes, coupling.make_constant(output.shape[-1])))
@@ -133,7 +126,7 @@ def sample_grid(coupling: Coupling, operation: Operation) -> None:
     x, grid = operation.args[:2]
     batch, channels, *extents = coupling.axes_of(x)
     coupling.freeze_tensor(grid, 'coordinates of samples')
-    output = operation.outputs[0]
+    output = operation.output
     coupling.assign(output, (batch, channels, *extents_after(coupling, extents, output)))
 
 
@@ -151,9 +144,4 @@ def pool_regions(coupling: Coupling, operation: Operation) -> None:
 @rule('fft_fft2', '_fft_r2c', '_fft_c2r', '_fft_c2c')
 def transform(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that are transformed: each frequency depends on all entries."""
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    output = operation.outputs[0]
-    for dim in argument(operation, 1, 'dim'):
-        coupling.freeze(axes[dim], 'a Fourier transform over channels')
-        axes[dim] = coupling.make_constant(output.shape[dim])
-    coupling.assign(output, axes)
+    drop_frozen(coupling, operation, operation.dims(), 'a Fourier transform over channels')

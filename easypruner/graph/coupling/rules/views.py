@@ -10,7 +10,6 @@ import torch
 
 from easypruner.graph.coupling.axes import SINGLE, Axis, Part
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.arguments import argument, wrap, wrap_all
 from easypruner.graph.coupling.rules.registration import rule
 from easypruner.graph.recording.tape import Operation
 
@@ -19,8 +18,7 @@ from easypruner.graph.recording.tape import Operation
       'view_copy', '_reshape_copy')  # fmt: skip
 def view(coupling: Coupling, operation: Operation) -> None:
     """Merge and split axes as the new shape requires."""
-    axes = coupling.axes_of(operation.tensors[0])
-    output = operation.outputs[0]
+    axes, output = coupling.axes_of(operation.tensors[0]), operation.output
     coupling.assign(output, regroup(coupling, axes, output.shape))
 
 
@@ -108,31 +106,31 @@ def permute(coupling: Coupling, operation: Operation) -> None:
     axes = coupling.axes_of(x)
     numbered = torch.empty(list(range(len(axes))), device='meta')
     order = operation.func(numbered, *arguments, **operation.kwargs).shape
-    coupling.assign(operation.outputs[0], [axes[number] for number in order])
+    coupling.assign(operation.output, [axes[number] for number in order])
 
 
 @rule('unsqueeze', 'unsqueeze_copy')
 def unsqueeze(coupling: Coupling, operation: Operation) -> None:
     """Hand the axes on, with a new one of a single index."""
     axes = list(coupling.axes_of(operation.tensors[0]))
-    axes.insert(wrap(operation.args[1], len(axes) + 1), coupling.make_constant(1))
-    coupling.assign(operation.outputs[0], axes)
+    axes.insert(operation.argument('dim') % (len(axes) + 1), coupling.make_constant(1))
+    coupling.assign(operation.output, axes)
 
 
 @rule('squeeze', 'squeeze_copy')
 def squeeze(coupling: Coupling, operation: Operation) -> None:
     """Hand the axes on, without those of a single index."""
     axes = coupling.axes_of(operation.tensors[0])
-    dims = wrap_all(argument(operation, 1, 'dim'), len(axes))
+    dims = operation.dims()
     kept = [axis for i, axis in enumerate(axes) if i not in dims or axis.size != 1]
-    coupling.assign(operation.outputs[0], kept)
+    coupling.assign(operation.output, kept)
 
 
 @rule('expand', 'expand_copy', 'expand_as', 'repeat', 'tile')
 def repeat(coupling: Coupling, operation: Operation) -> None:
     """Repeat the axes. One of a single index becomes free, and follows what it is coupled with."""
     axes = coupling.axes_of(operation.tensors[0])
-    shape = operation.outputs[0].shape
+    shape = operation.output.shape
     added = len(shape) - len(axes)
     result = [coupling.make_free(size) for size in shape[:added]]
     for axis, size in zip(axes, shape[added:], strict=True):
@@ -142,15 +140,14 @@ def repeat(coupling: Coupling, operation: Operation) -> None:
             result.append(coupling.make_free(size))
         else:
             result.append(axis.tiled(size // axis.size))
-    coupling.assign(operation.outputs[0], result)
+    coupling.assign(operation.output, result)
 
 
 @rule('repeat_interleave')
 def repeat_entries(coupling: Coupling, operation: Operation) -> None:
     """Repeat each index of an axis; if a table says how often, freeze all axes."""
-    x = operation.tensors[0]
-    output = operation.outputs[0]
-    repeats, dim = argument(operation, 1, 'repeats'), argument(operation, 2, 'dim')
+    x, output = operation.tensors[0], operation.output
+    repeats, dim = operation.argument('repeats'), operation.argument('dim')
     if not isinstance(repeats, int) or dim is None:
         coupling.freeze_tensor(x, 'channels are repeated by a table')
         coupling.assign_constants(output)
@@ -164,25 +161,24 @@ def repeat_entries(coupling: Coupling, operation: Operation) -> None:
 def flip(coupling: Coupling, operation: Operation) -> None:
     """Hand the axes on, some of them backwards."""
     axes = coupling.axes_of(operation.tensors[0])
-    dims = wrap_all(operation.args[1], len(axes))
+    dims = operation.dims('dims')
     flipped = [axis[::-1] if i in dims else axis for i, axis in enumerate(axes)]
-    coupling.assign(operation.outputs[0], flipped)
+    coupling.assign(operation.output, flipped)
 
 
 @rule('roll')
 def roll(coupling: Coupling, operation: Operation) -> None:
     """Freeze the axes that are rolled: the distance is a number in the code."""
     axes = coupling.axes_of(operation.tensors[0])
-    for dim in wrap_all(argument(operation, 2, 'dims'), len(axes)):
+    for dim in operation.dims('dims'):
         coupling.freeze(axes[dim], 'channels are rolled by a fixed distance')
-    coupling.assign(operation.outputs[0], axes)
+    coupling.assign(operation.output, axes)
 
 
 @rule('view_as_real', 'view_as_complex')
 def view_complex(coupling: Coupling, operation: Operation) -> None:
     """Hand the axes on. The one for real and imaginary part stays."""
-    axes = coupling.axes_of(operation.tensors[0])
-    output = operation.outputs[0]
+    axes, output = coupling.axes_of(operation.tensors[0]), operation.output
     if output.dim() > len(axes):
         coupling.assign(output, (*axes, coupling.make_constant(2)))
     else:
