@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.base.nested import map_tensors
+from easypruner.base.settings import changed_setting
 from easypruner.errors import CutError, TraceError
 from easypruner.graph.coupling.choice import Attention, Ignored, PruningChoice
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
@@ -189,21 +189,10 @@ class ChannelGraph:
         }
 
 
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Pause the garbage collector: a trace allocates many objects that live to its end."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 # In inference mode, composite operations are recorded whole. The rules know their parts.
 @torch.inference_mode(False)
-@_without_collection()
+# A trace allocates many objects that live to its end, so the garbage collector pauses.
+@changed_setting(gc.isenabled, lambda on: gc.enable() if on else gc.disable(), False)
 def trace(
     model: nn.Module,
     example_inputs: ExampleInputs,

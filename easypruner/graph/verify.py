@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.base.settings import changed_setting
 from easypruner.errors import TraceError
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
@@ -134,8 +135,10 @@ def _run(model: nn.Module, inputs: ExampleInputs, failure: str) -> list[Tensor]:
         inputs: its inputs.
         failure: the message if the pass fails, with places for the network's class and the error.
     """
+    double = changed_setting(torch.get_default_dtype, torch.set_default_dtype, torch.float64)
     try:
-        with _in_double():
+        # A forward pass may ask for another precision, as ``x.float()``.
+        with double, _Double():  # type: ignore[no-untyped-call]
             return compute_outputs(model, inputs)
     except Exception as error:
         reason = f'{type(error).__name__}: {error}'
@@ -150,18 +153,6 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kwargs.get('dtype') in _LOWER:
             kwargs = {**kwargs, 'dtype': torch.float64}
         return func(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def _in_double() -> Iterator[None]:
-    """Compute in double precision, even if a forward pass asks for another, as ``x.float()``."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _Double():  # type: ignore[no-untyped-call]
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @torch.no_grad()
@@ -204,15 +195,7 @@ def relative_error(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     It is infinite if the outputs differ in number or shape, or if a difference is not a number.
     """
     if [t.shape for t in expected] != [t.shape for t in got]:
-        return float('inf')
-    worst = 0.0
-    for a, b in zip(expected, got, strict=True):
-        if not a.numel():
-            continue
-        a, b = a.double(), b.double()
-        difference = float((a - b).abs().max())
-        magnitude = float(a.abs().max())
-        if difference != difference:
-            return float('inf')
-        worst = max(worst, difference / magnitude if magnitude else difference)
-    return worst
+        return math.inf
+    pairs = ((a.double(), b.double()) for a, b in zip(expected, got, strict=True) if a.numel())
+    errors = [float((a - b).abs().max()) / (float(a.abs().max()) or 1.0) for a, b in pairs]
+    return math.inf if any(map(math.isnan, errors)) else max(errors, default=0.0)

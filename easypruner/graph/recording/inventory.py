@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.settings import changed_setting
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -200,12 +202,7 @@ def _tracked(call: Callable[..., Any], path: str, running: list[str]) -> Callabl
     return tracked
 
 
-@contextlib.contextmanager
-def without_fast_path() -> Iterator[None]:
+def without_fast_path() -> contextlib.AbstractContextManager[None]:
     """Disable the fused inference kernel of ``nn.MultiheadAttention``, which hides its parts."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
+    mha = torch.backends.mha
+    return changed_setting(mha.get_fastpath_enabled, mha.set_fastpath_enabled, False)

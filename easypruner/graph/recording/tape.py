@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.base.settings import changed_setting
 from easypruner.errors import TraceError
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
@@ -129,13 +130,8 @@ def _make_meta(tensor: Tensor) -> Tensor:
 def _quiet(fake: FakeTensorMode) -> Iterator[None]:
     """Enter a fake mode, without its log of failing operations: a failure is expected here."""
     log = logging.getLogger('torch._subclasses.fake_tensor')
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        with fake:
-            yield
-    finally:
-        log.setLevel(level)
+    with changed_setting(lambda: log.level, log.setLevel, logging.CRITICAL), fake:
+        yield
 
 
 @dataclass(frozen=True)
