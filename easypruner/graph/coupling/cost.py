@@ -63,23 +63,6 @@ class AxisSizes:
 
 
 @dataclass(frozen=True)
-class Shares:
-    """What the products add to the costs of layers. One entry adds ``factor`` times a product.
-
-    Attributes:
-        layer: the number of the layer.
-        quantity: the position in ``Cost``: 0 is multiply-adds, 1 parameters, 2 activations.
-        product: the number of the product.
-        factor: how often the product counts.
-    """
-
-    layer: Ids
-    quantity: Ids
-    product: Ids
-    factor: Ids
-
-
-@dataclass(frozen=True)
 class CostModel:
     """The cost of a network as sums of products of kept sizes.
 
@@ -88,14 +71,15 @@ class CostModel:
         axes: the numbers of the axes of each product, shape ``(products, width)``.
         totals: how often each product counts, shape ``(3, products)``.
         layers: the dotted paths of the modules.
-        shares: what each layer adds to the cost.
+        shares: what the products add to the costs of layers: the number of the layer, the position
+            in ``Cost``, the number of the product and how often it counts, as four rows.
     """
 
     sizes: AxisSizes
     axes: Ids
     totals: Ids
     layers: tuple[str, ...]
-    shares: Shares
+    shares: Ids
 
     def __call__(self, units: Sequence[int]) -> Cost:
         """Return the cost if each group keeps the given number of units."""
@@ -104,9 +88,8 @@ class CostModel:
     def by_layer(self, units: Sequence[int]) -> dict[str, Cost]:
         """Return the cost of each layer if each group keeps the given number of units."""
         result = np.zeros((len(self.layers), len(_QUANTITIES)), dtype=np.int64)
-        shares = self.shares
-        values = shares.factor * self._products(units)[shares.product]
-        np.add.at(result, (shares.layer, shares.quantity), values)
+        layer, quantity, product, factor = self.shares
+        np.add.at(result, (layer, quantity), factor * self._products(units)[product])
         return {layer: Cost(*row) for layer, row in zip(self.layers, result.tolist(), strict=True)}
 
     def by_group(self, units: Sequence[int]) -> list[Cost]:
@@ -190,14 +173,11 @@ def build_cost_model(
         axes[row, : len(product.axes)] = product.axes
     distinct, number = np.unique(np.sort(number_of[axes], axis=1), axis=0, return_inverse=True)
     layers = {name: n for n, name in enumerate(dict.fromkeys(p.layer for p in products))}
-    shares = Shares(
-        layer=np.array([layers[p.layer] for p in products], dtype=np.int64),
-        quantity=np.array([p.quantity for p in products], dtype=np.int64),
-        product=number.reshape(-1),
-        factor=np.array([p.factor for p in products], dtype=np.int64),
-    )
+    numbered = zip(products, number.flat, strict=True)
+    rows = [(layers[p.layer], p.quantity, n, p.factor) for p, n in numbered]
+    shares = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     totals = np.zeros((len(_QUANTITIES), len(distinct)), dtype=np.int64)
-    np.add.at(totals, (shares.quantity, shares.product), shares.factor)
+    np.add.at(totals, tuple(shares[1:3]), shares[3])
     return CostModel(sizes, distinct, totals, tuple(layers), shares)
 
 

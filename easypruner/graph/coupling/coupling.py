@@ -11,7 +11,7 @@ from easypruner.errors import TraceError
 from easypruner.graph.coupling.axes import INNER, SINGLE, Axis, Dim, Ids, SplitKey, TensorAxes
 from easypruner.graph.coupling.edges import Edges
 from easypruner.graph.coupling.splits import Splits
-from easypruner.graph.coupling.tally import Tally, Width
+from easypruner.graph.coupling.tally import Tally, Term, Width
 from easypruner.graph.recording.tape import Operation, Tape
 
 
@@ -221,7 +221,8 @@ class Coupling:
                 f'{wrong[0] if wrong else factor!r} by the rule of {self.operation}; expected a '
                 'whole number of 0 or more as the factor, and then axes, as axes_of() returns them'
             )
-        self.tally.add_macs(factor, axes, self.operation.module)
+        if self.tally.is_counting:
+            self.tally.macs.append(Term(factor, axes, self.operation.module))
 
     # For use after the rules
 

@@ -63,11 +63,6 @@ class Tally:
         self.extents: dict[str, tuple[int, ...]] = {}
         self.widths: list[Width] = []
 
-    def add_macs(self, factor: int, axes: tuple[Axis, ...], module: str) -> None:
-        """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds of a module."""
-        if self.is_counting:
-            self.macs.append(Term(factor, axes, module))
-
     def add_outputs(self, operation: Operation, axes: TensorAxes) -> None:
         """Count the outputs of an operation that are new memory, not views of its arguments."""
         if self.is_counting and _makes_memory(operation.func):

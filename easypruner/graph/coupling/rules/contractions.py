@@ -20,8 +20,7 @@ KERNEL = 'the extent of a convolution kernel'
 def convolve(coupling: Coupling, operation: Operation) -> None:
     """Couple the channels with the weight that sums over them, and the bias with the outputs."""
     x, weight = operation.args[:2]
-    bias, groups = operation.argument('bias'), operation.argument('groups')
-    transposed = bool(operation.argument('transposed'))
+    groups, transposed = operation.argument('groups'), bool(operation.argument('transposed'))
     output = operation.output
     coupling.note_use(weight, 'convolution.weight', output.shape[2:])
     batch, channels, *extents = coupling.axes_of(x)
@@ -39,9 +38,7 @@ def convolve(coupling: Coupling, operation: Operation) -> None:
     else:
         kernel = coupling.couple_parameter(weight, given)
         out = _couple_groups(coupling, channels, kernel, groups, transposed)
-    if bias is not None:
-        coupling.note_use(bias, 'convolution.bias')
-        coupling.couple_parameter(bias, {0: out})
+    _add_bias(coupling, operation, 'convolution', out)
     after = extents_after(coupling, extents, output)
     coupling.assign(output, (batch, out, *after))
     # A reshape may have put channels into the batch or an extent.
@@ -72,17 +69,22 @@ def _couple_groups(
     return second.tiled(groups) if transposed else first
 
 
+def _add_bias(coupling: Coupling, operation: Operation, kind: str, out: Axis) -> None:
+    """Couple the bias of an operation, if it has one, with the channels that it makes."""
+    bias = operation.argument('bias')
+    if bias is not None:
+        coupling.note_use(bias, f'{kind}.bias')
+        coupling.couple_parameter(bias, {0: out})
+
+
 @rule('linear')
 def linear(coupling: Coupling, operation: Operation) -> None:
     """Couple the last axis with the weight's columns, and the bias with its rows."""
     x, weight = operation.args[:2]
-    bias = operation.argument('bias')
     coupling.note_use(weight, 'linear.weight', x.shape[:-1])
     (*rest, channels), (out, reads) = coupling.axes_of(x), coupling.axes_of(weight)
     coupling.contract(x, channels, weight, reads)
-    if bias is not None:
-        coupling.note_use(bias, 'linear.bias')
-        coupling.couple_parameter(bias, {0: out})
+    _add_bias(coupling, operation, 'linear', out)
     coupling.assign(operation.output, (*rest, out))
     coupling.add_macs(1, *rest, reads, out)
 

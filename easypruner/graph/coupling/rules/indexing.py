@@ -74,17 +74,15 @@ def write_entries(coupling: Coupling, operation: Operation) -> None:
     for value in operation.args:
         if isinstance(value, Tensor):
             coupling.freeze_tensor(value, 'entries are written by their position')
-    output = operation.output
-    if output is not x:
-        coupling.assign(output, coupling.axes_of(x))
+    if operation.output is not x:
+        coupling.assign(operation.output, coupling.axes_of(x))
 
 
 @rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'torchvision::nms',
       'bincount', 'searchsorted', 'bucketize', 'one_hot', 'multinomial', 'histc')  # fmt: skip
 def pick_by_value(coupling: Coupling, operation: Operation) -> None:
     """Freeze all arguments: the shape of the result depends on their values."""
-    for value in operation.args:
-        if isinstance(value, Tensor):
-            coupling.freeze_tensor(value, 'the shape of the result depends on values')
+    for tensor in operation.tensors:
+        coupling.freeze_tensor(tensor, 'the shape of the result depends on values')
     for output in operation.outputs:
         coupling.assign_constants(output)

@@ -32,17 +32,17 @@ def extents_after(coupling: Coupling, before: Sequence[Axis], output: Tensor) ->
     return [coupling.make_constant(size) for size in output.shape[output.dim() - len(before) :]]
 
 
-@rule('max_pool1d', 'max_pool1d_with_indices', 'avg_pool1d', 'adaptive_avg_pool1d',
-      'adaptive_max_pool1d', 'upsample_linear1d', 'upsample_nearest1d',
-      '_upsample_nearest_exact1d', 'reflection_pad1d', 'replication_pad1d',
-      'max_pool2d', 'max_pool2d_with_indices', 'avg_pool2d', 'adaptive_avg_pool2d',
-      '_adaptive_avg_pool2d', 'adaptive_max_pool2d', 'upsample_bilinear2d', 'upsample_nearest2d',
-      'upsample_bicubic2d', '_upsample_bilinear2d_aa', '_upsample_bicubic2d_aa',
-      '_upsample_nearest_exact2d', 'reflection_pad2d', 'replication_pad2d', 'max_unpool2d',
-      'fractional_max_pool2d',
-      'max_pool3d', 'max_pool3d_with_indices', 'avg_pool3d', 'adaptive_avg_pool3d',
-      '_adaptive_avg_pool3d', 'adaptive_max_pool3d', 'upsample_trilinear3d', 'upsample_nearest3d',
-      '_upsample_nearest_exact3d', 'reflection_pad3d', 'replication_pad3d')  # fmt: skip
+_FOR_1D_TO_3D = (
+    'max_pool{}d', 'max_pool{}d_with_indices', 'avg_pool{}d', 'adaptive_avg_pool{}d',
+    '_adaptive_avg_pool{}d', 'adaptive_max_pool{}d', 'upsample_nearest{}d',
+    '_upsample_nearest_exact{}d', 'reflection_pad{}d', 'replication_pad{}d',
+)  # fmt: skip
+
+
+@rule(*(name.format(count) for name in _FOR_1D_TO_3D for count in (1, 2, 3)), 'upsample_linear1d',
+      'upsample_bilinear2d', 'upsample_bicubic2d', '_upsample_bilinear2d_aa',
+      '_upsample_bicubic2d_aa', 'max_unpool2d', 'fractional_max_pool2d',
+      'upsample_trilinear3d')  # fmt: skip
 def map_planes(coupling: Coupling, operation: Operation) -> None:
     """Hand the channels on. The line, plane or volume of each becomes another one."""
     axes = coupling.axes_of(operation.tensors[0])
@@ -60,22 +60,16 @@ def pad(coupling: Coupling, operation: Operation) -> None:
     drop_frozen(coupling, operation, grown, 'channels are padded to a fixed number')
 
 
-@rule('pixel_shuffle')
+@rule('pixel_shuffle', 'pixel_unshuffle')
 def shuffle_pixels(coupling: Coupling, operation: Operation) -> None:
-    """Couple each run of channels that becomes the plane of one output channel."""
+    """Couple each run of channels that becomes a plane, or repeat each whose plane becomes one."""
     *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
-    output = operation.output
-    planes = coupling.couple_within(channels, operation.args[1] ** 2)
-    coupling.assign(output, (*batch, planes, *extents_after(coupling, (height, width), output)))
-
-
-@rule('pixel_unshuffle')
-def unshuffle_pixels(coupling: Coupling, operation: Operation) -> None:
-    """Repeat each channel, because its plane becomes a run of output channels."""
-    *batch, channels, height, width = coupling.axes_of(operation.tensors[0])
-    output = operation.output
-    runs = merge(coupling, [channels, coupling.make_constant(operation.args[1] ** 2)])
-    coupling.assign(output, (*batch, runs, *extents_after(coupling, (height, width), output)))
+    output, area = operation.output, operation.args[1] ** 2
+    if operation.name == 'pixel_shuffle':
+        made = coupling.couple_within(channels, area)
+    else:
+        made = merge(coupling, [channels, coupling.make_constant(area)])
+    coupling.assign(output, (*batch, made, *extents_after(coupling, (height, width), output)))
 
 
 @rule('channel_shuffle', 'native_channel_shuffle')
@@ -94,9 +88,9 @@ def unfold(coupling: Coupling, operation: Operation) -> None:
     output = operation.output
     kernel = coupling.make_constant(output.shape[-2] // channels.size)
     columns = merge(coupling, [channels, kernel])
-    for axis in (height, width):
-        coupling.freeze(axis, POSITIONS)
-    coupling.assign(output, (*batch, columns, coupling.make_constant(output.shape[-1])))
+    coupling.freeze(height, POSITIONS)
+    (windows,) = extents_after(coupling, [width], output)
+    coupling.assign(output, (*batch, columns, windows))
 
 
 @rule('col2im')
@@ -120,25 +114,17 @@ def slide_windows(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(output, (*axes, coupling.make_constant(output.shape[-1])))
 
 
-@rule('grid_sampler', 'grid_sampler_2d', 'grid_sampler_3d')
-def sample_grid(coupling: Coupling, operation: Operation) -> None:
-    """Hand the channels on. The coordinates at which planes are sampled stay."""
-    x, grid = operation.args[:2]
+@rule('grid_sampler', 'grid_sampler_2d', 'grid_sampler_3d', 'torchvision::roi_align',
+      'torchvision::roi_pool')  # fmt: skip
+def sample(coupling: Coupling, operation: Operation) -> None:
+    """Hand the channels on. The coordinates at which planes are sampled, or of regions, stay."""
+    x, coordinates = operation.args[:2]
+    in_regions = operation.name.startswith('torchvision::')
+    coupling.freeze_tensor(coordinates, f'coordinates of {"regions" if in_regions else "samples"}')
     batch, channels, *extents = coupling.axes_of(x)
-    coupling.freeze_tensor(grid, 'coordinates of samples')
-    output = operation.output
-    coupling.assign(output, (batch, channels, *extents_after(coupling, extents, output)))
-
-
-@rule('torchvision::roi_align', 'torchvision::roi_pool')
-def pool_regions(coupling: Coupling, operation: Operation) -> None:
-    """Hand the channels on. The coordinates of the regions stay."""
-    x, boxes = operation.args[:2]
-    coupling.freeze_tensor(boxes, 'coordinates of regions')
-    _, channels, *extents = coupling.axes_of(x)
     for output in operation.outputs:
-        regions = coupling.make_constant(output.shape[0])
-        coupling.assign(output, (regions, channels, *extents_after(coupling, extents, output)))
+        first = coupling.make_constant(output.shape[0]) if in_regions else batch
+        coupling.assign(output, (first, channels, *extents_after(coupling, extents, output)))
 
 
 @rule('fft_fft2', '_fft_r2c', '_fft_c2r', '_fft_c2c')
