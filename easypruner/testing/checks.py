@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from easypruner.graph import ChannelGraph, Limits, Masks
-from easypruner.graph.verify import verify
-from easypruner.slimming import trace
+from easypruner.slimming import trace, verify
 from easypruner.strategies import Budget, Context, MaskSource, Progress, Regularizer, Scores
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.sources.source import checked_scores
@@ -181,22 +181,24 @@ def check_gradient(
     assert regularizer.pushes_parameters, (
         f'{name} acts on forward passes only; check it with check_forward_penalty()'
     )
+    _check_penalty(_check_gradients, networks, regularizer, formula)
+
+
+def _check_penalty(check: Callable[..., None], networks: Networks, *given: Any) -> None:
+    """Run the check of a penalty on each network, with masks and without."""
     refusals = Refusals()
     for network, masked in itertools.product(as_networks(networks), (True, False)):
-        model = network.make().double()
-        graph = trace(model, network.inputs().double())
+        graph = trace(network.make().double(), network.inputs().double())
         masks = random_masks(graph) if masked else None
         case = network.name if masked else f'{network.name} without masks'
-        refusals.attempt(case, _check_gradients, regularizer, formula, graph, masks, case)
+        refusals.attempt(case, check, *given, graph, masks, case)
     refusals.check()
 
 
 def _check_gradients(
     regularizer: Regularizer, formula: Formula, graph: ChannelGraph, masks: Masks | None, case: str
 ) -> None:
-    parameters = dict(graph.model.named_parameters())
-    for parameter in parameters.values():
-        parameter.grad = torch.full_like(parameter, 0.25)
+    parameters = _with_gradients(graph.model)
     before = Before.of(graph.model)
     regularizer.add_gradient(graph, masks, Progress(0, 10))
     before.check(graph.model, case, gradients=False)
@@ -226,15 +228,7 @@ def check_forward_penalty(
     assert regularizer.watches, (
         f'{name} has no forward_penalty(); check its gradient with check_gradient()'
     )
-    refusals = Refusals()
-    for network, masked in itertools.product(as_networks(networks), (True, False)):
-        model, inputs = network.make().double(), network.inputs().double()
-        graph = trace(model, inputs)
-        masks = random_masks(graph) if masked else None
-        case = network.name if masked else f'{network.name} without masks'
-        arguments = (regularizer, formula, graph, masks, inputs, case)
-        refusals.attempt(case, _check_forward_penalty, *arguments)
-    refusals.check()
+    _check_penalty(_check_forward_penalty, networks, regularizer, formula)
 
 
 def _check_forward_penalty(
@@ -242,10 +236,9 @@ def _check_forward_penalty(
     formula: ForwardFormula,
     graph: ChannelGraph,
     masks: Masks | None,
-    inputs: Tensor,
     case: str,
 ) -> None:
-    model = graph.model
+    model, inputs = graph.model, graph.example_inputs
     expected = formula(graph, masks, inputs)
     before = Before.of(model)
     with regularizer.watching(graph, masks):
@@ -260,11 +253,17 @@ def _check_forward_penalty(
     )
     if expected.requires_grad:
         assert penalty.requires_grad, f'{case}: the penalty has no gradient'
-        parameters = dict(model.named_parameters())
-        for parameter in parameters.values():
-            parameter.grad = torch.full_like(parameter, 0.25)
+        parameters = _with_gradients(model)
         torch.autograd.backward(penalty)
         _check_added(parameters, expected, case)
+
+
+def _with_gradients(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a network, after their gradients were set to 0.25."""
+    parameters = dict(model.named_parameters())
+    for parameter in parameters.values():
+        parameter.grad = torch.full_like(parameter, 0.25)
+    return parameters
 
 
 def _check_added(parameters: Mapping[str, nn.Parameter], penalty: Tensor, case: str) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.verify import verify
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, build
-from easypruner.slimming import prune, trace
+from easypruner.slimming import prune, trace, verify
 from easypruner.strategies import Budget, Component, MaskSource, Progress, Regularizer, Schedule
 from easypruner.strategies.strategy import Strategy
 from easypruner.testing.checks import check_met
@@ -162,13 +161,10 @@ def _run(combination: Combination, tiny: TinyNetwork, folder: Path) -> None:
     graph = trace(model, inputs)
     context = tiny_context(tiny, batches=2)
     source: MaskSource = _built(MASK_SOURCES, combination.source, graph, folder)
-    regularizer: Regularizer | None = None
-    if combination.regularizer is not None:
-        regularizer = _built(REGULARIZERS, combination.regularizer, graph, folder)
+    regularizer: Regularizer | None = _built(REGULARIZERS, combination.regularizer, graph, folder)
+    if regularizer is not None:
         regularizer.schedule(Schedule(_LR * _UPDATES, 0.9, _UPDATES))
-    budget: Budget | None = None
-    if combination.budget is not None:
-        budget = _built(BUDGETS, combination.budget, graph, folder)
+    budget: Budget | None = _built(BUDGETS, combination.budget, graph, folder)
     reference = None if budget is None else budget.reference(graph)
     optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9)
     for step in range(combination.steps):
@@ -201,5 +197,5 @@ def _run(combination: Combination, tiny: TinyNetwork, folder: Path) -> None:
             assert bool(model(inputs).isfinite().all()), 'the outputs are not finite'
 
 
-def _built(registry: Any, cls: type[Strategy], graph: Any, folder: Path) -> Any:
-    return build(registry, {'type': cls, **cls.example(graph, folder)})
+def _built(registry: Any, cls: type[Strategy] | None, graph: Any, folder: Path) -> Any:
+    return cls and build(registry, {'type': cls, **cls.example(graph, folder)})

@@ -13,8 +13,7 @@ from easypruner.graph.cutting.handlers import find_handler
 from easypruner.graph.recording.inventory import Attributes, Inventory
 from easypruner.graph.recording.parametrized import with_computed
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
-from easypruner.graph.verify import verify
-from easypruner.slimming import prune, trace
+from easypruner.slimming import prune, trace, verify
 from easypruner.strategies import LayerHandler
 from easypruner.testing.checks import random_masks
 

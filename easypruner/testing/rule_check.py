@@ -12,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from easypruner.base.modules import copy_of, evaluating
 from easypruner.errors import TraceError
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.rules.registration import WITHOUT_RULE
-from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.slimming import prune, trace, verify
