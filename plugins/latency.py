@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from easypruner import Context, Masks, hookimpl
+from easypruner import Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_count, check_path
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
@@ -18,7 +18,6 @@ from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.latency import Reading, Stopwatch, tabulate
 from easypruner.strategies.budgets.latency_table import LatencyTable
 from easypruner.strategies.budgets.ranking import Ranking
-from easypruner.strategies.scores import Scores
 
 _GRID = 64
 """The search finds the number of removed units to this part of all units."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from easypruner import LayerHandler, hookimpl
+from easypruner.graph.cutting.handlers import SizesHandler
 
 
 class ChannelsFirstLayerNorm(LayerHandler):
@@ -21,25 +22,18 @@ class ChannelsFirstLayerNorm(LayerHandler):
             layer.num_channels = shapes['weight'][0]
 
 
-class GlobalResponseNorm(LayerHandler):
+class GlobalResponseNorm(SizesHandler):
     """Sets the number of channels of global response norms."""
 
     handles = ('mmpretrain.models.utils.norm.GRN',)
-
-    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
-        if 'gamma' in shapes:
-            layer.in_channels = shapes['gamma'][0]
+    sizes: ClassVar = {'gamma': ('in_channels',)}
 
 
-class MMPretrainTransformer(LayerHandler):
+class MMPretrainTransformer(SizesHandler):
     """Sets the width that a vision transformer reports."""
 
     handles = ('mmpretrain.models.backbones.vision_transformer.VisionTransformer',)
-
-    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
-        for tokens in ('pos_embed', 'cls_token'):
-            if tokens in shapes:
-                layer.embed_dims = shapes[tokens][-1]
+    sizes: ClassVar = dict.fromkeys(('pos_embed', 'cls_token'), (None, None, 'embed_dims'))
 
 
 easypruner_components = hookimpl(

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 
 from easypruner.errors import BudgetError
-from easypruner.graph.coupling.groups import ChannelGroup
-from easypruner.graph.graph import ChannelGraph
-from easypruner.graph.limits import Limits
-from easypruner.graph.masks import Masks
+from easypruner.graph import ChannelGraph, ChannelGroup, Limits, Masks
 
 
 def _structure(graph: ChannelGraph, group: ChannelGroup) -> str:
@@ -101,17 +98,10 @@ def within_limits(
     for name, mask in masks.items():
         widths = limits.get(name, NO_LIMITS).widths(mask.numel())
         width = widths[bisect_left(widths, int(mask.sum()))]
-        safe[name] = _widened(mask, scores[name], width)
+        # The kept units rank above all others.
+        ranks = scores[name].argsort(stable=True).argsort() + mask.numel() * mask
+        safe[name] = keep_best(ranks, width)
     return Masks(safe)
-
-
-def _widened(mask: Tensor, score: Tensor, width: int) -> Tensor:
-    """Return a mask that keeps ``width`` units: those of ``mask``, and the best of the others."""
-    order = score.argsort(stable=True)
-    order = order[mask[order].int().argsort(stable=True)]
-    wider = torch.ones_like(mask)
-    wider[order[: mask.numel() - width]] = False
-    return wider
 
 
 def partial_masks(

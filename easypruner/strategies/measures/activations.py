@@ -199,17 +199,13 @@ def probing(watchers: Iterable[tuple[Probe, Callable[[Tensor], object]]]) -> Ite
     """
     with contextlib.ExitStack() as handles:
         for probe, watch in watchers:
-            module = probe.module
-            register = (
-                module.register_forward_hook if probe.output else module.register_forward_pre_hook
-            )
-            handle = register(_passing(probe, watch), with_kwargs=True)
-            handles.callback(handle.remove)
+            hook = _passing(probe, watch)
+            handles.enter_context(probe.module.register_forward_hook(hook, with_kwargs=True))
         yield
 
 
 def _passing(probe: Probe, watch: Callable[[Tensor], object]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         watch(output if probe.output else args[0] if args else kwargs['input'])
 
     return hook

@@ -67,8 +67,8 @@ def _estimating(norms: Mapping[str, _BatchNorm]) -> Iterator[dict[str, bool]]:
     with contextlib.ExitStack() as restored:
         for name, norm in norms.items():
             restored.callback(setattr, norm, 'momentum', norm.momentum)
-            hook = norm.register_forward_pre_hook(partial(before, name), with_kwargs=True)
-            restored.callback(hook.remove)
+            hook = partial(before, name)
+            restored.enter_context(norm.register_forward_pre_hook(hook, with_kwargs=True))
             # Without a momentum, torch keeps a plain average.
             norm.momentum = None
         yield estimated

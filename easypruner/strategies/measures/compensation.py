@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from easypruner.base.distributed import average
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, ChannelGroup
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.tape import Operation, record
 from easypruner.strategies.context import Context
@@ -74,11 +74,12 @@ def mean_compensation(
         ConfigError: the context has no batches or no forward passes.
         EasyPrunerError: the data set is empty, or activations are not finite numbers.
     """
+    masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
     probes = [
         # One row for each channel, because a unit of several channels has a mean for each.
         replace(probe, index=probe.index[~masks[probe.group]].reshape(-1, 1))
         for probe in reader_probes(graph)
-        if probe.group in masks and not bool(masks[probe.group].all())
+        if probe.group in masks
     ]
     losses: dict[str, Tensor] = {}
     modules: dict[str, Any] = {}
@@ -90,7 +91,9 @@ def mean_compensation(
         losses[probe.path] = losses[probe.path] + lost if probe.path in losses else lost
     means_behind = _running_means_behind(graph, losses)
     shifts: dict[Tensor, list[Tensor]] = {}
-    left = [*_other_readers(graph, masks, modules), *_mixing(graph, masks)]
+    groups = [graph.groups[name] for name in masks]
+    mixing = dict.fromkeys(operation for group in groups for operation in group.mixed)
+    left = [*_other_readers(graph, groups, modules), *mixing]
     for path, lost in losses.items():
         bias = modules[path].bias
         if bias is None and path not in means_behind:
@@ -115,33 +118,26 @@ def _mean_shift(tensor: Tensor, shifts: Sequence[Tensor]) -> Tensor:
 
 
 def _other_readers(
-    graph: ChannelGraph, masks: Mapping[str, Tensor], modules: Mapping[str, Any]
+    graph: ChannelGraph, groups: Sequence[ChannelGroup], modules: Mapping[str, Any]
 ) -> list[str]:
     """Return the parameters that read removed channels, but are not those of a measured layer.
 
     Args:
         graph: the channel graph of the full network.
-        masks: group -> bool tensor ``(units,)``, True = keep.
+        groups: the groups that lose channels.
         modules: path -> layer whose inputs were measured.
     """
     weights = {id(module.weight) for module in modules.values()}
     return list(
         dict.fromkeys(
             member.param
-            for name, mask in masks.items()
-            if not bool(mask.all())
-            for member in graph.groups[name].members
+            for group in groups
+            for member in group.members
             if member.role == 'in'
             and id(graph.parameter(member.param)) not in weights
             and member.module.partition('.parametrizations.')[0] not in modules
         )
     )
-
-
-def _mixing(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> list[str]:
-    """Return the operations that mix removed channels with others, with their locations."""
-    lost = [graph.groups[name] for name, mask in masks.items() if not bool(mask.all())]
-    return list(dict.fromkeys(note for group in lost for note in group.mixed))
 
 
 def _lost(probe: Probe, means: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from easypruner.graph import ChannelGraph, ChannelGroup
-from easypruner.graph.coupling.layout import Member
+from easypruner.graph import ChannelGraph, ChannelGroup, Member
 from easypruner.graph.recording.parametrized import computed_value, computed_weights, weight_norms
 
 OVER = ('producers', 'group')

@@ -171,9 +171,7 @@ class Measurements:
     @cached_property
     def _known(self) -> dict[str, float]:
         """Hash of masks -> fitness. Only the main process reads and writes the file."""
-        if self._path is None or not is_main():
-            return from_main({})
-        return from_main(_read(self._path, self._setting))
+        return from_main(_read(self._path, self._setting) if self._path and is_main() else {})
 
     def fitness(self, masks: Masks) -> float:
         """Return the fitness of masks, higher = better; minus infinity instead of NaN."""
@@ -187,12 +185,8 @@ class Measurements:
     def _write(self, key: str) -> None:
         if self._path is None or not is_main():
             return
-        known = self._known[key]
-        line = {
-            'setting': self._setting,
-            'masks': key,
-            'fitness': known if math.isfinite(known) else None,
-        }
+        fitness = self._known[key] if math.isfinite(self._known[key]) else None
+        line = {'setting': self._setting, 'masks': key, 'fitness': fitness}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open('a+b') as file:
             # An interruption while a line is written leaves it incomplete.
@@ -250,8 +244,7 @@ def _read(path: Path, setting: str) -> dict[str, float]:
     if not path.is_file():
         return {}
     lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
-    found = [_entry(text, setting) for text in lines]
-    return dict(entry for entry in found if entry is not None)
+    return dict(filter(None, (_entry(text, setting) for text in lines)))
 
 
 def _entry(text: str, setting: str) -> tuple[str, float] | None:
