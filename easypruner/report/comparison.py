@@ -55,7 +55,7 @@ class Line:
         macs_left: the remaining share of the baseline's multiply-adds in percent; 100 if it has
             none.
         params: the number of parameters of the final network.
-        size: the size of the final weights on disk, in bytes.
+        bytes: the size of the final weights on disk.
         seconds: the wall time of the whole run.
     """
 
@@ -70,7 +70,7 @@ class Line:
         lambda run: 100 * run.final.macs / run.baseline.macs if run.baseline.macs else 100.0
     )
     params = _over_runs(lambda run: run.final.params)
-    size = _over_runs(lambda run: run.final.bytes)
+    bytes = _over_runs(lambda run: run.final.bytes)
     seconds = _over_runs(lambda run: sum(run.seconds.values()))
 
     @property

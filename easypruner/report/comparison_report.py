@@ -25,6 +25,9 @@ RECORD = 'comparison.json'
 _NAMES = ('run', 'seed')
 _ACCURACIES = ('baseline %', 'final %', 'change', 'after cut %')
 _COSTS = ('MACs', 'left', 'params', 'size', 'time')
+_QUANTITIES = ('baseline', 'final', 'change', 'after_cut', 'macs', 'macs_left', 'params', 'bytes',
+               'seconds')  # fmt: skip
+"""The names in comparison.json, which are those of the properties of a line."""
 
 
 def compare_runs(
@@ -107,23 +110,13 @@ def _cost_cells(line: Line) -> tuple[str, ...]:
         text.format_count(line.macs.mean),
         f'{line.macs_left.mean:.1f} %',
         text.format_count(line.params.mean),
-        text.format_size(line.size.mean),
+        text.format_size(line.bytes.mean),
         text.format_duration(line.seconds.mean),
     )
 
 
 def _line_record(line: Line) -> dict[str, Any]:
-    quantities = {
-        'baseline': line.baseline,
-        'final': line.final,
-        'change': line.change,
-        'after_cut': line.after_cut,
-        'macs': line.macs,
-        'macs_left': line.macs_left,
-        'params': line.params,
-        'bytes': line.size,
-        'seconds': line.seconds,
-    }
+    quantities = {name: getattr(line, name) for name in _QUANTITIES}
     return {
         'name': line.name,
         'config_hash': line.runs[0].config_hash,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ _BLUE, _ORANGE = '#0072B2', '#E69F00'
 _SERIES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'osD^vPX'
 _INK, _GRID = '#333333', '#DDDDDD'
+_STAR: dict[str, Any] = dict(ls='', marker='*', ms=13, color=_INK, zorder=3)
 _DPI = 150
 _TALLEST = 400.0  # inches, because Agg draws at most 65535 pixels
 _SMALLEST_SCALE = 1e-9
@@ -94,16 +95,7 @@ def draw_accuracy(points: Sequence[Point], baselines: Point | None = None) -> Fi
     _style(axes, grid='both')
     if baselines is not None:
         axes.axhline(float(np.mean(baselines.accuracy)), color=_INK, lw=0.8, ls='--', zorder=1)
-        axes.plot(
-            baselines.macs,
-            baselines.accuracy,
-            ls='',
-            marker='*',
-            ms=13,
-            color=_INK,
-            label=_label(baselines),
-            zorder=3,
-        )
+        axes.plot(baselines.macs, baselines.accuracy, label=_label(baselines), **_STAR)
     ordered = sorted(enumerate(points), key=lambda entry: -float(np.mean(entry[1].accuracy)))
     for number, point in ordered:
         _draw_point(axes, point, number)

@@ -34,13 +34,8 @@ class Scales:
         """Return the statistics of the removed scales; None if there are none."""
         if not self.removed.size:
             return None
-        median, p99 = np.percentile(self.removed, [50, 99])
-        return ScaleStats(
-            count=int(self.removed.size),
-            median=float(median),
-            p99=float(p99),
-            largest=float(self.removed.max()),
-        )
+        median, p99, largest = np.percentile(self.removed, [50, 99, 100]).tolist()
+        return ScaleStats(self.removed.size, median, p99, largest)
 
 
 @dataclass(frozen=True)
