@@ -11,6 +11,7 @@ import types
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from operator import attrgetter
 from pathlib import Path
@@ -202,16 +203,10 @@ def find_file(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None:
-        return None
-    if not parts:
-        return Path(spec.origin).resolve() if spec.has_location and spec.origin else None
-    for location in spec.submodule_search_locations or ():
-        stem = Path(location, *parts)
-        for file in (stem / '__init__.py', stem.with_name(f'{stem.name}.py')):
-            if file.is_file():
-                return file.resolve()
-    return None
+    for part in parts:
+        folders = spec.submodule_search_locations if spec else None
+        spec = PathFinder.find_spec(part, folders or [])
+    return Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
 
 
 def _package_of(folder: Path) -> str:
