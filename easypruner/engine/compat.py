@@ -53,7 +53,5 @@ def prepare() -> None:
 def quiet(logger: logging.Logger) -> None:
     """Print only errors to the console. The log file still gets everything."""
     for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(
-            handler, logging.FileHandler
-        ):
+        if type(handler) is logging.StreamHandler:
             handler.setLevel(logging.ERROR)

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.nn import functional
 
-from easypruner.base.checks import check_number, check_text
+from easypruner.base.checks import check_number, check_text, refuse
 from easypruner.base.describe import describe
 from easypruner.base.modules import evaluating, unwrapped
 from easypruner.errors import ConfigError, nearest
@@ -72,9 +72,7 @@ class Hints:
     def __post_init__(self) -> None:
         listed = isinstance(self.layers, list | tuple) and self.layers
         if not listed or not all(isinstance(path, str) for path in self.layers):
-            raise ConfigError(
-                f'layers={self.layers!r} of hints; expected a list of paths of modules'
-            )
+            refuse(self.layers, 'layers', 'hints', 'a list of paths of modules')
         check_number(self.weight, 'weight', 'hints', least=0)
 
     def check(self, outputs: Mapping[str, Tensor]) -> None:

@@ -122,9 +122,8 @@ def check(
     if model is not None and all(lengths):
         with mistakes.collect('model'), building():
             graph = trace(model)
-    if graph is None or mistakes.found:
-        mistakes.raise_all()
-    assert graph is not None
+    mistakes.raise_all()
+    assert graph is not None, 'only a mistake prevents a graph'
     steps: list[Step] = []
     forecast = Forecast(config, seed, graph, lengths[0])
     for planned in stages:
@@ -162,11 +161,8 @@ def _used(value: Any, content: Any) -> bool:
     """Return whether the value of a helper variable occurs somewhere in the config."""
     if type(content) is type(value) and content == value:
         return True
-    if isinstance(content, Mapping):
-        return any(_used(value, item) for item in content.values())
-    if isinstance(content, list | tuple):
-        return any(_used(value, item) for item in content)
-    return False
+    items = content.values() if isinstance(content, Mapping) else content
+    return isinstance(content, Mapping | list | tuple) and any(_used(value, i) for i in items)
 
 
 def _check_stages(stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -19,9 +20,6 @@ from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.graph import ChannelGraph
 from easypruner.strategies import Context
 from easypruner.strategies.stages.state import PruningState
-
-if TYPE_CHECKING:
-    from mmengine.hooks import Hook
 
 WEIGHTS = 'weights.pth'
 

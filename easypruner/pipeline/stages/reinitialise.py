@@ -6,7 +6,6 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -150,8 +149,9 @@ def _resets() -> Iterator[_Resets]:
     with contextlib.ExitStack() as patches:
         for cls in _classes(nn.Module):
             if _RESET in vars(cls):
-                watched = _watched(vars(cls)[_RESET], found)
-                patches.enter_context(mock.patch.object(cls, _RESET, watched))
+                reset = vars(cls)[_RESET]
+                patches.callback(setattr, cls, _RESET, reset)
+                setattr(cls, _RESET, _watched(reset, found))
         yield found
 
 
