@@ -12,14 +12,7 @@ from easypruner import Budget, Context, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Member
-from easypruner.strategies.measures.units import (
-    score_units,
-    scored_members,
-    unit_rows,
-    unit_sums,
-    values_of,
-    widen,
-)
+from easypruner.strategies.measures import units
 from easypruner.strategies.sources.bases import WeightSource
 
 _PART = 1 << 18
@@ -36,14 +29,16 @@ class _FilterNorm(WeightSource, normalization='mean'):
     def score(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor]:
         if self.p not in (1, 2):
             return self._by_logarithms(graph)
-        sums = score_units(graph, self.over, lambda m: _power_sums(values_of(graph, m), m, self.p))
+        sums = units.score_units(
+            graph, self.over, lambda m: _power_sums(units.values_of(graph, m), m, self.p)
+        )
         return sums if self.p == 1 else {name: total.sqrt() for name, total in sums.items()}
 
     def _by_logarithms(self, graph: ChannelGraph) -> dict[str, Tensor]:
         """Return the norms for a p with which powers may overflow or underflow."""
         sums = {
-            name: torch.stack([_log_sums(values_of(graph, m), m, self.p) for m in members])
-            for name, members in scored_members(graph, self.over).items()
+            name: torch.stack([_log_sums(units.values_of(graph, m), m, self.p) for m in members])
+            for name, members in units.scored_members(graph, self.over).items()
         }
         if self.over == 'group':
             sums = {name: total.logsumexp(dim=0) for name, total in sums.items()}
@@ -139,21 +134,21 @@ class LpNorm(_FilterNorm):
 def _power_sums(weight: Tensor, member: Member, p: float) -> Tensor:
     """Return the sum of |w|^p of each unit for a p of 1 or 2, ``(units,)``."""
     if member.dim or weight.dim() == 1:
-        return unit_sums(_powers(weight, p), member)
+        return units.unit_sums(_powers(weight, p), member)
     # In parts, because the magnitudes of a large layer would not fit into the cache.
     sums = torch.cat([_powers(part, p).sum(dim=1) for part in _in_parts(weight.flatten(1))])
     return sums.cpu()[member.index].sum(dim=1)
 
 
 def _powers(weight: Tensor, p: float) -> Tensor:
-    return widen(weight).abs() if p == 1 else widen(weight).square()
+    return units.widen(weight).abs() if p == 1 else units.widen(weight).square()
 
 
 def _log_sums(weight: Tensor, member: Member, p: float) -> Tensor:
     """Return the logarithm of the sum of |w|^p of each unit, ``(units,)``."""
     sums = []
     # On the CPU, because some devices do not have double precision.
-    for part in _in_parts(unit_rows(weight, member).cpu()):
+    for part in _in_parts(units.unit_rows(weight, member).cpu()):
         magnitudes = part.double().abs()
         largest = magnitudes.amax(dim=1)
         shares = magnitudes / torch.where(largest > 0, largest, 1)[:, None]

@@ -13,13 +13,7 @@ from easypruner import Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_name, check_path, refuse
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.sources.layer_masks import (
-    CONFLICTS,
-    LayerMasks,
-    load_masks,
-    renamed,
-    to_groups,
-)
+from easypruner.strategies.sources import layer_masks
 
 _MEANINGS = ('keep', 'remove')
 
@@ -69,7 +63,7 @@ class MaskFile(MaskSource):
         self.paths = _paths(path)
         self.rename = dict(rename or {})
         self.true = check_name(true, 'true', 'MaskFile', _MEANINGS)
-        self.conflict = check_name(conflict, 'conflict', 'MaskFile', CONFLICTS)
+        self.conflict = check_name(conflict, 'conflict', 'MaskFile', layer_masks.CONFLICTS)
 
     def check(self) -> None:
         self._loaded()
@@ -88,13 +82,14 @@ class MaskFile(MaskSource):
             if of_groups:
                 masks = masks.then(Masks(loaded))
             else:
-                masks = Masks({**masks, **to_groups(loaded, graph, masks, self.conflict)})
+                found = layer_masks.to_groups(loaded, graph, masks, self.conflict)
+                masks = Masks({**masks, **found})
             masks.check(graph)
         return masks
 
-    def _loaded(self) -> list[tuple[LayerMasks, bool]]:
+    def _loaded(self) -> list[tuple[layer_masks.LayerMasks, bool]]:
         """Return the masks of each file, True = keep, and whether they are masks of groups."""
-        files = [load_masks(path) for path in self.paths]
+        files = [layer_masks.load_masks(path) for path in self.paths]
         if (self.rename or self.true == 'remove') and all(of_groups for _, of_groups in files):
             raise ConfigError(
                 "rename= and true='remove' of MaskFile are for masks of layers, but these files "
@@ -102,8 +97,8 @@ class MaskFile(MaskSource):
             )
         return [(m if of_groups else self._converted(m), of_groups) for m, of_groups in files]
 
-    def _converted(self, masks: LayerMasks) -> LayerMasks:
-        found = renamed(masks, self.rename)
+    def _converted(self, masks: layer_masks.LayerMasks) -> layer_masks.LayerMasks:
+        found = layer_masks.renamed(masks, self.rename)
         return {n: ~m for n, m in found.items()} if self.true == 'remove' else found
 
     @classmethod

@@ -13,16 +13,9 @@ from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Member
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
+from easypruner.strategies.measures import units
 from easypruner.strategies.measures.activations import Probe, collect
 from easypruner.strategies.measures.gradients import NamedTensors, gradients_of, mean_over_batches
-from easypruner.strategies.measures.units import (
-    OVER,
-    gates_of,
-    score_members,
-    scored_members,
-    unit_sums,
-    widen,
-)
 from easypruner.strategies.sources.source import MaskSource
 
 
@@ -43,7 +36,7 @@ class WeightSource(MaskSource):
         normalization: str = 'none',
     ) -> None:
         super().__init__(budget, reduction, normalization)
-        self.over = check_name(over, 'over', type(self).__name__, OVER)
+        self.over = check_name(over, 'over', type(self).__name__, units.OVER)
 
 
 FORMS = ('weight', 'gate')
@@ -93,21 +86,23 @@ class GradientSource(WeightSource):
             by_sample: whether to measure each sample of a batch by itself.
         """
         if self.form == 'gate':
-            gates = gates_of(graph)
+            gates = units.gates_of(graph)
             every = [member for own in gates.values() for gate in own for member in gate]
         else:
-            members = scored_members(graph, self.over)
+            members = units.scored_members(graph, self.over)
             every = [member for own in members.values() for member in own]
 
         def measure(loss: Tensor, leaves: NamedTensors) -> dict[str, Tensor]:
             products = {
-                name: widen(gradient) * widen(leaves[name].detach())
+                name: units.widen(gradient) * units.widen(leaves[name].detach())
                 for name, gradient in gradients_of(loss, leaves).items()
             }
             if self.form == 'gate':
                 return {name: _gate_squares(products, own) for name, own in gates.items()}
             squares = {name: product.square() for name, product in products.items()}
-            return score_members(members, self.over, lambda m: unit_sums(squares[m.param], m))
+            return units.score_members(
+                members, self.over, lambda m: units.unit_sums(squares[m.param], m)
+            )
 
         names = dict.fromkeys(member.param for member in every)
         owner = type(self).__name__
@@ -116,7 +111,9 @@ class GradientSource(WeightSource):
 
 def _gate_squares(products: NamedTensors, gates: Sequence[Sequence[Member]]) -> Tensor:
     """Return the squared gradient of each gate, ``(gates, units)``."""
-    sums = [torch.stack([unit_sums(products[m.param], m).cpu() for m in gate]) for gate in gates]
+    sums = [
+        torch.stack([units.unit_sums(products[m.param], m).cpu() for m in gate]) for gate in gates
+    ]
     return torch.stack([each.sum(dim=0) for each in sums]).double().square()
 
 
