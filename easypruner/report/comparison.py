@@ -81,10 +81,8 @@ class Line:
     @property
     def after_cut(self) -> Stat | None:
         """The accuracy right after the cut in percent; None if a run has no such row."""
-        cuts = [run.cut for run in self.runs]
-        if any(cut is None for cut in cuts):
-            return None
-        return Stat.of(cut[1].accuracy for cut in cuts if cut is not None)
+        after = [run.cut[1].accuracy for run in self.runs if run.cut is not None]
+        return Stat.of(after) if len(after) == len(self.runs) else None
 
 
 @dataclass(frozen=True)

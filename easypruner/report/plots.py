@@ -139,13 +139,9 @@ def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: s
         (scales.removed, _ORANGE, 'removed'),
     ):
         # A logarithmic axis has no position for 0, so a scale of 0 is drawn in the first bin.
-        axes.hist(
-            np.clip(values, bins[0], bins[-1]),
-            bins=bins.tolist(),
-            color=colour,
-            alpha=0.75,
-            label=f'{label} ({values.size})',
-        )
+        drawn = np.clip(values, bins[0], bins[-1])
+        text = f'{label} ({values.size})'
+        axes.hist(drawn, bins=bins.tolist(), color=colour, alpha=0.75, label=text)
     axes.set_xscale('log')
     tiny = min(scales.kept.min(initial=1.0), scales.removed.min(initial=1.0)) < bins[0]
     axes.set_xlabel(
@@ -157,17 +153,9 @@ def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: s
 def _draw_point(axes: Axes, point: Point, number: int) -> None:
     colour, marker = _SERIES[number % len(_SERIES)], _MARKERS[number % len(_MARKERS)]
     accuracy = Stat.of(point.accuracy)
-    axes.errorbar(
-        float(np.mean(point.macs)),
-        accuracy.mean,
-        yerr=accuracy.std,
-        fmt=marker,
-        ms=8,
-        capsize=4,
-        color=colour,
-        label=_label(point),
-        zorder=4,
-    )
+    style: dict[str, Any] = dict(fmt=marker, ms=8, capsize=4, color=colour, zorder=4)
+    macs = float(np.mean(point.macs))
+    axes.errorbar(macs, accuracy.mean, accuracy.std, label=_label(point), **style)
     if accuracy.std is not None:
         axes.scatter(point.macs, point.accuracy, s=12, color=colour, alpha=0.5, zorder=3)
 
