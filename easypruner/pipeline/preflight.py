@@ -212,8 +212,7 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
         return None
     with mistakes.collect('model'), building():
         model: nn.Module = MODELS.build(model_settings(config))
-        initialize = getattr(model, 'init_weights', lambda: None)
-        initialize()
+        getattr(model, 'init_weights', lambda: None)()
         if weights is not None:
             with mistakes.collect('load_from'):
                 fill(model, weights, start)

@@ -14,8 +14,6 @@ from easypruner.plugins.registry import STAGES
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.state import PruningState
 
-_HALF = 0.5
-
 Progress = Callable[[int, int], float]
 """(number of finished rounds, number of all rounds) -> progress towards the budget, from 0 to 1."""
 
@@ -26,7 +24,7 @@ def _exponential(keep: float) -> Progress:
 
 SCHEDULES: Mapping[str, Progress | None] = {
     'linear': lambda rounds, steps: rounds / steps,
-    'exponential': _exponential(_HALF),
+    'exponential': _exponential(0.5),
     'agp': lambda rounds, steps: 1 - (1 - rounds / steps) ** 3,
     'constant': None,
 }

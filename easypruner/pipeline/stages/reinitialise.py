@@ -111,8 +111,7 @@ def fresh_network(
         for module in plain:
             reset: Any = module.reset_parameters
             reset()
-        initialize = getattr(model, 'init_weights', lambda: None)
-        initialize()
+        getattr(model, 'init_weights', lambda: None)()
     return model
 
 

@@ -211,8 +211,7 @@ def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:
 
 def _before_cut(state: PruningState, cut: Cut) -> tuple[ChannelGraph, Masks]:
     """Return the graph of the network right before a cut, with its weights, and the masks."""
-    model = MODELS.build(model_settings(state.config))
-    before = replace(state, architecture=cut.architecture)
-    model = before.record().apply(model, state.run.handlers)
+    record = replace(state, architecture=cut.architecture).record()
+    model = record.apply(MODELS.build(model_settings(state.config)), state.run.handlers)
     load_weights(model, cut.checkpoint)
     return state.run.trace(model), Masks.load(cut.masks)
