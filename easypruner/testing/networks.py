@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 from easypruner.errors import EasyPrunerError, nearest
 
@@ -47,21 +48,8 @@ def randomized_network(
                     nn.init.uniform_(module.weight, 0.5, 1.5)
                 if module.bias is not None:
                     nn.init.uniform_(module.bias, -0.5, 0.5)
-        _measure_statistics(model, example_inputs(8) if inputs is None else inputs)
+        update_bn([example_inputs(8) if inputs is None else inputs], model)
     return model.eval()
-
-
-def _measure_statistics(model: nn.Module, inputs: Tensor) -> None:
-    """Set the statistics of batch norms to those of the inputs."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None
-    model.train()
-    with torch.no_grad():
-        model(inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 @dataclass(frozen=True)

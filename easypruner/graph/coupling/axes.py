@@ -154,11 +154,10 @@ class Reasons:
 
     def id_of(self, text: str) -> int:
         """Return the id of a reason, which is negative."""
-        known = self._ids.get(text)
-        if known is None:
+        if text not in self._ids:
             self.texts.append(text)
-            known = self._ids[text] = -len(self.texts)
-        return known
+            self._ids[text] = -len(self.texts)
+        return self._ids[text]
 
     def make_axis(self, size: int, text: str) -> Axis:
         """Return an axis of ``size`` indices that all stay."""
@@ -215,9 +214,7 @@ class TensorAxes:
     def of(self, tensor: Tensor) -> tuple[Axis, ...]:
         """Return the axes of a tensor. A tensor that no operation made is constant."""
         axes = self._of.get(tensor)
-        if axes is None:
-            axes = self._of[tensor] = self._find(tensor)
-        return axes
+        return self.adopt(tensor, {}) if axes is None else axes
 
     def of_parameter(self, name: str) -> tuple[Axis, ...] | None:
         """Return the axes of a parameter or buffer; None if no operation reads it."""
@@ -236,7 +233,7 @@ class TensorAxes:
         return tensor in self._of or tensor in self._names
 
     def adopt(
-        self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None
+        self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None = None
     ) -> tuple[Axis, ...]:
         """Return the axes of a tensor, after it adopted axes of other tensors if it can.
 
@@ -248,13 +245,10 @@ class TensorAxes:
             given: dimension -> the axis to adopt, of the same size.
             reads: the dimension that reads channels; None if none does.
         """
-        name = self._names.get(tensor)
-        if name is not None and name not in self._of_parameter and tensor.is_floating_point():
-            self._of_parameter[name] = tuple(
-                self._make_own(name, dim, size, given.get(dim), reads == dim)
-                for dim, size in enumerate(tensor.shape)
-            )
-        return self.of(tensor)
+        axes = self._of.get(tensor)
+        if axes is None:
+            axes = self._of[tensor] = self._find(tensor, given, reads)
+        return axes
 
     def is_adopted(self, tensor: Tensor, dim: int) -> bool:
         """Return whether a dimension of a tensor adopted the axis of another tensor."""
@@ -287,13 +281,18 @@ class TensorAxes:
             return SINGLE
         return self._unprunable.get((param, dim), TABLE)
 
-    def _find(self, tensor: Tensor) -> tuple[Axis, ...]:
+    def _find(
+        self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None
+    ) -> tuple[Axis, ...]:
         name = self._names.get(tensor)
         if name is None:
             return self._make_constants(tensor, 'a constant tensor')
         if name not in self._of_parameter:
             self._of_parameter[name] = (
-                tuple(self._make_own(name, dim, size) for dim, size in enumerate(tensor.shape))
+                tuple(
+                    self._make_own(name, dim, size, given.get(dim), reads == dim)
+                    for dim, size in enumerate(tensor.shape)
+                )
                 if tensor.is_floating_point() or tensor.is_complex()
                 else self._make_constants(tensor, TABLE)
             )
@@ -302,16 +301,11 @@ class TensorAxes:
     def _make_constants(self, tensor: Tensor, reason: str) -> tuple[Axis, ...]:
         return tuple(self.reasons.make_axis(size, reason) for size in tensor.shape)
 
-    def _make_own(
-        self, name: str, dim: int, size: int, given: Axis | None = None, reads: bool = False
-    ) -> Axis:
+    def _make_own(self, name: str, dim: int, size: int, given: Axis | None, reads: bool) -> Axis:
         """Return the axis of a dimension: the given one, or its own; a constant if it must stay."""
         reason = SINGLE if size <= 1 else self._unprunable.get((name, dim))
         if reason is not None:
             return self.reasons.make_axis(size, reason)
-        if given is None:
-            owner = Owner(name, dim, self.make_free(size))
-        else:
-            owner = Owner(name, dim, given, reads)
-        self.owners[name, dim] = owner
-        return owner.axis
+        axis = self.make_free(size) if given is None else given
+        self.owners[name, dim] = Owner(name, dim, axis, None if given is None else reads)
+        return axis

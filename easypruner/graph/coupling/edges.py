@@ -61,7 +61,5 @@ class Edges:
     def arrays(self) -> tuple[Ids, Ids]:
         """Return the two ids of every edge, as two arrays."""
         empty = np.empty(0, dtype=np.int64)
-        return (
-            np.concatenate([empty, *(a for a, _ in self._pairs)]),
-            np.concatenate([empty, *(b for _, b in self._pairs)]),
-        )
+        a, b = map(np.concatenate, zip((empty, empty), *self._pairs, strict=True))
+        return a, b

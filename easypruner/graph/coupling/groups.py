@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, count
 
 import numpy as np
 import numpy.typing as npt
@@ -296,11 +297,8 @@ def _mixing_operations(coupling: Coupling, parts: Partition) -> dict[int, dict[s
 
 
 def _unused_name(name: str, taken: Mapping[str, object]) -> str:
-    unused, number = name, 2
-    while unused in taken:
-        unused = f'{name}#{number}'
-        number += 1
-    return unused
+    names = chain([name], (f'{name}#{number}' for number in count(2)))
+    return next(unused for unused in names if unused not in taken)
 
 
 def find_frozen(
@@ -316,9 +314,9 @@ def find_frozen(
                 result.append(Frozen(param, dim, int(size), reason))
                 continue
             numbers = parts.reasons_at(owner.axis)
-            for number, count in zip(
+            for number, channels in zip(
                 *np.unique(numbers[numbers >= 0], return_counts=True), strict=True
             ):
                 text = coupling.axes.reasons.texts[number]
-                result.append(Frozen(param, dim, int(count), text))
+                result.append(Frozen(param, dim, int(channels), text))
     return tuple(result)

@@ -43,11 +43,8 @@ class Splits:
         """
         key = self._operation, self._number
         self._number += 1
-        free = self.preferred.get(key)
-        if free is None:
-            free = _free_dimension(grid)
-        self.chosen[key] = free
-        return key, free
+        self.chosen[key] = self.preferred[key] if key in self.preferred else _free_dimension(grid)
+        return key, self.chosen[key]
 
     def note_attention(self, heads: Iterable[Axis], widths: Iterable[Axis]) -> None:
         """Note which axes count the heads of an attention, and which have the width of a head."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,10 +57,7 @@ class Widths:
 
     def attributes(self, repairs: Repairs) -> Attributes:
         """Return the values of the repaired attributes."""
-        return {
-            key: repair.fill([None if axis is None else self(axis) for axis in repair.axes])
-            for key, repair in repairs.items()
-        }
+        return {key: repair.fill(self) for key, repair in repairs.items()}
 
 
 def choose_units(parts: Partition, groups: Iterable[int] | None, round_number: int) -> Bools:
@@ -154,11 +151,10 @@ class Repair:
     values: tuple[int, ...]
     container: type
 
-    def fill(self, sizes: Sequence[int | None]) -> Any:
-        """Return the attribute's value with the given sizes; None leaves a number as it is."""
-        numbers = [
-            value if size is None else size for size, value in zip(sizes, self.values, strict=True)
-        ]
+    def fill(self, width_of: Callable[[Axis], int]) -> Any:
+        """Return the attribute's value if its axes have the widths that a function returns."""
+        pairs = zip(self.axes, self.values, strict=True)
+        numbers = [value if axis is None else width_of(axis) for axis, value in pairs]
         return numbers[0] if self.container is int else self.container(numbers)
 
 
@@ -177,28 +173,26 @@ class AttributeModel:
 
     Attributes:
         repairs: the repairs.
-        numbers: for each repair, the numbers of its axes in ``sizes``.
+        table: the numbers of their axes in ``sizes``.
         sizes: the kept sizes of the axes.
     """
 
     repairs: Repairs
-    numbers: tuple[tuple[int | None, ...], ...]
+    table: AxisTable
     sizes: AxisSizes
 
     @classmethod
     def build(cls, repairs: Repairs, parts: Partition) -> AttributeModel:
         """Number the axes of ``repairs`` and find their sizes for any choice of units."""
         table = AxisTable()
-        numbers = tuple(
-            tuple(None if axis is None else table.number_of(axis) for axis in repair.axes)
-            for repair in repairs.values()
-        )
-        return cls(repairs, numbers, table.find_sizes(parts))
+        for repair in repairs.values():
+            repair.fill(table.number_of)  # gives each axis its number
+        return cls(repairs, table, table.find_sizes(parts))
 
     def __call__(self, units: Sequence[int]) -> Attributes:
         """Return the values if each group keeps the given number of units."""
         sizes = self.sizes(units).tolist()
         return {
-            key: repair.fill([None if number is None else sizes[number] for number in numbers])
-            for (key, repair), numbers in zip(self.repairs.items(), self.numbers, strict=True)
+            key: repair.fill(lambda axis: sizes[self.table.number_of(axis)])
+            for key, repair in self.repairs.items()
         }

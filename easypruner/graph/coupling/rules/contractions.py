@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -103,11 +104,15 @@ def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
     if operation.name == 'addbmm':
         result = result[1:]
     coupling.note_use(added, 'linear.bias')
-    axes = coupling.axes_of(added)
-    for position, axis in enumerate(axes, start=len(result) - len(axes)):
-        if axis.size == result[position].size:
-            result[position] = coupling.couple(result[position], axis)
+    _couple_alike(coupling, result, coupling.axes_of(added))
     coupling.assign(operation.output, result)
+
+
+def _couple_alike(coupling: Coupling, axes: list[Axis], others: Sequence[Axis]) -> None:
+    """Couple axes, in place, with others that are aligned at the end, where sizes are equal."""
+    for position, other in enumerate(others, start=len(axes) - len(others)):
+        if other.size == axes[position].size:
+            axes[position] = coupling.couple(axes[position], other)
 
 
 def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
@@ -143,19 +148,14 @@ def attend(coupling: Coupling, operation: Operation) -> None:
         coupling.axes_of(t) for t in (q, k, v)
     )
     coupling.splits.note_attention([*batch, *batch_k, *batch_v], [width, width_k, out])
-    for i, others in enumerate(zip(batch_k, batch_v, strict=True)):
-        for other in others:
-            if other.size == batch[i].size:
-                batch[i] = coupling.couple(batch[i], other)
+    _couple_alike(coupling, batch, batch_k)
+    _couple_alike(coupling, batch, batch_v)
     coupling.contract(q, width, k, width_k)
     coupling.couple(keys, values)
     coupling.note_mixing(keys)
     mask = operation.argument('attn_mask', 'attn_bias')
     if isinstance(mask, Tensor):
-        scores = (*batch, rows, keys)[-mask.dim() :]
-        for axis, other in zip(scores, coupling.axes_of(mask), strict=True):
-            if axis.size == other.size:
-                coupling.couple(axis, other)
+        _couple_alike(coupling, [*batch, rows, keys], coupling.axes_of(mask))
     coupling.assign(operation.output, (*batch, rows, out))
     for extra in operation.outputs[1:]:
         coupling.assign_constants(extra)
