@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -98,32 +99,27 @@ class Latency(CostBudget):
         if self.exact:
             return super().__call__(scores, graph, context)
         ranking = Ranking.of(scores, graph.limits)
-        # No measurement is needed if the limit is the time of the whole network.
-        if self.keep is not None and self._share_or_seconds(graph) >= 1:
-            return ranking.removing(0)
-        return self._search(ranking, graph)
-
-    def _search(self, ranking: Ranking, graph: ChannelGraph) -> Masks:
-        """Find the number of units to remove, by bisection."""
-        stopwatch = self._stopwatch(graph)
         limit = self._share_or_seconds(graph)
+        # No measurement is needed if the limit is the time of the whole network.
+        if self.keep is not None and limit >= 1:
+            return ranking.removing(0)
+        stopwatch, most = self._stopwatch(graph), len(ranking.order)
 
         def read(count: int) -> Reading:
             return self._reading(stopwatch, ranking.removing(count))
 
+        def fits(count: int) -> bool:
+            reading = read(count)
+            return reading.median + reading.noise <= limit
+
         whole = read(0)
         if whole.median <= limit and self.keep is None:
             return ranking.removing(0)
-        low, high = 0, len(ranking.order)
-        self._check_attainable(limit, whole, read(high))
-        while high - low > max(1, len(ranking.order) // _GRID):
-            middle = (low + high) // 2
-            reading = read(middle)
-            if reading.median + reading.noise <= limit:
-                high = middle
-            else:
-                low = middle
-        return ranking.removing(high)
+        self._check_attainable(limit, whole, read(most))
+        step = max(1, most // _GRID)
+        counts = range(step, most, step)
+        found = bisect_left(counts, True, key=fits)
+        return ranking.removing([*counts, most][found])
 
     def _check_attainable(self, limit: float, whole: Reading, least: Reading) -> None:
         """Raise BudgetError unless the limit is clearly between both readings.

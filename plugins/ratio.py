@@ -94,7 +94,7 @@ class Ratio(PortionedBudget):
         ranking = Ranking.of(scores, graph.limits)
         units = sum(ranking.sizes)
         is_global = self.scope == 'global'
-        target = self._target(self.keep, scores, self._single_units(graph) if is_global else {})
+        target = self._target(self.keep, scores, graph if is_global else None)
         least = units - len(ranking.order)
         if is_global and target < least:
             raise BudgetError(
@@ -105,39 +105,35 @@ class Ratio(PortionedBudget):
         return ranking.keeping(target, or_more=not is_global)
 
     def _target(
-        self, keep: float, scores: Mapping[str, Tensor], single: Mapping[str, int] | None = None
+        self, keep: float, scores: Mapping[str, Tensor], graph: ChannelGraph | None = None
     ) -> int:
         """Return the number of units of some groups that stay after this cut.
 
         Args:
             keep: the share that stays after all cuts.
             scores: the scores of the groups.
-            single: the result of :meth:`_single_units`, if these groups are counted as well.
+            graph: the graph, if the groups that it no longer has are counted as well.
         """
         units = sum(score.numel() for score in scores.values())
         if self.portion.reference is None:
             return round(self.portion.share_at_hand(keep) * units)
-        single = single or {}
-        start = sum(self._at_start(scores, single).values())
-        return min(round(self.portion.share_of_start(keep) * start) - len(single), units)
+        start = self._at_start(scores, graph)
+        single = len(start) - len(scores)
+        return min(round(self.portion.share_of_start(keep) * sum(start.values())) - single, units)
 
-    def _at_start(self, groups: Mapping[str, Tensor], single: Mapping[str, int]) -> dict[str, int]:
+    def _at_start(self, groups: Mapping[str, Tensor], graph: ChannelGraph | None) -> dict[str, int]:
         """Return group -> number of units before the first cut.
 
         Args:
             groups: group -> tensor with an entry for each unit that is left.
-            single: group that was cut to one unit -> number of units before the first cut.
+            graph: adds the groups that were cut to one unit. Such a group is no longer in the
+                graph, but its last unit still counts. None adds no groups.
         """
         known = {} if self.portion.reference is None else self.portion.reference['units']
-        return {name: int(known.get(name, t.numel())) for name, t in groups.items()} | dict(single)
-
-    def _single_units(self, graph: ChannelGraph) -> dict[str, int]:
-        """Return group -> units before the first cut, for groups that were cut to one unit.
-
-        Such a group is no longer in the graph, but its last unit still counts.
-        """
-        known = {} if self.portion.reference is None else self.portion.reference['units']
-        return {name: units for name, units in known.items() if name not in graph.groups}
+        start = {name: int(known.get(name, t.numel())) for name, t in groups.items()}
+        if graph is not None:
+            start |= {name: units for name, units in known.items() if name not in graph.groups}
+        return start
 
     def _shares(self, graph: ChannelGraph) -> Mapping[str, float]:
         """Return group -> the share that stays after all cuts, unless the group stays whole."""
@@ -162,15 +158,14 @@ class Ratio(PortionedBudget):
         if not isinstance(self.keep, Mapping) or not masks:
             return self.asked
         shares = self._shares(graph)
-        start = self._at_start(masks, self._single_units(graph))
+        start = self._at_start(masks, graph)
         kept = sum(n * self._reported(shares.get(name, 1.0)) for name, n in start.items())
         return kept / sum(start.values())
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
-        single = self._single_units(graph)
-        start = sum(self._at_start(masks, single).values())
-        kept = sum(masks.kept(name) for name in masks) + len(single)
-        return kept / start if start else 1.0
+        start = self._at_start(masks, graph)
+        kept = sum(masks.kept(name) for name in masks) + len(start) - len(masks)
+        return kept / sum(start.values()) if start else 1.0
 
     def reference(self, graph: ChannelGraph) -> Any:
         """Return the number of units of each group, and the share that stays after all cuts."""
