@@ -14,14 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from easypruner.base.files import write_whole
 from easypruner.cli.options import CommonArguments, flag, option, positional
 from easypruner.errors import ConfigError, EasyPrunerError
-
-if TYPE_CHECKING:
-    from easypruner.plugins.info import FoundPlugin
 
 _TEMPLATES = Path(__file__).parent / 'templates'
 _CLASS = 'CLASS'
@@ -162,8 +158,7 @@ def _check_taken(cls: str, stem: str, kind: str) -> None:
         # Two names that differ only in case are easily confused.
         if other.lower() == cls.lower():
             raise ConfigError(f'there is a {registry.kind} {other!r} already; choose another name')
-    found: Sequence[FoundPlugin] = (*plugins.plugins, *plugins.disabled, *plugins.skipped)
-    for plugin in found:
+    for plugin in (*plugins.plugins, *plugins.disabled, *plugins.skipped):
         if plugin.name == stem:
             raise ConfigError(
                 f'there is a plugin {stem!r} already, {plugin.origin}, and --disable-plugin needs '

@@ -23,7 +23,7 @@ def positional(text: str, **settings: Any) -> Any:
         text: the text for --help.
         **settings: other arguments of argparse's ``add_argument()``.
     """
-    return field(metadata={'prefix': '', 'settings': {'help': text, **settings}})
+    return field(metadata={'short': None, 'settings': {'help': text, **settings}})
 
 
 def option(text: str, *short: str, **settings: Any) -> Any:
@@ -34,7 +34,7 @@ def option(text: str, *short: str, **settings: Any) -> Any:
         *short: short names of the option, such as ``-v``.
         **settings: other arguments of argparse's ``add_argument()``.
     """
-    return field(metadata={'prefix': '--', 'short': short, 'settings': {'help': text, **settings}})
+    return field(metadata={'short': short, 'settings': {'help': text, **settings}})
 
 
 def flag(text: str, *short: str) -> Any:
@@ -98,12 +98,9 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     entries = fields(arguments)  # type: ignore[arg-type]
     for entry in entries:
-        settings = entry.metadata['settings']
-        if entry.metadata['prefix']:
-            long = f'--{entry.name.replace("_", "-")}'
-            parser.add_argument(*entry.metadata['short'], long, **settings)
-        else:
-            parser.add_argument(entry.name, **settings)
+        short, long = entry.metadata['short'], f'--{entry.name.replace("_", "-")}'
+        names = [entry.name] if short is None else [*short, long]
+        parser.add_argument(*names, **entry.metadata['settings'])
     parser.set_defaults(
         run=lambda parsed: run(arguments(**{e.name: getattr(parsed, e.name) for e in entries}))
     )

@@ -110,12 +110,9 @@ def channels_of(student: Tensor, teacher: Tensor) -> int:
 
     If the sizes are equal, it is the last one of ``(samples, tokens, channels)``, else the second.
     """
-    differing = [
-        dim
-        for dim, (ours, theirs) in enumerate(zip(student.shape, teacher.shape, strict=True))
-        if ours != theirs
-    ]
-    return differing[0] if differing else 2 if student.dim() == 3 else 1
+    sizes = zip(student.shape, teacher.shape, strict=True)
+    differing = (dim for dim, (ours, theirs) in enumerate(sizes) if ours != theirs)
+    return next(differing, 2 if student.dim() == 3 else 1)
 
 
 def attention(features: Tensor, channels: int) -> Tensor:

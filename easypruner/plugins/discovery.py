@@ -182,12 +182,11 @@ def _folder(folder: Path) -> Iterator[Candidate]:
         )
     package = _package_of(folder.resolve())
     for file in files:
-        module = f'{package}.{file.stem}'
         yield Candidate(
             name=file.stem,
             origin=str(file),
             location=str(folder),
-            module=module,
+            module=f'{package}.{file.stem}',
             file=file.resolve(),
         )
 

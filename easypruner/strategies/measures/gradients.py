@@ -183,10 +183,8 @@ def samples_of(batch: Any, requested_by: str) -> list[Any]:
     {'inputs': tensor([[2.]]), 'names': ['b']}
     """
     listed = isinstance(batch, tuple | list)
-    if isinstance(batch, Mapping):
-        parts = dict(batch)
-    else:
-        parts = dict(enumerate(batch if listed else [batch]))
+    columns = batch if listed else [batch]
+    parts = dict(batch if isinstance(batch, Mapping) else enumerate(columns))
     given = [part for part in parts.values() if part is not None]
     # A list within a list may hold samples or their labels; this cannot be decided.
     split = all(

@@ -163,16 +163,13 @@ class _OutputChannels:
 
     Attributes:
         group: the name of the group.
-        keys: the parameter and the dimension that hold the channels.
         index: ``(units, k)``: the channels of each unit in the output of the layer.
-        repeats: the number of channel groups of the layer that share this dimension. The weight
-            of a grouped transposed convolution only has the channels of one of them.
+        left: ``(channels,)``: whether the earlier masks have left each channel of the output.
     """
 
     group: str
-    keys: tuple[str, int]
     index: Tensor
-    repeats: int
+    left: Tensor
 
 
 def to_groups(masks: LayerMasks, graph: ChannelGraph, earlier: Masks, conflict: str) -> Masks:
@@ -194,8 +191,8 @@ def to_groups(masks: LayerMasks, graph: ChannelGraph, earlier: Masks, conflict: 
     before = graph.keep(earlier)
     of_groups: dict[str, dict[str, Tensor]] = {}
     for layer, mask in masks.items():
-        outputs = _outputs(graph, layer)
-        full = _over_all_channels(layer, mask, graph, outputs, before)
+        outputs = _outputs(graph, layer, before)
+        full = _over_all_channels(layer, mask, graph, outputs)
         frozen = ~full
         for output in outputs:
             frozen[output.index.flatten()] = False
@@ -206,15 +203,20 @@ def to_groups(masks: LayerMasks, graph: ChannelGraph, earlier: Masks, conflict: 
     return Masks({name: _combined(name, found, conflict) for name, found in of_groups.items()})
 
 
-def _outputs(graph: ChannelGraph, layer: str) -> list[_OutputChannels]:
+def _outputs(
+    graph: ChannelGraph, layer: str, before: Mapping[tuple[str, int], Tensor]
+) -> list[_OutputChannels]:
     found = []
     for name, group in graph.groups.items():
         members = [m for m in group.members if m.module == layer and _is_output(graph, m)]
         if members:
             member = max(members, key=lambda m: graph.parameter(m.param).dim())
             index = output_channels(graph, member, graph.model.get_submodule(layer))
+            size = graph.parameter(member.param).shape[member.dim]
+            left = before.get((member.param, member.dim), torch.ones(size) > 0)
+            # The weight of a grouped transposed convolution has the channels of one group only.
             repeats = index.shape[1] // member.index.shape[1]
-            found.append(_OutputChannels(name, (member.param, member.dim), index, repeats))
+            found.append(_OutputChannels(name, index, left.repeat(repeats)))
     return found
 
 
@@ -226,11 +228,7 @@ def _is_output(graph: ChannelGraph, member: Member) -> bool:
 
 
 def _over_all_channels(
-    layer: str,
-    mask: Tensor,
-    graph: ChannelGraph,
-    outputs: list[_OutputChannels],
-    before: Mapping[tuple[str, int], Tensor],
+    layer: str, mask: Tensor, graph: ChannelGraph, outputs: list[_OutputChannels]
 ) -> Tensor:
     """Return the mask of a layer, over the channels that it had before the earlier masks."""
     if not outputs:
@@ -241,19 +239,15 @@ def _over_all_channels(
                 f'have; {_hint(layer, known)}'
             )
         return mask
-    param, dim = outputs[0].keys
-    start = before.get((param, dim), torch.ones(graph.parameter(param).shape[dim]) > 0)
-    start = start.repeat(outputs[0].repeats)
-    left = int(start.sum())
+    full = outputs[0].left.clone()
+    left = int(full.sum())
     if mask.numel() != left:
-        earlier = f' left of {start.numel()}' if left < start.numel() else ''
+        earlier = f' left of {full.numel()}' if left < full.numel() else ''
         raise MaskError(
             f'the mask of layer {layer!r} has {mask.numel()} entries; '
             f'the layer has {left} channels{earlier}'
         )
-    full = start.clone()
-    full[start] = mask
-    return full
+    return full.masked_scatter(full, mask)
 
 
 def _hint(layer: str, known: list[str]) -> str:
