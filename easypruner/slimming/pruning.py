@@ -18,15 +18,15 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits, Masks
 from easypruner.graph.coupling.choice import Attention, Ignored
 from easypruner.graph.cutting.record import record_of
-from easypruner.graph.graph import prune, trace
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
-from easypruner.graph.verify import verify as verify_cut
 from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
 from easypruner.slimming.checks import Batches, make_accuracy, make_opener
 from easypruner.slimming.feeding import Feed, Forward, Loss
 from easypruner.slimming.summary import SlimSummary, frozen_reasons
+from easypruner.slimming.with_plugins import prune, trace
+from easypruner.slimming.with_plugins import verify as verify_cut
 from easypruner.strategies import Budget, Context, MaskSource, Scores
 from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.measures.calibration import calibrate

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import Budget, Context, Limits, Masks, MaskSource, load_pruned, slim, trace
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError, RecordError, TraceError
-from easypruner.graph import ChannelGraph
+from easypruner.graph import ChannelGraph, LayerHandler
+from easypruner.graph.cutting.handlers import Shapes
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build
+from easypruner.slimming import with_plugins
 from easypruner.testing import example_inputs, randomized_network, tiny_batches
 from easypruner.testing.networks import Plain, Residual
 from tests.helpers.networks import NETWORKS, TwoInputs, traced_network
@@ -49,6 +51,21 @@ def test_half_the_macs_of_any_network(network: type[nn.Module]) -> None:
     assert slimmed.summary.after.params == sum(p.numel() for p in slimmed.model.parameters())
     assert slimmed.summary.verification.passed
     assert slimmed.model(example_inputs()).shape == (2, 5)
+
+
+def test_layer_handlers_of_plugins_set_the_numbers_of_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Handler(LayerHandler):
+        handles = (nn.Linear,)
+
+        def resize(self, layer: nn.Module, shapes: Shapes) -> None:
+            layer.out_features, layer.in_features = shapes['weight']
+            layer.handled = True
+
+    monkeypatch.setitem(with_plugins._FOUND, 'handlers', lambda: (Handler(),))
+    slimmed = slim(randomized_network(Plain), example_inputs(), macs=0.5)
+    assert vars(slimmed.model.head)['handled']
 
 
 def test_the_network_that_is_given_stays_as_it_is() -> None:
