@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from easypruner.graph.cutting.handlers import find_handler
-from easypruner.graph.recording.inventory import Attributes, Inventory
+from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
 from easypruner.graph.recording.parametrized import with_computed
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.slimming import prune, trace, verify
@@ -64,14 +64,15 @@ def _check_numbers(
 ) -> None:
     """Check the numbers that handlers set in a copy of the network before the cut."""
     layers, after = Inventory(alone), dict(pruned.named_modules())
-    shapes = _new_shapes(layers, Inventory(pruned))
+    new = Inventory(pruned).tensors
+    resized = {n: new[n].shape for n, old in layers.tensors.items() if new[n].shape != old.shape}
     for (path, name), value in known.items():
         # The channel graph sets the groups of convolutions before it calls handlers.
         if name == _COUNTED:
             setattr(layers.modules[path], name, value)
     used: dict[int, list[str]] = {id(handler): [] for handler in handlers}
     changed: set[int] = set()
-    for path, own in with_computed(layers.modules, shapes).items():
+    for path, own in with_computed(layers.modules, layers.by_layer(resized)).items():
         layer = layers.modules[path]
         handler = find_handler(layer, handlers)
         if handler is None:
@@ -90,16 +91,6 @@ def _check_numbers(
         assert id(handler) in changed, f'{name} changes nothing in {used[id(handler)]}'
 
 
-def _new_shapes(before: Inventory, after: Inventory) -> dict[str, dict[str, torch.Size]]:
-    """Return path -> local name -> new shape of each tensor that was cut."""
-    changed = {
-        name: after.tensors[name].shape
-        for name, tensor in before.tensors.items()
-        if after.tensors[name].shape != tensor.shape
-    }
-    return before.by_layer(changed)
-
-
 def _check_layer(handler: LayerHandler, layer: nn.Module, pruned: nn.Module, path: str) -> None:
     actual, expected = _numbers(layer), _numbers(pruned)
     for name, number in expected.items():
@@ -111,12 +102,11 @@ def _check_layer(handler: LayerHandler, layer: nn.Module, pruned: nn.Module, pat
 
 def _numbers(layer: nn.Module) -> dict[str, Any]:
     """Return the attributes of a layer that are whole numbers, or lists or tuples of them."""
-    found = {}
-    for name, value in vars(layer).items():
-        several = isinstance(value, list | tuple) and bool(value)
-        if all(type(n) is int for n in (value if several else [value])):
-            found[name] = list(value) if several else value
-    return found
+    return {
+        name: value if isinstance(value, int) else list(value)
+        for name, value in vars(layer).items()
+        if numbers_of(value) is not None
+    }
 
 
 def _state_of(layer: nn.Module) -> dict[str, object]:

@@ -7,10 +7,10 @@ import traceback
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -97,8 +97,7 @@ class ConvolutionHandler(LayerHandler):
 
     handles = (_ConvNd,)
 
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, _ConvNd)
+    def resize(self, layer: Any, shapes: Shapes) -> None:
         if 'weight' not in shapes:
             return
         # The shapes do not tell the number of groups. It was set before this call.
@@ -113,8 +112,7 @@ class LayerNormHandler(LayerHandler):
 
     handles = (nn.LayerNorm, nn.RMSNorm)
 
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, (nn.LayerNorm, nn.RMSNorm))
+    def resize(self, layer: Any, shapes: Shapes) -> None:
         if 'weight' in shapes:
             layer.normalized_shape = tuple(shapes['weight'])
 
@@ -131,13 +129,10 @@ class RecurrentHandler(LayerHandler):
 
     handles = (nn.RNNBase,)
 
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.RNNBase)
+    def resize(self, layer: Any, shapes: Shapes) -> None:
         if 'weight_ih_l0' in shapes:
             rows, layer.input_size = shapes['weight_ih_l0']
-            weight = layer.weight_ih_l0
-            assert isinstance(weight, Tensor)
-            layer.hidden_size = rows * layer.hidden_size // weight.shape[0]
+            layer.hidden_size = rows * layer.hidden_size // layer.weight_ih_l0.shape[0]
         if 'weight_hr_l0' in shapes:
             layer.proj_size = shapes['weight_hr_l0'][0]
 
@@ -152,8 +147,7 @@ class AttentionHandler(SizesHandler):
         'v_proj_weight': (None, 'vdim'),
     }
 
-    def resize(self, layer: nn.Module, shapes: Shapes) -> None:
-        assert isinstance(layer, nn.MultiheadAttention)
+    def resize(self, layer: Any, shapes: Shapes) -> None:
         super().resize(layer, shapes)
         if 'in_proj_weight' in shapes:
             layer.embed_dim = layer.kdim = layer.vdim = shapes['in_proj_weight'][1]

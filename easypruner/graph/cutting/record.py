@@ -20,7 +20,7 @@ from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.index_ranges import from_ranges, to_ranges
 from easypruner.graph.cutting.surgery import cut
 from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
-from easypruner.graph.recording.inventory import Attributes, Inventory
+from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
 from easypruner.graph.recording.wrappers import find_cuttable
 
 FORMAT = 1
@@ -166,17 +166,15 @@ class ArchitectureRecord(Transform):
     def _fit_value(self, inventory: Inventory, path: str, attribute: str) -> Any:
         """Return the value of an attribute in the type that the attribute has in the model."""
         value = self.attributes[path, attribute]
-        module = inventory.modules.get(path)
-        present = None if module is None else vars(module).get(attribute)
-        numbers = [present] if type(present) is int else present
-        wanted = [value] if isinstance(value, int) else list(value)
-        fits = isinstance(numbers, list | tuple) and len(numbers) == len(wanted)
-        if not fits or not all(type(number) is int for number in numbers or ()):
+        present: Any = getattr(inventory.modules.get(path), '__dict__', {}).get(attribute)
+        numbers = numbers_of(present)
+        wanted = (value,) if isinstance(value, int) else tuple(value)
+        if numbers is None or len(numbers) != len(wanted):
             raise RecordError(
                 f'the architecture record sets {path}.{attribute} to {value}, but this '
                 f'{type(inventory.model).__name__} has no such number there'
             )
-        return value if isinstance(present, int) else type(numbers)(wanted)  # type: ignore[misc]
+        return value if isinstance(present, int) else type(present)(wanted)
 
     @overload
     def then(self, later: ArchitectureRecord) -> ArchitectureRecord: ...

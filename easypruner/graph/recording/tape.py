@@ -238,8 +238,7 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
 
         The operations recorded so far get the copy in place of the tensor.
         """
-        made = any(tensor is output for op in self.operations for output in op.outputs)
-        if not made:
+        if not any(tensor is output for op in self.operations for output in op.outputs):
             return tensor
         before = tensor.detach()
         self.operations = [

@@ -192,7 +192,7 @@ class ExpectedTrace:
         found: dict[Axis, None] = {}
         for operation in self.operations:
             if operation.name == 'slice':
-                dim = operation.args[1] if len(operation.args) > 1 else 0
+                dim = operation.argument('dim')
                 axis = self.coupling.axes_of(operation.args[0])[dim]
                 width = operation.outputs[0].shape[dim]
                 if axis.nodes.size and width and axis.size % width:

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, cycle
-from typing import Any
 
 from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.recording.inventory import numbers_of
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import enclosing, outwards
 from easypruner.graph.trial.trace_check import Failure, progress_of
@@ -107,7 +107,7 @@ class _Search:
                     continue
                 up = len(enclosing(operation.module)) - len(enclosing(repair.module))
                 path = outwards(other.module, up)
-                numbers = _numbers(vars(self.trial.stand_ins.modules[path]).get(repair.attribute))
+                numbers = numbers_of(vars(self.trial.stand_ins.modules[path]).get(repair.attribute))
                 found = tuple(
                     None if axis is None else axes[number_of[axis]] for axis in repair.axes
                 )
@@ -154,7 +154,7 @@ class _Search:
         for axis in axes:
             by_size.setdefault(axis.size, {})[axis] = None
         for name, value in vars(self.trial.stand_ins.modules[path]).items():
-            numbers = None if name in _HIDDEN else _numbers(value)
+            numbers = None if name in _HIDDEN else numbers_of(value)
             if numbers is not None and any(number in by_size for number in numbers):
                 yield (
                     Repair(path, name, found, numbers, type(value))
@@ -188,12 +188,3 @@ def _without_small(repair: Repair) -> Repair | None:
     if axes == repair.axes:
         return repair
     return replace(repair, axes=axes) if any(axis is not None for axis in axes) else None
-
-
-def _numbers(value: Any) -> tuple[int, ...] | None:
-    """Return the integers of an attribute; None if it holds anything else."""
-    if type(value) is int:
-        return (value,)
-    if type(value) in (list, tuple) and value and all(type(number) is int for number in value):
-        return tuple(value)
-    return None

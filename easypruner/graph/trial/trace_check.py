@@ -132,11 +132,11 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         """Raise if the kept channels before a window are not those that were before it."""
         if not self._knows_shapes or len(operation.args) > 4:
             return
-        dim, start = _window(operation.args)
-        axis = self._coupling.axes_of(operation.args[0])[dim]
-        first, last = slice(start, None).indices(axis.size)[:2]
+        axis = self._coupling.axes_of(operation.args[0])[operation.argument('dim')]
+        first, last = slice(operation.argument('start'), None).indices(axis.size)[:2]
         expected = int(np.count_nonzero(self._widths.stays[axis.ids[:first]]))
-        begin = slice(_window(args)[1], None).indices(self._widths(axis))[0]
+        start = args[2] if len(args) > 2 else None
+        begin = slice(start, None).indices(self._widths(axis))[0]
         if begin != expected and first < last:
             raise DeviationError(f'expected a window that starts at {expected}, got {begin}')
 
@@ -163,11 +163,6 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             round_number=self._widths.round_number,
             earlier=self._missed,
         )
-
-
-def _window(args: tuple[Any, ...]) -> tuple[int, int | None]:
-    """Return the dimension and the start of a slice."""
-    return args[1] if len(args) > 1 else 0, args[2] if len(args) > 2 else None
 
 
 def _user_line(trace: TracebackType | None) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from easypruner.errors import EasyPrunerError, TraceError
-from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.registration import find_rule, rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, find_rule, rule
 
 __all__ = ['apply_rule', 'rule']
 

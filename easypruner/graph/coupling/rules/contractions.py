@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
-from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.rules.pointwise import broadcast
-from easypruner.graph.coupling.rules.registration import rule
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 from easypruner.graph.coupling.rules.spatial import extents_after
-from easypruner.graph.recording.tape import Operation
 
 KERNEL = 'the extent of a convolution kernel'
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.registration import rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty',

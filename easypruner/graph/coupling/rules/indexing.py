@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.rules.pointwise import drop_frozen
-from easypruner.graph.coupling.rules.registration import rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 LOOKED_UP = 'entries are looked up by their position'
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
-from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.registration import rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 _PER_CHANNEL = ('weight', 'bias', 'running_mean', 'running_var')
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from easypruner.graph.coupling.axes import Axis
-from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.registration import rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 
 def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -> list[Axis]:
@@ -85,17 +83,18 @@ def reduce(coupling: Coupling, operation: Operation) -> None:
     drop(coupling, operation, operation.dims())
 
 
-@rule('max', 'min', 'median', 'mode', 'argmax', 'argmin')
+@rule('max', 'min', 'median', 'mode')
 def choose(coupling: Coupling, operation: Operation) -> None:
-    """Drop the axes along which an entry is chosen; freeze them if its position is returned."""
-    if len(operation.tensors) == 2:
-        pointwise(coupling, operation)
-        return
-    if operation.name.startswith('arg'):
-        axes = coupling.axes_of(operation.tensors[0])
-        for dim in operation.dims():
-            coupling.freeze(axes[dim], 'the position of a channel is used as a value')
-    reduce(coupling, operation)
+    """Drop the axes along which an entry is chosen, unless it is the larger one of two tensors."""
+    family = pointwise if len(operation.tensors) == 2 else reduce
+    family(coupling, operation)
+
+
+@rule('argmax', 'argmin')
+def find_position(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the axes along which an entry is chosen: a cut would change its position."""
+    reason = 'the position of a channel is used as a value'
+    drop_frozen(coupling, operation, operation.dims(), reason)
 
 
 @rule('softmax', '_softmax', '_safe_softmax', 'log_softmax', '_log_softmax', 'cumsum', 'cumprod',

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.registration import rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 
 @rule('mkldnn_rnn_layer')

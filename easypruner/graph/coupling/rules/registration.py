@@ -1,4 +1,7 @@
-"""The registry of rules: register a rule for operations, and find the rule of an operation."""
+"""The registry of rules: register a rule for operations, and find the rule of an operation.
+
+A module of rules also gets the types of a rule's arguments here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import torch
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.recording.tape import Operation
+
+__all__ = ['WITHOUT_RULE', 'Coupling', 'Operation', 'find_rule', 'operations_of', 'rule']
 
 Rule = Callable[[Coupling, Operation], None]
 

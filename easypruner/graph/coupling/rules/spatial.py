@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
-from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.rules.pointwise import drop_frozen
-from easypruner.graph.coupling.rules.registration import rule
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 from easypruner.graph.coupling.rules.views import merge
-from easypruner.graph.recording.tape import Operation
 
 POSITIONS = 'channels are read as positions'
 

@@ -9,9 +9,7 @@ import numpy as np
 import torch
 
 from easypruner.graph.coupling.axes import SINGLE, Axis, Part
-from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.rules.registration import rule
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 
 @rule('view', '_unsafe_view', 'reshape', '_reshape_alias', 'unflatten', 'flatten',
