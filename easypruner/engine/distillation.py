@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,19 +168,21 @@ class OutputRecorder:
         model: the network.
         paths: the paths of the modules.
 
+    Attributes:
+        hooks: the hooks on the network; closing them removes them.
+
     Raises:
         ConfigError: there is no module at one of the paths.
     """
 
     def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
+        self.hooks = contextlib.ExitStack()
         self._outputs: dict[str, Any] = {}
         self._paths = list(dict.fromkeys(paths))
-        self._handles = [
-            module_at(model, path, 'distillation').register_forward_hook(
-                functools.partial(self._record, path)
-            )
-            for path in self._paths
-        ]
+        for path in self._paths:
+            module = module_at(model, path, 'distillation')
+            hook = functools.partial(self._record, path)
+            self.hooks.enter_context(module.register_forward_hook(hook))
 
     def _record(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
         # Stages, backbones and necks return tuples with one element.
@@ -202,11 +205,6 @@ class OutputRecorder:
                 )
         return outputs
 
-    def stop(self) -> None:
-        """Remove the hooks from the network."""
-        for handle in self._handles:
-            handle.remove()
-
 
 def returned(
     model: nn.Module, example_inputs: ExampleInputs, paths: Sequence[str]
@@ -219,11 +217,8 @@ def returned(
     """
     recorder = OutputRecorder(model, paths)
     args, kwargs = call_arguments(example_inputs)
-    try:
-        with evaluating(model), torch.no_grad():
-            model(*args, **kwargs)
-    finally:
-        recorder.stop()
+    with recorder.hooks, evaluating(model), torch.no_grad():
+        model(*args, **kwargs)
     return recorder.take()
 
 
@@ -261,7 +256,7 @@ class DistillationHook(Hook):
             return {**losses, **self._losses(paths, of_student.take(), of_teacher.take())}
 
         handle = student.register_forward_hook(teach, with_kwargs=True)
-        self._stop = [handle.remove, of_student.stop, of_teacher.stop]
+        self._stop = [handle.remove, of_student.hooks.close, of_teacher.hooks.close]
 
     def after_train(self, runner: Any) -> None:
         """Remove the hooks from the student."""
