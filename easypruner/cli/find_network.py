@@ -115,7 +115,11 @@ def find_model(
         library = _LIBRARIES[library_name]()
         names = library.names()
         if model_name in names:
-            return _build(f'{library_name}{_SEPARATOR}{model_name}', library, shape)
+            full_name = f'{library_name}{_SEPARATOR}{model_name}'
+            with building(full_name):
+                network = library.build(model_name)
+            images = example_images(shape or library.shape(model_name, network))
+            return Subject(full_name, network, library.inputs(images))
         known += [f'{library_name}{_SEPARATOR}{model}' for model in names]
     hint = _suggest(name, [*known, *(() if chosen else configs)])
     raise ConfigError(f'there is no model or config {name!r}; {hint}')
@@ -124,14 +128,6 @@ def find_model(
 def example_images(shape: Sequence[int]) -> Tensor:
     """Return random images of a shape, with a fixed seed."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
-
-
-def _build(full_name: str, library: Library, shape: Sequence[int] | None) -> Subject:
-    name = full_name.rpartition(_SEPARATOR)[2]
-    with building(full_name):
-        model = library.build(name)
-    images = example_images(shape or library.shape(name, model))
-    return Subject(full_name, model, library.inputs(images))
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 _Arguments = TypeVar('_Arguments')
 
-Commands = Any
-"""The subparsers of argparse, to which a command adds its parser."""
-
 
 def positional(text: str, **settings: Any) -> Any:
     """Declare a field as a positional argument.
@@ -80,7 +77,7 @@ class PluginArguments(CommonArguments):
 
 
 def add_command(
-    commands: Commands,
+    commands: Any,
     name: str,
     arguments: type[_Arguments],
     run: Callable[[_Arguments], int],

@@ -134,10 +134,8 @@ def _scale_bins(*scales: Scales) -> NDArray[np.float64]:
 
 def _draw_scales(axes: Axes, scales: Scales, bins: NDArray[np.float64], title: str) -> None:
     _style(axes, grid='y')
-    for values, colour, label in (
-        (scales.kept, _BLUE, 'kept'),
-        (scales.removed, _ORANGE, 'removed'),
-    ):
+    parts = ((scales.kept, _BLUE, 'kept'), (scales.removed, _ORANGE, 'removed'))
+    for values, colour, label in parts:
         # A logarithmic axis has no position for 0, so a scale of 0 is drawn in the first bin.
         drawn = np.clip(values, bins[0], bins[-1])
         text = f'{label} ({values.size})'

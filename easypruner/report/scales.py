@@ -97,8 +97,7 @@ def gather_scales(
 
 def joined(scales: Sequence[Scales]) -> Scales:
     """Return the removed scales of all cuts, and the kept scales of the last cut."""
-    removed = np.concatenate([part.removed for part in scales])
-    return Scales(kept=scales[-1].kept, removed=removed)
+    return Scales(scales[-1].kept, np.concatenate([part.removed for part in scales]))
 
 
 def layer_channels(graph: ChannelGraph, masks: Mapping[str, Tensor]) -> tuple[LayerChannels, ...]:
