@@ -146,10 +146,9 @@ class Imported:
 
 def _hint(candidate: Candidate, error: BaseException) -> str:
     """Return how a module of a config can be found; '' if it was found."""
-    missing = isinstance(error, ModuleNotFoundError) and error.name
-    if not missing or candidate.location != 'custom_imports':
-        return ''
-    if candidate.module.split('.')[0] != missing.split('.')[0]:
+    missing = (isinstance(error, ModuleNotFoundError) and error.name) or ''
+    is_own = missing.split('.')[0] == candidate.module.split('.')[0]
+    if not is_own or candidate.location != 'custom_imports':
         return ''
     return (
         '\nThe folder of the module has to be on the path of Python: install it, or set '

@@ -64,11 +64,6 @@ class Candidate:
         return attrgetter(self.attribute)(module) if self.attribute else module
 
     @property
-    def identity(self) -> tuple[str, str]:
-        """A key that is equal for all candidates of the same plugin."""
-        return str(self.file or self.module), self.attribute
-
-    @property
     def full_name(self) -> str:
         """Its name and its location."""
         return f'{self.name}@{self.location}'
@@ -92,7 +87,8 @@ def find_plugins(
     """
     found: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in _candidates(folders, custom_imports):
-        found.setdefault(candidate.identity, []).append(candidate)
+        same_plugin = str(candidate.file or candidate.module), candidate.attribute
+        found.setdefault(same_plugin, []).append(candidate)
     bearers = Counter(n for same in found.values() for n in {each.name for each in same})
     return tuple(
         replace(
