@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -95,7 +95,7 @@ class Evolution(RateSearch):
                 for candidate in unmeasured:
                     candidate.fitness = measurements.fitness(candidate.masks)
                 unmeasured.clear()
-        best = _best(known.values(), 1)[0]
+        best = max(known.values(), key=lambda candidate: candidate.fitness)
         if len(known) == 1:
             self.warn_of_one(number)
         elif best.fitness == -math.inf:
@@ -111,7 +111,8 @@ class Evolution(RateSearch):
         for _ in range(self.population - 1):
             yield order.draw_rates(generator)
         for _ in range(self.generations - 1 if known else 0):
-            parents = [candidate.rates for candidate in _best(known.values(), self.parents)]
+            best = sorted(known.values(), key=lambda candidate: -candidate.fitness)
+            parents = [candidate.rates for candidate in best[: self.parents]]
             for number in range(self.population):
                 first, second = (parents[_below(len(parents), generator)] for _ in range(2))
                 if number % 2:
@@ -131,10 +132,6 @@ class _Candidate:
     rates: Rates
     masks: Masks
     fitness: float = -math.inf
-
-
-def _best(candidates: Iterable[_Candidate], count: int) -> list[_Candidate]:
-    return sorted(candidates, key=lambda candidate: -candidate.fitness)[:count]
 
 
 def _below(limit: int, generator: torch.Generator) -> int:

@@ -143,15 +143,11 @@ class Ratio(PortionedBudget):
             return self.portion.reference['keep']
         return first_fitting(self.keep, graph.groups, 'keep of Ratio')
 
-    def _reported(self, keep: float) -> float:
-        """Return a share of the units that :meth:`delivered` counts."""
-        return keep if self.portion.reference is not None else self.portion.share_at_hand(keep)
-
     @property
     def asked(self) -> float:
         """The share that stays; of a dict, the lowest of its shares."""
         keep = min(self.keep.values()) if isinstance(self.keep, Mapping) else self.keep
-        return self._reported(keep)
+        return self.portion.reported(keep)
 
     def asked_of(self, masks: Masks, graph: ChannelGraph) -> float:
         """Return the share of all units that should stay."""
@@ -159,7 +155,7 @@ class Ratio(PortionedBudget):
             return self.asked
         shares = self._shares(graph)
         start = self._at_start(masks, graph)
-        kept = sum(n * self._reported(shares.get(name, 1.0)) for name, n in start.items())
+        kept = sum(n * self.portion.reported(shares.get(name, 1.0)) for name, n in start.items())
         return kept / sum(start.values())
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:

@@ -126,9 +126,7 @@ def _scores_on_curve(ranks: Tensor, curve: Mapping[int, float], lift: float) -> 
     gone, lost = np.append(gone, size), np.append(lost, lost[-1] + slope * (size - gone[-1]))
     removed = np.arange(1, size + 1)
     values = np.interp(removed, gone, lost) + lift * removed / size
-    scores = torch.empty(size, dtype=torch.float64)
-    scores[ranks.argsort(stable=True)] = torch.from_numpy(values)
-    return scores
+    return torch.from_numpy(values)[ranks.argsort(stable=True).argsort()]
 
 
 easypruner_components = hookimpl(lambda: [Sensitivity])

@@ -64,8 +64,7 @@ def with_row(
     """Evaluate, and return the state with another row; return the same state if name is None."""
     if name is None:
         return state
-    row = state.row(name, runner.accuracy(), graph)
-    return replace(state, rows=(*state.rows, row))
+    return replace(state, rows=(*state.rows, state.row(name, runner.accuracy(), graph)))
 
 
 def stage_context(state: PruningState, runner: StageRunner | None = None) -> Context:

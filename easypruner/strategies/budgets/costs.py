@@ -51,6 +51,10 @@ class Portion:
         left = _interpolate(keep, self.done)
         return self.share_of_start(keep) / left if left else 0.0
 
+    def reported(self, keep: float) -> float:
+        """Return the share of the network that a budget reports: with a reference, ``keep``."""
+        return keep if self.reference is not None else self.share_at_hand(keep)
+
     @property
     def part(self) -> float:
         """The part of the remaining progress that this cut makes."""
@@ -151,8 +155,7 @@ class CostBudget(PortionedBudget):
         if self.keep is None:
             assert self.limit is not None
             return self.limit
-        known = self.portion.reference is not None
-        return self.keep if known else self.portion.share_at_hand(self.keep)
+        return self.portion.reported(self.keep)
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         cost = self.cost(graph, masks)
@@ -177,8 +180,7 @@ class Tightest(DerivedBudget):
     """
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
-        wrong = [budget for budget in budgets if not isinstance(budget, Budget)]
-        if not budgets or wrong:
+        if not budgets or not all(isinstance(budget, Budget) for budget in budgets):
             raise ConfigError(f'expected a list of budgets, got {list(budgets)!r}')
         super().__init__(budgets[0])
         self.budgets = tuple(budgets)
@@ -219,16 +221,13 @@ def _within_all(
 ) -> Masks:
     """Return masks under which every cost is within its limit."""
     ranking = Ranking.of(scores, graph.limits)
-    limits = [budget.limit_for(graph) for budget in costs]
-    for budget, limit in zip(costs, limits, strict=True):
+    limits = [(budget, budget.limit_for(graph)) for budget in costs]
+    for budget, limit in limits:
         ranking.check_attainable(partial(budget.cost, graph), limit, budget.unit)
 
-    def largest_share(masks: Masks) -> float:
-        """Return the largest share of its limit that any cost has."""
-        shares = []
-        for budget, limit in zip(costs, limits, strict=True):
-            cost = budget.cost(graph, masks)
-            shares.append(cost / limit if limit else math.inf if cost else 0.0)
-        return max(shares)
+    def share(masks: Masks, budget: CostBudget, limit: float) -> float:
+        """Return the share of its limit that a cost has."""
+        cost = budget.cost(graph, masks)
+        return cost / limit if limit else math.inf if cost else 0.0
 
-    return ranking.within(largest_share, 1.0, 'of the limits')
+    return ranking.within(lambda m: max(share(m, *each) for each in limits), 1.0, 'of the limits')

@@ -89,8 +89,7 @@ class Stopwatch:
         self._graph = graph
         self._repeats = repeats
         self._warmup = warmup
-        tensor = next(iter(graph.model.parameters()), torch.empty(0))
-        device = tensor.device
+        device = next(iter(graph.model.parameters()), torch.empty(0)).device
         self._arguments = call_arguments(map_tensors(graph.example_inputs, lambda t: t.to(device)))
         backend: Any = getattr(torch, device.type, None)
         self._synchronize = getattr(backend, 'synchronize', lambda: None)
@@ -101,10 +100,8 @@ class Stopwatch:
         pruned = copy_of(self._whole)
         if masks:
             prune(pruned, masks, graph=self._graph.on(pruned))
-        for _ in range(self._warmup):
-            self._seconds(self._whole)
-            self._seconds(pruned)
-        pairs = [self._pair(pruned, number) for number in range(self._repeats)]
+        passes = range(self._warmup + self._repeats)
+        pairs = [self._pair(pruned, number) for number in passes][self._warmup :]
         return TimedPair(
             whole=Reading.of([whole for whole, _ in pairs]),
             pruned=Reading.of([seconds for _, seconds in pairs]),

@@ -131,8 +131,7 @@ class Measurement:
     def _loss(self, model: nn.Module, context: Context, drawn: DrawnBatches) -> float:
         loss = context.needed('loss', self.requested_by)
         batches = map(copy.deepcopy, drawn.loss)
-        losses = torch.stack([loss(model, batch).detach().float() for batch in batches])
-        mean = losses.mean()
+        mean = torch.stack([loss(model, batch).detach().float() for batch in batches]).mean()
         average([mean])
         return float(mean)
 

@@ -68,9 +68,8 @@ def lamp_scores(scores: Tensor) -> Tensor:
     order = torch.argsort(scores, stable=True)
     ranked = scores[order].double()
     rest = ranked.flip(0).cumsum(0).flip(0)
-    shares = torch.empty_like(scores)
-    shares[order] = torch.where(ranked == 0, 0, ranked / rest).to(scores)
-    return shares
+    shares = torch.where(ranked == 0, 0, ranked / rest).to(scores)
+    return shares[order.argsort()]
 
 
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {

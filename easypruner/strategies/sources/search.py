@@ -44,11 +44,10 @@ class UnitOrder:
     @classmethod
     def of(cls, scores: Mapping[str, Tensor], max_removed: float = 1.0) -> UnitOrder:
         """Order the units of each group by scores ``(units,)``, the lowest first."""
-        shares = {}
-        for name, score in scores.items():
-            share = torch.empty(score.numel(), dtype=torch.float64)
-            share[score.argsort(stable=True)] = torch.arange(1, score.numel() + 1).double()
-            shares[name] = share / score.numel()
+        shares = {
+            name: (score.argsort(stable=True).argsort() + 1).double() / score.numel()
+            for name, score in scores.items()
+        }
         return cls(shares, max_removed)
 
     def scores(self, rates: Rates) -> Scores:

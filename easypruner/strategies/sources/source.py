@@ -100,7 +100,6 @@ class MaskSource(Strategy):
 
     def _try_scoring(self, graph: ChannelGraph, context: Context) -> None:
         """Raise PluginError if :meth:`score` works without data, but does not return scores."""
-        name = type(self).__name__
         try:
             # Work on copies: a run must not depend on what a dry run leaves behind.
             source, model = copy.deepcopy(self), copy_of(graph.model)
@@ -109,7 +108,7 @@ class MaskSource(Strategy):
         except Exception:
             # The source may need data, or trained weights.
             return
-        checked_scores(scores, graph, name)
+        checked_scores(scores, graph, type(self).__name__)
 
     @classmethod
     def takes_budget(cls) -> bool:
