@@ -21,8 +21,7 @@ _PARTS = {
 
 def fingerprint(config: Config) -> str:
     """Return a hash of a config, without its seed and work directory."""
-    content = {key: value for key, value in config.to_dict().items() if key not in _NOT_HASHED}
-    return _hash(content)
+    return _hash({key: value for key, value in config.to_dict().items() if key not in _NOT_HASHED})
 
 
 def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:

@@ -185,16 +185,15 @@ def _check_arguments(
     cls: type[Component], arguments: Mapping[str, Any], path: str, mistakes: Mistakes
 ) -> None:
     parameters = inspect.signature(cls).parameters.values()
-    by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [parameter.name for parameter in by_name]
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for name in arguments:
-            if name not in names:
-                hint = nearest(name, names)
+            if name not in named:
+                hint = nearest(name, named)
                 mistakes.add(f'{cls.__name__} has no argument {name!r}; {hint}', path)
-    for parameter in by_name:
-        if parameter.default is parameter.empty and parameter.name not in arguments:
-            mistakes.add(f'the argument {parameter.name!r} of {cls.__name__} is missing', path)
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            mistakes.add(f'the argument {name!r} of {cls.__name__} is missing', path)
 
 
 def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:

@@ -33,9 +33,8 @@ def _different_parts(comparison: Comparison) -> Iterator[str]:
 
 
 def _different_networks(comparison: Comparison) -> Iterator[str]:
-    networks = [
-        f'{run.baseline.macs} MACs, {run.baseline.params} params' for run in comparison.runs
-    ]
+    rows = [run.baseline for run in comparison.runs]
+    networks = [f'{row.macs} MACs, {row.params} params' for row in rows]
     yield from _differing(comparison, 'the unpruned networks differ', networks)
     apart = _range([line.baseline.mean for line in comparison.lines])
     if apart > _SAME_ACCURACY:
