@@ -150,9 +150,8 @@ def run(combination: Combination, of: TinyNetwork | None = None) -> None:
         AssertionError: one of these conditions does not hold.
         EasyPrunerError: a component refuses the network.
     """
-    tiny = of or network(_NETWORK)
     with tempfile.TemporaryDirectory() as name:
-        _run(combination, tiny, Path(name))
+        _run(combination, of or network(_NETWORK), Path(name))
 
 
 def _run(combination: Combination, tiny: TinyNetwork, folder: Path) -> None:

@@ -45,9 +45,7 @@ class _Data:
         """Return the accuracy on two other batches, in percent."""
         batches = [self.batch(number) for number in (100, 101)]
         with evaluating(model):
-            right = [
-                (self.forward(model, batch).argmax(dim=1).cpu() == batch[1]) for batch in batches
-            ]
+            right = [self.forward(model, b).argmax(dim=1).cpu() == b[1] for b in batches]
         return float(100 * torch.cat(right).double().mean())
 
 

@@ -14,8 +14,7 @@ from easypruner.base.describe import describe
 from easypruner.base.files import write_json
 from easypruner.errors import ConfigError, RecordError, UnknownTransformError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler
-from easypruner.graph.cutting.record import KIND as CUT
-from easypruner.graph.cutting.record import ArchitectureRecord, read_record, record_of
+from easypruner.graph.cutting.record import CUT_KIND, ArchitectureRecord, read_record, record_of
 from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
 
 FORMAT = 1
@@ -82,10 +81,10 @@ class NetworkRecord:
                 of another class.
         """
         content = read_record(path)
-        if content['kind'].value == CUT:
+        if content['kind'].value == CUT_KIND:
             return cls((ArchitectureRecord.from_json(content),))
         if content['kind'].value != KIND:
-            content['kind'].fail(f'{CUT!r} or {KIND!r}')
+            content['kind'].fail(f'{CUT_KIND!r} or {KIND!r}')
         check_header(content, KIND, FORMAT)
         check_hash(content)
         kinds: tuple[type[Transform], ...] = (ArchitectureRecord, *transforms)

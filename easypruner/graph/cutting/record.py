@@ -24,7 +24,7 @@ from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_
 from easypruner.graph.recording.wrappers import find_cuttable
 
 FORMAT = 1
-KIND = 'easypruner architecture record'
+CUT_KIND = 'easypruner architecture record'
 
 
 @dataclass(frozen=True, repr=False)
@@ -236,7 +236,7 @@ class ArchitectureRecord(Transform):
             attributes.setdefault(path, {})[attribute] = number
         content = {
             'format': FORMAT,
-            'kind': KIND,
+            'kind': CUT_KIND,
             'model': self.model,
             'versions': dict(self.versions),
             'groups': {
@@ -257,7 +257,7 @@ class ArchitectureRecord(Transform):
 
     @classmethod
     def from_json(cls, content: Field) -> ArchitectureRecord:
-        check_header(content, KIND, FORMAT)
+        check_header(content, CUT_KIND, FORMAT)
         record = cls(
             model=content['model'].text(),
             tensors={name: _read_tensor(entry) for name, entry in content['tensors'].entries()},
