@@ -42,6 +42,7 @@ REGULARIZERS_MEASURED = (
     dict(type='MaskSparsity', strength=STRENGTH),
     dict(type='MaskSparsity', strength=STRENGTH, norm='l2'),
     dict(type='MaskSparsity', strength=STRENGTH, norm='smooth_l1'),
+    dict(type='MaskSparsity', strength=STRENGTH, apply='proximal'),
     dict(type='GradDecay'),
     dict(type='Polarization', strength=STRENGTH),
     dict(type='HoyerSquare', strength=STRENGTH),
@@ -50,6 +51,7 @@ REGULARIZERS_MEASURED = (
     dict(type='GReg', over='group'),
     dict(type='GroupLasso', strength=STRENGTH),
     dict(type='GroupLasso', strength=STRENGTH, masked=True),
+    dict(type='GroupLasso', strength=STRENGTH, apply='proximal'),
     dict(type='GroupLasso', strength=STRENGTH, over='group'),
     dict(type='GroupLasso', strength=STRENGTH, over='group', alpha=4.0),
 )
@@ -145,9 +147,10 @@ class Bench:
         ]
 
     def push(self, regularizer: Regularizer) -> Callable[[], None]:
-        """Return a function that does the work of a regularizer before each step."""
+        """Return a function that does the work of a regularizer before or after each step."""
         progress = Progress(1, 10**9, None, 0.1, self.optimizer)
-        return lambda: regularizer.add_gradient(self.graph, self.masks, progress)
+        push = regularizer.shrink if regularizer.is_proximal else regularizer.add_gradient
+        return lambda: push(self.graph, self.masks, progress)
 
     def loop(self) -> None:
         """Push all scales, in a Python loop over layers."""

@@ -14,9 +14,9 @@ _TEMPLATE = """# Regularizers
 Written by `benchmarks/regularizer_overhead.py`, with torch {torch} on {machine}.
 
 A regularizer pushes channels towards zero while a `Train` stage trains. It adds its gradient right
-before every optimizer update. This gradient does not depend on gradient accumulation, clipping or
-loss scaling, and the loss stays the same. The card of each regularizer says when to use it and has
-its arguments and examples.
+before every optimizer update, or moves the parameters right after it; [push.md](push.md) says when.
+This does not depend on gradient accumulation, clipping or loss scaling, and the loss stays the
+same. The card of each regularizer says when to use it and has its arguments and examples.
 
 In the table, λ is the `strength`, g a norm scale, a the activations of a channel, and θ_u all
 weights of unit u. *Removed* channels are those that masks remove.
@@ -30,6 +30,9 @@ trainable parameters are pushed.
 
 | argument | what it does |
 |---|---|
+| `apply` | `'gradient'` or `'proximal'`; by default what holds under the optimizer of the stage |
+| `strength=dict(until=1e-3)` | raises the strength of each group until what must go to zero is \
+below the value; for penalties of norm scales with `norm='l1'` and `GroupLasso` |
 | `strength=dict(reach=5)` | chooses the strength from the schedule, so that the penalty alone can \
 move a scale by 5 over the stage. For `l2` penalties and `GReg`, the reach is an exponent, and \
 exp(-5) of a value remains |

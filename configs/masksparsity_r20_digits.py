@@ -12,7 +12,7 @@ stages = [
         type='Train',
         name='global_sparsity',
         epochs=6,
-        regularizer=dict(type='GlobalSparsity', strength=5e-4),
+        regularizer=dict(type='GlobalSparsity', strength=dict(reach=1.0)),
     ),
     dict(
         type='SelectMask',
@@ -23,7 +23,7 @@ stages = [
         name='mask_sparsity',
         epochs=6,
         row='sparse',
-        regularizer=dict(type='MaskSparsity', strength=dict(reach=5.0)),
+        regularizer=dict(type='MaskSparsity', strength=dict(reach=20.0)),
     ),
     dict(type='Prune'),
     dict(type='Calibrate'),

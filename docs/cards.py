@@ -88,7 +88,7 @@ REGULARIZER_ARGUMENTS = {
     'GradDecay': 'share=0.5',
     'GroupLasso': "strength=1e-4, over='group', alpha=4.0",
     'HoyerSquare': "strength=1e-3, strength_schedule='linear'",
-    'MaskSparsity': 'strength=dict(reach=5)',
+    'MaskSparsity': 'strength=dict(until=1e-3)',
     'Polarization': 'strength=1e-4',
 }
 """Regularizer -> its arguments in a config."""
@@ -333,7 +333,7 @@ def _slim(arguments: str) -> str:
 def _training_loop(name: str) -> str:
     module = REGULARIZERS.classes[name].__module__
     arguments = REGULARIZER_ARGUMENTS[name]
-    if 'reach' in arguments:
+    if 'reach' in arguments or 'until' in arguments:
         arguments = 'strength=5e-4'
     masks = _MASKS if name in OF_REMOVED else 'masks = None\n'
     comment = '# of a mask source\n' if name in OF_REMOVED else ''
@@ -349,8 +349,9 @@ with regularizer.watching(graph, masks):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(inputs), targets)
         regularizer.joined(loss, progress).backward()
-        regularizer.add_gradient(graph, masks, progress)
+        regularizer.before_step(graph, masks, progress)
         optimizer.step()
+        regularizer.after_step(graph, masks, progress)
 """
 
 

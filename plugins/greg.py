@@ -58,8 +58,9 @@ class GReg(RowPenalty[UnitNorms]):
         ceiling: float = 1.0,
         over: str = 'producers',
         group_strengths: Mapping[str, float] | None = None,
+        apply: str | None = None,
     ) -> None:
-        super().__init__(strength, group_strengths=group_strengths)
+        super().__init__(strength, group_strengths=group_strengths, apply=apply)
         self.every = check_count(every, 'every', 'GReg')
         self.ceiling = check_number(ceiling, 'ceiling', 'GReg', least=0)
         self.over = check_name(over, 'over', 'GReg', OVER)
@@ -68,11 +69,9 @@ class GReg(RowPenalty[UnitNorms]):
         """Return the factor of the penalty after a number of updates of the stage."""
         return min(self.strength * (update // self.every + 1), self.ceiling)
 
-    def schedule(self, schedule: Schedule) -> None:
-        requested = self._requested_strength
-        if not isinstance(requested, Mapping):
-            return
-        most = schedule.reach_under(lambda share: np.full_like(share, self.ceiling))
+    def strength_for(self, schedule: Schedule, requested: Mapping[str, float]) -> float:
+        super().strength_for(schedule, requested)
+        most = self._reach_of(schedule, lambda share: np.full_like(share, self.ceiling))
         if not requested['reach'] < most:
             raise ConfigError(
                 f'strength={dict(requested)!r} of GReg cannot be met: with a ceiling of '
@@ -83,13 +82,16 @@ class GReg(RowPenalty[UnitNorms]):
         low, high = 0.0, self.ceiling
         for _ in range(60):
             middle = (low + high) / 2
-            reach = schedule.reach_under(self._growth(middle, schedule.updates))
+            reach = self._reach_of(schedule, self._growth(middle, schedule.updates))
             low, high = (low, middle) if reach >= requested['reach'] else (middle, high)
-        self.strength = high
+        return high
 
     def reach(self, schedule: Schedule) -> float:
         """Return the exponent by which the penalty alone shrinks a weight over ``schedule``."""
-        return schedule.reach_under(self._growth(self.strength, schedule.updates))
+        return self._reach_of(schedule, self._growth(self.strength, schedule.updates))
+
+    def _reach_of(self, schedule: Schedule, growth: Ramp) -> float:
+        return schedule.reach_under(growth, 1.0, self._becomes_proximal(schedule))
 
     def _growth(self, strength: float, updates: int) -> Ramp:
         def factor(share: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from easypruner import Masks, hookimpl
 from easypruner.base.checks import check_flag, check_name, check_number
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.measures.units import OVER
 from easypruner.strategies.regularizers.pushing import RowPenalty
@@ -62,8 +63,14 @@ class GroupLasso(RowPenalty[UnitNorms]):
         alpha: float | None = None,
         strength_schedule: str | Mapping[str, float] = 'constant',
         group_strengths: Mapping[str, float] | None = None,
+        apply: str | None = None,
     ) -> None:
-        super().__init__(strength, strength_schedule, group_strengths)
+        super().__init__(strength, strength_schedule, group_strengths, apply)
+        if alpha is not None and self.loop is not None:
+            raise ConfigError(
+                f'strength={strength!r} of GroupLasso with alpha={alpha!r}: with alpha, norms '
+                'shrink exponentially and do not reach zero; leave alpha out, or give a number'
+            )
         self.over = check_name(over, 'over', 'GroupLasso', OVER)
         self.masked = check_flag(masked, 'masked', 'GroupLasso')
         self.alpha = None if alpha is None else check_number(alpha, 'alpha', 'GroupLasso', least=0)
@@ -87,6 +94,9 @@ class GroupLasso(RowPenalty[UnitNorms]):
         With ``alpha``, a unit shrinks exponentially, at a rate that depends on its group.
         """
         return 0.0 if self.alpha is not None else row.largest_norm()
+
+    def magnitudes(self, graph: ChannelGraph, masks: Masks | None) -> dict[str, float]:
+        return self._prepared(graph, masks).largest_norms()
 
     def prepare(self, graph: ChannelGraph, masks: Masks | None) -> UnitNorms:
         pushed = None

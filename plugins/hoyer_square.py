@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from easypruner import Masks, hookimpl
+from easypruner import Masks, Progress, hookimpl
 from easypruner.base.checks import check_name
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.norm_scales import FlatScales, ScaleKinds
@@ -54,6 +55,9 @@ class _Layers(PushedRow):
     def add(self, pushes: Tensor) -> None:
         self.values.add(pushes)
 
+    def move(self, pushes: Tensor, optimizer: Optimizer, progress: Progress) -> None:
+        self.values.move(pushes, optimizer, progress)
+
 
 class HoyerSquare(RowPenalty[_Layers]):
     """strength * sum over layers of (sum of |v|)^2 / (sum of v^2), with a value v for each channel.
@@ -94,8 +98,9 @@ class HoyerSquare(RowPenalty[_Layers]):
         scales: str | Sequence[str] = ('batch_norm',),
         strength_schedule: str | Mapping[str, float] = 'constant',
         group_strengths: Mapping[str, float] | None = None,
+        apply: str | None = None,
     ) -> None:
-        super().__init__(strength, strength_schedule, group_strengths)
+        super().__init__(strength, strength_schedule, group_strengths, apply)
         self.on = check_name(on, 'on', 'HoyerSquare', ON)
         self._kinds = ScaleKinds.of(scales, 'HoyerSquare')
 

@@ -9,10 +9,11 @@ from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
 
 
-class MaskSparsity(ScalePenalty, without_scales='error'):
+class MaskSparsity(ScalePenalty, without_scales='error', biases=None):
     """strength * sum of |gamma| over the batch norm scales of the channels that masks remove.
 
-    The scales of all other channels get no penalty, so these channels train freely.
+    The scales of all other channels get no penalty, so these channels train freely. In the proximal
+    form, the biases of the removed channels are pushed as well.
 
     Use when:
         Accuracy right after the cut matters: the channels to remove, and only these, are brought to
@@ -20,12 +21,12 @@ class MaskSparsity(ScalePenalty, without_scales='error'):
 
     Fails when:
         The reach is below twice the largest scale to remove: then scales are not at zero when they
-        are cut, and the plan warns. A removed channel still contributes its bias, which
-        ``Prune(compensate='mean')`` moves to the following layer.
+        are cut, and the plan warns. As a gradient, it leaves the biases, which a removed channel
+        still contributes; ``Prune(compensate='mean')`` moves them to the following layer.
 
     Values:
-        The released code uses a ``strength`` of 5e-4. ``dict(reach=5)`` chooses the strength from
-        the schedule, for scales up to about 2.5.
+        ``dict(until=1e-3)`` raises the strength until the removed channels are silent. The released
+        code uses a ``strength`` of 5e-4; ``dict(reach=20)`` chooses the strength from the schedule.
     """
 
     def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[tuple[str, int], Tensor]:

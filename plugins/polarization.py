@@ -56,8 +56,9 @@ class Polarization(RowPenalty[FlatScales]):
         strength_schedule: str | Mapping[str, float] = 'constant',
         group_strengths: Mapping[str, float] | None = None,
         bound: float | None = None,
+        apply: str | None = None,
     ) -> None:
-        super().__init__(strength, strength_schedule, group_strengths)
+        super().__init__(strength, strength_schedule, group_strengths, apply)
         owner = type(self).__name__
         self.t = check_number(t, 't', owner, least=0)
         self.bound = None if bound is None else check_number(bound, 'bound', owner, least=0)

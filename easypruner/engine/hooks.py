@@ -18,6 +18,7 @@ from easypruner.base.distributed import average, average_buffers
 from easypruner.base.modules import unwrapped
 from easypruner.base.randomness import seed_everything, seed_worker
 from easypruner.engine.pruning_hook import accumulation_of
+from easypruner.engine.response import set_mode
 from easypruner.graph.recording.inventory import named_tensors
 
 _Item = TypeVar('_Item')
@@ -153,6 +154,24 @@ class ProgressHook(Hook):
     def after_train(self, runner: Any) -> None:
         """Remove the display."""
         self._progress.stop()
+
+
+class OptimizerModeHook(Hook):
+    """Switches optimizers that have modes: schedule-free ones train and evaluate other weights."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Switch to the weights that are trained."""
+        set_mode(runner.optim_wrapper.optimizer, 'train')
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Switch to the averaged weights."""
+        set_mode(runner.optim_wrapper.optimizer, 'eval')
+
+    def after_train(self, runner: Any) -> None:
+        """Keep the averaged weights."""
+        set_mode(runner.optim_wrapper.optimizer, 'eval')
 
 
 _GRADIENTS = 'gradients'

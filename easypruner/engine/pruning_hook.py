@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
-from unittest import mock
 
 import torch
 from mmengine.hooks import Hook
@@ -17,6 +16,7 @@ from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies import Progress, Regularizer, Schedule
 
 _WARNING = 'reach_warning'
+_LOOP = 'closed_loop'
 
 
 def accumulation_of(runner: Any) -> int:
@@ -28,10 +28,10 @@ def accumulation_of(runner: Any) -> int:
 class PruningHook(Hook):
     """Lets a regularizer push channels during a training stage.
 
-    The hook adds the gradient of the penalty right before every optimizer update. At this point
-    each update gets the gradient exactly once, with gradient accumulation, autocast, a GradScaler
-    and clipping. A penalty on forward passes is added to the loss of each forward pass, before
-    the loss is divided by the accumulation and scaled.
+    The hook adds the gradient of the penalty right before every optimizer update, or shrinks the
+    parameters right after it. At these points each update is pushed exactly once, with gradient
+    accumulation, autocast, a GradScaler and clipping. A penalty on forward passes is added to the
+    loss of each forward pass, before the loss is divided by the accumulation and scaled.
 
     Attributes:
         regularizer: the regularizer that pushes.
@@ -53,34 +53,37 @@ class PruningHook(Hook):
     warn: Callable[[str], object] | None = None
     every: int = 1
     _warning: str | None = field(default=None, init=False)
+    _loop_state: dict[str, Any] = field(default_factory=dict, init=False)
     _done: int = field(default=0, init=False)
     _registered: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+    _slowest: Schedule = field(init=False)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Restore the warning of an interrupted stage, which depends on its initial weights."""
         self._warning = checkpoint.get(_WARNING)
+        self._loop_state = checkpoint.get(_LOOP, self._loop_state)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save the warning with the weights."""
         checkpoint[_WARNING] = self._warning
+        if self.regularizer.loop is not None:
+            checkpoint[_LOOP] = self.regularizer.loop.state_dict()
 
     def before_train(self, runner: Any) -> None:
         """Trace the model and register the regularizer. MMEngine has loaded checkpoints by now."""
         graph = self.trace(unwrapped(runner.model))
-        regularizer = self.regularizer
-        regularizer.schedule(self.schedule)
-        if self.warn is not None:
-            if self._warning is None:
-                self._warning = weak_reach(regularizer, self.schedule, graph, self.masks)
-            if self._warning:
-                self.warn(self._warning)
-        wrapper = runner.optim_wrapper
+        self._start(graph)
+        regularizer, wrapper = self.regularizer, runner.optim_wrapper
         # A resumed stage continues to count after the updates that are done.
         self._done = min(runner.iter // accumulation_of(runner), self.schedule.updates)
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             if self._is_due:
-                regularizer.add_gradient(graph, self.masks, self._progress_of_push(optimizer))
+                regularizer.before_step(graph, self.masks, self._progress_of_push(optimizer))
+
+        def shrink(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if self._is_due and not _was_skipped(optimizer):
+                regularizer.after_step(graph, self.masks, self._progress(optimizer))
             self._done += 1
 
         def joined(loss: Tensor) -> Tensor:
@@ -90,9 +93,26 @@ class PruningHook(Hook):
             return total
 
         self._registered.callback(wrapper.optimizer.register_step_pre_hook(push).remove)
+        self._registered.callback(wrapper.optimizer.register_step_post_hook(shrink).remove)
         if regularizer.watches:
             self._registered.enter_context(regularizer.watching(graph, self.masks))
             self._registered.enter_context(_loss_changed(wrapper, joined))
+
+    def _start(self, graph: ChannelGraph) -> None:
+        """Choose the strength, and warn if it is too weak."""
+        regularizer = self.regularizer
+        self._slowest = self.schedule.slowest(regularizer.pushed_names(graph, self.masks))
+        regularizer.schedule(self._slowest)
+        if regularizer.loop is not None:
+            regularizer.loop.load_state_dict(self._loop_state)
+            # What is pushed was prepared above, with other strengths.
+            regularizer.refresh()
+        if self.warn is None:
+            return
+        if self._warning is None:
+            self._warning = weak_reach(regularizer, self._slowest, graph, self.masks)
+        if self._warning:
+            self.warn(self._warning)
 
     @property
     def _is_due(self) -> bool:
@@ -106,7 +126,9 @@ class PruningHook(Hook):
 
     def _progress(self, optimizer: torch.optim.Optimizer, scale: Any = None) -> Progress:
         lr = float(optimizer.param_groups[0]['lr'])
-        return Progress(self._done, self.schedule.updates, scale, lr, optimizer)
+        momentum = self._slowest.momentum
+        updates = self.schedule.updates
+        return Progress(self._done, updates, scale, lr, optimizer, momentum, self._times)
 
     def _progress_of_push(self, optimizer: torch.optim.Optimizer) -> Progress:
         """Return the progress for a push that stands for all updates until the next push."""
@@ -128,23 +150,32 @@ class PruningHook(Hook):
         self._registered.close()
 
 
-def _loss_changed(
-    wrapper: Any, change: Callable[[Tensor], Tensor]
-) -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def _loss_changed(wrapper: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Apply a function to each loss that an MMEngine OptimWrapper gets during a block."""
     update = wrapper.update_params
 
     def update_params(loss: Tensor, *args: Any, **kwargs: Any) -> None:
         update(change(loss), *args, **kwargs)
 
-    return mock.patch.object(wrapper, 'update_params', update_params)
+    wrapper.update_params = update_params
+    try:
+        yield
+    finally:
+        del wrapper.update_params
+
+
+def _was_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether the last step did nothing, because a GradScaler found infinite gradients."""
+    found = getattr(optimizer, 'found_inf', None)
+    return found is not None and bool(found)
 
 
 def weak_reach(
     regularizer: Regularizer, schedule: Schedule, graph: ChannelGraph, masks: Masks | None
 ) -> str:
     """Return a warning if the reach of a penalty is too small for the channels, or ''."""
-    if not regularizer.pushes_parameters:
+    if not regularizer.pushes_parameters or regularizer.loop is not None:
         return ''
     reach, needed = regularizer.reach(schedule), regularizer.needed_reach(graph, masks)
     if reach >= needed:

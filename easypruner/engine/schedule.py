@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from torch import nn
+from torch.optim import Optimizer
 
+from easypruner.engine.response import response_of
 from easypruner.errors import ConfigError, nearest
 from easypruner.strategies import Schedule
+from easypruner.strategies.regularizers.schedule import Row
 
 _OF_PARAMETERS = ('constructor', 'paramwise_cfg')
 
@@ -33,13 +36,17 @@ def overridden(config: Config, changes: Mapping[str, Any]) -> Config:
     return result
 
 
-def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) -> Schedule:
-    """Return the learning rates of a stage, by stepping its schedulers on a dummy optimizer.
+def measure_schedule(
+    config: Mapping[str, Any], epoch_length: int, epochs: int, model: nn.Module | None = None
+) -> Schedule:
+    """Return the learning rates of a stage, by stepping its schedulers without training.
 
     Args:
         config: a config with MMEngine's ``optim_wrapper`` and ``param_scheduler``.
         epoch_length: the number of iterations of an epoch.
         epochs: the number of epochs of the stage.
+        model: the network, whose parameters may have learning rates of their own
+            (``paramwise_cfg``, ``constructor``). None ignores these settings.
 
     Raises:
         ConfigError: the optimizer or a scheduler is not known.
@@ -47,32 +54,63 @@ def measure_schedule(config: Mapping[str, Any], epoch_length: int, epochs: int) 
     wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
     _check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}))
-    for key in _OF_PARAMETERS:
-        wrapper_config.pop(key, None)
-    wrapper = build_optim_wrapper(nn.Linear(1, 1), wrapper_config)
+    if model is None:
+        for key in _OF_PARAMETERS:
+            wrapper_config.pop(key, None)
+    wrapper = build_optim_wrapper(model or nn.Linear(1, 1), wrapper_config)
     schedulers = _build(config.get('param_scheduler'), wrapper, epoch_length, epochs)
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
-    group = wrapper.param_groups[0]
-    rates: list[npt.NDArray[np.float64]] = []
+    groups = _distinct(wrapper.param_groups)
+    pieces: list[Row] = []
     iteration, last = 0, epoch_length * epochs
     for _ in range(epochs):
         if not by_iteration and accumulation == 1:
-            rates.append(np.full(epoch_length, float(group['lr'])))
+            pieces.append(np.repeat(_rates(groups.values()), epoch_length, axis=1))
         else:
             for _ in range(epoch_length):
                 iteration += 1
                 if iteration % accumulation == 0 or iteration == last:
-                    rates.append(np.array([float(group['lr'])]))
+                    pieces.append(_rates(groups.values()))
                 for scheduler in by_iteration:
                     scheduler.step()
         for scheduler in by_epoch:
             scheduler.step()
-    row = np.concatenate(rates) if rates else np.empty(0)
-    # The first beta of Adam does not count: Adam divides by a running magnitude, so its steps do
-    # not sum to lr / (1 - beta).
-    momentum = float(group.get('momentum', 0.0))
-    return Schedule(lr_sum=math.fsum(row), momentum=momentum, updates=row.size, rates=row)
+    rows = np.concatenate(pieces, axis=1) if pieces else np.empty((len(groups), 0))
+    return _schedule(wrapper.optimizer, dict(zip(groups, rows, strict=True)), model)
+
+
+def _distinct(groups: Sequence[dict[str, Any]]) -> dict[float, dict[str, Any]]:
+    """Return a parameter group for each initial learning rate, as schedulers treat others alike."""
+    return {_initial_rate(group): group for group in groups}
+
+
+def _initial_rate(group: Mapping[str, Any]) -> float:
+    return float(group.get('initial_lr', group['lr']))
+
+
+def _rates(groups: Iterable[Mapping[str, Any]]) -> Row:
+    return np.array([[float(group['lr'])] for group in groups])
+
+
+def _schedule(optimizer: Optimizer, rows: Mapping[float, Row], model: nn.Module | None) -> Schedule:
+    """Return the schedule of the first parameter group, with those of all parameters."""
+    names = {} if model is None else {p: name for name, p in model.named_parameters()}
+    known: dict[tuple[float, int], Schedule] = {}
+    by_parameter: dict[str, Schedule] = {}
+    for group in optimizer.param_groups:
+        for parameter in group['params']:
+            key = _initial_rate(group), parameter.dim()
+            if key not in known:
+                row = rows[key[0]]
+                response = response_of(optimizer, group, parameter.dim())
+                # Steps of an adaptive optimizer do not sum to lr / (1 - momentum).
+                momentum = 0.0 if response.adaptive else float(group.get('momentum', 0.0))
+                known[key] = Schedule(math.fsum(row), momentum, row.size, row, response)
+            if parameter in names:
+                by_parameter[names[parameter]] = known[key]
+    first = next(iter(known.values()))
+    return replace(first, by_parameter=by_parameter)
 
 
 def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:

@@ -19,7 +19,13 @@ from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.strategies import Schedule
 from tests.helpers.tiny import tiny_config
-from tests.helpers.training import EPOCHS, ITERATIONS, WAYS
+from tests.helpers.training import (
+    EPOCHS,
+    ITERATIONS,
+    WAYS,
+    every_second_unit,
+    removed_channels,
+)
 
 STRENGTH = 0.125
 
@@ -82,14 +88,7 @@ def assert_detached(runner: Any, recorder: Gradients) -> None:
 
 @pytest.fixture(scope='module')
 def masks() -> Masks:
-    """Masks that remove every second unit."""
-    from mmengine.registry import MODELS, DefaultScope
-
-    content = tiny_config()
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(content['model'] | {'data_preprocessor': content['data_preprocessor']})
-        graph = Tracer(Config(content), ())(model)
-    return Masks({name: torch.arange(g.size) % 2 == 0 for name, g in graph.groups.items()})
+    return every_second_unit()
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -99,7 +98,7 @@ def test_mask_sparsity_pushes_exactly_the_removed_scales(
     before, after, schedule = run(tmp_path, MaskSparsity(STRENGTH), masks, **WAYS[way])
     removed_anywhere = kept_anywhere = 0
     assert len(after.steps) == schedule.updates > 0
-    removed = removed_channels(masks, tmp_path)
+    removed = removed_channels(masks)
     for without, with_penalty, scales in zip(before.steps, after.steps, after.scales, strict=True):
         for name, gradient in with_penalty.items():
             goes = removed.get(name, torch.zeros(len(gradient), dtype=torch.bool))
@@ -114,28 +113,6 @@ def test_mask_sparsity_pushes_exactly_the_removed_scales(
             kept_anywhere += int((~goes).sum()) if name in removed else 0
     assert removed_anywhere
     assert kept_anywhere
-
-
-def removed_channels(masks: Masks, folder: Path) -> dict[str, Tensor]:
-    """Find the removed channels of each batch norm from the cut itself, not from the plugin."""
-    import easypruner
-
-    config = Config(tiny_config(stages=None))
-    model = build_runner(config, RunnerPlan(folder / 'other', seed=0)).plain_model
-    for parameter in model.parameters():
-        parameter.data = torch.arange(parameter.numel(), dtype=torch.float).view_as(parameter)
-    norms = {
-        f'{path}.weight': module
-        for path, module in model.named_modules()
-        if isinstance(module, nn.BatchNorm2d)
-    }
-    sizes = {name: norm.num_features for name, norm in norms.items()}
-    graph = Tracer(config, ())(model)
-    easypruner.prune(model, masks, graph=graph)
-    return {
-        name: ~torch.isin(torch.arange(sizes[name]), norm.weight.detach().long())
-        for name, norm in norms.items()
-    }
 
 
 def test_global_sparsity_pushes_every_scale(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ways of training: accumulation, clipping, mixed precision."""
+"""Ways of training the tiny network, and masks of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
-from tests.helpers.tiny import BATCH, TRAIN_IMAGES
+import easypruner
+from easypruner import Masks
+from easypruner.engine.runner import Tracer
+from tests.helpers.tiny import BATCH, TRAIN_IMAGES, original_model, tiny_config
 
 EPOCHS = 2
 ITERATIONS = EPOCHS * TRAIN_IMAGES // BATCH
@@ -53,3 +57,28 @@ WAYS = {
         type='ScaledAutocast', scale=True, clip_grad=dict(max_norm=0.5), accumulative_counts=2
     ),
 }
+
+
+def every_second_unit() -> Masks:
+    """Return masks of the tiny network that remove every second unit."""
+    graph = Tracer(Config(tiny_config()), ())(original_model())
+    return Masks({name: torch.arange(g.size) % 2 == 0 for name, g in graph.groups.items()})
+
+
+def removed_channels(masks: Masks) -> dict[str, Tensor]:
+    """Find the removed channels of each batch norm from the cut itself, not from a plugin."""
+    model = original_model()
+    for parameter in model.parameters():
+        parameter.data = torch.arange(parameter.numel(), dtype=torch.float).view_as(parameter)
+    norms = {
+        f'{path}.weight': module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
+    sizes = {name: norm.num_features for name, norm in norms.items()}
+    graph = Tracer(Config(tiny_config()), ())(model)
+    easypruner.prune(model, masks, graph=graph)
+    return {
+        name: ~torch.isin(torch.arange(sizes[name]), norm.weight.detach().long())
+        for name, norm in norms.items()
+    }

@@ -165,6 +165,36 @@ def test_partly_accumulated_gradients_are_restored(epoch: int, tmp_path: Path) -
         assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), name
 
 
+UNTIL = [
+    dict(type='MaskSparsity', strength=dict(until=0.01)),
+    dict(type='GroupLasso', strength=dict(until=0.01), masked=True),
+]
+
+
+@pytest.mark.parametrize('epoch', [1, 3])
+@pytest.mark.parametrize('push', UNTIL, ids=['MaskSparsity', 'GroupLasso'])
+def test_strengths_that_have_risen_are_restored(
+    push: dict[str, Any], epoch: int, tmp_path: Path
+) -> None:
+    content = tiny_config(
+        stages=[
+            dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=0.5))),
+            dict(type='Train', name='pushed', epochs=8, row='pushed', regularizer=push),
+            dict(type='Prune', row='pruned'),
+            dict(type='Report'),
+        ]
+    )
+    whole, resumed = tmp_path / 'whole' / 'run', tmp_path / 'stopped' / 'run'
+    assert prune(write_config(tmp_path / 'whole', content), whole) == 0
+    stopped(tmp_path / 'stopped', '01_pushed', epoch, 1, content)
+    assert prune(write_config(tmp_path / 'stopped', content), resumed, '--resume') == 0
+    for name in ('01_pushed/weights.pth', 'pruned.pth'):
+        one, other = read_weights(whole / name), read_weights(resumed / name)
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items()), name
+    mine, theirs = summary(resumed), summary(whole)
+    assert [mine[key] for key in ('rows', 'warnings')] == [theirs['rows'], theirs['warnings']]
+
+
 def test_updates_of_a_regularizer_are_counted_from_before(tmp_path: Path) -> None:
     reported = tmp_path / 'told'
     text = f"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import easypruner
 from easypruner import Masks
 from easypruner.engine.checkpoint import read_weights
 from easypruner.report.result import RunResult
+from tests.helpers.optimizers import moved_by_sgd, pulled_to_zero
 from tests.helpers.plugin_files import write_plugin
 from tests.helpers.tiny import (
     VAL_IMAGES,
@@ -86,14 +89,20 @@ class TestWhatItLeaves:
         easypruner.prune(model, masks, example_inputs=torch.zeros(1, 1, 8, 8))
         assert shapes(model) == shapes(loaded(finished))
 
-    def test_the_removed_scales_were_pushed_down(self, finished: Path) -> None:
+    def test_the_removed_scales_were_pushed_as_far_as_announced(self, finished: Path) -> None:
+        """Six updates with momentum push beyond zero: where is known from the optimizer alone."""
+        rates = [0.05 * (1 + math.cos(math.pi * update / 6)) for update in range(6)]
+        strength = 5.0 / moved_by_sgd(rates, [1.0] * 6, 0.9)
         masks = Masks.load(finished / 'masks.safetensors')
         graph = easypruner.trace(original_model(), torch.zeros(1, 1, 8, 8))
         before = read_weights(finished / '00_baseline' / 'weights.pth')
         after = read_weights(finished / '02_mask_sparsity' / 'weights.pth')
         for (name, _), keep in graph.keep(masks).items():
             if graph.operands[name] == 'batch_norm.weight':
-                assert after[name][~keep].abs().max() < 0.2 < before[name][~keep].abs().min()
+                for start, end in zip(before[name][~keep], after[name][~keep], strict=True):
+                    expected = pulled_to_zero(float(start), strength, rates, 0.9)
+                    assert float(end) == pytest.approx(expected, abs=0.02)
+                assert (after[name] - before[name])[keep].abs().max() < 0.02
 
 
 def loaded(run: Path) -> nn.Module:
@@ -324,8 +333,9 @@ def test_a_weak_penalty_is_a_warning_beforehand_and_in_the_summary(
     plan = capsys.readouterr().out
     assert 'MaskSparsity has a reach of' in plan
     assert prune(config, tmp_path / 'run') == 0
-    (warning,) = summary(tmp_path / 'run')['warnings']
-    assert warning.startswith('mask_sparsity: MaskSparsity has a reach of')
+    weak, cut = summary(tmp_path / 'run')['warnings']
+    assert weak.startswith('mask_sparsity: MaskSparsity has a reach of')
+    assert re.match(r'mask_sparsity: (\d+) of \1 removed norm scales are above 0.01', cut)
 
 
 def test_plugins_see_every_runner(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from easypruner.strategies.regularizers.scale_penalty import NORMS, ScalePenalty
 from easypruner.testing import example_inputs, random_masks, randomized_network
 from easypruner.testing.networks import Depthwise, Plain, Residual, SqueezeExcite
 from tests.helpers.networks import NETWORKS, Volume, traced_network
+from tests.helpers.optimizers import moved_by_sgd
 from tests.helpers.pushes import (
     GRAD_SCALE,
     LR,
@@ -95,14 +96,17 @@ def test_the_gradient_is_that_of_the_penalty(kind: type[Regularizer]) -> None:
 
 
 def test_a_reach_determines_the_strength_that_moves_a_scale_that_far() -> None:
-    schedule = Schedule(lr_sum=2.0, momentum=0.9, updates=100)
-    regularizer = GlobalSparsity({'reach': 5.0})
-    regularizer.schedule(schedule)
-    assert regularizer.strength == pytest.approx(5.0 * 0.1 / 2.0)
-    assert regularizer.reach(schedule) == pytest.approx(5.0)
-    fixed = GlobalSparsity(5e-4)
-    fixed.schedule(schedule)
-    assert fixed.reach(schedule) == pytest.approx(5e-4 * 20)
+    for updates in (5, 100):
+        schedule = Schedule(lr_sum=0.02 * updates, momentum=0.9, updates=updates)
+        regularizer = GlobalSparsity({'reach': 5.0})
+        regularizer.schedule(schedule)
+        strengths = [regularizer.strength] * updates
+        assert moved_by_sgd([0.02] * updates, strengths, 0.9) == pytest.approx(5.0)
+        assert regularizer.reach(schedule) == pytest.approx(5.0)
+        fixed = GlobalSparsity(5e-4)
+        fixed.schedule(schedule)
+        moved = moved_by_sgd([0.02] * updates, [5e-4] * updates, 0.9)
+        assert fixed.reach(schedule) == pytest.approx(moved)
 
 
 def test_the_largest_scale_is_the_largest_pushed_one() -> None:

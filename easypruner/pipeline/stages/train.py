@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from torch import nn
 
 from easypruner.base.checks import check_count, check_number, is_number, refuse
 from easypruner.base.distributed import is_main
@@ -20,6 +21,7 @@ from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
+from easypruner.pipeline.stages.expected_cut import cut_warning
 from easypruner.report.text import plural
 from easypruner.strategies import Regularizer, Schedule
 from easypruner.strategies.stages.forecast import Forecast, Push, Step, pushes_last
@@ -109,8 +111,14 @@ class Train(RowStage):
             )
         return int(epochs)
 
-    def schedule(self, config: Any, epoch_length: int) -> Schedule:
-        """Return the schedule of the stage's learning rates, given the config of a run."""
+    def schedule(self, config: Any, epoch_length: int, model: nn.Module | None = None) -> Schedule:
+        """Return the schedule of the stage's learning rates.
+
+        Args:
+            config: the config of a run.
+            epoch_length: the number of iterations of an epoch.
+            model: the network, for learning rates of single parameters.
+        """
         keys = ('optim_wrapper', 'param_scheduler')
         settings = Config({key: config[key] for key in keys if config.get(key) is not None})
         merged = overridden(settings, self._overrides())
@@ -119,24 +127,26 @@ class Train(RowStage):
                 f'stage {self.name!r} does not have an optimizer; give the stage or the config '
                 "optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))"
             )
-        return measure_schedule(merged, epoch_length, self.length(config))
+        return measure_schedule(merged, epoch_length, self.length(config), model)
 
     def forecast(self, before: Forecast) -> Forecast:
         before.check_not_fixed()
         with building('its optimizer or scheduler'):
-            schedule = self.schedule(before.config, before.epoch_length)
+            schedule = self.schedule(before.config, before.epoch_length, before.graph.model)
         push = None if self.regularizer is None else self._forecast_push(before, schedule)
         return replace(before, step=Step(epochs=self.length(before.config), push=push))
 
     def _forecast_push(self, before: Forecast, schedule: Schedule) -> Push:
         regularizer = self.regularizer
         assert regularizer is not None
-        regularizer.schedule(schedule)
+        slowest = schedule.slowest(regularizer.pushed_names(before.graph, before.worst_masks))
+        regularizer.schedule(slowest)
         regularizer.largest(before.graph, before.worst_masks)
-        weak = weak_reach(regularizer, schedule, before.graph, before.nothing_kept)
+        weak = weak_reach(regularizer, slowest, before.graph, before.nothing_kept)
         reach = f'strength {regularizer.strength:.2g}'
         if regularizer.pushes_parameters:
-            reach = f'{regularizer.reach(schedule):.2g} ({reach})'
+            form = 'proximal' if regularizer.is_proximal else 'gradient'
+            reach = f'{regularizer.reach(slowest):.2g} ({reach}, {form})'
         return Push(reach, weak, (self._average_warning(schedule),))
 
     def run(self, state: PruningState) -> PruningState:
@@ -151,6 +161,7 @@ class Train(RowStage):
             [
                 hooks.EpochSeedHook(state.run.seed, state.index),
                 hooks.BufferHook(),
+                hooks.OptimizerModeHook(),
                 hooks.AccumulationHook(),
                 PlainCheckpointHook(),
                 hooks.ProgressHook(progress),
@@ -164,10 +175,15 @@ class Train(RowStage):
                 ends.callback(push.close)
                 runner.register_hook(push)
             runner.train()
-        for warning in warnings:
-            state = state.warned(f'{self.name}: {warning}')
         state = with_weights(state, runner.plain_model)
-        return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
+        state = with_row(state, self.row, runner, state.run.trace(runner.plain_model))
+        masks = state.load_masks()
+        is_last_push = self.regularizer is not None and pushes_last(state.run.steps, state.index)
+        if masks is not None and is_last_push:
+            warnings.append(cut_warning(state, masks, runner))
+        for warning in filter(None, warnings):
+            state = state.warned(f'{self.name}: {warning}')
+        return state
 
     def _push(self, state: PruningState, runner: StageRunner, warnings: list[str]) -> PruningHook:
         """Return the hook that pushes. Warnings are appended to ``warnings``."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from easypruner.base.checks import check_name
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
-from easypruner.graph import ChannelGraph, ChannelGroup
+from easypruner.graph import ChannelGraph, ChannelGroup, Member
 from easypruner.strategies.measures.units import pushed_members
 from easypruner.strategies.regularizers.pushing import (
     IndexValues,
@@ -19,6 +20,8 @@ from easypruner.strategies.regularizers.pushing import (
     ensure_gradients,
     group_values,
 )
+from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.stepping import StepSizes, move_to_zero
 
 SCALES = {
     'batch_norm': 'batch_norm',
@@ -169,7 +172,8 @@ class ScaleSelection:
         scales: a name of :data:`SCALES`, or several.
         without_scales: a name of :data:`WITHOUT_SCALES`.
         owner: the name of the regularizer, for messages.
-        biases: whether the biases of the norms are pushed as well.
+        biases: whether the biases of the norms are pushed as well, and those of layers whose
+            weights are pushed instead.
 
     Raises:
         ConfigError: a name is unknown, or ``scales`` is empty.
@@ -218,7 +222,7 @@ class ScaleSelection:
             wanted += [
                 (member.param, member.dim)
                 for name in lacking
-                for member in pushed_members(graph, graph.groups[name], 'producers')
+                for member in self._instead_of_scales(graph, graph.groups[name])
                 if graph.parameter(member.param).requires_grad
             ]
             lacking = []
@@ -230,6 +234,13 @@ class ScaleSelection:
         weights = {name: weight for name, weight in weights.items() if bool(weight.any())}
         tensors = [graph.parameter(name) for name in weights]
         return SelectedScales(list(weights), tensors, list(weights.values()), tuple(lacking))
+
+    def _instead_of_scales(self, graph: ChannelGraph, group: ChannelGroup) -> list[Member]:
+        members = pushed_members(graph, group, 'producers')
+        if self._biases:
+            biases = [m for m in group.members if (m.operand or '').endswith('.bias')]
+            members += [member for member in biases if member not in members]
+        return members
 
     def _lacks(
         self, graph: ChannelGraph, group: ChannelGroup, pushed: IndexValues, own: IndexValues
@@ -275,3 +286,16 @@ class FlatScales(PushedRow):
         parts = torch.split(pushes, [tensor.numel() for tensor in self.tensors])
         own = [part.to(tensor) for part, tensor in zip(parts, self.tensors, strict=True)]
         torch._foreach_add_(ensure_gradients(self.tensors), own)
+
+    def move(self, pushes: Tensor, optimizer: Optimizer, progress: Progress) -> None:
+        """Move the scales by a row of pushes, and stop at zero.
+
+        Args:
+            pushes: the distances at a step size of 1.
+            optimizer: the optimizer that trains the scales.
+            progress: the progress of the training.
+        """
+        sizes = StepSizes(optimizer, self.tensors)(progress)
+        parts = torch.split(pushes, [tensor.numel() for tensor in self.tensors])
+        for tensor, part, size in zip(self.tensors, parts, sizes, strict=True):
+            move_to_zero(tensor, size * part.to(tensor), optimizer)

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
@@ -62,6 +63,10 @@ class PushedRow(ABC):
     @abstractmethod
     def add(self, pushes: Tensor) -> None:
         """Add to the gradients of the parameters what the values of the row are pushed by."""
+
+    @abstractmethod
+    def move(self, pushes: Tensor, optimizer: Optimizer, progress: Progress) -> None:
+        """Move the parameters by pushes times their step sizes, and stop at zero."""
 
 
 def ensure_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
@@ -149,6 +154,18 @@ class RowPenalty(Regularizer, Generic[_Row]):
     @abstractmethod
     def pushes_of(self, row: _Row) -> Tensor:
         """Return what the row adds to gradients at a strength of 1."""
+
+    @torch.no_grad()
+    def shrink(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        assert progress.optimizer is not None
+        row = self._prepared(graph, masks)
+        row.move(self.pushes_of(row) * self.strength_at(progress), progress.optimizer, progress)
+
+    def pushed_names(self, graph: ChannelGraph, masks: Masks | None) -> list[str]:
+        return self._prepared(graph, masks).names
+
+    def refresh(self) -> None:
+        self._prepared = PreparedOnce(self.prepare)
 
     def largest_of(self, row: _Row) -> float:
         """Return the largest value that has to come to zero.

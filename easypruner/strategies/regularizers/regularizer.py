@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from easypruner.base.checks import check_number
+from easypruner.base.checks import check_name, check_number
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.patterns import first_fitting
+from easypruner.strategies.regularizers.closed_loop import ARRIVAL, ClosedLoop
 from easypruner.strategies.regularizers.schedule import Progress, Schedule, ramp_of
+from easypruner.strategies.regularizers.stepping import StepSizes, move_to_zero
 from easypruner.strategies.strategy import Strategy
+
+FORMS = ('gradient', 'proximal')
+"""How a penalty can act; see :class:`Regularizer`."""
 
 
 class Regularizer(Strategy):
@@ -28,11 +35,19 @@ class Regularizer(Strategy):
     Args:
         strength: the factor λ of the penalty. ``dict(reach=R)`` chooses the strength with which
             the penalty alone can move a parameter by R over the stage's schedule.
+            ``dict(until=U)`` raises the strength of each group during the stage, until the
+            magnitudes that must come to zero are below U. It makes the penalty proximal.
         strength_schedule: the course of the strength over the stage: ``'constant'``;
             ``'linear'`` or ``'cosine'``, from 0 to 1; ``'warmup'``, over the first tenth; or
             ``dict(warmup=share)``.
         group_strengths: path, glob or name of groups -> factor of the strength there; the first
             pattern that matches a group is used.
+        apply: how the penalty acts. ``'gradient'`` adds its gradient before each optimizer update.
+            ``'proximal'`` moves parameters towards zero after the update, by lr * strength / (1 -
+            momentum) times the gradient, and stops at zero; for an L1 penalty this is soft
+            thresholding (Parikh and Boyd, 2014, section 6.5.2). None chooses ``'gradient'`` if the
+            optimizer is SGD or alike, and ``'proximal'`` if it divides gradients by their own
+            magnitude, as Adam does. A gradient would have no effect there.
     """
 
     example_arguments: ClassVar = {'strength': 1e-3}
@@ -42,38 +57,107 @@ class Regularizer(Strategy):
         strength: float | Mapping[str, float],
         strength_schedule: str | Mapping[str, float] = 'constant',
         group_strengths: Mapping[str, float] | None = None,
+        apply: str | None = None,
     ) -> None:
         self._requested_strength = strength
         self.strength = strength if isinstance(strength, int | float) else 0.0
-        if isinstance(strength, Mapping) and set(strength) != {'reach'}:
+        if isinstance(strength, Mapping) and set(strength) not in ({'reach'}, {'until'}):
             raise ConfigError(
                 f'strength={dict(strength)!r} of {type(self).__name__}; '
-                'expected a number or dict(reach=number)'
+                'expected a number, dict(reach=number) or dict(until=number)'
             )
-        value = strength['reach'] if isinstance(strength, Mapping) else strength
+        value = next(iter(strength.values())) if isinstance(strength, Mapping) else strength
         check_number(value, 'strength', type(self).__name__, least=0)
+        self.loop: ClosedLoop | None = None
+        if isinstance(strength, Mapping) and 'until' in strength:
+            self._check_closes_loop(strength, apply)
+            self.loop = ClosedLoop(strength['until'])
         self.ramp = ramp_of(strength_schedule, type(self).__name__)
+        self.apply = apply
+        if apply is not None:
+            check_name(apply, 'apply', type(self).__name__, FORMS)
+        if apply == 'proximal' and not self.is_penalty:
+            raise ConfigError(
+                f"apply='proximal' of {type(self).__name__}, which is not a penalty on parameters; "
+                'leave apply out'
+            )
+        self._is_proximal = apply == 'proximal' or self.loop is not None
         self.group_strengths = dict(group_strengths or {})
         self._matched: frozenset[str] = frozenset()
         for pattern, factor in self.group_strengths.items():
             check_number(factor, f'group_strengths[{pattern!r}]', type(self).__name__, least=0)
 
     def schedule(self, schedule: Schedule) -> None:
-        """Set :attr:`strength` for a stage's schedule. It is called once before training."""
+        """Choose the form and the strength for a stage. It is called once before training.
+
+        Args:
+            schedule: the learning rates of the parameters that are pushed.
+
+        Raises:
+            ConfigError: no strength has the requested reach.
+        """
+        self._is_proximal = self._becomes_proximal(schedule)
         if isinstance(self._requested_strength, Mapping):
-            if not self.pushes_parameters:
-                raise ConfigError(
-                    f'{type(self).__name__} acts on activations, so it does not have a reach: it '
-                    'cannot move a parameter by a given distance; give its strength as a number'
-                )
-            per_strength = schedule.reach_under(self.ramp)
-            if per_strength <= 0:
-                raise ConfigError(
-                    f'strength={dict(self._requested_strength)!r} of {type(self).__name__} cannot '
-                    'be met, because the learning rates of its stage sum to 0; raise the learning '
-                    'rate'
-                )
-            self.strength = self._requested_strength['reach'] / per_strength
+            self.strength = self.strength_for(schedule, self._requested_strength)
+
+    def strength_for(self, schedule: Schedule, requested: Mapping[str, float]) -> float:
+        """Return the strength for ``dict(reach=R)``, or the first one for ``dict(until=U)``."""
+        owner = type(self).__name__
+        if not self.pushes_parameters:
+            raise ConfigError(
+                f'{owner} acts on activations, so it does not have a reach: it cannot move a '
+                'parameter by a given distance; give its strength as a number'
+            )
+        if schedule.optimizer.adaptive and not self._is_proximal:
+            raise ConfigError(
+                f'strength={dict(requested)!r} of {owner} cannot be met by a gradient: '
+                f'{schedule.optimizer.name} divides it by its own magnitude, so the distance does '
+                "not depend on the strength; set apply='proximal'"
+            )
+        ramp = self.ramp
+        if self.loop is not None:
+            # The strength that brings a magnitude of 1 down in time, without a loss.
+            ramp = lambda share: self.ramp(share) * (np.asarray(share) < ARRIVAL)  # noqa: E731
+        per_strength = schedule.reach_under(ramp, 1.0, self._is_proximal)
+        if per_strength <= 0:
+            raise ConfigError(
+                f'strength={dict(requested)!r} of {owner} cannot be met, because the learning '
+                'rates of its stage sum to 0; raise the learning rate'
+            )
+        return requested.get('reach', 1.0) / per_strength
+
+    def _check_closes_loop(self, strength: Mapping[str, float], apply: str | None) -> None:
+        owner = type(self).__name__
+        if type(self).magnitudes is Regularizer.magnitudes:
+            raise ConfigError(
+                f'strength={dict(strength)!r} of {owner}, but {owner} does not say which '
+                'magnitudes must come to zero; give a number or dict(reach=number)'
+            )
+        if apply == 'gradient':
+            raise ConfigError(
+                f"strength={dict(strength)!r} of {owner} needs apply='proximal': under a gradient, "
+                'parameters move around zero, the further the higher the strength'
+            )
+
+    @property
+    def is_penalty(self) -> bool:
+        """Whether it is a penalty on parameters, which can be applied in both forms."""
+        return type(self).penalty is not Regularizer.penalty
+
+    def _becomes_proximal(self, schedule: Schedule) -> bool:
+        if self.loop is not None:
+            return True
+        if self.apply is None:
+            return self.is_penalty and schedule.optimizer.adaptive
+        return self.apply == 'proximal'
+
+    @property
+    def is_proximal(self) -> bool:
+        """Whether it pushes after each optimizer update, with :meth:`shrink`.
+
+        Before :meth:`schedule`, this is so with ``apply='proximal'`` only.
+        """
+        return self._is_proximal
 
     @property
     def pushes_parameters(self) -> bool:
@@ -103,7 +187,8 @@ class Regularizer(Strategy):
         argument = f'group_strengths of {type(self).__name__}'
         found = first_fitting(self.group_strengths, graph.groups, argument, self._matched)
         self._matched = frozenset(self.group_strengths)
-        return {name: found.get(name, 1.0) for name in graph.groups}
+        gains = self.loop.gains if self.loop else {}
+        return {name: found.get(name, 1.0) * gains.get(name, 1.0) for name in graph.groups}
 
     def needed_masks(self, graph: ChannelGraph, masks: Masks | None) -> Masks:
         """Return the masks, for a regularizer that pushes the channels that they remove.
@@ -123,7 +208,11 @@ class Regularizer(Strategy):
 
     def reach(self, schedule: Schedule) -> float:
         """Return how far the penalty alone can move a parameter over ``schedule``."""
-        return self.strength * schedule.reach_under(self.ramp)
+        return schedule.reach_under(self.ramp, self.strength, self._becomes_proximal(schedule))
+
+    def pushed_names(self, graph: ChannelGraph, masks: Masks | None) -> list[str]:
+        """Return the names of the parameters that it pushes; empty if it cannot tell."""
+        return []
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
         """Return the largest magnitude that must come to zero; 0 if none must.
@@ -134,6 +223,21 @@ class Regularizer(Strategy):
             EasyPrunerError: there is nothing to push, or a parameter has NaN entries.
         """
         return 0.0
+
+    def magnitudes(self, graph: ChannelGraph, masks: Masks | None) -> dict[str, float]:
+        """Return group -> the largest magnitude that must come to zero, for ``dict(until=U)``."""
+        raise NotImplementedError(f'{type(self).__name__} does not implement magnitudes()')
+
+    def refresh(self) -> None:
+        """Forget what was prepared for updates, because the strength of a group has changed."""
+
+    def adapt(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        """Adapt the strengths of groups under ``dict(until=U)``. Called after :meth:`shrink`."""
+        loop = self.loop
+        if loop is None or not loop.is_due(progress.update, progress.updates, progress.times):
+            return
+        if loop.follow(self.magnitudes(graph, masks), progress.share):
+            self.refresh()
 
     def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
         """Return the smallest reach that can bring the channels to zero; 0 if none must.
@@ -199,3 +303,36 @@ class Regularizer(Strategy):
                 parameter.grad = gradient * factor
             else:
                 parameter.grad.add_(gradient, alpha=factor)
+
+    def before_step(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        """Do what has to be done right before an optimizer update."""
+        if not self.is_proximal:
+            self.add_gradient(graph, masks, progress)
+
+    def after_step(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        """Do what has to be done right after an optimizer update."""
+        if self.is_proximal:
+            self.shrink(graph, masks, progress)
+            self.adapt(graph, masks, progress)
+
+    @torch.no_grad()
+    def shrink(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        """Move parameters towards zero. Called once after each optimizer update.
+
+        Each parameter moves by lr * strength / (1 - momentum) times the gradient of the penalty,
+        with the learning rate of its own parameter group. Entries that would change their sign
+        become zero.
+        """
+        optimizer = progress.optimizer
+        assert optimizer is not None
+        parameters = [p for group in optimizer.param_groups for p in group['params']]
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        self.add_gradient(graph, masks, replace(progress, grad_scale=None))
+        pushed = [(p, p.grad) for p in parameters if p.grad is not None]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        sizes = StepSizes(optimizer, [parameter for parameter, _ in pushed])(progress)
+        for (parameter, push), size in zip(pushed, sizes, strict=True):
+            move_to_zero(parameter, size * push, optimizer)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from easypruner.base.checks import check_name
+from easypruner.base.checks import check_flag, check_name
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.regularizers.norm_scales import ScaleSelection, SelectedScales
 from easypruner.strategies.regularizers.pushing import (
@@ -18,7 +19,8 @@ from easypruner.strategies.regularizers.pushing import (
     shrinking_reach,
 )
 from easypruner.strategies.regularizers.regularizer import Regularizer
-from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.schedule import Progress, Schedule
+from easypruner.strategies.regularizers.thresholds import Thresholds
 
 NORMS = ('l1', 'l2', 'smooth_l1')
 
@@ -47,6 +49,9 @@ class ScalePenalty(Regularizer):
         without_scales: what happens to groups without a trainable scale: ``'error'`` raises an
             error, ``'weights'`` pushes each weight that produces the channels, and ``'skip'``
             pushes nothing.
+        biases: whether the biases of the norms are pushed as well, and of the layers whose weights
+            are pushed. A channel with scale 0 still contributes its bias. None pushes them in the
+            proximal form only.
     """
 
     def __init__(
@@ -57,12 +62,38 @@ class ScalePenalty(Regularizer):
         without_scales: str = 'skip',
         strength_schedule: str | Mapping[str, float] = 'constant',
         group_strengths: Mapping[str, float] | None = None,
+        apply: str | None = None,
+        biases: bool | None = False,
     ) -> None:
-        super().__init__(strength, strength_schedule, group_strengths)
+        super().__init__(strength, strength_schedule, group_strengths, apply)
         owner = type(self).__name__
         self.norm = check_name(norm, 'norm', owner, NORMS)
-        self._selection = ScaleSelection(scales, without_scales, owner)
+        if norm != 'l1' and self.loop is not None:
+            raise ConfigError(
+                f'strength={strength!r} of {owner} with norm={norm!r}, under which scales do not '
+                'reach zero; leave norm out, or give a number or dict(reach=number)'
+            )
+        self._thresholds: Thresholds | None = None
+        self.biases = biases if biases is None else check_flag(biases, 'biases', owner)
         self._prepared = PreparedOnce(self._prepare)
+        self._selections = {
+            biases: ScaleSelection(scales, without_scales, owner, biases)
+            for biases in (False, True)
+        }
+
+    @property
+    def _selection(self) -> ScaleSelection:
+        """What is pushed; by default, biases only in the proximal form."""
+        return self._selections[self.is_proximal if self.biases is None else self.biases]
+
+    def schedule(self, schedule: Schedule) -> None:
+        super().schedule(schedule)
+        # The form may change what is pushed.
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._prepared = PreparedOnce(self._prepare)
+        self._thresholds = None
 
     @abstractmethod
     def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[tuple[str, int], Tensor]:
@@ -122,6 +153,40 @@ class ScalePenalty(Regularizer):
             torch._foreach_addcmul_(gradients, list(slopes), list(weights))
         else:
             torch._foreach_addcmul_(gradients, list(slopes), selected.weights, value=factor)
+
+    @torch.no_grad()
+    def shrink(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
+        """Apply soft thresholding for ``'l1'``: |p| <- max(|p| - threshold, 0)."""
+        if self.norm != 'l1':
+            super().shrink(graph, masks, progress)
+            return
+        selected = self._complete(graph, masks)
+        if not selected.tensors:
+            return
+        optimizer = progress.optimizer
+        assert optimizer is not None
+        if self._thresholds is None or not self._thresholds.fit(selected, optimizer):
+            self._thresholds = Thresholds(selected, optimizer)
+        self._thresholds.apply(self.strength_at(progress), progress)
+
+    def pushed_names(self, graph: ChannelGraph, masks: Masks | None) -> list[str]:
+        return self._prepared(graph, masks).names
+
+    @torch.no_grad()
+    def magnitudes(self, graph: ChannelGraph, masks: Masks | None) -> dict[str, float]:
+        selected = self._complete(graph, masks)
+        pairs = zip(selected.names, selected.tensors, selected.weights, strict=True)
+        pushed = {name: (t.abs() * (w > 0)).cpu() for name, t, w in pairs}
+        # A norm behind a concatenation has channels of several groups.
+        found = {
+            name: [
+                float(pushed[m.param].index_select(m.dim, m.index.flatten()).max())
+                for m in group.members
+                if m.param in pushed
+            ]
+            for name, group in graph.groups.items()
+        }
+        return {name: max(values) for name, values in found.items() if values}
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
         return self._prepared(graph, masks).largest(type(self).__name__)

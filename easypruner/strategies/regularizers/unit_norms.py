@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, ChannelGroup, Member
 from easypruner.strategies.measures.units import pushed_members
 from easypruner.strategies.regularizers.pushing import PushedRow, ensure_gradients
+from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.stepping import by_size, with_states
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,14 @@ class UnitNorms(PushedRow):
             :attr:`units` for an index without a unit.
         family: for each unit, the number of its family. The units of a family are compared with
             each other; they are those of a group, or of one layer of a group.
-        families: the number of families.
+        groups: for each family, the name of its group.
         factors: for each unit, the factor of the strength.
     """
 
     dims: list[int]
     unit: Tensor
     family: Tensor
-    families: int
+    groups: list[str]
     factors: Tensor
 
     @classmethod
@@ -63,6 +66,7 @@ class UnitNorms(PushedRow):
         """
         rows: dict[tuple[str, int], Tensor] = {}
         sizes: list[int] = []
+        groups: list[str] = []
         unit_factors: list[Tensor] = []
         for name, group in graph.groups.items():
             members = [
@@ -76,6 +80,7 @@ class UnitNorms(PushedRow):
                     _write_numbers(rows, graph, member, first)
                 if family:
                     sizes.append(group.size)
+                    groups.append(name)
                     unit_factors.append(_factors(group, factors[name], pushed))
         requested = pushed is None or any(bool(mask.any()) for mask in pushed.values())
         if not rows or (requested and not bool(torch.cat(unit_factors).any())):
@@ -94,9 +99,14 @@ class UnitNorms(PushedRow):
             dims=[dim for _, dim in rows],
             unit=torch.where(row < 0, units, row).to(device),
             family=family_of.to(device),
-            families=len(sizes),
+            groups=groups,
             factors=torch.cat(unit_factors).to(tensors[0]),
         )
+
+    @property
+    def families(self) -> int:
+        """The number of families."""
+        return len(self.groups)
 
     @property
     def units(self) -> int:
@@ -118,25 +128,54 @@ class UnitNorms(PushedRow):
         return torch.where(squares > 0, squares, 1).sqrt() * (squares > 0)
 
     @torch.no_grad()
+    def largest_norms(self) -> dict[str, float]:
+        """Return group -> the largest norm of a unit that is pushed."""
+        norms = self.norms() * (self.factors > 0)
+        largest = norms.new_zeros(self.families).scatter_reduce(0, self.family, norms, 'amax')
+        found: dict[str, float] = {}
+        for name, value in zip(self.groups, largest.tolist(), strict=True):
+            found[name] = max(found.get(name, 0.0), value)
+        return found
+
+    @torch.no_grad()
     def largest_norm(self) -> float:
         """Return the largest norm of a unit that is pushed, divided by its factor."""
         return float(torch.where(self.factors > 0, self.norms() / self.factors, 0).max())
 
-    def add(self, shrink: Tensor) -> None:
+    def add(self, pushes: Tensor) -> None:
         """Add the value of each weight, times a factor of its unit, to the gradient of the weight.
 
         Args:
-            shrink: the factors, ``(units,)``. A weight of several units gets the sum of theirs.
+            pushes: the factors, ``(units,)``. A weight of several units gets the sum of theirs.
         """
-        every = torch.cat([shrink, shrink.new_zeros(1)]).index_select(0, self.unit)
+        factors = self._at_weights(pushes, outside=0.0)
+        torch._foreach_addcmul_(ensure_gradients(self.tensors), self.tensors, factors)
+
+    def move(self, pushes: Tensor, optimizer: Optimizer, progress: Progress) -> None:
+        """Shrink each unit by a share of it, at most to zero.
+
+        Args:
+            pushes: the shares at a step size of 1, ``(units,)``.
+            optimizer: the optimizer that trains the weights.
+            progress: the progress of the training.
+        """
+        for tensors, size in by_size(self.tensors, optimizer, progress):
+            left = self._at_weights((1 - size * pushes).clamp(min=0), outside=1.0)
+            for tensor, factor in zip(self.tensors, left, strict=True):
+                if id(tensor) in tensors:
+                    for values in with_states(optimizer, tensor):
+                        values.mul_(factor)
+
+    def _at_weights(self, values: Tensor, outside: float) -> list[Tensor]:
+        """Spread a value of each unit over weights, in shapes that broadcast to the weights."""
+        every = torch.cat([values, values.new_full((1,), outside)]).index_select(0, self.unit)
         parts = torch.split(
             every, [t.shape[dim] for t, dim in zip(self.tensors, self.dims, strict=True)]
         )
-        factors = [
+        return [
             _broadcast(part.to(t), t, dim)
             for part, t, dim in zip(parts, self.tensors, self.dims, strict=True)
         ]
-        torch._foreach_addcmul_(ensure_gradients(self.tensors), self.tensors, factors)
 
 
 def _factors(group: ChannelGroup, factor: float, pushed: Mapping[str, Tensor] | None) -> Tensor:

@@ -7,10 +7,13 @@ import math
 import numpy as np
 import pytest
 from easypruner_plugins.global_sparsity import GlobalSparsity
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from easypruner import Progress, Schedule
 from easypruner.errors import ConfigError
-from easypruner.strategies.regularizers.schedule import RAMPS, ramp_of
+from easypruner.strategies.regularizers.schedule import RAMPS, MomentumResponse, ramp_of
+from tests.helpers.optimizers import moved_by_sgd
 
 VALUES = {
     'constant': lambda share: 1.0,
@@ -48,16 +51,47 @@ def test_an_invalid_schedule_is_refused(schedule: object) -> None:
 
 @pytest.mark.parametrize('name', [*VALUES, {'warmup': 0.3}])
 def test_the_reach_is_the_sum_of_all_steps(name: str | dict) -> None:
-    rates = np.array([0.4, 0.3, 0.2, 0.1])
-    schedule = Schedule(float(rates.sum()), 0.5, 4, rates)
+    rates = np.array([0.4, 0.3, 0.25, 0.2, 0.1])
+    schedule = Schedule(float(rates.sum()), 0.9, 5, rates)
     regularizer = GlobalSparsity(2.0, strength_schedule=name)
-    moved = sum(
-        rate * regularizer.strength_at(Progress(update, 4)) for update, rate in enumerate(rates)
-    )
-    assert regularizer.reach(schedule) == pytest.approx(moved / 0.5)
+    strengths = [regularizer.strength_at(Progress(update, 5)) for update in range(5)]
+    moved = moved_by_sgd(rates, strengths, 0.9)
+    assert regularizer.reach(schedule) == pytest.approx(moved)
     picked = GlobalSparsity({'reach': 5.0}, strength_schedule=name)
     picked.schedule(schedule)
     assert picked.reach(schedule) == pytest.approx(5.0)
+    assert picked.strength == pytest.approx(2.0 * 5.0 / moved)
+
+
+@pytest.mark.parametrize('name', [*VALUES, {'warmup': 0.3}])
+def test_the_reach_of_thresholds_is_the_sum_of_all_thresholds(name: str | dict) -> None:
+    rates = np.array([0.4, 0.3, 0.25, 0.2, 0.1])
+    schedule = Schedule(float(rates.sum()), 0.9, 5, rates)
+    regularizer = GlobalSparsity(2.0, strength_schedule=name, apply='proximal')
+    strengths = [regularizer.strength_at(Progress(update, 5)) for update in range(5)]
+    assert regularizer.reach(schedule) == pytest.approx(float(rates @ strengths) / (1 - 0.9))
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 10)), min_size=1, max_size=60),
+    momentum=st.floats(0, 0.999),
+    dampening=st.floats(0, 1),
+    nesterov=st.booleans(),
+)
+def test_the_distance_under_sgd_is_that_of_torch(
+    steps: list[tuple[float, float]], momentum: float, dampening: float, nesterov: bool
+) -> None:
+    nesterov = nesterov and momentum > 0
+    dampening = 0.0 if nesterov or not momentum else dampening
+    rates, gradients = np.array(steps).T
+    response = MomentumResponse(momentum, dampening, nesterov)
+    given = gradients.copy()
+    distance = response.distance(rates, given)
+    expected = moved_by_sgd(rates, gradients, momentum, dampening=dampening, nesterov=nesterov)
+    assert distance == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert (given == gradients).all()
+    assert not response.adaptive
 
 
 def test_a_reach_under_a_sum_of_rates_and_no_updates() -> None:

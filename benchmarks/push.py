@@ -1,0 +1,219 @@
+"""Measures what sparsity stages do to the channels that are removed, and writes docs/push.md.
+
+python benchmarks/push.py optimizers   every optimizer, on the digits
+python benchmarks/push.py recipes      strengths and recipes over seeds, on the digits and MNIST
+python benchmarks/push.py transformer  AdamW on a small vision transformer, on the digits
+python benchmarks/push.py page         writes docs/push.md from the results
+
+Results are stored in benchmarks/results. A run that has finished is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+from coverage_page import machine
+from push_runs import DIGITS, OPTIMIZERS, ROOT, Network, accuracies, run, settings_of
+
+from easypruner.base.files import write_json
+from easypruner.base.versions import versions_of
+
+RESULTS = Path(__file__).resolve().parent / 'results'
+FORMS = ('gradient', 'proximal')
+REACH = 5.0
+_WITHOUT_LOSS = 0.5
+"""The reach of runs without a loss: below 1, so that no scale arrives at zero."""
+_EPOCHS = 6
+
+
+def main() -> None:
+    """Run a part of the measurements, or write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('part', choices=['optimizers', 'recipes', 'transformer', 'page'])
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/push'))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    parser.add_argument('--only', nargs='+', help='names of optimizers or data sets')
+    parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--out', type=Path, help='the file of the results')
+    args = parser.parse_args()
+    if args.part == 'page':
+        from push_page import write_page
+
+        write_page(RESULTS, args.out)
+        return
+    parts = {'optimizers': _optimizers, 'recipes': _recipes, 'transformer': _transformer}
+    content = {
+        'results': parts[args.part](args),
+        'machine': machine(),
+        'versions': versions_of('torch'),
+    }
+    write_json(args.out or RESULTS / f'push_{args.part}.json', content)
+
+
+def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
+    names = [name for name in OPTIMIZERS if args.only is None or name in args.only]
+    jobs = [(name, form) for name in names for form in FORMS]
+    with ThreadPool(args.workers) as pool:
+        found = pool.map(lambda job: _optimizer(*job, args.work_dir / 'optimizers'), jobs)
+    return {f'{name} | {form}': result for (name, form), result in zip(jobs, found, strict=True)}
+
+
+def _optimizer(name: str, form: str, folder: Path) -> dict[str, Any]:
+    """Return what a stage with an optimizer and a form does."""
+    folder = folder / name.replace(', ', '_').replace(' ', '_')
+    train = dict(type='Train', name='baseline', epochs=8, row='baseline')
+    config = {**settings_of(name), 'stages': [train, dict(type='Report')]}
+    baseline = run(config, DIGITS, folder / 'baseline')
+    strength = _strength(name, form, REACH)
+    stages = [
+        _select(0.5),
+        dict(
+            type='Train',
+            name='sparse',
+            epochs=_EPOCHS,
+            row='sparse',
+            regularizer=dict(type='MaskSparsity', strength=strength, apply=form),
+        ),
+        dict(type='Prune'),
+        dict(type='Calibrate'),
+        dict(type='Report'),
+    ]
+    trained = {'load_from': str(next(baseline.glob('*_baseline')) / 'weights.pth')}
+    real = run({**settings_of(name), **trained, 'stages': stages}, DIGITS, folder / form)
+    rows = accuracies(real)
+    network = Network.of(real, DIGITS)
+    scales, biases = network.removed('weight'), network.removed('bias')
+    return {
+        'strength': strength,
+        'announced': _announced(name, form, strength),
+        **_without_loss(name, form, folder / f'{form}_without_loss'),
+        'scales': [float(scales.median()), float(scales.max())],
+        'bias': float(biases.max()),
+        'accuracy': [rows[row] for row in ('sparse', 'pruned', 'calibrated')],
+    }
+
+
+def _without_loss(name: str, form: str, folder: Path) -> dict[str, float]:
+    """Return the reach that is announced and measured for a stage whose loss is 0."""
+    strength = _strength(name, form, _WITHOUT_LOSS)
+    push = dict(type='MaskSparsity', strength=strength, apply=form, biases=False)
+    stages = [_select(0.5), dict(type='Train', name='sparse', epochs=_EPOCHS, regularizer=push)]
+    stages += [dict(type='Evaluate', row='end'), dict(type='Report')]
+    no_loss = {'model': dict(head=dict(loss=dict(loss_weight=0.0)))}
+    config = {**settings_of(name, decay=False), **no_loss, 'stages': stages}
+    network = Network.of(run(config, DIGITS, folder), DIGITS)
+    return {
+        'announced_without_loss': _announced(name, form, strength, decay=False),
+        'measured_without_loss': 1 - float(network.removed('weight').median()),
+    }
+
+
+def _select(keep: float) -> dict[str, Any]:
+    return dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=keep)))
+
+
+def _regularizer(name: str, form: str, strength: Any, decay: bool) -> Any:
+    """Return MaskSparsity on the schedule of an optimizer, and this schedule."""
+    from easypruner_plugins.mask_sparsity import MaskSparsity
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    from easypruner.engine.config import model_settings
+    from easypruner.engine.schedule import measure_schedule
+
+    config = Config.fromfile(ROOT / 'configs' / '_base_' / DIGITS)
+    config.merge_from_dict(settings_of(name, decay))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(model_settings(config))
+        schedule = measure_schedule(config, 23, _EPOCHS, model)
+    slowest = schedule.slowest(['backbone.bn1.weight'])
+    regularizer = MaskSparsity(strength, apply=form)
+    regularizer.schedule(slowest)
+    return regularizer, slowest
+
+
+def _strength(name: str, form: str, reach: float) -> Any:
+    """Return the strength of a form: under adaptive optimizers, both forms have the same."""
+    regularizer, schedule = _regularizer(name, 'proximal', dict(reach=reach), True)
+    if form == 'gradient' and schedule.optimizer.adaptive:
+        return regularizer.strength
+    return dict(reach=reach)
+
+
+def _announced(name: str, form: str, strength: Any, decay: bool = True) -> float:
+    regularizer, schedule = _regularizer(name, form, strength, decay)
+    return float(regularizer.reach(schedule))
+
+
+_TRANSFORMER: dict[str, Any] = {
+    'model': dict(
+        backbone=dict(
+            _delete_=True,
+            type='VisionTransformer',
+            arch=dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256),
+            img_size=8,
+            patch_size=2,
+            in_channels=1,
+        ),
+        neck=None,
+        head=dict(
+            _delete_=True,
+            type='VisionTransformerClsHead',
+            num_classes=10,
+            in_channels=64,
+            loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+        ),
+    ),
+    'optim_wrapper': dict(
+        optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05),
+        clip_grad=dict(max_norm=1.0),
+    ),
+}
+_STREAM = 'backbone.patch_embed.projection'
+"""The group of the channels that all blocks add to."""
+
+
+def _transformer(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return what the cut costs if all groups are pruned, without the stream, and whole heads."""
+    train = [dict(type='Train', name='baseline', epochs=30, row='baseline'), dict(type='Report')]
+    folder = args.work_dir / 'transformer'
+    baseline = run({**_TRANSFORMER, 'stages': train}, DIGITS, folder / 'baseline')
+    push = dict(type='MaskSparsity', without_scales='weights', strength=dict(until=1e-3))
+    stages = [
+        _select(0.6),
+        dict(type='Train', name='sparse', epochs=20, row='sparse', regularizer=push),
+        dict(type='Prune'),
+        dict(type='Report'),
+    ]
+    weights = str(next(baseline.glob('*_baseline')) / 'weights.pth')
+    graphs = {
+        'everything': dict(),
+        'without_stream': dict(ignore=[_STREAM]),
+        'heads_without_stream': dict(ignore=[_STREAM], attention='heads'),
+    }
+    found = {}
+    for name, graph in graphs.items():
+        graph['limits'] = {'*': dict(max_removed=0.9)}
+        config = {**_TRANSFORMER, 'graph': graph, 'load_from': weights, 'stages': stages}
+        rows = accuracies(run(config, DIGITS, folder / name))
+        found[name] = rows | {'baseline': accuracies(baseline)['baseline']}
+    return found
+
+
+def _recipes(args: argparse.Namespace) -> dict[str, Any]:
+    from push_recipes import jobs_of, result_of
+
+    jobs = [job for job in jobs_of(args.seeds) if args.only is None or job.data in args.only]
+    with ThreadPool(args.workers) as pool:
+        found = pool.map(partial(result_of, folder=args.work_dir / 'recipes'), jobs)
+    return {job.name: result for job, result in zip(jobs, found, strict=True)}
+
+
+if __name__ == '__main__':
+    main()

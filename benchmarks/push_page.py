@@ -1,0 +1,189 @@
+"""The page docs/push.md."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'push.md'
+
+_TEMPLATE = """# Pushing channels to zero
+
+Written by `benchmarks/push.py`, with torch {torch} on {machine}.
+
+A cut is free if the removed channels are silent before it. A sparsity stage silences them: it
+pushes the norm scales g of the removed channels to zero while the network trains. A penalty can act
+in two forms, which `apply` chooses:
+
+| `apply` | what happens at each update | holds under |
+|---|---|---|
+| `'gradient'` | the gradient strength · sign(g) is added before the optimizer's step, as in the \
+papers | SGD and its relatives, which move a parameter in proportion to its gradient |
+| `'proximal'` | after the step, g moves towards zero by lr · strength / (1 - momentum), and stops \
+there (soft thresholding). The momentum only counts for SGD and its relatives | every optimizer |
+
+Adam and its relatives divide a gradient by its own magnitude, so a penalty in the gradient has
+next to no effect there. By default, `apply` is `'gradient'` under SGD and `'proximal'` under an
+optimizer that divides gradients. The plan of a run prints the form. EasyPruner finds out how an
+optimizer responds by running it on one parameter, so that this also holds for optimizers that it
+has never seen.
+
+A channel whose scale is zero still contributes its bias. In the proximal form, `MaskSparsity` also
+pushes the biases of the removed channels (`biases=True`).
+
+## How strong
+
+| `strength` | meaning |
+|---|---|
+| a number | the factor λ of the penalty |
+| `dict(reach=R)` | the strength with which the penalty alone moves a parameter by R during the \
+stage. The sum runs over all updates, with the build-up of momentum, and with the learning rate of \
+the scales' own parameter group (`paramwise_cfg`) |
+| `dict(until=1e-3)` | a closed loop: the strength of a group grows until all its magnitudes are \
+below the value. They should arrive within the first quarter of the stage, so that \
+the network can adapt in the rest. The channels that stay are not touched |
+
+Before the cut, a run measures what the cut will cost: it cuts a copy of the network and
+recalibrates its batch norms on a few batches. It warns if scales are not at zero, or if the
+accuracy falls by a point or more.
+
+## Every optimizer
+
+ResNet-20 on scikit-learn's digits: 8 epochs of training, then masks by `L1Norm` for half of the
+MACs, then 6 epochs with `MaskSparsity`, the cut, and calibration. The strength is
+`dict(reach=5)`; where a gradient has no reach that can be chosen, it is the number that the
+proximal form has. *Reach without loss* is announced and measured for a stage whose loss is 0 (a
+scale then moves by the penalty alone). The magnitudes are those of the removed channels at the end
+of the stage.
+
+| optimizer | form | reach | reach without loss: announced, measured | scales: median, largest | \
+largest bias | accuracy before the cut | after it | calibrated |
+|---|---|---|---|---|---|---|---|---|
+{optimizers}
+
+## Transformers
+
+A vision transformer of 4 layers under AdamW, on the digits, with {transformer_kept:.0%} of the MACs
+kept. Most of its groups have no norm of their own, so `without_scales='weights'` pushes the weights
+and biases that make the removed channels. What *silent* means depends on the group:
+
+- Hidden channels of an MLP are silent when their weights and biases are zero. Their cut is free.
+- A cut of whole heads (`graph=dict(attention='heads')`) is free. A cut that makes every head
+  narrower is not: attention divides by the square root of the width of a head, which changes.
+- The channels that all blocks add to pass layer norms, whose statistics run over all channels. A
+  cut changes them even if the removed channels are zero. `ignore` excludes this group.
+
+| pruned groups | baseline | before the cut | after it | cost |
+|---|---|---|---|---|
+{transformer}
+
+## Recipes over seeds
+
+`until`: masks by `L1Norm`, then `MaskSparsity(strength=dict(until=1e-3))` in its proximal form,
+the cut, calibration, and fine-tuning. *Kept* is the share of MACs that stays. A sparsity stage and
+fine-tuning take 6 epochs on the digits and 12 on `mnist5k_hard`: 5,000 MNIST images, distorted and
+cluttered so that a cut costs accuracy there, for a ResNet-20 of width 8. Accuracies are means over
+{seeds} seeds, ± standard deviations, in percent. *Cost* is the accuracy before the cut minus the
+accuracy after it, and the largest cost of a seed.
+
+| data | optimizer | kept | baseline | before the cut | after it | cost: mean, largest | \
+fine-tuned |
+|---|---|---|---|---|---|---|---|
+{until}
+
+## Compared with other recipes
+
+On `mnist5k_hard` under SGD, with {lowest:.0%} of the MACs kept. All recipes start from the same
+baselines and train for 24 more epochs (`scratch`: 32 epochs with new weights): `reach` is `until`
+with a fixed strength of `dict(reach=40)`; `paper` is MaskSparsity as in its paper (a global penalty
+with a reach of 1, masks by `BNScale`, then a reach of 20 in the gradient form); `slimming` has the
+global penalty only; `l1` cuts at once.
+
+| recipe | before the cut | after it | calibrated | fine-tuned |
+|---|---|---|---|---|
+{rivals}
+"""
+
+
+def write_page(results: Path, out: Path | None) -> None:
+    """Write the page from the files of results."""
+    optimizers, recipes, transformer = (
+        json.loads((results / f'push_{part}.json').read_text(encoding='utf-8'))
+        for part in ('optimizers', 'recipes', 'transformer')
+    )
+    runs = recipes['results']
+    shares = {float(name.split('_')[-2]) for name in runs}
+    text = _TEMPLATE.format(
+        torch=recipes['versions']['torch'],
+        machine=recipes['machine'],
+        optimizers='\n'.join(_optimizer_line(*item) for item in optimizers['results'].items()),
+        transformer_kept=0.6,
+        transformer='\n'.join(_group_line(*item) for item in transformer['results'].items()),
+        seeds=len({name.split('_')[-1] for name in runs}),
+        until='\n'.join(_until_lines(runs)),
+        lowest=min(shares),
+        rivals='\n'.join(_rival_lines(runs, min(shares))),
+    )
+    (out or PAGE).write_text(text, encoding='utf-8')
+
+
+def _optimizer_line(name: str, result: Mapping[str, Any]) -> str:
+    optimizer, form = name.split(' | ')
+    announced, measured = (result[f'{kind}_without_loss'] for kind in ('announced', 'measured'))
+    cells = [
+        optimizer,
+        form,
+        f'{result["announced"]:.2g}',
+        f'{announced:.3f}, {measured:.3f}',
+        ', '.join(f'{value:.1e}' if value else '0' for value in result['scales']),
+        f'{result["bias"]:.1e}' if result['bias'] else '0',
+        *(f'{accuracy:.2f}' for accuracy in result['accuracy']),
+    ]
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+_GROUPS = {
+    'everything': 'all',
+    'without_stream': 'MLPs, width of heads',
+    'heads_without_stream': 'MLPs, whole heads',
+}
+
+
+def _group_line(name: str, rows: Mapping[str, float]) -> str:
+    cells = [_GROUPS[name], *(f'{rows[row]:.2f}' for row in ('baseline', 'sparse', 'pruned'))]
+    return '| ' + ' | '.join([*cells, f'{rows["sparse"] - rows["pruned"]:.2f}']) + ' |'
+
+
+def _until_lines(runs: Mapping[str, Mapping[str, float]]) -> list[str]:
+    lines = []
+    keys = dict.fromkeys(name.rpartition('_')[0] for name in runs if '_until_' in name)
+    for key in keys:
+        data, optimizer, _, keep = key.split('_')
+        found = [run for name, run in runs.items() if name.startswith(f'{key}_')]
+        costs = [run['sparse'] - run['pruned'] for run in found]
+        cells = [data, optimizer, f'{float(keep):.0%}']
+        cells += [_mean(found, row) for row in ('baseline', 'sparse', 'pruned')]
+        cells += [f'{statistics.mean(costs):.2f}, {max(costs):.2f}', _mean(found, 'finetuned')]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return lines
+
+
+def _rival_lines(runs: Mapping[str, Mapping[str, float]], keep: float) -> list[str]:
+    own = {name: run for name, run in runs.items() if name.startswith('mnist_SGD_')}
+    lines = []
+    for recipe in dict.fromkeys(name.split('_')[2] for name in own):
+        found = [run for name, run in own.items() if f'_{recipe}_{keep:g}_' in name]
+        cells = [_mean(found, row) for row in ('sparse', 'pruned', 'calibrated', 'finetuned')]
+        lines.append(f'| `{recipe}` | ' + ' | '.join(cells) + ' |')
+    return lines
+
+
+def _mean(runs: Sequence[Mapping[str, float]], row: str) -> str:
+    values = [run[row] for run in runs if row in run]
+    if not values:
+        return ''
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f'{statistics.mean(values):.2f} ± {spread:.2f}'

@@ -1,0 +1,68 @@
+"""Thresholds: soft thresholding of norm scales and biases."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from easypruner.strategies.regularizers.norm_scales import SelectedScales
+from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.stepping import StepSizes, with_states
+
+
+class Thresholds:
+    """Soft thresholding of parameters, in one row for all of them.
+
+    Args:
+        selected: the parameters, and the factors of the strength at their entries.
+        optimizer: the optimizer that trains them.
+    """
+
+    def __init__(self, selected: SelectedScales, optimizer: Optimizer) -> None:
+        self._selected = selected
+        self._optimizer = optimizer
+        owners: list[Tensor] = []
+        self._tensors: list[Tensor] = []
+        weights: list[Tensor] = []
+        for tensor, weight in zip(selected.tensors, selected.weights, strict=True):
+            for values in with_states(optimizer, tensor):
+                owners.append(tensor)
+                self._tensors.append(values)
+                weights.append(weight.expand_as(values).reshape(-1))
+        first = self._tensors[0]
+        self._numbers = [tensor.numel() for tensor in self._tensors]
+        self._weights = torch.cat([weight.to(first) for weight in weights])
+        # Scales and biases of one type, on one device, need no conversion.
+        kinds = {(tensor.dim(), tensor.dtype, tensor.device) for tensor in self._tensors}
+        self._are_rows = kinds == {(1, first.dtype, first.device)}
+        self._sizes = StepSizes(optimizer, owners)
+        self._known: tuple[list[float], Tensor] | None = None
+
+    def fit(self, selected: SelectedScales, optimizer: Optimizer) -> bool:
+        """Tell whether they are those of these parameters and this optimizer."""
+        return self._selected is selected and self._optimizer is optimizer
+
+    def apply(self, strength: float, progress: Progress) -> None:
+        """Bring the magnitude of each entry down by its threshold, at most to zero."""
+        most = self._thresholds([strength * size for size in self._sizes(progress)])
+        rows = self._tensors
+        if not self._are_rows:
+            rows = [tensor.reshape(-1).to(most) for tensor in rows]
+        row = torch.cat(rows)
+        pushes = torch.split(torch.minimum(torch.maximum(row, -most), most), self._numbers)
+        if not self._are_rows:
+            pairs = zip(pushes, self._tensors, strict=True)
+            pushes = tuple(push.view_as(tensor).to(tensor) for push, tensor in pairs)
+        torch._foreach_sub_(self._tensors, pushes)
+
+    def _thresholds(self, sizes: list[float]) -> Tensor:
+        """Return the threshold of each entry; most updates have the same as the last."""
+        if self._known is None or self._known[0] != sizes:
+            if len(set(sizes)) == 1:
+                most = self._weights * sizes[0]
+            else:
+                numbers = torch.tensor(self._numbers, device=self._weights.device)
+                most = self._weights * self._weights.new_tensor(sizes).repeat_interleave(numbers)
+            self._known = sizes, most
+        return self._known[1]
