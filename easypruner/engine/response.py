@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from easypruner.errors import ConfigError
 from easypruner.strategies.regularizers.schedule import MomentumResponse, Response, Row
 
 _MOST_UPDATES = 4096
@@ -46,10 +47,24 @@ class SimulatedResponse:
     def adaptive(self) -> bool:
         """Whether it moves a parameter by a distance that is not proportional to the gradient."""
         rates, gradients = (np.full(_TRIAL_UPDATES, x) for x in (_TRIAL_RATE, _TRIAL_GRADIENT))
-        small, large = (self.distance(rates, gradients * factor) for factor in (1, 10))
+        try:
+            small, large = (self.distance(rates, gradients * factor) for factor in (1, 10))
+        except ConfigError:
+            # Nothing is known; only a penalty needs to know it, and then asks for the distance.
+            return False
         return abs(large - 10 * small) > _CLOSE * abs(large)
 
     def distance(self, rates: Row, gradients: Row) -> float:
+        try:
+            return self._simulated(rates, gradients)
+        except Exception as error:
+            raise ConfigError(
+                f'the optimizer {self.name} cannot be run on a single parameter, so the reach of a '
+                f'penalty under it is not known ({type(error).__name__}: {error}); set '
+                "apply='proximal', whose reach does not depend on the optimizer"
+            ) from error
+
+    def _simulated(self, rates: Row, gradients: Row) -> float:
         parameter = nn.Parameter(torch.ones([1] * self.dims, dtype=torch.float64))
         group = {**self.options, 'params': [parameter]}
         # Not 0: Lamb and LARS adapt the step of parameters with a decay.
@@ -72,6 +87,8 @@ def response_of(optimizer: Optimizer, group: Mapping[str, Any], dims: int) -> Re
         group: one of its parameter groups.
         dims: the number of dimensions of the parameter.
     """
+    # A ZeroRedundancyOptimizer distributes another optimizer over processes.
+    optimizer = getattr(optimizer, 'optim', optimizer)
     if type(optimizer) is SGD:
         return MomentumResponse(group['momentum'], group['dampening'], group['nesterov'])
     options = {name: value for name, value in group.items() if name != 'params'}

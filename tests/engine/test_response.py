@@ -15,6 +15,7 @@ from torch import nn, optim
 from torch.optim import SGD, Optimizer
 
 from easypruner.engine.response import response_of
+from easypruner.errors import ConfigError
 from easypruner.strategies.regularizers.schedule import MomentumResponse, Response
 from tests.helpers.optimizers import moved_by
 
@@ -155,6 +156,28 @@ class Averaged(SGD):
 def test_an_optimizer_with_modes_is_switched() -> None:
     response = announced(lambda parameters: Averaged(parameters, lr=0.01))
     assert response.distance(RATES, GRADIENTS) == pytest.approx(float(RATES @ GRADIENTS) / 2)
+
+
+class Wrapper(SGD):
+    """It trains by another optimizer, as a ZeroRedundancyOptimizer does."""
+
+    def __init__(self, parameters: list[nn.Parameter], inner: Make) -> None:
+        super().__init__(parameters, lr=0.01)
+        self.optim = inner(parameters)
+
+
+def test_a_distributed_optimizer_responds_as_the_one_that_it_distributes() -> None:
+    inner = without_decay(optim.Adam)
+    response = announced(lambda parameters: Wrapper(parameters, inner))
+    assert response.name == 'Adam'
+    assert response.distance(RATES, GRADIENTS) == announced(inner).distance(RATES, GRADIENTS)
+
+
+def test_an_optimizer_that_needs_more_than_gradients_is_refused_where_it_matters() -> None:
+    response = announced(lambda parameters: optim.LBFGS(parameters, lr=0.01))
+    assert not response.adaptive
+    with pytest.raises(ConfigError, match="LBFGS cannot be run .* set apply='proximal'"):
+        response.distance(RATES, GRADIENTS)
 
 
 @pytest.mark.slow

@@ -157,9 +157,9 @@ class RowPenalty(Regularizer, Generic[_Row]):
 
     @torch.no_grad()
     def shrink(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        assert progress.optimizer is not None
         row = self._prepared(graph, masks)
-        row.move(self.pushes_of(row) * self.strength_at(progress), progress.optimizer, progress)
+        pushes = self.pushes_of(row) * self.strength_at(progress)
+        row.move(pushes, progress.known_optimizer(), progress)
 
     def pushed_names(self, graph: ChannelGraph, masks: Masks | None) -> list[str]:
         return self._prepared(graph, masks).names

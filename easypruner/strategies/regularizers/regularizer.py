@@ -323,8 +323,7 @@ class Regularizer(Strategy):
         with the learning rate of its own parameter group. Entries that would change their sign
         become zero.
         """
-        optimizer = progress.optimizer
-        assert optimizer is not None
+        optimizer = progress.known_optimizer()
         parameters = [p for group in optimizer.param_groups for p in group['params']]
         gradients = [parameter.grad for parameter in parameters]
         for parameter in parameters:

@@ -163,8 +163,7 @@ class ScalePenalty(Regularizer):
         selected = self._complete(graph, masks)
         if not selected.tensors:
             return
-        optimizer = progress.optimizer
-        assert optimizer is not None
+        optimizer = progress.known_optimizer()
         if self._thresholds is None or not self._thresholds.fit(selected, optimizer):
             self._thresholds = Thresholds(selected, optimizer)
         self._thresholds.apply(self.strength_at(progress), progress)

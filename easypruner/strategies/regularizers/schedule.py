@@ -202,6 +202,19 @@ class Progress:
     momentum: float = 0.0
     times: int = 1
 
+    def known_optimizer(self) -> Optimizer:
+        """Return the optimizer.
+
+        Raises:
+            ConfigError: it is not known, but the proximal form needs its learning rates.
+        """
+        if self.optimizer is None:
+            raise ConfigError(
+                'the proximal form needs the optimizer, but the progress has none; create it as '
+                'Progress(update, updates, optimizer=optimizer)'
+            )
+        return self.optimizer
+
     @property
     def share(self) -> float:
         """The share of the stage that is done, in 0..1."""

@@ -187,7 +187,7 @@ def test_what_cannot_close_the_loop_is_refused(make: object, words: str) -> None
         make(dict(until=0.01))
 
 
-@pytest.mark.parametrize('strength', [dict(until=-1.0), dict(until='x'), dict(untill=1.0), {}])
+@pytest.mark.parametrize('strength', [dict(until=-1.0), dict(until='x'), dict(unti=1.0), {}])
 def test_invalid_limits_are_refused(strength: object) -> None:
     with pytest.raises(ConfigError, match='strength='):
         MaskSparsity(strength)

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from easypruner import Progress, Regularizer
+from easypruner import Masks, Progress, Regularizer
+from easypruner.errors import ConfigError
+from easypruner.graph import ChannelGraph
 from easypruner.testing.networks import Dense, Plain, Residual
 from tests.helpers.networks import Shared
 from tests.helpers.pushes import Case, make_case, penalty_gradients
@@ -226,3 +228,17 @@ def test_the_weights_that_an_optimizer_averages_are_shrunk_with_them(
             torch.testing.assert_close(value, goal, rtol=1e-9, atol=1e-14)
             pushed += int((value != start).sum())
     assert pushed
+
+
+class FirstWeight(Regularizer):
+    """A penalty on one parameter, without a closed form."""
+
+    def penalty(self, graph: ChannelGraph, masks: Masks | None) -> Tensor:
+        return self.strength * next(graph.model.parameters()).abs().sum()
+
+
+@pytest.mark.parametrize('make', [MaskSparsity, GroupLasso, FirstWeight])
+def test_a_progress_without_an_optimizer_is_refused(make: type[Regularizer]) -> None:
+    case = make_case(Plain)
+    with pytest.raises(ConfigError, match=r'Progress\(update, updates, optimizer=optimizer\)'):
+        make(0.1, apply='proximal').shrink(case.graph, case.masks, Progress(0, 10))
