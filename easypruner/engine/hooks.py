@@ -1,95 +1,20 @@
-"""Hooks of a training stage: seeds, buffers, gradients, averaged weights; the progress display."""
+"""Hooks of a training stage: seeds, buffers and gradients of all processes, modes, progress."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import rich.progress
 import torch
 from mmengine.hooks import Hook
-from rich.console import Console
 from torch import Tensor
 
 from easypruner.base.distributed import average, average_buffers
 from easypruner.base.modules import unwrapped
 from easypruner.base.randomness import seed_everything, seed_worker
+from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import accumulation_of
 from easypruner.engine.response import set_mode
-from easypruner.graph.recording.inventory import named_tensors
-
-_Item = TypeVar('_Item')
-
-_SECONDS_BETWEEN_LINES = 10.0
-
-
-class StageProgress:
-    """Shows the progress of one stage and the time that is left.
-
-    Args:
-        title: the name of the stage.
-        console: the console to print to; a bar is drawn only on a terminal.
-        shown: whether anything is printed; only one process of a distributed run prints.
-    """
-
-    def __init__(self, title: str, console: Console, shown: bool = True) -> None:
-        self._title = title
-        self._console = console
-        self._shown = shown
-        self._bar: rich.progress.Progress | None = None
-        self._task: rich.progress.TaskID | None = None
-        self._last_line = time.monotonic()
-
-    def start(self, total: int, done: int = 0) -> None:
-        """Start the display with ``done`` of ``total`` steps."""
-        if not (self._shown and self._console.is_terminal):
-            return
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn('  {task.description}', markup=False),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn('left'),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn('{task.fields[text]}', markup=False),
-            console=self._console,
-            transient=True,
-        )
-        self._bar.start()
-        self._task = self._bar.add_task(self._title, total=total, completed=done, text='')
-
-    def advance(self, text: str) -> None:
-        """Advance the display by one step."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=1, text=text)
-
-    def epoch(self, done: int, total: int) -> None:
-        """Print that an epoch has finished, if there is no bar and the last line is not recent."""
-        if not self._shown or self._bar is not None:
-            return
-        now = time.monotonic()
-        if done == total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._console.print(f'  {self._title}: epoch {done}/{total}', markup=False)
-
-    def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
-        """Yield ``items`` and show the progress. There are at most ``total`` items."""
-        self.start(total)
-        try:
-            for item in items:
-                yield item
-                self.advance('')
-        finally:
-            self.stop()
-
-    def stop(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 class EpochSeedHook(Hook):
@@ -221,85 +146,3 @@ def _is_halfway(runner: Any) -> bool:
 def _gradients(runner: Any) -> dict[str, Tensor]:
     named = unwrapped(runner.model).named_parameters()
     return {name: p.grad for name, p in named if p.grad is not None}
-
-
-_AVERAGES = 'averages'
-
-
-class AveragingHook(Hook):
-    """Averages weights: ``average = (1 - momentum) * average + momentum * weight`` at each update.
-
-    The averages cover parameters and running statistics, and start with their values at the start
-    of the stage. Validation uses the averages, and the model has them at the end. Training
-    checkpoints have weights and averages, so that a resumed stage gives the same result.
-
-    MMEngine's EMAHook cannot be used. It counts iterations instead of updates, and it would restore
-    the weights before the evaluation at the end of the stage.
-
-    Args:
-        momentum: the share of the newest weights in each update of the average.
-    """
-
-    # Runs after the buffers are averaged over processes, before the checkpoint is saved.
-    priority = 'LOW'
-
-    def __init__(self, momentum: float) -> None:
-        self._momentum = momentum
-        self._loaded: dict[str, Tensor] | None = None
-        self._own: dict[str, Tensor] = {}
-        self._averages: dict[str, Tensor] = {}
-        self._handle: Any = None
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Read the averages of an interrupted stage."""
-        self._loaded = checkpoint.get(_AVERAGES)
-
-    def before_train(self, runner: Any) -> None:
-        """Start with the current weights, or with the averages of an interrupted stage."""
-        self._own = named_tensors(unwrapped(runner.model))
-        self._averages = {name: tensor.detach().clone() for name, tensor in self._own.items()}
-        for name, tensor in (self._loaded or {}).items():
-            self._averages[name].copy_(tensor)
-        names = [name for name, tensor in self._own.items() if tensor.is_floating_point()]
-        averages, weights = ([own[n] for n in names] for own in (self._averages, self._own))
-
-        @torch.no_grad()
-        def update(optimizer: Any, args: Any, kwargs: Any) -> None:
-            torch._foreach_lerp_(averages, weights, self._momentum)
-
-        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(update)
-
-    def after_train_epoch(self, runner: Any) -> None:
-        """Copy counters from the weights, and average running statistics over processes."""
-        for name, tensor in self._own.items():
-            if not tensor.is_floating_point():
-                self._averages[name].copy_(tensor)
-        with contextlib.ExitStack() as back:
-            self._swap()
-            back.callback(self._swap)
-            average_buffers(unwrapped(runner.model))
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Save the averages with the weights."""
-        checkpoint[_AVERAGES] = {name: tensor.cpu() for name, tensor in self._averages.items()}
-
-    def before_val_epoch(self, runner: Any) -> None:
-        """Put the averages into the model, so that validation uses them."""
-        self._swap()
-
-    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
-        """Put the weights back into the model."""
-        self._swap()
-
-    def after_train(self, runner: Any) -> None:
-        """Put the averages into the model for good. Later validations swap nothing."""
-        self._handle.remove()
-        self._swap()
-        self._own = {}
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for name, tensor in self._own.items():
-            weight = tensor.detach().clone()
-            tensor.copy_(self._averages[name])
-            self._averages[name].copy_(weight)

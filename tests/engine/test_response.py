@@ -176,7 +176,7 @@ def test_a_distributed_optimizer_responds_as_the_one_that_it_distributes() -> No
 def test_an_optimizer_that_needs_more_than_gradients_is_refused_where_it_matters() -> None:
     response = announced(lambda parameters: optim.LBFGS(parameters, lr=0.01))
     assert not response.adaptive
-    with pytest.raises(ConfigError, match="LBFGS cannot be run .* set apply='proximal'"):
+    with pytest.raises(ConfigError, match=r"LBFGS cannot be run .* set apply='proximal'"):
         response.distance(RATES, GRADIENTS)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from easypruner.base.distributed import is_main
 from easypruner.engine.checkpoint import load_weights, save_weights
-from easypruner.engine.hooks import StageProgress
+from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.graph import ChannelGraph
 from easypruner.strategies import Context

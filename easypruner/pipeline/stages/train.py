@@ -14,8 +14,10 @@ from torch import nn
 from easypruner.base.checks import check_count, check_number, is_number, refuse
 from easypruner.base.distributed import is_main
 from easypruner.engine import hooks
+from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
+from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
@@ -151,7 +153,7 @@ class Train(RowStage):
 
     def run(self, state: PruningState) -> PruningState:
         """Train, save the weights, evaluate."""
-        progress = hooks.StageProgress(self.name, state.run.console, shown=is_main())
+        progress = StageProgress(self.name, state.run.console, shown=is_main())
         warnings: list[str] = []
         epochs = self.length(state.config)
         runner = stage_runner(
@@ -216,7 +218,7 @@ class Train(RowStage):
 
     def hooks(self, state: PruningState) -> list[Hook]:
         """Return additional hooks for the runner."""
-        return [] if self.ema is None else [hooks.AveragingHook(self.ema)]
+        return [] if self.ema is None else [AveragingHook(self.ema)]
 
     def plan(self, state: PruningState) -> str:
         text = f'train {plural(self.length(state.config), "epoch")}'

@@ -1,0 +1,95 @@
+"""AveragingHook: an exponential moving average of the weights during a training stage."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from easypruner.base.distributed import average_buffers
+from easypruner.base.modules import unwrapped
+from easypruner.graph.recording.inventory import named_tensors
+
+_AVERAGES = 'averages'
+
+
+class AveragingHook(Hook):
+    """Averages weights: ``average = (1 - momentum) * average + momentum * weight`` at each update.
+
+    The averages cover parameters and running statistics, and start with their values at the start
+    of the stage. Validation uses the averages, and the model has them at the end. Training
+    checkpoints have weights and averages, so that a resumed stage gives the same result.
+
+    MMEngine's EMAHook cannot be used. It counts iterations instead of updates, and it would restore
+    the weights before the evaluation at the end of the stage.
+
+    Args:
+        momentum: the share of the newest weights in each update of the average.
+    """
+
+    # Runs after the buffers are averaged over processes, before the checkpoint is saved.
+    priority = 'LOW'
+
+    def __init__(self, momentum: float) -> None:
+        self._momentum = momentum
+        self._loaded: dict[str, Tensor] | None = None
+        self._own: dict[str, Tensor] = {}
+        self._averages: dict[str, Tensor] = {}
+        self._handle: Any = None
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Read the averages of an interrupted stage."""
+        self._loaded = checkpoint.get(_AVERAGES)
+
+    def before_train(self, runner: Any) -> None:
+        """Start with the current weights, or with the averages of an interrupted stage."""
+        self._own = named_tensors(unwrapped(runner.model))
+        self._averages = {name: tensor.detach().clone() for name, tensor in self._own.items()}
+        for name, tensor in (self._loaded or {}).items():
+            self._averages[name].copy_(tensor)
+        names = [name for name, tensor in self._own.items() if tensor.is_floating_point()]
+        averages, weights = ([own[n] for n in names] for own in (self._averages, self._own))
+
+        @torch.no_grad()
+        def update(optimizer: Any, args: Any, kwargs: Any) -> None:
+            torch._foreach_lerp_(averages, weights, self._momentum)
+
+        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(update)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Copy counters from the weights, and average running statistics over processes."""
+        for name, tensor in self._own.items():
+            if not tensor.is_floating_point():
+                self._averages[name].copy_(tensor)
+        with contextlib.ExitStack() as back:
+            self._swap()
+            back.callback(self._swap)
+            average_buffers(unwrapped(runner.model))
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Save the averages with the weights."""
+        checkpoint[_AVERAGES] = {name: tensor.cpu() for name, tensor in self._averages.items()}
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Put the averages into the model, so that validation uses them."""
+        self._swap()
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """Put the weights back into the model."""
+        self._swap()
+
+    def after_train(self, runner: Any) -> None:
+        """Put the averages into the model for good. Later validations swap nothing."""
+        self._handle.remove()
+        self._swap()
+        self._own = {}
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, tensor in self._own.items():
+            weight = tensor.detach().clone()
+            tensor.copy_(self._averages[name])
+            self._averages[name].copy_(weight)
