@@ -6,7 +6,6 @@ the scales and biases of the removed channels are zero, so that the cut does not
 
 _base_ = '_base_/r20_digits.py'
 
-graph = dict(limits={'*': dict(max_removed=0.9)})
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),
     dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_none_needs_the_configs_of_another_package(file: Path) -> None:
 
 @pytest.mark.parametrize('name', FLAT)
 def test_names_contain_strategy_model_and_data(name: str) -> None:
-    assert len(name.removesuffix('.py').split('_')) == 3
+    assert re.fullmatch(r'[a-z0-9]+(_l1)?_r\d+_(digits|mnist5k_hard|in1k)\.py', name)
     assert len((CONFIGS / name).read_text().splitlines()) <= 60
 
 
