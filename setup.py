@@ -42,7 +42,7 @@ EXTRAS = {
         'mdformat>=1,<1.1',
         'mdformat-gfm>=1,<1.1',
     ],
-    'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2'],
+    'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2', 'schedulefree>=1.4,<2'],
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
 }
 

@@ -5,7 +5,8 @@ python benchmarks/push.py recipes      strengths and recipes over seeds, on the 
 python benchmarks/push.py transformer  AdamW on a small vision transformer, on the digits
 python benchmarks/push.py page         writes docs/push.md from the results
 
-Results are stored in benchmarks/results. A run that has finished is not repeated.
+It needs the extra ``bench``. Results are stored in benchmarks/results. A run that has finished is
+not repeated.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from easypruner.strategies.regularizers.pushing import PreparedOnce
 class GradDecay(Regularizer):
     """Shrinks the norm scales and biases of removed channels to zero, over N updates.
 
-    N is the number of updates in ``share`` of the stage. At update n = 0, 1, ..., N - 1, the values
+    It holds under any optimizer. N is the number of updates in ``share`` of the stage. At update n = 0, 1, ..., N - 1, the values
     are multiplied by (N - n - 1) / (N - n), which alone would bring them to zero linearly. Their
     gradients are multiplied by 1 - t with t = (n + 1) / N, so that the loss moves them less and
     less. From update N - 1, both are zero.

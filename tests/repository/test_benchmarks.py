@@ -243,3 +243,47 @@ def test_the_measurements_on_a_gpu_run_on_a_cpu_too(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ['resnet50', 'mobilenet_v2', 'vit_b_16']
     assert all(0 < float(row[-1]) < 1e-5 for row in rows)
     assert table(page, '| what a push adds |')[0][0].startswith('MaskSparsity')
+
+
+class TestPush:
+    @pytest.mark.slow
+    def test_an_optimizer_is_measured_in_both_forms(self, tmp_path: Path) -> None:
+        out = tmp_path / 'optimizers.json'
+        run('push.py', 'optimizers', '--only', 'AdamW', '--work-dir', tmp_path, '--out', out)
+        results = json.loads(out.read_text(encoding='utf-8'))['results']
+        assert set(results) == {'AdamW | gradient', 'AdamW | proximal'}
+        for result in results.values():
+            announced, measured = (
+                result[f'{kind}_without_loss'] for kind in ('announced', 'measured')
+            )
+            assert measured == pytest.approx(announced, abs=0.005)
+        proximal = results['AdamW | proximal']
+        assert proximal['scales'] == [0, 0] and proximal['bias'] == 0
+        before, after, _ = proximal['accuracy']
+        assert before == after
+
+    def test_the_page_has_a_line_for_each_result(self, tmp_path: Path, module: Any) -> None:
+        pages = module('push_page')
+        optimizer = {
+            'announced': 5.0, 'announced_without_loss': 0.5, 'measured_without_loss': 0.5,
+            'scales': [0.0, 0.25], 'bias': 0.0, 'accuracy': [98.0, 97.0, 97.5],
+        }  # fmt: skip
+        rows = {'baseline': 90.0, 'sparse': 85.0, 'pruned': 83.0, 'finetuned': 86.0}
+        recipes = {f'mnist_SGD_until_0.15_{seed}': rows for seed in range(2)}
+        contents = {
+            'optimizers': {'SGD | gradient': optimizer},
+            'transformer': {'everything': rows},
+            'recipes': recipes | {'mnist_SGD_l1_0.15_0': rows},
+        }
+        for name, results in contents.items():
+            content = {'results': results, 'machine': 'a machine', 'versions': {'torch': '2.0'}}
+            (tmp_path / f'push_{name}.json').write_text(json.dumps(content), encoding='utf-8')
+        pages.write_page(tmp_path, tmp_path / 'push.md')
+        page = (tmp_path / 'push.md').read_text(encoding='utf-8')
+        ((name, form, *_, accuracy, _, _),) = table(page, '| optimizer |')
+        assert (name, form, accuracy) == ('SGD', 'gradient', '98.00')
+        ((*_, cost),) = table(page, '| pruned groups |')
+        assert cost == '2.00'
+        ((*_, cost, finetuned),) = table(page, '| data |')
+        assert (cost, finetuned) == ('2.00, 2.00', '86.00 ± 0.00')
+        assert [row[0] for row in table(page, '| recipe |')] == ['`until`', '`l1`']
