@@ -19,10 +19,10 @@ from easypruner.strategies.regularizers.pushing import PreparedOnce
 class GradDecay(Regularizer):
     """Shrinks the norm scales and biases of removed channels to zero, over N updates.
 
-    It holds under any optimizer. N is the number of updates in ``share`` of the stage. At update n = 0, 1, ..., N - 1, the values
+    N is the number of updates in ``share`` of the stage. At update n = 0, 1, ..., N - 1, the values
     are multiplied by (N - n - 1) / (N - n), which alone would bring them to zero linearly. Their
     gradients are multiplied by 1 - t with t = (n + 1) / N, so that the loss moves them less and
-    less. From update N - 1, both are zero.
+    less. From update N - 1, both are zero, under any optimizer.
 
     The momentum of an optimizer would still move the values. Once they are zero, the optimizer's
     state of them is therefore set to zero as well. If the optimizer is unknown (progress without
@@ -79,6 +79,9 @@ class GradDecay(Regularizer):
     def reach(self, schedule: Schedule) -> float:
         """Return infinity, because the values come to zero under any schedule."""
         return float('inf')
+
+    def pushed_names(self, graph: ChannelGraph, masks: Masks | None) -> list[str]:
+        return self._prepared(graph, masks).names
 
     def largest(self, graph: ChannelGraph, masks: Masks | None) -> float:
         return self._prepared(graph, masks).largest('GradDecay')

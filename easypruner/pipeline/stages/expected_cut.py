@@ -13,6 +13,7 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph.graph import prune
 from easypruner.graph.masks import Masks
 from easypruner.pipeline.stages.common import forward_pass, stage_context
+from easypruner.strategies import Regularizer
 from easypruner.strategies.measures.calibration import calibrate
 from easypruner.strategies.measures.remains import Remains
 from easypruner.strategies.stages.state import PruningState
@@ -22,7 +23,9 @@ _POINT = 1.0
 """The loss of accuracy that is worth a warning, in points."""
 
 
-def cut_warning(state: PruningState, masks: Masks, runner: StageRunner) -> str:
+def cut_warning(
+    state: PruningState, masks: Masks, runner: StageRunner, regularizer: Regularizer
+) -> str:
     """Return a warning if the channels to remove are not silent, or ''.
 
     A copy of the network is cut. If its accuracy is lower, its batch norms are recalibrated on a
@@ -33,8 +36,11 @@ def cut_warning(state: PruningState, masks: Masks, runner: StageRunner) -> str:
         state: the state of the run.
         masks: the masks of the cut, True = keep.
         runner: the runner of the trained network.
+        regularizer: the regularizer that has pushed. Scales that it does not push may stay.
     """
-    remains = Remains.of(state.run.trace(runner.plain_model), masks)
+    graph = state.run.trace(runner.plain_model)
+    remains = Remains.of(graph, masks)
+    stay = Remains.of(graph, masks, regularizer.pushed_names(graph, masks)).scales
     with fixed_seed(state.run.seed):
         try:
             before = runner.accuracy()
@@ -46,8 +52,8 @@ def cut_warning(state: PruningState, masks: Masks, runner: StageRunner) -> str:
                 after = max(after, runner.accuracy_of(cut))
         except EasyPrunerError:
             # Without an accuracy, only the scales are known.
-            return f'{remains.text()}; the cut will change the outputs' if remains.scales else ''
-    if not remains.scales and before - after < _POINT:
+            return f'{remains.text()}; the cut will change the outputs' if stay else ''
+    if not stay and before - after < _POINT:
         return ''
     return (
         f'{remains.text()}; the cut is expected to take the accuracy from {before:.2f} to '

@@ -180,9 +180,9 @@ class Train(RowStage):
         state = with_weights(state, runner.plain_model)
         state = with_row(state, self.row, runner, state.run.trace(runner.plain_model))
         masks = state.load_masks()
-        is_last_push = self.regularizer is not None and pushes_last(state.run.steps, state.index)
-        if masks is not None and is_last_push:
-            warnings.append(cut_warning(state, masks, runner))
+        pushed = self.regularizer if pushes_last(state.run.steps, state.index) else None
+        if masks is not None and pushed is not None:
+            warnings.append(cut_warning(state, masks, runner, pushed))
         for warning in filter(None, warnings):
             state = state.warned(f'{self.name}: {warning}')
         return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,18 +27,22 @@ class Remains:
     all_biases: Tensor
 
     @classmethod
-    def of(cls, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> Remains:
+    def of(
+        cls, graph: ChannelGraph, masks: Mapping[str, Tensor], only: Collection[str] | None = None
+    ) -> Remains:
         """Collect the scales and biases.
 
         Args:
             graph: the channel graph of the model.
             masks: group -> bool tensor ``(units,)``, True = keep.
+            only: names of parameters; None for all.
         """
         keep = graph.keep(masks)
         found: dict[str, list[Tensor]] = {'weight': [torch.empty(0)], 'bias': [torch.empty(0)]}
         for name, operand in graph.operands.items():
             kind, _, part = operand.partition('.')
-            if kind.endswith('_norm') and part in found and (name, 0) in keep:
+            counts = kind.endswith('_norm') and part in found and (name, 0) in keep
+            if counts and (only is None or name in only):
                 values = graph.parameter(name).detach().abs().float().cpu()
                 found[part].append(values[~keep[name, 0].cpu()])
         return cls(*(torch.cat(values) for values in found.values()))
