@@ -57,7 +57,7 @@ def measure_schedule(
     if model is None:
         for key in _OF_PARAMETERS:
             wrapper_config.pop(key, None)
-    wrapper = build_optim_wrapper(model or nn.Linear(1, 1), wrapper_config)
+    wrapper = build_optim_wrapper(nn.Linear(1, 1) if model is None else model, wrapper_config)
     schedulers = _build(config.get('param_scheduler'), wrapper, epoch_length, epochs)
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
