@@ -114,8 +114,11 @@ def test_the_cost_of_single_strategies_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize('section', ['Use when', 'Fails when', 'Values', 'Args'])
 def test_an_incomplete_docstring_is_refused(cards: ModuleType, section: str) -> None:
     class Incomplete(STRATEGIES['Threshold']):  # type: ignore[misc]
+        # Python 3.13 dedents docstrings.
         __doc__ = re.sub(
-            rf'    {section}:\n(        .*\n|\n)+', '', STRATEGIES['Threshold'].__doc__
+            rf'{section}:\n(    .*\n|\n)+',
+            '',
+            inspect.cleandoc(STRATEGIES['Threshold'].__doc__) + '\n',
         )
 
     class WithArgument(Incomplete):
