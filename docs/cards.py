@@ -83,7 +83,7 @@ BUDGET_PATTERNS = {'GroupThreshold': "values={'backbone.stages.0.*': 0.9, '*': 0
 
 REGULARIZER_ARGUMENTS = {
     'ActivationSparsity': 'strength=1e-3',
-    'GReg': 'strength=dict(reach=7)',
+    'GReg': 'strength=dict(reach=4)',
     'GlobalSparsity': 'strength=5e-4',
     'GradDecay': 'share=0.5',
     'GroupLasso': "strength=1e-4, over='group', alpha=4.0",
