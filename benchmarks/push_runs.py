@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ DIGITS = 'r20_digits.py'
 MNIST = 'r20_mnist5k_hard.py'
 SIZES = {DIGITS: 8, MNIST: 28}
 """File of configs/_base_ -> height and width of its images."""
+_LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 _DECAY = 5e-4
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     'SGD': dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=_DECAY),
@@ -63,15 +66,17 @@ def run(config: Mapping[str, Any], base: str, folder: Path, seed: int = 0) -> Pa
         folder: the work directory.
         seed: the seed of the run.
     """
-    if not (folder / 'summary.json').is_file():
-        file = config_file(folder)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f'_base_ = {str(ROOT / "configs" / "_base_" / base)!r}']
-        lines += [f'{name} = {value!r}' for name, value in config.items()]
-        file.write_text('\n'.join(lines) + '\n', encoding='utf-8')
-        command = [sys.executable, str(ROOT / 'tools' / 'prune.py'), str(file)]
-        command += ['--seed', str(seed), '--work-dir', str(folder), '--overwrite']
-        subprocess.run(command, check=True)
+    # Several jobs share a baseline.
+    with _LOCKS[folder]:
+        if not (folder / 'summary.json').is_file():
+            file = config_file(folder)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f'_base_ = {str(ROOT / "configs" / "_base_" / base)!r}']
+            lines += [f'{name} = {value!r}' for name, value in config.items()]
+            file.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+            command = [sys.executable, str(ROOT / 'tools' / 'prune.py'), str(file)]
+            command += ['--seed', str(seed), '--work-dir', str(folder), '--overwrite']
+            subprocess.run(command, check=True)
     return folder
 
 
