@@ -20,7 +20,7 @@ def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) ->
     temporary = target.with_name(f'.{target.stem}.{secrets.token_hex(8)}{target.suffix}')
     try:
         write(temporary)
-        temporary.replace(target)
+        os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
