@@ -6,9 +6,14 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 # As in the command line: waiting threads must not block the cores of working threads.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+# Every run draws the same examples, and a busy machine does not fail a test.
+settings.register_profile('fixed', deadline=None, derandomize=True)
+settings.load_profile('fixed')
 
 
 @pytest.fixture(autouse=True)
