@@ -97,8 +97,8 @@ fine-tuned |
 ## Compared with other recipes
 
 On `mnist5k_hard` under SGD, with {lowest:.0%} of the MACs kept. All recipes start from the same
-baselines and train for 24 more epochs (`scratch`: 32 epochs with new weights): `reach` is `until`
-with a fixed strength of `dict(reach=40)`; `paper` is MaskSparsity as in its paper (a global penalty
+baselines and train for 24 more epochs (`scratch`: 32 epochs with new weights): `reach20`, `reach40`
+and `reach80` are `until` with a fixed strength, such as `dict(reach=20)`; `paper` is MaskSparsity as in its paper (a global penalty
 with a reach of 1, masks by `BNScale`, then a reach of 20 in the gradient form); `slimming` has the
 global penalty only; `l1` cuts at once.
 

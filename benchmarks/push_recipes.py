@@ -11,13 +11,15 @@ from push_runs import DIGITS, MNIST, Stages, accuracies, run
 
 SHARES = (0.5, 0.3, 0.15)
 """The shares of MACs that stay."""
-RIVALS = ('l1', 'scratch', 'slimming', 'paper', 'reach')
+STRENGTHS = {f'reach{reach}': float(reach) for reach in (20, 40, 80)}
+"""Recipe with a fixed strength -> its reach."""
+RIVALS = ('l1', 'scratch', 'slimming', 'paper', *STRENGTHS)
 """The recipes that are compared with ``'until'``, at the lowest share."""
 _EPOCHS = {'digits': 6, 'mnist': 12}
 """Data -> the number of epochs of the sparsity stage, and of fine-tuning."""
 _BASES = {'digits': DIGITS, 'mnist': MNIST}
 _ADAMW = {'digits': 2e-3, 'mnist': 1e-2}
-_ONE_GROUP = 0.9
+_ONE_GROUP = 0.7
 """The largest share of a group that may be removed."""
 
 
@@ -86,8 +88,9 @@ def _stages(job: Job) -> Stages:
     epochs = _EPOCHS[job.data]
     cut = [dict(type='Prune'), dict(type='Calibrate')]
     l1, finetune = _select('L1Norm', job.keep), _train('finetune', epochs, 'finetuned')
-    if job.recipe in ('until', 'reach'):
-        strength = dict(until=1e-3) if job.recipe == 'until' else dict(reach=40.0)
+    if job.recipe == 'until' or job.recipe in STRENGTHS:
+        fixed = job.recipe in STRENGTHS
+        strength = dict(reach=STRENGTHS[job.recipe]) if fixed else dict(until=1e-3)
         push = dict(type='MaskSparsity', strength=strength, apply='proximal')
         return [l1, _train('sparse', epochs, 'sparse', push), *cut, finetune]
     if job.recipe == 'l1':
