@@ -1,7 +1,8 @@
 """Measures what sparsity stages do to the channels that are removed, and writes docs/push.md.
 
 python benchmarks/push.py optimizers   every optimizer, on the digits
-python benchmarks/push.py recipes      strengths and recipes over seeds, on the digits and MNIST
+python benchmarks/push.py strength     a grid of strengths, on the digits and MNIST
+python benchmarks/push.py recipes      recipes over seeds, on the digits and MNIST
 python benchmarks/push.py transformer  AdamW on a small vision transformer, on the digits
 python benchmarks/push.py page         writes docs/push.md from the results
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('part', choices=['optimizers', 'recipes', 'transformer', 'page'])
+    parser.add_argument('part', choices=[*_PARTS, 'page'])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/push'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
     parser.add_argument('--only', nargs='+', help='names of optimizers or data sets')
@@ -48,9 +49,8 @@ def main() -> None:
 
         write_page(RESULTS, args.out)
         return
-    parts = {'optimizers': _optimizers, 'recipes': _recipes, 'transformer': _transformer}
     content = {
-        'results': parts[args.part](args),
+        'results': _PARTS[args.part](args),
         'machine': machine(),
         'versions': versions_of('torch'),
     }
@@ -71,7 +71,7 @@ def _optimizer(name: str, form: str, folder: Path) -> dict[str, Any]:
     train = dict(type='Train', name='baseline', epochs=8, row='baseline')
     config = {**settings_of(name), 'stages': [train, dict(type='Report')]}
     baseline = run(config, DIGITS, folder / 'baseline')
-    strength = _strength(name, form, REACH)
+    strength = _strength_of(name, form, REACH)
     stages = [
         _select(0.5),
         dict(
@@ -102,7 +102,7 @@ def _optimizer(name: str, form: str, folder: Path) -> dict[str, Any]:
 
 def _without_loss(name: str, form: str, folder: Path) -> dict[str, float]:
     """Return the reach that is announced and measured for a stage whose loss is 0."""
-    strength = _strength(name, form, _WITHOUT_LOSS)
+    strength = _strength_of(name, form, _WITHOUT_LOSS)
     push = dict(type='MaskSparsity', strength=strength, apply=form, biases=False)
     stages = [_select(0.5), dict(type='Train', name='sparse', epochs=_EPOCHS, regularizer=push)]
     stages += [dict(type='Evaluate', row='end'), dict(type='Report')]
@@ -139,7 +139,7 @@ def _regularizer(name: str, form: str, strength: Any, decay: bool) -> Any:
     return regularizer, slowest
 
 
-def _strength(name: str, form: str, reach: float) -> Any:
+def _strength_of(name: str, form: str, reach: float) -> Any:
     """Return the strength of a form: under adaptive optimizers, both forms have the same."""
     regularizer, schedule = _regularizer(name, 'proximal', dict(reach=reach), True)
     if form == 'gradient' and schedule.optimizer.adaptive:
@@ -214,6 +214,24 @@ def _recipes(args: argparse.Namespace) -> dict[str, Any]:
     with ThreadPool(args.workers) as pool:
         found = pool.map(partial(result_of, folder=args.work_dir / 'recipes'), jobs)
     return {job.name: result for job, result in zip(jobs, found, strict=True)}
+
+
+def _strength(args: argparse.Namespace) -> dict[str, Any]:
+    from push_strength import outcome_of, trials_of
+
+    trials = [t for t in trials_of(args.seeds) if args.only is None or t.data in args.only]
+    with ThreadPool(args.workers) as pool:
+        found = pool.map(partial(outcome_of, folder=args.work_dir / 'recipes'), trials)
+    return {trial.name: result for trial, result in zip(trials, found, strict=True)}
+
+
+_PARTS = {
+    'optimizers': _optimizers,
+    'strength': _strength,
+    'recipes': _recipes,
+    'transformer': _transformer,
+}
+"""Part -> the function that measures it."""
 
 
 if __name__ == '__main__':

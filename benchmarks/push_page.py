@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from push_recipes import ONE_GROUP
+
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'push.md'
 
 _TEMPLATE = """# Pushing channels to zero
@@ -98,9 +100,10 @@ fine-tuned |
 
 On `mnist5k_hard` under SGD, with {lowest:.0%} of the MACs kept. All recipes start from the same
 baselines and train for 24 more epochs (`scratch`: 32 epochs with new weights): `reach20`, `reach40`
-and `reach80` are `until` with a fixed strength, such as `dict(reach=20)`; `paper` is MaskSparsity as in its paper (a global penalty
-with a reach of 1, masks by `BNScale`, then a reach of 20 in the gradient form); `slimming` has the
-global penalty only; `l1` cuts at once.
+and `reach80` are `until` with a fixed strength, such as `dict(reach=20)`; `paper` is MaskSparsity
+as in its paper (a global penalty with a reach of 1, masks by `BNScale`, then a reach of 20 in the
+gradient form); `slimming` has the global penalty only; `l1` cuts at once. No group loses more than
+{most:.0%} of its channels.
 
 | recipe | before the cut | after it | calibrated | fine-tuned |
 |---|---|---|---|---|
@@ -125,6 +128,7 @@ def write_page(results: Path, out: Path | None) -> None:
         seeds=len({name.split('_')[-1] for name in runs}),
         until='\n'.join(_until_lines(runs)),
         lowest=min(shares),
+        most=ONE_GROUP,
         rivals='\n'.join(_rival_lines(runs, min(shares))),
     )
     (out or PAGE).write_text(text, encoding='utf-8')

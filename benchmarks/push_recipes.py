@@ -15,11 +15,11 @@ STRENGTHS = {f'reach{reach}': float(reach) for reach in (20, 40, 80)}
 """Recipe with a fixed strength -> its reach."""
 RIVALS = ('l1', 'scratch', 'slimming', 'paper', *STRENGTHS)
 """The recipes that are compared with ``'until'``, at the lowest share."""
-_EPOCHS = {'digits': 6, 'mnist': 12}
+EPOCHS = {'digits': 6, 'mnist': 12}
 """Data -> the number of epochs of the sparsity stage, and of fine-tuning."""
-_BASES = {'digits': DIGITS, 'mnist': MNIST}
+BASES = {'digits': DIGITS, 'mnist': MNIST}
 _ADAMW = {'digits': 2e-3, 'mnist': 1e-2}
-_ONE_GROUP = 0.7
+ONE_GROUP = 0.7
 """The largest share of a group that may be removed."""
 
 
@@ -51,7 +51,7 @@ def jobs_of(seeds: Sequence[int]) -> list[Job]:
     """Return all jobs."""
     jobs = [
         Job(data, optimizer, 'until', keep, seed)
-        for data in _BASES
+        for data in BASES
         for optimizer in ('SGD', 'AdamW')
         for keep in SHARES
         for seed in seeds
@@ -61,23 +61,32 @@ def jobs_of(seeds: Sequence[int]) -> list[Job]:
     ]
 
 
+def baseline_of(data: str, optimizer: str, seed: int, folder: Path) -> Path:
+    """Train the baseline of runs unless it has been trained before; return its weights."""
+    stages = [_baseline(8), dict(type='Report')]
+    config = {'stages': stages, **optimizer_keys(data, optimizer)}
+    done = run(config, BASES[data], folder / f'{data}_{optimizer}_baseline_{seed}', seed)
+    return (next(done.glob('*_baseline')) / 'weights.pth').resolve()
+
+
 def result_of(job: Job, folder: Path) -> dict[str, float]:
     """Run a job unless it has finished before; return row -> accuracy in percent."""
-    trained = _run(job, folder / f'{job.data}_{job.optimizer}_baseline_{job.seed}', [_baseline(8)])
-    weights = next(trained.glob('*_baseline')) / 'weights.pth'
-    load = dict(type='Evaluate', checkpoint=str(weights.resolve()), row='baseline')
-    return accuracies(_run(job, folder / job.name, [load, *_stages(job)]))
-
-
-def _run(job: Job, folder: Path, stages: Stages) -> Path:
-    config: dict[str, Any] = {
-        'graph': dict(limits={'*': dict(max_removed=_ONE_GROUP)}),
-        'stages': [*stages, dict(type='Report')],
+    weights = baseline_of(job.data, job.optimizer, job.seed, folder)
+    load = dict(type='Evaluate', checkpoint=str(weights), row='baseline')
+    config = {
+        'graph': dict(limits={'*': dict(max_removed=ONE_GROUP)}),
+        'stages': [load, *_stages(job), dict(type='Report')],
+        **optimizer_keys(job.data, job.optimizer),
     }
-    if job.optimizer == 'AdamW':
-        adamw = dict(type='AdamW', lr=_ADAMW[job.data], weight_decay=0.05, _delete_=True)
-        config['optim_wrapper'] = dict(optimizer=adamw)
-    return run(config, _BASES[job.data], folder, job.seed)
+    return accuracies(run(config, BASES[job.data], folder / job.name, job.seed))
+
+
+def optimizer_keys(data: str, optimizer: str) -> dict[str, Any]:
+    """Return the keys of a config that choose an optimizer."""
+    if optimizer == 'SGD':
+        return {}
+    adamw = dict(type='AdamW', lr=_ADAMW[data], weight_decay=0.05, _delete_=True)
+    return {'optim_wrapper': dict(optimizer=adamw)}
 
 
 def _baseline(epochs: int) -> dict[str, Any]:
@@ -85,38 +94,40 @@ def _baseline(epochs: int) -> dict[str, Any]:
 
 
 def _stages(job: Job) -> Stages:
-    epochs = _EPOCHS[job.data]
+    epochs = EPOCHS[job.data]
     cut = [dict(type='Prune'), dict(type='Calibrate')]
-    l1, finetune = _select('L1Norm', job.keep), _train('finetune', epochs, 'finetuned')
+    l1, finetune = select('L1Norm', job.keep), train('finetune', epochs, 'finetuned')
     if job.recipe == 'until' or job.recipe in STRENGTHS:
         fixed = job.recipe in STRENGTHS
         strength = dict(reach=STRENGTHS[job.recipe]) if fixed else dict(until=1e-3)
         push = dict(type='MaskSparsity', strength=strength, apply='proximal')
-        return [l1, _train('sparse', epochs, 'sparse', push), *cut, finetune]
+        return [l1, train('sparse', epochs, 'sparse', push), *cut, finetune]
     if job.recipe == 'l1':
-        return [l1, *cut, _train('finetune', 2 * epochs, 'finetuned')]
+        return [l1, *cut, train('finetune', 2 * epochs, 'finetuned')]
     if job.recipe == 'scratch':
-        return [l1, *cut, dict(type='Reinitialise'), _train('scratch', 2 * epochs + 8, 'finetuned')]
+        return [l1, *cut, dict(type='Reinitialise'), train('scratch', 2 * epochs + 8, 'finetuned')]
     everywhere = dict(type='GlobalSparsity', strength=dict(reach=1.0))
     if job.recipe == 'slimming':
-        push = _train('sparse', epochs, 'sparse', everywhere)
-        return [push, _select('BNScale', job.keep), *cut, finetune]
+        push = train('sparse', epochs, 'sparse', everywhere)
+        return [push, select('BNScale', job.keep), *cut, finetune]
     half = epochs // 2
     return [
-        _train('global', half, None, everywhere),
-        _select('BNScale', job.keep),
-        _train('sparse', half, 'sparse', dict(type='MaskSparsity', strength=dict(reach=20.0))),
+        train('global', half, None, everywhere),
+        select('BNScale', job.keep),
+        train('sparse', half, 'sparse', dict(type='MaskSparsity', strength=dict(reach=20.0))),
         *cut,
         finetune,
     ]
 
 
-def _select(source: str, keep: float) -> dict[str, Any]:
+def select(source: str, keep: float) -> dict[str, Any]:
+    """Return the stage that selects masks."""
     return dict(type='SelectMask', source=dict(type=source, budget=dict(type='Macs', keep=keep)))
 
 
-def _train(
+def train(
     name: str, epochs: int, row: str | None, regularizer: dict[str, Any] | None = None
 ) -> dict[str, Any]:
+    """Return a stage that trains."""
     push = {} if regularizer is None else {'regularizer': regularizer}
     return dict(type='Train', name=name, epochs=epochs, row=row, **push)

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from easypruner import Masks, Progress, Regularizer, Schedule, hookimpl
 from easypruner.base.checks import check_number
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.regularizers.norm_scales import ScaleSelection, SelectedScales
+from easypruner.strategies.regularizers.norm_scales import ScaleSelection
 from easypruner.strategies.regularizers.pushing import PreparedOnce
+from easypruner.strategies.regularizers.selected import SelectedScales
 
 
 class GradDecay(Regularizer):

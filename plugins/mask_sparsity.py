@@ -7,6 +7,7 @@ from torch import Tensor
 from easypruner import Masks, hookimpl
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
+from easypruner.strategies.regularizers.selected import SelectedScales
 
 
 class MaskSparsity(ScalePenalty, without_scales='error', biases=None):
@@ -32,6 +33,9 @@ class MaskSparsity(ScalePenalty, without_scales='error', biases=None):
     def pushed(self, graph: ChannelGraph, masks: Masks | None) -> dict[tuple[str, int], Tensor]:
         keep = graph.keep(self.needed_masks(graph, masks))
         return {key: ~kept for key, kept in keep.items()}
+
+    def to_zero(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
+        return self.selected(graph, masks)
 
 
 easypruner_components = hookimpl(lambda: [MaskSparsity])

@@ -63,6 +63,11 @@ class StageProgress:
             self._last_line = now
             self._console.print(f'  {self._title}: epoch {done}/{total}', markup=False)
 
+    def note(self, text: str) -> None:
+        """Print a text, unless it is empty."""
+        if self._shown and text:
+            self._console.print(f'  {self._title}: {text}', markup=False)
+
     def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
         """Yield ``items`` and show the progress. There are at most ``total`` items."""
         self.start(total)

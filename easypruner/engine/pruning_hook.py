@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from easypruner.base.modules import unwrapped
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies import Progress, Regularizer, Schedule
+from easypruner.strategies.regularizers.pull import PullMeter, weak_strength
 
 _WARNING = 'reach_warning'
 _LOOP = 'closed_loop'
+_PULL = 'pull'
 
 
 def accumulation_of(runner: Any) -> int:
@@ -38,10 +40,12 @@ class PruningHook(Hook):
         masks: True = keep; None if no masks are selected yet.
         schedule: the learning rates of the stage.
         trace: a function that makes the channel graph of the runner's model.
-        warn: a function that gets a warning if the reach of the regularizer is too small; None to
-            skip this check.
+        warn: a function that gets a warning if the regularizer cannot bring to zero what must go;
+            None to skip these checks.
         every: the number of updates from one push to the next. A push stands for all of these
             updates (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section 3.1).
+        note: a function that prints a text while the stage runs.
+        meter: what measures how strongly the loss holds the parameters that must come to zero.
     """
 
     priority: ClassVar = 'VERY_LOW'
@@ -52,36 +56,49 @@ class PruningHook(Hook):
     trace: Callable[[nn.Module], ChannelGraph]
     warn: Callable[[str], object] | None = None
     every: int = 1
+    note: Callable[[str], object] | None = None
+    meter: PullMeter = field(default_factory=PullMeter, init=False)
     _warning: str | None = field(default=None, init=False)
     _loop_state: dict[str, Any] = field(default_factory=dict, init=False)
     _done: int = field(default=0, init=False)
     _registered: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
     _slowest: Schedule = field(init=False)
+    _graph: ChannelGraph = field(init=False)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Restore the warning of an interrupted stage, which depends on its initial weights."""
         self._warning = checkpoint.get(_WARNING)
         self._loop_state = checkpoint.get(_LOOP, self._loop_state)
+        self.meter.load_state_dict(checkpoint.get(_PULL, {}))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save the warning with the weights."""
         checkpoint[_WARNING] = self._warning
+        checkpoint[_PULL] = self.meter.state_dict()
         if self.regularizer.loop is not None:
             checkpoint[_LOOP] = self.regularizer.loop.state_dict()
 
     def before_train(self, runner: Any) -> None:
         """Trace the model and register the regularizer. MMEngine has loaded checkpoints by now."""
-        graph = self.trace(unwrapped(runner.model))
+        graph = self._graph = self.trace(unwrapped(runner.model))
         self._start(graph)
         regularizer, wrapper = self.regularizer, runner.optim_wrapper
         # A resumed stage continues to count after the updates that are done.
         self._done = min(runner.iter // accumulation_of(runner), self.schedule.updates)
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if self._measures:
+                entries = regularizer.to_zero(graph, self.masks)
+                progress = self._progress(optimizer, getattr(optimizer, 'grad_scale', None))
+                self.meter.before(entries, self._slowest.optimizer.adaptive, progress)
             if self._is_due:
                 regularizer.before_step(graph, self.masks, self._progress_of_push(optimizer))
 
         def shrink(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if _was_skipped(optimizer):
+                self.meter.forget()
+            elif self._measures:
+                self._measure(graph, optimizer)
             if self._is_due and not _was_skipped(optimizer):
                 regularizer.after_step(graph, self.masks, self._progress(optimizer))
             self._done += 1
@@ -111,8 +128,28 @@ class PruningHook(Hook):
             return
         if self._warning is None:
             self._warning = weak_reach(regularizer, self._slowest, graph, self.masks)
+            reach = regularizer.reach(self._slowest)
+            largest = regularizer.largest(graph, self.masks)
+            self.meter.alone = largest * regularizer.strength / reach if reach else 0.0
         if self._warning:
             self.warn(self._warning)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether the pull of the loss is measured at this update."""
+        regularizer = self.regularizer
+        # A closed loop finds the strength by itself, and an adaptive optimizer hides the penalty.
+        known = regularizer.is_proximal or not self._slowest.optimizer.adaptive
+        wanted = self.warn is not None and regularizer.loop is None and known
+        return wanted and self.meter.is_due(self._done, self.schedule.updates)
+
+    def _measure(self, graph: ChannelGraph, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the update that the optimizer has made; tell if the strength is too low."""
+        entries = self.regularizer.to_zero(graph, self.masks)
+        adaptive = self._slowest.optimizer.adaptive
+        ended = self.meter.after(entries, adaptive, self._progress(optimizer))
+        if ended and len(self.meter.found) == 1 and self.note is not None:
+            self.note(self.advice)
 
     @property
     def _is_due(self) -> bool:
@@ -141,9 +178,27 @@ class PruningHook(Hook):
         progress = self._progress(optimizer, scale)
         return replace(progress, lr=progress.lr * times)
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The strength, the form, the strength that is enough without a loss, and the pulls."""
+        regularizer = self.regularizer
+        return {
+            'strength': regularizer.strength,
+            'form': 'proximal' if regularizer.is_proximal else 'gradient',
+            'alone': self.meter.alone,
+            'pulls': [asdict(found) for found in self.meter.found],
+        }
+
+    @property
+    def advice(self) -> str:
+        """What strength would be enough, if the present one is not, or ''."""
+        return weak_strength(self.regularizer, self.meter)
+
     def after_train(self, runner: Any) -> None:
-        """Remove everything that was registered."""
+        """Remove everything that was registered; warn if a closed loop has not arrived."""
         self.close()
+        if self.warn is not None:
+            self.warn(self.regularizer.unmet(self._graph, self.masks))
 
     def close(self) -> None:
         """Remove everything that was registered, also after training has failed."""

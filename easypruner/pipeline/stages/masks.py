@@ -11,6 +11,7 @@ from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
 from easypruner.strategies import Context, MaskSource, Stage
 from easypruner.strategies.budgets.budget import budget_result
+from easypruner.strategies.measures.narrow import narrow_warning
 from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.state import PruningState
 
@@ -68,7 +69,7 @@ class SelectMask(Stage):
         masks.check(graph)
         budget = self.source.budget
         result = None if budget is None else budget_result(budget, masks, graph)
-        return replace(with_masks(state, masks), selected=state.checkpoint, budget=result)
+        return replace(with_masks(state, masks, self), selected=state.checkpoint, budget=result)
 
     def _with_partial_budget(self, state: PruningState, graph: ChannelGraph) -> PruningState:
         """Give the source the budget of this cut; return the state with the budget's reference."""
@@ -123,7 +124,7 @@ class LoadMask(Stage):
         """Check the masks against the network, and copy them into the run."""
         masks = Masks.load(self.path)
         masks.check(state.run.trace(loaded_runner(state).plain_model))
-        return replace(with_masks(state, masks), selected=None, budget=None)
+        return replace(with_masks(state, masks, self), selected=None, budget=None)
 
     def plan(self, state: PruningState) -> str:
         return f'load masks from {self.path}'
@@ -136,6 +137,8 @@ def _check_part(part: Any) -> None:
         refuse(part, 'part', 'SelectMask', expected)
 
 
-def with_masks(state: PruningState, masks: Masks) -> PruningState:
-    """Write masks to the stage's folder; return the state with their path."""
+def with_masks(state: PruningState, masks: Masks, stage: Stage) -> PruningState:
+    """Write masks to a stage's folder; return the state with their path, and with warnings."""
+    warning = narrow_warning(masks)
+    state = state.warned(f'{stage.name}: {warning}') if warning else state
     return replace(state, masks=state.write(MASKS, masks.save))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -13,6 +14,7 @@ from torch import nn
 
 from easypruner.base.checks import check_count, check_number, is_number, refuse
 from easypruner.base.distributed import is_main
+from easypruner.base.files import write_json
 from easypruner.engine import hooks
 from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.checkpoint import PlainCheckpointHook
@@ -35,6 +37,8 @@ _DEFAULT_HOOKS = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_last=True)
 )
 
+PUSH = 'push.json'
+"""The file of what was measured about the push."""
 _NEGLIGIBLE = 0.01
 """The share of old weights in an average below which they do not matter."""
 
@@ -170,26 +174,33 @@ class Train(RowStage):
                 *self.hooks(state),
             ],
         )
+        push = self._push(state, runner, warnings, progress)
         with contextlib.ExitStack() as ends:
             ends.callback(progress.stop)
-            if self.regularizer is not None:
-                push = self._push(state, runner, warnings)
+            if push is not None:
                 ends.callback(push.close)
                 runner.register_hook(push)
             runner.train()
+            if push is not None and push.meter.found:
+                state.write(PUSH, partial(write_json, value=push.measured))
         state = with_weights(state, runner.plain_model)
         state = with_row(state, self.row, runner, state.run.trace(runner.plain_model))
-        masks = state.load_masks()
-        pushed = self.regularizer if pushes_last(state.run.steps, state.index) else None
-        if masks is not None and pushed is not None:
-            warnings.append(cut_warning(state, masks, runner, pushed))
+        if push is not None:
+            warnings.append(_cut_warning(state, runner, push))
         for warning in filter(None, warnings):
             state = state.warned(f'{self.name}: {warning}')
         return state
 
-    def _push(self, state: PruningState, runner: StageRunner, warnings: list[str]) -> PruningHook:
+    def _push(
+        self,
+        state: PruningState,
+        runner: StageRunner,
+        warnings: list[str],
+        progress: StageProgress,
+    ) -> PruningHook | None:
         """Return the hook that pushes. Warnings are appended to ``warnings``."""
-        assert self.regularizer is not None
+        if self.regularizer is None:
+            return None
         schedule = self.schedule(state.config, len(runner.train_dataloader))
         if warning := self._average_warning(schedule):
             warnings.append(warning)
@@ -200,6 +211,7 @@ class Train(RowStage):
             state.run.trace,
             warnings.append if pushes_last(state.run.steps, state.index) else None,
             self.regularize_every,
+            progress.note,
         )
 
     def _average_warning(self, schedule: Schedule) -> str:
@@ -237,6 +249,15 @@ class Train(RowStage):
         if self.param_scheduler is not None:
             overrides['param_scheduler'] = self.param_scheduler
         return overrides
+
+
+def _cut_warning(state: PruningState, runner: StageRunner, push: PruningHook) -> str:
+    """Return a warning if the next cut will not be free, with the strength that would help."""
+    masks = state.load_masks()
+    if masks is None or not pushes_last(state.run.steps, state.index):
+        return ''
+    text = cut_warning(state, masks, runner, push.regularizer)
+    return '; '.join(filter(None, [text, push.advice])) if text else ''
 
 
 def _check_ema(ema: Any, owner: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from easypruner.strategies.measures.units import pushed_members
 from easypruner.strategies.regularizers.pushing import (
     IndexValues,
     PushedRow,
-    check_not_nan,
     ensure_gradients,
     group_values,
 )
 from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.selected import SelectedScales
 from easypruner.strategies.regularizers.stepping import StepSizes, move_to_zero
 
 SCALES = {
@@ -134,35 +134,6 @@ def operands_named(graph: ChannelGraph, operands: Collection[str]) -> list[str]:
         for name, operand in graph.operands.items()
         if operand in operands and graph.parameter(name).requires_grad
     ]
-
-
-@dataclass(frozen=True)
-class SelectedScales:
-    """The parameters that a regularizer pushes.
-
-    Attributes:
-        names: the names of the parameters.
-        tensors: the parameters.
-        weights: for each parameter, the factors of the strength at its entries, 0 for entries that
-            are not pushed; they broadcast to the shape of the parameter.
-        lacking: the names of groups that should be pushed, but do not have a scale.
-    """
-
-    names: list[str] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
-    lacking: tuple[str, ...] = ()
-
-    @torch.no_grad()
-    def largest(self, owner: str) -> float:
-        """Return the largest magnitude that is pushed, divided by its factor; 0 if none is.
-
-        Raises:
-            EasyPrunerError: a parameter has NaN entries; the message names ``owner``.
-        """
-        check_not_nan(self.names, self.tensors, owner)
-        pairs = zip(self.tensors, self.weights, strict=True)
-        return max((float(torch.where(w > 0, t.abs() / w, 0).max()) for t, w in pairs), default=0.0)
 
 
 class ScaleSelection:

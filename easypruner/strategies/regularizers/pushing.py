@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.selected import check_not_nan
 
 _Prepared = TypeVar('_Prepared')
 _Row = TypeVar('_Row', bound='PushedRow')
@@ -93,22 +93,6 @@ def shrinking_reach(largest: float) -> float:
         largest: the largest magnitude that must shrink.
     """
     return math.log(100.0) if largest > 0 else 0.0
-
-
-def check_not_nan(names: Sequence[str], tensors: Sequence[Tensor], owner: str) -> None:
-    """Raise EasyPrunerError if a parameter has NaN entries.
-
-    Args:
-        names: the names of the parameters.
-        tensors: the parameters.
-        owner: the name of the regularizer, for the message.
-    """
-    for name, tensor in zip(names, tensors, strict=True):
-        if bad := int(tensor.isnan().sum()):
-            raise EasyPrunerError(
-                f'{owner} pushes {name!r}, of which {bad} of {tensor.numel()} entries are NaN; '
-                'the previous training has diverged, or the weights are damaged'
-            )
 
 
 def group_values(graph: ChannelGraph, values: Mapping[str, float]) -> dict[tuple[str, int], Tensor]:

@@ -17,6 +17,7 @@ from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.regularizers.closed_loop import ARRIVAL, ClosedLoop
 from easypruner.strategies.regularizers.schedule import Progress, Schedule, ramp_of
+from easypruner.strategies.regularizers.selected import SelectedScales
 from easypruner.strategies.regularizers.stepping import StepSizes, move_to_zero
 from easypruner.strategies.strategy import Strategy
 
@@ -224,6 +225,10 @@ class Regularizer(Strategy):
         """
         return 0.0
 
+    def to_zero(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
+        """Return the entries of parameters that must all come to zero; empty if none must."""
+        return SelectedScales()
+
     def magnitudes(self, graph: ChannelGraph, masks: Masks | None) -> dict[str, float]:
         """Return group -> the largest magnitude that must come to zero, for ``dict(until=U)``."""
         raise NotImplementedError(f'{type(self).__name__} does not implement magnitudes()')
@@ -238,6 +243,21 @@ class Regularizer(Strategy):
             return
         if loop.follow(self.magnitudes(graph, masks), progress.share):
             self.refresh()
+
+    def unmet(self, graph: ChannelGraph, masks: Masks | None) -> str:
+        """Return a warning if the stage ends without meeting ``dict(until=U)``, or ''."""
+        if self.loop is None:
+            return ''
+        found = self.magnitudes(graph, masks)
+        above = sorted((n for n in found if found[n] > self.loop.until), key=found.__getitem__)
+        if not above:
+            return ''
+        worst = above[-1]
+        return (
+            f'{type(self).__name__} has not met until={self.loop.until:g} in {len(above)} of '
+            f'{len(found)} groups (largest {found[worst]:.2g}, in {worst!r}): the cut will change '
+            'the outputs; train longer, with a higher learning rate, or let more channels stay'
+        )
 
     def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
         """Return the smallest reach that can bring the channels to zero; 0 if none must.

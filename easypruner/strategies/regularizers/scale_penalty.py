@@ -11,7 +11,7 @@ from torch import Tensor
 from easypruner.base.checks import check_flag, check_name
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
-from easypruner.strategies.regularizers.norm_scales import ScaleSelection, SelectedScales
+from easypruner.strategies.regularizers.norm_scales import ScaleSelection
 from easypruner.strategies.regularizers.pushing import (
     PreparedOnce,
     ensure_gradients,
@@ -20,6 +20,7 @@ from easypruner.strategies.regularizers.pushing import (
 )
 from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.regularizers.schedule import Progress, Schedule
+from easypruner.strategies.regularizers.selected import SelectedScales
 from easypruner.strategies.regularizers.thresholds import Thresholds
 
 NORMS = ('l1', 'l2', 'smooth_l1')
@@ -111,7 +112,7 @@ class ScalePenalty(Regularizer):
             width: the magnitude below which smooth l1 is l2. It is lr * strength, but this method
                 does not know lr. With 0, smooth l1 is l1. A group's own factor multiplies it.
         """
-        selected = self._complete(graph, masks)
+        selected = self.selected(graph, masks)
         if not selected.tensors:
             return torch.zeros((), requires_grad=True)
         parts = [
@@ -132,7 +133,7 @@ class ScalePenalty(Regularizer):
 
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
-        selected = self._complete(graph, masks)
+        selected = self.selected(graph, masks)
         if not selected.tensors:
             return
         strength = self.strength_at(progress)
@@ -160,7 +161,7 @@ class ScalePenalty(Regularizer):
         if self.norm != 'l1':
             super().shrink(graph, masks, progress)
             return
-        selected = self._complete(graph, masks)
+        selected = self.selected(graph, masks)
         if not selected.tensors:
             return
         optimizer = progress.known_optimizer()
@@ -171,9 +172,21 @@ class ScalePenalty(Regularizer):
     def pushed_names(self, graph: ChannelGraph, masks: Masks | None) -> list[str]:
         return self._prepared(graph, masks).names
 
+    def selected(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
+        """Return the entries that are pushed.
+
+        :meth:`largest` does not use it, because it is called before the masks are known.
+
+        Raises:
+            EasyPrunerError: a group lacks a scale that should be pushed.
+        """
+        selected = self._prepared(graph, masks)
+        self._selection.kinds.refuse_lacking(selected.lacking)
+        return selected
+
     @torch.no_grad()
     def magnitudes(self, graph: ChannelGraph, masks: Masks | None) -> dict[str, float]:
-        selected = self._complete(graph, masks)
+        selected = self.selected(graph, masks)
         pairs = zip(selected.names, selected.tensors, selected.weights, strict=True)
         pushed = {name: (t.abs() * (w > 0)).cpu() for name, t, w in pairs}
         # A norm behind a concatenation has channels of several groups.
@@ -193,15 +206,6 @@ class ScalePenalty(Regularizer):
     def needed_reach(self, graph: ChannelGraph, masks: Masks | None) -> float:
         largest = self.largest(graph, masks)
         return shrinking_reach(largest) if self.norm == 'l2' else 2 * largest
-
-    def _complete(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
-        """Return the selected scales; raise an error if a group lacks one.
-
-        :meth:`largest` does not check this, because it is called before the masks are known.
-        """
-        selected = self._prepared(graph, masks)
-        self._selection.kinds.refuse_lacking(selected.lacking)
-        return selected
 
     def _prepare(self, graph: ChannelGraph, masks: Masks | None) -> SelectedScales:
         pushed = self.pushed(graph, masks)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from easypruner.strategies.regularizers.norm_scales import SelectedScales
 from easypruner.strategies.regularizers.schedule import Progress
+from easypruner.strategies.regularizers.selected import SelectedScales
 from easypruner.strategies.regularizers.stepping import StepSizes, with_states
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from easypruner_plugins.mask_sparsity import MaskSparsity
 from torch import Tensor, nn
 
 import easypruner
@@ -21,8 +23,8 @@ Content = dict[str, Any]
 ADAMW = dict(optimizer=dict(type='AdamW', lr=0.01))
 
 
-def pushed(regularizer: Content, rows: bool = True, **changes: Any) -> Content:
-    """Return a config that pushes channels for four epochs, cuts them, and trains again."""
+def pushed(regularizer: Content, rows: bool = True, epochs: int = 4, **changes: Any) -> Content:
+    """Return a config that pushes channels for some epochs, cuts them, and trains again."""
     source = dict(type='BNScale', budget=dict(type='Macs', keep=0.5))
     names = iter(['baseline', 'sparse', 'pruned', 'calibrated', 'finetuned'])
 
@@ -32,7 +34,7 @@ def pushed(regularizer: Content, rows: bool = True, **changes: Any) -> Content:
     stages = [
         dict(type='Train', name='baseline', epochs=1, **row()),
         dict(type='SelectMask', source=source),
-        dict(type='Train', name='pushed', epochs=4, regularizer=regularizer, **row()),
+        dict(type='Train', name='pushed', epochs=epochs, regularizer=regularizer, **row()),
         dict(type='Prune', **row()),
         dict(type='Calibrate', batches=8, **row()),
         dict(type='Train', name='finetune', epochs=1, **row()),
@@ -123,6 +125,40 @@ def test_scales_that_stay_up_are_a_warning_with_their_count_and_the_cost(tmp_pat
     assert float(found[1]) == pytest.approx(sparse, abs=0.005)
     # With recalibrated batch norms it may be better than right after the cut.
     assert float(found[2]) >= cut - 0.005
+
+
+@pytest.mark.parametrize('optim_wrapper', [None, ADAMW], ids=['SGD', 'AdamW'])
+def test_a_weak_strength_is_told_early_and_the_strength_that_is_named_is_enough(
+    optim_wrapper: Content | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {} if optim_wrapper is None else dict(optim_wrapper=optim_wrapper)
+    weak = mask_sparsity(strength=1e-4, apply='proximal')
+    run = ran(tmp_path / 'weak', pushed(weak, epochs=10, **changes))
+    early = [line for line in capsys.readouterr().out.splitlines() if 'the loss pulls' in line]
+    assert early and early[0].startswith('  pushed: the strength of MaskSparsity is 0.0001')
+    (text,) = warnings(run)
+    named = re.search(r'expected a strength of at least ([\d.e-]+)', text)
+    assert named is not None
+    measured = json.loads((run / '02_pushed' / 'push.json').read_text())
+    assert measured['strength'] == 1e-4 and measured['form'] == 'proximal'
+    pulls = [entry['pull'] for entry in measured['pulls']]
+    assert float(named[1]) >= 0.95 * max(pulls)
+    enough = mask_sparsity(strength=float(named[1]), apply='proximal')
+    run = ran(tmp_path / 'enough', pushed(enough, epochs=10, **changes))
+    assert not removed(run, 'weight').any()
+    assert not removed(run, 'bias').any()
+    assert warnings(run) == []
+
+
+def test_a_closed_loop_says_that_it_has_not_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MaskSparsity, 'shrink', lambda *_: None)
+    run = ran(tmp_path, pushed(mask_sparsity(strength=dict(until=1e-4))))
+    (text,) = [t for t in summary(run)['warnings'] if 'has not met until=0.0001' in t]
+    assert text.startswith('pushed: MaskSparsity has not met')
+    largest = max(float(removed(run, part).abs().max()) for part in ('weight', 'bias'))
+    assert f'largest {largest:.2g}' in text
 
 
 def test_without_an_accuracy_the_scales_are_counted(tmp_path: Path) -> None:
