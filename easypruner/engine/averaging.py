@@ -50,6 +50,11 @@ class AveragingHook(Hook):
         self._averages = {name: tensor.detach().clone() for name, tensor in self._own.items()}
         for name, tensor in (self._loaded or {}).items():
             self._averages[name].copy_(tensor)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Follow the optimizer. A regularizer that moves weights after it has registered by now."""
+        if self._handle is not None:
+            return
         names = [name for name, tensor in self._own.items() if tensor.is_floating_point()]
         averages, weights = ([own[n] for n in names] for own in (self._averages, self._own))
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from easypruner import Masks, Progress, Regularizer
+from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
@@ -73,6 +74,18 @@ class Recorder(Hook):
             self.rates.append({names[p]: rate for rate, p in groups})
 
         runner.optim_wrapper.optimizer.register_step_post_hook(copy)
+
+
+class Ends(Hook):
+    """Records the parameters before the first update and at the end of the training."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Any) -> None:
+        self.first = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+
+    def after_train(self, runner: Any) -> None:
+        self.last = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
 
 
 class Exploding(Hook):
@@ -336,3 +349,17 @@ def test_all_that_is_removed_is_zero_at_the_end_of_a_closed_loop(
         assert after.steps[-1][name][goes].abs().max() <= 0.01
         if name.endswith('weight'):
             assert after.steps[-1][name][~goes].abs().min() > 0.5
+
+
+def test_an_average_takes_in_the_weights_after_each_push(
+    masks: Masks, gone: Values, tmp_path: Path
+) -> None:
+    share = 0.25
+    average, ends = AveragingHook(share), Ends()
+    strong = MaskSparsity(1e6, apply='proximal')
+    _, _, schedule = trained(tmp_path, strong, masks, hooks=(average, ends))
+    for name, goes in gone.items():
+        # From the first update on, the removed entries are zero.
+        expected = ends.first[name][goes] * (1 - share) ** schedule.updates
+        torch.testing.assert_close(ends.last[name][goes], expected)
+    assert any(ends.first[name][goes].any() for name, goes in gone.items())
