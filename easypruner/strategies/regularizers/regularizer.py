@@ -121,9 +121,11 @@ class Regularizer(Strategy):
             ramp = lambda share: self.ramp(share) * (np.asarray(share) < ARRIVAL)  # noqa: E731
         per_strength = schedule.reach_under(ramp, 1.0, self._is_proximal)
         if per_strength <= 0:
+            early = '' if self.loop is None else f' in the first {ARRIVAL:.0%} of its updates'
             raise ConfigError(
                 f'strength={dict(requested)!r} of {owner} cannot be met, because the learning '
-                'rates of its stage sum to 0; raise the learning rate'
+                f'rates of its stage, times its strength_schedule, sum to 0{early}; raise the '
+                "learning rate, train longer, or use strength_schedule='constant'"
             )
         return requested.get('reach', 1.0) / per_strength
 
