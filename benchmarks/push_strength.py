@@ -13,7 +13,13 @@ from push_runs import Network, accuracies, run
 
 from easypruner.pipeline.stages.train import PUSH
 
-_STRENGTHS = {'SGD': (0.01, 0.02, 0.04, 0.08, 0.16), 'AdamW': (0.2, 0.4, 0.8, 1.6)}
+_SGD = (0.01, 0.02, 0.04, 0.08, 0.16)
+_STRENGTHS = {
+    ('digits', 'SGD'): _SGD,
+    ('digits', 'AdamW'): (4.0, 8.0, 9.0, 16.0),
+    ('mnist', 'SGD'): _SGD,
+    ('mnist', 'AdamW'): (0.2, 0.4, 0.8, 1.6),
+}
 _FORMS = {'SGD': ('proximal', 'gradient'), 'AdamW': ('proximal',)}
 _KEEP = {'digits': 0.3, 'mnist': 0.15}
 _UP = 0.01
@@ -48,8 +54,7 @@ def trials_of(seeds: Sequence[int]) -> list[Trial]:
     """Return all trials."""
     return [
         Trial(data, optimizer, form, strength, seed)
-        for data in BASES
-        for optimizer, strengths in _STRENGTHS.items()
+        for (data, optimizer), strengths in _STRENGTHS.items()
         for form in _FORMS[optimizer]
         for strength in strengths
         for seed in seeds

@@ -132,7 +132,7 @@ class PullMeter:
         self._sums, self._updates = list(state.get('sums', ())), state.get('updates', 0)
 
 
-ENOUGH = 2.0
+ENOUGH = 1.5
 """The strength that brings all entries to zero, as a multiple of the pull at the start of a stage;
 fitted to runs of benchmarks/push.py, see docs/push.md."""
 
