@@ -1,11 +1,12 @@
-"""JSON files read field by field. Every error names the file and the field."""
+"""JSON files read field by field. Every error names the file and the field; a hash shows damage."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -118,3 +119,27 @@ class Field:
         if not isinstance(self.value, dict):
             self.fail('an object')
         return self.value
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """Return a hash by which an edit of a JSON file, or damage to it, is noticed."""
+    text = json.dumps(content, sort_keys=True, separators=(',', ':'))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_hash(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file with its hash in the field ``hash``."""
+    return {**content, 'hash': content_hash(content)}
+
+
+def has_own_hash(content: Mapping[str, Any]) -> bool:
+    """Return whether the field ``hash`` is the hash of the other fields."""
+    body = {key: value for key, value in content.items() if key != 'hash'}
+    return bool(content.get('hash') == content_hash(body))
+
+
+def check_hash(content: Field) -> None:
+    """Raise the error of ``content`` unless its field ``hash`` is the hash of the others."""
+    content['hash'].text()
+    if not has_own_hash(content.value):
+        content['hash'].fail('the hash of the content, which was edited or damaged')

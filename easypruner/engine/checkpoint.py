@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
-from easypruner.base.files import write_with
+from easypruner.base.files import write_whole
 from easypruner.errors import EasyPrunerError
 from easypruner.graph.cutting.network_record import load_plain
 
@@ -20,7 +21,11 @@ from easypruner.graph.cutting.network_record import load_plain
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the state dict of ``model`` atomically."""
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    write_with(path, lambda temporary: torch.save(state, temporary))
+    # In memory, torch gives the archive a fixed name, so equal weights give equal files; and an
+    # error of the disk stays an OSError.
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(path, content.getbuffer())
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

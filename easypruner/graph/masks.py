@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 from easypruner.base.describe import describe
 from easypruner.base.files import write_whole
 from easypruner.errors import MaskError, nearest
+
+_HASH = 'sha256'
 
 
 class Sized(Protocol):
@@ -150,16 +153,18 @@ class Masks(Mapping[str, Tensor]):
         from safetensors.torch import save
 
         tensors = {name: mask.contiguous() for name, mask in self.items()}
-        write_whole(path, save(tensors, metadata={'easypruner': 'masks', 'true': 'keep'}))
+        metadata = {'easypruner': 'masks', 'true': 'keep', _HASH: self._content_hash()}
+        write_whole(path, save(tensors, metadata=metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Masks:
         """Read masks from a safetensors file.
 
         Raises:
-            MaskError: there is no such file, or it is not a safetensors file of bool tensors.
+            MaskError: there is no such file, it is not a safetensors file of bool tensors, or it
+                is damaged.
         """
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load
 
         file = Path(path)
@@ -167,10 +172,27 @@ class Masks(Mapping[str, Tensor]):
             raise MaskError(f'there is no mask file {str(file)!r}; check the path')
         try:
             tensors = load(file.read_bytes())
+            with safe_open(file, 'pt') as opened:
+                written = (opened.metadata() or {}).get(_HASH)
         except SafetensorError as error:
             raise MaskError(
                 f'{str(file)!r} cannot be read as masks: {error}; '
                 'expected a safetensors file, such as masks.safetensors of a run'
             ) from error
         # safetensors returns them in an order that differs between processes.
-        return cls(dict(sorted(tensors.items())))
+        masks = cls(dict(sorted(tensors.items())))
+        # Files of other programs have no hash.
+        if written is not None and written != masks._content_hash():
+            raise MaskError(
+                f'the mask file {str(file)!r} is damaged: its masks do not have the hash that was '
+                'written with them; copy it again, or select the masks anew'
+            )
+        return masks
+
+    def _content_hash(self) -> str:
+        """Return a hash of the masks, by which damage to a file is noticed."""
+        digest = hashlib.sha256()
+        for name, mask in sorted(self.items()):
+            digest.update(f'{name} {mask.numel()} '.encode())
+            digest.update(mask.numpy().tobytes())
+        return digest.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from easypruner.graph.cutting.transform import content_hash
+from easypruner.base.json_fields import content_hash
 
 _ABSENT = object()
 _NOT_HASHED = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')

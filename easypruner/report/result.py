@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.base.files import write_json
-from easypruner.base.json_fields import Field, read_json
+from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
 from easypruner.errors import EasyPrunerError
 
 SUMMARY = 'summary.json'
@@ -135,7 +135,8 @@ class RunResult:
         """Build a result from the parsed content of the summary.json in ``work_dir``.
 
         Raises:
-            EasyPrunerError: a field is missing or has a wrong value; the message names it.
+            EasyPrunerError: a field is missing or has a wrong value, or the content does not have
+                the hash in it; the message names the field.
         """
         folder = Path(work_dir)
         summary = Field(value, str(folder / SUMMARY))
@@ -145,7 +146,7 @@ class RunResult:
         name, warnings = summary.get('name'), summary.get('warnings')
         budget, scales = summary.get('budget'), summary.get('scales')
         parts = summary.get('parts')
-        return cls(
+        result = cls(
             name=name.text() if name else folder.resolve().name,
             work_dir=folder,
             rows=rows,
@@ -158,11 +159,15 @@ class RunResult:
             warnings=tuple(warning.text() for warning in warnings.items()) if warnings else (),
             parts={key: entry.text() for key, entry in parts.entries()} if parts else {},
         )
+        # Summaries of other programs have no hash.
+        if summary.get('hash') is not None:
+            check_hash(summary)
+        return result
 
     def save(self) -> Path:
         """Write summary.json into the work directory atomically, and return its path."""
         path = self.work_dir / SUMMARY
-        write_json(path, self.to_json())
+        write_json(path, with_hash(self.to_json()))
         return path
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,17 @@ class TestWeights:
         model, path = nn.Linear(2, 2), tmp_path / 'a.pth'
         save_weights(model, path)
 
-        def fail(content: Any, file: Path) -> None:
-            Path(file).write_bytes(b'half')
+        def fail(handle: int) -> None:
             raise OSError('disk full')
 
-        monkeypatch.setattr(torch, 'save', fail)
+        monkeypatch.setattr(os, 'fsync', fail)
         with pytest.raises(OSError, match='disk full'):
             save_weights(nn.Linear(2, 2), path)
         assert torch.equal(read_weights(path)['weight'], model.weight)
         assert [file.name for file in tmp_path.iterdir()] == ['a.pth']
+
+    def test_equal_weights_give_equal_files(self, tmp_path: Path) -> None:
+        model = nn.Linear(2, 2)
+        for name in 'ab':
+            save_weights(model, tmp_path / f'{name}.pth')
+        assert (tmp_path / 'a.pth').read_bytes() == (tmp_path / 'b.pth').read_bytes()

@@ -291,7 +291,7 @@ def test_a_cut_and_a_quantization_are_one_record(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_that_does_not_fit(change: Any, words: str, tmp_path: Path) -> None:
-    from easypruner.graph.cutting.transform import content_hash
+    from easypruner.base.json_fields import content_hash
 
     weights, record, _ = saved(tmp_path)
     content = json.loads(record.read_text())

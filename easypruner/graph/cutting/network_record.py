@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from easypruner.base.describe import describe
-from easypruner.base.files import write_json
+from easypruner.base.files import write_json, zip_damage
+from easypruner.base.json_fields import check_hash, with_hash
 from easypruner.errors import ConfigError, RecordError, UnknownTransformError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.record import CUT_KIND, ArchitectureRecord, read_record, record_of
-from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
+from easypruner.graph.cutting.transform import Transform, check_header
 
 FORMAT = 1
 KIND = 'easypruner network record'
@@ -64,7 +65,7 @@ class NetworkRecord:
                 for transform in self.transforms
             ],
         }
-        write_json(path, {**content, 'hash': content_hash(content)})
+        write_json(path, with_hash(content))
 
     @classmethod
     def load(
@@ -183,13 +184,20 @@ def load_plain(
         map_location: the device of the tensors.
 
     Raises:
-        Exception: the file does not exist or has other objects; of the given class.
+        Exception: the file does not exist, is damaged or has other objects; of the given class.
     """
     file = os.fspath(path)
     try:
+        # torch.load() does not compare the checksums that torch.save() has written.
+        if damage := zip_damage(file):
+            raise error(
+                f'the checkpoint {file!r} is damaged: {damage}; copy it again, or write it anew'
+            )
         return torch.load(file, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise error(f'there is no checkpoint {file!r}; check the path') from None
+    except error:
+        raise
     except Exception as problem:
         raise error(
             f'the checkpoint {file!r} cannot be read as plain weights: '

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from easypruner.base.describe import describe
 from easypruner.base.files import write_json
-from easypruner.base.json_fields import Field, read_json
+from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
 from easypruner.base.versions import versions_of
 from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.index_ranges import from_ranges, to_ranges
 from easypruner.graph.cutting.surgery import cut
-from easypruner.graph.cutting.transform import Transform, check_hash, check_header, content_hash
+from easypruner.graph.cutting.transform import Transform, check_header
 from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
 from easypruner.graph.recording.wrappers import find_cuttable
 
@@ -253,7 +253,7 @@ class ArchitectureRecord(Transform):
                 for name, entry in self.tensors.items()
             },
         }
-        return {**content, 'hash': content_hash(content)}
+        return with_hash(content)
 
     @classmethod
     def from_json(cls, content: Field) -> ArchitectureRecord:

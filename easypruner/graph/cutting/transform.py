@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,22 +56,9 @@ class Transform(Component):
         return None
 
 
-def content_hash(content: Mapping[str, Any]) -> str:
-    """Return a hash by which an edit of a JSON file, or damage to it, is noticed."""
-    text = json.dumps(content, sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def check_header(content: Field, kind: str, version: int) -> None:
     """Raise the error of ``content`` unless it is a file of a kind and a version of its format."""
     if content['kind'].value != kind:
         content['kind'].fail(repr(kind))
     if content['format'].value != version:
         content['format'].fail(f'{version}, which this version reads')
-
-
-def check_hash(content: Field) -> None:
-    """Raise the error of ``content`` unless its field ``hash`` is the hash of the others."""
-    body = {key: entry.value for key, entry in content.entries() if key != 'hash'}
-    if content['hash'].text() != content_hash(body):
-        content['hash'].fail('the hash of the content, which was edited or damaged')

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from easypruner.base.checks import check_count, check_name
 from easypruner.base.distributed import average, average_buffers, is_main
+from easypruner.base.json_fields import has_own_hash, with_hash
 from easypruner.base.modules import copy_of
 from easypruner.base.nested import tensors_in
 from easypruner.base.randomness import fixed_seed
@@ -193,7 +194,7 @@ class Measurements:
                 file.seek(-1, os.SEEK_END)
                 if file.read() != b'\n':
                     file.write(b'\n')
-            file.write(json.dumps(line, allow_nan=False).encode() + b'\n')
+            file.write(json.dumps(with_hash(line), allow_nan=False).encode() + b'\n')
 
 
 def _copied(batch: Any) -> Any:
@@ -250,11 +251,11 @@ def _entry(text: str, setting: str) -> tuple[str, float] | None:
     """Return the masks and fitness of a line; None if it is incomplete or of another setting."""
     try:
         line = json.loads(text)
-        if line['setting'] != setting:
+        if line['setting'] != setting or not has_own_hash(line):
             return None
         masks, value = str(line['masks']), line['fitness']
     # A damaged line may hold anything, such as thousands of nested brackets.
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if value is None:
         return masks, -math.inf

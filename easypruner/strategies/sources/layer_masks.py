@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from easypruner.base.describe import describe
+from easypruner.base.files import zip_damage
 from easypruner.errors import ConfigError, MaskError, nearest
 from easypruner.graph import ChannelGraph, Masks, Member
 from easypruner.strategies.measures.activations import makes_output, output_channels
@@ -74,6 +75,8 @@ def _is_of_groups(file: Path) -> bool:
 
 
 def _unpickled(file: Path) -> Any:
+    if damage := zip_damage(file):
+        raise _unreadable(file, damage)
     try:
         return torch.load(file, map_location='cpu', weights_only=True)
     # torch does not document which errors a damaged file raises. Their text is left out, because
