@@ -3,7 +3,8 @@
 python benchmarks/push.py optimizers   every optimizer, on the digits
 python benchmarks/push.py strength     a grid of strengths, on the digits and MNIST
 python benchmarks/push.py recipes      recipes over seeds, on the digits and MNIST
-python benchmarks/push.py transformer  AdamW on a small vision transformer, on the digits
+python benchmarks/push.py transformer  AdamW on a small vision transformer and a ConvNeXt
+python benchmarks/push.py regularizers the other regularizers under SGD and AdamW, on the digits
 python benchmarks/push.py page         writes docs/push.md from the results
 
 It needs the extra ``bench``. Results are stored in benchmarks/results. A run that has finished is
@@ -19,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from coverage_page import machine
-from push_runs import DIGITS, OPTIMIZERS, ROOT, Network, accuracies, run, settings_of
+from push_recipes import select
+from push_runs import (
+    DIGITS,
+    OPTIMIZERS,
+    Network,
+    accuracies,
+    run,
+    schedule_of,
+    settings_of,
+)
 
 from easypruner.base.files import write_json
 from easypruner.base.versions import versions_of
@@ -40,7 +50,7 @@ def main() -> None:
     parser.add_argument('part', choices=[*_PARTS, 'page'])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/push'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
-    parser.add_argument('--only', nargs='+', help='names of optimizers or data sets')
+    parser.add_argument('--only', nargs='+', help='names of optimizers, data sets or regularizers')
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument('--out', type=Path, help='the file of the results')
     args = parser.parse_args()
@@ -73,7 +83,7 @@ def _optimizer(name: str, form: str, folder: Path) -> dict[str, Any]:
     baseline = run(config, DIGITS, folder / 'baseline')
     strength = _strength_of(name, form, REACH)
     stages = [
-        _select(0.5),
+        select('L1Norm', 0.5),
         dict(
             type='Train',
             name='sparse',
@@ -104,7 +114,10 @@ def _without_loss(name: str, form: str, folder: Path) -> dict[str, float]:
     """Return the reach that is announced and measured for a stage whose loss is 0."""
     strength = _strength_of(name, form, _WITHOUT_LOSS)
     push = dict(type='MaskSparsity', strength=strength, apply=form, biases=False)
-    stages = [_select(0.5), dict(type='Train', name='sparse', epochs=_EPOCHS, regularizer=push)]
+    stages = [
+        select('L1Norm', 0.5),
+        dict(type='Train', name='sparse', epochs=_EPOCHS, regularizer=push),
+    ]
     stages += [dict(type='Evaluate', row='end'), dict(type='Report')]
     no_loss = {'model': dict(head=dict(loss=dict(loss_weight=0.0)))}
     config = {**settings_of(name, decay=False), **no_loss, 'stages': stages}
@@ -115,25 +128,11 @@ def _without_loss(name: str, form: str, folder: Path) -> dict[str, float]:
     }
 
 
-def _select(keep: float) -> dict[str, Any]:
-    return dict(type='SelectMask', source=dict(type='L1Norm', budget=dict(type='Macs', keep=keep)))
-
-
 def _regularizer(name: str, form: str, strength: Any, decay: bool) -> Any:
     """Return MaskSparsity on the schedule of an optimizer, and this schedule."""
     from easypruner_plugins.mask_sparsity import MaskSparsity
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, DefaultScope
 
-    from easypruner.engine.config import model_settings
-    from easypruner.engine.schedule import measure_schedule
-
-    config = Config.fromfile(ROOT / 'configs' / '_base_' / DIGITS)
-    config.merge_from_dict(settings_of(name, decay))
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(model_settings(config))
-        schedule = measure_schedule(config, 23, _EPOCHS, model)
-    slowest = schedule.slowest(['backbone.bn1.weight'])
+    slowest = schedule_of(settings_of(name, decay), _EPOCHS)
     regularizer = MaskSparsity(strength, apply=form)
     regularizer.schedule(slowest)
     return regularizer, slowest
@@ -152,59 +151,10 @@ def _announced(name: str, form: str, strength: Any, decay: bool = True) -> float
     return float(regularizer.reach(schedule))
 
 
-_TRANSFORMER: dict[str, Any] = {
-    'model': dict(
-        backbone=dict(
-            _delete_=True,
-            type='VisionTransformer',
-            arch=dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256),
-            img_size=8,
-            patch_size=2,
-            in_channels=1,
-        ),
-        neck=None,
-        head=dict(
-            _delete_=True,
-            type='VisionTransformerClsHead',
-            num_classes=10,
-            in_channels=64,
-            loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
-        ),
-    ),
-    'optim_wrapper': dict(
-        optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05),
-        clip_grad=dict(max_norm=1.0),
-    ),
-}
-_STREAM = 'backbone.patch_embed.projection'
-"""The group of the channels that all blocks add to."""
-
-
 def _transformer(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return what the cut costs if all groups are pruned, without the stream, and whole heads."""
-    train = [dict(type='Train', name='baseline', epochs=30, row='baseline'), dict(type='Report')]
-    folder = args.work_dir / 'transformer'
-    baseline = run({**_TRANSFORMER, 'stages': train}, DIGITS, folder / 'baseline')
-    push = dict(type='MaskSparsity', without_scales='weights', strength=dict(until=1e-3))
-    stages = [
-        _select(0.6),
-        dict(type='Train', name='sparse', epochs=20, row='sparse', regularizer=push),
-        dict(type='Prune'),
-        dict(type='Report'),
-    ]
-    weights = str(next(baseline.glob('*_baseline')) / 'weights.pth')
-    graphs = {
-        'everything': dict(),
-        'without_stream': dict(ignore=[_STREAM]),
-        'heads_without_stream': dict(ignore=[_STREAM], attention='heads'),
-    }
-    found = {}
-    for name, graph in graphs.items():
-        graph['limits'] = {'*': dict(max_removed=0.9)}
-        config = {**_TRANSFORMER, 'graph': graph, 'load_from': weights, 'stages': stages}
-        rows = accuracies(run(config, DIGITS, folder / name))
-        found[name] = rows | {'baseline': accuracies(baseline)['baseline']}
-    return found
+    from push_transformer import results_of
+
+    return results_of(args.work_dir / 'transformer')
 
 
 def _recipes(args: argparse.Namespace) -> dict[str, Any]:
@@ -225,11 +175,21 @@ def _strength(args: argparse.Namespace) -> dict[str, Any]:
     return {trial.name: result for trial, result in zip(trials, found, strict=True)}
 
 
+def _regularizers(args: argparse.Namespace) -> dict[str, Any]:
+    from push_regularizers import jobs_of, result_of
+
+    jobs = jobs_of(args.only)
+    with ThreadPool(args.workers) as pool:
+        found = pool.map(partial(result_of, folder=args.work_dir / 'regularizers'), jobs)
+    return {job.name: result for job, result in zip(jobs, found, strict=True)}
+
+
 _PARTS = {
     'optimizers': _optimizers,
     'strength': _strength,
     'recipes': _recipes,
     'transformer': _transformer,
+    'regularizers': _regularizers,
 }
 """Part -> the function that measures it."""
 

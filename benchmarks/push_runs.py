@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
     from torch import Tensor
 
-    from easypruner import ChannelGraph, Masks
+    from easypruner import ChannelGraph, Masks, Schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 Stages = Sequence[Mapping[str, Any]]
@@ -55,6 +55,21 @@ def settings_of(optimizer: str, decay: bool = True) -> dict[str, Any]:
         own['weight_decay'] = 0.0
     scheduler = {'param_scheduler': None} if optimizer == UNSCHEDULED else {}
     return {'optim_wrapper': dict(optimizer=own), **scheduler}
+
+
+def schedule_of(config: Mapping[str, Any], epochs: int) -> Schedule:
+    """Return the schedule of a stage on the digits, for keys that replace those of the base."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    from easypruner.engine.config import model_settings
+    from easypruner.engine.schedule import measure_schedule
+
+    whole = Config.fromfile(ROOT / 'configs' / '_base_' / DIGITS)
+    whole.merge_from_dict(dict(config))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(model_settings(whole))
+        return measure_schedule(whole, 23, epochs, model).slowest(['backbone.bn1.weight'])
 
 
 def run(config: Mapping[str, Any], base: str, folder: Path, seed: int = 0) -> Path:

@@ -32,7 +32,8 @@ class ActivationSparsity(Regularizer):
         Activations are not read by a convolution or linear layer that is called as a module. The
         push has no reach, because it does not act on parameters directly, so the plan cannot
         predict whether it suffices. A channel behind a ReLU that is inactive on all training data
-        has no gradient any more and stays inactive.
+        has no gradient any more and stays inactive. It holds under any optimizer, because it is a
+        part of the loss: the optimizer divides the gradient of the sum.
 
     Values:
         Start with a ``strength`` at which the penalty is about a tenth of the loss, and

@@ -36,7 +36,9 @@ class GradDecay(Regularizer):
 
     Fails when:
         The network needs the channels: they disappear whatever the loss says, and the rest of the
-        stage has to repair it. Groups without a batch norm need ``without_scales='weights'``.
+        stage has to repair it. Groups without a batch norm need ``without_scales='weights'``. It
+        holds under any optimizer; Adam and its relatives undo a part of the fading of gradients,
+        but not of the values.
 
     Values:
         A ``share`` of 0.5 leaves half of the stage for the remaining channels to adapt.

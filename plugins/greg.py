@@ -76,7 +76,7 @@ class GReg(RowPenalty[UnitNorms]):
             raise ConfigError(
                 f'strength={dict(requested)!r} of GReg cannot be met: with a ceiling of '
                 f'{self.ceiling}, the reach of its stage is below {most:.3g}; train longer, or '
-                'raise the learning rate or the ceiling'
+                f'raise the learning rate or the ceiling{self._higher(requested["reach"], most)}'
             )
         # The reach grows with the strength, until the first increase reaches the ceiling.
         low, high = 0.0, self.ceiling
@@ -85,6 +85,14 @@ class GReg(RowPenalty[UnitNorms]):
             reach = self._reach_of(schedule, self._growth(middle, schedule.updates))
             low, high = (low, middle) if reach >= requested['reach'] else (middle, high)
         return high
+
+    def _higher(self, reach: float, most: float) -> str:
+        """Return a ceiling that allows a reach; the factor needs time to grow to it."""
+        return f', as with ceiling={2 * self.ceiling * reach / most:.2g}' if most > 0 else ''
+
+    @property
+    def shrinks(self) -> bool:
+        return True
 
     def reach(self, schedule: Schedule) -> float:
         """Return the exponent by which the penalty alone shrinks a weight over ``schedule``."""

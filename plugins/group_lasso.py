@@ -39,7 +39,10 @@ class GroupLasso(RowPenalty[UnitNorms]):
     Fails when:
         Training time is tight: the penalty reads and writes all weights at every update, which adds
         more than half of an optimizer step. With a batch norm behind a filter, shrinking the filter
-        does not change the output until it is near zero.
+        does not change the output until it is near zero. Under SGD it holds in both forms. Under
+        other optimizers, the proximal form is exact but shrinks all units alike, whatever the loss
+        says: set ``masked=True``, or a reach below the typical norm. With ``alpha``, it holds in
+        the proximal form under any optimizer.
 
     Values:
         DepGraph uses a ``strength`` of 1e-4 and an ``alpha`` of 4. ``regularize_every=16`` of
@@ -74,6 +77,10 @@ class GroupLasso(RowPenalty[UnitNorms]):
         self.over = check_name(over, 'over', 'GroupLasso', OVER)
         self.masked = check_flag(masked, 'masked', 'GroupLasso')
         self.alpha = None if alpha is None else check_number(alpha, 'alpha', 'GroupLasso', least=0)
+
+    @property
+    def shrinks(self) -> bool:
+        return self.alpha is not None
 
     def penalty_of(self, row: UnitNorms) -> Tensor:
         if self.alpha is None:

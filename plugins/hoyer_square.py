@@ -74,12 +74,15 @@ class HoyerSquare(RowPenalty[_Layers]):
 
     Fails when:
         The strength is high from the start: then a layer may keep a single channel, because nothing
-        bounds how few remain. ``on='weights'`` reads all weights at every update; see its cost.
+        bounds how few remain. ``on='weights'`` reads all weights at every update; see its cost. It
+        holds under SGD in both forms. Under Adam and its relatives it holds as a gradient only, and
+        values move by at most their learning rate at each update.
 
     Values:
         The paper chooses the ``strength`` for each network. Start with one at which the penalty is
         about a tenth of the loss, with ``strength_schedule='linear'``, and
-        ``regularize_every=16`` for ``on='weights'``.
+        ``regularize_every=16`` for ``on='weights'``. Under AdamW, raise the learning rate of the
+        norms until the plan's reach is above the scales, as for ``GlobalSparsity``.
 
     Args:
         strength: the factor λ of the penalty; ``dict(reach=R)`` chooses it from the schedule, for a
@@ -103,6 +106,10 @@ class HoyerSquare(RowPenalty[_Layers]):
         super().__init__(strength, strength_schedule, group_strengths, apply)
         self.on = check_name(on, 'on', 'HoyerSquare', ON)
         self._kinds = ScaleKinds.of(scales, 'HoyerSquare')
+
+    @property
+    def selects(self) -> bool:
+        return True
 
     def penalty_of(self, row: _Layers) -> Tensor:
         values = row.magnitudes()

@@ -33,11 +33,14 @@ class Polarization(RowPenalty[FlatScales]):
     Fails when:
         Scales have very different means in different layers: with a single mean, whole layers may
         be pushed to zero; set ``limits`` or ``group_strengths``. The size of the two clusters
-        follows from ``t`` and ``strength``, which both have to be tuned for a target size.
+        follows from ``t`` and ``strength``, which both have to be tuned for a target size. It holds
+        under SGD in both forms. Under Adam and its relatives it holds as a gradient only, and
+        scales move by at most their learning rate at each update.
 
     Values:
         The paper uses a ``strength`` of about 1e-4, and a ``t`` of 1.2 in most experiments. A
-        larger ``t`` removes more channels.
+        larger ``t`` removes more channels. Under AdamW, raise the learning rate of the norms until
+        the plan's reach is above the scales, as for ``GlobalSparsity``.
 
     Args:
         t: the weight of the L1 term.
@@ -63,6 +66,10 @@ class Polarization(RowPenalty[FlatScales]):
         self.t = check_number(t, 't', owner, least=0)
         self.bound = None if bound is None else check_number(bound, 'bound', owner, least=0)
         self._kinds = ScaleKinds.of(scales, owner)
+
+    @property
+    def selects(self) -> bool:
+        return True
 
     def penalty_of(self, row: FlatScales) -> Tensor:
         values = row.row()

@@ -238,5 +238,5 @@ def weak_reach(
     return (
         f'{type(regularizer).__name__} has a reach of {reach:.2g}, but it needs at least '
         f'{needed:.2g}: the removed channels will not come close to zero, and the cut will cost '
-        f'accuracy; train longer, or set strength=dict(reach={max(5.0, 1.25 * needed):.1f})'
+        f'accuracy; {regularizer.remedy(schedule, max(5.0, 1.25 * needed))}'
     )

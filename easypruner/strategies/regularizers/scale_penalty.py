@@ -66,9 +66,9 @@ class ScalePenalty(Regularizer):
         apply: str | None = None,
         biases: bool | None = False,
     ) -> None:
-        super().__init__(strength, strength_schedule, group_strengths, apply)
         owner = type(self).__name__
         self.norm = check_name(norm, 'norm', owner, NORMS)
+        super().__init__(strength, strength_schedule, group_strengths, apply)
         if norm != 'l1' and self.loop is not None:
             raise ConfigError(
                 f'strength={strength!r} of {owner} with norm={norm!r}, under which scales do not '
@@ -81,6 +81,10 @@ class ScalePenalty(Regularizer):
             biases: ScaleSelection(scales, without_scales, owner, biases)
             for biases in (False, True)
         }
+
+    @property
+    def shrinks(self) -> bool:
+        return self.norm == 'l2'
 
     @property
     def _selection(self) -> ScaleSelection:
