@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from push_page_regularizers import section
 from push_recipes import ONE_GROUP
 
 from easypruner.strategies.regularizers.pull import ENOUGH
@@ -31,7 +32,8 @@ there (soft thresholding). The momentum only counts for SGD and its relatives | 
 
 Adam and its relatives divide a gradient by its own magnitude, so a penalty in the gradient has
 next to no effect there. By default, `apply` is `'gradient'` under SGD and `'proximal'` under an
-optimizer that divides gradients. The plan of a run prints the form. EasyPruner finds out how an
+optimizer that divides gradients; penalties that compete with the loss are an exception, see [other
+regularizers](#other-regularizers). The plan of a run prints the form. EasyPruner finds out how an
 optimizer responds by running it on one parameter, so that this also holds for optimizers that it
 has never seen.
 
@@ -88,19 +90,25 @@ largest bias | accuracy before the cut | after it | calibrated |
 
 ## Transformers
 
-A vision transformer of 4 layers under AdamW, on the digits, with {transformer_kept:.0%} of the MACs
-kept. Most of its groups have no norm of their own, so `without_scales='weights'` pushes the weights
-and biases that make the removed channels. What *silent* means depends on the group:
+A vision transformer of 4 layers, and a ConvNeXt of two stages with two blocks each, under AdamW, on
+the digits, with {transformer_kept:.0%} of the MACs kept. Most groups of the transformer have no
+norm of their own, so `without_scales='weights'` pushes the weights and biases that make the removed
+channels. In the ConvNeXt, `scales='layer_norm'` pushes the scales of the layer norms, and
+`without_scales='weights'` what makes the hidden channels of the MLPs. What *silent* means depends
+on the group:
 
-- Hidden channels of an MLP are silent when their weights and biases are zero. Their cut is free.
+- Hidden channels of an MLP (in a ConvNeXt block, between the pointwise convolutions) are silent
+  when their weights and biases are zero. Their cut is free.
 - A cut of whole heads (`graph=dict(attention='heads')`) is free. A cut that makes every head
   narrower is not: attention divides by the square root of the width of a head, which changes.
 - The channels that all blocks add to pass layer norms, whose statistics run over all channels. A
-  cut changes them even if the removed channels are zero. `ignore` excludes this group.
+  cut changes them even if the removed channels are zero. `ignore` excludes these groups.
 
-| pruned groups | baseline | before the cut | after it | cost |
-|---|---|---|---|---|
+| network | pruned groups | baseline | before the cut | after it | cost |
+|---|---|---|---|---|---|
 {transformer}
+
+{regularizers}
 
 ## Recipes over seeds
 
@@ -133,9 +141,9 @@ gradient form); `slimming` has the global penalty only; `l1` cuts at once. No gr
 
 def write_page(results: Path, out: Path | None) -> None:
     """Write the page from the files of results."""
-    optimizers, strengths, recipes, transformer = (
+    optimizers, strengths, recipes, transformer, regularizers = (
         json.loads((results / f'push_{part}.json').read_text(encoding='utf-8'))
-        for part in ('optimizers', 'strength', 'recipes', 'transformer')
+        for part in ('optimizers', 'strength', 'recipes', 'transformer', 'regularizers')
     )
     runs = recipes['results']
     shares = {float(name.split('_')[-2]) for name in runs}
@@ -148,6 +156,7 @@ def write_page(results: Path, out: Path | None) -> None:
         optimizers='\n'.join(_optimizer_line(*item) for item in optimizers['results'].items()),
         transformer_kept=0.6,
         transformer='\n'.join(_group_line(*item) for item in transformer['results'].items()),
+        regularizers=section(regularizers['results']),
         seeds=len({name.split('_')[-1] for name in runs}),
         until='\n'.join(_until_lines(runs)),
         lowest=min(shares),
@@ -205,15 +214,19 @@ def _optimizer_line(name: str, result: Mapping[str, Any]) -> str:
 
 
 _GROUPS = {
-    'everything': 'all',
-    'without_stream': 'MLPs, width of heads',
-    'heads_without_stream': 'MLPs, whole heads',
+    'everything': ('transformer', 'all'),
+    'without_stream': ('transformer', 'MLPs, width of heads'),
+    'heads_without_stream': ('transformer', 'MLPs, whole heads'),
+    'convnext_everything': ('ConvNeXt', 'all'),
+    'convnext_streams': ('ConvNeXt', 'channels that blocks add to'),
+    'convnext_without_streams': ('ConvNeXt', 'MLPs'),
 }
 
 
 def _group_line(name: str, rows: Mapping[str, float]) -> str:
-    cells = [_GROUPS[name], *(f'{rows[row]:.2f}' for row in ('baseline', 'sparse', 'pruned'))]
-    return '| ' + ' | '.join([*cells, f'{rows["sparse"] - rows["pruned"]:.2f}']) + ' |'
+    accuracies = [f'{rows[row]:.2f}' for row in ('baseline', 'sparse', 'pruned')]
+    cost = f'{rows["sparse"] - rows["pruned"]:.2f}'
+    return '| ' + ' | '.join([*_GROUPS[name], *accuracies, cost]) + ' |'
 
 
 def _until_lines(runs: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -93,7 +93,7 @@ def result_of(job: Job, folder: Path) -> dict[str, Any]:
     end = run(config, DIGITS, folder / name)
     rows = accuracies(end)
     return {
-        'strength': push.get('strength') if push else None,
+        'strength': push.get('strength'),
         'figures': case.figures(Network.of(baseline, DIGITS, 'baseline'), Network.of(end, DIGITS)),
         'accuracy': [rows[row] for row in ('sparse', 'pruned', 'calibrated')],
     }

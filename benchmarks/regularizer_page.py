@@ -32,7 +32,7 @@ trainable parameters are pushed.
 |---|---|
 | `apply` | `'gradient'` or `'proximal'`; by default what holds under the optimizer of the stage |
 | `strength=dict(until=1e-3)` | raises the strength of each group until what must go to zero is \
-below the value; for penalties of norm scales with `norm='l1'` and `GroupLasso` |
+below the value; for `MaskSparsity` with `norm='l1'` and `GroupLasso` |
 | `strength=dict(reach=5)` | chooses the strength from the schedule, so that the penalty alone can \
 move a scale by 5 over the stage. For `l2` penalties and `GReg`, the reach is an exponent, and \
 exp(-5) of a value remains |

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from easypruner_plugins.global_sparsity import GlobalSparsity
 from easypruner_plugins.grad_decay import GradDecay
 from easypruner_plugins.greg import GReg
 from easypruner_plugins.group_lasso import GroupLasso
@@ -22,7 +24,7 @@ from torch.optim import Optimizer
 
 from easypruner import Masks, Progress, Regularizer
 from easypruner.engine.averaging import AveragingHook
-from easypruner.engine.pruning_hook import PruningHook
+from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
@@ -262,9 +264,16 @@ PENALTIES = {
     'MaskSparsity': lambda **apply: MaskSparsity(0.1, **apply),
     'GroupLasso': lambda **apply: GroupLasso(0.1, **apply),
     'GReg': lambda **apply: GReg(0.1, **apply),
+    'GroupLasso alpha': lambda **apply: GroupLasso(0.1, alpha=4.0, **apply),
+    'l2': lambda **apply: MaskSparsity(0.1, norm='l2', **apply),
+    'GlobalSparsity': lambda **apply: GlobalSparsity(0.1, **apply),
     'HoyerSquare': lambda **apply: HoyerSquare(0.1, **apply),
     'Polarization': lambda **apply: Polarization(0.1, **apply),
 }
+SELECTING = ('GlobalSparsity', 'HoyerSquare', 'Polarization')
+"""Those that compete with the gradient of the loss."""
+SHRINKING = ('GReg', 'GroupLasso alpha', 'l2')
+"""Those whose gradient is a factor times the weight."""
 
 
 def scheduled(optimizer: str) -> Schedule:
@@ -284,13 +293,44 @@ def test_the_default_form_depends_on_the_optimizer(
     regularizer = PENALTIES[name]()
     assert not regularizer.is_proximal
     regularizer.schedule(schedule)
-    assert regularizer.is_proximal == proximal
+    assert regularizer.is_proximal == (proximal and name not in SELECTING)
     regularizer.schedule(scheduled('SGD'))
     assert not regularizer.is_proximal
     for form in ('gradient', 'proximal'):
         chosen = PENALTIES[name](apply=form)
+        fails = {'proximal': SELECTING, 'gradient': SHRINKING}[form]
+        if proximal and name in fails:
+            with pytest.raises(
+                ConfigError, match=rf"apply='{form}' of .*{optimizer} .*leave apply"
+            ):
+                chosen.schedule(schedule)
+            continue
         chosen.schedule(schedule)
         assert chosen.is_proximal == (form == 'proximal')
+
+
+@pytest.mark.parametrize('name', ['GlobalSparsity', 'Polarization'])
+def test_a_short_gradient_under_adam_names_the_rates_to_raise(name: str, tmp_path: Path) -> None:
+    content = tiny_config(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-4)))
+    model = original_model()
+    graph = Tracer(Config(content), ())(model)
+
+    def warning(factor: float) -> str:
+        keys = {'bn': dict(lr_mult=factor), 'downsample': dict(lr_mult=factor)}
+        raised = dict(content['optim_wrapper'], paramwise_cfg=dict(custom_keys=keys))
+        schedule = measure_schedule(content | dict(optim_wrapper=raised), 3, 2, model)
+        regularizer = PENALTIES[name]()
+        slowest = schedule.slowest(regularizer.pushed_names(graph, None))
+        regularizer.schedule(slowest)
+        # AdamW moves each scale by its learning rate.
+        assert regularizer.reach(slowest) == pytest.approx(slowest.lr_sum, rel=1e-3)
+        return weak_reach(regularizer, slowest, graph, None)
+
+    if name == 'GlobalSparsity':
+        assert re.search(r'train longer, or raise the learning rate .*lr_mult', warning(1.0))
+    assert not warning(1e5)
+    with pytest.raises(ConfigError, match=r'give a number, and raise the learning rate .*lr_mult'):
+        type(PENALTIES[name]())(dict(reach=5.0)).schedule(scheduled('AdamW'))
 
 
 def test_rules_without_a_penalty_stay_gradients_under_adam(masks: Masks, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from easypruner_plugins.grad_decay import GradDecay
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adadelta, Adam, AdamW, NAdam, Optimizer, RMSprop, Rprop
 
 import easypruner
 from easypruner import Masks, Progress, Schedule
@@ -23,6 +23,11 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     'momentum': lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2),
     'nesterov': lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     'adam': lambda p: Adam(p, lr=0.01, amsgrad=True),
+    'adamw': lambda p: AdamW(p, lr=0.01, weight_decay=0.1),
+    'nadam': lambda p: NAdam(p, lr=0.01),
+    'rmsprop': lambda p: RMSprop(p, lr=0.01, momentum=0.9, centered=True),
+    'rprop': lambda p: Rprop(p, lr=0.01),
+    'adadelta': lambda p: Adadelta(p, lr=1.0),
 }
 
 

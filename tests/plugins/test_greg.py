@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 from easypruner_plugins.greg import GReg
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from easypruner import Masks, Progress, Schedule
+from easypruner.engine.response import SimulatedResponse
 from easypruner.errors import ConfigError
 from easypruner.testing.networks import Dense, Plain
 from tests.helpers.networks import NETWORKS, Shared
@@ -101,6 +104,42 @@ def test_a_reach_determines_the_increase() -> None:
         GReg({'reach': 7.0}, ceiling=0.01).schedule(schedule)
     with pytest.raises(ConfigError, match='sum to 0'):
         GReg({'reach': 7.0}).schedule(Schedule(0.0, 0.9, 0, np.empty(0)))
+
+
+def test_under_adamw_the_growing_factor_shrinks_filters_by_its_shares() -> None:
+    """A closed form: without a loss, the product of 1 - lr * lambda is left of a filter."""
+    given, rate, updates = make_case(Plain), 0.01, 40
+    optimizer = AdamW(given.model.parameters(), lr=rate, weight_decay=0.0)
+    options = {name: value for name, value in optimizer.param_groups[0].items() if name != 'params'}
+    schedule = Schedule(rate * updates, 0.0, updates, response=SimulatedResponse(AdamW, options))
+    before = {name: p.detach().clone() for name, p in given.model.named_parameters()}
+    regularizer = GReg(2.0, every=4, ceiling=15.0)
+    regularizer.schedule(schedule)
+    for update in range(updates):
+        for parameter in given.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        progress = Progress(update, updates, lr=rate, optimizer=optimizer)
+        regularizer.before_step(given.graph, given.masks, progress)
+        optimizer.step()
+        regularizer.after_step(given.graph, given.masks, progress)
+    left = np.prod([1 - rate * algorithm(2.0, 4, 15.0, update) for update in range(updates)])
+    assert left < np.exp(-regularizer.reach(schedule)) < 1.5 * left < 0.05
+    for name, group in given.graph.groups.items():
+        weight, start = given.graph.parameter(f'{name}.weight'), before[f'{name}.weight']
+        for unit in range(group.size):
+            share = 1.0 if given.masks[name][unit] else float(left)
+            torch.testing.assert_close(weight[unit].detach(), share * start[unit])
+
+
+def test_the_ceiling_that_is_named_is_enough() -> None:
+    schedule = Schedule(0.138, 0.0, 138)
+    with pytest.raises(ConfigError, match='as with ceiling=') as error:
+        GReg({'reach': 7.0}, every=1).schedule(schedule)
+    ceiling = float(re.search(r'ceiling=([\d.e+]+)$', str(error.value))[1])  # type: ignore[index]
+    regularizer = GReg({'reach': 7.0}, every=1, ceiling=ceiling)
+    regularizer.schedule(schedule)
+    assert regularizer.reach(schedule) == pytest.approx(7.0)
+    assert regularizer.factor(69) < 0.6 * ceiling, 'the factor grows until the end'
 
 
 def test_masks_are_needed() -> None:

@@ -275,10 +275,16 @@ class TestPush:
             'mnist_SGD_proximal_0.3_0': trial | {'strength': 0.3, 'left': 2},
             'mnist_SGD_proximal_0.7_0': trial | {'strength': 0.7, 'left': 0},
         }
+        pushed = {'strength': {'reach': 7.0}, 'accuracy': [98.0, 97.0, 97.5]}
+        regularizers = {
+            'GReg | SGD | gradient': pushed | {'figures': {'removed': 0.0519, 'kept': 0.985}},
+            'GradDecay | AdamW | rule': pushed | {'strength': None, 'figures': {'at zero': 0.25}},
+        }
         contents = {
             'strength': strengths,
             'optimizers': {'SGD | gradient': optimizer},
-            'transformer': {'everything': rows},
+            'transformer': {'everything': rows, 'convnext_streams': rows},
+            'regularizers': regularizers,
             'recipes': recipes | {'mnist_SGD_l1_0.15_0': rows},
         }
         for name, results in contents.items():
@@ -292,8 +298,12 @@ class TestPush:
         assert weak[4:7] == ['0.2, 0.3', '1.0', '2 of 9']
         assert strong[4:7] == ['0.2, 0.3', '3.0', '0 of 9']
         assert 'Of 1 runs with at least this strength, 0 left scales; of the 1 runs' in page
-        ((*_, cost),) = table(page, '| pruned groups |')
-        assert cost == '2.00'
+        groups = table(page, '| network |')
+        assert [(row[0], row[-1]) for row in groups] == [('transformer', '2.00'), ('ConvNeXt', '2.00')]
+        assert [row[:6] for row in table(page, '| regularizer |')] == [
+            ['GReg', 'SGD', 'gradient', 'reach 7', 'removed 0.052, kept 0.98', '98.00'],
+            ['GradDecay', 'AdamW', 'rule', '', 'at zero 25%', '98.00'],
+        ]
         ((*_, cost, finetuned),) = table(page, '| data |')
         assert (cost, finetuned) == ('2.00, 2.00', '86.00 ± 0.00')
         assert [row[0] for row in table(page, '| recipe |')] == ['`until`', '`l1`']

@@ -175,7 +175,7 @@ class Unmeasured(Regularizer):
     ('make', 'words'),
     [
         (lambda s: MaskSparsity(s, apply='gradient'), "MaskSparsity needs apply='proximal'"),
-        (lambda s: GlobalSparsity(s, apply='gradient'), "GlobalSparsity needs apply='proximal'"),
+        (GlobalSparsity, 'GlobalSparsity, which leaves to the training what goes to zero'),
         (lambda s: GroupLasso(s, alpha=4.0), 'GroupLasso with alpha=4.0'),
         (lambda s: Unmeasured(s), 'Unmeasured does not say which magnitudes'),
         (lambda s: HoyerSquare(s), 'HoyerSquare does not say which magnitudes'),
