@@ -35,8 +35,8 @@ What holds under which optimizers:
   `over='group'`, it brings whole units to exactly zero under every optimizer, and the cut is free.
 - `GReg` and `GroupLasso(alpha=...)` shrink weights by shares. Adam would cancel the factor of this
   gradient, so `apply='gradient'` is refused there. The proximal form shrinks weights after each
-  update, as AdamW does with weight decay. With `over='group'`, `GReg` shrinks the norm scales as
-  well, and the cut is free.
+  update, as AdamW does with weight decay. Filters alone do not silence the channels of a batch
+  norm; with `over='group'`, `GReg` shrinks the norm scales as well, and the cut is free.
 - `GradDecay` brings values to zero itself, under every optimizer.
 - `ActivationSparsity` is a part of the loss, and lowers activations under every optimizer. It has
   no form, and does not silence channels before a cut.

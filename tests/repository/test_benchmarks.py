@@ -299,7 +299,10 @@ class TestPush:
         assert strong[4:7] == ['0.2, 0.3', '3.0', '0 of 9']
         assert 'Of 1 runs with at least this strength, 0 left scales; of the 1 runs' in page
         groups = table(page, '| network |')
-        assert [(row[0], row[-1]) for row in groups] == [('transformer', '2.00'), ('ConvNeXt', '2.00')]
+        assert [(row[0], row[-1]) for row in groups] == [
+            ('transformer', '2.00'),
+            ('ConvNeXt', '2.00'),
+        ]
         assert [row[:6] for row in table(page, '| regularizer |')] == [
             ['GReg', 'SGD', 'gradient', 'reach 7', 'removed 0.052, kept 0.98', '98.00'],
             ['GradDecay', 'AdamW', 'rule', '', 'at zero 25%', '98.00'],
