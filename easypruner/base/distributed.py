@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+_Value = TypeVar('_Value')
 
 
 @contextmanager
@@ -45,6 +47,15 @@ def barrier() -> None:
     """Wait until all processes have come to this call."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def gathered(value: _Value) -> list[_Value]:
+    """Return the value of each process, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def average(tensors: Iterable[Tensor]) -> None:

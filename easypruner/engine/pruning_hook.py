@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from easypruner.base.finite import largest_of
 from easypruner.base.modules import unwrapped
+from easypruner.engine.health import GRADIENT, Health
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies import Progress, Regularizer, Schedule
 from easypruner.strategies.regularizers.pull import PullMeter, weak_strength
@@ -45,6 +48,7 @@ class PruningHook(Hook):
         every: the number of updates from one push to the next. A push stands for all of these
             updates (lazy regularization; Karras et al., 2020, arXiv 1912.04958, section 3.1).
         note: a function that prints a text while the stage runs.
+        health: what collects numbers that must be finite; None to collect nothing.
         meter: what measures how strongly the loss holds the parameters that must come to zero.
     """
 
@@ -57,11 +61,13 @@ class PruningHook(Hook):
     warn: Callable[[str], object] | None = None
     every: int = 1
     note: Callable[[str], object] | None = None
+    health: Health | None = None
     meter: PullMeter = field(default_factory=PullMeter, init=False)
     _warning: str | None = field(default=None, init=False)
     _loop_state: dict[str, Any] = field(default_factory=dict, init=False)
     _done: int = field(default=0, init=False)
     _registered: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+    _pushed: list[nn.Parameter] = field(default_factory=list, init=False)
     _slowest: Schedule = field(init=False)
     _graph: ChannelGraph = field(init=False)
 
@@ -82,38 +88,70 @@ class PruningHook(Hook):
         """Trace the model and register the regularizer. MMEngine has loaded checkpoints by now."""
         graph = self._graph = self.trace(unwrapped(runner.model))
         self._start(graph)
-        regularizer, wrapper = self.regularizer, runner.optim_wrapper
+        wrapper = runner.optim_wrapper
         # A resumed stage continues to count after the updates that are done.
         self._done = min(runner.iter // accumulation_of(runner), self.schedule.updates)
 
         def push(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if self._measures:
-                entries = regularizer.to_zero(graph, self.masks)
-                progress = self._progress(optimizer, getattr(optimizer, 'grad_scale', None))
-                self.meter.before(entries, self._slowest.optimizer.adaptive, progress)
-            if self._is_due:
-                regularizer.before_step(graph, self.masks, self._progress_of_push(optimizer))
+            self._before_step(runner, optimizer)
 
         def shrink(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if _was_skipped(optimizer):
-                self.meter.forget()
-            elif self._measures:
-                self._measure(graph, optimizer)
-            if self._is_due and not _was_skipped(optimizer):
-                regularizer.after_step(graph, self.masks, self._progress(optimizer))
-            self._done += 1
-
-        def joined(loss: Tensor) -> Tensor:
-            times = self._times if self._is_due else 0
-            total = regularizer.joined(loss, self._progress(wrapper.optimizer), times)
-            runner.message_hub.update_scalar('train/penalty', (total - loss).detach())
-            return total
+            self._after_step(runner, optimizer)
 
         self._registered.callback(wrapper.optimizer.register_step_pre_hook(push).remove)
         self._registered.callback(wrapper.optimizer.register_step_post_hook(shrink).remove)
-        if regularizer.watches:
-            self._registered.enter_context(regularizer.watching(graph, self.masks))
-            self._registered.enter_context(_loss_changed(wrapper, joined))
+        if self.regularizer.watches:
+            self._registered.enter_context(self.regularizer.watching(graph, self.masks))
+            self._registered.enter_context(_loss_changed(wrapper, partial(self._joined, runner)))
+
+    def _before_step(self, runner: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the pull and push, right before an optimizer update."""
+        regularizer, graph = self.regularizer, self._graph
+        if self._measures:
+            entries = regularizer.to_zero(graph, self.masks)
+            progress = self._progress(optimizer, getattr(optimizer, 'grad_scale', None))
+            self.meter.before(entries, self._slowest.optimizer.adaptive, progress)
+        if self._is_due:
+            self._note_gradients(runner, GRADIENT)
+            regularizer.before_step(graph, self.masks, self._progress_of_push(optimizer))
+            if not regularizer.is_proximal:
+                self._note_gradients(runner, f'what {self._name} adds to gradients')
+
+    def _after_step(self, runner: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the pull and push, right after an optimizer update."""
+        was_skipped = _was_skipped(optimizer)
+        if was_skipped:
+            self.meter.forget()
+        elif self._measures:
+            self._measure(self._graph, optimizer)
+        if self._is_due and not was_skipped:
+            self.regularizer.after_step(self._graph, self.masks, self._progress(optimizer))
+            if self.regularizer.is_proximal:
+                self._note(runner, f'what {self._name} makes of weights', self._pushed)
+        self._done += 1
+
+    def _joined(self, runner: Any, loss: Tensor) -> Tensor:
+        """Return the loss of a forward pass plus the penalty on it."""
+        times = self._times if self._is_due else 0
+        progress = self._progress(runner.optim_wrapper.optimizer)
+        total = self.regularizer.joined(loss, progress, times)
+        penalty = (total - loss).detach()
+        runner.message_hub.update_scalar('train/penalty', penalty)
+        if times:
+            self._note(runner, f'forward_penalty() of {self._name}', [penalty])
+        return total
+
+    def _note_gradients(self, runner: Any, source: str) -> None:
+        self._note(runner, source, [p.grad for p in self._pushed if p.grad is not None])
+
+    def _note(self, runner: Any, source: str, tensors: Sequence[Tensor]) -> None:
+        """Note tensors that must be finite."""
+        if self.health is not None:
+            self.health.note(runner.iter, source, largest_of(tensors))
+
+    @property
+    def _name(self) -> str:
+        return f'the regularizer {type(self.regularizer).__name__}'
 
     def _start(self, graph: ChannelGraph) -> None:
         """Choose the strength, and warn if it is too weak."""
@@ -124,6 +162,10 @@ class PruningHook(Hook):
             regularizer.loop.load_state_dict(self._loop_state)
             # What is pushed was prepared above, with other strengths.
             regularizer.refresh()
+        names = set(regularizer.pushed_names(graph, self.masks))
+        parameters = [(n, p) for n, p in graph.model.named_parameters() if p.requires_grad]
+        # A regularizer that cannot tell what it pushes may push everything.
+        self._pushed = [p for n, p in parameters if n in names or not names]
         if self.warn is None:
             return
         if self._warning is None:

@@ -32,7 +32,8 @@ def overridden(config: Config, changes: Mapping[str, Any]) -> Config:
     result: Config = copy.deepcopy(config)
     if changes.get('param_scheduler') is not None:
         result.pop('param_scheduler', None)
-    result.merge_from_dict(dict(changes))
+    # A copy, because MMEngine removes each _delete_ from what it merges.
+    result.merge_from_dict(copy.deepcopy(dict(changes)))
     return result
 
 

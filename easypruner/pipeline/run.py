@@ -20,6 +20,7 @@ from easypruner.base.json_fields import read_json
 from easypruner.base.randomness import seed_everything
 from easypruner.engine.checkpoint import save_weights
 from easypruner.engine.compat import prepare, quiet
+from easypruner.engine.failures import explained
 from easypruner.engine.runner import Tracer
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 from easypruner.pipeline.fingerprint import differences, plain, stage_fingerprint
@@ -220,7 +221,8 @@ def _do_stage(state: PruningState, stage: Stage, fingerprint: str) -> PruningSta
     warned = len(state.warnings)
     seed_everything(state.run.seed, state.index)
     start = time.perf_counter()
-    after = stage.run(state)
+    with explained(lambda: f'stage {stage.name!r}'):
+        after = stage.run(state)
     seconds = time.perf_counter() - start
     key = stage.name if stage.name not in after.seconds else f'{state.index:02d}_{stage.name}'
     after = replace(after, seconds={**after.seconds, key: round(seconds, 3)})

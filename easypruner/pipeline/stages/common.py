@@ -14,9 +14,12 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from easypruner.base.distributed import is_main
-from easypruner.engine.checkpoint import load_weights, save_weights
+from easypruner.base.finite import not_finite, not_finite_in
+from easypruner.engine.checkpoint import load_weights, read_weights, save_weights
+from easypruner.engine.health_hook import listed
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
+from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies import Context
 from easypruner.strategies.stages.state import PruningState
@@ -54,8 +57,28 @@ def loaded_runner(state: PruningState) -> StageRunner:
 
 
 def with_weights(state: PruningState, model: nn.Module) -> PruningState:
-    """Write a model's weights to the stage's folder; return the state with their path."""
+    """Write a model's weights to the stage's folder; return the state with their path.
+
+    Raises:
+        EasyPrunerError: some weights are NaN or infinite, and were not so before.
+    """
+    _check_finite(state, model)
     return replace(state, checkpoint=state.write(WEIGHTS, partial(save_weights, model)))
+
+
+def _check_finite(state: PruningState, model: nn.Module) -> None:
+    bad = not_finite(model)
+    if not bad:
+        return
+    before = {} if state.checkpoint is None else read_weights(state.checkpoint)
+    wrong = [name for name in bad if name not in not_finite_in(before)]
+    if wrong:
+        name = state.stage.name.partition('_')[2]
+        raise EasyPrunerError(
+            f'stage {name!r} has made weights that are not finite: {listed(wrong)}; nothing was '
+            'saved; look for NaN in the data, for a plugin that computes them, or train with a '
+            'lower learning rate'
+        )
 
 
 def with_row(

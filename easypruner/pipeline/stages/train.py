@@ -19,6 +19,9 @@ from easypruner.engine import hooks
 from easypruner.engine.averaging import AveragingHook
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
+from easypruner.engine.failures import explained
+from easypruner.engine.health import Health
+from easypruner.engine.health_hook import HealthHook, position
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.runner import StageRunner
@@ -160,12 +163,14 @@ class Train(RowStage):
         progress = StageProgress(self.name, state.run.console, shown=is_main())
         warnings: list[str] = []
         epochs = self.length(state.config)
+        health = Health()
         runner = stage_runner(
             state,
             epochs,
             self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _other_default_hooks(state)},
             [
                 hooks.EpochSeedHook(state.run.seed, state.index),
+                HealthHook(health, self.name, self.regularizer),
                 hooks.BufferHook(),
                 hooks.OptimizerModeHook(),
                 hooks.AccumulationHook(),
@@ -174,12 +179,13 @@ class Train(RowStage):
                 *self.hooks(state),
             ],
         )
-        push = self._push(state, runner, warnings, progress)
+        push = self._push(state, runner, warnings, progress, health)
         with contextlib.ExitStack() as ends:
             ends.callback(progress.stop)
             if push is not None:
                 ends.callback(push.close)
                 runner.register_hook(push)
+            ends.enter_context(explained(partial(position, self.name, runner)))
             runner.train()
             if push is not None and push.meter.found:
                 state.write(PUSH, partial(write_json, value=push.measured))
@@ -197,6 +203,7 @@ class Train(RowStage):
         runner: StageRunner,
         warnings: list[str],
         progress: StageProgress,
+        health: Health,
     ) -> PruningHook | None:
         """Return the hook that pushes. Warnings are appended to ``warnings``."""
         if self.regularizer is None:
@@ -212,6 +219,7 @@ class Train(RowStage):
             warnings.append if pushes_last(state.run.steps, state.index) else None,
             self.regularize_every,
             progress.note,
+            health,
         )
 
     def _average_warning(self, schedule: Schedule) -> str:

@@ -16,6 +16,7 @@ from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.regularizers.closed_loop import ARRIVAL, ClosedLoop
+from easypruner.strategies.regularizers.penalties import check_penalty, penalty_gradients
 from easypruner.strategies.regularizers.schedule import Progress, Response, Schedule, ramp_of
 from easypruner.strategies.regularizers.selected import SelectedScales
 from easypruner.strategies.regularizers.stepping import StepSizes, move_to_zero
@@ -355,7 +356,10 @@ class Regularizer(Strategy):
             times: the number of updates that the penalty stands for; 0 discards the penalty.
         """
         penalty = self.forward_penalty(progress)
-        return loss if penalty is None or not times else loss + times * penalty.to(loss)
+        if penalty is None or not times:
+            return loss
+        penalty = check_penalty(penalty, 'forward_penalty', type(self).__name__)
+        return loss + times * penalty.to(loss).reshape(())
 
     @torch.no_grad()
     def add_gradient(self, graph: ChannelGraph, masks: Masks | None, progress: Progress) -> None:
@@ -364,8 +368,8 @@ class Regularizer(Strategy):
             return
         parameters = [p for p in graph.model.parameters() if p.requires_grad]
         with torch.enable_grad():
-            penalty = self.penalty(graph, masks)
-            gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)
+            penalty = check_penalty(self.penalty(graph, masks), 'penalty', type(self).__name__)
+            gradients = penalty_gradients(penalty, parameters, type(self).__name__)
         factor = float(self.ramp(progress.share))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is None:

@@ -60,7 +60,8 @@ def move_to_zero(parameter: Tensor, distances: Tensor, optimizer: Optimizer) -> 
     What else the optimizer averages moves towards zero by the same shares.
     """
     values, *others = with_states(optimizer, parameter)
-    moved = torch.where((values - distances) * values > 0, values - distances, 0)
+    # Not "> 0, values - distances, 0", which would turn a distance of NaN into a zero.
+    moved = torch.where((values - distances) * values <= 0, 0, values - distances)
     left = torch.where(values != 0, moved / values, 1)
     for other in others:
         other.mul_(left)

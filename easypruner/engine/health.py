@@ -1,0 +1,92 @@
+"""Health: numbers of a training stage that must be finite, noted now and looked at later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_PATIENCE = 20
+"""The number of losses in a row that may be infinite while updates are skipped."""
+
+LOSS, GRADIENT = 'loss', 'gradient'
+
+
+@dataclass(frozen=True)
+class Note:
+    """Numbers of an iteration that must be finite, still on the device.
+
+    Attributes:
+        iteration: the number of the iteration in the stage, from 0.
+        source: what made them: :data:`LOSS`, :data:`GRADIENT`, or a plugin's method in words.
+        values: the numbers.
+    """
+
+    iteration: int
+    source: str
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """The first numbers that were not finite.
+
+    Attributes:
+        iteration: the number of the iteration in the stage, from 0.
+        source: what made them.
+        value: ``'nan'`` or ``'infinite'``.
+        lasting: whether the losses since then, at least twenty, have not been finite either.
+    """
+
+    iteration: int
+    source: str
+    value: str
+    lasting: bool = False
+
+
+class Health:
+    """Collects numbers that must be finite. Nothing waits for the device until :meth:`look`."""
+
+    def __init__(self) -> None:
+        self._notes: list[Note] = []
+        self._first: Found | None = None
+        self._bad_losses = 0
+
+    def note(self, iteration: int, source: str, values: Tensor) -> None:
+        """Add numbers, in the order in which they were computed."""
+        self._notes.append(Note(iteration, source, values.detach()))
+
+    def look(self) -> Found | None:
+        """Return the first numbers that were not finite; forget the numbers.
+
+        Numbers are only reported until a later loss is finite: then the update was skipped, as a
+        GradScaler does, and nothing was lost.
+        """
+        notes = sorted(self._notes, key=lambda note: (note.iteration, note.source != LOSS))
+        self._notes = []
+        for note, largest in zip(notes, _largest(notes), strict=True):
+            if not math.isfinite(largest):
+                value = 'nan' if math.isnan(largest) else 'infinite'
+                self._first = self._first or Found(note.iteration, note.source, value)
+            if note.source == LOSS:
+                self._count(note.iteration, math.isfinite(largest))
+        lasting = self._bad_losses >= _PATIENCE
+        return self._first and replace(self._first, lasting=lasting)
+
+    def _count(self, iteration: int, is_finite: bool) -> None:
+        self._bad_losses = 0 if is_finite else self._bad_losses + 1
+        if is_finite and self._first is not None and self._first.iteration < iteration:
+            self._first = None
+
+
+def _largest(notes: Sequence[Note]) -> list[float]:
+    """Return the largest magnitude of each note, with one transfer for all."""
+    if not notes:
+        return []
+    values = [note.values.reshape(-1).abs() for note in notes]
+    device = values[0].device
+    largest = [v.amax() if v.numel() else v.new_zeros(()) for v in values]
+    return [float(x) for x in torch.stack([x.float().to(device) for x in largest]).tolist()]
