@@ -11,16 +11,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from easypruner.base.modules import unwrapped
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.recording.inventory import Inventory, named_tensors
+
+_SHARDED = ('torch.distributed.fsdp', 'torch.distributed._composable')
+"""Packages whose types wrap a module, or become a base of its type, to share it out."""
+_UNSHARDED = (
+    'prune the model before fully_shard(), FullyShardedDataParallel or another way of sharding it, '
+    'in every process with the same masks, and shard the pruned one'
+)
 
 
 def find_traceable(model: nn.Module) -> nn.Module:
     """Return the network inside wrappers.
 
     Raises:
-        TraceError: ``model`` is not a network, or its forward is not Python code.
+        TraceError: ``model`` is not a network, its forward is not Python code, or its parameters
+            are sharded over processes.
     """
     check_module(model)
+    _check_unsharded(model, TraceError)
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
             f'a TorchScript module ({_class_name(model)}) has no Python forward to record; '
@@ -60,7 +69,7 @@ def check_parts(inventory: Inventory) -> None:
     """Check the parts of a network.
 
     Raises:
-        TraceError: the forward of a part is not Python code, or its parameters are not its own.
+        TraceError: the forward of a part is not Python code, or its buckets would not follow a cut.
     """
     for path, part in inventory.modules.items():
         if isinstance(part, torch.jit.ScriptModule):
@@ -74,12 +83,26 @@ def check_parts(inventory: Inventory) -> None:
                 f'{path} is wrapped in DistributedDataParallel, whose buckets would not follow '
                 'a cut; prune the model before its parts are wrapped'
             )
-    for name, tensor in inventory.tensors.items():
+
+
+def _check_unsharded(model: nn.Module, error: type[TraceError | CutError]) -> None:
+    """Raise an error if parameters of a network are sharded over processes.
+
+    The types tell it, and not the parameters alone: between a forward pass without gradients and
+    the next training step those of FSDP are whole, but a shard of their own takes their place then.
+    """
+    for path, part in model.named_modules():
+        for base in type(part).__mro__:
+            is_fsdp = base.__name__.endswith('FullyShardedDataParallel')
+            if is_fsdp or base.__module__.startswith(_SHARDED):
+                raise error(
+                    f'{path or "the model"} is sharded over processes or replicated by hooks: it '
+                    f'is a {base.__name__} of {base.__module__.partition("._")[0]}, whose shards '
+                    f'do not follow a cut; {_UNSHARDED}'
+                )
+    for name, tensor in named_tensors(model).items():
         if type(tensor).__name__ == 'DTensor':
-            raise TraceError(
-                f'{name} is sharded over processes (a DTensor); prune the model before '
-                'fully_shard() or another way of sharding it'
-            )
+            raise error(f'{name} is sharded over processes (a DTensor); {_UNSHARDED}')
 
 
 def find_cuttable(model: nn.Module) -> nn.Module:
@@ -98,6 +121,7 @@ def find_cuttable(model: nn.Module) -> nn.Module:
             'was built with; prune its .module in every process, with the same masks, and '
             'wrap that anew'
         )
+    _check_unsharded(model, CutError)
     return find_traceable(model)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
@@ -88,16 +88,62 @@ def test_parts_in_distributed_data_parallel_are_refused(process_group: None) -> 
         easypruner.trace(model, example_inputs())
 
 
-def test_sharded_models_are_refused(process_group: None) -> None:
+def _fully_shard() -> Callable[..., nn.Module]:
     # torch.distributed.fsdp has it since torch 2.6.
     name = 'torch.distributed.fsdp'
     if not hasattr(import_module(name), 'fully_shard'):
         name = 'torch.distributed._composable.fsdp'
-    fully_shard = import_module(name).fully_shard
+    return import_module(name).fully_shard
+
+
+@pytest.mark.parametrize('part', ['', 'body.0'])
+@pytest.mark.parametrize('evaluated', [False, True])
+def test_sharded_models_are_refused(process_group: None, part: str, evaluated: bool) -> None:
+    """After a forward pass without gradients the parameters are whole, as if not sharded."""
     model = randomized_network(Plain)
-    fully_shard(model, mesh=dist.init_device_mesh('cpu', (1,)))
-    with pytest.raises(TraceError, match=r'body\.0\.0\.weight is sharded'):
+    graph = easypruner.trace(model, example_inputs())
+    _fully_shard()(model.get_submodule(part), mesh=dist.init_device_mesh('cpu', (1,)))
+    if evaluated:
+        with torch.no_grad():
+            model.eval()(example_inputs())
+    where = part or 'the model'
+    advice = rf'{where} is sharded .* it is a FSDP.*; prune the model before fully_shard\(\)'
+    with pytest.raises(TraceError, match=advice):
         easypruner.trace(model, example_inputs())
+    with pytest.raises(CutError, match=advice):
+        easypruner.prune(model, MASKS, graph=graph)
+    with pytest.raises(TraceError, match=advice):
+        easypruner.verify(model, MASKS, example_inputs())
+
+
+@pytest.mark.parametrize('whole', [False, True])
+def test_wrappers_that_shard_are_refused(process_group: None, whole: bool) -> None:
+    fsdp = import_module('torch.distributed.fsdp').FullyShardedDataParallel
+    model = randomized_network(Plain)
+    device = torch.device('cpu')
+    if whole:
+        model = fsdp(model, device_id=device)
+    else:
+        model.body[1] = fsdp(model.body[1], device_id=device, use_orig_params=True)
+    for name, error in ((easypruner.trace, TraceError), (easypruner.prune, CutError)):
+        given = [MASKS] if error is CutError else []
+        with pytest.raises(error, match=r'is a FullyShardedDataParallel of torch\.distributed'):
+            name(model, *given, example_inputs=example_inputs())
+
+
+def test_sharded_tensors_are_refused(process_group: None) -> None:
+    """Tensor parallelism leaves the types of modules as they are."""
+    tensors = import_module('torch.distributed.tensor' if hasattr(dist, 'tensor')
+                            else 'torch.distributed._tensor')  # fmt: skip
+    model = randomized_network(Plain)
+    graph = easypruner.trace(model, example_inputs())
+    mesh = dist.init_device_mesh('cpu', (1,))
+    weight = tensors.distribute_tensor(model.head.weight.detach(), mesh, [tensors.Shard(0)])
+    model.head.weight = nn.Parameter(weight)
+    with pytest.raises(TraceError, match=r'head\.weight is sharded over processes \(a DTensor\)'):
+        easypruner.trace(model, example_inputs())
+    with pytest.raises(CutError, match=r'head\.weight is sharded'):
+        easypruner.prune(model, MASKS, graph=graph)
 
 
 @pytest.mark.slow
