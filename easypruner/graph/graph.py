@@ -247,7 +247,7 @@ def trace(
     tapes = _record_tapes(stand_ins, example_inputs, parameters)
     propagation = propagate(stand_ins.modules, tapes, choice)
     coupling = propagation.coupling
-    repairs, parts = resolve(Trial(stand_ins, tapes[0], propagation, handlers))
+    repairs, parts = resolve([Trial(stand_ins, tapes[0], propagation, handlers)])
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,

@@ -13,10 +13,13 @@ from torch import nn
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.tensor_map import TensorMap
+from easypruner.graph.recording.inventory import numbers_of
 from easypruner.graph.recording.tape import Operation, Tape
 
 BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
 """Operations of autograd and of constants, which one run may have and another may not."""
+
+_HIDDEN = ('_parameters', '_buffers', '_modules', '_version')
 
 _Role = tuple[type[nn.Module], Any, int, int, int]
 
@@ -95,6 +98,17 @@ class ExpectedTrace:
             for path in enclosing(operation.module):
                 found[path].append(operation)
         return found
+
+    @cached_property
+    def numbers(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """(path of a module, attribute) -> the integers that it holds, if one of them exceeds 1."""
+        found = {
+            (path, name): numbers_of(value)
+            for path, module in self.modules.items()
+            for name, value in vars(module).items()
+            if name not in _HIDDEN
+        }
+        return {key: numbers for key, numbers in found.items() if numbers and max(numbers) > 1}
 
     def axes_about(self, operation: Operation) -> list[Axis]:
         """Return the axes near an operation, then all axes that its module itself works with."""

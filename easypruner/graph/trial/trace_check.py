@@ -70,20 +70,26 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         expected: the expected trace.
         stand_ins: runs the model.
         widths: the widths of the axes in the trial.
+
+    Attributes:
+        widths: the widths of the axes in the trial.
+        begun: how many operations have begun.
     """
 
     def __init__(self, expected: ExpectedTrace, stand_ins: StandIns, widths: Widths) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.begun = 0
         self._operations = expected.operations
         self._coupling = expected.coupling
         # Shapes that depend on values are not known before: then the pass only has to run.
         self._knows_shapes = not expected.tape.backend.has_values
         self._stand_ins = stand_ins
-        self._widths = widths
+        self.widths = widths
         self._position = 0
         self._missed: Operation | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.begun += 1
         result = run_operation(func, args, kwargs or {})
         if name_of(func) in BOOKKEEPING:
             return result
@@ -134,14 +140,14 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             return
         axis = self._coupling.axes_of(operation.args[0])[operation.argument('dim')]
         first, last = slice(operation.argument('start'), None).indices(axis.size)[:2]
-        expected = int(np.count_nonzero(self._widths.stays[axis.ids[:first]]))
+        expected = int(np.count_nonzero(self.widths.stays[axis.ids[:first]]))
         start = args[2] if len(args) > 2 else None
-        begin = slice(start, None).indices(self._widths(axis))[0]
+        begin = slice(start, None).indices(self.widths(axis))[0]
         if begin != expected and first < last:
             raise DeviationError(f'expected a window that starts at {expected}, got {begin}')
 
     def _expected_shape(self, tensor: Tensor) -> tuple[int, ...]:
-        return tuple([self._widths(axis) for axis in self._coupling.axes_of(tensor)])
+        return tuple([self.widths(axis) for axis in self._coupling.axes_of(tensor)])
 
     def compare_outputs(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
         """Raise unless the model's outputs have the expected shapes."""
@@ -160,7 +166,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             operation=next(iter(self._operations[self._position :]), None),
             text=text,
             line=_user_line(error.__traceback__),
-            round_number=self._widths.round_number,
+            round_number=self.widths.round_number,
             earlier=self._missed,
         )
 

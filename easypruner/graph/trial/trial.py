@@ -7,6 +7,7 @@ operation fails, or makes a tensor of another shape than the axes say.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.recording.inventory import StandIns, set_attributes
 from easypruner.graph.recording.tape import Tape, run_forward
 from easypruner.graph.trial.expected import ExpectedTrace
+from easypruner.graph.trial.reads import ReadLog, Reads
 from easypruner.graph.trial.trace_check import Failure, TraceCheck
 from easypruner.graph.trial.widths import Repairs, Widths, choose_units, count_rounds
 
@@ -65,7 +67,11 @@ class Trial:
         """Return the trial of the groups that the coupling has by now."""
         found = self.propagation
         parts = partition(found.coupling, found.owned, found.counted)
-        other = replace(self, propagation=replace(found, parts=parts))
+        return self.with_propagation(replace(found, parts=parts))
+
+    def with_propagation(self, propagation: Propagation) -> Trial:
+        """Return the trial of the same tape with the groups of another propagation."""
+        other = replace(self, propagation=propagation)
         other.__dict__['expected'] = self.expected
         return other
 
@@ -97,6 +103,28 @@ class Trial:
         Returns:
             The first difference from the expected trace; None if there is none.
         """
+        check = TraceCheck(self.expected, self.stand_ins, widths)
+        return self._run(check, repairs, contextlib.nullcontext())
+
+    def find_reads(self, widths: Widths, repairs: Repairs) -> Reads:
+        """Run the forward pass as :meth:`run` does, and return the numbers of modules it reads.
+
+        Args:
+            widths: which indices stay.
+            repairs: the attributes of modules to set for the run.
+        """
+        check = TraceCheck(self.expected, self.stand_ins, widths)
+        log = ReadLog(self.stand_ins.modules, self.expected.numbers, lambda: check.begun)
+        self._run(check, repairs, log.active())
+        return log.found
+
+    def _run(
+        self,
+        check: TraceCheck,
+        repairs: Repairs,
+        watching: contextlib.AbstractContextManager[None],
+    ) -> Failure | None:
+        widths = check.widths
         parameters = self._cut_parameters(widths)
         changed = {
             name: tensor.shape
@@ -104,16 +132,16 @@ class Trial:
             if tensor is not self.tape.parameters[name]
         }
         modules = self.stand_ins.modules
-        check = TraceCheck(self.expected, self.stand_ins, widths)
         outputs = [tensor for _, tensor in self.tape.outputs]
         with self.stand_ins.with_tensors(self.tape.parameters, training=False):
             try:
                 set_attributes(modules, widths.attributes(repairs))
                 resize_layers(modules, self.stand_ins.by_layer(changed), self.handlers)
                 self.stand_ins.swap(parameters)
-                output = run_forward(
-                    self.stand_ins.model, self.tape.example_inputs, self.tape.backend, check
-                )
+                with watching:
+                    output = run_forward(
+                        self.stand_ins.model, self.tape.example_inputs, self.tape.backend, check
+                    )
                 check.compare_outputs(outputs, [tensor for _, tensor in tensors_in(output)])
             except Exception as error:
                 return check.describe(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,27 @@ class Repair:
     values: tuple[int, ...]
     container: type
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The path of the module and the name of the attribute."""
+        return self.module, self.attribute
+
+    def split(self) -> list[Repair]:
+        """Return a repair of each number that changes, which leaves the others as they are."""
+        return [
+            replace(self, axes=tuple(axis if other == place else None for other in range(count)))
+            for count in [len(self.axes)]
+            for place, axis in enumerate(self.axes)
+            if axis is not None
+        ]
+
+    def over(self, before: Repair | None) -> Repair:
+        """Return this repair, with the axes of an earlier one for the numbers that it leaves."""
+        if before is None:
+            return self
+        pairs = zip(self.axes, before.axes, strict=True)
+        return replace(self, axes=tuple(old if axis is None else axis for axis, old in pairs))
+
     def fill(self, width_of: Callable[[Axis], int]) -> Any:
         """Return the attribute's value if its axes have the widths that a function returns."""
         pairs = zip(self.axes, self.values, strict=True)
@@ -163,8 +184,11 @@ Repairs = Mapping[tuple[str, str], Repair]
 
 
 def join(repairs: Repairs, more: Iterable[Repair]) -> Repairs:
-    """Return repairs with more of them, which replace those of the same attributes."""
-    return {**repairs, **{(repair.module, repair.attribute): repair for repair in more}}
+    """Return repairs with more of them, which replace those of the same numbers."""
+    joined = dict(repairs)
+    for repair in more:
+        joined[repair.key] = repair.over(joined.get(repair.key))
+    return joined
 
 
 @dataclass(frozen=True)

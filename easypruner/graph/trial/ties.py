@@ -1,0 +1,218 @@
+"""Ties: two widths that code derives from each other are coupled, so that they keep their ratio."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.recording.tape import Operation
+from easypruner.graph.trial.expected import Location
+from easypruner.graph.trial.repair_search import Cause, find_repairs
+from easypruner.graph.trial.trace_check import progress_of
+from easypruner.graph.trial.trial import Trial
+from easypruner.graph.trial.widths import Repairs
+
+_MOST_UP = 2
+_MOST_TRIED = 16
+
+_Kind = tuple[frozenset[int], int]
+"""The groups that have channels in an axis, and its size."""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Axes whose widths keep their ratio, because code derives them from each other.
+
+    Code such as ``channels // self.num_heads`` is right only if both widths shrink in proportion.
+    The tape does not say which widths these are. So a trial is run with two of them coupled index
+    by index. The pair is kept if the trial then gets past the operation that failed.
+
+    Attributes:
+        wide: the location of the axis with more indices, relative to the operation that failed.
+        narrow: the locations of the others, all of one size. A number is that of an axis among
+            those near the operation.
+        inner: whether a narrow axis varies faster within the wide one.
+    """
+
+    wide: Location
+    narrow: tuple[Location | int, ...]
+    inner: bool
+
+    def couple(self, trial: Trial, operation: Operation) -> None:
+        """Couple the axes at an operation index by index, if they are free and fit."""
+        wide = trial.expected.find_axis(operation, self.wide)
+        if wide is None or not _is_free(trial, wide):
+            return
+        for location in self.narrow:
+            narrow = trial.expected.find_axis(operation, location)
+            if narrow is None or not _is_free(trial, narrow) or wide.size % narrow.size:
+                continue
+            times = wide.size // narrow.size
+            follower = narrow.tiled(times) if self.inner else narrow.repeated(times)
+            trial.coupling.edges.couple(wide, follower)
+
+
+def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repairs] | None:
+    """Return a trial with a tie that gets past a failure, and the repairs that it needs.
+
+    The edges of the tie are then part of the coupling. A tie is tried on all modules of the type
+    first, then on the one that failed. If no tie helps alone, each is tried with more repairs.
+
+    Args:
+        trial: runs the trials.
+        cause: the failure of the last one, and what it may depend on.
+        repairs: the repairs of that trial.
+    """
+    operation = cause.failure.operation
+    if operation is None:
+        return None
+    alike = trial.expected.alike(operation)
+    scopes = [[operation, *alike], [operation]] if alike else [[operation]]
+    candidates = list(_candidates(trial, operation))
+    for repairing in (False, True):
+        best: _Attempt | None = None
+        for tie, operations in product(candidates, scopes):
+            attempt = _try(trial, tie, operations, cause, repairs, repairing)
+            if attempt is not None and (best is None or attempt.progress > best.progress):
+                best = attempt
+            if best is not None and best.left_module:
+                break
+        if best is not None:
+            _couple(trial, best.tie, best.operations)
+            return trial.regroup(), best.repairs
+    return None
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A tie with which a trial got past a failure.
+
+    Attributes:
+        tie: the tie.
+        operations: the operations at which it couples axes.
+        repairs: the repairs that it needs.
+        progress: the position at which the trial fails then.
+        left_module: whether it got out of the module that failed. Another tie may get past a check
+            in the module only to fail a few lines on.
+    """
+
+    tie: Tie
+    operations: Sequence[Operation]
+    repairs: Repairs
+    progress: float
+    left_module: bool
+
+
+def _try(
+    trial: Trial,
+    tie: Tie,
+    operations: Sequence[Operation],
+    cause: Cause,
+    repairs: Repairs,
+    repairing: bool,
+) -> _Attempt | None:
+    """Try a tie, with more repairs if ``repairing``; return None if it does not help."""
+    edges, failure = trial.coupling.edges, cause.failure
+    with contextlib.ExitStack() as undo:
+        undo.callback(edges.revert, edges.mark())
+        _couple(trial, tie, operations)
+        tied = trial.regroup()
+        if _leaves_single_unit(tied, tie, operations):
+            return None
+        widths = tied.choose_widths(failure.round_number)
+        found = find_repairs(tied, cause, widths, repairs) if repairing else repairs
+        if found is None:
+            return None
+        later = tied.run(widths, found)
+    if progress_of(later) <= failure.position:
+        return None
+    path = operations[0].module
+    failed = later.operation if later is not None else None
+    inside = failed is not None and f'{failed.module}.'.startswith(f'{path}.')
+    return _Attempt(tie, operations, found, progress_of(later), left_module=not inside)
+
+
+def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> None:
+    for operation in operations:
+        tie.couple(trial, operation)
+
+
+def _leaves_single_unit(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:
+    """Return whether a tie leaves a group of one unit. No trial fails at what cannot be cut."""
+    wide = (tied.expected.find_axis(operation, tie.wide) for operation in operations)
+    return any(
+        tied.parts.sizes[group] == 1
+        for axis in wide
+        if axis is not None
+        for group in tied.groups_of(axis)
+    )
+
+
+def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:
+    """Yield ties of an axis in or around the module with one near the operation, then behind it.
+
+    A module may check its widths before it uses them.
+    """
+    near: list[tuple[Location | int, Axis]] = list(enumerate(trial.expected.axes_near[operation]))
+    tried: set[tuple[_Kind, tuple[Location | int, ...]]] = set()
+    for found in (near, trial.expected.behind(operation)):
+        yield from islice(_pairs(trial, operation, found, tried), _MOST_TRIED)
+
+
+def _pairs(
+    trial: Trial,
+    operation: Operation,
+    found: Iterable[tuple[Location | int, Axis]],
+    tried: set[tuple[_Kind, tuple[Location | int, ...]]],
+) -> Iterator[Tie]:
+    """Yield ties of an axis in or around the module with those found that it may follow.
+
+    Args:
+        trial: knows the groups.
+        operation: the operation that failed.
+        found: the axes that may be narrow, with their locations.
+        tried: the pairs that were yielded before; more are added.
+    """
+    narrow: dict[_Kind, Location | int] = {}
+    for location, axis in found:
+        if axis.size > 1 and _is_free(trial, axis):
+            narrow.setdefault(_kind(trial, axis), location)
+    for wide, axis in trial.expected.around(operation, _MOST_UP):
+        if axis.size < 2 or not _is_free(trial, axis):
+            continue
+        kind = _kind(trial, axis)
+        for size, chosen in _fitting(kind, narrow):
+            if (kind, chosen) not in tried:
+                tried.add((kind, chosen))
+                yield Tie(wide, chosen, inner=True)
+                if axis.size > size:
+                    yield Tie(wide, chosen, inner=False)
+
+
+def _fitting(
+    kind: _Kind, narrow: Mapping[_Kind, Location | int]
+) -> Iterator[tuple[int, tuple[Location | int, ...]]]:
+    """Yield (size, locations) of the axes that may follow a wide one: all of a size, then each.
+
+    Code may derive several widths from one.
+    """
+    groups, width = kind
+    by_size: dict[int, list[Location | int]] = {}
+    for (others, size), location in narrow.items():
+        if width % size == 0 and not groups & others:
+            by_size.setdefault(size, []).append(location)
+    for size, found in by_size.items():
+        yield size, tuple(found)
+        if len(found) > 1:
+            yield from ((size, (location,)) for location in found)
+
+
+def _kind(trial: Trial, axis: Axis) -> _Kind:
+    return frozenset(trial.groups_of(axis)), axis.size
+
+
+def _is_free(trial: Trial, axis: Axis) -> bool:
+    return bool((axis.ids >= 0).all()) and bool((trial.parts.unit_of[axis.ids] >= 0).all())
