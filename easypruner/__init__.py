@@ -12,7 +12,7 @@ from easypruner.base.versions import __version__
 from easypruner.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from easypruner.graph import Transform
+    from easypruner.graph import OptimizerHandler, Transform
     from easypruner.graph.limits import Limits
     from easypruner.graph.masks import Masks
     from easypruner.pipeline.pruned_model import PrunedModel
@@ -38,6 +38,7 @@ __all__ = [
     'Limits',
     'MaskSource',
     'Masks',
+    'OptimizerHandler',
     'Progress',
     'PrunedModel',
     'Regularizer',
@@ -60,6 +61,7 @@ _HOMES = {
     'Limits': 'easypruner.graph.limits',
     'Masks': 'easypruner.graph.masks',
     'PrunedModel': 'easypruner.pipeline.pruned_model',
+    'OptimizerHandler': 'easypruner.graph',
     'Transform': 'easypruner.graph',
     **dict.fromkeys(_SLIMMING, 'easypruner.slimming'),
 }

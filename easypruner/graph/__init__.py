@@ -14,6 +14,7 @@ from easypruner.graph.coupling.layout import Member
 from easypruner.graph.coupling.rules import rule
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.network_record import NetworkRecord
+from easypruner.graph.cutting.optimizer_handler import OptimizerHandler, ParameterCut
 from easypruner.graph.cutting.record import ArchitectureRecord, TensorCut
 from easypruner.graph.cutting.transform import Transform
 from easypruner.graph.graph import ChannelGraph
@@ -36,6 +37,8 @@ __all__ = [
     'Member',
     'NetworkRecord',
     'Operation',
+    'OptimizerHandler',
+    'ParameterCut',
     'TensorCut',
     'Transform',
     'Verification',

@@ -24,6 +24,8 @@ from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.propagate import propagate
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
+from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
+from easypruner.graph.cutting.optimizer_states import OptimizerStates
 from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits
@@ -292,6 +294,7 @@ def prune(
     optimizer: Optimizer | Sequence[Optimizer] = (),
     copies: nn.Module | Sequence[nn.Module] = (),
     handlers: Sequence[LayerHandler] = (),
+    optimizer_handlers: Sequence[OptimizerHandler] = (),
 ) -> ArchitectureRecord:
     """Remove the units that ``masks`` do not keep, in place.
 
@@ -310,6 +313,7 @@ def prune(
             indices are cut: a teacher, or averaged weights such as
             ``torch.optim.swa_utils.AveragedModel`` or MMEngine's ``ExponentialMovingAverage``.
         handlers: as for :func:`trace`; only used without ``graph``.
+        optimizer_handlers: handlers of optimizers, before those of plugins.
 
     Returns:
         The record from which :func:`load_pruned` rebuilds the architecture.
@@ -340,8 +344,9 @@ def prune(
     attributes = graph.attributes(checked)
     inventory = Inventory(model)
     record_of_cut = ArchitectureRecord.of(inventory, kept, checked, attributes)
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    optimizers = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
+    states = OptimizerStates(optimizers, optimizer_handlers)
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
-    cut(inventory, kept, graph.handlers, attributes, optimizers, copies)
+    cut(inventory, kept, graph.handlers, attributes, states, copies)
     graph._shrink(checked)
     return record_of_cut

@@ -13,7 +13,8 @@ from typing import Any
 
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.rules.registration import operations_of
-from easypruner.graph.cutting.handlers import fault_of_handles
+from easypruner.graph.cutting.handles import fault_of_handles
+from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins import discovery
 from easypruner.plugins.completeness import find_fault
@@ -130,16 +131,17 @@ class Imported:
         return found[0].kind
 
     def check_handler(self, cls: type[Any]) -> None:
-        """Raise PluginError if a layer handler takes arguments or has a wrong ``handles``."""
-        subject = f'layer handler {cls.__name__!r} of plugin {self.candidate.name!r}'
+        """Raise PluginError if a handler takes arguments or has a wrong ``handles``."""
+        kind = 'optimizer' if issubclass(cls, OptimizerHandler) else 'layer'
+        subject = f'{kind} handler {cls.__name__!r} of plugin {self.candidate.name!r}'
         subject = f'{subject}, {self.candidate.origin},'
         try:
-            handler: LayerHandler = cls()
+            handler: LayerHandler | OptimizerHandler = cls()
         except Exception as error:
             raise PluginError(
                 f'{subject} cannot be made without arguments: {type(error).__name__}: {error}'
             ) from error
-        fault = fault_of_handles(handler)
+        fault = fault_of_handles(handler, 'optimizer' if kind == 'optimizer' else 'module')
         if fault:
             raise PluginError(f'{subject} {fault}')
 

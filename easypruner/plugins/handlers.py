@@ -1,4 +1,4 @@
-"""The layer handlers and transforms of plugins, for functions that work without a config."""
+"""The handlers and transforms of plugins, for functions that work without a config."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.base.component import Component
-from easypruner.graph import LayerHandler, Transform
+from easypruner.graph import LayerHandler, OptimizerHandler, Transform
 from easypruner.plugins.discovery import BUILT_INS, FOLDER_PACKAGE, built_in_modules
-from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, TRANSFORMS, ComponentRegistry
+from easypruner.plugins.registry import (
+    LAYER_HANDLERS,
+    OPTIMIZER_HANDLERS,
+    REGISTRIES,
+    TRANSFORMS,
+    ComponentRegistry,
+)
 
-_SUFFIX = '_layers'
+_SUFFIXES = ('_layers', '_optimizers')
 
 
 def plugin_handlers() -> tuple[LayerHandler, ...]:
@@ -24,6 +30,14 @@ def plugin_handlers() -> tuple[LayerHandler, ...]:
     neither MMEngine nor the library that defines the layers.
     """
     return tuple(cls() for cls in _classes(LAYER_HANDLERS))
+
+
+def plugin_optimizer_handlers() -> tuple[OptimizerHandler, ...]:
+    """Return the optimizer handlers of all loaded plugins, or of the built-in ``*_optimizers.py``.
+
+    These files do not import the library that defines the optimizers either.
+    """
+    return tuple(cls() for cls in _classes(OPTIMIZER_HANDLERS))
 
 
 def plugin_transforms() -> tuple[type[Transform], ...]:
@@ -57,6 +71,6 @@ def _built_in() -> tuple[type[Component], ...]:
     return tuple(
         component
         for name in built_in_modules()
-        if name.endswith(_SUFFIX)
+        if name.endswith(_SUFFIXES)
         for component in import_module(name).easypruner_components()
     )

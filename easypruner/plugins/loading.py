@@ -16,7 +16,7 @@ from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins.checks import Imported
 from easypruner.plugins.discovery import Candidate, find_plugins
 from easypruner.plugins.info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
-from easypruner.plugins.registry import LAYER_HANDLERS, REGISTRIES, note_absent
+from easypruner.plugins.registry import LAYER_HANDLERS, OPTIMIZER_HANDLERS, REGISTRIES, note_absent
 
 DISABLE_VARIABLE = 'EASYPRUNER_DISABLE_PLUGINS'
 
@@ -64,7 +64,7 @@ def load_plugins(
     Raises:
         PluginError: a plugin cannot be imported, misspells or misdeclares a hook, contributes
             something that is not a complete component, or contributes a class of the same name as
-            another plugin; a layer handler takes arguments or has a wrong ``handles``; a folder
+            another plugin; a handler takes arguments or has a wrong ``handles``; a folder
             does not exist; there is no plugin of a name in ``disable``.
         ConfigError: ``custom_imports`` has something other than names of modules.
     """
@@ -161,7 +161,7 @@ class _Loader:
             info = imported.info(self._checked_hooks(imported))
             components = self._components_of(imported, info)
             for component in components.values():
-                if component.kind == LAYER_HANDLERS.kind:
+                if component.kind in (LAYER_HANDLERS.kind, OPTIMIZER_HANDLERS.kind):
                     imported.check_handler(component.cls)
         except PluginError:
             self._manager.unregister(plugin)

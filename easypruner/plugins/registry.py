@@ -9,7 +9,7 @@ from typing import Any
 
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
-from easypruner.graph import LayerHandler, Transform
+from easypruner.graph import LayerHandler, OptimizerHandler, Transform
 from easypruner.plugins.completeness import check_instance
 from easypruner.plugins.info import AbsentPlugin
 from easypruner.strategies import Budget, MaskSource, Regularizer, Stage
@@ -50,9 +50,18 @@ BUDGETS = ComponentRegistry('budget', Budget, 'budget')
 REGULARIZERS = ComponentRegistry('regularizer', Regularizer, 'regularizer')
 STAGES = ComponentRegistry('stage', Stage, 'stage')
 LAYER_HANDLERS = ComponentRegistry('layer handler', LayerHandler, 'handler')
+OPTIMIZER_HANDLERS = ComponentRegistry('optimizer handler', OptimizerHandler, 'optimizer_handler')
 TRANSFORMS = ComponentRegistry('transform', Transform, 'transform')
 
-REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, LAYER_HANDLERS, TRANSFORMS)
+REGISTRIES = (
+    MASK_SOURCES,
+    BUDGETS,
+    REGULARIZERS,
+    STAGES,
+    LAYER_HANDLERS,
+    OPTIMIZER_HANDLERS,
+    TRANSFORMS,
+)
 
 _absent: list[AbsentPlugin] = []
 

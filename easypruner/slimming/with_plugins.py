@@ -10,9 +10,17 @@ from typing import ParamSpec, TypeVar
 from easypruner.graph import graph
 from easypruner.graph import verify as verification
 from easypruner.graph.cutting import network_record
-from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
+from easypruner.plugins.handlers import (
+    plugin_handlers,
+    plugin_optimizer_handlers,
+    plugin_transforms,
+)
 
-_FOUND = {'handlers': plugin_handlers, 'transforms': plugin_transforms}
+_FOUND = {
+    'handlers': plugin_handlers,
+    'optimizer_handlers': plugin_optimizer_handlers,
+    'transforms': plugin_transforms,
+}
 _Arguments = ParamSpec('_Arguments')
 _Result = TypeVar('_Result')
 

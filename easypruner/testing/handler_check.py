@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from easypruner.graph.cutting.handlers import find_handler
+from easypruner.graph.cutting.handles import find_handler
 from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
 from easypruner.graph.recording.parametrized import with_computed
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments

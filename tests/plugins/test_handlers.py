@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import PluginError
-from easypruner.graph.cutting.handlers import find_handler, with_torch_layers
+from easypruner.graph.cutting.handlers import with_torch_layers
+from easypruner.graph.cutting.handles import find_handler
 from easypruner.plugins import load_plugins
 from easypruner.plugins.handlers import plugin_handlers
 from easypruner.testing import example_inputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError, PluginError
+from easypruner.graph.cutting.handles import fault_of_handles, find_handler
 from easypruner.graph.recording.parametrized import LayerShapes, with_computed
 
 Shapes = Mapping[str, torch.Size]
@@ -47,32 +47,6 @@ class LayerHandler(Component):
             shapes: local name -> new shape, for each of the layer's own parameters and buffers
                 whose shape changes, and for each weight that is computed from such tensors.
         """
-
-
-def fault_of_handles(handler: LayerHandler) -> str:
-    """Return what is wrong with ``handles`` of a handler; '' if nothing is.
-
-    >>> class Own(LayerHandler):
-    ...     handles = ('PReLU',)
-    ...     def resize(self, layer, shapes): ...
-    >>> fault_of_handles(Own())
-    "handles 'PReLU', which is not a full name; expected one such as 'package.module.PReLU'"
-    """
-    handles = handler.handles
-    if not isinstance(handles, tuple | list | set | frozenset) or not handles:
-        shown = handles.__qualname__ if isinstance(handles, type) else repr(handles)
-        advice = f', as in handles = ({shown},)' if isinstance(handles, type) else ''
-        return f'handles {shown}; expected a tuple of module types or of their full names{advice}'
-    for handled in handles:
-        if isinstance(handled, str):
-            if '.' not in handled:
-                return (
-                    f'handles {handled!r}, which is not a full name; expected one such as '
-                    f"'package.module.{handled}'"
-                )
-        elif not isinstance(handled, type):
-            return f'handles {handled!r}; expected a type of modules or its full name'
-    return ''
 
 
 class SizesHandler(LayerHandler):
@@ -185,29 +159,6 @@ def with_torch_layers(handlers: Sequence[LayerHandler]) -> tuple[LayerHandler, .
         if fault:
             raise PluginError(f'layer handler {type(handler).__name__!r} {fault}')
     return (*handlers, *TORCH_HANDLERS)
-
-
-def find_handler(layer: nn.Module, handlers: Sequence[LayerHandler]) -> LayerHandler | None:
-    """Return the first handler for the type of a layer or for a base class of it."""
-    names = {f'{base.__module__}.{base.__qualname__}' for base in type(layer).__mro__}
-    for handler in handlers:
-        for handled in handler.handles:
-            if isinstance(handled, str):
-                if handled in names or isinstance(layer, _imported(handled)):
-                    return handler
-            elif isinstance(layer, handled):
-                return handler
-    return None
-
-
-def _imported(name: str) -> type | tuple[()]:
-    """Return the type with a full name if its module is imported; else no type.
-
-    A library may export a type under another name than that of the module that defines it.
-    """
-    module, _, local = name.rpartition('.')
-    found = getattr(sys.modules.get(module), '__dict__', {}).get(local)
-    return found if isinstance(found, type) else ()
 
 
 def resize_layers(

@@ -6,14 +6,14 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from easypruner.errors import CutError
 from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
+from easypruner.graph.cutting.optimizer_handler import like_layout
+from easypruner.graph.cutting.optimizer_states import OptimizerStates, StateChange
 from easypruner.graph.recording.inventory import Attributes, Inventory, Snapshot, set_attributes
 from easypruner.graph.recording.parametrized import refresh, weight_norms
 from easypruner.graph.recording.wrappers import find_copy
@@ -31,7 +31,7 @@ def cut(
     kept: Kept,
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
-    optimizers: Sequence[Optimizer] = (),
+    states: OptimizerStates | None = None,
     copies: Sequence[nn.Module] = (),
 ) -> None:
     """Cut a model in place to the kept indices. If anything fails, everything is left as it was.
@@ -46,16 +46,17 @@ def cut(
             their first name.
         handlers: set the modules' own numbers, in order of precedence.
         attributes: the attributes of modules to set.
-        optimizers: the optimizers whose states are cut.
+        states: the states of optimizers, which are cut as well.
         copies: networks of the same class and shapes, or averages of one, to be cut alike.
 
     Raises:
         CutError: a copy is another network, or the state of an optimizer cannot be cut.
     """
+    states = states or OptimizerStates()
     networks = [inventory, *(_find_alike(other, inventory) for other in copies)]
     swaps: dict[int, _Swap] = {}
     for network in networks:
-        for swap in _plan_swaps(network, kept, optimizers):
+        for swap in _plan_swaps(network, kept, states):
             swaps.setdefault(id(swap.tensor), swap)
     modules = [module for network in networks for module in network.modules.values()]
     with contextlib.ExitStack() as undo:
@@ -118,15 +119,7 @@ def _select(value: Tensor, cuts: Cuts, sizes: torch.Size) -> Tensor:
     for dim, index in cuts:
         if value.shape[dim] == sizes[dim]:
             result = result.index_select(dim, index.to(value.device))
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.dim())
-    # A tensor that is contiguous in both layouts is in none of its own.
-    if layout is None or value.is_sparse or value.is_contiguous():
-        return result
-    keeps_layout = value.is_contiguous(memory_format=layout)
-    return result.contiguous(memory_format=layout) if keeps_layout else result
-
-
-_State = dict[str, Any]
+    return like_layout(result, value)
 
 
 @dataclass(frozen=True)
@@ -137,46 +130,39 @@ class _Swap:
         tensor: the parameter or buffer.
         data: its new content.
         grad: its new gradient.
-        states: for each optimizer that has a state of the tensor: the state, the new entries, and
-            the old values of these entries.
+        states: the changes of optimizer states.
         before: the old content and gradient.
     """
 
     tensor: Tensor
     data: Tensor
     grad: Tensor | None
-    states: tuple[tuple[_State, _State, _State], ...]
+    states: tuple[StateChange, ...]
     before: tuple[Tensor, Tensor | None] = field(repr=False)
 
     @classmethod
-    def plan(cls, name: str, tensor: Tensor, cuts: Cuts, optimizers: Sequence[Optimizer]) -> _Swap:
+    def plan(cls, name: str, tensor: Tensor, cuts: Cuts, states: OptimizerStates) -> _Swap:
         content = tensor.detach()
         # The content of a tensor made in inference mode must be made there as well.
         with torch.inference_mode(tensor.is_inference()):
             data = _select(content, cuts, tensor.shape)
-        states = []
-        for optimizer in optimizers:
-            if tensor in optimizer.state:
-                state = optimizer.state[tensor]
-                new = _cut_state(optimizer, name, tensor, cuts)
-                states.append((state, new, {key: state[key] for key in new}))
         return cls(
             tensor=tensor,
             data=data,
             grad=None if tensor.grad is None else _select(tensor.grad, cuts, tensor.shape),
-            states=tuple(states),
+            states=tuple(states.plan(name, tensor, dict(cuts))),
             before=(content, tensor.grad),
         )
 
     def perform(self) -> None:
         self._set(self.data, self.grad)
-        for state, new, _ in self.states:
-            state.update(new)
+        for change in self.states:
+            change.state.update(change.new)
 
     def undo(self) -> None:
         self._set(*self.before)
-        for state, _, old in self.states:
-            state.update(old)
+        for change in self.states:
+            change.state.update(change.old)
 
     def _set(self, data: Tensor, grad: Tensor | None) -> None:
         self.tensor.grad = None
@@ -190,37 +176,17 @@ class _Swap:
         self.tensor.grad = grad
 
 
-def _cut_state(optimizer: Optimizer, name: str, tensor: Tensor, cuts: Cuts) -> _State:
-    """Return the entries of an optimizer's state that are tensors, cut as their parameter is."""
-    result: _State = {}
-    for key, value in optimizer.state[tensor].items():
-        if not isinstance(value, Tensor) or value.numel() == 1:
-            continue
-        # A factored moment has size 1 in the dimension over which it is summed.
-        sizes = list(zip(value.shape, tensor.shape, strict=False))
-        if value.dim() != tensor.dim() or any(size not in (1, whole) for size, whole in sizes):
-            raise CutError(
-                f'{type(optimizer).__name__} keeps {key!r} of shape {tuple(value.shape)} for '
-                f'{name!r} of shape {tuple(tensor.shape)}, which cannot be cut with it; build the '
-                'optimizer after the cut'
-            )
-        result[key] = _select(value, cuts, tensor.shape)
-    return result
-
-
-def _plan_swaps(network: Inventory, kept: Kept, optimizers: Sequence[Optimizer]) -> Iterator[_Swap]:
+def _plan_swaps(network: Inventory, kept: Kept, states: OptimizerStates) -> Iterator[_Swap]:
     tensors = network.tensors
     cuts: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), index in kept.items():
         cuts.setdefault(name, []).append((dim, index))
-    swaps = {
-        name: _Swap.plan(name, tensors[name], parts, optimizers) for name, parts in cuts.items()
-    }
+    swaps = {name: _Swap.plan(name, tensors[name], parts, states) for name, parts in cuts.items()}
     for normed in weight_norms(network.modules):
         if all(dim == normed.dim for dim, _ in cuts.get(normed.direction, ())):
             continue
         length, direction = tensors[normed.length], tensors[normed.direction]
-        swap = swaps.get(normed.length) or _Swap.plan(normed.length, length, (), optimizers)
+        swap = swaps.get(normed.length) or _Swap.plan(normed.length, length, (), states)
         ratio = normed.ratio(length.detach(), direction.detach())
         ratio = _select(ratio, cuts.get(normed.length, ()), length.shape)
         data = normed.rescaled(ratio, swaps[normed.direction].data).to(length.dtype)

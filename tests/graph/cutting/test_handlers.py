@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import easypruner
 from easypruner import LayerHandler
 from easypruner.errors import EasyPrunerError, PluginError
-from easypruner.graph.cutting.handlers import find_handler
+from easypruner.graph.cutting.handles import find_handler
 
 
 class Handler(LayerHandler):
