@@ -41,6 +41,11 @@ EXTRAS = {
         'codespell>=2.4,<2.5',
         'mdformat>=1,<1.1',
         'mdformat-gfm>=1,<1.1',
+        # The tests of their optimizers are skipped without them.
+        'timm>=1,<2',
+        'schedulefree>=1.4,<2',
+        'prodigyopt>=1.1,<2',
+        'pytorch_optimizer>=4.1,<5',
     ],
     'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2', 'schedulefree>=1.4,<2'],
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],

@@ -107,6 +107,33 @@ def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
         assert summary['rows'][1]['name'] == 'rounded'
 
 
+def test_the_example_of_an_optimizer_handler_works(tmp_path: Path) -> None:
+    class RowWise(torch.optim.Optimizer):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {})
+            for parameter in self.param_groups[0]['params']:
+                self.state[parameter]['momentum'] = parameter.detach().clone()
+                self.state[parameter]['row_mean'] = parameter.detach().flatten(1).mean(1)
+
+    (code,) = (
+        block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
+        if 'class RowWiseState(' in block
+    )  # fmt: skip
+    (tmp_path / 'example.py').write_text(code)
+    handler = component('RowWiseState', tmp_path)
+    handler.handles = (RowWise,)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 1), torch.nn.Conv2d(6, 6, 1))
+    weight = model[1].weight
+    optimizer = RowWise([weight])
+    means = optimizer.state[weight]['row_mean']
+    easypruner.prune(
+        model, {'0': torch.arange(6) < 4}, example_inputs=torch.rand(1, 3, 4, 4),
+        optimizer=optimizer, optimizer_handlers=[handler()],
+    )  # fmt: skip
+    state = optimizer.state[weight]
+    assert torch.equal(state['momentum'], weight) and torch.equal(state['row_mean'], means)
+
+
 def test_a_stage_may_use_the_forecast_as_the_page_says() -> None:
     (code,) = (
         block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
