@@ -120,14 +120,27 @@ class StageRunner(Runner):
         Raises:
             EasyPrunerError: the evaluator of the config does not report an accuracy.
         """
-        metrics: Mapping[str, Any] = self.val_loop.run()
-        for name, value in metrics.items():
-            if 'accuracy' in name or 'top1' in name:
-                return float(value)
+        return accuracy_in(self.val_loop.run())
+
+
+def accuracy_in(metrics: Mapping[str, Any]) -> float:
+    """Return the accuracy among the metrics of an evaluator, in percent.
+
+    Raises:
+        EasyPrunerError: there is none, or it is not from 0 to 100.
+    """
+    named = [n for n in metrics if 'accuracy' in n or 'top1' in n]
+    if not named:
         raise EasyPrunerError(
             f'the evaluator reports {", ".join(metrics) or "nothing"}, but no accuracy; '
             "use val_evaluator=dict(type='Accuracy', topk=(1,))"
         )
+    value = float(metrics[named[0]])
+    if not 0 <= value <= 100:
+        raise EasyPrunerError(
+            f'the evaluator reports {named[0]} = {value:g}; expected percent, from 0 to 100'
+        )
+    return value
 
 
 def runner_config(config: Config, plan: RunnerPlan) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,17 +13,19 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from rich.console import Console
 from torch import nn
+from torch.utils.data import DataLoader
 
 from easypruner.engine.checkpoint import fill, read_weights
 from easypruner.engine.config import building, model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
+from easypruner.pipeline.one_batch import read_samples, try_one_batch
 from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import format_count, literal_text, make_table, print_lines
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step, pushes_last, unpruned_before
-from easypruner.strategies.stages.state import PruningState
+from easypruner.strategies.stages.state import PruningState, Run
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,6 @@ _DICTS = ('model', 'train_dataloader', 'val_dataloader')
 _NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
 _TYPO = 0.8
 
-Trace = Callable[[nn.Module], ChannelGraph]
-
 
 @dataclass(frozen=True)
 class Preflight:
@@ -96,43 +96,58 @@ class Preflight:
     graph: ChannelGraph
 
 
-def check(
-    config: Config, seed: int, trace: Trace, stages: Sequence[PlannedStage], mistakes: Mistakes
-) -> Preflight:
+def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Preflight:
     """Check a whole config.
 
     Args:
-        config: the config of a run.
-        seed: the seed of the run.
-        trace: a function that makes the channel graph of a model.
+        run: the run, with its config.
         stages: the stages of the config.
         mistakes: the mistakes that were found when the stages were built.
 
     Raises:
         ConfigError: the config has mistakes; the message has all of them, each with its path.
     """
+    config = run.config
     if not stages and not mistakes.found:
         mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
     _check_keys(config, mistakes)
     _check_stages(stages, mistakes)
-    lengths = [_loader_length(config, name, mistakes) for name in ('train', 'val')]
+    samples = [
+        read_samples(name, _loader(config, name, mistakes), run.seed, mistakes)
+        for name in ('train_dataloader', 'val_dataloader')
+    ]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
-    graph = None
-    if model is not None and all(lengths):
+    graph, found = None, [each for each in samples if each is not None]
+    if model is not None and len(found) == len(samples):
         with mistakes.collect('model'), building():
-            graph = trace(model)
+            graph = run.trace(model)
+    steps: tuple[Step, ...] = ()
+    if graph is not None:
+        if not mistakes.found:
+            start = Forecast(config, run.seed, graph, len(found[0].loader))
+            steps = _forecast(start, stages, mistakes)
+        if config.get('val_evaluator') is not None:
+            try_one_batch(run, [planned.stage for planned in stages], graph, found, mistakes)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
+    return Preflight(stages, steps, graph)
+
+
+def _forecast(
+    forecast: Forecast, stages: Sequence[PlannedStage], mistakes: Mistakes
+) -> tuple[Step, ...]:
+    """Return the step of each stage, up to the first one with a mistake."""
     steps: list[Step] = []
-    forecast = Forecast(config, seed, graph, lengths[0])
+    known = mistakes.found
     for planned in stages:
         with mistakes.collect(planned.location):
             forecast = planned.stage.forecast(replace(forecast, step=Step()))
         # After a mistake the forecast for later stages is unknown, so they cannot be checked.
-        mistakes.raise_all()
+        if mistakes.found != known:
+            break
         steps.append(forecast.step)
-    return Preflight(stages, tuple(steps), graph)
+    return tuple(steps)
 
 
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
@@ -180,20 +195,18 @@ def _check_stages(stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:
         taken.setdefault(row, planned.location)
 
 
-def _loader_length(config: Config, split: str, mistakes: Mistakes) -> int:
-    """Return the number of batches of a data loader; 0 after a mistake."""
-    name = f'{split}_dataloader'
+def _loader(config: Config, name: str, mistakes: Mistakes) -> DataLoader[Any] | None:
+    """Return a data loader without worker processes; None after a mistake."""
     settings = config.to_dict().get(name)
     if not isinstance(settings, Mapping):
-        return 0
-    # Counting batches does not need worker processes.
+        return None
     without_workers = {**settings, 'num_workers': 0, 'persistent_workers': False}
     with mistakes.collect(name), building():
-        length = len(Runner.build_dataloader(without_workers))
-        if not length:
+        loader: DataLoader[Any] = Runner.build_dataloader(without_workers)
+        if not len(loader):
             raise ConfigError('the data set is empty; expected at least one sample')
-        return length
-    return 0
+        return loader
+    return None
 
 
 def _check_evaluator(config: Config, mistakes: Mistakes) -> None:

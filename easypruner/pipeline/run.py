@@ -102,7 +102,7 @@ def _execute(
     distributed.barrier()
     init_default_scope(run.config.get('default_scope', 'mmpretrain'))
     seed_everything(run.seed)
-    preflight = check(run.config, run.seed, run.trace, stages, mistakes)
+    preflight = check(run, stages, mistakes)
     state = PruningState(replace(run, steps=preflight.steps))
     if distributed.is_main():
         print_plan(run.console, state, preflight)

@@ -22,13 +22,16 @@ IMPORTS = dict(custom_imports=dict(imports=['tests.helpers.bad_parts']))
 
 @HOOKS.register_module(force=True)
 class FailingHook(Hook):
-    """Raises an exception in one of its methods."""
+    """Raises an exception when one of its methods is called for the n-th time."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, calls: int = 1) -> None:
         setattr(self, method, self._fail)
+        self.calls = calls
 
     def _fail(self, *_: Any, **__: Any) -> None:
-        raise KeyError('no such entry')
+        self.calls -= 1
+        if not self.calls:
+            raise KeyError('no such entry')
 
 
 @METRICS.register_module(force=True)
@@ -56,19 +59,20 @@ class OneNumber(FailingMetric):
 
 @TRANSFORMS.register_module(force=True)
 class Damaged(BaseTransform):
-    """Fails, ends its process, or makes one sample NaN."""
+    """Fails at one sample, ends its process, or makes it NaN."""
 
-    def __init__(self, how: str) -> None:
-        self.how = how
+    def __init__(self, how: str, sample: int = BAD_SAMPLE) -> None:
+        self.how, self.sample = how, sample
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        results['img'] = results['img'].astype('float32')
+        if results['sample_idx'] != self.sample:
+            return results
         if self.how == 'raise':
             raise ValueError('a damaged image')
         if self.how == 'exit':
             os._exit(3)
-        results['img'] = results['img'].astype('float32')
-        if results['sample_idx'] == BAD_SAMPLE:
-            results['img'][0, 0] = np.nan
+        results['img'][0, 0] = np.nan
         return results
 
 
@@ -93,10 +97,12 @@ class Failing(Regularizer):
         return torch.zeros(1)[5] if self.how == 'raise' else penalties[self.how]
 
 
-def damaged_loader(split: str, how: str, **changes: Any) -> dict[str, Any]:
+def damaged_loader(
+    split: str, how: str, sample: int = BAD_SAMPLE, **changes: Any
+) -> dict[str, Any]:
     """Return the data loader of the tiny config with the transform Damaged."""
     loader: dict[str, Any] = tiny_config()[f'{split}_dataloader'] | changes
-    loader['dataset']['pipeline'].insert(0, dict(type='Damaged', how=how))
+    loader['dataset']['pipeline'].insert(0, dict(type='Damaged', how=how, sample=sample))
     return loader
 
 

@@ -99,6 +99,9 @@ def test_a_sample_that_a_worker_cannot_read(
 
 
 def test_a_hook_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hooks = [dict(type='FailingHook', method='after_train_epoch')]
+    # The plan trains for one epoch only.
+    hooks = [dict(type='FailingHook', method='before_train_epoch', calls=2)]
     text = message(tmp_path, capsys, {}, custom_hooks=hooks)
-    assert "after_train_epoch() of the hook FailingHook raised KeyError: 'no such entry'" in text
+    where = "stage 'first', epoch 2 of 2, iteration 1 of 3"
+    assert f'{where}: before_train_epoch() of the hook FailingHook' in text
+    assert "raised KeyError: 'no such entry'" in text

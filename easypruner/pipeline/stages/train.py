@@ -24,6 +24,7 @@ from easypruner.engine.health import Health
 from easypruner.engine.health_hook import HealthHook, position
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import PruningHook, weak_reach
+from easypruner.engine.regularizer_trial import try_regularizer
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
 from easypruner.errors import ConfigError
@@ -130,7 +131,7 @@ class Train(RowStage):
         """
         keys = ('optim_wrapper', 'param_scheduler')
         settings = Config({key: config[key] for key in keys if config.get(key) is not None})
-        merged = overridden(settings, self._overrides())
+        merged = overridden(settings, self.overrides())
         if merged.get('optim_wrapper') is None:
             raise ConfigError(
                 f'stage {self.name!r} does not have an optimizer; give the stage or the config '
@@ -148,6 +149,7 @@ class Train(RowStage):
     def _forecast_push(self, before: Forecast, schedule: Schedule) -> Push:
         regularizer = self.regularizer
         assert regularizer is not None
+        try_regularizer(regularizer, before.graph, schedule, before.masks)
         slowest = schedule.slowest(regularizer.pushed_names(before.graph, before.worst_masks))
         regularizer.schedule(slowest)
         regularizer.largest(before.graph, before.worst_masks)
@@ -167,7 +169,7 @@ class Train(RowStage):
         runner = stage_runner(
             state,
             epochs,
-            self._overrides() | {'default_hooks': _DEFAULT_HOOKS | _other_default_hooks(state)},
+            self.overrides() | {'default_hooks': _DEFAULT_HOOKS | _other_default_hooks(state)},
             [
                 hooks.EpochSeedHook(state.run.seed, state.index),
                 HealthHook(health, self.name, self.regularizer),
@@ -250,7 +252,8 @@ class Train(RowStage):
             text += f', weights averaged ({self.ema:g})'
         return text
 
-    def _overrides(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, Any]:
+        """Return the settings of the stage that replace those of the config."""
         overrides: dict[str, Any] = {}
         if self.optim_wrapper is not None:
             overrides['optim_wrapper'] = dict(self.optim_wrapper)
