@@ -16,19 +16,12 @@ from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.regularizers.closed_loop import ARRIVAL, ClosedLoop
+from easypruner.strategies.regularizers.forms import FORMS, RAISE_RATES, Kind, check_closes_loop
 from easypruner.strategies.regularizers.penalties import check_penalty, penalty_gradients
-from easypruner.strategies.regularizers.schedule import Progress, Response, Schedule, ramp_of
+from easypruner.strategies.regularizers.schedule import Progress, Schedule, ramp_of
 from easypruner.strategies.regularizers.selected import SelectedScales
 from easypruner.strategies.regularizers.stepping import StepSizes, move_to_zero
 from easypruner.strategies.strategy import Strategy
-
-FORMS = ('gradient', 'proximal')
-"""How a penalty can act; see :class:`Regularizer`."""
-_SET_PROXIMAL = "set apply='proximal'"
-_RAISE_RATES = (
-    'raise the learning rate of what it pushes, as with '
-    "optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'bn': dict(lr_mult=20)}))"
-)
 
 
 class Regularizer(Strategy):
@@ -104,7 +97,7 @@ class Regularizer(Strategy):
         Raises:
             ConfigError: no strength has the requested reach.
         """
-        self._check_form(schedule.optimizer)
+        self._kind.check_form(self.apply, schedule.optimizer)
         self._is_proximal = self._becomes_proximal(schedule)
         if isinstance(self._requested_strength, Mapping):
             self.strength = self.strength_for(schedule, self._requested_strength)
@@ -118,12 +111,7 @@ class Regularizer(Strategy):
                 'parameter by a given distance; give its strength as a number'
             )
         if schedule.optimizer.adaptive and not self._is_proximal:
-            instead = f'give a number, and {_RAISE_RATES}' if self.selects else _SET_PROXIMAL
-            raise ConfigError(
-                f'strength={dict(requested)!r} of {owner} cannot be met by a gradient: '
-                f'{schedule.optimizer.name} divides it by its own magnitude, so the distance does '
-                f'not depend on the strength; {instead}'
-            )
+            self._kind.refuse_reach(repr(dict(requested)), schedule.optimizer)
         ramp = self.ramp
         if self.loop is not None:
             # The strength that brings a magnitude of 1 down in time, without a loss.
@@ -145,39 +133,16 @@ class Regularizer(Strategy):
                 f'strength={dict(strength)!r} of {owner}, but {owner} does not say which '
                 'magnitudes must come to zero; give a number or dict(reach=number)'
             )
-        if self.selects:
-            raise ConfigError(
-                f'strength={dict(strength)!r} of {owner}, which leaves to the training what goes '
-                'to zero, so it cannot wait until all values do; give a number or '
-                'dict(reach=number), or use MaskSparsity'
-            )
-        if apply == 'gradient':
-            raise ConfigError(
-                f"strength={dict(strength)!r} of {owner} needs apply='proximal': under a gradient, "
-                'parameters move around zero, the further the higher the strength'
-            )
+        check_closes_loop(owner, self.selects, repr(dict(strength)), apply)
 
-    def _check_form(self, optimizer: Response) -> None:
-        """Raise ConfigError if the form that was chosen does not hold under the optimizer."""
-        owner = type(self).__name__
-        if self.apply == 'proximal' and self.selects and optimizer.adaptive:
-            raise ConfigError(
-                f"apply='proximal' of {owner}, which leaves to the training what goes to zero. "
-                f'{optimizer.name} divides the gradient of the loss by its own magnitude, so a '
-                'threshold overrules the loss everywhere or nowhere; leave apply out, give the '
-                f'strength as a number, and {_RAISE_RATES}'
-            )
-        if self.apply == 'gradient' and self.shrinks and optimizer.adaptive:
-            raise ConfigError(
-                f"apply='gradient' of {owner}, whose gradient is a factor times the weight. "
-                f'{optimizer.name} divides it by its own magnitude, so the factor has no effect; '
-                "leave apply out, or set apply='proximal'"
-            )
+    @property
+    def _kind(self) -> Kind:
+        return Kind(type(self).__name__, self.selects, self.shrinks)
 
     def remedy(self, schedule: Schedule, reach: float) -> str:
         """Return what to do if the reach over a schedule is below ``reach``."""
         if schedule.optimizer.adaptive and self.selects and not self._becomes_proximal(schedule):
-            return f'train longer, or {_RAISE_RATES}'
+            return f'train longer, or {RAISE_RATES}'
         return f'train longer, or set strength=dict(reach={reach:.1f})'
 
     @property
