@@ -63,6 +63,18 @@ class TraceError(EasyPrunerError):
     """The forward pass of a model cannot be recorded."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted, by Ctrl-C or SIGTERM.
+
+    Args:
+        *arguments: the arguments with which the same command goes on.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(*arguments)
+        self.arguments = arguments
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest known name, or lists all known names.
 

@@ -10,8 +10,9 @@ import torch
 
 from easypruner import Budget, Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_count, check_share
+from easypruner.base.distributed import from_main
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.sources.candidates import from_main, masks_digest
+from easypruner.strategies.sources.candidates import masks_digest
 from easypruner.strategies.sources.search import RateSearch
 
 

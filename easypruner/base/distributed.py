@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from easypruner.errors import ConfigError, EasyPrunerError
 
 _Value = TypeVar('_Value')
 
@@ -19,6 +22,9 @@ def launched(launcher: str) -> Iterator[None]:
 
     Args:
         launcher: ``'none'`` for a single process, or ``'pytorch'`` under torchrun.
+
+    Raises:
+        EasyPrunerError: another process has ended.
     """
     if launcher == 'none':
         yield
@@ -34,8 +40,42 @@ def launched(launcher: str) -> Iterator[None]:
     try:
         yield
         barrier()
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            raise EasyPrunerError(
+                'another process of this run has ended, with the message above or because it was '
+                'killed, for example when the memory was used up; continue with --resume'
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def check_launcher(launcher: str) -> None:
+    """Raise ConfigError unless the processes of the run were started for this launcher."""
+    count = os.environ.get('WORLD_SIZE', '1')
+    if launcher == 'none' and 'LOCAL_RANK' in os.environ and count != '1':
+        raise ConfigError(
+            f'torchrun has started {count} processes, but without --launcher pytorch each of them '
+            'would run the whole config alone, in the same folder; add --launcher pytorch, or '
+            'start without torchrun'
+        )
+    needed = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    missing = [name for name in needed if name not in os.environ]
+    if launcher == 'pytorch' and missing:
+        raise ConfigError(
+            f'--launcher pytorch needs the variables that torchrun sets, but {", ".join(missing)} '
+            'is missing; start with torchrun --nproc_per_node=2 tools/prune.py ... --launcher '
+            'pytorch, or leave --launcher out'
+        )
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Return whether an error says that another process has ended."""
+    # Gloo's errors have no class of their own.
+    return isinstance(error, dist.DistError) or (
+        type(error) is RuntimeError and 'gloo' in str(error)
+    )
 
 
 def is_main() -> bool:
@@ -56,6 +96,33 @@ def gathered(value: _Value) -> list[_Value]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def world_size() -> int:
+    """Return the number of processes of the run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def from_main(value: _Value) -> _Value:
+    """Return the main process's value in all processes."""
+    if dist.is_initialized():
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values)
+        return cast(_Value, values[0])
+    return value
+
+
+def on_main(function: Callable[[], object]) -> None:
+    """Call a function in the main process, and raise its errors for the user in all processes."""
+    problem: Exception | None = None
+    if is_main():
+        try:
+            function()
+        except (EasyPrunerError, OSError) as error:
+            problem = error
+    problem = from_main(problem)
+    if problem is not None:
+        raise problem
 
 
 def average(tensors: Iterable[Tensor]) -> None:

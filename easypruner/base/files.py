@@ -28,10 +28,12 @@ def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) ->
         write(temporary)
         flush_file(temporary)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         # The first error is the one to report, even if the folder has vanished.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = os.fspath(target), None
         raise
     flush_folder(target.parent)
 

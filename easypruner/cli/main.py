@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 
+from easypruner.base.disk import disk_problem
 from easypruner.base.versions import __version__
 from easypruner.cli.analyze import AnalyzeArguments, analyze
 from easypruner.cli.compare import CompareArguments, compare
@@ -19,31 +21,62 @@ from easypruner.cli.list_plugins import ListArguments, list_plugins
 from easypruner.cli.new_plugin import NewPluginArguments, new_plugin
 from easypruner.cli.options import add_command
 from easypruner.cli.prune import PruneArguments, prune
-from easypruner.errors import EasyPrunerError
+from easypruner.errors import EasyPrunerError, Interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     The code is 0 for success, 2 for a problem that the user can fix (with one message on stderr),
-    and 130 for an interrupt. argparse itself exits with code 2 for wrong options.
+    and 130 for an interrupt or SIGTERM (with how to go on). argparse itself exits with code 2 for
+    wrong options.
 
     Args:
         argv: the arguments; None for those of the process.
     """
-    parsed = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    parsed = _parser().parse_args(given)
     try:
         return parsed.run(parsed)
     except EasyPrunerError as error:
-        if parsed.verbose:
-            traceback.print_exc()
-        # Under torchrun, all processes of a machine get the same error, and one prints it.
-        if os.environ.get('LOCAL_RANK', '0') == '0':
-            print(f'easypruner: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('easypruner: interrupted', file=sys.stderr)
+        return _end(str(error), parsed.verbose)
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        return _end(problem, parsed.verbose)
+    except KeyboardInterrupt as interrupt:
+        more = interrupt.arguments if isinstance(interrupt, Interrupted) else ()
+        _print(f'interrupted; {_how_to_go_on(given, more)}')
         return 130
+
+
+def _end(message: str, verbose: bool) -> int:
+    """Print the message of an error, and return its exit code."""
+    if verbose:
+        traceback.print_exc()
+    _print(message)
+    return 2
+
+
+def _print(message: str) -> None:
+    # Under torchrun, all processes of a machine get the same error, and one prints it.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        print(f'easypruner: {message}', file=sys.stderr)
+
+
+def _how_to_go_on(given: Sequence[str], more: Sequence[str]) -> str:
+    """Return what to do after an interrupt.
+
+    Args:
+        given: the arguments of the command.
+        more: the arguments with which a run goes on; empty if there is nothing to go on with.
+    """
+    again = [word for word in given if word not in ('--resume', '--overwrite')]
+    command = shlex.join(['easypruner', *(again if more else given), *more])
+    if 'LOCAL_RANK' in os.environ:
+        command = f'torchrun and {command}'
+    return f'continue with: {command}' if more else f'nothing is lost; start again: {command}'
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,13 +13,21 @@ from easypruner.cli.options import PluginArguments, flag, option, positional
 from easypruner.errors import ConfigError
 
 
+def _seconds(text: str) -> float:
+    """Convert the text of an option to a finite number of seconds, at least 0."""
+    seconds = float(text)
+    if not 0 <= seconds <= 1e6:
+        raise ValueError
+    return seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruneArguments(PluginArguments):
     """The arguments of ``easypruner prune``."""
 
     config: str = positional('path of a config, or name of a shipped config', metavar='CONFIG')
     work_dir: str | None = option(
-        'folder of the run; default: work_dirs/NAME OF CONFIG', metavar='DIR'
+        'folder of the run; default: work_dirs/NAME OF CONFIG_seedSEED', metavar='DIR'
     )
     resume: bool = flag('continue at the first unfinished stage')
     overwrite: bool = flag('replace an existing run')
@@ -33,6 +41,12 @@ class PruneArguments(PluginArguments):
     )
     launcher: Literal['none', 'pytorch'] = option(
         'use pytorch under torchrun; default: none', choices=('none', 'pytorch'), default='none'
+    )
+    grace: float = option(
+        'time to save where the run stands after SIGTERM; default: 20',
+        type=_seconds,
+        metavar='SECONDS',
+        default=20.0,
     )
 
 
@@ -49,7 +63,8 @@ def prune(arguments: PruneArguments) -> int:
     options = _parse_options(arguments.cfg_options)
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.engine.config import read_config
-    from easypruner.pipeline.run import Mode, start
+    from easypruner.pipeline.run import start
+    from easypruner.pipeline.work_dir import Mode
 
     settings = read_config(config, options)
     plugins = arguments.load_plugins(settings.get('custom_imports') or ())
@@ -62,6 +77,7 @@ def prune(arguments: PruneArguments) -> int:
         seed=arguments.seed,
         launcher=arguments.launcher,
         verbose=arguments.verbose,
+        grace=arguments.grace,
     )
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from easypruner.base.distributed import is_lost_connection
 from easypruner.errors import EasyPrunerError, PluginError
 from easypruner.strategies.strategy import Strategy
 
@@ -83,7 +84,7 @@ def failure_of(error: Exception) -> Failure | None:
     if any(_DATA in step.file.parents for step in steps):
         part = _loader(frames)
         return Failure(part, f'the data loader {part}', error, location)
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if (isinstance(error, OSError) and error.errno in _DISK) or is_lost_connection(error):
         return None
     owners = [step.owner for step in steps if step.owner != 'library']
     if 'user' not in owners and owners[-1:] in ([], ['easypruner']):

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from easypruner.base.distributed import wrapper_config
+from easypruner.base.files import zip_damage
 from easypruner.base.modules import unwrapped
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
@@ -190,10 +191,12 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
 
 
 def _latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete training checkpoint; a run may stop while it writes one."""
-    numbered = {path.stem.rpartition('_')[2]: path for path in folder.glob('epoch_*.pth')}
-    whole = {int(n): p for n, p in numbered.items() if n.isdigit() and zipfile.is_zipfile(p)}
-    return whole[max(whole)] if whole else None
+    """Return the newest undamaged training checkpoint; a run may stop while it writes one."""
+    found = {path.stem.rpartition('_')[2]: path for path in folder.glob('epoch_*.pth')}
+    numbered = {int(number): path for number, path in found.items() if number.isdecimal()}
+    newest_first = (numbered[number] for number in sorted(numbered, reverse=True))
+    whole = (path for path in newest_first if zipfile.is_zipfile(path) and not zip_damage(path))
+    return next(whole, None)
 
 
 def build_runner(

@@ -7,10 +7,26 @@ from typing import Any
 
 from mmengine.config import Config
 
+from easypruner.base.distributed import world_size
 from easypruner.base.json_fields import content_hash
+from easypruner.base.versions import versions_of
+from easypruner.engine.runner import RUNNER_KEYS
+from easypruner.pipeline.preflight import ALSO_KNOWN, OWN_KEYS
+from easypruner.strategies.stages.state import Run
 
 _ABSENT = object()
 _NOT_HASHED = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
+PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
+"""The packages that results depend on."""
+FREE = frozenset({
+    'work_dir', 'launcher', 'resume', 'log_level', 'log_processor', 'visualizer', 'val_evaluator',
+    'test_dataloader', 'test_evaluator', 'test_cfg', 'default_hooks.checkpoint',
+    'default_hooks.logger', 'default_hooks.timer', 'default_hooks.visualization',
+})  # fmt: skip
+"""The paths of a config that may change when a run resumes: the training stays the same."""
+_LOADERS = ('train_dataloader', 'val_dataloader')
+_FREE_IN_LOADERS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'timeout')
+_FREE_HOOKS = ('CheckpointHook', 'LoggerHook', 'ProfilerHook', 'TimerHook', 'VisualizationHook')
 _PARTS = {
     'model': ('model', 'data_preprocessor'),
     'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
@@ -35,6 +51,54 @@ def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
     parts = {part: {key: content.get(key) for key in keys} for part, keys in _PARTS.items()}
     parts['schedule']['epochs'] = epochs
     return {part: _hash(value) for part, value in parts.items()}
+
+
+def known_keys(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without helper variables, which have an effect only where they are used."""
+    known = RUNNER_KEYS | OWN_KEYS | ALSO_KNOWN
+    return {key: value for key, value in content.items() if key in known}
+
+
+def essential(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what results depend on in a plain config: everything but :data:`FREE`."""
+    kept = {key: item for key, item in known_keys(content).items() if key not in FREE}
+    cleaned = {key: _without_free(value, key) for key, value in kept.items()}
+    # A list of nothing but free hooks is as good as no list.
+    return {key: value for key, value in cleaned.items() if value or 'hooks' not in key}
+
+
+def run_identity(run: Run) -> dict[str, Any]:
+    """Return what must be the same when a run resumes, as types that JSON supports."""
+    return {
+        'seed': run.seed,
+        'processes': world_size(),
+        'versions': versions_of(*PACKAGES),
+        'config': essential(plain(run.config.to_dict())),
+    }
+
+
+def run_fingerprint(run: Run) -> str:
+    """Return the hash of a run that its first stage starts from."""
+    identity = run_identity(run)
+    # Each stage adds its own config.
+    del identity['config']['stages']
+    return _hash(identity)
+
+
+def _without_free(value: Any, path: str) -> Any:
+    """Leave out of a value what may change when a run resumes."""
+    if path == 'custom_hooks' and isinstance(value, list):
+        return [hook for hook in value if not _is_free_hook(hook)]
+    if not isinstance(value, Mapping):
+        return value
+    free = {*FREE, *(f'{loader}.{key}' for loader in _LOADERS for key in _FREE_IN_LOADERS)}
+    inner = {key: (item, f'{path}.{key}') for key, item in value.items()}
+    return {key: item for key, (item, where) in inner.items() if where not in free}
+
+
+def _is_free_hook(hook: Any) -> bool:
+    name = hook.get('type') if isinstance(hook, Mapping) else hook
+    return isinstance(name, str) and name.endswith(_FREE_HOOKS)
 
 
 def stage_fingerprint(stage: Mapping[str, Any], before: str) -> str:

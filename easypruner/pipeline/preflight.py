@@ -74,7 +74,7 @@ def _built(config: Any, location: str, mistakes: Mistakes) -> Iterator[PlannedSt
 
 
 OWN_KEYS = frozenset({'stages', 'seed', 'graph'})
-_ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',
+ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',
                          'auto_scale_lr', 'find_unused_parameters', 'sync_bn'})  # fmt: skip
 _DICTS = ('model', 'train_dataloader', 'val_dataloader')
 _NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
@@ -151,7 +151,7 @@ def _forecast(
 
 
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
-    known = RUNNER_KEYS | OWN_KEYS | _ALSO_KNOWN
+    known = RUNNER_KEYS | OWN_KEYS | ALSO_KNOWN
     content = config.to_dict()
     for key, value in content.items():
         if key in known:
@@ -163,7 +163,7 @@ def _check_keys(config: Config, mistakes: Mistakes) -> None:
             mistakes.add(
                 f'unknown key {key!r}, and no other key of the config uses its value; expected an '
                 'argument of an MMEngine Runner or one of '
-                + ', '.join(sorted(OWN_KEYS | _ALSO_KNOWN))
+                + ', '.join(sorted(OWN_KEYS | ALSO_KNOWN))
             )
     for key in _NEEDED:
         if key not in content or (content[key] is None and key != 'val_cfg'):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from easypruner.base.files import write_json
-from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
+from easypruner.base.files import file_hash, write_json
+from easypruner.base.json_fields import Field, content_hash, read_json
 from easypruner.errors import EasyPrunerError
 
 SUMMARY = 'summary.json'
@@ -160,14 +161,16 @@ class RunResult:
             parts={key: entry.text() for key, entry in parts.entries()} if parts else {},
         )
         # Summaries of other programs have no hash.
-        if summary.get('hash') is not None:
-            check_hash(summary)
+        found = summary.get('hash')
+        if found is not None and found.value != _hash_of(summary.value):
+            found.fail('the hash of the content, which was edited or damaged')
         return result
 
     def save(self) -> Path:
         """Write summary.json into the work directory atomically, and return its path."""
         path = self.work_dir / SUMMARY
-        write_json(path, with_hash(self.to_json()))
+        content = self.to_json()
+        write_json(path, {**content, 'hash': _hash_of(content)})
         return path
 
     @classmethod
@@ -190,6 +193,7 @@ class RunResult:
                 'stage, or because it is not a work directory; finish the run with --resume, or '
                 'leave the folder out'
             )
+        _check_written(path)
         return cls.from_json(read_json(path).value, folder)
 
 
@@ -227,6 +231,42 @@ class Artifact:
                     f'artifact {self.name!r} has a row of {len(row)} cells; expected '
                     f'{len(self.columns)} cells, one for each column'
                 )
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    """Return the hash of a summary without its times, so that equal results have equal hashes."""
+    timeless = {key: content[key] for key in content if key not in ('hash', 'seconds')}
+    return content_hash(timeless)
+
+
+def _check_written(path: Path) -> None:
+    """Raise EasyPrunerError if a summary is not the one that the stage Report has written.
+
+    The state of that stage has the hash of the whole file. A copy without the stages is not
+    checked.
+    """
+    states = path.parent.glob('[0-9]*_*/state.json')
+    latest_first = sorted(states, key=_number, reverse=True)
+    written = next(filter(None, map(_hash_in, latest_first)), None)
+    if written is not None and written != file_hash(path):
+        raise EasyPrunerError(
+            f'{str(path)!r} has changed since the run wrote it; write it again with --resume, or '
+            'leave the folder out'
+        )
+
+
+def _number(state: Path) -> int:
+    number = state.parent.name.partition('_')[0]
+    return int(number) if number.isdecimal() else -1
+
+
+def _hash_in(state: Path) -> str | None:
+    """Return the hash of summary.json in a state; None if the stage has not written it."""
+    try:
+        found = json.loads(state.read_bytes())['results'].get(SUMMARY)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _read_row(row: Field) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,16 @@ class TestErrors:
         ('error', 'code', 'message'),
         [
             (EasyPrunerError('too much'), 2, 'easypruner: too much\n'),
-            (KeyboardInterrupt(), 130, 'easypruner: interrupted\n'),
+            (
+                KeyboardInterrupt(),
+                130,
+                'easypruner: interrupted; nothing is lost; start again: easypruner plugins\n',
+            ),
+            (
+                OSError(errno.ENOSPC, 'No space left on device', 'a/b'),
+                2,
+                "easypruner: 'a/b': the disk is full; free some space\n",
+            ),
         ],
     )
     def test_exit_codes(
@@ -104,6 +114,8 @@ class TestErrors:
     ) -> None:
         def fail(*_: object, **__: object) -> None:
             raise error
+
+        monkeypatch.delenv('LOCAL_RANK', raising=False)
 
         monkeypatch.setattr('easypruner.plugins.load_plugins', fail)
         assert main(['plugins']) == code

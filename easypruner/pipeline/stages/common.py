@@ -19,6 +19,7 @@ from easypruner.engine.checkpoint import load_weights, read_weights, save_weight
 from easypruner.engine.health_hook import listed
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
+from easypruner.engine.stop_hook import StopHook
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies import Context
@@ -43,7 +44,7 @@ def stage_runner(
         checkpoint=state.checkpoint,
         epochs=epochs,
         overrides=overrides or {},
-        hooks=hooks,
+        hooks=hooks if epochs is None else [*hooks, StopHook(state.run.stop)],
     )
     return build_runner(state.config, plan, state.configure)
 

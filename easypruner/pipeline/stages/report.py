@@ -23,7 +23,7 @@ from easypruner.engine.config import model_settings
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
-from easypruner.pipeline.fingerprint import fingerprint, part_fingerprints
+from easypruner.pipeline.fingerprint import PACKAGES, fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
 from easypruner.plugins.handlers import find_origins
 from easypruner.report.result import RunResult
@@ -84,9 +84,6 @@ class Evaluate(RowStage):
         return f'evaluate {self.checkpoint}' if self.checkpoint else 'evaluate'
 
 
-_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
-
-
 class Report(Stage):
     """Writes the results of a run: weights, record, masks, config, summary and pictures.
 
@@ -118,7 +115,7 @@ class Report(Stage):
             result = replace(result, scales=after.removed_stats())
             original = state.run.trace(MODELS.build(model_settings(state.config)))
             layers = layer_channels(original, all_masks(state.cuts))
-        report_run(
+        written = report_run(
             result,
             scales=scales,
             layers=layers,
@@ -126,7 +123,7 @@ class Report(Stage):
             manager=state.run.manager,
             console=state.run.console,
         )
-        return state
+        return state.with_results([*files, *written])
 
     def plan(self, state: PruningState) -> str:
         return 'write the summary and the pictures'
@@ -182,7 +179,7 @@ def _result(state: PruningState) -> RunResult:
         budget=state.budget,
         seed=state.run.seed,
         config_hash=fingerprint(state.config),
-        versions={**versions_of(*_PACKAGES), 'python': platform.python_version()},
+        versions={**versions_of(*PACKAGES), 'python': platform.python_version()},
         seconds=state.seconds,
         warnings=state.warnings,
         parts=part_fingerprints(state.config, sum(step.epochs for step in state.run.steps)),

@@ -12,15 +12,14 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from easypruner.base.checks import check_count, check_name
-from easypruner.base.distributed import average, average_buffers, is_main
+from easypruner.base.distributed import average, average_buffers, from_main, is_main, world_size
 from easypruner.base.json_fields import has_own_hash, with_hash
 from easypruner.base.modules import copy_of
 from easypruner.base.nested import tensors_in
@@ -36,17 +35,6 @@ MEASURES = ('loss', 'accuracy')
 
 RECORDS = 'candidates.jsonl'
 """The file in the context's folder that saves the measured candidates."""
-
-_Value = TypeVar('_Value')
-
-
-def from_main(value: _Value) -> _Value:
-    """Return the value of the main process. Every process must call this function."""
-    if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
 
 
 @dataclass(frozen=True)
@@ -163,10 +151,9 @@ class Measurements:
     @cached_property
     def _setting(self) -> str:
         """A hash of everything that a measurement depends on."""
-        world = dist.get_world_size() if dist.is_initialized() else 1
         weights = _content_digest(named_tensors(self._graph.model).items())
         hashes = [weights, self._drawn.digest()]
-        return _digest([*astuple(self._measurement), self._context.seed, world, *hashes])
+        return _digest([*astuple(self._measurement), self._context.seed, world_size(), *hashes])
 
     @cached_property
     def _known(self) -> dict[str, float]:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from easypruner.base.checks import check_number
-from easypruner.base.distributed import is_main
+from easypruner.base.distributed import from_main, is_main
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.units import score_units, unit_sums, values_of, widen
 from easypruner.strategies.scores import Scores
-from easypruner.strategies.sources.candidates import Measurement, Measurements, from_main
+from easypruner.strategies.sources.candidates import Measurement, Measurements
 from easypruner.strategies.sources.scores import reduce_layers
 from easypruner.strategies.sources.source import MaskSource
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ from mmengine.config import Config
 from torch import nn
 
 from easypruner.base.distributed import barrier, is_main
-from easypruner.base.files import write_json
-from easypruner.base.json_fields import Field
+from easypruner.base.files import file_hash, write_json
+from easypruner.base.json_fields import Field, has_own_hash, with_hash
+from easypruner.base.stopping import Stop
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, LayerHandler, Masks, NetworkRecord, Transform
 from easypruner.report.result import BudgetResult, Row, read_budget
@@ -45,6 +46,7 @@ class Run:
         steps: the step of each stage, when it is known.
         launcher: ``'none'`` or ``'pytorch'``.
         verbose: whether the console shows MMEngine's log.
+        stop: ends the run after SIGTERM.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Run:
     steps: tuple[Step, ...] = ()
     launcher: str = 'none'
     verbose: bool = False
+    stop: Stop = field(default_factory=Stop)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ class PruningState:
             several cuts; None if the budget needs none. JSON can represent it.
         warnings: the warnings for the summary.
         seconds: the wall time of each finished stage.
+        files: path of an artifact, relative to the work directory -> its hash when it was written.
+        results: files of the current stage that the user takes away, likewise. They can be written
+            again; '' stands for a file that may be edited.
     """
 
     run: Run
@@ -116,6 +122,8 @@ class PruningState:
     reference: Any = None
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    results: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def config(self) -> Config:
@@ -129,7 +137,8 @@ class PruningState:
 
     def at(self, index: int, name: str) -> PruningState:
         """Return the state that a stage starts from, with a folder of its own."""
-        return replace(self, index=index, stage=self.work_dir / f'{index:02d}_{name}')
+        folder = self.work_dir / f'{index:02d}_{name}'
+        return replace(self, index=index, stage=folder, results={})
 
     def transformed(self, transform: Transform) -> PruningState:
         """Return the state after a transform of the network.
@@ -173,8 +182,46 @@ class PruningState:
     # Files
 
     def save(self, stage_fingerprint: str) -> None:
-        """Write the state to the stage's folder, which marks the stage as finished."""
-        write_json(self.stage / STATE, {'stage': stage_fingerprint, **self._content()})
+        """Write the state to the stage's folder, which marks the stage as finished.
+
+        The state has the hash of each artifact. An artifact of an earlier stage keeps the hash that
+        it had when it was written.
+        """
+        files = {
+            name: self.files.get(name) or file_hash(self.work_dir / name)
+            for name in self._artifacts()
+        }
+        content = replace(self, files=files)._content()
+        write_json(self.stage / STATE, with_hash({'stage': stage_fingerprint, **content}))
+
+    def check_files(self) -> None:
+        """Raise EasyPrunerError unless all artifacts are what the stages before have written."""
+        for name, expected in self.files.items():
+            path = self.work_dir / name
+            if path.is_file() and file_hash(path) == expected:
+                continue
+            found = 'has changed since it was written' if path.is_file() else 'is missing'
+            raise EasyPrunerError(
+                f'the file {str(path)!r} {found}, and stage {self.stage.name!r} needs it; delete '
+                f'the folder {Path(name).parts[0]!r} and those of all later stages, and resume'
+            )
+
+    def with_results(self, files: Iterable[Path]) -> PruningState:
+        """Return the state with the files of the stage that the user takes away."""
+        results = {
+            str(self._relative(file)): file_hash(file) if file.suffix in _HASHED else ''
+            for file in files
+        }
+        return replace(self, results=results)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether all files that the user takes away are there, undamaged."""
+        return all(
+            (self.work_dir / name).is_file()
+            and (not expected or file_hash(self.work_dir / name) == expected)
+            for name, expected in self.results.items()
+        )
 
     def resumed(self, stage_fingerprint: str) -> PruningState | None:
         """Return the state that the current stage has saved; None if it is not finished.
@@ -187,6 +234,8 @@ class PruningState:
             return None
         try:
             content = json.loads(file.read_text(encoding='utf-8'))
+            if not has_own_hash(content):
+                raise ValueError('its content does not have the hash in it')
             if content.pop('stage') != stage_fingerprint:
                 raise ValueError('it belongs to another stage')
             return self._restored(content)
@@ -209,7 +258,15 @@ class PruningState:
             'reference': self.reference,
             'warnings': list(self.warnings),
             'seconds': dict(self.seconds),
+            'files': dict(self.files),
+            'results': dict(self.results),
         }
+
+    def _artifacts(self) -> list[str]:
+        """Return the paths of all files that later stages may read."""
+        cuts = [getattr(cut, entry.name) for cut in self.cuts for entry in fields(cut)]
+        paths = [*(getattr(self, name) for name in _PATHS), *cuts]
+        return sorted({str(self._relative(path)) for path in paths if path is not None})
 
     def _restored(self, content: Mapping[str, Any]) -> PruningState:
         return replace(
@@ -224,6 +281,8 @@ class PruningState:
             reference=content['reference'],
             warnings=tuple(content['warnings']),
             seconds=dict(content['seconds']),
+            files=dict(content['files']),
+            results=dict(content['results']),
         )
 
     def _relative(self, path: Path | None) -> str | None:
@@ -246,4 +305,5 @@ class PruningState:
         return Row(name, accuracy, cost.macs, cost.params, self.checkpoint.stat().st_size)
 
 
+_HASHED = ('.json', '.pth', '.safetensors')
 _PATHS = ('checkpoint', 'architecture', 'masks', 'selected', 'unpruned')
