@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from easypruner.base.disk import disk_problem
 from easypruner.base.distributed import is_lost_connection
 from easypruner.errors import EasyPrunerError, PluginError
 from easypruner.strategies.strategy import Strategy
@@ -90,6 +91,9 @@ def failure_of(error: Exception) -> Failure | None:
     if 'user' not in owners and owners[-1:] in ([], ['easypruner']):
         return None
     hook, method = _hook(frames)
+    if isinstance(error, OSError) and _is_of_mmengine(hook) and disk_problem(error):
+        # Its own hooks write logs and checkpoints into the work directory.
+        return None
     if hook is not None:
         who = f'{method}() of the hook {type(hook).__name__}'
         return Failure(HOOKS, who, error, location, hook)
@@ -221,6 +225,10 @@ def _hook(frames: Sequence[FrameType]) -> tuple[Any, str]:
             if not type(hook).__module__.startswith('easypruner.'):
                 return hook, str(frame.f_locals.get('fn_name', ''))
     return None, ''
+
+
+def _is_of_mmengine(hook: object) -> bool:
+    return type(hook).__module__.startswith('mmengine.')
 
 
 def _in_words(frames: Sequence[FrameType]) -> str:
