@@ -21,6 +21,7 @@ from easypruner.graph.graph import ChannelGraph
 from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.tape import Operation
+from easypruner.graph.trial.widths import RepairedNumber
 from easypruner.graph.verify import Verification
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     'Operation',
     'OptimizerHandler',
     'ParameterCut',
+    'RepairedNumber',
     'TensorCut',
     'Transform',
     'Verification',

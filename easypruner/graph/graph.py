@@ -31,11 +31,11 @@ from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
-from easypruner.graph.recording.tape import ExampleInputs, Tape, record
+from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
 from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
 from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.trial import Trial
-from easypruner.graph.trial.widths import AttributeModel
+from easypruner.graph.trial.widths import AttributeModel, RepairedNumber
 
 
 @dataclass(repr=False, eq=False)
@@ -155,6 +155,22 @@ class ChannelGraph:
         """Return (path of a module, attribute) -> the integer to which a cut must set it."""
         return self._attributes(self._kept_units(masks))
 
+    def repairs(self, masks: Mapping[str, Tensor]) -> tuple[RepairedNumber, ...]:
+        """Return the numbers in the model's code that a cut changes, each with its values.
+
+        These are the attributes that are set because the forward pass reads them where it would
+        fail. Attributes that handlers set, such as ``out_channels`` of a convolution, are not
+        among them.
+
+        Args:
+            masks: as for :meth:`cost`.
+        """
+        found = (
+            RepairedNumber(path, name, getattr(self.model.get_submodule(path), name), value)
+            for (path, name), value in self.attributes(masks).items()
+        )
+        return tuple(repair for repair in found if repair.before != repair.after)
+
     def _kept_units(self, masks: Mapping[str, Tensor] | None) -> list[int]:
         masks = masks or {}
         if not masks.keys() <= self.groups.keys():
@@ -203,6 +219,7 @@ def trace(
     ignore: Ignored | Iterable[Ignored] = (),
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
+    calls: Sequence[Call] = (),
 ) -> ChannelGraph:
     """Find out which channels of a model can be removed, and which go together.
 
@@ -224,9 +241,15 @@ def trace(
             the first that fits counts. Budgets observe them.
         attention: ``'width'`` removes width of every head of an attention, ``'heads'`` removes
             whole heads.
+        calls: further ways in which the network is used, whose code a cut must fit as well: other
+            example inputs, such as a batch of another size, or functions that take the model, call
+            it and return its outputs, such as a step of decoding with a cache. The model is in
+            evaluation mode; a function may call ``model.train()``. It must make itself what a
+            call changes, such as the cache.
 
     Raises:
-        ConfigError: ``ignore``, ``limits`` or ``attention`` cannot be used, or fits nothing.
+        ConfigError: ``ignore``, ``limits``, ``attention`` or ``calls`` cannot be used, or fits
+            nothing.
         TraceError: the forward pass fails or is not Python code (TorchScript), or parameters are
             sharded over processes.
 
@@ -241,15 +264,18 @@ def trace(
     8928
     """
     choice = PruningChoice.of(ignore, limits, attention)
+    check_calls(calls)
     model = find_traceable(model)
     handlers = with_torch_layers(handlers)
     stand_ins = StandIns(model)
     check_parts(stand_ins)
     parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}
     tapes = _record_tapes(stand_ins, example_inputs, parameters)
-    propagation = propagate(stand_ins.modules, tapes, choice)
+    of_calls = [_record_call(stand_ins, calls, number) for number in range(len(calls))]
+    propagation = propagate(stand_ins.modules, [*tapes, *of_calls], choice)
     coupling = propagation.coupling
-    repairs, parts = resolve([Trial(stand_ins, tapes[0], propagation, handlers)])
+    trials = [Trial(stand_ins, tape, propagation, handlers) for tape in (tapes[0], *of_calls)]
+    repairs, parts = resolve(trials)
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
     return ChannelGraph(
         model=model,
@@ -283,6 +309,13 @@ def _record_tapes(
         return [evaluation, record(stand_ins, twice, True, evaluation.backend)]
     except TraceError:
         return [evaluation]
+
+
+def _record_call(stand_ins: StandIns, calls: Sequence[Call], number: int) -> Tape:
+    try:
+        return record(stand_ins, calls[number])
+    except TraceError as error:
+        raise TraceError(f'calls[{number}]: {error}') from error
 
 
 def prune(

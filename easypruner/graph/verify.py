@@ -20,20 +20,28 @@ from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.graph.recording.parametrized import weight_norms
-from easypruner.graph.recording.tape import ExampleInputs, call_arguments
+from easypruner.graph.recording.tape import Call, ExampleInputs, call_model, check_calls
 from easypruner.graph.recording.wrappers import check_values, find_traceable
 
+aten = torch.ops.aten
 _TOLERANCE = 1e-5
 _ROUNDING = 1e-12
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 _FULL = (
-    'the forward pass of {} fails on the example inputs in double precision, in which cuts are '
-    'verified: {}; give inputs of the types that the network takes, or leave the verification out'
+    'fails on the example inputs in double precision, in which cuts are verified: {}; give inputs '
+    'of the types that the network takes, or leave the verification out'
 )
 _PRUNED = (
-    'the forward pass of the pruned {} fails, and that of the full one does not: {}; two widths '
-    'that belong together were cut differently: check what the rules of your own operations '
-    'couple (easypruner.graph.rule), or report this with the network'
+    'fails, and that of the full one does not: {}; two widths that belong together were cut '
+    'differently: '
+)
+_ADVICE = (
+    'check what the rules of your own operations couple (easypruner.graph.rule), or report this '
+    'with the network'
+)
+_ADVICE_ON_CALLS = (
+    'trace the network with the same calls (easypruner.trace(..., calls=[...])), so that numbers '
+    'of its code fit all of them'
 )
 
 
@@ -42,19 +50,21 @@ class Verification:
     """The result of a verification.
 
     Attributes:
-        error: the largest difference of any output, relative to the largest magnitude of that
-            output.
+        error: the largest difference of any output of any call, relative to the largest magnitude
+            of that output.
         removed_units: the number of units that were removed for the comparison.
         unchecked: the groups that were left whole, because an operation mixes their channels (a
             layer norm, a mean over channels). To zero such a channel is not to remove it.
         constant: whether the outputs are the same without any unit of the groups that lose some,
             as behind a layer of zeros. Then the comparison proves nothing.
+        errors: the error on the example inputs, then that of each of the further calls.
     """
 
     error: float
     removed_units: int
     unchecked: tuple[str, ...]
     constant: bool = False
+    errors: tuple[float, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -74,6 +84,8 @@ def verify(
     example_inputs: ExampleInputs,
     handlers: Sequence[LayerHandler] = (),
     graph: ChannelGraph | None = None,
+    *,
+    calls: Sequence[Call] = (),
 ) -> Verification:
     """Compare the outputs of the pruned network with those of the full one, its readers zeroed.
 
@@ -87,72 +99,131 @@ def verify(
         example_inputs: real tensors. Random values find more errors than zeros do.
         handlers: as for :func:`easypruner.trace`.
         graph: the graph of the model, if it was traced with options. It is left as it was.
+        calls: further calls that are compared: other example inputs, or functions that take the
+            model, call it and return its outputs, as for :func:`easypruner.trace`. In training mode
+            dropout keeps everything, because what it drops depends on the widths.
 
     Raises:
+        ConfigError: ``calls`` is not a list.
         MaskError: masks do not fit.
         TraceError: the network has no values, it does not run in double precision, the pruned
             network does not run, or as for :func:`easypruner.trace`.
     """
     checked = Masks(masks)
+    check_calls(calls)
     model = find_traceable(model)
     check_values(model)
     full = copy_of(model).double()
-    inputs = map_tensors(example_inputs, lambda t: t.double() if t.is_floating_point() else t)
-    graph = trace(full, inputs, handlers) if graph is None else graph.on(full)
+    if graph is None:
+        graph = trace(model, example_inputs, handlers, calls=calls)
+    graph = graph.on(full)
     checked.check(graph)
     losing = [name for name, mask in checked.items() if not bool(mask.all())]
     unchecked = tuple(name for name in losing if graph.groups[name].mixed)
     checked = Masks({name: checked[name] for name in losing if name not in unchecked})
-    whole = _run_zeroed(full, graph, {}, inputs)
-    expected = _run_zeroed(full, graph, checked, inputs)
-    nothing = {name: torch.zeros_like(mask) for name, mask in checked.items()}
     pruned = copy_of(full)
     prune(pruned, checked, graph=graph.on(pruned))
+    compared = [
+        _compare_call(_Call(call, name, advice), full, pruned, checked, graph)
+        for call, name, advice in (
+            (example_inputs, 'the forward pass', _ADVICE),
+            *((call, f'calls[{number}]', _ADVICE_ON_CALLS) for number, call in enumerate(calls)),
+        )
+    ]
+    errors = tuple(error for error, _ in compared)
     return Verification(
-        error=relative_error(expected, _run(pruned, inputs, _PRUNED)),
+        error=max(errors),
         removed_units=checked.removed_units,
         unchecked=unchecked,
-        constant=bool(nothing)
-        and relative_error(whole, expected) < _ROUNDING
-        and relative_error(whole, _run_zeroed(full, graph, nothing, inputs)) < _ROUNDING,
+        constant=all(constant for _, constant in compared),
+        errors=errors,
     )
 
 
-def _run_zeroed(
-    full: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor], inputs: ExampleInputs
-) -> list[Tensor]:
-    """Return the outputs of the full network, its readers of removed channels zeroed."""
+@dataclass(frozen=True)
+class _Call:
+    """A call of the network for the comparison.
+
+    Attributes:
+        call: example inputs, or a function that takes the network.
+        name: what messages call it.
+        advice: what to do if only the pruned network fails.
+    """
+
+    call: Call
+    name: str
+    advice: str
+
+    def run_full(self, model: nn.Module) -> list[Tensor]:
+        """Return the outputs of the full network, or of a copy of it with zeroed readers."""
+        return self._run(model, f'{self.name} of {{}} {_FULL}')
+
+    def run_pruned(self, model: nn.Module) -> list[Tensor]:
+        """Return the outputs of the pruned network."""
+        return self._run(model, f'{self.name} of the pruned {{}} {_PRUNED}{self.advice}')
+
+    def _run(self, model: nn.Module, failure: str) -> list[Tensor]:
+        """Return the outputs of a network in double precision. The pass may change the network."""
+        double = changed_setting(torch.get_default_dtype, torch.set_default_dtype, torch.float64)
+        is_function = callable(self.call)
+        call = map_tensors(self.call, lambda t: t.double() if t.is_floating_point() else t)
+        try:
+            # A forward pass may ask for another precision, as ``x.float()``.
+            with double, _Double(is_function):
+                return compute_outputs(model, call)
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'
+            raise TraceError(failure.format(type(model).__name__, reason)) from error
+
+
+def _compare_call(
+    call: _Call, full: nn.Module, pruned: nn.Module, masks: Masks, graph: ChannelGraph
+) -> tuple[float, bool]:
+    """Return the error of a call, and whether its outputs are the same without any unit."""
+    nothing = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    whole, expected = call.run_full(copy_of(full)), call.run_full(_zeroed(full, graph, masks))
+    constant = (
+        bool(nothing)
+        and relative_error(whole, expected) < _ROUNDING
+        and relative_error(whole, call.run_full(_zeroed(full, graph, nothing))) < _ROUNDING
+    )
+    return relative_error(expected, call.run_pruned(copy_of(pruned))), constant
+
+
+def _zeroed(full: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of the full network whose readers of removed channels are zeroed."""
     model = copy_of(full)
     zero_readers(model, masks, graph)
-    return _run(model, inputs, _FULL)
-
-
-def _run(model: nn.Module, inputs: ExampleInputs, failure: str) -> list[Tensor]:
-    """Return the outputs of a network in double precision. The pass may change the network.
-
-    Args:
-        model: the network.
-        inputs: its inputs.
-        failure: the message if the pass fails, with places for the network's class and the error.
-    """
-    double = changed_setting(torch.get_default_dtype, torch.set_default_dtype, torch.float64)
-    try:
-        # A forward pass may ask for another precision, as ``x.float()``.
-        with double, _Double():  # type: ignore[no-untyped-call]
-            return compute_outputs(model, inputs)
-    except Exception as error:
-        reason = f'{type(error).__name__}: {error}'
-        raise TraceError(failure.format(type(model).__name__, reason)) from error
+    return model
 
 
 class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Makes operations return double where they would return a lower precision."""
+    """Makes operations return double where they would return a lower precision.
+
+    Args:
+        of_function: whether a function calls the network. Then tensors of a lower precision, which
+            it may have as they were, are converted for each operation.
+    """
+
+    def __init__(self, of_function: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._converts = of_function
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if kwargs.get('dtype') in _LOWER:
             kwargs = {**kwargs, 'dtype': torch.float64}
+        if func is aten.bernoulli_.float:  # drops values, at random positions
+            return args[0].fill_(1.0)
+        if func is aten.native_dropout.default:
+            args, kwargs = (args[0], 0.0, True), {}
+        if self._converts and not func._schema.is_mutable:
+            args, kwargs = map_tensors((args, kwargs), _doubled)
         return func(*args, **kwargs)
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype in _LOWER else tensor
 
 
 @torch.no_grad()
@@ -177,16 +248,19 @@ def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGr
 
 
 @torch.no_grad()
-def compute_outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
+def compute_outputs(model: nn.Module, call: Call) -> list[Tensor]:
     """Return every tensor of a model's output, in evaluation mode.
 
     Random numbers of the forward pass, such as the patches of a masked autoencoder, are the same
     in every call.
+
+    Args:
+        model: the model.
+        call: example inputs, or a function that takes the model and returns its outputs.
     """
-    args, kwargs = call_arguments(example_inputs)
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(0)
-        return [tensor for _, tensor in tensors_in(model(*args, **kwargs))]
+        return [tensor for _, tensor in tensors_in(call_model(model, call))]
 
 
 def relative_error(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:

@@ -15,14 +15,18 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from easypruner.base.describe import describe
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.base.settings import changed_setting
-from easypruner.errors import TraceError
+from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
+
+Call = Any
+"""Example inputs, or a function that takes the model, calls it and returns outputs."""
 
 
 @cache
@@ -142,7 +146,7 @@ class Tape:
         operations: the operations in the order in which they ran.
         parameters: dotted name of a parameter or buffer -> its stand-in. A tied tensor has one
             entry, under the first of its names.
-        example_inputs: the inputs of the pass, as stand-ins.
+        example_inputs: the inputs of the pass, as stand-ins, or the function that calls the model.
         outputs: (path inside the model's output, tensor) of each tensor that the model returned.
         backend: the kind of all these tensors.
     """
@@ -156,7 +160,7 @@ class Tape:
 
 def record(
     stand_ins: StandIns,
-    example_inputs: ExampleInputs,
+    call: Call,
     training: bool = False,
     backend: TensorBackend | None = None,
 ) -> Tape:
@@ -164,7 +168,7 @@ def record(
 
     Args:
         stand_ins: runs the model.
-        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        call: example inputs, or a function that takes the model and returns outputs.
         training: run in training mode instead of evaluation mode.
         backend: the kind of stand-ins; by default the cheapest one on which the pass runs.
 
@@ -180,7 +184,7 @@ def record(
     reason: Exception | None = None
     for chosen in make_backends() if backend is None else (backend,):
         parameters = {name: chosen.make(t) for name, t in stand_ins.tensors.items()}
-        inputs = map_tensors(example_inputs, chosen.make)
+        inputs = map_tensors(call, chosen.make)
         recorder = _Recorder(stand_ins)
         try:
             with stand_ins.with_tensors(parameters, training):
@@ -198,7 +202,7 @@ def record(
 
 def run_forward(
     model: nn.Module,
-    example_inputs: ExampleInputs,
+    call: Call,
     backend: TensorBackend,
     watcher: TorchDispatchMode,
 ) -> Any:
@@ -206,13 +210,12 @@ def run_forward(
 
     Args:
         model: the model, with stand-ins in place of its tensors.
-        example_inputs: its inputs, as stand-ins.
+        call: its inputs, as stand-ins, or a function that calls it.
         backend: the kind of stand-ins.
         watcher: the mode that gets each operation.
     """
-    args, kwargs = call_arguments(example_inputs)
     with torch.no_grad(), without_fast_path(), backend.active(), watcher:
-        return model(*args, **kwargs)
+        return call_model(model, call)
 
 
 class _Recorder(Watcher):  # type: ignore[no-untyped-call]
@@ -250,6 +253,27 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
             for op in self.operations
         ]
         return before
+
+
+def check_calls(calls: Any) -> None:
+    """Check that calls are listed.
+
+    Raises:
+        ConfigError: they are not a list or tuple.
+    """
+    if not isinstance(calls, list | tuple):
+        raise ConfigError(
+            f'calls: expected a list of example inputs, or of functions that take the model and '
+            f'return its outputs, got {describe(calls)}; a single call is calls=[...]'
+        )
+
+
+def call_model(model: nn.Module, call: Call) -> Any:
+    """Call a model on example inputs, or by a function that takes it; return its output."""
+    if callable(call):
+        return call(model)
+    args, kwargs = call_arguments(call)
+    return model(*args, **kwargs)
 
 
 def call_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -13,7 +13,7 @@ from easypruner.graph.coupling.cost import AxisSizes, AxisTable
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition
 from easypruner.graph.coupling.layout import Bools
-from easypruner.graph.recording.inventory import Attributes
+from easypruner.graph.recording.inventory import Attributes, dotted_name
 
 _SEED = 20220117
 _ROUNDS_OF_NARROW_GROUPS = 4
@@ -189,6 +189,29 @@ def join(repairs: Repairs, more: Iterable[Repair]) -> Repairs:
     for repair in more:
         joined[repair.key] = repair.over(joined.get(repair.key))
     return joined
+
+
+@dataclass(frozen=True)
+class RepairedNumber:
+    """An attribute of a module that a cut sets to another value.
+
+    Attributes:
+        module: the dotted path of the module.
+        attribute: the name of the attribute.
+        before: the integer, or the integers, in the model.
+        after: the integer, or the integers, after the cut.
+
+    >>> print(RepairedNumber('blocks.0.attn', 'head_dim', 32, 20))
+    blocks.0.attn.head_dim: 32 -> 20
+    """
+
+    module: str
+    attribute: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f'{dotted_name(self.module, self.attribute)}: {self.before} -> {self.after}'
 
 
 @dataclass(frozen=True)

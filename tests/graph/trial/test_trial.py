@@ -96,8 +96,10 @@ def test_the_repaired_widths_are_those_of_the_masks() -> None:
     left, right = (name for name, group in graph.groups.items() if group.size in (4, 7))
     masks = {left: torch.arange(4) != 1, right: torch.arange(7) < 2}
     assert model.sizes == [4, 7], 'tracing leaves the model as it was'
+    assert [str(repair) for repair in graph.repairs(masks)] == ['sizes: [4, 7] -> [3, 2]']
+    assert graph.repairs({left: masks[left]})[0].after == [3, 7] and not graph.repairs({})
     record = easypruner.prune(model, masks, graph=graph)
-    assert model.sizes == [3, 2]
+    assert model.sizes == [3, 2] and not graph.repairs({})
     assert record.attributes == {('', 'sizes'): (3, 2)}
 
 
