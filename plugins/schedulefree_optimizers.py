@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from easypruner import OptimizerHandler, hookimpl
 from easypruner.errors import CutError
 from easypruner.graph import ParameterCut
@@ -33,6 +35,11 @@ class ScheduleFree(OptimizerHandler):
     inner = ('base',)
 
 
+def _flattened_or_not(cut: ParameterCut, value: Tensor) -> Tensor:
+    """Cut what Prodigy keeps in the shape of the parameter before version 1.1."""
+    return (elementwise if value.dim() == len(cut.shape) else flattened)(cut, value)
+
+
 class Prodigy(OptimizerHandler):
     """Prodigy: the moments, and the flattened first weights and sums of gradients."""
 
@@ -40,8 +47,8 @@ class Prodigy(OptimizerHandler):
     layout: ClassVar = {
         'exp_avg': elementwise,
         'exp_avg_sq': elementwise,
-        's': flattened,
-        'p0': flattened,
+        's': _flattened_or_not,
+        'p0': _flattened_or_not,
     }
 
     def cut_entry(self, key: str, value: Any, cut: ParameterCut) -> Any:

@@ -14,14 +14,13 @@ from typing import Any
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.rules.registration import operations_of
 from easypruner.graph.cutting.handles import fault_of_handles
-from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins import discovery
 from easypruner.plugins.completeness import find_fault
 from easypruner.plugins.discovery import Candidate
 from easypruner.plugins.info import PluginInfo
 from easypruner.plugins.registry import REGISTRIES
-from easypruner.strategies import LayerHandler
+from easypruner.strategies import LayerHandler, OptimizerHandler
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from easypruner.base.component import Component
 from easypruner.graph.cutting.handlers import LayerHandler
+from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.context import Context
 from easypruner.strategies.regularizers.regularizer import Regularizer
@@ -16,6 +17,7 @@ __all__ = [
     'Context',
     'LayerHandler',
     'MaskSource',
+    'OptimizerHandler',
     'Progress',
     'Regularizer',
     'Schedule',

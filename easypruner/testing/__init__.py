@@ -18,6 +18,7 @@ from easypruner.testing.networks import (
     network,
     randomized_network,
 )
+from easypruner.testing.optimizer_check import check_optimizer_handler
 from easypruner.testing.rule_check import check_rule
 from easypruner.testing.runs import check_stage, run_stages, tiny_config
 
@@ -30,6 +31,7 @@ __all__ = [
     'check_gradient',
     'check_handler',
     'check_met',
+    'check_optimizer_handler',
     'check_rule',
     'check_source',
     'check_stage',

@@ -14,7 +14,8 @@ from torch import nn
 import easypruner
 from easypruner.errors import CutError
 from easypruner.plugins.handlers import plugin_optimizer_handlers
-from tests.helpers.optimizer_twins import KEPT, check_twin, prune, trained, update
+from easypruner.testing.optimizer_check import KEPT
+from tests.helpers.optimizer_twins import check_twin, prune, trained_with, update
 
 WRAPPERS = (
     'pytorch_optimizer.Lookahead',
@@ -84,30 +85,30 @@ def make_of(name: str, **more: Any) -> Any:
 
 @pytest.mark.parametrize('name', HANDLED)
 def test_an_optimizer_goes_on_like_a_twin(name: str) -> None:
-    check_twin(make_of(name), updates=12 if name in LATE else 3)
+    check_twin((), make_of(name), updates=12 if name in LATE else 3)
 
 
 @pytest.mark.parametrize('name', WRAPPERS)
 def test_an_optimizer_around_another_goes_on_like_a_twin(name: str) -> None:
     cls = named(name)
     options: dict[str, Any] = {'k': 2} if name.endswith('Lookahead') else {}
-    check_twin(lambda m: cls(torch.optim.SGD(m.parameters(), 0.1, momentum=0.9), **options))
+    check_twin((), lambda m: cls(torch.optim.SGD(m.parameters(), 0.1, momentum=0.9), **options))
 
 
 @pytest.mark.parametrize('name', REFUSED)
 def test_an_optimizer_with_another_layout_is_refused_by_name(name: str) -> None:
-    model, optimizer = trained(make_of(f'pytorch_optimizer.{name}'), updates=2)
+    model, optimizer = trained_with(make_of(f'pytorch_optimizer.{name}'), updates=2)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(CutError, match=rf'{name} of pytorch_optimizer .* create a new optimizer'):
         prune(model, optimizer)
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     again = make_of(f'pytorch_optimizer.{name}')
     prune(model, ())
-    update(model, again(model), 0)
+    update(model, again(model))
 
 
 def test_a_hessian_at_the_parameters_is_refused() -> None:
-    model, optimizer = trained(make_of('timm.optim.Adahessian'))
+    model, optimizer = trained_with(make_of('timm.optim.Adahessian'))
     with pytest.raises(CutError, match='Adahessian of timm'):
         prune(model, optimizer)
 

@@ -104,9 +104,10 @@ class OptimizerStates:
     def _chain(self, optimizer: Any) -> Iterator[tuple[Any, OptimizerHandler | None]]:
         """Yield an optimizer and those that it wraps, each with its handler."""
         if not hasattr(optimizer, 'param_groups') or not hasattr(optimizer, 'state'):
+            inner = hasattr(optimizer, 'optimizer')
             raise CutError(
-                f'got the optimizer {optimizer!r}, a {type(optimizer).__name__}; expected an '
-                'optimizer such as torch.optim.SGD, or several'
+                f'got the optimizer {optimizer!r}, of type {type(optimizer).__name__}; expected an '
+                f'optimizer such as torch.optim.SGD, or several{": give its .optimizer" * inner}'
             )
         handler = find_handler(optimizer, self._handlers)
         yield optimizer, handler

@@ -129,8 +129,9 @@ def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:
     """Return the network of the class of ``model`` inside a copy, such as an averaged model.
 
     Raises:
-        CutError: there is none.
+        CutError: there is none, or its parameters are sharded over processes.
     """
+    _check_unsharded(copy, CutError)
     for part in _wrapped(copy, 'module', '_orig_mod'):
         if type(part) is type(model):
             return part

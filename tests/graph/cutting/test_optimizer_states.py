@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,15 +15,8 @@ import easypruner
 from easypruner import OptimizerHandler
 from easypruner.errors import CutError, PluginError
 from easypruner.graph.cutting.optimizer_handler import elementwise
-from tests.helpers.optimizer_twins import (
-    KEPT,
-    MASKS,
-    check_twin,
-    prune,
-    slice_by_hand,
-    trained,
-    update,
-)
+from easypruner.testing.optimizer_check import KEPT, MASKS, slice_by_shape
+from tests.helpers.optimizer_twins import check_twin, prune, trained_with, update
 from tests.helpers.snapshots import copied_state
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -46,7 +40,9 @@ EVERY = sorted(
 def test_every_optimizer_of_torch_goes_on_like_a_twin(name: str, options: dict[str, Any]) -> None:
     dims = 2 if name == 'Muon' else 0
     cls = getattr(torch.optim, name)
-    check_twin(lambda m: cls([p for p in m.parameters() if not dims or p.dim() == dims], **options))
+    check_twin(
+        (), lambda m: cls([p for p in m.parameters() if not dims or p.dim() == dims], **options)
+    )
 
 
 def test_sparse_adam_goes_on_with_the_state_that_is_left() -> None:
@@ -106,7 +102,7 @@ KINDS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_an_optimizer_without_a_handler_is_refused_by_name(kind: str) -> None:
-    model, optimizer = trained(lambda m: Momentum(m.parameters(), KINDS[kind]))
+    model, optimizer = trained_with(lambda m: Momentum(m.parameters(), KINDS[kind]))
     before = copied_state(model)
     advice = r"Momentum of tests .*'first\.weight'; create a new optimizer after the cut, or write"
     with pytest.raises(CutError, match=advice):
@@ -116,38 +112,36 @@ def test_an_optimizer_without_a_handler_is_refused_by_name(kind: str) -> None:
 
 def test_lbfgs_is_refused_after_its_first_step_only() -> None:
     """Its history is in the state of the first parameter, whether or not that one is cut."""
-    model, optimizer = trained(lambda m: torch.optim.LBFGS([m.head.bias, *m.parameters()][:1]), 0)
-    prune(model, optimizer)
     make = lambda m: torch.optim.LBFGS([m.head.bias, m.norm.weight])  # noqa: E731
-    model, optimizer = trained(make)
+    model, optimizer = trained_with(make)
     with pytest.raises(CutError, match='LBFGS has a state whose layout is not known'):
         prune(model, optimizer)
-    model, optimizer = trained(make, updates=0)
+    model, optimizer = trained_with(make, updates=0)
     prune(model, optimizer)
-    update(model, optimizer, 0)
+    update(model, optimizer)
 
 
 def test_an_optimizer_of_parameters_that_are_not_cut_needs_no_handler() -> None:
-    model, optimizer = trained(lambda m: Momentum(m.head.parameters()))
+    model, optimizer = trained_with(lambda m: Momentum(m.head.parameters()))
     prune(model, optimizer)
-    update(model, optimizer, 0)
+    update(model, optimizer)
 
 
 def test_a_state_outside_of_the_parameters_states_is_noticed() -> None:
-    model, optimizer = trained(lambda m: Momentum(m.parameters()), updates=0)
+    model, optimizer = trained_with(lambda m: Momentum(m.parameters()), updates=0)
     optimizer.slow = [p.detach().clone() for p in model.parameters()]
     with pytest.raises(CutError, match='Momentum'):
         prune(model, optimizer)
 
 
 def test_a_handler_makes_an_optimizer_follow() -> None:
-    model, optimizer = trained(lambda m: Momentum(m.parameters()))
+    model, optimizer = trained_with(lambda m: Momentum(m.parameters()))
     names = {id(p): name for name, p in model.named_parameters()}
-    expected = {names[id(p)]: slice_by_hand(names[id(p)], s) for p, s in optimizer.state.items()}
+    expected = {names[id(p)]: slice_by_shape(names[id(p)], s) for p, s in optimizer.state.items()}
     prune(model, optimizer, optimizer_handlers=[MomentumHandler()])
     for name, state in expected.items():
         assert torch.equal(optimizer.state[model.get_parameter(name)]['mean'], state['mean'])
-    update(model, optimizer, 0)
+    update(model, optimizer)
 
 
 class Heavy(torch.optim.SGD):
@@ -156,8 +150,8 @@ class Heavy(torch.optim.SGD):
 
 def test_a_subclass_is_handled_and_its_own_entries_are_refused() -> None:
     make = lambda m: Heavy(m.parameters(), 0.1, momentum=0.9)  # noqa: E731
-    check_twin(make)
-    model, optimizer = trained(make)
+    check_twin((), make)
+    model, optimizer = trained_with(make)
     optimizer.state[model.norm.weight]['count'] = torch.tensor(3.0)
     optimizer.state[model.first.weight]['history'] = [torch.zeros(7, 3, 3, 2)]
     with pytest.raises(CutError, match=r"Heavy of tests keeps 'history' for 'first\.weight'"):
@@ -193,17 +187,17 @@ class SlowHandler(OptimizerHandler):
 
 def test_wrapped_optimizers_are_cut_along() -> None:
     make = lambda m: Slow(torch.optim.SGD(m.parameters(), 0.1, momentum=0.9))  # noqa: E731
-    check_twin(make, optimizer_handlers=[SlowHandler()])
-    model, optimizer = trained(make)
+    check_twin(SlowHandler(), make)
+    model, optimizer = trained_with(make)
     with pytest.raises(CutError, match='Slow of tests'):
         prune(model, optimizer)
-    model, optimizer = trained(lambda m: Slow(Momentum(m.parameters())))
+    model, optimizer = trained_with(lambda m: Slow(Momentum(m.parameters())))
     with pytest.raises(CutError, match='Momentum of tests'):
         prune(model, optimizer, optimizer_handlers=[SlowHandler()])
 
 
 def test_an_entry_of_another_size_than_its_layout_is_refused() -> None:
-    model, optimizer = trained(lambda m: torch.optim.SGD(m.parameters(), 0.1, momentum=0.9))
+    model, optimizer = trained_with(lambda m: torch.optim.SGD(m.parameters(), 0.1, momentum=0.9))
     optimizer.state[model.norm.weight]['momentum_buffer'] = torch.zeros(14)
     with pytest.raises(CutError, match=r'shape \(14,\) for .*norm\.weight.*; expected \(7\)'):
         prune(model, optimizer)
@@ -214,7 +208,7 @@ def test_a_failing_handler_is_named() -> None:
         def cut_entry(self, key: str, value: Any, cut: Any) -> Any:
             return value.no_such_method()
 
-    model, optimizer = trained(lambda m: Momentum(m.parameters()))
+    model, optimizer = trained_with(lambda m: Momentum(m.parameters()))
     with pytest.raises(PluginError, match=r"Failing fails on 'mean' of Momentum .*test_optimizer"):
         prune(model, optimizer, optimizer_handlers=[Failing()])
     Failing.handles = Momentum  # type: ignore[assignment]
@@ -223,7 +217,10 @@ def test_a_failing_handler_is_named() -> None:
 
 
 def test_what_is_not_an_optimizer_is_refused() -> None:
-    model, _ = trained(lambda m: None, updates=0)
-    with pytest.raises(CutError, match='got the optimizer 3, a int; expected an optimizer'):
+    model, _ = trained_with(lambda m: None, updates=0)
+    with pytest.raises(CutError, match='got the optimizer 3, of type int; expected an optimizer'):
         prune(model, 3)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), 0.1))
+    with pytest.raises(CutError, match=r'of type OptimWrapper; .*: give its \.optimizer'):
+        prune(model, wrapper)
     assert model.first.weight.shape[0] == len(MASKS['first'])

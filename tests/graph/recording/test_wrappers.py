@@ -129,6 +129,9 @@ def test_wrappers_that_shard_are_refused(process_group: None, whole: bool) -> No
         given = [MASKS] if error is CutError else []
         with pytest.raises(error, match=r'is a FullyShardedDataParallel of torch\.distributed'):
             name(model, *given, example_inputs=example_inputs())
+    other = randomized_network(Plain)
+    with pytest.raises(CutError, match='is a FullyShardedDataParallel'):
+        easypruner.prune(other, MASKS, example_inputs=example_inputs(), copies=model)
 
 
 def test_sharded_tensors_are_refused(process_group: None) -> None:
