@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from easypruner.base.describe import shown
 from easypruner.errors import ConfigError, nearest
 
 
@@ -22,13 +24,14 @@ def refuse(value: Any, argument: str, owner: str, expected: str) -> NoReturn:
     Raises:
         ConfigError: always.
     """
-    raise ConfigError(f'{argument}={value!r} of {owner}; expected {expected}')
+    raise ConfigError(f'{argument}={shown(value)} of {owner}; expected {expected}')
 
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number. True and False do not count as numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    # A whole number may be too large for a float.
+    return number and abs(value) <= sys.float_info.max
 
 
 def check_number(
@@ -38,6 +41,7 @@ def check_number(
     least: float = -math.inf,
     most: float = math.inf,
     above: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
     """Return a finite number.
 
@@ -48,6 +52,7 @@ def check_number(
         least: the smallest valid value.
         most: the largest valid value.
         above: the value must be larger than this number.
+        below: the value must be smaller than this number.
 
     Raises:
         ConfigError: the value is not a finite number in this range.
@@ -58,8 +63,9 @@ def check_number(
     Traceback (most recent call last):
     easypruner.errors.ConfigError: keep='half' of Ratio; expected a number from 0 to 1
     """
-    if not is_number(value) or not least <= value <= most or value <= above:
-        refuse(value, argument, owner, f'a number{describe_range(least, most, above)}')
+    if not is_number(value) or not least <= value <= most or not above < value < below:
+        under = f' and below {below:g}' if below < math.inf else ''
+        refuse(value, argument, owner, f'a number{describe_range(least, most, above)}{under}')
     return float(value)
 
 
@@ -86,15 +92,22 @@ def check_share(value: Any, argument: str, owner: str) -> float:
     return check_number(value, argument, owner, least=0, most=1)
 
 
-def check_count(value: Any, argument: str, owner: str, least: int = 1) -> int:
-    """Return a whole number of at least ``least``.
+MOST = 2**32 - 1
+"""The largest count. What is counted is done or stored one by one."""
+
+
+def check_count(value: Any, argument: str, owner: str, least: int = 1, most: int = MOST) -> int:
+    """Return a whole number from ``least`` to ``most``.
 
     Raises:
         ConfigError: the value is not such a number.
     """
-    if type(value) is not int or value < least:
-        refuse(value, argument, owner, f'a whole number of at least {least}')
-    return value
+    whole = type(value) is int
+    if not whole or not least <= value <= most:
+        open_end = most == MOST and not (whole and value > most)
+        expected = f'of at least {least}' if open_end else f'from {least} to {most}'
+        refuse(value, argument, owner, f'a whole number {expected}')
+    return int(value)
 
 
 def check_name(value: Any, argument: str, owner: str, known: Collection[str]) -> str:

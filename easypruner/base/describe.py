@@ -6,6 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SHOWN = 4
+_LONGEST = 200
+
+
+def shown(value: Any) -> str:
+    """Return the ``repr`` of a value for a message, shortened if it is long.
+
+    >>> shown([1, 2]), len(shown('x' * 5000))
+    ('[1, 2]', 200)
+    """
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f'{text[: _LONGEST - 4]} ...'
 
 
 def describe(value: Any) -> str:

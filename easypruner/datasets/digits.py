@@ -11,6 +11,7 @@ from mmpretrain.datasets import BaseDataset
 
 _SPLIT_SEED = 0
 _VALIDATION = 360
+_LARGEST = 64
 
 
 class Digits(BaseDataset):
@@ -36,6 +37,8 @@ class Digits(BaseDataset):
     ) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"split={split!r} of Digits; expected 'train' or 'val'")
+        if type(scale) is not int or not 1 <= scale <= _LARGEST:
+            raise ValueError(f'scale={scale!r} of Digits; expected a whole number up to {_LARGEST}')
         self.split = split
         self.scale = scale
         # Packing samples for worker processes would only slow down such a small data set.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,36 @@ from typing import Any
 
 from mmengine.config import Config
 
+from easypruner.base.describe import shown
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
+
+_DICT = (Mapping,), 'a dict'
+_LIST = (list, tuple), 'a list'
+_EITHER = (Mapping, list, tuple), 'a dict or a list of dicts'
+_TEXT = (str,), 'a string'
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(
+        ('model', 'data_preprocessor', 'train_dataloader', 'val_dataloader', 'train_cfg', 'val_cfg',
+         'optim_wrapper', 'default_hooks', 'env_cfg', 'log_processor', 'visualizer', 'randomness',
+         'auto_scale_lr', 'model_wrapper_cfg', 'graph'), _DICT),
+    **dict.fromkeys(('custom_hooks', 'stages'), _LIST),
+    **dict.fromkeys(('val_evaluator', 'param_scheduler'), _EITHER),
+    **dict.fromkeys(('default_scope', 'load_from'), _TEXT),
+    'log_level': ((str, int), "a level such as 'INFO'"),
+    'custom_imports': ((Mapping, list, tuple, str), 'names of modules, or dict(imports=[...])'),
+}  # fmt: skip
+"""Key of a config -> the types that its value may have, and their description; None is absent."""
+
+_BUILT_BY = {
+    '_check_scheduler_cfg': 'param_scheduler', 'setup_env': 'env_cfg', '_log_env': 'env_cfg',
+    'set_randomness': 'randomness', 'build_log_processor': 'log_processor',
+    'build_logger': 'log_level', 'build_visualizer': 'visualizer', 'build_model': 'model',
+    'wrap_model': 'model_wrapper_cfg', 'register_default_hooks': 'default_hooks',
+    'register_custom_hooks': 'custom_hooks', 'build_train_loop': 'train_cfg',
+    'build_val_loop': 'val_cfg', 'build_optim_wrapper': 'optim_wrapper',
+    'build_param_scheduler': 'param_scheduler', 'build_evaluator': 'val_evaluator',
+}  # fmt: skip
+"""Method of MMEngine's Runner -> the key of the config that it builds something from."""
 
 
 @contextmanager
@@ -35,6 +66,25 @@ def building(what: str = '') -> Iterator[None]:
     # Builders of other packages raise exceptions of any class for wrong arguments.
     except Exception as error:
         raise ConfigError(f'{subject}cannot be built: {_first_line(error)}') from error
+
+
+@contextmanager
+def building_runner() -> Iterator[None]:
+    """Convert the exceptions of building a Runner or its parts into a ConfigError.
+
+    Raises:
+        ConfigError: the message names the key of the config.
+    """
+    try:
+        with building():
+            yield
+    except ConfigError as error:
+        cause = error.__cause__
+        if cause is None:
+            raise
+        names = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
+        key = next((_BUILT_BY[name] for name in names if name in _BUILT_BY), '')
+        raise ConfigError(f'{key}: {error}' if key else f'the runner {error}') from cause
 
 
 def model_settings(config: Config) -> dict[str, Any]:
@@ -73,4 +123,32 @@ def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
         except (KeyError, TypeError, AssertionError, IndexError, AttributeError):  # noqa: PERF203
             mistakes.add(f'--cfg-options {key}={value}: the config does not have this key')
     mistakes.raise_all()
+    _check_values(config)
+    if config.get('default_scope', '') is None:
+        del config['default_scope']
     return config
+
+
+def _check_values(config: Config) -> None:
+    """Raise ConfigError for values of a wrong type at the top, and for numbers that are NaN."""
+    mistakes = Mistakes()
+    for key, value in config.to_dict().items():
+        if key in _KINDS and value is not None:
+            kinds, expected = _KINDS[key]
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                mistakes.add(f'expected {expected}, got {shown(value)}', key)
+        for path in _nan_paths(value, key):
+            mistakes.add('the value is NaN, which is not a number; expected a number', path)
+    mistakes.raise_all()
+
+
+def _nan_paths(value: Any, path: str) -> Iterator[str]:
+    """Yield the path of every NaN inside a value of a config."""
+    if isinstance(value, float) and math.isnan(value):
+        yield path
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _nan_paths(item, f'{path}.{key}')
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _nan_paths(item, f'{path}[{number}]')

@@ -25,6 +25,7 @@ from easypruner.base.files import zip_damage
 from easypruner.base.modules import unwrapped
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
+from easypruner.engine.config import building_runner
 from easypruner.engine.schedule import overridden
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, LayerHandler, Limits
@@ -147,11 +148,13 @@ def accuracy_in(metrics: Mapping[str, Any]) -> float:
 def runner_config(config: Config, plan: RunnerPlan) -> Config:
     """Return the config for a stage's runner."""
     content = copy.deepcopy(config.to_dict())
-    kept = {key: value for key, value in content.items() if key in RUNNER_KEYS}
-    result = overridden(Config(kept), plan.overrides)
+    kept = {k: value for k, value in content.items() if k in RUNNER_KEYS and value is not None}
+    # MMEngine would format the config with yapf, which takes long, and fails when interrupted.
+    result = overridden(Config(kept, format_python_code=False), plan.overrides)
     result.work_dir = str(plan.work_dir)
     result.launcher = plan.launcher
     result.randomness = {**result.get('randomness', {}), 'seed': plan.seed}
+    result.setdefault('val_cfg', {})
     # By default, runners built within the same second share a name, and thus their loggers.
     result.experiment_name = f'{plan.work_dir.name}_{next(_numbers)}'
     result.load_from = str(plan.checkpoint) if plan.checkpoint else None
@@ -179,7 +182,8 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
         given = {k: v for k, v in (config.get('train_cfg') or {}).items() if k != '_delete_'}
         # A stage validates at its end. The runner validates only if the config asks for it.
         validation = {} if 'val_interval' in given else {'val_begin': _NEVER}
-        config.train_cfg = {'by_epoch': True, **validation, **given, 'max_epochs': plan.epochs}
+        by_epoch = {} if 'type' in given else {'by_epoch': True}
+        config.train_cfg = {**by_epoch, **validation, **given, 'max_epochs': plan.epochs}
         # The random state of a persistent worker depends on all epochs so far, so that a resumed
         # run would differ from an uninterrupted one.
         config.train_dataloader.persistent_workers = False
@@ -210,9 +214,13 @@ def build_runner(
         config: the config of the run.
         plan: the settings of the stage.
         configure: a function that gets the runner before it runs, such as the hook of plugins.
+
+    Raises:
+        ConfigError: something of the config cannot be built; the message names its key.
     """
     runner_class: type[StageRunner] = type('StageRunner', (StageRunner,), {'verbose': plan.verbose})
-    runner: StageRunner = runner_class.from_cfg(runner_config(config, plan))
+    with building_runner():
+        runner: StageRunner = runner_class.from_cfg(runner_config(config, plan))
     for hook in plan.hooks:
         runner.register_hook(hook)
     configure(runner)

@@ -15,11 +15,16 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from torch import nn
 from torch.optim import Optimizer
 
+from easypruner.base.checks import check_number
 from easypruner.engine.response import response_of
 from easypruner.errors import ConfigError, nearest
 from easypruner.strategies import Schedule
 from easypruner.strategies.regularizers.schedule import Row
 
+_MOST_EPOCHS = 100_000
+_MOST_ITERATIONS = 20_000_000
+_SAMPLED = 500_000
+"""The iterations that are stepped for a longer stage."""
 _OF_PARAMETERS = ('constructor', 'paramwise_cfg')
 
 
@@ -52,6 +57,7 @@ def measure_schedule(
     Raises:
         ConfigError: the optimizer or a scheduler is not known.
     """
+    _check_length(epoch_length, epochs)
     wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
     _check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}))
@@ -59,26 +65,61 @@ def measure_schedule(
         for key in _OF_PARAMETERS:
             wrapper_config.pop(key, None)
     wrapper = build_optim_wrapper(nn.Linear(1, 1) if model is None else model, wrapper_config)
-    schedulers = _build(config.get('param_scheduler'), wrapper, epoch_length, epochs)
+    scheduler_config = config.get('param_scheduler')
+    updates = -(-epoch_length * epochs // accumulation)
+    if _can_sample(scheduler_config, epoch_length * epochs):
+        epoch_length, accumulation = -(-_SAMPLED // epochs), 1
+    schedulers = _build(scheduler_config, wrapper, epoch_length, epochs)
+    groups = _distinct(wrapper.param_groups)
+    rows = _stepped(schedulers, list(groups.values()), epoch_length, epochs, accumulation)
+    if 0 < rows.shape[1] < updates:
+        rows = rows[:, np.arange(updates) * rows.shape[1] // updates]
+    return _schedule(wrapper.optimizer, dict(zip(groups, rows, strict=True)), model)
+
+
+def _stepped(
+    schedulers: Sequence[Any],
+    groups: Sequence[dict[str, Any]],
+    epoch_length: int,
+    epochs: int,
+    accumulation: int,
+) -> Row:
+    """Step schedulers as the training will; return the learning rates of groups at each update."""
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
-    groups = _distinct(wrapper.param_groups)
     pieces: list[Row] = []
     iteration, last = 0, epoch_length * epochs
     for _ in range(epochs):
         if not by_iteration and accumulation == 1:
-            pieces.append(np.repeat(_rates(groups.values()), epoch_length, axis=1))
+            pieces.append(np.repeat(_rates(groups), epoch_length, axis=1))
         else:
             for _ in range(epoch_length):
                 iteration += 1
                 if iteration % accumulation == 0 or iteration == last:
-                    pieces.append(_rates(groups.values()))
+                    pieces.append(_rates(groups))
                 for scheduler in by_iteration:
                     scheduler.step()
         for scheduler in by_epoch:
             scheduler.step()
-    rows = np.concatenate(pieces, axis=1) if pieces else np.empty((len(groups), 0))
-    return _schedule(wrapper.optimizer, dict(zip(groups, rows, strict=True)), model)
+    return np.concatenate(pieces, axis=1) if pieces else np.empty((len(groups), 0))
+
+
+def _check_length(epoch_length: int, epochs: int) -> None:
+    """Raise ConfigError for a stage that would never end, and whose schedule fills the memory."""
+    if epochs > _MOST_EPOCHS or epoch_length * epochs > _MOST_ITERATIONS:
+        raise ConfigError(
+            f'{epochs} epochs of {epoch_length} iterations; expected at most {_MOST_EPOCHS} epochs '
+            f'and {_MOST_ITERATIONS} iterations in a stage'
+        )
+
+
+def _can_sample(config: Any, iterations: int) -> bool:
+    """Return whether fewer iterations show the rates of a long stage.
+
+    Schedulers that count epochs have the same form then, those that count iterations do not.
+    """
+    by_epoch = all(entry.get('by_epoch', True) for entry in _entries(config))
+    return by_epoch and iterations > 2 * _SAMPLED
 
 
 def _distinct(groups: Sequence[dict[str, Any]]) -> dict[float, dict[str, Any]]:
@@ -107,11 +148,21 @@ def _schedule(optimizer: Optimizer, rows: Mapping[float, Row], model: nn.Module 
                 response = response_of(optimizer, group, parameter.dim())
                 # Steps of an adaptive optimizer do not sum to lr / (1 - momentum).
                 momentum = 0.0 if response.adaptive else float(group.get('momentum', 0.0))
+                check_number(momentum, 'momentum', type(optimizer).__name__, least=0, below=1)
+                _check_rates(row, type(optimizer).__name__)
                 known[key] = Schedule(math.fsum(row), momentum, row.size, row, response)
             if parameter in names:
                 by_parameter[names[parameter]] = known[key]
     first = next(iter(known.values()))
     return replace(first, by_parameter=by_parameter)
+
+
+def _check_rates(rates: Row, optimizer: str) -> None:
+    if not np.isfinite(rates).all():
+        raise ConfigError(
+            f'the learning rate of {optimizer} becomes {rates[~np.isfinite(rates)][0]} during the '
+            'stage; expected finite numbers, so correct lr or param_scheduler'
+        )
 
 
 def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:
@@ -121,10 +172,13 @@ def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> No
         raise ConfigError(f'unknown {kind} {name!r}; {nearest(name, registry.module_dict)}')
 
 
+def _entries(config: Any) -> Sequence[Mapping[str, Any]]:
+    return config if isinstance(config, list | tuple) else [config] if config else []
+
+
 def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[Any]:
-    entries = config if isinstance(config, list | tuple) else [config] if config else []
     schedulers = []
-    for entry in entries:
+    for entry in _entries(config):
         _check_known(PARAM_SCHEDULERS, 'scheduler', entry)
         by_epoch = entry.get('by_epoch', True)
         end = epochs if by_epoch else epochs * epoch_length

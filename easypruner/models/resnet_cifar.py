@@ -9,6 +9,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 Shortcut = Literal['projection', 'padding']
+_DEEPEST = 1202
 
 
 class _Block(nn.Module):
@@ -72,9 +73,10 @@ class ResNetCifar(BaseBackbone):
                 dict(type='Constant', layer='BatchNorm2d', val=1),
             ]
         )
-        if depth < 8 or (depth - 2) % 6:
+        if not 8 <= depth <= _DEEPEST or (depth - 2) % 6:
             raise ValueError(
-                f'depth={depth} of ResNetCifar; expected 6n+2, such as 20, 32, 44, 56 or 110'
+                f'depth={depth} of ResNetCifar; expected 6n+2, such as 20, 32, 44, 56 or 110, '
+                f'up to {_DEEPEST}'
             )
         if shortcut not in ('projection', 'padding'):
             raise ValueError(

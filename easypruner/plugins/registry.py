@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from easypruner.base.component import Component
+from easypruner.base.describe import shown
 from easypruner.errors import EasyPrunerError, Mistakes, nearest
 from easypruner.graph import LayerHandler, OptimizerHandler, Transform
+from easypruner.plugins.argument_types import type_faults
 from easypruner.plugins.completeness import check_instance
 from easypruner.plugins.info import AbsentPlugin
 from easypruner.strategies import Budget, MaskSource, Regularizer, Stage
@@ -112,7 +114,7 @@ def _build_list(
     registry: ComponentRegistry, configs: Any, path: str, mistakes: Mistakes
 ) -> list[Any]:
     if not isinstance(configs, list | tuple):
-        mistakes.add(f'expected a list of {registry.kind}s, got {configs!r}', path)
+        mistakes.add(f'expected a list of {registry.kind}s, got {shown(configs)}', path)
         return []
     return [
         _build(registry, config, {}, f'{path}[{number}]', mistakes)
@@ -145,7 +147,10 @@ def _build(
     if len(mistakes.found) > known:
         return None
     with mistakes.collect(path):
-        return _construct(cls, arguments)
+        component = _construct(cls, arguments)
+        for fault in type_faults(cls, arguments):
+            mistakes.add(fault, path)
+        return component
     return None
 
 
@@ -153,7 +158,7 @@ def _find_class(
     registry: ComponentRegistry, config: Any, path: str, mistakes: Mistakes
 ) -> type[Component] | None:
     if not isinstance(config, Mapping) or 'type' not in config:
-        mistakes.add(f"expected a {registry.kind}, dict(type='...'), got {config!r}", path)
+        mistakes.add(f"expected a {registry.kind}, dict(type='...'), got {shown(config)}", path)
         return None
     name = config['type']
     found: type[Component] | None = registry.class_of(config)
@@ -198,7 +203,7 @@ def _check_arguments(
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for name in arguments:
             if name not in named:
-                hint = nearest(name, named)
+                hint = nearest(str(name), named)
                 mistakes.add(f'{cls.__name__} has no argument {name!r}; {hint}', path)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in arguments:
@@ -210,8 +215,9 @@ def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
         component = cls(**arguments)
     except EasyPrunerError:
         raise
-    except (TypeError, ValueError) as error:
-        given = ', '.join(f'{name}={value!r}' for name, value in arguments.items())
+    # Constructors of plugins raise exceptions of any class for wrong arguments.
+    except Exception as error:
+        given = ', '.join(f'{name}={shown(value)}' for name, value in arguments.items())
         raise EasyPrunerError(
             f'{cls.__name__}({given}) cannot be built: {type(error).__name__}: {error}'
         ) from error

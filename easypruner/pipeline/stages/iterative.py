@@ -29,6 +29,7 @@ SCHEDULES: Mapping[str, Progress | None] = {
     'constant': None,
 }
 """Name -> progress after each round; None if every round has the whole budget."""
+_MOST_STEPS = 1000
 
 
 class Iterative(Stage):
@@ -83,7 +84,7 @@ class Iterative(Stage):
         super().__init__(name)
         mistakes = Mistakes()
         with mistakes.collect():
-            self.steps = check_count(steps, 'steps', 'Iterative')
+            self.steps = check_count(steps, 'steps', 'Iterative', most=_MOST_STEPS)
         with mistakes.collect():
             self._progress = _progress_of(schedule)
         with mistakes.collect():

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 _WORDS = re.compile(r'(?<=[a-z0-9])(?=[A-Z])')
-_NAME = re.compile(r'[\w.-]+')
+_LONGEST_NAME = 100
+_NAME = re.compile(rf'[\w.-]{{1,{_LONGEST_NAME}}}')
 
 
 class Stage(Strategy):
@@ -30,7 +31,10 @@ class Stage(Strategy):
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
-            expected = 'letters, digits and any of _ . -, because it is the name of a folder'
+            expected = (
+                f'up to {_LONGEST_NAME} letters, digits and any of _ . -, because it is the name '
+                'of a folder'
+            )
             refuse(name, 'name', type(self).__name__, expected)
         self.name = name or self.default_name()
 
