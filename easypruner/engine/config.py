@@ -23,7 +23,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
         ('model', 'data_preprocessor', 'train_dataloader', 'val_dataloader', 'train_cfg', 'val_cfg',
          'optim_wrapper', 'default_hooks', 'env_cfg', 'log_processor', 'visualizer', 'randomness',
          'auto_scale_lr', 'model_wrapper_cfg', 'graph'), _DICT),
-    **dict.fromkeys(('custom_hooks', 'stages'), _LIST),
+    'custom_hooks': _LIST,
     **dict.fromkeys(('val_evaluator', 'param_scheduler'), _EITHER),
     **dict.fromkeys(('default_scope', 'load_from'), _TEXT),
     'log_level': ((str, int), "a level such as 'INFO'"),

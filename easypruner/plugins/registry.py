@@ -215,8 +215,8 @@ def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
         component = cls(**arguments)
     except EasyPrunerError:
         raise
-    # Constructors of plugins raise exceptions of any class for wrong arguments.
-    except Exception as error:
+    # These come from values of a wrong type or size. Others, such as an OSError, have other causes.
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         given = ', '.join(f'{name}={shown(value)}' for name, value in arguments.items())
         raise EasyPrunerError(
             f'{cls.__name__}({given}) cannot be built: {type(error).__name__}: {error}'
