@@ -72,10 +72,10 @@ def _how_to_go_on(given: Sequence[str], more: Sequence[str]) -> str:
         given: the arguments of the command.
         more: the arguments with which a run goes on; empty if there is nothing to go on with.
     """
+    if 'LOCAL_RANK' in os.environ and more:
+        return 'continue with the same torchrun command and ' + shlex.join(more)
     again = [word for word in given if word not in ('--resume', '--overwrite')]
     command = shlex.join(['easypruner', *(again if more else given), *more])
-    if 'LOCAL_RANK' in os.environ:
-        command = f'torchrun and {command}'
     return f'continue with: {command}' if more else f'nothing is lost; start again: {command}'
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import easypruner
 from easypruner.cli.main import main
-from easypruner.errors import EasyPrunerError
+from easypruner.errors import EasyPrunerError, Interrupted
 from tests.helpers.plugin_files import write_plugin
 
 HEAVY = ('torch', 'mmengine', 'mmpretrain', 'numpy', 'matplotlib', 'rich')
@@ -98,6 +98,11 @@ class TestErrors:
                 'easypruner: interrupted; nothing is lost; start again: easypruner plugins\n',
             ),
             (
+                Interrupted('--resume'),
+                130,
+                'easypruner: interrupted; continue with: easypruner plugins --resume\n',
+            ),
+            (
                 OSError(errno.ENOSPC, 'No space left on device', 'a/b'),
                 2,
                 "easypruner: 'a/b': the disk is full; free some space\n",
@@ -120,6 +125,17 @@ class TestErrors:
         monkeypatch.setattr('easypruner.plugins.load_plugins', fail)
         assert main(['plugins']) == code
         assert capsys.readouterr().err == message
+
+    def test_an_interrupt_under_torchrun(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupt(*_: object, **__: object) -> None:
+            raise Interrupted('--resume')
+
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.setattr('easypruner.plugins.load_plugins', interrupt)
+        assert main(['plugins']) == 130
+        assert 'the same torchrun command and --resume' in capsys.readouterr().err
 
     def test_verbose_shows_where_it_happened(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
