@@ -81,6 +81,9 @@ _NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
 _TYPO = 0.8
 
 
+_NOT_CUT = ('masks are selected but not cut, so the network keeps all channels; add a Prune stage',)
+
+
 @dataclass(frozen=True)
 class Preflight:
     """The result of the checks, which the plan and the run use.
@@ -89,11 +92,13 @@ class Preflight:
         stages: the stages of the run.
         steps: the step of each stage.
         graph: the channel graph of the original model, with its initial weights.
+        warnings: warnings about the run as a whole.
     """
 
     stages: Sequence[PlannedStage]
     steps: tuple[Step, ...]
     graph: ChannelGraph
+    warnings: tuple[str, ...] = ()
 
 
 def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Preflight:
@@ -123,21 +128,22 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
         with mistakes.collect('model'), building():
             graph = run.trace(model)
     steps: tuple[Step, ...] = ()
+    end = None
     if graph is not None:
         if not mistakes.found:
             start = Forecast(config, run.seed, graph, len(found[0].loader))
-            steps = _forecast(start, stages, mistakes)
+            steps, end = _forecast(start, stages, mistakes)
         if config.get('val_evaluator') is not None:
             try_one_batch(run, [planned.stage for planned in stages], graph, found, mistakes)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
-    return Preflight(stages, steps, graph)
+    return Preflight(stages, steps, graph, _NOT_CUT if end is not None and end.masks else ())
 
 
 def _forecast(
     forecast: Forecast, stages: Sequence[PlannedStage], mistakes: Mistakes
-) -> tuple[Step, ...]:
-    """Return the step of each stage, up to the first one with a mistake."""
+) -> tuple[tuple[Step, ...], Forecast]:
+    """Return the step of each stage, up to the first one with a mistake, and the last forecast."""
     steps: list[Step] = []
     known = mistakes.found
     for planned in stages:
@@ -147,7 +153,7 @@ def _forecast(
         if mistakes.found != known:
             break
         steps.append(forecast.step)
-    return tuple(steps)
+    return tuple(steps), forecast
 
 
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
@@ -242,7 +248,7 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
         f'{format_count(cost.params)} params, {len(graph.groups)} groups'
     )
     rows = []
-    warnings = []
+    warnings = [*preflight.warnings]
     for number, (planned, step) in enumerate(zip(preflight.stages, preflight.steps, strict=True)):
         stage, push = planned.stage, step.push
         reach = '' if push is None else push.reach

@@ -52,8 +52,8 @@ class Line:
         final: the accuracy at the end of the run in percent.
         change: the final accuracy minus the baseline of the same run, in percentage points.
         macs: the multiply-adds of the final network.
-        macs_left: the remaining share of the baseline's multiply-adds in percent; 100 if it has
-            none.
+        macs_left: the remaining share of the original network's multiply-adds in percent; 100 if
+            it has none.
         params: the number of parameters of the final network.
         bytes: the size of the final weights on disk.
         seconds: the wall time of the whole run.
@@ -67,7 +67,7 @@ class Line:
     change = _over_runs(lambda run: run.final.accuracy - run.baseline.accuracy)
     macs = _over_runs(lambda run: run.final.macs)
     macs_left = _over_runs(
-        lambda run: 100 * run.final.macs / run.baseline.macs if run.baseline.macs else 100.0
+        lambda run: 100 * run.final.macs / run.whole.macs if run.whole.macs else 100.0
     )
     params = _over_runs(lambda run: run.final.params)
     bytes = _over_runs(lambda run: run.final.bytes)

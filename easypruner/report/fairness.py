@@ -33,8 +33,7 @@ def _different_parts(comparison: Comparison) -> Iterator[str]:
 
 
 def _different_networks(comparison: Comparison) -> Iterator[str]:
-    rows = [run.baseline for run in comparison.runs]
-    networks = [f'{row.macs} MACs, {row.params} params' for row in rows]
+    networks = [f'{run.whole.macs} MACs, {run.whole.params} params' for run in comparison.runs]
     yield from _differing(comparison, 'the unpruned networks differ', networks)
     apart = _range([line.baseline.mean for line in comparison.lines])
     if apart > _SAME_ACCURACY:

@@ -41,6 +41,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class NetworkCost:
+    """The cost of a network.
+
+    Attributes:
+        macs: the multiply-adds of one forward pass of one sample.
+        params: the number of parameters.
+        bytes: the size of the weights on disk.
+    """
+
+    macs: int
+    params: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class BudgetResult:
     """A limit, and the value that the masks deliver, in the same unit.
 
@@ -93,6 +108,8 @@ class RunResult:
         scales: statistics of the removed batch-norm scales right before the cut; None if there are
             none.
         warnings: messages for the reader of the result.
+        original: the cost of the original network, to which all remaining shares refer; None if it
+            is not known. Then it is that of the baseline.
         parts: part of the config ('model', 'data', 'schedule', ...) -> hash. Runs with different
             parts cannot be compared fairly. Empty if not known.
     """
@@ -108,6 +125,13 @@ class RunResult:
     scales: ScaleStats | None = None
     warnings: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
+    original: NetworkCost | None = None
+
+    @property
+    def whole(self) -> NetworkCost:
+        """The cost to which remaining shares refer."""
+        row = self.baseline
+        return self.original or NetworkCost(row.macs, row.params, row.bytes)
 
     @property
     def baseline(self) -> Row:
@@ -146,7 +170,7 @@ class RunResult:
             summary['rows'].fail('at least one row')
         name, warnings = summary.get('name'), summary.get('warnings')
         budget, scales = summary.get('budget'), summary.get('scales')
-        parts = summary.get('parts')
+        parts, original = summary.get('parts'), summary.get('original')
         result = cls(
             name=name.text() if name else folder.resolve().name,
             work_dir=folder,
@@ -159,6 +183,7 @@ class RunResult:
             scales=_read_scales(scales) if scales else None,
             warnings=tuple(warning.text() for warning in warnings.items()) if warnings else (),
             parts={key: entry.text() for key, entry in parts.entries()} if parts else {},
+            original=NetworkCost(**_read_costs(original)) if original else None,
         )
         # Summaries of other programs have no hash.
         found = summary.get('hash')
@@ -270,8 +295,11 @@ def _hash_in(state: Path) -> str | None:
 
 
 def _read_row(row: Field) -> Row:
-    costs = {name: row[name].integer(0) for name in ('macs', 'params', 'bytes')}
-    return Row(row['name'].text(), row['accuracy'].number(0, 100), **costs)
+    return Row(row['name'].text(), row['accuracy'].number(0, 100), **_read_costs(row))
+
+
+def _read_costs(entry: Field) -> dict[str, int]:
+    return {name: entry[name].integer(0) for name in ('macs', 'params', 'bytes')}
 
 
 def read_budget(budget: Field) -> BudgetResult:

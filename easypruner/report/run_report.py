@@ -11,7 +11,7 @@ from rich.table import Table
 
 from easypruner.report import text
 from easypruner.report.artifacts import collect_artifacts
-from easypruner.report.result import Row, RunResult
+from easypruner.report.result import NetworkCost, Row, RunResult
 from easypruner.report.scales import LayerChannels, Scales
 
 SCALES_PICTURE = 'scales.png'
@@ -57,25 +57,25 @@ def report_run(
 
 def make_run_table(result: RunResult) -> Table:
     """Return the table of a run, with the change from the baseline for each row."""
-    baseline = result.baseline
+    baseline, whole = result.baseline, result.whole
     return text.make_table(
         result.name,
         ('', 'accuracy', 'change', 'MACs', 'left', 'params', 'left', 'size', 'left'),
-        [_cells(row, baseline) for row in result.rows],
+        [_cells(row, baseline, whole) for row in result.rows],
     )
 
 
-def _cells(row: Row, baseline: Row) -> tuple[str, ...]:
+def _cells(row: Row, baseline: Row, whole: NetworkCost) -> tuple[str, ...]:
     return (
         row.name,
         f'{row.accuracy:.2f} %',
         '' if row is baseline else text.format_change(row.accuracy - baseline.accuracy),
         text.format_count(row.macs),
-        text.format_share(row.macs, baseline.macs),
+        text.format_share(row.macs, whole.macs),
         text.format_count(row.params),
-        text.format_share(row.params, baseline.params),
+        text.format_share(row.params, whole.params),
         text.format_size(row.bytes),
-        text.format_share(row.bytes, baseline.bytes),
+        text.format_share(row.bytes, whole.bytes),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from easypruner.base.checks import check_path, is_number, refuse
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
@@ -68,8 +70,13 @@ class SelectMask(Stage):
         masks = self.source.select(graph, stage_context(state, runner))
         masks.check(graph)
         budget = self.source.budget
-        result = None if budget is None else budget_result(budget, masks, graph)
-        return replace(with_masks(state, masks, self), selected=state.checkpoint, budget=result)
+        uncut = result = None
+        if budget is not None:
+            # A measured budget reports the spread of the last measurement.
+            uncut = budget_result(budget, _all_kept(masks), graph)
+            result = budget_result(budget, masks, graph)
+        state = replace(with_masks(state, masks, self), selected=state.checkpoint)
+        return replace(state, budget=result, uncut=uncut)
 
     def _with_partial_budget(self, state: PruningState, graph: ChannelGraph) -> PruningState:
         """Give the source the budget of this cut; return the state with the budget's reference."""
@@ -124,7 +131,7 @@ class LoadMask(Stage):
         """Check the masks against the network, and copy them into the run."""
         masks = Masks.load(self.path)
         masks.check(state.run.trace(loaded_runner(state).plain_model))
-        return replace(with_masks(state, masks, self), selected=None, budget=None)
+        return replace(with_masks(state, masks, self), selected=None, budget=None, uncut=None)
 
     def plan(self, state: PruningState) -> str:
         return f'load masks from {self.path}'
@@ -139,6 +146,22 @@ def _check_part(part: Any) -> None:
 
 def with_masks(state: PruningState, masks: Masks, stage: Stage) -> PruningState:
     """Write masks to a stage's folder; return the state with their path, and with warnings."""
-    warning = narrow_warning(masks)
-    state = state.warned(f'{stage.name}: {warning}') if warning else state
+    for warning in filter(None, (narrow_warning(masks), _nothing_removed(masks))):
+        state = state.warned(f'{stage.name}: {warning}')
     return replace(state, masks=state.write(MASKS, masks.save))
+
+
+def _all_kept(masks: Masks) -> Masks:
+    """Return masks of the same groups that remove nothing."""
+    return Masks({name: torch.ones_like(mask) for name, mask in masks.items()})
+
+
+def _nothing_removed(masks: Masks) -> str:
+    """Return a warning if masks keep everything, or ''."""
+    if masks.removed_units:
+        return ''
+    return (
+        'the masks remove nothing, so a cut changes nothing: the budget allows all channels, or '
+        'no score is below its threshold; use a stricter budget, or a regularizer with a higher '
+        'strength before this stage'
+    )

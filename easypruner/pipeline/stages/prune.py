@@ -11,12 +11,16 @@ from easypruner.base.distributed import average_buffers
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.graph import prune
 from easypruner.pipeline.stages.common import loaded_runner, stage_context, with_row, with_weights
+from easypruner.report.result import Row
 from easypruner.strategies.measures.calibration import calibrate
 from easypruner.strategies.measures.compensation import mean_compensation
 from easypruner.strategies.measures.zeroing import zero
 from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import Cut, PruningState
+
+_COLLAPSE = 0.5
+"""The share of the accuracy that a cut should leave, before any calibration or training."""
 
 
 class Prune(RowStage):
@@ -80,7 +84,11 @@ class Prune(RowStage):
         cut = Cut(checkpoint, file, state.architecture, state.selected)
         state = with_weights(state.transformed(record), model)
         state = replace(state, masks=None, selected=None, cuts=(*state.cuts, cut))
-        return with_row(state, self.row, runner, graph)
+        after = with_row(replace(state, uncut=None), self.row, runner, graph)
+        if state.rows and self.row is not None:
+            warning = collapse_warning(state.rows[-1], after.rows[-1])
+            after = after.warned(f'{self.name}: {warning}') if warning else after
+        return after
 
     def _compensated(self, state: PruningState, graph: ChannelGraph, masks: Masks) -> PruningState:
         """Compensate the means of removed channels; return the state, with a warning if needed."""
@@ -197,3 +205,19 @@ class Calibrate(RowStage):
 
     def plan(self, state: PruningState) -> str:
         return f'recalibrate batch norm on {self.batches} batches'
+
+
+def collapse_warning(before: Row, after: Row) -> str:
+    """Return a warning if a cut has taken most of the accuracy, or ''.
+
+    Args:
+        before: the last row before the cut.
+        after: the row right after the cut.
+    """
+    if after.accuracy >= _COLLAPSE * before.accuracy:
+        return ''
+    return (
+        f'the accuracy fell from {before.accuracy:.2f} % ({before.name}) to {after.accuracy:.2f} % '
+        'by the cut; recalibrate batch norm (Calibrate), train afterwards, remove less at once '
+        '(Iterative), or push the channels to zero before the cut'
+    )

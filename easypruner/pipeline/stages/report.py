@@ -25,10 +25,12 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.fingerprint import PACKAGES, fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
+from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import find_origins
-from easypruner.report.result import RunResult
+from easypruner.report.result import BASELINE, NetworkCost, RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import LayerChannels, Scales, gather_scales, joined, layer_channels
+from easypruner.report.text import format_share
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.stage import RowStage
@@ -106,14 +108,16 @@ class Report(Stage):
                 'Report needs at least one row, but no stage before it has added one; '
                 "give a Train stage a row, as in dict(type='Train', row='baseline')"
             )
+        original = state.run.trace(MODELS.build(model_settings(state.config)))
         files = _write_results(state)
-        result = _result(state)
+        # These warnings are not those of later stages.
+        reported = with_report_warnings(state, original.cost().macs)
+        result = replace(_result(reported), original=_cost(state, original))
         scales: tuple[Scales, Scales] | None = None
         layers: tuple[LayerChannels, ...] = ()
         if state.cuts:
             scales, after = _scales(state)
             result = replace(result, scales=after.removed_stats())
-            original = state.run.trace(MODELS.build(model_settings(state.config)))
             layers = layer_channels(original, all_masks(state.cuts))
         written = report_run(
             result,
@@ -171,12 +175,43 @@ def _pruned_config(state: PruningState) -> str:
     return Config(content).pretty_text
 
 
+def _cost(state: PruningState, original: ChannelGraph) -> NetworkCost:
+    """Return the cost of the original network, with the size of its initial weights."""
+    cost = original.cost()
+    file = state.work_dir / INITIAL
+    known = file if file.is_file() else state.checkpoint
+    assert known is not None, 'a row needs a checkpoint'
+    return NetworkCost(cost.macs, cost.params, known.stat().st_size)
+
+
+def with_report_warnings(state: PruningState, macs: int) -> PruningState:
+    """Return the state, with warnings about what the table of the run cannot show.
+
+    Args:
+        state: the state of the run; it has a row.
+        macs: the multiply-adds of the original network.
+    """
+    if state.masks is not None:
+        state = state.warned(
+            'report: the selected masks are not cut, so the saved network still has their '
+            'channels; put a Prune stage before Report'
+        )
+    first = next((row for row in state.rows if row.name == BASELINE), state.rows[0])
+    if first.macs < macs:
+        state = state.warned(
+            f'report: the accuracy of the original network is not known, so changes refer to the '
+            f'row {first.name!r}, a network with {format_share(first.macs, macs)} of its MACs; '
+            "give a stage before the first cut a row, as in dict(type='Evaluate', row='baseline')"
+        )
+    return state
+
+
 def _result(state: PruningState) -> RunResult:
     return RunResult(
         name=state.run.name,
         work_dir=state.work_dir,
         rows=state.rows,
-        budget=state.budget,
+        budget=state.budget if state.masks is None else state.uncut,
         seed=state.run.seed,
         config_hash=fingerprint(state.config),
         versions={**versions_of(*PACKAGES), 'python': platform.python_version()},

@@ -98,7 +98,8 @@ class PruningState:
             towards a cut; None until then.
         cuts: all cuts so far, in order.
         rows: the rows of the final table.
-        budget: the limit and the result of the budget.
+        budget: the limit of the budget, and its value for the network after the cut of the masks.
+        uncut: the same for the network before this cut; None if no masks are selected.
         reference: the values that the budget's limit is relative to, while channels are removed in
             several cuts; None if the budget needs none. JSON can represent it.
         warnings: the warnings for the summary.
@@ -119,6 +120,7 @@ class PruningState:
     cuts: tuple[Cut, ...] = ()
     rows: tuple[Row, ...] = ()
     budget: BudgetResult | None = None
+    uncut: BudgetResult | None = None
     reference: Any = None
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -255,6 +257,7 @@ class PruningState:
             ],
             'rows': [asdict(row) for row in self.rows],
             'budget': self.budget and asdict(self.budget),
+            'uncut': self.uncut and asdict(self.uncut),
             'reference': self.reference,
             'warnings': list(self.warnings),
             'seconds': dict(self.seconds),
@@ -277,7 +280,8 @@ class PruningState:
                 for cut in content['cuts']
             ),
             rows=tuple(Row(**row) for row in content['rows']),
-            budget=read_budget(Field(content['budget'], STATE)) if content['budget'] else None,
+            budget=_restored_budget(content['budget']),
+            uncut=_restored_budget(content['uncut']),
             reference=content['reference'],
             warnings=tuple(content['warnings']),
             seconds=dict(content['seconds']),
@@ -303,6 +307,10 @@ class PruningState:
         assert self.checkpoint is not None
         cost = graph.cost()
         return Row(name, accuracy, cost.macs, cost.params, self.checkpoint.stat().st_size)
+
+
+def _restored_budget(content: Any) -> BudgetResult | None:
+    return read_budget(Field(content, STATE)) if content else None
 
 
 _HASHED = ('.json', '.pth', '.safetensors')
