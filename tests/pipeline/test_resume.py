@@ -226,8 +226,8 @@ def easypruner_components():
     arguments = ['--resume', '--plugins', str(plugin.parent)]
     assert prune(write_config(tmp_path, content), run, *arguments) == 0
     # Nine iterations are four updates of two, and a last one. The update of the epoch of the stop
-    # is repeated.
-    assert reported.read_text().split() == ['0', '1', '1', '2', '3', '4']
+    # is repeated. Both plans try the regularizer once.
+    assert reported.read_text().split() == ['0', '0', '1', '0', '1', '2', '3', '4']
 
 
 def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:

@@ -40,10 +40,12 @@ def run(folder: Path, **stage: Any) -> int:
 
 
 def test_a_stage_pushes_at_the_configured_interval(tmp_path: Path) -> None:
-    """Nine updates: four, four and one."""
+    """Nine updates: four, four and one. Before, the plan tries the regularizer once."""
     noted = dict(type='Noted', strength=1.0)
     assert run(tmp_path, regularizer=noted, regularize_every=4) == 0
-    assert (tmp_path / 'pushes.txt').read_text().splitlines() == ['0 4.0', '4 4.0', '8 1.0']
+    tried, *pushes = (tmp_path / 'pushes.txt').read_text().splitlines()
+    assert tried == '0 1.0'
+    assert pushes == ['0 4.0', '4 4.0', '8 1.0']
 
 
 @pytest.mark.parametrize(
