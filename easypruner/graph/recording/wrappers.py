@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from easypruner.base.modules import unwrapped
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.recording.inventory import Inventory, named_tensors
+from easypruner.graph.recording.inventory import Inventory, dotted_name
 
 _SHARDED = ('torch.distributed.fsdp', 'torch.distributed._composable')
 """Packages whose types wrap a module, or become a base of its type, to share it out."""
@@ -91,18 +91,27 @@ def _check_unsharded(model: nn.Module, error: type[TraceError | CutError]) -> No
     The types tell it, and not the parameters alone: between a forward pass without gradients and
     the next training step those of FSDP are whole, but a shard of their own takes their place then.
     """
+    seen: set[type[nn.Module]] = set()
     for path, part in model.named_modules():
-        for base in type(part).__mro__:
-            is_fsdp = base.__name__.endswith('FullyShardedDataParallel')
-            if is_fsdp or base.__module__.startswith(_SHARDED):
-                raise error(
-                    f'{path or "the model"} is sharded over processes or replicated by hooks: it '
-                    f'is a {base.__name__} of {base.__module__.partition("._")[0]}, whose shards '
-                    f'do not follow a cut; {_UNSHARDED}'
-                )
-    for name, tensor in named_tensors(model).items():
-        if type(tensor).__name__ == 'DTensor':
-            raise error(f'{name} is sharded over processes (a DTensor); {_UNSHARDED}')
+        if type(part) not in seen:
+            seen.add(type(part))
+            _check_type(path, type(part), error)
+        for entries in (part._parameters, part._buffers):
+            for name, tensor in entries.items():
+                if type(tensor).__name__ == 'DTensor':
+                    name = dotted_name(path, name)
+                    raise error(f'{name} is sharded over processes (a DTensor); {_UNSHARDED}')
+
+
+def _check_type(path: str, cls: type[nn.Module], error: type[TraceError | CutError]) -> None:
+    for base in cls.__mro__:
+        is_fsdp = base.__name__.endswith('FullyShardedDataParallel')
+        if is_fsdp or base.__module__.startswith(_SHARDED):
+            raise error(
+                f'{path or "the model"} is sharded over processes or replicated by hooks: it '
+                f'is a {base.__name__} of {base.__module__.partition("._")[0]}, whose shards '
+                f'do not follow a cut; {_UNSHARDED}'
+            )
 
 
 def find_cuttable(model: nn.Module) -> nn.Module:
