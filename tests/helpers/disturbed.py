@@ -1,0 +1,57 @@
+"""Counts of what disturbed runs ended with, and what two runs must have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from easypruner.engine.checkpoint import read_weights
+
+COUNTS = 'EASYPRUNER_RELIABILITY'
+"""The environment variable with the file for the counts of a long test; it runs all cases then."""
+
+
+def cases(few: int, all_of_them: int) -> int:
+    """Return the number of cases: few in a test, all if they are counted."""
+    return all_of_them if os.environ.get(COUNTS) else few
+
+
+def report(name: str, outcomes: Counter[str]) -> None:
+    """Add the outcomes of a test to the file of counts."""
+    if file := os.environ.get(COUNTS):
+        path = Path(file)
+        content = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+        path.write_text(json.dumps(content | {name: dict(outcomes)}, indent=2), encoding='utf-8')
+
+
+def spread(total: int, number: int) -> list[int]:
+    """Return numbers from 0 to ``total``, spread evenly, with the first and the last."""
+    if number >= total:
+        return list(range(total))
+    return sorted({round(i * (total - 1) / max(number - 1, 1)) for i in range(number)})
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Return what a run found: hashes of weights, its records, and its summary without times."""
+    found: dict[str, Any] = {
+        str(path.relative_to(folder)): _weights_hash(path)
+        for path in sorted([*folder.glob('*/weights.pth'), folder / 'pruned.pth'])
+    }
+    for name in ('masks.safetensors', 'architecture.json', 'pruned_config.py'):
+        found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
+    for changing in ('seconds', 'name', 'hash', 'check'):
+        summary.pop(changing, None)
+    return found | {'summary': summary}
+
+
+def _weights_hash(path: Path) -> str:
+    state = hashlib.sha256()
+    for name, tensor in sorted(read_weights(path).items()):
+        state.update(name.encode())
+        state.update(tensor.contiguous().numpy().tobytes())
+    return state.hexdigest()
