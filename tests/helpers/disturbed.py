@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from easypruner import Masks
 from easypruner.engine.checkpoint import read_weights
 
 COUNTS = 'EASYPRUNER_RELIABILITY'
@@ -41,8 +42,10 @@ def results(folder: Path) -> dict[str, Any]:
         str(path.relative_to(folder)): _weights_hash(path)
         for path in sorted([*folder.glob('*/weights.pth'), folder / 'pruned.pth'])
     }
-    for name in ('masks.safetensors', 'architecture.json', 'pruned_config.py'):
+    for name in ('architecture.json', 'pruned_config.py'):
         found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    masks = Masks.load(folder / 'masks.safetensors')
+    found['masks'] = {name: mask.tolist() for name, mask in masks.items()}
     summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
     for changing in ('seconds', 'name', 'hash', 'check'):
         summary.pop(changing, None)
