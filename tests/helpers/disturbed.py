@@ -36,11 +36,17 @@ def spread(total: int, number: int) -> list[int]:
     return sorted({round(i * (total - 1) / max(number - 1, 1)) for i in range(number)})
 
 
-def results(folder: Path) -> dict[str, Any]:
-    """Return what a run found: hashes of weights, its records, and its summary without times."""
+def results(folder: Path, stages: bool = True) -> dict[str, Any]:
+    """Return what a run found: hashes of weights, its records, and its summary without times.
+
+    Args:
+        folder: the work directory.
+        stages: whether the weights of all stages count, or those of the result only.
+    """
+    files = sorted(folder.glob('*/weights.pth')) if stages else []
     found: dict[str, Any] = {
         str(path.relative_to(folder)): _weights_hash(path)
-        for path in sorted([*folder.glob('*/weights.pth'), folder / 'pruned.pth'])
+        for path in [*files, folder / 'pruned.pth']
     }
     for name in ('architecture.json', 'pruned_config.py'):
         found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()

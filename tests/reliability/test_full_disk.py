@@ -24,6 +24,10 @@ def test_a_full_disk_is_a_message_and_loses_nothing(
         full = zygote.run(
             ['prune', whole.config, '--work-dir', run], run, act='full', change=change
         )
+        if full.code == 0 and results(run) == whole.results:
+            # A removed file needs no space, as at the end of a run.
+            outcomes['not disturbed'] += 1
+            continue
         told = full.code == 2 and full.is_clean and 'easypruner: ' in full.output
         outcomes['a message' if told else f'at {change}: {full.code} {full.output[-600:]}'] += 1
         end = continued(zygote, whole, run)
@@ -31,4 +35,5 @@ def test_a_full_disk_is_a_message_and_loses_nothing(
         outcomes['the same result' if same else f'another end: {end.output[-300:]}'] += 1
         shutil.rmtree(run, ignore_errors=True)
     report('full disk', outcomes)
-    assert set(outcomes) <= {'a message', 'the same result'}, outcomes
+    assert set(outcomes) <= {'a message', 'not disturbed', 'the same result'}, outcomes
+    assert outcomes['a message'] > 0
