@@ -21,12 +21,14 @@ def cases(few: int, all_of_them: int) -> int:
     return all_of_them if os.environ.get(COUNTS) else few
 
 
-def report(name: str, outcomes: Counter[str]) -> None:
-    """Add the outcomes of a test to the file of counts."""
+def report(name: str, number: int, outcomes: Counter[str]) -> None:
+    """Add the number of cases of a test and their outcomes to the file of counts."""
     if file := os.environ.get(COUNTS):
         path = Path(file)
         content = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-        path.write_text(json.dumps(content | {name: dict(outcomes)}, indent=2), encoding='utf-8')
+        path.write_text(
+            json.dumps(content | {name: {'cases': number, **outcomes}}, indent=2), encoding='utf-8'
+        )
 
 
 def spread(total: int, number: int) -> list[int]:

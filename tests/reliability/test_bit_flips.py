@@ -50,7 +50,7 @@ def test_a_flipped_bit_in_a_file_of_a_stage_is_noticed_on_resume(
         end = zygote.run(['prune', whole.config, '--work-dir', run, '--resume'], run)
         outcomes[_kind(end.code, end.is_clean, run, whole, file.name)] += 1
         shutil.rmtree(run)
-    report('bit flips in files of stages', outcomes)
+    report('bit flips in files of stages', number + 1, outcomes)
     assert set(outcomes) <= {'refused', 'the same result'}, outcomes
 
 
@@ -79,7 +79,7 @@ def test_a_flipped_bit_in_a_result_is_noticed_when_it_is_read(whole: Whole, tmp_
         except EasyPrunerError:
             outcomes['refused'] += 1
         shutil.rmtree(run)
-    report('bit flips in results', outcomes)
+    report('bit flips in results', number + 1, outcomes)
     assert set(outcomes) <= {'refused', 'the same result'}, outcomes
 
 

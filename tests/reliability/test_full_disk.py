@@ -19,7 +19,8 @@ def test_a_full_disk_is_a_message_and_loses_nothing(
     zygote: Zygote, whole: Whole, tmp_path: Path
 ) -> None:
     outcomes: Counter[str] = Counter()
-    for change in spread(whole.changes, cases(3, 40)):
+    points = spread(whole.changes, cases(3, 40))
+    for change in points:
         run = tmp_path / f'run{change}'
         full = zygote.run(
             ['prune', whole.config, '--work-dir', run], run, act='full', change=change
@@ -34,6 +35,6 @@ def test_a_full_disk_is_a_message_and_loses_nothing(
         same = end.code == 0 and results(run) == whole.results
         outcomes['the same result' if same else f'another end: {end.output[-300:]}'] += 1
         shutil.rmtree(run, ignore_errors=True)
-    report('full disk', outcomes)
+    report('full disk', len(points), outcomes)
     assert set(outcomes) <= {'a message', 'not disturbed', 'the same result'}, outcomes
     assert outcomes['a message'] > 0

@@ -19,7 +19,8 @@ def test_a_killed_run_continues_to_the_same_bits(
     zygote: Zygote, whole: Whole, tmp_path: Path
 ) -> None:
     outcomes: Counter[str] = Counter()
-    for change in spread(whole.changes, cases(3, 40)):
+    points = spread(whole.changes, cases(3, 40))
+    for change in points:
         run = tmp_path / f'run{change}'
         command = ['prune', whole.config, '--work-dir', run]
         killed = zygote.run(command, run, act='kill', change=change)
@@ -28,7 +29,7 @@ def test_a_killed_run_continues_to_the_same_bits(
         same = end.code == 0 and results(run) == whole.results
         outcomes['the same result' if same else f'another end: {end.output[-300:]}'] += 1
         shutil.rmtree(run)
-    report('kills', outcomes)
+    report('kills', len(points), outcomes)
     assert set(outcomes) <= {'killed', 'ended before', 'the same result'}, outcomes
     assert outcomes['killed'] > 0
 
