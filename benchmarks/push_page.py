@@ -60,7 +60,8 @@ more times. After the first time it prints a note if the strength is below
 
     strength that moves the largest scale to zero without a loss + {enough:g} · largest pull
 
-and names the strength that would be enough. The factor {enough:g} comes from the following runs:
+and names the strength that would be enough; `push.json` in the folder of the stage has the pulls.
+The factor {enough:g} comes from the following runs:
 `MaskSparsity` with a grid of strengths, on the digits (30% of the MACs kept) and on
 `mnist5k_hard` (15%). *Alone* is the strength that is enough without a loss; *factor* is (strength -
 alone) / pull at the start; *left* is the number of removed scales above 0.01 at the end of the
