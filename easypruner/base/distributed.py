@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from easypruner.errors import ConfigError, EasyPrunerError
 
 _Value = TypeVar('_Value')
+_OF_LAUNCHER = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 
 
 @contextmanager
@@ -29,6 +30,13 @@ def launched(launcher: str) -> Iterator[None]:
     if launcher == 'none':
         yield
         return
+    missing = [name for name in _OF_LAUNCHER if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f'--launcher {launcher} needs {", ".join(missing)} in the environment, which torchrun '
+            'sets; start the run with torchrun --nproc_per_node=N tools/prune.py CONFIG --launcher '
+            f'{launcher}, or leave --launcher out'
+        )
     # MMEngine's start-up calls CUDA even for gloo. It skips this step if a group exists already.
     if torch.cuda.is_available():
         # A run in a single process does not need MMEngine's distributed package.

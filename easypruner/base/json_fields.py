@@ -15,6 +15,7 @@ from easypruner.base.checks import describe_range, is_number
 from easypruner.errors import EasyPrunerError
 
 _LARGEST_INTEGER = 2**63 - 1
+_DEEPEST = 50
 _DAMAGED = 'the file is damaged, or EasyPruner did not write it'
 
 
@@ -32,9 +33,22 @@ def read_json(
     """
     file = str(path)
     try:
-        return Field(json.loads(Path(path).read_bytes()), file, error=error)
+        value = json.loads(Path(path).read_bytes())
+        _check_depth(value)
+        return Field(value, file, error=error)
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f'{file!r} cannot be read as JSON: {problem}; {_DAMAGED}') from problem
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ValueError if a value is nested so deeply that functions cannot recurse into it."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [x for c in containers for x in (c.values() if isinstance(c, dict) else c)]
+        if not level:
+            return
+    raise ValueError(f'it is nested more than {_DEEPEST} levels deep')
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,8 @@ class Field:
         """Raise an error that states the value of this field and what was expected."""
         got = repr(self.value)
         got = got if len(got) <= 60 else got[:57] + '...'
-        subject = f'field {self.path!r} of {self.file!r}' if self.path else repr(self.file)
+        path = self.path if len(self.path) <= 200 else self.path[:197] + '...'
+        subject = f'field {path!r} of {self.file!r}' if path else repr(self.file)
         raise self.error(f'{subject} is {got}; expected {expected}; {_DAMAGED}')
 
     def __getitem__(self, key: str) -> Field:

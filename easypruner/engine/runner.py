@@ -34,6 +34,8 @@ from easypruner.graph.graph import trace
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9
+OF_WORKERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'timeout')
+"""The settings of a data loader that only matter with worker processes."""
 _numbers = itertools.count()
 
 
@@ -182,6 +184,11 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
         given = {k: v for k, v in (config.get('train_cfg') or {}).items() if k != '_delete_'}
         # A stage validates at its end. The runner validates only if the config asks for it.
         validation = {} if 'val_interval' in given else {'val_begin': _NEVER}
+        if given.get('by_epoch') is False:
+            raise ConfigError(
+                'train_cfg: by_epoch=False, but training stages count epochs; use '
+                'train_cfg=dict(by_epoch=True, max_epochs=...), or the epochs of a stage'
+            )
         by_epoch = {} if 'type' in given else {'by_epoch': True}
         config.train_cfg = {**by_epoch, **validation, **given, 'max_epochs': plan.epochs}
         # The random state of a persistent worker depends on all epochs so far, so that a resumed
@@ -233,8 +240,8 @@ def example_input(config: Config, model: BaseModel) -> dict[str, Any]:
     Raises:
         EasyPrunerError: the validation data set is empty.
     """
-    loader = Runner.build_dataloader({**config.val_dataloader.to_dict(), 'num_workers': 0,
-                                      'persistent_workers': False, 'batch_size': 1})  # fmt: skip
+    settings = {k: v for k, v in config.val_dataloader.to_dict().items() if k not in OF_WORKERS}
+    loader = Runner.build_dataloader({**settings, 'batch_size': 1})
     if not len(loader.dataset):
         raise EasyPrunerError(
             'the validation data set is empty; expected at least one sample, to trace the model on'

@@ -15,9 +15,11 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
+from easypruner.base.checks import check_count
 from easypruner.engine.checkpoint import fill, read_weights
 from easypruner.engine.config import building, model_settings
-from easypruner.engine.runner import RUNNER_KEYS
+from easypruner.engine.model_memory import check_memory
+from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
 from easypruner.pipeline.one_batch import read_samples, try_one_batch
@@ -79,6 +81,7 @@ ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_prep
 _DICTS = ('model', 'train_dataloader', 'val_dataloader')
 _NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
 _TYPO = 0.8
+_MOST_WORKERS = 1024
 
 
 _NOT_CUT = ('masks are selected but not cut, so the network keeps all channels; add a Prune stage',)
@@ -206,9 +209,14 @@ def _loader(config: Config, name: str, mistakes: Mistakes) -> DataLoader[Any] | 
     settings = config.to_dict().get(name)
     if not isinstance(settings, Mapping):
         return None
-    without_workers = {**settings, 'num_workers': 0, 'persistent_workers': False}
+    without_workers = {key: value for key, value in settings.items() if key not in OF_WORKERS}
+    workers = {key: settings[key] for key in OF_WORKERS if key in settings}
+    if name == 'train_dataloader':
+        workers.pop('persistent_workers', None)
     with mistakes.collect(name), building():
+        check_count(workers.get('num_workers', 0), 'num_workers', name, least=0, most=_MOST_WORKERS)
         loader: DataLoader[Any] = Runner.build_dataloader(without_workers)
+        DataLoader(loader.dataset, **workers)
         if not len(loader):
             raise ConfigError('the data set is empty; expected at least one sample')
         return loader
@@ -230,6 +238,7 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
     if not isinstance(config.get('model'), Mapping):
         return None
     with mistakes.collect('model'), building():
+        check_memory(config)
         model: nn.Module = MODELS.build(model_settings(config))
         getattr(model, 'init_weights', lambda: None)()
         if weights is not None:

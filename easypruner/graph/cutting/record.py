@@ -17,7 +17,7 @@ from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
 from easypruner.base.versions import versions_of
 from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
-from easypruner.graph.cutting.index_ranges import from_ranges, to_ranges
+from easypruner.graph.cutting.index_ranges import RangeReader, to_ranges
 from easypruner.graph.cutting.surgery import cut
 from easypruner.graph.cutting.transform import Transform, check_header
 from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
@@ -258,10 +258,15 @@ class ArchitectureRecord(Transform):
     @classmethod
     def from_json(cls, content: Field) -> ArchitectureRecord:
         check_header(content, CUT_KIND, FORMAT)
+        ranges = RangeReader()
         record = cls(
             model=content['model'].text(),
-            tensors={name: _read_tensor(entry) for name, entry in content['tensors'].entries()},
-            groups={name: _read_group(entry) for name, entry in content['groups'].entries()},
+            tensors={
+                name: _read_tensor(entry, ranges) for name, entry in content['tensors'].entries()
+            },
+            groups={
+                name: _read_group(entry, ranges) for name, entry in content['groups'].entries()
+            },
             attributes={
                 (path, name): _read_number(value)
                 for path, entries in content['attributes'].entries()
@@ -319,29 +324,22 @@ def read_record(path: str | os.PathLike[str]) -> Field:
     return read_json(path, RecordError)
 
 
-def _read_tensor(entry: Field) -> TensorCut:
+def _read_tensor(entry: Field, ranges: RangeReader) -> TensorCut:
     before = entry['before'].sizes()
     kept = {}
     for dim, text in entry['kept'].entries():
-        if not (dim.isascii() and dim.isdigit()) or int(dim) >= len(before):
+        if dim not in map(str, range(len(before))):
             text.fail(f'a dimension below {len(before)}, but its name is {dim!r}')
-        kept[int(dim)] = _read_indices(text, before[int(dim)])
+        kept[int(dim)] = ranges.read(text, before[int(dim)])
     result = TensorCut(before, kept)
     if entry['after'].sizes() != result.after:
         entry['after'].fail(f'{list(result.after)}, as kept says')
     return result
 
 
-def _read_group(entry: Field) -> tuple[tuple[int, ...], int]:
+def _read_group(entry: Field, ranges: RangeReader) -> tuple[tuple[int, ...], int]:
     size = entry['units'].integer(0)
-    return _read_indices(entry['kept'], size), size
-
-
-def _read_indices(text: Field, limit: int) -> tuple[int, ...]:
-    try:
-        return from_ranges(text.text(), limit)
-    except ValueError as error:
-        text.fail(str(error))
+    return ranges.read(entry['kept'], size), size
 
 
 def _read_number(value: Field) -> int | tuple[int, ...]:
