@@ -11,7 +11,6 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from easypruner.base.checks import check_path
@@ -25,6 +24,7 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.fingerprint import PACKAGES, fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
+from easypruner.pipeline.stages.config_text import beside, config_text
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import find_origins
 from easypruner.report.result import BASELINE, NetworkCost, RunResult
@@ -165,14 +165,14 @@ def _pruned_config(state: PruningState) -> str:
         content['model'] = dict(
             type='easypruner.PrunedModel',
             model=content['model'],
-            architecture='{{ fileDirname }}/architecture.json',
+            architecture=beside('architecture.json'),
             **({'plugins': plugins} if plugins else {}),
         )
-    content['load_from'] = '{{ fileDirname }}/pruned.pth'
-    content['work_dir'] = '{{ fileDirname }}/evaluation'
+    content['load_from'] = beside('pruned.pth')
+    content['work_dir'] = beside('evaluation')
     for kind in ('dataloader', 'evaluator', 'cfg'):
         content.setdefault(f'test_{kind}', content.get(f'val_{kind}'))
-    return Config(content).pretty_text
+    return config_text(content, state.work_dir)
 
 
 def _cost(state: PruningState, original: ChannelGraph) -> NetworkCost:
