@@ -125,7 +125,7 @@ def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
     mistakes.raise_all()
     _check_values(config)
     if config.get('default_scope', '') is None:
-        del config['default_scope']
+        config.pop('default_scope')
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 def _fits(value: Any, kind: type[Any]) -> bool:
     if kind in (int, float):
-        number = isinstance(value, int) if kind is int else hasattr(value, '__float__')
+        number = isinstance(value, numbers.Integral) if kind is int else hasattr(value, '__float__')
         return number and not isinstance(value, bool)
     if kind in (Sequence, list, tuple):
         return isinstance(value, list | tuple) or (isinstance(value, kind) and not _is_text(value))

@@ -9,7 +9,7 @@ import pkgutil
 import sys
 import types
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
@@ -152,7 +152,9 @@ def _custom_imports(custom_imports: Any) -> Iterator[Candidate]:
     if isinstance(custom_imports, Mapping):
         may_fail = bool(custom_imports.get('allow_failed_imports', False))
         custom_imports = custom_imports.get('imports', ())
-    names = [custom_imports] if isinstance(custom_imports, str) else list(custom_imports or ())
+    names = [custom_imports] if isinstance(custom_imports, str) else custom_imports or ()
+    if not isinstance(names, Iterable):
+        raise ConfigError(f'custom_imports: expected names of modules, got {names!r}')
     for name in names:
         if not isinstance(name, str):
             raise ConfigError(f'custom_imports: expected names of modules, got {name!r}')

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 
 from easypruner.engine.runner import RunnerPlan, build_runner
 from easypruner.engine.schedule import measure_schedule
+from easypruner.errors import ConfigError
 from easypruner.strategies import Schedule
 from easypruner.strategies.regularizers.schedule import RAMPS
 from tests.helpers.optimizers import moved_by_sgd
@@ -150,3 +151,44 @@ def test_without_rules_all_parameters_have_one_schedule() -> None:
     assert schedule.by_parameter.keys() == dict(model.named_parameters()).keys()
     assert all(own == schedule for own in schedule.by_parameter.values())
     assert schedule == measure_schedule(content, EPOCH_LENGTH, EPOCHS)
+
+
+def schedule(epochs: int, length: int, *schedulers: dict[str, Any], **optimizer: Any) -> Schedule:
+    config = dict(
+        optim_wrapper=dict(optimizer={'type': 'SGD', 'lr': 0.1, **optimizer}),
+        param_scheduler=list(schedulers),
+    )
+    return measure_schedule(config, length, epochs)
+
+
+def test_a_long_stage_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cosine = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)
+    whole = schedule(10, 1000, STEPPED, cosine)
+    monkeypatch.setattr('easypruner.engine.schedule._SAMPLED', 2000)
+    sampled = schedule(10, 1000, STEPPED, cosine)
+    assert sampled.updates == whole.updates == 10_000
+    assert sampled.lr_sum == pytest.approx(whole.lr_sum, rel=1e-3)
+    counted = schedule(10, 1000, WARM_UP)
+    assert counted.rates is not None
+    assert len(set(counted.rates.tolist())) == 5, 'a scheduler of iterations is not sampled'
+
+
+@pytest.mark.parametrize('epochs', [10**7, 10**30])
+def test_a_stage_without_an_end_is_refused(epochs: int) -> None:
+    with pytest.raises(ConfigError, match=f'{epochs} epochs of 3 iterations; expected at most'):
+        schedule(epochs, 3)
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'reported'),
+    [
+        (dict(momentum=1), 'momentum=1.0 of SGD; expected a number of at least 0 and below 1'),
+        (dict(momentum=2**63), 'momentum'),
+        (dict(lr=math.inf), 'the learning rate of SGD becomes inf'),
+    ],
+)
+def test_numbers_without_a_finite_reach_are_refused(
+    optimizer: dict[str, Any], reported: str
+) -> None:
+    with pytest.raises(ConfigError, match=reported):
+        schedule(2, 3, **optimizer)

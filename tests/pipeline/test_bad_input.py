@@ -144,6 +144,30 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         changed(val_evaluator=dict(type='Acuracy')),
         ['val_evaluator', 'Acuracy'],
     ),
+    'workers that are not a number': (
+        at('train_dataloader', 'num_workers', value='two'),
+        ['train_dataloader', "num_workers='two'"],
+    ),
+    'fewer than no workers': (
+        at('val_dataloader', 'num_workers', value=-1),
+        ['val_dataloader', 'num_workers=-1'],
+    ),
+    'a training that counts iterations': (
+        changed(train_cfg=dict(by_epoch=False, max_iters=10)),
+        ['by_epoch=False', 'epochs'],
+    ),
+    'an unknown hook': (changed(custom_hooks=[dict(type='Nothing')]), ['custom_hooks', 'Nothing']),
+    'an unknown visualizer': (changed(visualizer=dict(type='Nothing')), ['visualizer', 'Nothing']),
+    'a regularizer that is none': (
+        at('stages', 2, 'regularizer', value=0.5),
+        ['stages[2]', 'regularizer=0.5 of Train'],
+    ),
+    'a very long name': (at('stages', 0, 'name', value='x' * 300), ['stages[0]', 'up to 100']),
+    'a network that fills the memory': (
+        at('model', 'backbone', 'width', value=3_000_000),
+        ['model', 'GB of memory'],
+    ),
+    'a very deep network': (at('model', 'backbone', 'depth', value=6_000_002), ['depth=6000002']),
     'an unknown optimizer': (
         at('optim_wrapper', 'optimizer', 'type', value='SDG'),
         ['stages[0]', 'SDG'],
@@ -347,3 +371,14 @@ class TestConfigFile:
         content['batches'] = content['train_dataloader']
         assert prune(write_config(tmp_path, content), tmp_path / 'work', '--plan') == 0
         assert not (tmp_path / 'work').exists()
+
+
+def test_a_launcher_outside_of_torchrun(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv('RANK', raising=False)
+    assert prune(write_config(tmp_path), tmp_path / 'work', '--launcher', 'pytorch') == 2
+    message = one_message(capfd)
+    assert 'RANK' in message
+    assert 'torchrun' in message
+    assert not (tmp_path / 'work').exists()
