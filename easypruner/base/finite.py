@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def largest_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the largest magnitude of each tensor, without waiting for the device.
+def norms_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the norm of each tensor, without waiting for the device.
 
-    The magnitude of a tensor with NaN is NaN. Empty, sparse and integer tensors are left out.
+    It is not finite if an entry is not, or if the entries are so large that their squares are not.
+    Empty, sparse and integer tensors are left out.
     """
     rows = [tensor.detach() for tensor in tensors if _is_read(tensor)]
     if not rows:
         return torch.zeros(0)
-    norms = torch._foreach_norm(rows, float('inf'))
+    # Much faster than the largest magnitude.
+    norms = torch._foreach_norm(rows)
     return torch.stack([norm.to(norms[0].device) for norm in norms])
 
 
@@ -38,9 +40,14 @@ def not_finite_in(tensors: Mapping[str, Tensor], infinite: bool = True) -> list[
         infinite: whether infinite entries count; otherwise, only NaN does.
     """
     read = {name: tensor for name, tensor in tensors.items() if _is_read(tensor)}
-    largest = largest_of(list(read.values()))
-    bad = ~torch.isfinite(largest) if infinite else torch.isnan(largest)
-    return [name for name, is_bad in zip(read, bad.tolist(), strict=True) if is_bad]
+    are_fine = torch.isfinite(norms_of(list(read.values()))).tolist()
+    suspects = [name for name, is_fine in zip(read, are_fine, strict=True) if not is_fine]
+    return [name for name in suspects if _is_bad(read[name], infinite)]
+
+
+def _is_bad(tensor: Tensor, infinite: bool) -> bool:
+    is_bad = ~torch.isfinite(tensor) if infinite else torch.isnan(tensor)
+    return bool(is_bad.any())
 
 
 def _is_read(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from easypruner.base.finite import largest_of
+from easypruner.base.finite import norms_of
 from easypruner.base.modules import unwrapped
 from easypruner.engine.health import GRADIENT, Health
 from easypruner.graph import ChannelGraph, Masks
@@ -147,7 +147,7 @@ class PruningHook(Hook):
     def _note(self, runner: Any, source: str, tensors: Sequence[Tensor]) -> None:
         """Note tensors that must be finite."""
         if self.health is not None:
-            self.health.note(runner.iter, source, largest_of(tensors))
+            self.health.note(runner.iter, source, norms_of(tensors))
 
     @property
     def _name(self) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from easypruner.base.finite import largest_of, not_finite
+from easypruner.base.finite import norms_of, not_finite
 from easypruner.engine.health import GRADIENT, LOSS, Found, Health
 
 NAN, INF = float('nan'), float('inf')
@@ -73,7 +73,14 @@ def test_buffers_may_be_infinite_but_not_nan() -> None:
     assert not_finite(model) == ['running_mean']
 
 
+def test_large_numbers_are_finite() -> None:
+    model = nn.Linear(3, 4)
+    with torch.no_grad():
+        model.weight.fill_(3e38)
+    assert not_finite(model) == []
+
+
 def test_empty_integer_and_sparse_tensors_are_left_out() -> None:
-    tensors = [torch.zeros(0), torch.tensor(3), torch.eye(2).to_sparse(), torch.tensor([-2.0, 1.0])]
-    assert largest_of(tensors).tolist() == [2.0]
-    assert largest_of([]).tolist() == []
+    tensors = [torch.zeros(0), torch.tensor(3), torch.eye(2).to_sparse(), torch.tensor([-4.0, 3.0])]
+    assert norms_of(tensors).tolist() == [5.0]
+    assert norms_of([]).tolist() == []

@@ -310,3 +310,17 @@ class TestPush:
         ((*_, cost, finetuned),) = table(page, '| data |')
         assert (cost, finetuned) == ('2.00, 2.00', '86.00 ± 0.00')
         assert [row[0] for row in table(page, '| recipe |')] == ['`until`', '`l1`']
+
+
+def test_the_overhead_of_a_stage_is_that_of_the_median_pair(module: Any) -> None:
+    overhead = module('stage_overhead')
+    pairs = [{'stage': ratio * 2.0, 'bare': 2.0} for ratio in (1.02, 0.99, 1.01, 1.03, 1.0)]
+    result = overhead.summarized(pairs, epochs=3)
+    assert result['ratio'] == {
+        'median': pytest.approx(1.01),
+        'quartiles': [pytest.approx(1.0), pytest.approx(1.02)],
+    }
+    text = overhead.sentence(result)
+    assert text.startswith('A Train stage takes 1.0 % more CPU time than a bare MMEngine Runner')
+    assert 'median of 5 pairs of 3 epochs, quartiles 0.0 to 2.0 %' in text
+    assert overhead.read_sentence().startswith('A Train stage takes ')

@@ -192,7 +192,8 @@ class Train(RowStage):
             if push is not None and push.meter.found:
                 state.write(PUSH, partial(write_json, value=push.measured))
         state = with_weights(state, runner.plain_model)
-        state = with_row(state, self.row, runner, state.run.trace(runner.plain_model))
+        if self.row is not None:
+            state = with_row(state, self.row, runner, state.run.trace(runner.plain_model))
         if push is not None:
             warnings.append(_cut_warning(state, runner, push))
         for warning in filter(None, warnings):
