@@ -25,7 +25,8 @@ stages = [
         row='sparse',
         regularizer=dict(type='MaskSparsity', strength=dict(reach=20.0)),
     ),
-    dict(type='Prune'),
+    # A silenced channel still adds its bias, which the paper leaves; the next layer takes it over.
+    dict(type='Prune', compensate='mean'),
     dict(type='Calibrate'),
     dict(
         type='Train',

@@ -37,6 +37,8 @@ _NEVER = 10**9
 OF_WORKERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'timeout')
 """The settings of a data loader that only matter with worker processes."""
 _numbers = itertools.count()
+_ROUNDING = 1e-3
+"""How far an accuracy in single precision may be above 100 %."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,11 @@ def accuracy_in(metrics: Mapping[str, Any]) -> float:
             "use val_evaluator=dict(type='Accuracy', topk=(1,))"
         )
     value = float(metrics[named[0]])
-    if not 0 <= value <= 100:
+    if not -_ROUNDING <= value <= 100 + _ROUNDING:
         raise EasyPrunerError(
             f'the evaluator reports {named[0]} = {value:g}; expected percent, from 0 to 100'
         )
-    return value
+    return min(max(value, 0.0), 100.0)
 
 
 def runner_config(config: Config, plan: RunnerPlan) -> Config:
