@@ -88,8 +88,8 @@ _NAMES = {
     'full disk': 'the disk is full from a change on, then there is space again and `--resume`',
     'bit flips in files of stages': 'a flipped bit in a file of a stage, then `--resume`',
     'bit flips in results': 'a flipped bit in a result, which is then read',
-    'config mutations': 'a random mistake in a config, then `--plan`',
-    'record mutations': 'a random mistake in `architecture.json`, which is then read',
+    'mutated configs, planned': 'a random mistake in a config, then `--plan`',
+    'mutated configs, run': 'a random mistake around the stages of a config, then a run',
 }
 
 

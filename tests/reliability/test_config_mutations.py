@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -21,10 +22,11 @@ from mmengine.config import Config
 
 from easypruner.cli.configs import shipped_configs
 from easypruner.cli.main import main
+from tests.helpers.disturbed import cases, report
 from tests.helpers.mutations import mutated, python_text
 from tests.helpers.tiny import tiny_config
 
-EXAMPLES = int(os.environ.get('EASYPRUNER_MUTATIONS', '300'))
+EXAMPLES = int(os.environ.get('EASYPRUNER_MUTATIONS', cases(40, 300)))
 SECONDS = 30
 """The CPU time after which a plan counts as hanging."""
 MEMORY = 4 * 2**30
@@ -111,7 +113,7 @@ def test_mutated_configs_are_planned_or_refused(tmp_path: Path) -> None:
         done, content = mutated(random, known[name])
         return _named(f'{name}: {done}', failure_of(_written(tmp_path, content), '--plan'))
 
-    _check(failure, EXAMPLES)
+    _check(failure, EXAMPLES, 'mutated configs, planned')
 
 
 @pytest.mark.slow
@@ -127,7 +129,7 @@ def test_mutated_configs_run_or_are_refused(tmp_path: Path) -> None:
         config = _written(tmp_path, {**changed, 'stages': stages})
         return _named(f'tiny 0: {done}', failure_of(config, '--work-dir', str(work_dir)))
 
-    _check(failure, EXAMPLES // 5)
+    _check(failure, EXAMPLES // 5, 'mutated configs, run')
 
 
 def _written(folder: Path, content: dict[str, Any]) -> Path:
@@ -140,7 +142,7 @@ def _named(what: str, failure: str) -> str:
     return f'{what}\n{failure}' if failure else ''
 
 
-def _check(failure: Callable[[Random], str], examples: int) -> None:
+def _check(failure: Callable[[Random], str], examples: int, name: str) -> None:
     """Call a function with random generators, and show all the failures that it returns."""
     failures: list[str] = []
 
@@ -155,3 +157,4 @@ def _check(failure: Callable[[Random], str], examples: int) -> None:
     found = [text for text in failures if text]
     heading = f'{len(found)} of {len(failures)} mutated configs failed without a message'
     assert not found, '\n\n'.join([heading, *found])
+    report(name, len(failures), Counter({'planned or refused': len(failures) - len(found)}))
