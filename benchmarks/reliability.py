@@ -13,11 +13,13 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from coverage_page import machine
+from stage_overhead import read_sentence
 
 from easypruner.base.versions import versions_of
 
@@ -81,6 +83,10 @@ writes, renames or removes a file.
 | disturbance | cases | ended with |
 |---|---|---|
 {lines}
+
+## Cost
+
+{overhead}
 """
 
 _NAMES = {
@@ -118,6 +124,7 @@ def page(content: Mapping[str, Any]) -> str:
         torch=content['versions']['torch'],
         machine=content['machine'],
         lines='\n'.join(_line(*item) for item in content['counts'].items()),
+        overhead=textwrap.fill(read_sentence(), 98),
     )
 
 

@@ -32,8 +32,11 @@ def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) ->
         # The first error is the one to report, even if the folder has vanished.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = os.fspath(target), None
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(target)
+            if error.filename2 is not None:
+                # None would be printed as a name.
+                del error.filename2
         raise
     flush_folder(target.parent)
 

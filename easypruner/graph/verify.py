@@ -114,8 +114,11 @@ def verify(
     model = find_traceable(model)
     check_values(model)
     full = copy_of(model).double()
-    if graph is None:
+    if graph is None and calls:
+        # A function may make inputs of its own, in the precision of the network.
         graph = trace(model, example_inputs, handlers, calls=calls)
+    elif graph is None:
+        graph = trace(full, map_tensors(example_inputs, _doubled), handlers)
     graph = graph.on(full)
     checked.check(graph)
     losing = [name for name, mask in checked.items() if not bool(mask.all())]

@@ -324,3 +324,11 @@ def test_the_overhead_of_a_stage_is_that_of_the_median_pair(module: Any) -> None
     assert text.startswith('A Train stage takes 1.0 % more CPU time than a bare MMEngine Runner')
     assert 'median of 5 pairs of 3 epochs, quartiles 0.0 to 2.0 %' in text
     assert overhead.read_sentence().startswith('A Train stage takes ')
+
+
+def test_the_page_of_reliability_has_a_line_for_each_disturbance(module: Any) -> None:
+    counts = {'kills': {'cases': 3, 'killed': 2, 'ended before': 1, 'the same result': 3}}
+    content = {'counts': counts, 'machine': 'a machine', 'versions': {'torch': '2.0'}}
+    ((name, number, ends),) = table(module('reliability').page(content), '| disturbance |')
+    assert name.startswith('SIGKILL') and number == '3'
+    assert ends == 'killed: 2, ended before: 1, the same result: 3'
