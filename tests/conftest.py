@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from easypruner.base import lock
+
 # As in the command line: waiting threads must not block the cores of working threads.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
@@ -20,3 +22,9 @@ settings.load_profile('fixed')
 def seed() -> None:
     """Seed torch, so that random numbers of a test do not depend on earlier tests."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no lock that a test has left look for its folder, and interrupt a later test."""
+    monkeypatch.setattr(lock, 'BEAT', 1e6)
