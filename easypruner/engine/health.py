@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 _PATIENCE = 20
 """The number of losses in a row that may be infinite while updates are skipped."""
+
+_DIVERGED = 10.0
+"""The factor by which losses rise in a training that has diverged; 1 is added to the first loss."""
 
 LOSS, GRADIENT = 'loss', 'gradient'
 
@@ -48,9 +52,16 @@ class Found:
 
 
 class Health:
-    """Collects numbers that must be finite. Nothing waits for the device until :meth:`look`."""
+    """Collects numbers that must be finite. Nothing waits for the device until :meth:`look`.
+
+    Attributes:
+        first_loss: the first loss of the stage; None until it is looked at.
+        last_losses: the losses that were seen at the last look.
+    """
 
     def __init__(self) -> None:
+        self.first_loss: float | None = None
+        self.last_losses: list[float] = []
         self._notes: list[Note] = []
         self._first: Found | None = None
         self._bad_losses = 0
@@ -67,7 +78,13 @@ class Health:
         """
         notes = sorted(self._notes, key=lambda note: (note.iteration, note.source != LOSS))
         self._notes = []
-        for note, largest in zip(notes, _largest(notes), strict=True):
+        numbers = _largest(notes)
+        pairs = zip(notes, numbers, strict=True)
+        losses = [number for note, number in pairs if note.source == LOSS]
+        self.last_losses = losses or self.last_losses
+        if losses and self.first_loss is None:
+            self.first_loss = losses[0]
+        for note, largest in zip(notes, numbers, strict=True):
             if not math.isfinite(largest):
                 value = 'nan' if math.isnan(largest) else 'infinite'
                 self._first = self._first or Found(note.iteration, note.source, value)
@@ -75,6 +92,20 @@ class Health:
                 self._count(note.iteration, math.isfinite(largest))
         lasting = self._bad_losses >= _PATIENCE
         return self._first and replace(self._first, lasting=lasting)
+
+    @property
+    def warning(self) -> str:
+        """A warning if the losses at the end are far above the first one, or ''."""
+        if self.first_loss is None or not self.last_losses:
+            return ''
+        last = statistics.median(self.last_losses)
+        if last <= _DIVERGED * (self.first_loss + 1):
+            return ''
+        return (
+            f'the loss rose from {self.first_loss:.2g} to {last:.2g}: the training has diverged, '
+            'though its weights are finite; use a lower learning rate, a warm-up, or '
+            'optim_wrapper=dict(clip_grad=dict(max_norm=1.0))'
+        )
 
     def _count(self, iteration: int, is_finite: bool) -> None:
         self._bad_losses = 0 if is_finite else self._bad_losses + 1

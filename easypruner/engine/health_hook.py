@@ -19,6 +19,7 @@ from easypruner.errors import EasyPrunerError
 _EVERY = 50
 """The number of iterations between two looks at what was noted; each look waits for the device."""
 _SHOWN = 3
+_FIRST_LOSS = 'first_loss'
 
 
 class HealthHook(Hook):
@@ -42,6 +43,14 @@ class HealthHook(Hook):
         self._stage = stage
         self._regularizer = '' if regularizer is None else type(regularizer).__name__
         self._excused: frozenset[str] = frozenset()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Restore the first loss of an interrupted stage."""
+        self.health.first_loss = checkpoint.get(_FIRST_LOSS)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Save the first loss with the weights."""
+        checkpoint[_FIRST_LOSS] = self.health.first_loss
 
     def before_train(self, runner: Any) -> None:
         """Check the weights that the stage starts with."""

@@ -46,6 +46,18 @@ def test_the_first_source_is_remembered_between_looks() -> None:
     assert health.look() == Found(0, LOSS, 'nan')
 
 
+@pytest.mark.parametrize(('last', 'diverged'), [(0.4, False), (12.0, False), (33.0, True)])
+def test_losses_far_above_the_first_are_a_warning(last: float, diverged: bool) -> None:
+    health = Health()
+    health.note(0, LOSS, torch.tensor(2.0))
+    health.note(1, LOSS, torch.tensor(50.0))
+    health.look()
+    for iteration in (2, 3, 4):
+        health.note(iteration, LOSS, torch.tensor(last))
+    health.look()
+    assert ('the loss rose from 2 to 33' in health.warning) == diverged
+
+
 def test_many_losses_in_a_row_are_lasting() -> None:
     notes = [(number, LOSS, INF) for number in range(20)]
     found, earlier = looked(*notes), looked(*notes[1:])

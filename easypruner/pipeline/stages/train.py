@@ -191,6 +191,7 @@ class Train(RowStage):
             runner.train()
             if push is not None and push.meter.found:
                 state.write(PUSH, partial(write_json, value=push.measured))
+        warnings.append(health.warning)
         state = with_weights(state, runner.plain_model)
         if self.row is not None:
             state = with_row(state, self.row, runner, state.run.trace(runner.plain_model))
