@@ -68,8 +68,8 @@ def check_closes_loop(owner: str, selects: bool, strength: str, apply: str | Non
     if selects:
         raise ConfigError(
             f'strength={strength} of {owner}, which leaves to the training what goes to zero, so '
-            'it cannot wait until all values do; give a number or dict(reach=number), or use '
-            'MaskSparsity'
+            'it cannot wait until all values do; give a number or dict(reach=number), or use a '
+            'regularizer that pushes only what masks remove'
         )
     if apply == 'gradient':
         raise ConfigError(
