@@ -30,13 +30,6 @@ def launched(launcher: str) -> Iterator[None]:
     if launcher == 'none':
         yield
         return
-    missing = [name for name in _OF_LAUNCHER if name not in os.environ]
-    if missing:
-        raise ConfigError(
-            f'--launcher {launcher} needs {", ".join(missing)} in the environment, which torchrun '
-            'sets; start the run with torchrun --nproc_per_node=N tools/prune.py CONFIG --launcher '
-            f'{launcher}, or leave --launcher out'
-        )
     # MMEngine's start-up calls CUDA even for gloo. It skips this step if a group exists already.
     if torch.cuda.is_available():
         # A run in a single process does not need MMEngine's distributed package.
@@ -68,12 +61,11 @@ def check_launcher(launcher: str) -> None:
             'would run the whole config alone, in the same folder; add --launcher pytorch, or '
             'start without torchrun'
         )
-    needed = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
-    missing = [name for name in needed if name not in os.environ]
+    missing = [name for name in _OF_LAUNCHER if name not in os.environ]
     if launcher == 'pytorch' and missing:
         raise ConfigError(
             f'--launcher pytorch needs the variables that torchrun sets, but {", ".join(missing)} '
-            'is missing; start with torchrun --nproc_per_node=2 tools/prune.py ... --launcher '
+            'are missing; start with torchrun --nproc_per_node=2 tools/prune.py ... --launcher '
             'pytorch, or leave --launcher out'
         )
 

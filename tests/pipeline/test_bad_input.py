@@ -371,14 +371,3 @@ class TestConfigFile:
         content['batches'] = content['train_dataloader']
         assert prune(write_config(tmp_path, content), tmp_path / 'work', '--plan') == 0
         assert not (tmp_path / 'work').exists()
-
-
-def test_a_launcher_outside_of_torchrun(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv('RANK', raising=False)
-    assert prune(write_config(tmp_path), tmp_path / 'work', '--launcher', 'pytorch') == 2
-    message = one_message(capfd)
-    assert 'RANK' in message
-    assert 'torchrun' in message
-    assert not (tmp_path / 'work').exists()

@@ -149,7 +149,9 @@ class TestLauncher:
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         assert prune(short_config(tmp_path), tmp_path / 'run', '--launcher', 'pytorch') == 2
-        assert 'torchrun' in one_message(capfd)
+        message = one_message(capfd)
+        assert 'torchrun' in message and 'RANK' in message
+        assert not (tmp_path / 'run').exists()
 
 
 class TestResume:

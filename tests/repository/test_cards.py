@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,12 +54,11 @@ def code_in(text: str) -> str:
 
 
 @pytest.fixture(scope='module')
-def cards() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('cards', DOCS / 'cards.py')
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def cards() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        # As when it runs as a script.
+        patch.syspath_prepend(DOCS)
+        yield importlib.import_module('cards')
 
 
 def test_the_pages_are_up_to_date(cards: ModuleType) -> None:
