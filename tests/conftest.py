@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -25,6 +26,9 @@ def seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+def calm() -> Iterator[None]:
     """Let no lock that a test has left look for its folder, and interrupt a later test."""
-    monkeypatch.setattr(lock, 'BEAT', 1e6)
+    # Not the fixture monkeypatch, which would then be undone after the other fixtures.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, 'BEAT', 1e6)
+        yield
