@@ -37,7 +37,10 @@ class Thresholds:
         kinds = {(tensor.dim(), tensor.dtype, tensor.device) for tensor in self._tensors}
         self._are_rows = kinds == {(1, first.dtype, first.device)}
         self._sizes = StepSizes(optimizer, owners)
-        self._known: tuple[list[float], Tensor] | None = None
+        self._known: tuple[list[float], Tensor, Tensor] | None = None
+        # The same memory for all updates: after an update of a large network, caches are cold.
+        self._row = torch.empty_like(self._weights)
+        self._parts = torch.split(self._row, self._numbers)
 
     def fit(self, selected: SelectedScales, optimizer: Optimizer) -> bool:
         """Tell whether they are those of these parameters and this optimizer."""
@@ -45,24 +48,24 @@ class Thresholds:
 
     def apply(self, strength: float, progress: Progress) -> None:
         """Bring the magnitude of each entry down by its threshold, at most to zero."""
-        most = self._thresholds([strength * size for size in self._sizes(progress)])
-        rows = self._tensors
+        most, least = self._thresholds([strength * size for size in self._sizes(progress)])
+        rows, pushes = self._tensors, list(self._parts)
         if not self._are_rows:
             rows = [tensor.reshape(-1).to(most) for tensor in rows]
-        row = torch.cat(rows)
-        pushes = torch.split(torch.minimum(torch.maximum(row, -most), most), self._numbers)
+        torch.cat(rows, out=self._row)
+        torch.clamp(self._row, least, most, out=self._row)
         if not self._are_rows:
             pairs = zip(pushes, self._tensors, strict=True)
-            pushes = tuple(push.view_as(tensor).to(tensor) for push, tensor in pairs)
+            pushes = [push.view_as(tensor).to(tensor) for push, tensor in pairs]
         torch._foreach_sub_(self._tensors, pushes)
 
-    def _thresholds(self, sizes: list[float]) -> Tensor:
-        """Return the threshold of each entry; most updates have the same as the last."""
+    def _thresholds(self, sizes: list[float]) -> tuple[Tensor, Tensor]:
+        """Return the threshold of each entry and its negative, mostly those of the last update."""
         if self._known is None or self._known[0] != sizes:
             if len(set(sizes)) == 1:
                 most = self._weights * sizes[0]
             else:
                 numbers = torch.tensor(self._numbers, device=self._weights.device)
                 most = self._weights * self._weights.new_tensor(sizes).repeat_interleave(numbers)
-            self._known = sizes, most
-        return self._known[1]
+            self._known = sizes, most, -most
+        return self._known[1:]
