@@ -12,6 +12,7 @@ from torch import Tensor
 from easypruner.base.distributed import average, average_buffers
 from easypruner.base.modules import unwrapped
 from easypruner.base.randomness import seed_everything, seed_worker
+from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.pruning_hook import accumulation_of
 from easypruner.engine.response import set_mode
@@ -146,3 +147,8 @@ def _is_halfway(runner: Any) -> bool:
 def _gradients(runner: Any) -> dict[str, Tensor]:
     named = unwrapped(runner.model).named_parameters()
     return {name: p.grad for name, p in named if p.grad is not None}
+
+
+def training_hooks() -> list[Hook]:
+    """Return the hooks that every training needs, whatever its stage."""
+    return [BufferHook(), OptimizerModeHook(), AccumulationHook(), PlainCheckpointHook()]

@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, IterableDataset
 
 from easypruner.base.randomness import fixed_seed
-from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
 from easypruner.engine.failures import EVALUATOR, HOOKS, Failure, blaming, failure_of
+from easypruner.engine.hooks import training_hooks
 from easypruner.engine.runner import RunnerPlan, StageRunner, accuracy_in, build_runner
 from easypruner.errors import EasyPrunerError, Mistakes
 from easypruner.graph import ChannelGraph
@@ -194,7 +194,7 @@ class _Trial:
             launcher=run.launcher,
             epochs=epochs,
             overrides=overrides,
-            hooks=[PlainCheckpointHook()],
+            hooks=training_hooks(),
         )
         return build_runner(run.config, plan)
 

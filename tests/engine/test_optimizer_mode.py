@@ -26,6 +26,11 @@ class Modal(SGD):
 
     mode = 'none'
 
+    def step(self, *arguments: Any) -> Any:
+        # As schedule-free optimizers do.
+        assert self.mode == 'train', 'a step outside of the mode train'
+        return super().step(*arguments)
+
     def train(self) -> None:
         if self.mode == 'eval':
             for group in self.param_groups:

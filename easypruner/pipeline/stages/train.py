@@ -17,7 +17,6 @@ from easypruner.base.distributed import is_main
 from easypruner.base.files import write_json
 from easypruner.engine import hooks
 from easypruner.engine.averaging import AveragingHook
-from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.config import building
 from easypruner.engine.failures import explained
 from easypruner.engine.health import Health
@@ -173,10 +172,7 @@ class Train(RowStage):
             [
                 hooks.EpochSeedHook(state.run.seed, state.index),
                 HealthHook(health, self.name, self.regularizer),
-                hooks.BufferHook(),
-                hooks.OptimizerModeHook(),
-                hooks.AccumulationHook(),
-                PlainCheckpointHook(),
+                *hooks.training_hooks(),
                 hooks.ProgressHook(progress),
                 *self.hooks(state),
             ],
