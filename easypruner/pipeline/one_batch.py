@@ -194,7 +194,7 @@ class _Trial:
             launcher=run.launcher,
             epochs=epochs,
             overrides=overrides,
-            hooks=training_hooks(),
+            hooks=[] if training is None else training_hooks(),
         )
         return build_runner(run.config, plan)
 
