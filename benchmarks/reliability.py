@@ -35,10 +35,12 @@ What survives what, what is refused, and what may change when a run continues.
 
 - **A run that dies continues to the same result, bit for bit**: `--resume` after Ctrl-C, SIGTERM,
   SIGKILL, a lost process or a power cut. Each finished stage is kept, a training stage continues
-  after its last epoch, and a search after its last candidate. Every artifact is written whole or
-  not at all, and flushed to the disk before anything names it.
-- **SIGTERM**, as sent by Slurm and Kubernetes, ends a run after the checkpoint of its epoch, if
-  `--grace` seconds (20) are enough; otherwise the checkpoint of the last epoch counts.
+  after its last checkpoint, and a search after its last candidate. Every artifact is written whole
+  or not at all, and flushed to the disk before anything names it.
+- **SIGTERM**, as sent by Slurm and Kubernetes, ends a run after the current iteration, whose
+  checkpoint is saved if `--grace` seconds (20) are enough; otherwise the checkpoint of the last
+  epoch counts. With several processes, or a training loop of your own, the run ends after its
+  epoch if that is in time.
 - **A full or read-only disk, or a vanished directory** is one message with exit code 2. The last
   good state stays.
 - **Missing or damaged results** of a finished run (`pruned.pth`, `summary.json`, pictures) are
@@ -71,8 +73,8 @@ another seed, another number of processes, other versions of packages. The messa
 A run draws all random numbers from its seed: initial weights, the order of the data,
 augmentations, dropout, random masks. With the same seed, versions, device and number of threads
 and processes, it ends with the same bits. With another number of threads or another device, sums
-are rounded differently, and results differ as between seeds. `randomness=dict(seed=None)` chooses
-a seed, which the run prints and stores.
+are rounded differently, and results differ as between seeds; `--resume` says so.
+`randomness=dict(seed=None)` chooses a seed, which the run prints and stores.
 
 ## Counts
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,3 +44,27 @@ def fixed_seed(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+def random_state() -> dict[str, Any]:
+    """Return the random state of this process: numbers and tensors, which need no unpickling."""
+    version, words, gauss = random.getstate()
+    _, keys, at, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - as above
+    return {
+        'python': [version, list(words), gauss],
+        'numpy': [torch.from_numpy(np.asarray(keys, dtype=np.int64)), at, has_gauss, cached],
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Restore what :func:`random_state` has returned."""
+    version, words, gauss = state['python']
+    random.setstate((version, tuple(words), gauss))
+    keys, at, has_gauss, cached = state['numpy']
+    numpy = ('MT19937', keys.cpu().numpy().astype(np.uint32), at, has_gauss, cached)
+    np.random.set_state(numpy)  # noqa: NPY002 - as above
+    torch.set_rng_state(state['torch'].cpu())
+    if state['cuda'] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([device.cpu() for device in state['cuda']])

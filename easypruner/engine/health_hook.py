@@ -80,6 +80,10 @@ class HealthHook(Hook):
         """Look at the notes and at the weights."""
         self._look(runner, epoch_ends=True)
 
+    def before_leaving_epoch(self, runner: Any) -> None:
+        """Look at the notes and at the weights before a checkpoint inside of an epoch."""
+        self._look(runner, epoch_ends=True)
+
     def _look(self, runner: Any, epoch_ends: bool) -> None:
         found = self.health.look()
         model = unwrapped(runner.model)

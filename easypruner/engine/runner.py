@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from easypruner.base.distributed import wrapper_config
@@ -27,6 +27,8 @@ from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.config import building_runner
 from easypruner.engine.schedule import overridden
+from easypruner.engine.stop_hook import PARTIAL
+from easypruner.engine.train_loop import TrainLoop
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, LayerHandler, Limits
 from easypruner.graph.coupling.choice import PruningChoice
@@ -34,6 +36,7 @@ from easypruner.graph.graph import trace
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9
+_PLAIN_LOOP = 'EpochBasedTrainLoop'
 OF_WORKERS = ('num_workers', 'persistent_workers', 'prefetch_factor', 'timeout')
 """The settings of a data loader that only matter with worker processes."""
 _numbers = itertools.count()
@@ -105,6 +108,13 @@ class StageRunner(Runner):
         fill(self.plain_model, weights, filename)
         self._has_loaded = True
         return content
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """Build the loop; one over epochs can continue in the middle of an epoch."""
+        if not isinstance(loop, Mapping) or loop.get('type', _PLAIN_LOOP) != _PLAIN_LOOP:
+            return super().build_train_loop(loop)
+        settings = {key: value for key, value in loop.items() if key not in ('type', 'by_epoch')}
+        return TrainLoop(runner=self, dataloader=self._train_dataloader, **settings)
 
     @property
     def plain_model(self) -> nn.Module:
@@ -205,11 +215,17 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
 
 def _latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest undamaged training checkpoint; a run may stop while it writes one."""
-    found = {path.stem.rpartition('_')[2]: path for path in folder.glob('epoch_*.pth')}
-    numbered = {int(number): path for number, path in found.items() if number.isdecimal()}
-    newest_first = (numbered[number] for number in sorted(numbered, reverse=True))
+    # A checkpoint from the middle of an epoch is removed when the epoch has been saved.
+    newest_first = (*_numbered(folder, PARTIAL), *_numbered(folder, 'epoch_*.pth'))
     whole = (path for path in newest_first if zipfile.is_zipfile(path) and not zip_damage(path))
     return next(whole, None)
+
+
+def _numbered(folder: Path, pattern: str) -> list[Path]:
+    """Return the files with a number at the end of their names, the highest first."""
+    found = {path.stem.rpartition('_')[2]: path for path in folder.glob(pattern)}
+    numbered = {int(number): path for number, path in found.items() if number.isdecimal()}
+    return [numbered[number] for number in sorted(numbered, reverse=True)]
 
 
 def build_runner(

@@ -15,6 +15,7 @@ from easypruner.base.distributed import barrier, is_main, on_main
 from easypruner.base.files import file_hash, write_json
 from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
 from easypruner.base.lock import LOCK, FolderLock
+from easypruner.base.versions import machine
 from easypruner.engine.checkpoint import save_weights
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.pipeline.fingerprint import differences, essential, known_keys, plain, run_identity
@@ -23,6 +24,7 @@ from easypruner.strategies.stages.state import PruningState, Run
 RUN = 'run.json'
 INITIAL = 'initial.pth'
 _INITIAL_HASH = 'initial'
+_MACHINE = 'machine'
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _ensure_initial(run: Run, path: Path, model: nn.Module) -> None:
 
 def _write_run(run: Run, more: Mapping[str, Any]) -> None:
     identity = {**run_identity(run), 'config': plain(run.config.to_dict())}
-    write_json(run.work_dir / RUN, with_hash({'name': run.name, **identity, **more}))
+    content = {'name': run.name, **identity, _MACHINE: machine(), **more}
+    write_json(run.work_dir / RUN, with_hash(content))
 
 
 def _read_run(file: Path) -> Field:
@@ -175,14 +178,38 @@ def _check_same_run(run: Run) -> None:
             f'the config has changed since this run started ({", ".join(changed)}), which changes '
             'its results; resume with what it was, or start again with --overwrite or --work-dir'
         )
+    if is_main():
+        _print_changes(run, old, before)
+
+
+def _print_changes(run: Run, old: Any, before: Field) -> None:
+    """Print what is not as it was when a run started, though the run may go on."""
     free = differences(known_keys(old), known_keys(plain(run.config.to_dict())))
-    if free and is_main():
+    if free:
         text = f'changed since the start, which may differ: {", ".join(free)}'
         if any('num_workers' in path for path in free):
             text += ' (with other workers, random transforms draw other numbers)'
         if any(path.startswith('val_evaluator') for path in free):
             text += ' (finished rows keep what the old evaluator measured)'
         run.console.print(text, highlight=False, markup=False)
+    if text := _rounding_note(before.get(_MACHINE)):
+        run.console.print(text, style='yellow', highlight=False, markup=False)
+
+
+def _rounding_note(before: Field | None) -> str:
+    """Return a note if a run goes on where sums are rounded differently, or ''."""
+    now = machine()
+    then = now if before is None else before.value
+    changed = [
+        f'{path} was {_at(then, f".{path}")}, is {_at(now, f".{path}")}'
+        for path in differences(then, now)
+    ]
+    if not changed:
+        return ''
+    return (
+        f'changed since the start: {", ".join(changed)}; sums are rounded differently from here '
+        'on, so the result differs from that of an uninterrupted run'
+    )
 
 
 def _at(value: Any, path: str) -> Any:

@@ -64,7 +64,8 @@ def test_the_old_handler_comes_back() -> None:
 def test_an_epoch_that_will_not_end_in_time_is_given_up() -> None:
     """Ten iterations of two seconds: after the seventh, six seconds are left."""
     clock = Clock()
-    runner = SimpleNamespace(train_dataloader=range(10))
+    # A loop of the config's own cannot stop between iterations.
+    runner = SimpleNamespace(train_dataloader=range(10), train_loop=None, work_dir='.')
     for grace, ends in ((5, True), (7, False)):
         stop = Stop(grace, clock)
         hook = StopHook(stop, clock)

@@ -232,6 +232,21 @@ class TestResume:
         assert prune(short_config(tmp_path), run, '--resume') == 2
         assert said in one_message(capfd)
 
+    def test_another_number_of_threads_is_said(
+        self, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run, threads = tmp_path / 'run', torch.get_num_threads()
+        shutil.copytree(short, run)
+        torch.set_num_threads(threads + 1)
+        try:
+            assert prune(short_config(tmp_path), run, '--resume') == 0
+        finally:
+            torch.set_num_threads(threads)
+        said = ' '.join(capsys.readouterr().out.split())
+        assert f'threads was {threads}, is {threads + 1}; sums are rounded differently' in said
+        assert prune(short_config(tmp_path), run, '--resume') == 0
+        assert 'rounded' not in capsys.readouterr().out
+
 
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
@@ -339,15 +354,16 @@ class TestDisk:
 
 
 class TestSigterm:
-    def test_it_ends_after_the_checkpoint_of_the_epoch(
+    def test_it_ends_after_a_checkpoint_of_the_iteration(
         self, short: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         assert acting(tmp_path, 'os.kill(os.getpid(), signal.SIGTERM)') == 130
         message = one_message(capfd)
         assert message.startswith('easypruner: interrupted; continue with: easypruner prune ')
         assert message.endswith(' --resume\n')
-        assert (tmp_path / 'run' / '00_baseline' / 'epoch_2.pth').is_file()
-        assert not (tmp_path / 'run' / '00_baseline' / 'epoch_3.pth').exists()
+        stage = tmp_path / 'run' / '00_baseline'
+        assert len(list(stage.glob('stopped_at_*.pth'))) == 1
+        assert not (stage / 'epoch_2.pth').exists()
         assert prune(short_config(tmp_path), tmp_path / 'run', '--resume') == 0
         assert_same_weights(tmp_path / 'run', short)
 
