@@ -1,0 +1,1 @@
+"""Checkpoints of any origin: reading without unpickling, renaming, and loading what fits."""
