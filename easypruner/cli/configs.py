@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
+from easypruner.engine.foreign_configs import foreign_config, is_foreign, own_folders
 from easypruner.errors import ConfigError, nearest
-
-PACKAGE = 'easypruner_configs'
 
 
 def shipped_configs() -> dict[str, Path]:
     """Return name -> path of each shipped config. The configs in ``_base_`` are left out."""
-    package = importlib.util.find_spec(PACKAGE)
-    folders = package.submodule_search_locations if package is not None else None
     configs: dict[str, Path] = {}
-    for folder in folders or ():
-        for file in sorted(Path(folder).glob('[!_]*.py')):
+    for folder in own_folders():
+        for file in sorted(folder.glob('[!_]*.py')):
             configs.setdefault(file.stem, file)
     return configs
 
@@ -25,7 +21,8 @@ def find_config(name: str) -> Path:
     """Return the path of a config.
 
     Args:
-        name: a path, or the name of a shipped config, such as ``masksparsity_r20_digits``.
+        name: a path; the name of a shipped config, such as ``masksparsity_r20_digits``; or
+            ``PACKAGE::PATH`` for a config that another package ships.
 
     Raises:
         ConfigError: there is no such config.
@@ -33,6 +30,8 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if is_foreign(name):
+        return foreign_config(name)
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]

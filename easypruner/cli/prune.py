@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from easypruner.cli.configs import find_config
 from easypruner.cli.options import PluginArguments, flag, option, positional
+from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError
 
 
@@ -66,7 +67,7 @@ def prune(arguments: PruneArguments) -> int:
     from easypruner.pipeline.run import start
     from easypruner.pipeline.work_dir import Mode
 
-    settings = read_config(config, options)
+    settings = read_config(config, options, foreign=is_foreign(arguments.config))
     plugins = arguments.load_plugins(settings.get('custom_imports') or ())
     start(
         settings,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from mmengine.config import Config
 
 from easypruner.base.describe import shown
+from easypruner.engine.config_keys import NO_KEYS, FileKeys, mark_unchecked
+from easypruner.engine.foreign_configs import enable_foreign_configs
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 
 _DICT = (Mapping,), 'a dict'
@@ -41,6 +44,11 @@ _BUILT_BY = {
     'build_param_scheduler': 'param_scheduler', 'build_evaluator': 'val_evaluator',
 }  # fmt: skip
 """Method of MMEngine's Runner -> the key of the config that it builds something from."""
+
+
+_MIXED_STYLES = re.compile(
+    r'must match the current configuration file type.* in (\S+\.py)', re.DOTALL
+)
 
 
 @contextmanager
@@ -102,20 +110,25 @@ def _first_line(error: BaseException) -> str:
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
 
 
-def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
+def read_config(
+    path: str | Path,
+    options: Mapping[str, Any],
+    *,
+    foreign: bool = False,
+    complete: Callable[[Config], Config] = lambda config: config,
+) -> Config:
     """Read a config and apply ``--cfg-options``.
+
+    Args:
+        path: the path of the config.
+        options: config path -> value of ``--cfg-options``.
+        foreign: whether another package ships the config, so that its own keys are not checked.
+        complete: adds to the config before the options are applied, such as the stages of a recipe.
 
     Raises:
         ConfigError: the config cannot be read, or it does not have the key of an option.
     """
-    try:
-        config = Config.fromfile(str(path), import_custom_modules=False)
-    except FileNotFoundError as error:
-        raise ConfigError(f'{str(path)!r}: a base config is missing: {error}') from error
-    except Exception as error:
-        raise ConfigError(
-            f'{str(path)!r} cannot be read as a config: {type(error).__name__}: {error}'
-        ) from error
+    config = complete(config_of_file(path))
     mistakes = Mistakes()
     for key, value in options.items():
         try:
@@ -126,7 +139,34 @@ def read_config(path: str | Path, options: Mapping[str, Any]) -> Config:
     _check_values(config)
     if config.get('default_scope', '') is None:
         config.pop('default_scope')
+    mark_unchecked(config, NO_KEYS if foreign else FileKeys.of(Path(path)), options)
     return config
+
+
+def config_of_file(path: str | Path) -> Config:
+    """Read the config in a file, with its bases.
+
+    Raises:
+        ConfigError: the config cannot be read.
+    """
+    enable_foreign_configs()
+    try:
+        return Config.fromfile(str(path), import_custom_modules=False)
+    except (EasyPrunerError, FileNotFoundError) as error:
+        raise ConfigError(f'{str(path)!r}: a base config is missing: {error}') from error
+    except Exception as error:
+        raise ConfigError(f'{str(path)!r} cannot be read as a config: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why MMEngine could not read a config."""
+    mixed = _MIXED_STYLES.search(str(error))
+    if mixed is None:
+        return f'{type(error).__name__}: {error}'
+    return (
+        f'its base {mixed[1]!r} imports a module, which makes it a config of the new style, and '
+        'MMEngine cannot mix the styles; copy this base without the import, and inherit the copy'
+    )
 
 
 def _check_values(config: Config) -> None:

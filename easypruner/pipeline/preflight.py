@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from easypruner.base.checks import check_count
 from easypruner.engine.checkpoint import fill, read_weights
 from easypruner.engine.config import building, model_settings
+from easypruner.engine.config_keys import unchecked_keys
 from easypruner.engine.model_memory import check_memory
 from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
@@ -162,9 +163,8 @@ def _forecast(
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
     known = RUNNER_KEYS | OWN_KEYS | ALSO_KNOWN
     content = config.to_dict()
-    for key, value in content.items():
-        if key in known:
-            continue
+    for key in [key for key in content if key not in known | unchecked_keys(config)]:
+        value = content[key]
         close = difflib.get_close_matches(key, known, n=1, cutoff=_TYPO)
         if close:
             mistakes.add(f'unknown key {key!r}; did you mean {close[0]!r}?')
