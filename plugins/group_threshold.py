@@ -55,6 +55,12 @@ class GroupThreshold(Budget):
         matched = Scores.of(scores).only(name for name in scores if name in thresholds)
         return within_limits(matched.above(thresholds), matched, graph.limits)
 
+    def margin(self, scores: Scores, graph: ChannelGraph) -> float | None:
+        argument = 'values of GroupThreshold'
+        thresholds = first_fitting(self.values, graph.groups, argument, frozenset(self.values))
+        known = scores.keys() & thresholds.keys()
+        return min((float(scores[n].min()) - thresholds[n] for n in known), default=None)
+
     @property
     def asked(self) -> float:
         """The lowest threshold."""

@@ -38,6 +38,9 @@ class Threshold(Budget):
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         return within_limits(Scores.of(scores).above(self.value), scores, graph.limits)
 
+    def margin(self, scores: Scores, graph: ChannelGraph) -> float | None:
+        return min((float(score.min()) - self.value for score in scores.values()), default=None)
+
     @property
     def asked(self) -> float:
         return self.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from easypruner.pipeline.stages.common import loaded_runner, stage_context
 from easypruner.strategies import Context, MaskSource, Stage
 from easypruner.strategies.budgets.budget import budget_result
 from easypruner.strategies.measures.narrow import narrow_warning
-from easypruner.strategies.stages.forecast import Forecast
+from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.state import PruningState
 
 MASKS = 'masks.safetensors'
@@ -60,7 +61,8 @@ class SelectMask(Stage):
         before.check_not_fixed()
         if not before.cut:
             self.source.dry_run(before.graph, Context(seed=before.seed))
-        return replace(before, masks=True)
+        margin = partial(self.source.margin, context=Context(seed=before.seed))
+        return replace(before, masks=True, step=Step(margin=margin))
 
     def run(self, state: PruningState) -> PruningState:
         """Select masks for the current weights."""

@@ -26,12 +26,19 @@ from easypruner.engine.pruning_hook import PruningHook, weak_reach
 from easypruner.engine.regularizer_trial import try_regularizer
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
+from easypruner.engine.trend_hook import TrendHook
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.pipeline.stages.expected_cut import cut_warning
 from easypruner.report.text import plural
 from easypruner.strategies import Regularizer, Schedule
-from easypruner.strategies.stages.forecast import Forecast, Push, Step, pushes_last
+from easypruner.strategies.stages.forecast import (
+    Forecast,
+    Push,
+    Step,
+    margin_after,
+    pushes_last,
+)
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
@@ -183,6 +190,7 @@ class Train(RowStage):
             if push is not None:
                 ends.callback(push.close)
                 runner.register_hook(push)
+                self._watch_trend(state, runner, warnings, progress)
             ends.enter_context(explained(partial(position, self.name, runner)))
             runner.train()
             if push is not None and push.meter.found:
@@ -221,6 +229,24 @@ class Train(RowStage):
             progress.note,
             health,
         )
+
+    def _watch_trend(
+        self,
+        state: PruningState,
+        runner: StageRunner,
+        warnings: list[str],
+        progress: StageProgress,
+    ) -> None:
+        """Let the runner warn if the next selection will remove nothing."""
+        margin = margin_after(state.run.steps, state.index)
+        if margin is None:
+            return
+
+        def warn(text: str) -> None:
+            progress.note(text)
+            warnings.append(text)
+
+        runner.register_hook(TrendHook(margin, state.run.trace, warn))
 
     def _average_warning(self, schedule: Schedule) -> str:
         """Return a warning if the average contains weights from before the push, or ''."""

@@ -60,6 +60,13 @@ class Budget(Strategy):
         """The median absolute deviation of :meth:`delivered`, if it was measured; else None."""
         return None
 
+    def margin(self, scores: Scores, graph: ChannelGraph) -> float | None:
+        """Return how far the lowest score is above the threshold of this budget.
+
+        By default None: the budget has no threshold.
+        """
+        return None
+
     def parts(self) -> tuple[Budget, ...]:
         """Return the budgets that this one consists of; by default only itself."""
         return (self,)

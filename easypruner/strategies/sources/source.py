@@ -92,23 +92,42 @@ class MaskSource(Strategy):
         """
         ranks = type(self).select is MaskSource.select
         if ranks:
-            self._try_scoring(graph, context)
+            self._trial_scores(graph, context)
         budget = self.needed_budget() if ranks else self.budget
         if budget is not None:
             scores = Scores({n: torch.ones(group.size) for n, group in graph.groups.items()})
             budget(scores, graph, context)
 
-    def _try_scoring(self, graph: ChannelGraph, context: Context) -> None:
-        """Raise PluginError if :meth:`score` works without data, but does not return scores."""
+    def margin(self, graph: ChannelGraph, context: Context) -> float | None:
+        """Return how far the lowest score of a network is above the threshold of the budget.
+
+        Returns:
+            the distance in the unit of the scores; None if the budget has no threshold, or if
+            scores cannot be computed from the graph alone.
+        """
+        if self.budget is None or type(self).select is not MaskSource.select:
+            return None
+        scores = self._trial_scores(graph, context)
+        if scores is None:
+            return None
+        reduced = normalize(reduce_layers(scores, self.reduction), self.normalization)
+        return self.budget.margin(reduced, graph)
+
+    def _trial_scores(self, graph: ChannelGraph, context: Context) -> dict[str, Tensor] | None:
+        """Return the scores of a network if :meth:`score` needs only the graph, or None.
+
+        Raises:
+            PluginError: :meth:`score` returns something other than scores of this graph.
+        """
         try:
-            # Work on copies: a run must not depend on what a dry run leaves behind.
+            # Work on copies: a run must not depend on what a trial leaves behind.
             source, model = copy.deepcopy(self), copy_of(graph.model)
             with fixed_seed(context.seed):
                 scores = source.score(graph.on(model), context)
         except Exception:
             # The source may need data, or trained weights.
-            return
-        checked_scores(scores, graph, type(self).__name__)
+            return None
+        return checked_scores(scores, graph, type(self).__name__)
 
     @classmethod
     def takes_budget(cls) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,9 @@ from mmengine.config import Config
 
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
+
+Margin = Callable[[ChannelGraph], float | None]
+"""Returns how far the lowest score of a network is above a threshold, or None."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Step:
         cuts: whether it removes channels.
         loads: whether it loads weights from outside of the run.
         taught: whether its teacher is the unpruned network of this run.
+        margin: if it selects channels by a threshold, how far the lowest score is above it.
     """
 
     epochs: int = 0
@@ -47,6 +51,7 @@ class Step:
     cuts: bool = False
     loads: bool = False
     taught: bool = False
+    margin: Margin | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,16 @@ def pushes_last(steps: Sequence[Step], index: int) -> bool:
         if step.cuts:
             return True
     return False
+
+
+def margin_after(steps: Sequence[Step], index: int) -> Margin | None:
+    """Return the margin of the selection that follows stage ``index`` without another training."""
+    for step in steps[index + 1 :]:
+        if step.margin is not None:
+            return step.margin
+        if step.cuts or step.epochs:
+            return None
+    return None
 
 
 def unpruned_before(steps: Sequence[Step], trained: bool) -> int | None:
