@@ -111,10 +111,11 @@ class StageRunner(Runner):
 
     def build_train_loop(self, loop: Any) -> BaseLoop:
         """Build the loop; one over epochs can continue in the middle of an epoch."""
-        if not isinstance(loop, Mapping) or loop.get('type', _PLAIN_LOOP) != _PLAIN_LOOP:
+        if isinstance(loop, Mapping) and loop.get('type', _PLAIN_LOOP) == _PLAIN_LOOP:
+            given = {key: value for key, value in loop.items() if key != 'by_epoch'}
+            loop = {**given, 'type': TrainLoop}
+        with building_runner():
             return super().build_train_loop(loop)
-        settings = {key: value for key, value in loop.items() if key not in ('type', 'by_epoch')}
-        return TrainLoop(runner=self, dataloader=self._train_dataloader, **settings)
 
     @property
     def plain_model(self) -> nn.Module:

@@ -156,6 +156,10 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         changed(train_cfg=dict(by_epoch=False, max_iters=10)),
         ['by_epoch=False', 'epochs'],
     ),
+    'an unknown argument of the training loop': (
+        changed(train_cfg=dict(max_epochs=2, epochs=3)),
+        ['train_cfg', "'epochs'"],
+    ),
     'an unknown hook': (changed(custom_hooks=[dict(type='Nothing')]), ['custom_hooks', 'Nothing']),
     'an unknown visualizer': (changed(visualizer=dict(type='Nothing')), ['visualizer', 'Nothing']),
     'a regularizer that is none': (
