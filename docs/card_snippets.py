@@ -89,6 +89,20 @@ STAGE_CONFIGS = {
     'Reinitialise': _CUT
     + "    dict(type='Reinitialise'),\n    dict(type='Train', epochs=6, row='scratch'),\n",
     'Report': _CUT + "    dict(type='Report'),\n",
+    'Rewind': """    dict(
+        type='Train',
+        name='global_sparsity',
+        epochs=6,
+        regularizer=dict(type='GlobalSparsity', strength=5e-4),
+    ),
+    dict(
+        type='SelectMask',
+        source=dict(type='BNScale', reduction='vote', budget=dict(type='Macs', keep=0.5)),
+    ),
+    dict(type='Rewind'),
+    dict(type='Train', epochs=6, regularizer=dict(type='MaskSparsity', strength=dict(until=1e-3))),
+    dict(type='Prune'),
+""",
     'SelectMask': _CUT,
     'Train': _CUT
     + """    dict(
@@ -172,6 +186,8 @@ quantized, transform = quantize(slimmed.model.eval(), images)
 for path, reason in transform.kept.items():  # the layers that stay in float
     print(path, reason)
 """,
+    'Rewind': 'Keep a copy of the state dict of your trained network before the penalty, and load '
+    'it after the selection: `model.load_state_dict(trained)`. The masks stay valid.',
     'Reinitialise': _IMPORTS
     + _NETWORK
     + """

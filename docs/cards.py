@@ -163,6 +163,7 @@ _STAGE_COSTS = {
     'LoadMask': 'That of reading a file and tracing the network once.',
     'Reinitialise': 'That of building the network once. The training afterwards costs the most.',
     'Report': 'Seconds, mostly for the pictures.',
+    'Rewind': 'That of reading a file.',
     'SelectMask': 'That of its source and budget; see their cards.',
     'Train': 'That of training with MMEngine, plus that of the regularizer; see its card.',
 }

@@ -152,7 +152,8 @@ def _forecast(
     known = mistakes.found
     for planned in stages:
         with mistakes.collect(planned.location):
-            forecast = planned.stage.forecast(replace(forecast, step=Step()))
+            start = replace(forecast, step=Step(), earlier=tuple(steps))
+            forecast = planned.stage.forecast(start)
         # After a mistake the forecast for later stages is unknown, so they cannot be checked.
         if mistakes.found != known:
             break

@@ -11,6 +11,7 @@ from easypruner.pipeline.stages.masks import LoadMask, SelectMask
 from easypruner.pipeline.stages.prune import Calibrate, Prune, Zero
 from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.pipeline.stages.report import Evaluate, Report
+from easypruner.pipeline.stages.rewind import Rewind
 from easypruner.pipeline.stages.train import Train
 from easypruner.strategies import Component
 
@@ -23,6 +24,7 @@ __all__ = [
     'Prune',
     'Reinitialise',
     'Report',
+    'Rewind',
     'SelectMask',
     'Train',
     'Zero',

@@ -43,6 +43,7 @@ class Step:
         loads: whether it loads weights from outside of the run.
         taught: whether its teacher is the unpruned network of this run.
         margin: if it selects channels by a threshold, how far the lowest score is above it.
+        rewinds: whether it returns to the weights of the unpruned network.
     """
 
     epochs: int = 0
@@ -52,6 +53,7 @@ class Step:
     loads: bool = False
     taught: bool = False
     margin: Margin | None = None
+    rewinds: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Forecast:
         cut: whether an earlier stage cuts the network, so that ``graph`` is no longer its graph.
         fixed: the reason why the weights can no longer be trained or cut, such as ``'quantize has
             made them integers'``; '' if they can.
+        earlier: the steps of the stages before this one.
         step: what this stage does; the stage itself sets it.
     """
 
@@ -77,6 +80,7 @@ class Forecast:
     masks: bool = False
     cut: bool = False
     fixed: str = ''
+    earlier: tuple[Step, ...] = ()
     step: Step = field(default_factory=Step)
 
     def check_not_fixed(self) -> None:
@@ -112,7 +116,7 @@ def pushes_last(steps: Sequence[Step], index: int) -> bool:
     This stage must bring the removed channels to zero. Earlier ones only influence the ranking.
     """
     for step in steps[index + 1 :]:
-        if step.push is not None:
+        if step.push is not None or step.rewinds:
             return False
         if step.cuts:
             return True
@@ -134,16 +138,16 @@ def unpruned_before(steps: Sequence[Step], trained: bool) -> int | None:
 
     It is the first stage that cuts, sets channels to zero or pushes them there, because a network
     after a push may already have lost accuracy. If nothing is trained before that stage, it is the
-    first stage that cuts.
+    first stage that cuts. A stage that returns to these weights counts like one that cuts.
 
     Args:
         steps: the steps of the run's stages.
         trained: whether the run starts with trained weights.
 
     Returns:
-        the number of the stage; None if no stage cuts.
+        the number of the stage; None if no stage cuts or returns to these weights.
     """
-    cuts = [number for number, step in enumerate(steps) if step.cuts]
+    cuts = [number for number, step in enumerate(steps) if step.cuts or step.rewinds]
     if not cuts:
         return None
     for number, step in enumerate(steps[: cuts[0]]):
