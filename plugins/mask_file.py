@@ -11,6 +11,7 @@ import torch
 
 from easypruner import Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_name, check_path, refuse
+from easypruner.checkpoints.rename import Rename, rename_of
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.sources import layer_masks
@@ -37,7 +38,8 @@ class MaskFile(MaskSource):
 
     Values:
         ``rename`` for the names of layers in other code, such as
-        ``{'module': ''}`` for a network that was saved under ``DataParallel``.
+        ``{'module': ''}`` for a network that was saved under ``DataParallel``, or
+        ``'pycls->mmpretrain'`` for the released masks of MaskSparsity.
 
     Args:
         path: the path of the file; or a list of paths. Each further file has the masks of the
@@ -45,7 +47,8 @@ class MaskFile(MaskSource):
         rename: regular expression -> replacement, for the names of layers in other code. Each rule
             replaces whole parts between dots, wherever it matches. The rules are applied one after
             the other, as in ``{'module': '', r's1\.b1': 'layer1.0', 'a_bn': 'bn1'}``. An empty
-            replacement removes the parts.
+            replacement removes the parts. Or the name of a map for weights, such as
+            ``'pycls->mmpretrain'``, or a rule in another form that ``load_checkpoint`` takes.
         true: what True means in files of layers: ``'keep'``, as in the released ones, or
             ``'remove'``.
         conflict: what happens to units on which coupled layers disagree: ``'error'`` raises an
@@ -55,13 +58,13 @@ class MaskFile(MaskSource):
     def __init__(
         self,
         path: AnyPath | Sequence[AnyPath],
-        rename: Mapping[str, str] | None = None,
+        rename: Mapping[str, str] | str | Sequence[Any] | None = None,
         true: str = 'keep',
         conflict: str = 'error',
     ) -> None:
         super().__init__()
         self.paths = _paths(path)
-        self.rename = dict(rename or {})
+        self.rename = _rules(rename)
         self.true = check_name(true, 'true', 'MaskFile', _MEANINGS)
         self.conflict = check_name(conflict, 'conflict', 'MaskFile', layer_masks.CONFLICTS)
 
@@ -98,7 +101,10 @@ class MaskFile(MaskSource):
         return [(m if of_groups else self._converted(m), of_groups) for m, of_groups in files]
 
     def _converted(self, masks: layer_masks.LayerMasks) -> layer_masks.LayerMasks:
-        found = layer_masks.renamed(masks, self.rename)
+        if isinstance(self.rename, Rename):
+            found = {new: masks[old] for old, new in self.rename.apply(masks).items()}
+        else:
+            found = layer_masks.renamed(masks, self.rename)
         return {n: ~m for n, m in found.items()} if self.true == 'remove' else found
 
     @classmethod
@@ -110,6 +116,16 @@ class MaskFile(MaskSource):
         path = folder / 'masks.safetensors'
         Masks(masks).save(path)
         return {'path': str(path)}
+
+
+def _rules(rename: Any) -> dict[str, str] | Rename:
+    if not rename or isinstance(rename, Mapping):
+        return dict(rename or {})
+    rule = rename_of(rename, 'MaskFile')
+    if rule.structural:
+        expected = "rules for names, such as 'pycls->mmpretrain': masks have no structure"
+        refuse(rename, 'rename', 'MaskFile', expected)
+    return rule
 
 
 def _paths(path: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:

@@ -123,6 +123,21 @@ def test_names_of_other_code_are_mapped(rename: dict[str, str], tmp_path: Path) 
     assert actual == Masks({'body.0.0': first, 'body.1.0': second})
 
 
+@pytest.mark.parametrize(
+    'rename', ['^s1=>body', [['^s', 'x'], ['^x1', 'body']], ['^s1=>s2', '^s2=>body']]
+)
+def test_rules_for_weights_rename_masks_as_well(rename: Any, tmp_path: Path) -> None:
+    path = released(tmp_path / 'mask.pth', {'s1.0.1': bits('10101010')})
+    assert select(path, traced_network(Plain), rename=rename).kept('body.0.0') == 4
+
+
+def test_a_rule_that_no_map_has_and_one_without_names() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'pycls->mmpretrain'"):
+        MaskFile('mask.pth', rename='pycls->mmpretrian')
+    with pytest.raises(ConfigError, match="rename='by_structure' of MaskFile; expected rules"):
+        MaskFile('mask.pth', rename='by_structure')
+
+
 def test_a_rule_replaces_whole_parts_only(tmp_path: Path) -> None:
     path = released(tmp_path / 'mask.pth', {'body.0.1': bits('10101010')})
     actual = select(path, traced_network(Plain), rename={'bod': 'x', 'ody': 'x', r'0\.1': '0.1'})
@@ -222,7 +237,7 @@ def test_masks_in_the_wrong_order(tmp_path: Path) -> None:
     second = released(tmp_path / 'second.pth', {'body.0.1': bits('0111')})
     graph = traced_network(Plain)
     assert select([first, second], graph)['body.0.0'].tolist() == bits('01110000').tolist()
-    with pytest.raises(MaskError, match=r"'body\.0\.1' has 4 entries; the layer has 8 channels$"):
+    with pytest.raises(MaskError, match=r"'body\.0\.1' has 4 entries; the layer has 8 channels; "):
         select([second, first], graph)
     with pytest.raises(MaskError, match='has 8 entries; the layer has 4 channels left of 8'):
         select([first, first], graph)

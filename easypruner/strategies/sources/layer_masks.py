@@ -245,12 +245,17 @@ def _over_all_channels(
     full = outputs[0].left.clone()
     left = int(full.sum())
     if mask.numel() != left:
-        earlier = f' left of {full.numel()}' if left < full.numel() else ''
-        raise MaskError(
-            f'the mask of layer {layer!r} has {mask.numel()} entries; '
-            f'the layer has {left} channels{earlier}'
-        )
+        raise MaskError(_widths_message(layer, mask.numel(), left, full.numel()))
     return full.masked_scatter(full, mask)
+
+
+def _widths_message(layer: str, entries: int, left: int, channels: int) -> str:
+    earlier = f' left of {channels}' if left < channels else ''
+    return (
+        f'the mask of layer {layer!r} has {entries} entries; the layer has {left} channels'
+        f'{earlier}; the masks are those of a network with other widths; if it was pruned from '
+        'this one, give the masks of its cuts first: path=[EARLIER, THESE]'
+    )
 
 
 def _hint(layer: str, known: list[str]) -> str:
