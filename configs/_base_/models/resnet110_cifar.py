@@ -1,0 +1,8 @@
+"""ResNet-110 (6n+2) for colour images of 32 x 32 pixels in ten classes."""
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='easypruner.ResNetCifar', depth=110),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)

@@ -1,0 +1,11 @@
+"""The setting of all configs of ResNet-110 on CIFAR-10: model, data, schedule, limits."""
+
+_base_ = [
+    'models/resnet110_cifar.py',
+    'datasets/cifar10.py',
+    'schedules/cifar10.py',
+    'runtime.py',
+]
+
+# No layer or residual stream may lose almost all of its channels.
+graph = dict(limits={'*': dict(max_removed=0.9)})

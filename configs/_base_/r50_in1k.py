@@ -1,0 +1,11 @@
+"""The setting of all configs of ResNet-50 on ImageNet: that of the released MaskSparsity code."""
+
+_base_ = [
+    'models/resnet50.py',
+    'datasets/imagenet_pycls.py',
+    'schedules/imagenet.py',
+    'runtime.py',
+]
+
+# pycls estimates batch norms on 8192 images after each epoch (BN.NUM_SAMPLES_PRECISE).
+custom_hooks = [dict(type='PreciseBNHook', num_samples=8192, priority='ABOVE_NORMAL')]
