@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import ClassVar
 
 from setuptools import Command, find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 PLUGINS = 'easypruner_plugins'
 CONFIGS = 'easypruner_configs'
+INDEX = 'model-index.yml'
 
 # Upper bounds exclude series that were not tested. nn.RMSNorm needs torch 2.4.
 REQUIREMENTS = [
@@ -73,6 +76,26 @@ class Develop(Command):
         subprocess.check_call([*command, *(['--no-deps'] if self.no_deps else [])])
 
 
+class BuildPy(build_py):
+    """Copies configs, tools and their index into easypruner/.mim, where OpenMMLab's mim looks.
+
+    MMEngine finds them there as well: ``_base_ = 'easypruner::masksparsity_r50_in1k.py'``.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        folder = Path(self.build_lib) / 'easypruner' / '.mim'
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ('configs', 'tools'):
+            if (ROOT / name).is_dir():
+                ignored = shutil.ignore_patterns('__pycache__')
+                shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
+        if (ROOT / INDEX).is_file():
+            shutil.copy(ROOT / INDEX, folder / INDEX)
+
+
 def version() -> str:
     """Return the version in easypruner/base/versions.py."""
     text = (ROOT / 'easypruner' / 'base' / 'versions.py').read_text(encoding='utf-8')
@@ -109,14 +132,14 @@ setup(
     package_dir={PLUGINS: 'plugins', CONFIGS: 'configs'},
     package_data={
         'easypruner': ['py.typed', 'cli/templates/*.txt'],
-        CONFIGS: ['*.py', '**/*.py'],
+        CONFIGS: ['*.py', '**/*.py', '**/*.yml'],
     },
     zip_safe=False,
     entry_points={
         'console_scripts': ['easypruner = easypruner.cli.main:main'],
         'easypruner': built_in_plugins(),
     },
-    cmdclass={'develop': Develop},
+    cmdclass={'develop': Develop, 'build_py': BuildPy},
     keywords=['pruning', 'channel pruning', 'structured pruning', 'sparsity', 'compression'],
     classifiers=[
         'Development Status :: 3 - Alpha',

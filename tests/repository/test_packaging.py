@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import easypruner
 from tests.helpers.plugin_files import write_source
@@ -65,9 +66,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the checkout."""
     copy = tmp_path_factory.mktemp('checkout') / 'checkout'
     copy.mkdir()
-    for name in ('easypruner', 'plugins', 'configs'):
+    for name in ('easypruner', 'plugins', 'configs', 'tools'):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('setup.py', 'LICENSE'):
+    for name in ('setup.py', 'LICENSE', 'model-index.yml'):
         shutil.copy(ROOT / name, copy / name)
     run('setup.py', '--quiet', 'bdist_wheel', '--dist-dir', str(copy / 'dist'), cwd=copy)
     (built,) = (copy / 'dist').glob('*.whl')
@@ -122,6 +123,15 @@ class TestWheel:
         files = [Path(line) for line in run('-c', code, site=site, cwd=tmp_path).splitlines()]
         assert {file.stem for file in files} == {f.stem for f in ROOT.glob('configs/[!_]*.py')}
         assert all(file.is_relative_to(site) for file in files)
+
+    def test_mim_finds_its_index_and_every_config_of_it(self, site: Path) -> None:
+        folder = site / 'easypruner' / '.mim'
+        index = yaml.safe_load((folder / 'model-index.yml').read_text())
+        for metafile in index['Import']:
+            for model in yaml.safe_load((folder / metafile).read_text())['Models']:
+                assert (folder / model['Config']).is_file()
+        assert (folder / 'configs' / '_base_' / 'runtime.py').is_file()
+        assert (folder / 'tools' / 'prune.py').is_file()
 
     def test_a_deleted_strategy_is_missing_without_an_error(
         self, wheel: Path, tmp_path: Path
