@@ -1,9 +1,10 @@
-"""The registries of models and data sets, in which MMEngine looks up the scope ``easypruner``."""
+"""The registries in which MMEngine looks up the scope ``easypruner``: models, data sets, ..."""
 
 from __future__ import annotations
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -18,3 +19,11 @@ DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, scope='easypruner', locations=['easypruner.datasets']
 )
 """Data sets: an MMEngine config names one as ``type='easypruner.Digits'``."""
+
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper',
+    parent=MMENGINE_OPTIM_WRAPPERS,
+    scope='easypruner',
+    locations=['easypruner.engine.amp'],
+)
+"""Optimizer wrappers: training stages use them on devices that MMEngine's do not support."""

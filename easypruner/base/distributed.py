@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -11,10 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.errors import EasyPrunerError
 
 _Value = TypeVar('_Value')
-_OF_LAUNCHER = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 
 
 @contextmanager
@@ -22,7 +20,8 @@ def launched(launcher: str) -> Iterator[None]:
     """Join the process group of a launcher such as torchrun, and leave it after the block.
 
     Args:
-        launcher: ``'none'`` for a single process, or ``'pytorch'`` under torchrun.
+        launcher: ``'none'`` for a single process; for all others, the variables that torchrun sets
+            are set.
 
     Raises:
         EasyPrunerError: another process has ended.
@@ -35,7 +34,7 @@ def launched(launcher: str) -> Iterator[None]:
         # A run in a single process does not need MMEngine's distributed package.
         from mmengine.dist import init_dist
 
-        init_dist(launcher, backend='nccl')
+        init_dist('pytorch', backend='nccl')
     else:
         dist.init_process_group('gloo')
     try:
@@ -50,24 +49,6 @@ def launched(launcher: str) -> Iterator[None]:
         raise
     finally:
         dist.destroy_process_group()
-
-
-def check_launcher(launcher: str) -> None:
-    """Raise ConfigError unless the processes of the run were started for this launcher."""
-    count = os.environ.get('WORLD_SIZE', '1')
-    if launcher == 'none' and 'LOCAL_RANK' in os.environ and count != '1':
-        raise ConfigError(
-            f'torchrun has started {count} processes, but without --launcher pytorch each of them '
-            'would run the whole config alone, in the same folder; add --launcher pytorch, or '
-            'start without torchrun'
-        )
-    missing = [name for name in _OF_LAUNCHER if name not in os.environ]
-    if launcher == 'pytorch' and missing:
-        raise ConfigError(
-            f'--launcher pytorch needs the variables that torchrun sets, but {", ".join(missing)} '
-            'are missing; start with torchrun --nproc_per_node=2 tools/prune.py ... --launcher '
-            'pytorch, or leave --launcher out'
-        )
 
 
 def is_lost_connection(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from easypruner.cli.analyze import AnalyzeArguments, analyze
 from easypruner.cli.compare import CompareArguments, compare
 from easypruner.cli.list_plugins import ListArguments, list_plugins
 from easypruner.cli.new_plugin import NewPluginArguments, new_plugin
+from easypruner.cli.openmmlab import AUTO
 from easypruner.cli.options import add_command
 from easypruner.cli.prune import PruneArguments, prune
 from easypruner.errors import EasyPrunerError, Interrupted
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(problem, parsed.verbose)
     except KeyboardInterrupt as interrupt:
         more = interrupt.arguments if isinstance(interrupt, Interrupted) else ()
-        _print(f'interrupted; {_how_to_go_on(given, more)}')
+        resumed = getattr(parsed, 'resume', None)
+        _print(f'interrupted; {_how_to_go_on(given, more, resumed)}')
         return 130
 
 
@@ -65,16 +67,24 @@ def _print(message: str) -> None:
         print(f'easypruner: {message}', file=sys.stderr)
 
 
-def _how_to_go_on(given: Sequence[str], more: Sequence[str]) -> str:
+def _how_to_go_on(given: Sequence[str], more: Sequence[str], resumed: str | None) -> str:
     """Return what to do after an interrupt.
 
     Args:
         given: the arguments of the command.
         more: the arguments with which a run goes on; empty if there is nothing to go on with.
+        resumed: the value of --resume in the command.
     """
+    if resumed not in (None, AUTO):
+        return f'continue with: {shlex.join(["easypruner", *given])}'
     if 'LOCAL_RANK' in os.environ and more:
-        return 'continue with the same torchrun command and ' + shlex.join(more)
-    again = [word for word in given if word not in ('--resume', '--overwrite')]
+        return 'continue with the same command and ' + shlex.join(more)
+    pairs = zip(['', *given], given, strict=False)
+    again = [
+        word
+        for before, word in pairs
+        if word not in ('--resume', '--overwrite') and (before, word) != ('--resume', AUTO)
+    ]
     command = shlex.join(['easypruner', *(again if more else given), *more])
     return f'continue with: {command}' if more else f'nothing is lost; start again: {command}'
 

@@ -6,10 +6,12 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from easypruner.base.launchers import set_environment
 from easypruner.cli.configs import find_config
-from easypruner.cli.options import PluginArguments, flag, option, positional
+from easypruner.cli.openmmlab import OpenMMLabArguments
+from easypruner.cli.options import flag, option, positional
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError
 
@@ -23,14 +25,10 @@ def _seconds(text: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneArguments(PluginArguments):
+class PruneArguments(OpenMMLabArguments):
     """The arguments of ``easypruner prune``."""
 
     config: str = positional('path of a config, or name of a shipped config', metavar='CONFIG')
-    work_dir: str | None = option(
-        'folder of the run; default: work_dirs/NAME OF CONFIG_seedSEED', metavar='DIR'
-    )
-    resume: bool = flag('continue at the first unfinished stage')
     overwrite: bool = flag('replace an existing run')
     plan: bool = flag('check the config and print the plan, without running it')
     seed: int | None = option('replaces the seed of the config', type=int, metavar='N')
@@ -39,9 +37,6 @@ class PruneArguments(PluginArguments):
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-    )
-    launcher: Literal['none', 'pytorch'] = option(
-        'use pytorch under torchrun; default: none', choices=('none', 'pytorch'), default='none'
     )
     grace: float = option(
         'time to save where the run stands after SIGTERM; default: 20',
@@ -60,6 +55,8 @@ def prune(arguments: PruneArguments) -> int:
     # By default, OpenMP's threads spin while they wait. If another process needs their core, this
     # makes training on CPUs up to ten times slower. torch reads the variable when it is imported.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    set_environment(arguments.launcher, arguments.local_rank)
+    folder = arguments.run_folder
     config = find_config(arguments.config)
     options = _parse_options(arguments.cfg_options)
     # These modules import torch and MMEngine, and --help has to be fast.
@@ -68,13 +65,14 @@ def prune(arguments: PruneArguments) -> int:
     from easypruner.pipeline.work_dir import Mode
 
     settings = read_config(config, options, foreign=is_foreign(arguments.config))
+    arguments.change(settings)
     plugins = arguments.load_plugins(settings.get('custom_imports') or ())
     start(
         settings,
         config.stem,
         plugins.manager,
-        Mode(arguments.resume, arguments.overwrite, arguments.plan),
-        work_dir=arguments.work_dir,
+        Mode(arguments.resume is not None, arguments.overwrite, arguments.plan),
+        work_dir=folder or settings.get('work_dir'),
         seed=arguments.seed,
         launcher=arguments.launcher,
         verbose=arguments.verbose,

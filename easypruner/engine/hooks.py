@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from easypruner.base.distributed import average, average_buffers
 from easypruner.base.modules import unwrapped
 from easypruner.base.randomness import seed_everything, seed_worker
 from easypruner.engine.checkpoint import PlainCheckpointHook
-from easypruner.engine.progress import StageProgress
+from easypruner.engine.progress import Epoch, StageProgress
 from easypruner.engine.pruning_hook import accumulation_of
 from easypruner.engine.response import set_mode
 
@@ -58,10 +59,17 @@ class ProgressHook(Hook):
 
     def __init__(self, progress: StageProgress) -> None:
         self._progress = progress
+        self._losses: list[Tensor] = []
+        self._epoch: Epoch | None = None
 
     def before_train(self, runner: Any) -> None:
         """Start the display at the first iteration, or at the one at which a run resumes."""
         self._progress.start(runner.max_iters, runner.iter)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Show the last epoch, which was not validated."""
+        self._show()
+        self._losses = []
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -69,17 +77,33 @@ class ProgressHook(Hook):
         """Advance the display by one iteration."""
         loss = outputs.get('loss') if isinstance(outputs, dict) else None
         text = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
-        if isinstance(loss, torch.Tensor) and batch_idx % 10 == 0:
-            text += f'  loss {loss.item():.3f}'
+        if isinstance(loss, Tensor):
+            self._losses.append(loss.detach())
+            if batch_idx % 10 == 0:
+                text += f'  loss {loss.item():.3f}'
         self._progress.advance(text)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Report that an epoch has finished."""
-        self._progress.epoch(runner.epoch + 1, runner.max_epochs)
+        """Remember what is known of the epoch; its validation may follow."""
+        loss = float(torch.stack(self._losses).mean()) if self._losses else None
+        self._epoch = Epoch(runner.epoch + 1, runner.max_epochs, loss)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Show the epoch with its accuracy."""
+        if self._epoch is not None:
+            found = [v for n, v in (metrics or {}).items() if 'accuracy' in n or 'top1' in n]
+            self._epoch = replace(self._epoch, accuracy=float(found[0]) if found else None)
+            self._show()
 
     def after_train(self, runner: Any) -> None:
         """Remove the display."""
+        self._show()
         self._progress.stop()
+
+    def _show(self) -> None:
+        if self._epoch is not None:
+            self._progress.epoch(self._epoch)
+            self._epoch = None
 
 
 class OptimizerModeHook(Hook):

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import rich.progress
 from rich.console import Console
 
+from easypruner.report.text import format_duration
+
 _Item = TypeVar('_Item')
 
-_SECONDS_BETWEEN_LINES = 10.0
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that has finished.
+
+    Attributes:
+        done: the number of epochs that are done.
+        total: the number of epochs of the stage.
+        loss: the mean loss of the epoch; None if the model does not report a loss.
+        accuracy: the accuracy after the epoch in percent; None if it was not validated.
+    """
+
+    done: int
+    total: int
+    loss: float | None = None
+    accuracy: float | None = None
 
 
 class StageProgress:
@@ -29,10 +47,13 @@ class StageProgress:
         self._shown = shown
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
-        self._last_line = time.monotonic()
+        self._begin = time.monotonic()
+        self._first = self._done = self._total = 0
 
     def start(self, total: int, done: int = 0) -> None:
         """Start the display with ``done`` of ``total`` steps."""
+        self._begin = time.monotonic()
+        self._first, self._done, self._total = done, done, total
         if not (self._shown and self._console.is_terminal):
             return
         self._bar = rich.progress.Progress(
@@ -51,17 +72,23 @@ class StageProgress:
 
     def advance(self, text: str) -> None:
         """Advance the display by one step."""
+        self._done += 1
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, text=text)
 
-    def epoch(self, done: int, total: int) -> None:
-        """Print that an epoch has finished, if there is no bar and the last line is not recent."""
+    def epoch(self, epoch: Epoch) -> None:
+        """Print a line about an epoch that has finished, if there is no bar."""
         if not self._shown or self._bar is not None:
             return
-        now = time.monotonic()
-        if done == total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._console.print(f'  {self._title}: epoch {done}/{total}', markup=False)
+        text = f'  {self._title}: epoch {epoch.done}/{epoch.total}'
+        if epoch.loss is not None:
+            text += f', loss {epoch.loss:.3f}'
+        if epoch.accuracy is not None:
+            text += f', accuracy {epoch.accuracy:.2f} %'
+        if self._first < self._done < self._total:
+            per_step = (time.monotonic() - self._begin) / (self._done - self._first)
+            text += f', {format_duration(per_step * (self._total - self._done))} left'
+        self._console.print(text, markup=False, highlight=False)
 
     def note(self, text: str) -> None:
         """Print a text, unless it is empty."""

@@ -23,6 +23,7 @@ from torch import nn
 from easypruner.base.distributed import wrapper_config
 from easypruner.base.files import zip_damage
 from easypruner.base.modules import unwrapped
+from easypruner.engine.amp import on_this_device
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.config import building_runner
@@ -51,7 +52,7 @@ class RunnerPlan:
     Attributes:
         work_dir: the folder for logs and training checkpoints.
         seed: the seed of the run.
-        launcher: ``'none'`` or ``'pytorch'``.
+        launcher: ``'none'``, or what has started the processes of the run.
         verbose: whether MMEngine's log is printed to the console.
         architecture: the record of the pruned network; None for the original network.
         checkpoint: the weights to start with; None for the model's own initialization.
@@ -203,6 +204,7 @@ def _set_loops(config: Config, plan: RunnerPlan) -> None:
                 'train_cfg=dict(by_epoch=True, max_epochs=...), or the epochs of a stage'
             )
         by_epoch = {} if 'type' in given else {'by_epoch': True}
+        config.optim_wrapper = on_this_device(config.optim_wrapper)
         config.train_cfg = {**by_epoch, **validation, **given, 'max_epochs': plan.epochs}
         # The random state of a persistent worker depends on all epochs so far, so that a resumed
         # run would differ from an uninterrupted one.

@@ -15,7 +15,9 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from torch import nn
 from torch.optim import Optimizer
 
-from easypruner.base.checks import check_number
+from easypruner.base.checks import check_count, check_number
+from easypruner.base.distributed import world_size
+from easypruner.engine.amp import on_this_device
 from easypruner.engine.response import response_of
 from easypruner.errors import ConfigError, nearest
 from easypruner.strategies import Schedule
@@ -48,7 +50,8 @@ def measure_schedule(
     """Return the learning rates of a stage, by stepping its schedulers without training.
 
     Args:
-        config: a config with MMEngine's ``optim_wrapper`` and ``param_scheduler``.
+        config: a config with MMEngine's ``optim_wrapper`` and ``param_scheduler``; if it has
+            ``auto_scale_lr``, also with ``train_dataloader``.
         epoch_length: the number of iterations of an epoch.
         epochs: the number of epochs of the stage.
         model: the network, whose parameters may have learning rates of their own
@@ -58,13 +61,15 @@ def measure_schedule(
         ConfigError: the optimizer or a scheduler is not known.
     """
     _check_length(epoch_length, epochs)
-    wrapper_config = copy.deepcopy(dict(config['optim_wrapper']))
+    wrapper_config = copy.deepcopy(on_this_device(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
     _check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}))
     if model is None:
         for key in _OF_PARAMETERS:
             wrapper_config.pop(key, None)
     wrapper = build_optim_wrapper(nn.Linear(1, 1) if model is None else model, wrapper_config)
+    for group in wrapper.param_groups:
+        group['lr'] *= lr_factor(config)
     scheduler_config = config.get('param_scheduler')
     updates = -(-epoch_length * epochs // accumulation)
     if _can_sample(scheduler_config, epoch_length * epochs):
@@ -75,6 +80,30 @@ def measure_schedule(
     if 0 < rows.shape[1] < updates:
         rows = rows[:, np.arange(updates) * rows.shape[1] // updates]
     return _schedule(wrapper.optimizer, dict(zip(groups, rows, strict=True)), model)
+
+
+def lr_factor(config: Mapping[str, Any]) -> float:
+    """Return the factor that ``auto_scale_lr`` of a config applies to learning rates.
+
+    Raises:
+        ConfigError: the batch size that the learning rates are meant for is missing.
+    """
+    scaling = config.get('auto_scale_lr') or {}
+    if not scaling.get('enable', False):
+        return 1.0
+    base = scaling.get('base_batch_size')
+    if base is None:
+        raise ConfigError(
+            'auto_scale_lr does not have the batch size that the learning rate is meant for; add '
+            'auto_scale_lr=dict(base_batch_size=256), or leave --auto-scale-lr out'
+        )
+    check_count(base, 'base_batch_size', 'auto_scale_lr')
+    batch = (config.get('train_dataloader') or {}).get('batch_size')
+    if batch is None:
+        raise ConfigError(
+            'auto_scale_lr needs train_dataloader=dict(batch_size=...), but there is no batch_size'
+        )
+    return float(world_size() * batch / base)
 
 
 def _stepped(

@@ -23,6 +23,7 @@ FREE = frozenset({
     'work_dir', 'launcher', 'resume', 'log_level', 'log_processor', 'visualizer', 'val_evaluator',
     'test_dataloader', 'test_evaluator', 'test_cfg', 'default_hooks.checkpoint',
     'default_hooks.logger', 'default_hooks.timer', 'default_hooks.visualization',
+    'train_cfg.val_interval', 'train_cfg.val_begin', 'train_cfg.dynamic_intervals',
 })  # fmt: skip
 """The paths of a config that may change when a run resumes: the training stays the same."""
 _LOADERS = ('train_dataloader', 'val_dataloader')

@@ -180,6 +180,9 @@ class _Trial:
         run, training = self.run, self._training
         hooks = {**(run.config.get('default_hooks') or {}), 'checkpoint': None}
         overrides: dict[str, Any] = {'default_hooks': hooks}
+        if run.config.get('auto_scale_lr'):
+            # The loader of one batch has no batch size; the plan has computed the rates before.
+            overrides['auto_scale_lr'] = {'enable': False}
         if run.config.get('visualizer'):
             # Its backends may send something to a server.
             overrides['visualizer'] = {'vis_backends': None}

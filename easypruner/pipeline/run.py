@@ -11,16 +11,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pluggy
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from easypruner.base import distributed
+from easypruner.base import distributed, launchers
 from easypruner.base.disk import disk_problem
 from easypruner.base.files import make_folder
+from easypruner.base.launchers import Launcher
 from easypruner.base.lock import FolderLock
 from easypruner.base.randomness import seed_everything
 from easypruner.base.stopping import GRACE, Stop
@@ -42,6 +43,8 @@ from easypruner.pipeline.work_dir import (
     with_initial_weights,
 )
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
+from easypruner.report.result import RunResult
+from easypruner.report.run_report import print_run
 from easypruner.report.text import format_duration, report_console
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import unpruned_before
@@ -56,7 +59,7 @@ def start(
     *,
     work_dir: str | Path | None = None,
     seed: int | None = None,
-    launcher: Literal['none', 'pytorch'] = 'none',
+    launcher: Launcher = 'none',
     verbose: bool = False,
     grace: float = GRACE,
 ) -> PruningState:
@@ -78,7 +81,7 @@ def start(
         EasyPrunerError: the user can fix the problem; finished stages are kept.
         Interrupted: Ctrl-C or SIGTERM; finished stages and epochs are kept.
     """
-    distributed.check_launcher(launcher)
+    launchers.check(launcher)
     mistakes = Mistakes()
     stages = expand(config.get('stages') or [], mistakes)
     config.stages = [planned.config for planned in stages]
@@ -206,6 +209,7 @@ def _do_stages(
     teacher = unpruned_before(state.run.steps, state.config.get('load_from') is not None)
     fingerprint = run_fingerprint(state.run)
     to_repeat: tuple[PruningState, Stage, str] | None = None
+    finished = True
     for index, planned in enumerate(stages):
         stage, fingerprint = planned.stage, stage_fingerprint(planned.config, fingerprint)
         state = state.at(index, stage.name)
@@ -213,6 +217,7 @@ def _do_stages(
             state = replace(state, unpruned=state.checkpoint)
         done = state.resumed(fingerprint)
         if done is None:
+            finished = False
             _remove_later(state)
             done = _do_stage(state, stage, fingerprint, lock)
             to_repeat = None
@@ -226,6 +231,8 @@ def _do_stages(
     if to_repeat is not None:
         # Only the files that a user takes away are missing or damaged, so no other stage repeats.
         _do_stage(*to_repeat, lock)
+    elif finished and state.results and distributed.is_main():
+        print_run(RunResult.load(state.work_dir), state.run.manager, state.run.console)
     return state
 
 

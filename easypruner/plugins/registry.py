@@ -66,6 +66,10 @@ REGISTRIES = (
 )
 
 _absent: list[AbsentPlugin] = []
+_OF_THE_USER = (
+    'a plugin of your own has to be loaded: --plugins DIR, custom_imports=..., or '
+    'easypruner.plugins.load_plugins([DIR])'
+)
 
 
 def note_absent(plugins: Iterable[AbsentPlugin]) -> None:
@@ -163,7 +167,8 @@ def _find_class(
     name = config['type']
     found: type[Component] | None = registry.class_of(config)
     if found is None:
-        hint = _other_kind(name) or _absent_plugins(name) or nearest(str(name), registry.classes)
+        hint = _other_kind(name) or _absent_plugins(name)
+        hint = hint or f'{nearest(str(name), registry.classes)}; {_OF_THE_USER}'
         mistakes.add(f'unknown {registry.kind} {name!r}; {hint}', path)
     return found
 

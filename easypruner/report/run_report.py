@@ -11,7 +11,7 @@ from rich.table import Table
 
 from easypruner.report import text
 from easypruner.report.artifacts import collect_artifacts
-from easypruner.report.result import NetworkCost, Row, RunResult
+from easypruner.report.result import Artifact, NetworkCost, Row, RunResult
 from easypruner.report.scales import LayerChannels, Scales
 
 SCALES_PICTURE = 'scales.png'
@@ -47,12 +47,21 @@ def report_run(
     artifacts = collect_artifacts(manager, [result])
     written = (*pictures, result.save())
     console = console or text.report_console()
+    _print(result, artifacts, console)
+    text.print_lines(console, 'Written', [str(path) for path in (*files, *written)])
+    return written
+
+
+def print_run(result: RunResult, manager: pluggy.PluginManager, console: Console) -> None:
+    """Print the table of a finished run again, with its facts, artifacts and warnings."""
+    _print(result, collect_artifacts(manager, [result]), console)
+
+
+def _print(result: RunResult, artifacts: Sequence[Artifact], console: Console) -> None:
     console.print(make_run_table(result))
     text.print_lines(console, 'Facts', _facts(result))
     text.print_artifacts(console, artifacts)
     text.print_lines(console, 'Warnings', result.warnings, style='yellow')
-    text.print_lines(console, 'Written', [str(path) for path in (*files, *written)])
-    return written
 
 
 def make_run_table(result: RunResult) -> Table:

@@ -135,7 +135,7 @@ class TestErrors:
         monkeypatch.setenv('LOCAL_RANK', '0')
         monkeypatch.setattr('easypruner.plugins.load_plugins', interrupt)
         assert main(['plugins']) == 130
-        assert 'the same torchrun command and --resume' in capsys.readouterr().err
+        assert 'the same command and --resume' in capsys.readouterr().err
 
     def test_verbose_shows_where_it_happened(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -162,6 +162,11 @@ class TestNesting:
         assert stage.stage == 'first'
 
 
+def without_advice(message: str) -> str:
+    """Leave out of a message about an unknown name how to load plugins."""
+    return message.partition('; a plugin of your own has to be loaded: --plugins DIR')[0]
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ('config', 'message'),
@@ -178,8 +183,9 @@ class TestMistakes:
         ],
     )
     def test_each_is_reported(self, config: Any, message: str) -> None:
-        assert mistakes(BUDGETS, config) == (message,)
-        assert mistakes(BUDGETS, config, 'here') == (f'here: {message}',)
+        (found,) = mistakes(BUDGETS, config)
+        assert without_advice(found) == message
+        assert mistakes(BUDGETS, config, 'here') == (f'here: {found}',)
 
     def test_an_error_in_a_constructor(self) -> None:
         (message,) = mistakes(BUDGETS, {'type': 'Half', 'value': 'much'})
@@ -202,7 +208,7 @@ class TestMistakes:
         ]
         with pytest.raises(ConfigError) as raised:
             build_list(STAGES, stages, path='stages')
-        assert raised.value.mistakes == (
+        assert tuple(map(without_advice, raised.value.mistakes)) == (
             "stages[0].source.budget: the argument 'value' of Half is missing",
             "stages[1]: the argument 'source' of Select is missing",
             "stages[2]: Select has no argument 'x'; known names: regularizer, source, stage",

@@ -135,7 +135,7 @@ class Train(RowStage):
             epoch_length: the number of iterations of an epoch.
             model: the network, for learning rates of single parameters.
         """
-        keys = ('optim_wrapper', 'param_scheduler')
+        keys = ('optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_dataloader')
         settings = Config({key: config[key] for key in keys if config.get(key) is not None})
         merged = overridden(settings, self.overrides())
         if merged.get('optim_wrapper') is None:

@@ -44,7 +44,7 @@ class Run:
         handlers: the layer handlers of plugins.
         transforms: the transform classes that plugins contribute.
         steps: the step of each stage, when it is known.
-        launcher: ``'none'`` or ``'pytorch'``.
+        launcher: ``'none'``, or what has started the processes of the run.
         verbose: whether the console shows MMEngine's log.
         stop: ends the run after SIGTERM.
     """
