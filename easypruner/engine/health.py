@@ -16,7 +16,7 @@ _PATIENCE = 20
 _DIVERGED = 10.0
 """The factor by which losses rise in a training that has diverged; 1 is added to the first loss."""
 
-LOSS, GRADIENT = 'loss', 'gradient'
+LOSS = 'loss'
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Note:
 
     Attributes:
         iteration: the number of the iteration in the stage, from 0.
-        source: what made them: :data:`LOSS`, :data:`GRADIENT`, or a plugin's method in words.
+        source: what made them: :data:`LOSS`, ``'gradient'``, or a plugin's method in words.
         values: the numbers.
     """
 

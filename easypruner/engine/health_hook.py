@@ -13,8 +13,9 @@ from easypruner.base.distributed import gathered
 from easypruner.base.finite import not_finite
 from easypruner.base.modules import unwrapped
 from easypruner.engine.bad_batch import describe_bad_batch
-from easypruner.engine.health import GRADIENT, LOSS, Found, Health
+from easypruner.engine.health import LOSS, Found, Health
 from easypruner.errors import EasyPrunerError
+from easypruner.strategies.regularizers.push import GRADIENT
 
 _EVERY = 50
 """The number of iterations between two looks at what was noted; each look waits for the device."""

@@ -16,7 +16,7 @@ from easypruner.base.randomness import seed_everything, seed_worker
 from easypruner.engine.checkpoint import PlainCheckpointHook
 from easypruner.engine.progress import Epoch, StageProgress
 from easypruner.engine.pruning_hook import accumulation_of
-from easypruner.engine.response import set_mode
+from easypruner.strategies.regularizers.response import set_mode
 
 
 class EpochSeedHook(Hook):

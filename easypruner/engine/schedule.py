@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,13 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from torch import nn
-from torch.optim import Optimizer
 
-from easypruner.base.checks import check_count, check_number
+from easypruner.base.checks import check_count
 from easypruner.base.distributed import world_size
 from easypruner.engine.amp import on_this_device
-from easypruner.engine.response import response_of
 from easypruner.errors import ConfigError, nearest
 from easypruner.strategies import Schedule
+from easypruner.strategies.regularizers.rates import schedule_of
 from easypruner.strategies.regularizers.schedule import Row
 
 _MOST_EPOCHS = 100_000
@@ -79,7 +76,9 @@ def measure_schedule(
     rows = _stepped(schedulers, list(groups.values()), epoch_length, epochs, accumulation)
     if 0 < rows.shape[1] < updates:
         rows = rows[:, np.arange(updates) * rows.shape[1] // updates]
-    return _schedule(wrapper.optimizer, dict(zip(groups, rows, strict=True)), model)
+    by_rate = dict(zip(groups, rows, strict=True))
+    rates = [by_rate[_initial_rate(group)] for group in wrapper.optimizer.param_groups]
+    return schedule_of(wrapper.optimizer, rates, model)
 
 
 def lr_factor(config: Mapping[str, Any]) -> float:
@@ -162,36 +161,6 @@ def _initial_rate(group: Mapping[str, Any]) -> float:
 
 def _rates(groups: Iterable[Mapping[str, Any]]) -> Row:
     return np.array([[float(group['lr'])] for group in groups])
-
-
-def _schedule(optimizer: Optimizer, rows: Mapping[float, Row], model: nn.Module | None) -> Schedule:
-    """Return the schedule of the first parameter group, with those of all parameters."""
-    names = {} if model is None else {p: name for name, p in model.named_parameters()}
-    known: dict[tuple[float, int], Schedule] = {}
-    by_parameter: dict[str, Schedule] = {}
-    for group in optimizer.param_groups:
-        for parameter in group['params']:
-            key = _initial_rate(group), parameter.dim()
-            if key not in known:
-                row = rows[key[0]]
-                response = response_of(optimizer, group, parameter.dim())
-                # Steps of an adaptive optimizer do not sum to lr / (1 - momentum).
-                momentum = 0.0 if response.adaptive else float(group.get('momentum', 0.0))
-                check_number(momentum, 'momentum', type(optimizer).__name__, least=0, below=1)
-                _check_rates(row, type(optimizer).__name__)
-                known[key] = Schedule(math.fsum(row), momentum, row.size, row, response)
-            if parameter in names:
-                by_parameter[names[parameter]] = known[key]
-    first = next(iter(known.values()))
-    return replace(first, by_parameter=by_parameter)
-
-
-def _check_rates(rates: Row, optimizer: str) -> None:
-    if not np.isfinite(rates).all():
-        raise ConfigError(
-            f'the learning rate of {optimizer} becomes {rates[~np.isfinite(rates)][0]} during the '
-            'stage; expected finite numbers, so correct lr or param_scheduler'
-        )
 
 
 def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:

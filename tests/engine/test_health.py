@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from easypruner.base.finite import norms_of, not_finite
-from easypruner.engine.health import GRADIENT, LOSS, Found, Health
+from easypruner.engine.health import LOSS, Found, Health
+from easypruner.strategies.regularizers.push import GRADIENT
 
 NAN, INF = float('nan'), float('inf')
 

@@ -14,10 +14,11 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from easypruner import Masks, Progress, Regularizer
-from easypruner.engine.pruning_hook import PruningHook, weak_reach
+from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.strategies import Schedule
+from easypruner.strategies.regularizers.push import weak_reach
 from tests.helpers.tiny import tiny_config
 from tests.helpers.training import (
     EPOCHS,

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from easypruner import Progress, Regularizer
-from easypruner.engine.response import response_of
 from easypruner.strategies import Schedule
+from easypruner.strategies.regularizers.response import response_of
 from easypruner.testing.networks import Plain
 from tests.helpers.pushes import Case, make_case
 

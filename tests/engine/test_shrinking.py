@@ -24,11 +24,12 @@ from torch.optim import Optimizer
 
 from easypruner import Masks, Progress, Regularizer
 from easypruner.engine.averaging import AveragingHook
-from easypruner.engine.pruning_hook import PruningHook, weak_reach
+from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
 from easypruner.strategies import Schedule
+from easypruner.strategies.regularizers.push import weak_reach
 from tests.helpers.optimizers import moved_by_sgd
 from tests.helpers.tiny import original_model, tiny_config
 from tests.helpers.training import (

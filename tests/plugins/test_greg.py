@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from easypruner import Masks, Progress, Schedule
-from easypruner.engine.response import SimulatedResponse
 from easypruner.errors import ConfigError
+from easypruner.strategies.regularizers.response import SimulatedResponse
 from easypruner.testing.networks import Dense, Plain
 from tests.helpers.networks import NETWORKS, Shared
 from tests.helpers.optimizers import moved_by_sgd

@@ -22,7 +22,7 @@ from easypruner.engine.failures import explained
 from easypruner.engine.health import Health
 from easypruner.engine.health_hook import HealthHook, position
 from easypruner.engine.progress import StageProgress
-from easypruner.engine.pruning_hook import PruningHook, weak_reach
+from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.regularizer_trial import try_regularizer
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
@@ -32,6 +32,7 @@ from easypruner.pipeline.stages.common import stage_runner, with_row, with_weigh
 from easypruner.pipeline.stages.expected_cut import cut_warning
 from easypruner.report.text import plural
 from easypruner.strategies import Regularizer, Schedule
+from easypruner.strategies.regularizers.push import check_lazy, weak_reach
 from easypruner.strategies.stages.forecast import (
     Forecast,
     Push,
@@ -311,13 +312,7 @@ def _check_lazy(regularizer: Regularizer | None, owner: str) -> None:
             f'regularize_every of {owner} needs a regularizer, but there is none; add '
             'regularizer=dict(type=...), or leave regularize_every out'
         )
-    if type(regularizer).penalty is Regularizer.penalty and not regularizer.watches:
-        name = type(regularizer).__name__
-        raise ConfigError(
-            f'regularize_every of {owner} needs a regularizer with a penalty(), whose gradient can '
-            f'be multiplied to replace several updates; {name} does not have one; leave '
-            'regularize_every out, or use another regularizer'
-        )
+    check_lazy(regularizer, 'regularize_every', owner)
 
 
 def _other_default_hooks(state: PruningState) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import torch
 from torch import nn, optim
 from torch.optim import SGD, Optimizer
 
-from easypruner.engine.response import response_of
 from easypruner.errors import ConfigError
+from easypruner.strategies.regularizers.response import response_of
 from easypruner.strategies.regularizers.schedule import MomentumResponse, Response
 from tests.helpers.optimizers import moved_by
 
