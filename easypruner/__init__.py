@@ -12,11 +12,23 @@ from easypruner.base.versions import __version__
 from easypruner.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from easypruner import budgets, regularizers, sources
     from easypruner.graph import OptimizerHandler, Transform
     from easypruner.graph.limits import Limits
     from easypruner.graph.masks import Masks
     from easypruner.pipeline.pruned_model import PrunedModel
-    from easypruner.slimming import Slimmed, load_pruned, prune, slim, trace, verify
+    from easypruner.slimming import (
+        Pusher,
+        PushWarning,
+        Slimmed,
+        calibrate,
+        load_pruned,
+        prune,
+        regularize,
+        slim,
+        trace,
+        verify,
+    )
     from easypruner.strategies import (
         Budget,
         Component,
@@ -41,6 +53,8 @@ __all__ = [
     'OptimizerHandler',
     'Progress',
     'PrunedModel',
+    'PushWarning',
+    'Pusher',
     'Regularizer',
     'Schedule',
     'Scores',
@@ -48,15 +62,32 @@ __all__ = [
     'Stage',
     'Transform',
     '__version__',
+    'budgets',
+    'calibrate',
     'hookimpl',
     'load_pruned',
     'prune',
+    'regularize',
+    'regularizers',
     'slim',
+    'sources',
     'trace',
     'verify',
 ]
 
-_SLIMMING = ('Slimmed', 'load_pruned', 'prune', 'slim', 'trace', 'verify')
+_SLIMMING = (
+    'PushWarning',
+    'Pusher',
+    'Slimmed',
+    'calibrate',
+    'load_pruned',
+    'prune',
+    'regularize',
+    'slim',
+    'trace',
+    'verify',
+)
+_MODULES = ('budgets', 'regularizers', 'sources')
 _HOMES = {
     'Limits': 'easypruner.graph.limits',
     'Masks': 'easypruner.graph.masks',
@@ -71,6 +102,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if name in _MODULES:
+        return import_module(f'{__name__}.{name}')
     value = getattr(import_module(_HOMES.get(name, 'easypruner.strategies')), name)
     globals()[name] = value
     return value

@@ -35,6 +35,10 @@ class ConfigError(EasyPrunerError):
         return '\n  - '.join([f'{len(self.args)} mistakes:', *self.args])
 
 
+class MasksMissingError(ConfigError):
+    """A regularizer pushes what masks remove, but there are no masks yet."""
+
+
 class PluginError(EasyPrunerError):
     """A plugin cannot be imported, implements its contract wrongly, or clashes with another."""
 
@@ -91,6 +95,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f'did you mean {by_lower[close[0]]!r}?'
     return 'known names: ' + (', '.join(names) or 'none')
+
+
+def missing_package(package: str, module: str) -> ImportError:
+    """Return the error for a module that needs an optional package, an extra of EasyPruner.
+
+    >>> print(missing_package('lightning', 'easypruner.integrations.lightning'))
+    easypruner.integrations.lightning needs lightning: pip install "easypruner[lightning]"
+    """
+    return ImportError(f'{module} needs {package}: pip install "easypruner[{package}]"')
 
 
 class Mistakes:

@@ -167,10 +167,14 @@ def _find_class(
     name = config['type']
     found: type[Component] | None = registry.class_of(config)
     if found is None:
-        hint = _other_kind(name) or _absent_plugins(name)
-        hint = hint or f'{nearest(str(name), registry.classes)}; {_OF_THE_USER}'
-        mistakes.add(f'unknown {registry.kind} {name!r}; {hint}', path)
+        mistakes.add(f'unknown {registry.kind} {name!r}; {hint(registry, name)}', path)
     return found
+
+
+def hint(registry: ComponentRegistry, name: Any) -> str:
+    """Return what a name that a registry does not have may be."""
+    known = _other_kind(name) or _absent_plugins(name)
+    return known or f'{nearest(str(name), registry.classes)}; {_OF_THE_USER}'
 
 
 def _other_kind(name: Any) -> str:

@@ -1,7 +1,22 @@
-"""Tracing, pruning and verifying networks without a config."""
+"""Tracing, pushing, pruning and verifying networks without a config."""
 
+from easypruner.slimming.calibrating import calibrate
 from easypruner.slimming.pruning import Slimmed, slim
+from easypruner.slimming.pusher import Pusher, PushWarning
+from easypruner.slimming.regularizing import regularize
 from easypruner.slimming.summary import SlimSummary
 from easypruner.slimming.with_plugins import load_pruned, prune, trace, verify
 
-__all__ = ['SlimSummary', 'Slimmed', 'load_pruned', 'prune', 'slim', 'trace', 'verify']
+__all__ = [
+    'PushWarning',
+    'Pusher',
+    'SlimSummary',
+    'Slimmed',
+    'calibrate',
+    'load_pruned',
+    'prune',
+    'regularize',
+    'slim',
+    'trace',
+    'verify',
+]

@@ -22,7 +22,11 @@ Loss = Callable[[nn.Module, Any], Tensor]
 _WRONG_ARGUMENTS = (TypeError, AttributeError)
 _WRONG_VALUES = (TypeError, RuntimeError)
 _FUNCTIONS = nn.functional.__name__
-_ADVICE = 'or give forward= (and loss=), functions of a network and a batch'
+_ADVICE = {
+    True: 'or give forward= (and loss=), functions of a network and a batch',
+    False: 'or give forward=, a function of a network and a batch',
+}
+"""Whether there is an argument ``loss`` -> what to do about a batch that does not fit."""
 
 
 class Feed:
@@ -33,12 +37,14 @@ class Feed:
     input, it is this input and the targets.
 
     Args:
-        example_inputs: as for :func:`easypruner.trace`.
+        example_inputs: as for :func:`easypruner.trace`; None for a network with one tensor as its
+            input, or with keyword arguments.
         forward: a function of a network and a batch, which returns the outputs; None to call the
             network itself.
         loss: a function of a network and a batch, or a loss of torch, which is a function of
             outputs and targets; None for the cross entropy.
         owner: the function that takes these arguments, for messages.
+        takes_loss: whether this function has an argument ``loss``.
 
     Raises:
         ConfigError: ``forward`` or ``loss`` is not a function.
@@ -46,17 +52,25 @@ class Feed:
 
     def __init__(
         self,
-        example_inputs: ExampleInputs,
+        example_inputs: ExampleInputs | None,
         forward: Forward | None,
         loss: Loss | nn.Module | None,
         owner: str,
+        takes_loss: bool = True,
     ) -> None:
         check_function(forward, 'forward', owner)
         check_function(loss, 'loss', owner)
-        self._example = example_inputs
+        # Without an example, any tensor fits.
+        self._example = torch.empty(()) if example_inputs is None else example_inputs
+        self._like = (
+            'a tensor'
+            if example_inputs is None
+            else f'inputs like example_inputs, {describe(example_inputs)}'
+        )
         self._forward = forward
         self._loss = loss
         self._owner = owner
+        self._advice = _ADVICE[takes_loss]
 
     @property
     def needs_pairs(self) -> bool:
@@ -133,7 +147,7 @@ class Feed:
             f'{type(model).__name__} fails on {describe(inputs)}, the inputs of a batch of '
             f'{self._owner}'
         )
-        advice = f'expected inputs like example_inputs, {describe(self._example)}, {_ADVICE}'
+        advice = f'expected {self._like}, {self._advice}'
         with _reporting(called, advice):
             return model(*args, **kwargs)
 
@@ -151,9 +165,8 @@ class Feed:
             if pair and isinstance(pair[0], Mapping):
                 return pair
         raise ConfigError(
-            f'a batch of {self._owner} is {describe(batch)}, neither inputs like example_inputs, '
-            f'{describe(self._example)}, nor a pair of inputs and targets; give a list of batches '
-            f'or a data loader, {_ADVICE}'
+            f'a batch of {self._owner} is {describe(batch)}, neither {self._like}, nor a pair of '
+            f'inputs and targets; give a list of batches or a data loader, {self._advice}'
         )
 
     def _inputs(self, value: Any) -> Any:

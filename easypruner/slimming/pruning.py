@@ -20,14 +20,16 @@ from easypruner.graph.coupling.choice import Attention, Ignored
 from easypruner.graph.cutting.record import record_of
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
-from easypruner.plugins import load_plugins
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
+from easypruner.plugins.use import ensure_loaded
 from easypruner.slimming.checks import Batches, make_accuracy, make_opener
 from easypruner.slimming.feeding import Feed, Forward, Loss
+from easypruner.slimming.push_summary import PushSummary
 from easypruner.slimming.summary import SlimSummary, frozen_reasons
+from easypruner.slimming.training import Train, Training
 from easypruner.slimming.with_plugins import prune, trace
 from easypruner.slimming.with_plugins import verify as verify_cut
-from easypruner.strategies import Budget, Context, MaskSource, Scores
+from easypruner.strategies import Budget, Context, MaskSource, Regularizer, Scores
 from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.measures.calibration import calibrate
 
@@ -44,14 +46,16 @@ class Slimmed:
             pruned network from the network that :func:`slim` got. If :func:`slim` got an earlier
             record, the pruned network is rebuilt from the original.
         summary: the limits, the result, and the channels that were kept.
+        push: how far the regularizer came before the cut; None without a regularizer.
     """
 
     model: nn.Module
     record: ArchitectureRecord
     summary: SlimSummary
+    push: PushSummary | None = None
 
     def __str__(self) -> str:
-        return str(self.summary)
+        return str(self.summary) if self.push is None else f'{self.summary}\n{self.push}'
 
     def __repr__(self) -> str:
         kept, units = self.summary.units[::-1]
@@ -66,6 +70,8 @@ def slim(
     params: float | None = None,
     source: str | Mapping[str, Any] | MaskSource = 'L1Norm',
     budget: Any = None,
+    regularizer: str | Mapping[str, Any] | Regularizer | None = None,
+    train: Train | None = None,
     batches: Batches | None = None,
     forward: Forward | None = None,
     loss: Loss | nn.Module | None = None,
@@ -94,6 +100,12 @@ def slim(
         source: the mask source that chooses the channels: a name, a dict with its arguments, or an
             object.
         budget: another limit or a list of limits, as dicts or objects. All limits are met.
+        regularizer: a regularizer that pushes channels to zero before the cut: a name, a dict with
+            its arguments, or an object. If it pushes what masks remove, as ``MaskSparsity``, the
+            channels are chosen before the training, else after it, as for ``GlobalSparsity``.
+        train: a function ``train(model, regularize)`` that trains the copy. It calls
+            ``regularize(optimizer, updates=..., reach=5)`` before its first update:
+            :func:`easypruner.regularize` with network, graph, masks and regularizer filled in.
         batches: batches of training data, for sources that use data and for the statistics of batch
             norms: a data loader, a list, or a function that opens a pass. A batch is a pair of
             inputs and targets, or inputs alone. Inputs have the structure of ``example_inputs``:
@@ -145,6 +157,7 @@ def slim(
     """
     check_count(calibration_batches, 'calibration_batches', _OWNER, least=0)
     check_count(seed, 'seed', _OWNER, least=0)
+    training = Training.of(regularizer, train)
     chosen = _source(source, [*_limits(macs=macs, params=params), *_listed(budget)])
     feed = Feed(example_inputs, forward, loss, _OWNER)
     accuracy = make_accuracy(evaluate, _OWNER)
@@ -166,9 +179,7 @@ def slim(
     if calibration_batches or feed.needs_pairs:
         feed.check(batches)
     accuracy_before = None if accuracy is None else accuracy(pruned)
-    with fixed_seed(seed):
-        masks, level = _selected(chosen, graph, context)
-    masks.check(graph)
+    masks, level, push = _pushed(training, chosen, graph, context)
     verification = verify_cut(pruned, masks, example_inputs, graph=graph) if verify else None
     summary = SlimSummary.of(graph, masks, chosen, verification, level)
     cut = prune(pruned, masks, graph=graph)
@@ -177,7 +188,23 @@ def slim(
             calibrate(pruned, context.some_batches(calibration_batches, _OWNER), feed.forward)
     if accuracy is not None and accuracy_before is not None:
         summary = summary.with_accuracy(accuracy_before, accuracy(pruned))
-    return Slimmed(pruned, cut if earlier is None else earlier.then(cut), summary)
+    return Slimmed(pruned, cut if earlier is None else earlier.then(cut), summary, push)
+
+
+def _pushed(
+    training: Training | None, source: MaskSource, graph: ChannelGraph, context: Context
+) -> tuple[Masks, float | None, PushSummary | None]:
+    """Select masks, and train before or afterwards; see :func:`_selected`."""
+    push = None
+    if training is not None and not training.needs_masks(graph):
+        push = training.run(graph, None)
+        training = None
+    with fixed_seed(context.seed):
+        masks, level = _selected(source, graph, context)
+    masks.check(graph)
+    if training is not None:
+        push = training.run(graph, masks)
+    return masks, level, push
 
 
 def _selected(
@@ -241,8 +268,7 @@ def _listed(budget: Any) -> list[Any]:
 
 def _source(source: Any, limits: Sequence[Any]) -> MaskSource:
     """Return a copy of the mask source, with the budgets of the limits."""
-    if not MASK_SOURCES.classes:
-        load_plugins()
+    ensure_loaded()
     config = {'type': source} if isinstance(source, str) else source
     # The caller's source is not changed.
     chosen: MaskSource = copy.copy(build(MASK_SOURCES, config, path='source'))

@@ -18,7 +18,7 @@ from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.strategies import Schedule
-from easypruner.strategies.regularizers.push import weak_reach
+from easypruner.strategies.regularizers.reach import weak_reach
 from tests.helpers.tiny import tiny_config
 from tests.helpers.training import (
     EPOCHS,

@@ -29,7 +29,7 @@ from easypruner.engine.runner import RunnerPlan, Tracer, build_runner
 from easypruner.engine.schedule import measure_schedule
 from easypruner.errors import ConfigError
 from easypruner.strategies import Schedule
-from easypruner.strategies.regularizers.push import weak_reach
+from easypruner.strategies.regularizers.reach import weak_reach
 from tests.helpers.optimizers import moved_by_sgd
 from tests.helpers.tiny import original_model, tiny_config
 from tests.helpers.training import (

@@ -32,7 +32,7 @@ from easypruner.pipeline.stages.common import stage_runner, with_row, with_weigh
 from easypruner.pipeline.stages.expected_cut import cut_warning
 from easypruner.report.text import plural
 from easypruner.strategies import Regularizer, Schedule
-from easypruner.strategies.regularizers.push import check_lazy, weak_reach
+from easypruner.strategies.regularizers.reach import check_lazy, weak_reach
 from easypruner.strategies.stages.forecast import (
     Forecast,
     Push,

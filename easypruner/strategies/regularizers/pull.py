@@ -94,7 +94,9 @@ class PullMeter:
                 (t - before) * (progress.times / size if size else 0) for t, before, size in rows
             ]
         self._before = []
-        sums = self._sums or [torch.zeros_like(move) for move in moves]
+        # Those of an interrupted stage may have been loaded to another device.
+        sums = [total.to(move) for total, move in zip(self._sums, moves, strict=False)]
+        sums = sums or [torch.zeros_like(move) for move in moves]
         self._sums = list(torch._foreach_add(sums, moves))
         self._updates += 1
         if self._updates < min(UPDATES, progress.updates):

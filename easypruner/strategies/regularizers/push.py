@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies.regularizers.pull import PullMeter, weak_strength
+from easypruner.strategies.regularizers.reach import weak_reach
 from easypruner.strategies.regularizers.regularizer import Regularizer
 from easypruner.strategies.regularizers.schedule import Progress, Schedule
 
@@ -64,31 +66,38 @@ class Push:
     _pushed: list[nn.Parameter] = field(default_factory=list, init=False)
     _shapes: list[torch.Size] = field(default_factory=list, init=False)
     _losses: int = field(default=0, init=False)
+    _strength: float | None = field(default=None, init=False)
+    _optimizer: Optimizer | None = field(default=None, init=False)
     _slowest: Schedule = field(init=False)
-    _optimizer: Optimizer = field(init=False)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue an interrupted training; call it before :meth:`start`."""
+        """Continue an interrupted training, before or after :meth:`start`.
+
+        Parts that are missing start anew; the strength is then chosen from the schedule.
+        """
         self._warning = state.get('warning')
-        self._loop_state = state.get('loop', self._loop_state)
+        self._loop_state = state.get('loop', {})
+        self._strength = state.get('strength')
         self.meter.load_state_dict(state.get('pull', {}))
         self.done = state.get('done', 0)
+        if self._optimizer is not None:
+            self._restore()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what an interrupted training needs to continue."""
         loop = self.regularizer.loop
-        state = {'done': self.done, 'warning': self._warning, 'pull': self.meter.state_dict()}
+        state = {
+            'done': self.done,
+            'strength': self.regularizer.strength,
+            'warning': self._warning,
+            'pull': self.meter.state_dict(),
+        }
         return state if loop is None else state | {'loop': loop.state_dict()}
 
-    def start(self, optimizer: Optimizer, strength: float | None = None) -> None:
-        """Choose the strength, warn if it is too weak, and follow the optimizer.
-
-        Args:
-            optimizer: the optimizer.
-            strength: the strength of an interrupted training; None to choose it by the schedule.
-        """
+    def start(self, optimizer: Optimizer) -> None:
+        """Choose the strength, warn if it is too weak, and follow the optimizer."""
         self._optimizer = optimizer
-        self._choose(strength)
+        self._choose()
         if self.warn is not None:
             self._check_reach()
         for hook in (
@@ -97,24 +106,30 @@ class Push:
         ):
             self._registered.callback(hook.remove)
         if self.regularizer.watches:
+            self._registered.callback(_compile_anew)
             self._registered.enter_context(self.regularizer.watching(self.graph, self.masks))
+            _compile_anew()
 
-    def _choose(self, strength: float | None) -> None:
+    def _choose(self) -> None:
         regularizer, graph = self.regularizer, self.graph
         self._slowest = self.schedule.slowest(regularizer.pushed_names(graph, self.masks))
         regularizer.schedule(self._slowest)
-        if strength is not None:
-            regularizer.strength = strength
-        if regularizer.loop is not None:
-            regularizer.loop.load_state_dict(self._loop_state)
-            # What is pushed was prepared above, with other strengths.
-            regularizer.refresh()
+        self._restore()
         names = set(regularizer.pushed_names(graph, self.masks))
         parameters = [(n, p) for n, p in graph.model.named_parameters() if p.requires_grad]
         # A regularizer that cannot tell what it pushes may push everything.
         self._pushed = [p for n, p in parameters if n in names or not names]
         self._shapes = [parameter.shape for parameter in self._pushed]
         self._groups = graph.groups
+
+    def _restore(self) -> None:
+        """Give the regularizer the strengths of an interrupted training."""
+        if self._strength is not None:
+            self.regularizer.strength = self._strength
+        if self.regularizer.loop is not None:
+            self.regularizer.loop.load_state_dict(self._loop_state)
+        # What is pushed may have been prepared with other strengths.
+        self.regularizer.refresh()
 
     def _check_reach(self) -> None:
         """Warn if the reach of the penalty is too small, also when a training continues."""
@@ -243,6 +258,7 @@ class Push:
         return max(min(self.every, self.schedule.updates - self.done), 1)
 
     def _progress(self, scale: Any = None) -> Progress:
+        assert self._optimizer is not None
         lr = float(self._optimizer.param_groups[0]['lr'])
         updates, momentum = self.schedule.updates, self._slowest.momentum
         # A loop may make more updates than it has announced.
@@ -285,34 +301,13 @@ class Push:
         self._registered.close()
 
 
+def _compile_anew() -> None:
+    """Let compiled networks be compiled again, as they do not see that their hooks have changed."""
+    if 'torch._dynamo' in sys.modules:
+        torch.compiler.reset()
+
+
 def _was_skipped(optimizer: Optimizer) -> bool:
     """Tell whether the last step did nothing, because a GradScaler found infinite gradients."""
     found = getattr(optimizer, 'found_inf', None)
     return found is not None and bool(found)
-
-
-def weak_reach(
-    regularizer: Regularizer, schedule: Schedule, graph: ChannelGraph, masks: Masks | None
-) -> str:
-    """Return a warning if the reach of a penalty is too small for the channels, or ''."""
-    if not regularizer.pushes_parameters or regularizer.loop is not None:
-        return ''
-    reach, needed = regularizer.reach(schedule), regularizer.needed_reach(graph, masks)
-    if reach >= needed:
-        return ''
-    return (
-        f'{type(regularizer).__name__} has a reach of {reach:.2g}, but it needs at least '
-        f'{needed:.2g}: the removed channels will not come close to zero, and the cut will cost '
-        f'accuracy; {regularizer.remedy(schedule, max(5.0, 1.25 * needed))}'
-    )
-
-
-def check_lazy(regularizer: Regularizer, argument: str, owner: str) -> None:
-    """Raise ConfigError if a regularizer cannot push at every n-th update only."""
-    if type(regularizer).penalty is Regularizer.penalty and not regularizer.watches:
-        name = type(regularizer).__name__
-        raise ConfigError(
-            f'{argument} of {owner} needs a regularizer with a penalty(), whose gradient can '
-            f'be multiplied to replace several updates; {name} does not have one; leave '
-            f'{argument} out, or use another regularizer'
-        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from easypruner.base.checks import check_name, check_number
-from easypruner.errors import ConfigError
+from easypruner.errors import ConfigError, MasksMissingError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.strategies.regularizers.closed_loop import ARRIVAL, ClosedLoop
@@ -214,13 +214,14 @@ class Regularizer(Strategy):
         """Return the masks, for a regularizer that pushes the channels that they remove.
 
         Raises:
-            ConfigError: there are no masks.
+            MasksMissingError: there are no masks.
             MaskError: a mask does not belong to a group of this graph, or has another shape.
         """
         if masks is None:
-            raise ConfigError(
+            raise MasksMissingError(
                 f'{type(self).__name__} pushes the channels that masks remove, but there are no '
-                'masks yet; put a SelectMask or LoadMask stage before this Train stage'
+                'masks yet; put a SelectMask or LoadMask stage before this Train stage, or give '
+                'masks= to easypruner.regularize'
             )
         # Here a mask may remove all units: before a run starts, the worst case is assumed.
         Masks({name: mask for name, mask in masks.items() if bool(mask.any())}).check(graph)

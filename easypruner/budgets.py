@@ -1,0 +1,16 @@
+"""Budgets of all plugins, by name: ``easypruner.budgets.Macs(0.5)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from easypruner.plugins.registry import BUDGETS
+from easypruner.plugins.use import component_of, names_of
+
+
+def __getattr__(name: str) -> Any:
+    return component_of(BUDGETS, name, __name__)
+
+
+def __dir__() -> list[str]:
+    return names_of(BUDGETS)

@@ -1,0 +1,413 @@
+"""regularize(): what enters a training loop of one's own, compared with computations by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from easypruner_plugins.activation_sparsity import ActivationSparsity
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW
+
+import easypruner
+from easypruner import Masks, PushWarning
+from easypruner.errors import ConfigError, EasyPrunerError, MaskError, TraceError
+from tests.helpers.own_loops import (
+    GOES,
+    MASKS,
+    STRENGTH,
+    UPDATES,
+    WAYS,
+    Net,
+    accumulation,
+    batches,
+    graph_of,
+    loss_of,
+    make_net,
+    plain,
+    start,
+)
+
+
+@contextlib.contextmanager
+def pushed_by_hand(net: Net, optimizer: SGD, proximal: bool) -> Iterator[None]:
+    """Patch the innermost step: the gradients it gets are final, and so are its results."""
+    inner = type(optimizer).step.__wrapped__  # type: ignore[attr-defined]
+
+    def step(closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not proximal:
+            for norm, goes in GOES.items():
+                scale = getattr(net, norm).weight
+                scale.grad = scale.grad + STRENGTH * torch.sign(scale.detach()) * goes
+        inner(optimizer)
+        if proximal:
+            group = optimizer.param_groups[0]
+            threshold = STRENGTH * group['lr'] / (1 - group.get('momentum', 0.0))
+            for norm in GOES:
+                for part in ('weight', 'bias'):
+                    values = getattr(getattr(net, norm), part).data
+                    entries = [
+                        max(abs(v) - threshold, 0.0) * (1 if v > 0 else -1) for v in values.tolist()
+                    ]
+                    values.copy_(torch.where(GOES[norm], torch.tensor(entries), values))
+        return loss
+
+    optimizer.step = step  # type: ignore[method-assign]
+    yield
+
+
+@pytest.mark.parametrize('apply', ['gradient', 'proximal'])
+@pytest.mark.parametrize('way', WAYS)
+def test_the_push_is_that_by_hand_in_each_way_of_training(way: str, apply: str) -> None:
+    """strength * sign(gamma) * mask in the gradient, or soft thresholding after the update."""
+    trained = []
+    for by_hand in (False, True):
+        net = make_net()
+        optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9)
+        before = copy.deepcopy(net.state_dict())
+        if by_hand:
+            with pushed_by_hand(net, optimizer, apply == 'proximal'):
+                WAYS[way](net, optimizer)
+        else:
+            options = {'type': 'MaskSparsity', 'strength': STRENGTH, 'apply': apply}
+            with start(net, optimizer, options) as pusher:
+                WAYS[way](net, optimizer)
+            assert pusher.done == UPDATES
+            assert not optimizer._optimizer_step_pre_hooks
+            assert not optimizer._optimizer_step_post_hooks
+        trained.append(net.state_dict())
+        assert any(not torch.equal(before[name], trained[-1][name]) for name in before)
+    for name, tensor in trained[0].items():
+        if apply == 'gradient':
+            assert torch.equal(tensor, trained[1][name]), name
+        else:
+            torch.testing.assert_close(tensor, trained[1][name], rtol=2e-6, atol=2e-7, msg=name)
+
+
+def penalty_by_hand(net: Net, x: Tensor) -> Tensor:
+    """Return the sum over channels of the mean activation that convolution and classifier read."""
+    first = net.norm1(net.conv1(x)).relu()
+    second = net.norm2(net.conv2(first)).relu().mean((2, 3))
+    return first.abs().mean((0, 2, 3)).sum() + second.abs().mean(0).sum()
+
+
+@pytest.mark.parametrize('way', ['plain', 'accumulated', 'compiled before', 'scaler'])
+def test_a_penalty_on_forward_passes_joins_the_loss(way: str) -> None:
+    parts = 3 if way == 'accumulated' else 1
+    scale = 1024.0 if way == 'scaler' else 1.0
+    found = []
+    for by_hand in (False, True):
+        net = make_net()
+        model = net
+        if way == 'compiled before':
+            model = torch.compile(net, backend='aot_eager')  # type: ignore[assignment]
+            loss_of(model, batches(1)[0])
+        optimizer = SGD(net.parameters(), lr=0.1)
+        if not by_hand:
+            pusher = start(model, optimizer, ActivationSparsity(STRENGTH), masks=None)
+        for batch in batches(parts):
+            loss = loss_of(model, batch)
+            if by_hand:
+                loss = loss + STRENGTH * penalty_by_hand(net, batch[0])
+            else:
+                loss = pusher.loss(loss)
+            (scale * loss / parts).backward()
+        found.append([parameter.grad / scale for parameter in net.parameters()])
+        if not by_hand:
+            optimizer.step()
+            pusher.close()
+            assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
+    for gradient, expected in zip(*found, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_penalty_on_forward_passes_that_does_not_join_is_an_error() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    start(net, optimizer, ActivationSparsity(STRENGTH), masks=None)
+    expected = r'it has not joined a loss; expected loss = pusher.loss\(loss\) after each forward'
+    with pytest.raises(ConfigError, match=expected):
+        plain(net, optimizer)
+
+
+def test_other_losses_stay_as_they_are() -> None:
+    net = make_net()
+    pusher = start(net, SGD(net.parameters(), lr=0.1))
+    loss = loss_of(net, batches(1)[0])
+    assert pusher.loss(loss) is loss
+
+
+RESUMED: dict[str, dict[str, Any]] = {
+    'a strength': dict(strength=0.3),
+    'a reach': dict(reach=0.5, scheduler=lambda update: 1 / (1 + update)),
+    'a closed loop': dict(until=0.05),
+    'a lazy closed loop': dict(
+        regularizer=dict(type='GroupLasso', strength=dict(until=0.05)), every=2
+    ),
+}
+
+
+@pytest.mark.parametrize('order', ['loaded before', 'loaded afterwards', 'given'])
+@pytest.mark.parametrize('case', RESUMED)
+def test_a_resumed_training_is_the_same_bit_for_bit(case: str, order: str) -> None:
+    half = UPDATES
+
+    def trained(first: int, last: int, saved: Any = None) -> tuple[Any, Any]:
+        net = make_net()
+        optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9)
+        if saved is not None:
+            net.load_state_dict(saved[0])
+        if saved is not None and order != 'loaded afterwards':
+            optimizer.load_state_dict(saved[1])
+        options = {'updates': 2 * half, **RESUMED[case]}
+        if saved is not None and order == 'given':
+            options['state'] = saved[2]
+        pusher = start(net, optimizer, **options)
+        if saved is not None and order != 'given':
+            optimizer.load_state_dict(saved[1])
+            pusher.load_state_dict(saved[2])
+        for batch in batches(2 * half)[first:last]:
+            optimizer.zero_grad()
+            loss_of(net, batch).backward()
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', PushWarning)
+                optimizer.step()
+        state = [net.state_dict(), optimizer.state_dict(), pusher.state_dict()]
+        return copy.deepcopy(state), str(pusher.summary())
+
+    whole, summary = trained(0, 2 * half)
+    saved, _ = trained(0, half)
+    resumed, other = trained(half, 2 * half, saved)
+    for name, tensor in whole[0].items():
+        assert torch.equal(tensor, resumed[0][name]), name
+    assert summary == other
+    plain_net = make_net()
+    plain(plain_net, SGD(plain_net.parameters(), lr=0.1, momentum=0.9))
+    assert not torch.equal(plain_net.norm1.weight, saved[0]['norm1.weight'])
+
+
+def test_a_state_is_loaded_without_unpickling(tmp_path: Any) -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    pusher = start(net, optimizer, until=0.1)
+    plain(net, optimizer)
+    torch.save(pusher.state_dict(), tmp_path / 'pusher.pt')
+    state = torch.load(tmp_path / 'pusher.pt', weights_only=True)
+    assert state['done'] == UPDATES
+
+
+def test_a_state_of_another_pusher_is_refused() -> None:
+    net = make_net()
+    pusher = start(net, SGD(net.parameters(), lr=0.1), updates=5)
+    other = start(net, SGD(net.parameters(), lr=0.1))
+    with pytest.raises(ConfigError, match='updates was 5 and is 4; continue with the arguments'):
+        other.load_state_dict(pusher.state_dict())
+    with pytest.raises(ConfigError, match=r'expected the state_dict\(\) of a pusher'):
+        other.load_state_dict(net.state_dict())
+
+
+def test_the_proximal_form_is_chosen_under_an_optimizer_that_divides_gradients() -> None:
+    net = make_net()
+    assert start(net, SGD(net.parameters(), lr=0.1)).form == 'gradient'
+    optimizer = AdamW(net.parameters(), lr=0.1)
+    pusher = start(net, optimizer, strength=1.0, updates=8)
+    assert pusher.form == 'proximal'
+    for batch in batches(12):
+        loss_of(net, batch).backward()
+        optimizer.step()
+        if pusher.done == pusher.updates:
+            break
+    assert bool((net.norm1.weight[GOES['norm1']] == 0).any())
+
+
+def test_a_closed_loop_brings_to_zero_what_must_go() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.05, momentum=0.9)
+    with start(net, optimizer, until=1e-3, updates=60) as pusher:
+        for batch in batches(60):
+            optimizer.zero_grad()
+            loss_of(net, batch).backward()
+            optimizer.step()
+    gone = torch.cat([net.norm1.weight[GOES['norm1']], net.norm2.bias[GOES['norm2']]])
+    assert float(gone.abs().max()) <= 1e-3
+    now = pusher.summary().now
+    assert now['removed scales'].above == 0 < now['kept scales'].above
+
+
+def test_the_summary_says_how_far_scales_came_down() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.05, momentum=0.9)
+    before = torch.cat([net.norm1.weight[GOES['norm1']], net.norm2.weight[GOES['norm2']]]).abs()
+    pusher = start(net, optimizer, until=1e-3, updates=60)
+    for batch in batches(30):
+        loss_of(net, batch).backward()
+        optimizer.step()
+    after = torch.cat([net.norm1.weight[GOES['norm1']], net.norm2.weight[GOES['norm2']]]).abs()
+    summary = pusher.summary()
+    first, now = (rows['removed scales'] for rows in (summary.before, summary.now))
+    assert (first.number, first.largest) == (5, pytest.approx(float(before.max())))
+    assert now.largest == pytest.approx(float(after.max()), abs=1e-9)
+    text = str(summary)
+    assert 'MaskSparsity (proximal, strength' in text and '30 of 60 updates' in text
+    assert 'removed scales' in text and 'kept scales' in text
+    assert summary.to_dict()['done'] == 30
+
+
+# Mistakes, and what the loop is warned of.
+
+
+def test_a_strength_that_is_too_low_is_a_warning() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    with pytest.warns(PushWarning, match='MaskSparsity has a reach of 0.01, but it needs at least'):
+        pusher = easypruner.regularize(
+            net, optimizer, graph_of(net), 'MaskSparsity', masks=MASKS, reach=0.01, updates=UPDATES
+        )
+    with pytest.warns(PushWarning, match='4 of 5 removed norm scales are above|5 of 5 removed'):
+        plain(net, optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        pusher.close()
+
+
+def test_a_closed_loop_that_has_not_arrived_is_a_warning() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    pusher = start(net, optimizer, until=1e-6, updates=1000)
+    plain(net, optimizer)
+    with pytest.warns(PushWarning, match='MaskSparsity has not met until=1e-06'):
+        pusher.close()
+
+
+def test_more_updates_than_announced_are_a_warning() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    start(net, optimizer, strength=100.0, updates=UPDATES - 1)
+    with pytest.warns(PushWarning, match='more updates than updates=3 of regularize'):
+        plain(net, optimizer)
+
+
+def test_a_training_that_fails_is_not_judged() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with contextlib.suppress(KeyError), start(net, optimizer, until=1e-6):
+            loss_of(net, batches(1)[0]).backward()
+            optimizer.step()
+            raise KeyError
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_the_push_ends_with_the_cut_of_its_masks(own: bool) -> None:
+    """Whether the cut knows the graph of the push or not."""
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9)
+    graph = graph_of(net)
+    pusher = easypruner.regularize(
+        net, optimizer, graph, 'MaskSparsity', masks=MASKS, strength=5.0, updates=UPDATES
+    )
+    plain(net, optimizer)
+    summary = str(pusher.summary())
+    cut = graph if own else graph_of(net)
+    easypruner.prune(net, MASKS, graph=cut, optimizer=optimizer)
+    kept = net.norm1.weight.detach().clone()
+    optimizer.zero_grad()
+    optimizer.step()
+    assert net.norm1.num_features == 3 and pusher.done == UPDATES
+    assert bool((kept != 0).all()) and str(pusher.summary()) == summary
+
+
+def mistakes() -> dict[str, tuple[type[EasyPrunerError], str, dict[str, Any]]]:
+    other = make_net()
+    sgd = SGD(other.parameters(), lr=0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    return {
+        'a typo': (ConfigError, "did you mean 'MaskSparsity'", dict(regularizer='MaskSparsty')),
+        'no strength': (ConfigError, 'needs a strength; give until=1e-3', dict(strength=None)),
+        'two strengths': (ConfigError, 'forms of one strength', dict(reach=1.0)),
+        'twice': (
+            ConfigError,
+            'has a strength of its own',
+            dict(regularizer=dict(type='MaskSparsity', strength=1.0)),
+        ),
+        'no masks': (ConfigError, 'give masks= to easypruner.regularize', dict(masks=None)),
+        'other masks': (
+            MaskError, 'conv1', dict(masks={'conv1': torch.ones(7, dtype=torch.bool)})
+        ),
+        'another model': (TraceError, 'another architecture', dict(model=nn.Linear(2, 2))),
+        'another optimizer': (ConfigError, 'trains no parameter of this Net', dict(optimizer=sgd)),
+        'no optimizer': (ConfigError, 'expected an optimizer of torch', dict(optimizer='SGD')),
+        'no graph': (ConfigError, 'expected a channel graph', dict(graph=torch.rand(1))),
+        'no updates': (ConfigError, 'updates=0 of regularize', dict(updates=0)),
+        'half an update': (ConfigError, r'updates=2\.5 of regularize', dict(updates=2.5)),
+        'a scheduler of another': (
+            ConfigError,
+            'belongs to another optimizer',
+            dict(scheduler=torch.optim.lr_scheduler.StepLR(sgd, 2)),
+        ),
+        'a plateau': (ConfigError, 'depend on the training', dict(scheduler=plateau(sgd))),
+        'no scheduler': (ConfigError, 'expected a scheduler of torch or timm', dict(scheduler=3)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('case', mistakes())
+def test_mistakes_are_named(case: str) -> None:
+    error, message, changes = mistakes()[case]
+    net = make_net()
+    given: dict[str, Any] = {
+        'model': net,
+        'optimizer': SGD(net.parameters(), lr=0.1),
+        'graph': graph_of(net),
+        'regularizer': 'MaskSparsity',
+        'masks': MASKS,
+        'strength': 1.0,
+        'updates': UPDATES,
+        **changes,
+    }
+    with pytest.raises(error, match=message):
+        easypruner.regularize(**given)
+
+
+def test_an_optimizer_without_a_pushed_parameter_is_refused() -> None:
+    net = make_net()
+    optimizer = SGD(net.conv1.parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match=r"does not train 2: 'norm1.weight', 'norm2.weight'"):
+        start(net, optimizer)
+
+
+def test_the_graph_may_be_that_of_a_copy() -> None:
+    net = make_net()
+    copied = copy.deepcopy(net)
+    optimizer = SGD(copied.parameters(), lr=0.1)
+    graph = graph_of(net)
+    easypruner.regularize(
+        copied, optimizer, graph, 'MaskSparsity', masks=dict(MASKS), strength=9.0, updates=UPDATES
+    )
+    optimizer.step()
+    assert not torch.equal(copied.norm1.weight, net.norm1.weight)
+
+
+def test_a_lazy_push_of_a_rule_without_a_penalty_is_refused() -> None:
+    net = make_net()
+    with pytest.raises(ConfigError, match='every of regularize needs a regularizer with a penalty'):
+        start(net, SGD(net.parameters(), lr=0.1), 'GradDecay', strength=None, every=2)
+
+
+def test_accumulated_updates_are_counted_once() -> None:
+    net = make_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    pusher = start(net, optimizer)
+    accumulation(net, optimizer)
+    assert pusher.done == UPDATES
+    assert isinstance(pusher.masks, Masks)
