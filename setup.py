@@ -33,7 +33,13 @@ REQUIREMENTS = [
     'matplotlib>=3.8,<4',
 ]
 TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7', 'setuptools>=70.1']
+TRAINERS = {
+    'lightning': ['lightning>=2.4,<3'],
+    'accelerate': ['accelerate>=1,<2'],
+    'transformers': ['transformers>=4.46,<6', 'accelerate>=1,<2'],
+}
 EXTRAS = {
+    **TRAINERS,
     'test': TEST,
     'dev': [
         *TEST,
@@ -49,6 +55,8 @@ EXTRAS = {
         'schedulefree>=1.4,<2',
         'prodigyopt>=1.1,<2',
         'pytorch_optimizer>=4.1,<5',
+        # The tests of their loops are skipped without them.
+        *(requirement for group in TRAINERS.values() for requirement in group),
     ],
     'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2', 'schedulefree>=1.4,<2'],
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
