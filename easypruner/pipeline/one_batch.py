@@ -188,7 +188,7 @@ class _Trial:
             overrides['visualizer'] = {'vis_backends': None}
         epochs = None
         if training is not None:
-            overrides |= training.overrides()
+            overrides |= training.overrides(run.config)
             overrides['train_cfg'] = {'val_interval': 1, 'val_begin': 1}
             epochs = training.length(run.config)
         plan = RunnerPlan(

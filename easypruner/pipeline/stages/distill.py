@@ -57,7 +57,7 @@ class Distill(Train):
     def __init__(
         self,
         name: str = 'distill',
-        epochs: int | None = None,
+        epochs: int | str | None = None,
         regularizer: Regularizer | None = None,
         row: str | None = None,
         optim_wrapper: Mapping[str, Any] | None = None,
@@ -67,9 +67,18 @@ class Distill(Train):
         hints: Mapping[str, Any] | None = None,
         teacher: str | None = None,
         regularize_every: int = 1,
+        lr: str | None = None,
     ) -> None:
         super().__init__(
-            name, epochs, regularizer, row, optim_wrapper, param_scheduler, ema, regularize_every
+            name,
+            epochs,
+            regularizer,
+            row,
+            optim_wrapper,
+            param_scheduler,
+            ema,
+            regularize_every,
+            lr,
         )
         self.soft = _part(Soft, soft, 'soft')
         self.hints = _part(Hints, hints, 'hints')

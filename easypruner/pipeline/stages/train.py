@@ -26,6 +26,7 @@ from easypruner.engine.pruning_hook import PruningHook
 from easypruner.engine.regularizer_trial import try_regularizer
 from easypruner.engine.runner import StageRunner
 from easypruner.engine.schedule import measure_schedule, overridden
+from easypruner.engine.shares import Shares, read_share
 from easypruner.engine.trend_hook import TrendHook
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
@@ -74,7 +75,8 @@ class Train(RowStage):
 
     Args:
         name: the name of the stage.
-        epochs: the number of epochs; by default the config's ``train_cfg.max_epochs``.
+        epochs: the number of epochs, or a share of the config's ``train_cfg.max_epochs``, such as
+            ``'50%'``, which also compresses the config's ``param_scheduler``; by default all.
         regularizer: the regularizer that pushes channels to zero.
         row: the name of the result's row in the final table; None for no row.
         optim_wrapper: settings that are merged into the config's ``optim_wrapper``.
@@ -87,22 +89,24 @@ class Train(RowStage):
             each of which is stronger by this number (lazy regularization; Karras et al., 2020,
             arXiv 1912.04958, section 3.1). The regularizer takes less time accordingly, and the
             reach stays the same. Only penalties allow it.
+        lr: a share of the learning rate, such as ``'10%'``; None for the whole.
     """
 
     def __init__(
         self,
         name: str = 'train',
-        epochs: int | None = None,
+        epochs: int | str | None = None,
         regularizer: Regularizer | None = None,
         row: str | None = None,
         optim_wrapper: Mapping[str, Any] | None = None,
         param_scheduler: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         ema: float | None = None,
         regularize_every: int = 1,
+        lr: str | None = None,
     ) -> None:
         super().__init__(row, name)
         owner = type(self).__name__
-        if epochs is not None:
+        if epochs is not None and not isinstance(epochs, str):
             check_count(epochs, 'epochs', owner)
         if ema is not None:
             _check_ema(ema, owner)
@@ -110,6 +114,10 @@ class Train(RowStage):
         if regularize_every > 1:
             _check_lazy(regularizer, owner)
         self.epochs = epochs
+        self.shares = Shares(
+            read_share(epochs, 'epochs', owner) if isinstance(epochs, str) else None,
+            1.0 if lr is None else read_share(lr, 'lr', owner),
+        )
         self.regularizer = regularizer
         self.optim_wrapper = optim_wrapper
         self.param_scheduler = param_scheduler
@@ -118,15 +126,9 @@ class Train(RowStage):
 
     def length(self, config: Mapping[str, Any]) -> int:
         """Return the number of epochs, given the config of a run."""
-        if self.epochs is not None:
+        if isinstance(self.epochs, int):
             return self.epochs
-        epochs = (config.get('train_cfg') or {}).get('max_epochs')
-        if epochs is None:
-            raise ConfigError(
-                f'stage {self.name!r} does not have a number of epochs; give it epochs=..., or the '
-                'config train_cfg=dict(max_epochs=...)'
-            )
-        return int(epochs)
+        return self.shares.length(config, self.name)
 
     def schedule(self, config: Any, epoch_length: int, model: nn.Module | None = None) -> Schedule:
         """Return the schedule of the stage's learning rates.
@@ -138,7 +140,7 @@ class Train(RowStage):
         """
         keys = ('optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_dataloader')
         settings = Config({key: config[key] for key in keys if config.get(key) is not None})
-        merged = overridden(settings, self.overrides())
+        merged = overridden(settings, self.overrides(config))
         if merged.get('optim_wrapper') is None:
             raise ConfigError(
                 f'stage {self.name!r} does not have an optimizer; give the stage or the config '
@@ -171,12 +173,12 @@ class Train(RowStage):
         """Train, save the weights, evaluate."""
         progress = StageProgress(self.name, state.run.console, shown=is_main())
         warnings: list[str] = []
-        epochs = self.length(state.config)
+        default_hooks = _DEFAULT_HOOKS | _other_default_hooks(state)
         health = Health()
         runner = stage_runner(
             state,
-            epochs,
-            self.overrides() | {'default_hooks': _DEFAULT_HOOKS | _other_default_hooks(state)},
+            self.length(state.config),
+            self.overrides(state.config) | {'default_hooks': default_hooks},
             [
                 hooks.EpochSeedHook(state.run.seed, state.index),
                 HealthHook(health, self.name, self.regularizer),
@@ -273,18 +275,20 @@ class Train(RowStage):
             text += f' with {type(self.regularizer).__name__}'
             if self.regularize_every > 1:
                 text += f' every {self.regularize_every} updates'
+        if self.shares.lr != 1:
+            text += f', at {self.shares.lr:.3g} of the learning rate'
         if self.ema is not None:
             text += f', weights averaged ({self.ema:g})'
         return text
 
-    def overrides(self) -> dict[str, Any]:
-        """Return the settings of the stage that replace those of the config."""
+    def overrides(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of the stage that replace those of the config of a run."""
         overrides: dict[str, Any] = {}
         if self.optim_wrapper is not None:
             overrides['optim_wrapper'] = dict(self.optim_wrapper)
         if self.param_scheduler is not None:
             overrides['param_scheduler'] = self.param_scheduler
-        return overrides
+        return self.shares.applied(overrides, config, self.name)
 
 
 def _cut_warning(state: PruningState, runner: StageRunner, push: PruningHook) -> str:
