@@ -12,6 +12,7 @@ from easypruner.base.launchers import set_environment
 from easypruner.cli.configs import find_config
 from easypruner.cli.openmmlab import OpenMMLabArguments
 from easypruner.cli.options import flag, option, positional
+from easypruner.cli.recipes import Recipe
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError
 
@@ -28,10 +29,18 @@ def _seconds(text: str) -> float:
 class PruneArguments(OpenMMLabArguments):
     """The arguments of ``easypruner prune``."""
 
-    config: str = positional('path of a config, or name of a shipped config', metavar='CONFIG')
+    config: str = positional(
+        'path of a config, name of a shipped config, or PACKAGE::PATH', metavar='CONFIG'
+    )
     overwrite: bool = flag('replace an existing run')
     plan: bool = flag('check the config and print the plan, without running it')
     seed: int | None = option('replaces the seed of the config', type=int, metavar='N')
+    recipe: str | None = option(
+        'stages of a method: the name of a shipped recipe, such as masksparsity, or a path',
+        metavar='NAME',
+    )
+    macs: str | None = option('share of the MACs to keep, such as 0.5 or 50%%', metavar='SHARE')
+    params: str | None = option('share of the parameters to keep', metavar='SHARE')
     cfg_options: Sequence[str] = option(
         'change the config, for example train_dataloader.batch_size=32 or stages.0.epochs=3',
         nargs='+',
@@ -58,18 +67,24 @@ def prune(arguments: PruneArguments) -> int:
     set_environment(arguments.launcher, arguments.local_rank)
     folder = arguments.run_folder
     config = find_config(arguments.config)
+    recipe = Recipe.of(arguments.recipe, arguments.macs, arguments.params)
     options = _parse_options(arguments.cfg_options)
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.engine.config import read_config
     from easypruner.pipeline.run import start
     from easypruner.pipeline.work_dir import Mode
 
-    settings = read_config(config, options, foreign=is_foreign(arguments.config))
+    settings = read_config(
+        config,
+        options,
+        foreign=is_foreign(arguments.config),
+        complete=lambda read: recipe.complete(read, options),
+    )
     arguments.change(settings)
     plugins = arguments.load_plugins(settings.get('custom_imports') or ())
     start(
         settings,
-        config.stem,
+        config.stem if recipe.file is None else f'{config.stem}_{recipe.file.stem}',
         plugins.manager,
         Mode(arguments.resume is not None, arguments.overwrite, arguments.plan),
         work_dir=folder or settings.get('work_dir'),

@@ -14,7 +14,8 @@ from mmengine.config import Config
 
 from easypruner.base.describe import shown
 from easypruner.engine.config_keys import NO_KEYS, FileKeys, mark_unchecked
-from easypruner.engine.foreign_configs import enable_foreign_configs
+from easypruner.engine.foreign_configs import base_files, enable_foreign_configs
+from easypruner.engine.shares import mark_schedule
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 
 _DICT = (Mapping,), 'a dict'
@@ -46,6 +47,7 @@ _BUILT_BY = {
 """Method of MMEngine's Runner -> the key of the config that it builds something from."""
 
 
+_SCHEDULERS = 'param_scheduler'
 _MIXED_STYLES = re.compile(
     r'must match the current configuration file type.* in (\S+\.py)', re.DOTALL
 )
@@ -129,6 +131,8 @@ def read_config(
         ConfigError: the config cannot be read, or it does not have the key of an option.
     """
     config = complete(config_of_file(path))
+    own = NO_KEYS if foreign else FileKeys.of(Path(path))
+    epochs = _written_for(path, config, own)
     mistakes = Mistakes()
     for key, value in options.items():
         try:
@@ -139,8 +143,22 @@ def read_config(
     _check_values(config)
     if config.get('default_scope', '') is None:
         config.pop('default_scope')
-    mark_unchecked(config, NO_KEYS if foreign else FileKeys.of(Path(path)), options)
+    mark_unchecked(config, own, options)
+    rewritten = any(key.partition('.')[0] == _SCHEDULERS for key in options)
+    mark_schedule(config, None if rewritten else epochs)
     return config
+
+
+def _written_for(path: str | Path, config: Config, own: FileKeys) -> Any:
+    """Return the number of epochs for which the schedulers of a config were written, if known."""
+    found = (config.get('train_cfg') or {}).get('max_epochs')
+    if 'train_cfg' not in own.written or _SCHEDULERS in own.written:
+        return found
+    for base in base_files(path):
+        epochs = (config_of_file(base).get('train_cfg') or {}).get('max_epochs')
+        if epochs is not None:
+            return epochs
+    return found
 
 
 def config_of_file(path: str | Path) -> Config:

@@ -120,3 +120,16 @@ def enable_foreign_configs() -> None:
         return str(foreign_config(cfg_path)), None if scope == _OWN[0] else scope
 
     reader.Config._get_cfg_path = staticmethod(_get_cfg_path)
+
+
+def base_files(path: str | Path) -> list[str]:
+    """Return the paths of the bases that a config names in ``_base_``."""
+    from mmengine.config import Config
+
+    enable_foreign_configs()
+    try:
+        names = Config._get_base_files(str(path))
+    except SyntaxError:
+        # MMEngine inserts variables of the environment first, which may not be Python.
+        return []
+    return [Config._get_cfg_path(name, str(path))[0] for name in names]

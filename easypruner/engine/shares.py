@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.config import Config
+
 from easypruner.base.checks import refuse
 from easypruner.errors import ConfigError
 
+_SCHEDULED = '_scheduled_epochs'
 _PERCENT = re.compile(r'\s*(\d+(?:\.\d+)?)\s*%\s*')
 _MOST = 100.0
 _TIMES = ('begin', 'end', 'T_max', 'step_size', 'total_steps')
@@ -81,7 +84,7 @@ class Shares:
                     entry['eta_min'] *= self.lr
         if self.epochs is None:
             return scaled
-        factor = self.length(config, stage) / config_epochs(config, stage)
+        factor = self.length(config, stage) / scheduled_epochs(config, stage)
         if factor == 1:
             return scaled
         compressed = [compress(entry, factor) for entry in scaled]
@@ -98,6 +101,22 @@ class Shares:
             )
         rate = {'lr': optimizer['lr'] * self.lr}
         return {**own, 'optimizer': {**(own.get('optimizer') or {}), **rate}}
+
+
+def mark_schedule(config: Config, epochs: Any) -> None:
+    """Note on a config for how many epochs its schedulers were written.
+
+    Args:
+        config: the config, whose ``train_cfg.max_epochs`` was changed since.
+        epochs: the number of epochs before; None if it is unknown or does not matter.
+    """
+    # An attribute of a Config would be a key of it.
+    object.__setattr__(config, _SCHEDULED, epochs)
+
+
+def scheduled_epochs(config: Mapping[str, Any], stage: str) -> int:
+    """Return the number of epochs for which the schedulers of a config were written."""
+    return int(getattr(config, '__dict__', {}).get(_SCHEDULED) or config_epochs(config, stage))
 
 
 def config_epochs(config: Mapping[str, Any], stage: str) -> int:

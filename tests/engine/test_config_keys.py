@@ -11,6 +11,7 @@ import pytest
 
 from easypruner.engine.config import read_config
 from easypruner.engine.config_keys import unchecked_keys
+from easypruner.engine.shares import scheduled_epochs
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.pipeline.preflight import _check_keys
 from tests.helpers.tiny import tiny_config
@@ -95,3 +96,21 @@ def test_a_file_that_is_no_config_is_an_error(tmp_path: Path) -> None:
     file.write_text('model = dict(')
     with pytest.raises(ConfigError, match='cannot be read as a config: SyntaxError'):
         read_config(file, {})
+
+
+@pytest.mark.parametrize(
+    ('text', 'options', 'epochs'),
+    [
+        ('', {}, 2),
+        ('train_cfg = dict(max_epochs=1)', {}, 2),
+        ('', {'train_cfg.max_epochs': 1}, 2),
+        ('train_cfg = dict(max_epochs=6)', {'train_cfg.max_epochs': 1}, 2),
+        ("train_cfg = dict(max_epochs=6)\nparam_scheduler = dict(type='StepLR')", {}, 6),
+        ('', {'train_cfg.max_epochs': 1, 'param_scheduler.T_max': 1}, 1),
+    ],
+)
+def test_the_epochs_for_which_the_schedulers_were_written_are_known(
+    text: str, options: dict[str, Any], epochs: int, tmp_path: Path
+) -> None:
+    config = copy.deepcopy(read_config(write(tmp_path, text), options))
+    assert scheduled_epochs(config, 'train') == epochs

@@ -72,6 +72,19 @@ def lamp_scores(scores: Tensor) -> Tensor:
     return shares[order.argsort()]
 
 
+def rank_scores(scores: Tensor) -> Tensor:
+    """Return the position of each score among those of its group, above 0 and up to 1.
+
+    A budget that ranks all groups together then removes the same share of each. Equal scores are
+    ordered by their index.
+
+    >>> rank_scores(torch.tensor([4.0, -1.0, 5.0, 4.0]))
+    tensor([0.5000, 0.2500, 1.0000, 0.7500])
+    """
+    positions = torch.argsort(scores, stable=True).argsort() + 1
+    return positions / len(scores)
+
+
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     'none': None,
     'mean': _divide_by(lambda scores: scores.mean()),
@@ -79,6 +92,7 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     'sum': _divide_by(lambda scores: scores.sum()),
     'gaussian': standardize,
     'lamp': lamp_scores,
+    'rank': rank_scores,
 }
 """Name -> how the scores of a group are made comparable with those of other groups."""
 

@@ -40,7 +40,8 @@ class MaskSource(Strategy):
         normalization: how the scores of groups are made comparable: ``'none'``; ``'mean'``,
             ``'max'`` or ``'sum'`` divide by this value of the group; ``'gaussian'`` subtracts the
             mean and divides by the standard deviation; ``'lamp'`` divides each score by the sum of
-            those that are not lower.
+            those that are not lower; ``'rank'`` is the position in the group, which removes the
+            same share of each group.
     """
 
     def __init__(

@@ -1,0 +1,19 @@
+"""Filters near the geometric median (arXiv 1811.00250)."""
+
+stages = [
+    dict(type='Train', name='baseline', epochs='100%', row='baseline'),
+    dict(
+        type='SelectMask',
+        source=dict(type='FPGM', budget=dict(type='Macs', keep=0.5)),
+    ),
+    dict(type='Prune'),
+    dict(type='Calibrate'),
+    dict(
+        type='Train',
+        name='finetune',
+        epochs='225%',
+        row='finetuned',
+        lr='10%',
+    ),
+    dict(type='Report'),
+]
