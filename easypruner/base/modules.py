@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
-from typing import TypeVar
+import dis
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -19,16 +22,42 @@ _Model = TypeVar('_Model', bound=nn.Module)
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode for a block, then restore each module's mode.
 
-    The flags are set directly, because a model may override ``eval()`` to do more.
+    The flags are set directly, because a model may override ``eval()`` to do more. Modules that
+    cannot do without it stay in training mode.
     """
     before = [(module, module.training) for module in model.modules()]
     for module, _ in before:
-        module.training = False
+        module.training = needs_eval(module)
     try:
         yield
     finally:
         for module, was in before:
             module.training = was
+
+
+def needs_eval(module: nn.Module) -> bool:
+    """Return whether evaluation needs an attribute that the module's own ``train(False)`` sets.
+
+    The attentions of LeViT, for example, gather their biases there, and gather them in each forward
+    pass in training mode. Setting the flag to False is not enough then.
+    """
+    if not module.training or type(module).train is nn.Module.train:
+        return False
+    kind = type(module)
+    return any(not hasattr(module, name) for name in _set_by(kind.train) & _read_by(kind.forward))
+
+
+@functools.cache
+def _set_by(method: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the attributes that a method sets."""
+    code = getattr(inspect.unwrap(method), '__code__', None)
+    found = dis.get_instructions(code) if code is not None else ()
+    return frozenset(step.argval for step in found if step.opname == 'STORE_ATTR')
+
+
+def _read_by(method: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of globals and attributes in a method."""
+    return frozenset(getattr(getattr(inspect.unwrap(method), '__code__', None), 'co_names', ()))
 
 
 def copy_of(model: _Model) -> _Model:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.modules import needs_eval
 from easypruner.base.settings import changed_setting
 
 
@@ -157,9 +158,10 @@ class StandIns(Inventory):
         self._recurrent = [m for m in self.modules.values() if '_flat_weights_names' in m.__dict__]
         self._running = ['']
         self._calls = [
-            (module.__dict__, _tracked(module._call_impl, path, self._running))
+            (path, module.__dict__, _tracked(module._call_impl, path, self._running))
             for path, module in self.modules.items()
         ]
+        self._needs_eval = {path for path, m in self.modules.items() if needs_eval(m)}
 
     @property
     def path(self) -> str:
@@ -171,7 +173,8 @@ class StandIns(Inventory):
         """Give the modules other tensors for a block, in the given mode.
 
         The block may change attributes of modules: they are restored as well. Modes are set
-        directly, because a model may override ``train()`` to do more.
+        directly, because a model may override ``train()`` to do more. Modules that cannot do
+        without it stay in training mode.
 
         Args:
             tensors: name of a parameter or buffer -> stand-in, for all of :attr:`tensors`.
@@ -179,13 +182,13 @@ class StandIns(Inventory):
         """
         try:
             self.swap(tensors)
-            for entries, call in self._calls:
+            for path, entries, call in self._calls:
                 # A module calls this in place of its forward. module.compile() sets it as well.
                 entries['_compiled_call_impl'] = call
-                entries['training'] = training
+                entries['training'] = training or path in self._needs_eval
             yield
         finally:
-            for entries, _ in self._calls:
+            for _, entries, _ in self._calls:
                 entries.pop('_compiled_call_impl', None)
             self._before.restore()
 

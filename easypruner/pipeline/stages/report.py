@@ -236,7 +236,9 @@ def _scales(state: PruningState) -> tuple[tuple[Scales, Scales] | None, Scales]:
         graph, masks = _before_cut(state, cut)
         after.append(gather_scales(graph, masks))
         if cut.selected is not None:
-            before.append(gather_scales(graph, masks, read_weights(cut.selected)))
+            # A state dict may have other names than the parameters, so the model reads it.
+            load_weights(graph.model, cut.selected)
+            before.append(gather_scales(graph, masks))
     at_cuts = joined(after)
     return (joined(before), at_cuts) if len(before) == len(after) else None, at_cuts
 
