@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import warnings
 from typing import Any
 
 import numpy as np
+from mmengine.utils import ProgressBar
 from PIL import Image
 
 _NOISE = (
@@ -51,7 +53,19 @@ def prepare() -> None:
 
 
 def quiet(logger: logging.Logger) -> None:
-    """Print only errors to the console. The log file still gets everything."""
+    """Print only errors to the console. The log file still gets everything.
+
+    MMEngine's own progress bars, such as that of ``PreciseBNHook``, print to no file any more.
+    """
     for handler in logger.handlers:
         if type(handler) is logging.StreamHandler:
             handler.setLevel(logging.ERROR)
+    start = ProgressBar.__init__
+    start.__defaults__ = (*start.__defaults__[:-1], _Nowhere())
+
+
+class _Nowhere(io.TextIOBase):
+    """A text file that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+import logging
+import sys
 
 import mmcv
 import numpy as np
 import pytest
+from mmengine.utils import ProgressBar
 from mmpretrain.datasets.transforms import ColorJitter
 
-from easypruner.engine.compat import prepare
+from easypruner.engine.compat import prepare, quiet
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,15 @@ def test_jitter_of_every_hue_runs() -> None:
     jitter = ColorJitter(hue=0.5)
     for _ in range(20):
         assert jitter(dict(img=image))['img'].shape == image.shape
+
+
+def test_quiet_bars_print_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ProgressBar.__init__
+    monkeypatch.setattr(start, '__defaults__', (*start.__defaults__[:-1], sys.stdout))
+    ProgressBar(2).update()
+    assert '1/2' in capfd.readouterr().out
+    quiet(logging.getLogger('quiet'))
+    ProgressBar(2).update()
+    assert capfd.readouterr().out == ''
