@@ -17,6 +17,9 @@ docs/masksparsity.md has the whole list.
 
 _base_ = '_base_/r50_in1k.py'
 
+# The released code keeps at least one channel of each layer, and has no other limits.
+graph = dict(_delete_=True)
+
 _vote = dict(type='BNScale', reduction='vote', budget=dict(type='Threshold', value=0.01))
 
 stages = [

@@ -15,6 +15,9 @@ README), replace the first stage: docs/masksparsity.md. Otherwise the file is a 
 
 _base_ = '_base_/r50_in1k.py'
 
+# The released code keeps at least one channel of each layer, and has no other limits.
+graph = dict(_delete_=True)
+
 stages = [
     dict(type='Train', name='baseline', row='baseline'),
     dict(

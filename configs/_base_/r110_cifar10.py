@@ -9,3 +9,5 @@ _base_ = [
 
 # No layer or residual stream may lose almost all of its channels.
 graph = dict(limits={'*': dict(max_removed=0.9)})
+# The paper removes 63.03 % of the FLOPs and 60.34 % of the parameters.
+budget = [dict(type='Macs', keep=0.3697), dict(type='Params', keep=0.3966)]

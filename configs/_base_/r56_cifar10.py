@@ -9,3 +9,4 @@ _base_ = [
 
 # No layer or residual stream may lose almost all of its channels.
 graph = dict(limits={'*': dict(max_removed=0.9)})
+budget = dict(type='Macs', keep=0.5)

@@ -1,0 +1,6 @@
+"""L1 norms of filters (arXiv 1608.08710): MobileNetV2 on ImageNet, half the MACs."""
+
+_base_ = ['_base_/mobilenetv2_in1k.py', '_recipes_/l1.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget

@@ -1,0 +1,6 @@
+"""L1 norms of filters (arXiv 1608.08710): ResNet-56 on CIFAR-10, half the MACs."""
+
+_base_ = ['_base_/r56_cifar10.py', '_recipes_/l1.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget

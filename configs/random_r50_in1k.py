@@ -1,0 +1,7 @@
+"""Random channels: ResNet-50 on ImageNet, what MaskSparsity removes of the MACs in the paper."""
+
+_base_ = ['_base_/r50_in1k.py', '_recipes_/random.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget
+stages[-2].epochs = '300%'  # 400 epochs in all, as masksparsity_r50_in1k

@@ -1,0 +1,6 @@
+"""Training from scratch (arXiv 1810.05270): ResNet-56 on CIFAR-10, half the MACs."""
+
+_base_ = ['_base_/r56_cifar10.py', '_recipes_/scratch.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget

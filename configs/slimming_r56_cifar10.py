@@ -1,0 +1,6 @@
+"""Network slimming (arXiv 1708.06519): ResNet-56 on CIFAR-10, half the MACs."""
+
+_base_ = ['_base_/r56_cifar10.py', '_recipes_/slimming.py']
+
+stages = _base_.stages
+stages[2].source.budget = _base_.budget

@@ -1,0 +1,6 @@
+"""The same share of every group: MobileNetV2 on ImageNet, half the MACs."""
+
+_base_ = ['_base_/mobilenetv2_in1k.py', '_recipes_/uniform.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget

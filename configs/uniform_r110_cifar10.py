@@ -1,0 +1,6 @@
+"""The same share of every group: ResNet-110 on CIFAR-10, what MaskSparsity removes in the paper."""
+
+_base_ = ['_base_/r110_cifar10.py', '_recipes_/uniform.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget
