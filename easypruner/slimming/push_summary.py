@@ -13,6 +13,7 @@ from torch import Tensor
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.strategies import Regularizer
 from easypruner.strategies.measures.remains import Remains
+from easypruner.strategies.regularizers.scale_penalty import ScalePenalty
 
 ZERO = 0.01
 """The magnitude up to which a value counts as zero."""
@@ -56,7 +57,9 @@ def measure_rows(regularizer: Regularizer, graph: ChannelGraph, masks: Masks | N
         'removed biases': removed.all_biases,
         'kept scales': kept.all_scales,
     }
-    if type(regularizer).magnitudes is not Regularizer.magnitudes:
+    has_own = type(regularizer).magnitudes is not Regularizer.magnitudes
+    # Those of norm scales would only repeat the rows above.
+    if has_own and not isinstance(regularizer, ScalePenalty):
         largest = regularizer.magnitudes(graph, masks)
         found['largest of a group'] = torch.tensor(list(largest.values()))
     return {name: Magnitudes.of(values) for name, values in found.items() if len(values)}
