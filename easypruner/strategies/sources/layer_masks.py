@@ -46,7 +46,7 @@ def load_masks(path: str | os.PathLike[str]) -> tuple[LayerMasks, bool]:
     """
     file = Path(path)
     if not file.is_file():
-        raise MaskError(f'there is no mask file {str(file)!r}')
+        raise MaskError(f'there is no mask file {str(file)!r}; check the path')
     with file.open('rb') as opened:
         start = opened.read(32)
     masks: LayerMasks
