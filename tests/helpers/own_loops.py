@@ -46,7 +46,7 @@ def make_net() -> Net:
 
 
 def graph_of(net: nn.Module) -> ChannelGraph:
-    return easypruner.trace(net, torch.rand(1, 3, 8, 8))
+    return easypruner.trace(net, torch.rand(1, 3, 8, 8).to(next(net.parameters())))
 
 
 def batches(number: int = UPDATES) -> list[tuple[Tensor, Tensor]]:

@@ -195,6 +195,44 @@ def test_a_resumed_training_is_the_same_bit_for_bit(case: str, order: str) -> No
     assert not torch.equal(plain_net.norm1.weight, saved[0]['norm1.weight'])
 
 
+@pytest.mark.parametrize('apply', ['gradient', 'proximal'])
+def test_an_optimizer_that_loads_a_state_on_the_way_keeps_its_own_rates(apply: str) -> None:
+    """Its parameter groups are other objects afterwards."""
+    trained = []
+    for loads in (False, True):
+        net = make_net()
+        optimizer = SGD(net.parameters(), lr=0.1, momentum=0.9)
+        start(net, optimizer, dict(type='MaskSparsity', strength=STRENGTH, apply=apply), updates=8)
+        plain(net, optimizer)
+        if loads:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        optimizer.param_groups[0]['lr'] = 0.01
+        plain(net, optimizer)
+        trained.append(net.norm1.weight)
+    assert torch.equal(*trained)
+
+
+@pytest.mark.parametrize('apply', ['gradient', 'proximal'])
+def test_the_network_may_be_converted_before_its_first_update(apply: str) -> None:
+    """As by model.cuda() after the call; here to another type, which any machine has."""
+    trained = []
+    for late in (False, True):
+        net = make_net()
+        net = net if late else net.double()
+        optimizer = SGD(net.parameters(), lr=0.1)
+        pusher = start(net, optimizer, dict(type='MaskSparsity', strength=STRENGTH, apply=apply))
+        net.double()
+        for images, labels in batches():
+            optimizer.zero_grad()
+            loss_of(net, (images.double(), labels)).backward()
+            optimizer.step()
+        trained.append(net.norm1.weight)
+        # What was prepared at the start would be on the device of the start, too.
+        prepared = pusher.regularizer.selected(pusher._push.graph, pusher.masks)
+        assert {weight.dtype for weight in prepared.weights} == {torch.float64}
+    assert torch.equal(*trained)
+
+
 def test_a_state_is_loaded_without_unpickling(tmp_path: Any) -> None:
     net = make_net()
     optimizer = SGD(net.parameters(), lr=0.1)

@@ -66,6 +66,7 @@ class Push:
     _pushed: list[nn.Parameter] = field(default_factory=list, init=False)
     _shapes: list[torch.Size] = field(default_factory=list, init=False)
     _losses: int = field(default=0, init=False)
+    _has_begun: bool = field(default=False, init=False)
     _strength: float | None = field(default=None, init=False)
     _optimizer: Optimizer | None = field(default=None, init=False)
     _slowest: Schedule = field(init=False)
@@ -166,6 +167,10 @@ class Push:
         """Measure the pull and push, right before an optimizer update."""
         regularizer, graph = self.regularizer, self.graph
         self._check_joined()
+        if not self._has_begun:
+            # The network may have been moved to another device since the start.
+            regularizer.refresh()
+            self._has_begun = True
         if self._measures:
             entries = regularizer.to_zero(graph, self.masks)
             progress = self._progress(getattr(optimizer, 'grad_scale', None))

@@ -21,7 +21,7 @@ class Thresholds:
 
     def __init__(self, selected: SelectedScales, optimizer: Optimizer) -> None:
         self._selected = selected
-        self._optimizer = optimizer
+        self._groups = optimizer.param_groups
         owners: list[Tensor] = []
         self._tensors: list[Tensor] = []
         weights: list[Tensor] = []
@@ -43,8 +43,9 @@ class Thresholds:
         self._parts = torch.split(self._row, self._numbers)
 
     def fit(self, selected: SelectedScales, optimizer: Optimizer) -> bool:
-        """Tell whether they are those of these parameters and this optimizer."""
-        return self._selected is selected and self._optimizer is optimizer
+        """Tell whether they are those of these parameters and this optimizer, as it is now."""
+        # An optimizer that has loaded a state has other parameter groups and tensors.
+        return self._selected is selected and self._groups is optimizer.param_groups
 
     def apply(self, strength: float, progress: Progress) -> None:
         """Bring the magnitude of each entry down by its threshold, at most to zero."""
