@@ -105,6 +105,31 @@ def model_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
+def init_weights(model: Any) -> None:
+    """Initialize a model as its ``init_cfg`` says.
+
+    Raises:
+        ConfigError: a checkpoint of ``init_cfg`` cannot be loaded.
+    """
+    try:
+        getattr(model, 'init_weights', lambda: None)()
+    # Loaders of checkpoints raise exceptions of any class, also for addresses on the internet.
+    except Exception as error:
+        wanted = [
+            f'{path}.init_cfg.checkpoint={module.init_cfg.get("checkpoint")!r}'
+            for path, module in model.named_modules(prefix='model')
+            if isinstance(getattr(module, 'init_cfg', None), Mapping)
+            and module.init_cfg.get('type') == 'Pretrained'
+        ]
+        if not wanted:
+            raise
+        raise ConfigError(
+            f'the weights of {", ".join(wanted)} cannot be loaded: {_first_line(error)}; give the '
+            'path of a file, or leave them out: '
+            + ' '.join(f'{each.partition(".init_cfg")[0]}.init_cfg=None' for each in wanted)
+        ) from error
+
+
 def _first_line(error: BaseException) -> str:
     # str() of a KeyError is the repr of its message.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 
 from easypruner.base.checks import check_count
 from easypruner.engine.checkpoint import fill, read_weights
-from easypruner.engine.config import building, model_settings
+from easypruner.engine.config import building, init_weights, model_settings
 from easypruner.engine.config_keys import unchecked_keys
 from easypruner.engine.model_memory import check_memory
 from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
+from easypruner.pipeline.classes import check_classes
 from easypruner.pipeline.one_batch import read_samples, try_one_batch
 from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import format_count, literal_text, make_table, print_lines
@@ -79,7 +80,8 @@ def _built(config: Any, location: str, mistakes: Mistakes) -> Iterator[PlannedSt
 OWN_KEYS = frozenset({'stages', 'seed', 'graph'})
 ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_preprocessor',
                          'auto_scale_lr', 'find_unused_parameters', 'sync_bn'})  # fmt: skip
-_DICTS = ('model', 'train_dataloader', 'val_dataloader')
+_LOADERS = ('train_dataloader', 'val_dataloader')
+_DICTS = ('model', *_LOADERS)
 _NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
 _TYPO = 0.8
 _MOST_WORKERS = 1024
@@ -122,12 +124,15 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
     _check_keys(config, mistakes)
     _check_stages(stages, mistakes)
     samples = [
-        read_samples(name, _loader(config, name, mistakes), run.seed, mistakes)
-        for name in ('train_dataloader', 'val_dataloader')
+        read_samples(name, _loader(config, name, mistakes), run.seed, mistakes) for name in _LOADERS
     ]
     _check_evaluator(config, mistakes)
     model = _build_model(config, mistakes)
     graph, found = None, [each for each in samples if each is not None]
+    if model is not None:
+        for name, sample in zip(_LOADERS, samples, strict=True):
+            if sample is not None:
+                check_classes(sample.loader.dataset, name, model, mistakes)
     if model is not None and len(found) == len(samples):
         with mistakes.collect('model'), building():
             graph = run.trace(model)
@@ -241,7 +246,7 @@ def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
     with mistakes.collect('model'), building():
         check_memory(config)
         model: nn.Module = MODELS.build(model_settings(config))
-        getattr(model, 'init_weights', lambda: None)()
+        init_weights(model)
         if weights is not None:
             with mistakes.collect('load_from'):
                 fill(model, weights, start)
