@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -48,6 +49,9 @@ def launched(launcher: str) -> Iterator[None]:
             ) from error
         raise
     finally:
+        # While a wrapped model lives, so do the threads of its process group. Without this, they
+        # would outlive the interpreter, which now and then ends the process with SIGABRT.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -96,3 +96,36 @@ class TestTwoProcesses:
         ]
         assert 'exitcode  : 2' in done.stderr
         assert not (tmp_path / 'run').exists()
+
+
+THREADS = """
+import atexit
+from pathlib import Path
+from mmengine.dist import get_rank
+from easypruner import hookimpl
+
+def write(rank):
+    tasks = Path('/proc/self/task').iterdir()
+    names = [(task / 'comm').read_text().strip() for task in tasks]
+    Path({folder!r}, f'threads_{{rank}}').write_text(' '.join(names))
+
+@hookimpl
+def easypruner_configure_runner(runner, state):
+    if not hasattr(atexit, 'easypruner_test'):
+        atexit.easypruner_test = True
+        atexit.register(write, get_rank())
+"""
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='threads are listed by Linux only')
+def test_no_thread_of_the_process_group_outlives_it(tmp_path: Path) -> None:
+    stages = [dict(type='Train', name='baseline', epochs=1, row='baseline'), dict(type='Report')]
+    config = write_config(tmp_path, tiny_config(stages=stages))
+    text = THREADS.format(folder=str(tmp_path))
+    plugins = write_plugin(tmp_path / 'plugins', 'threads.py', text).parent
+    run = torchrun(config, tmp_path / 'run', '--plugins', str(plugins))
+    assert run.returncode == 0, run.stderr
+    for rank in range(2):
+        names = (tmp_path / f'threads_{rank}').read_text()
+        assert names
+        assert 'gloo' not in names
