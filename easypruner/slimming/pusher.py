@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -187,6 +188,12 @@ class Pusher:
             return
         self._has_ended = True
         push, regularizer = self._push, self.regularizer
+        if not all(math.isfinite(row.largest) for row in self._now.values()):
+            _warn(
+                f'{type(regularizer).__name__}: scales or biases of norms are no longer finite, so '
+                'the training has diverged; use a lower learning rate, or clip gradients'
+            )
+            return
         _warn(regularizer.unmet(push.graph, self.masks))
         entries = regularizer.to_zero(push.graph, self.masks)
         if regularizer.loop is not None or self.masks is None or not entries.names:

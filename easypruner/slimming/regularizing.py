@@ -117,9 +117,7 @@ def regularize(
     if every > 1:
         check_lazy(chosen, 'every', _OWNER)
     graph = graph if graph.model is network else graph.on(network)
-    known = None if masks is None else masks if isinstance(masks, Masks) else Masks(masks)
-    if known is not None:
-        known.check(graph)
+    known = _checked_masks(masks, graph)
     # The strength of an interrupted training does not depend on the rates that are left.
     follows = scheduler if state is None else None
     rates = predicted_rates(inner, updates, follows, scheduler_every)
@@ -138,6 +136,19 @@ def _checked_optimizer(optimizer: Any) -> Optimizer:
     return inner
 
 
+def _checked_masks(masks: Any, graph: ChannelGraph) -> Masks | None:
+    if masks is None:
+        return None
+    if not isinstance(masks, Mapping):
+        raise ConfigError(
+            f'masks={describe(masks)} of {_OWNER}; expected a dict of group -> bool tensor, as '
+            'source.select(graph, easypruner.Context()) returns it'
+        )
+    known = masks if isinstance(masks, Masks) else Masks(masks)
+    known.check(graph)
+    return known
+
+
 def build_regularizer(regularizer: Any, strengths: Mapping[str, Any], owner: str) -> Regularizer:
     """Return a regularizer from a name, a dict or an object.
 
@@ -151,6 +162,11 @@ def build_regularizer(regularizer: Any, strengths: Mapping[str, Any], owner: str
         ConfigError: there is no such regularizer, or it does not have exactly one strength.
     """
     ensure_loaded()
+    if isinstance(regularizer, type):
+        name = regularizer.__name__
+        raise ConfigError(
+            f'regularizer of {owner} is the class {name}; build it, as in {name}(...)'
+        )
     given = {name: value for name, value in strengths.items() if value is not None}
     if len(given) > 1:
         raise ConfigError(
