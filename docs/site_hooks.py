@@ -41,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not files in docs/, and fill in the navigation."""
     for name, page in TOP.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
-    for target in sorted(_linked_code(files)):
+    for target in sorted(set(_linked_code(files))):
         files.append(File.generated(config, page_of(target), content=_shown(target)))
     for page, text in reference_pages().items():
         files.append(File.generated(config, page, content=text))
@@ -113,7 +113,8 @@ def _filled(entries: list[Any], pages: list[str]) -> list[Any]:
     """Return the navigation with the pages of its folders.
 
     Args:
-        entries: pages, folders (all their pages, the index first), and titles with entries.
+        entries: pages (absent ones are left out), folders (all their pages, the index first), and
+            titles with entries.
         pages: all pages.
     """
     found: list[Any] = []
@@ -124,6 +125,6 @@ def _filled(entries: list[Any], pages: list[str]) -> list[Any]:
             inside = [page for page in pages if page.startswith(entry)]
             inside.sort(key=lambda page: Path(page).name not in ('README.md', 'index.md'))
             found.append({_TITLES[entry]: inside})
-        else:
+        elif entry in pages:
             found.append(entry)
     return found
