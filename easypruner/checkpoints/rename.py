@@ -76,6 +76,9 @@ class Rename:
         return idle
 
 
+NO_RENAME = Rename()
+
+
 def rename_of(value: Any, owner: str = 'load_checkpoint', argument: str = 'rename') -> Rename:
     """Return the rename rule that a config, the command line or a caller states.
 
@@ -93,7 +96,7 @@ def rename_of(value: Any, owner: str = 'load_checkpoint', argument: str = 'renam
     'backbone.layer1.1.bn1.weight'
     """
     if value is None:
-        return Rename()
+        return NO_RENAME
     if isinstance(value, Rename):
         return value
     single = isinstance(value, str | os.PathLike)

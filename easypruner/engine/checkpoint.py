@@ -14,8 +14,8 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
 from easypruner.base.files import write_whole
+from easypruner.checkpoints.files import load_plain
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.cutting.network_record import load_plain
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from easypruner.base.describe import describe
-from easypruner.base.files import write_json, zip_damage
+from easypruner.base.files import write_json
 from easypruner.base.json_fields import check_hash, with_hash
+from easypruner.checkpoints.files import load_plain
 from easypruner.errors import ConfigError, RecordError, UnknownTransformError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.record import CUT_KIND, ArchitectureRecord, read_record, record_of
@@ -171,36 +171,3 @@ def _load_state(checkpoint: Any) -> tuple[Any, str]:
             'tensor), or the path of a file with one'
         )
     return content.get('state_dict', content), where
-
-
-def load_plain(
-    path: str | os.PathLike[str], error: type[Exception], map_location: Any = 'cpu'
-) -> Any:
-    """Read what ``torch.save`` wrote, without unpickling anything else than tensors.
-
-    Args:
-        path: the path of the file.
-        error: the class of the errors.
-        map_location: the device of the tensors.
-
-    Raises:
-        Exception: the file does not exist, is damaged or has other objects; of the given class.
-    """
-    file = os.fspath(path)
-    try:
-        # torch.load() does not compare the checksums that torch.save() has written.
-        if damage := zip_damage(file):
-            raise error(
-                f'the checkpoint {file!r} is damaged: {damage}; copy it again, or write it anew'
-            )
-        return torch.load(file, map_location=map_location, weights_only=True)
-    except FileNotFoundError:
-        raise error(f'there is no checkpoint {file!r}; check the path') from None
-    except error:
-        raise
-    except Exception as problem:
-        raise error(
-            f'the checkpoint {file!r} cannot be read as plain weights: '
-            f'{(str(problem) or type(problem).__name__).splitlines()[0]}; expected a state dict '
-            'saved by torch.save'
-        ) from problem
