@@ -129,8 +129,8 @@ class Network:
         from mmengine.registry import MODELS, DefaultScope
 
         import easypruner
-        from easypruner.engine.checkpoint import load_weights
         from easypruner.engine.config import model_settings
+        from easypruner.engine.pretrained import load_weights
 
         config = Config.fromfile(config_file(folder))
         with DefaultScope.overwrite_default_scope('mmpretrain'):

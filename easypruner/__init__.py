@@ -13,6 +13,7 @@ from easypruner.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from easypruner import budgets, regularizers, sources
+    from easypruner.checkpoints.loading import load_checkpoint
     from easypruner.graph import OptimizerHandler, Transform
     from easypruner.graph.limits import Limits
     from easypruner.graph.masks import Masks
@@ -65,6 +66,7 @@ __all__ = [
     'budgets',
     'calibrate',
     'hookimpl',
+    'load_checkpoint',
     'load_pruned',
     'prune',
     'regularize',
@@ -89,6 +91,7 @@ _SLIMMING = (
 )
 _MODULES = ('budgets', 'regularizers', 'sources')
 _HOMES = {
+    'load_checkpoint': 'easypruner.checkpoints.loading',
     'Limits': 'easypruner.graph.limits',
     'Masks': 'easypruner.graph.masks',
     'PrunedModel': 'easypruner.pipeline.pruned_model',

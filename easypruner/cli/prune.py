@@ -11,7 +11,7 @@ from typing import Any
 from easypruner.base.launchers import set_environment
 from easypruner.cli.configs import find_config
 from easypruner.cli.openmmlab import OpenMMLabArguments
-from easypruner.cli.options import flag, option, positional
+from easypruner.cli.options import flag, option, positional, repeated
 from easypruner.cli.recipes import Recipe
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError
@@ -41,6 +41,19 @@ class PruneArguments(OpenMMLabArguments):
     )
     macs: str | None = option('share of the MACs to keep, such as 0.5 or 50%%', metavar='SHARE')
     params: str | None = option('share of the parameters to keep', metavar='SHARE')
+    load_from: str | None = option(
+        'checkpoint to start from, in place of the load_from of the config: a file of torch or '
+        'safetensors, or a folder of Hugging Face',
+        metavar='CHECKPOINT',
+    )
+    rename: Sequence[str] = repeated(
+        'how the names of the checkpoint become those of the model: a map such as '
+        "'torchvision->mmpretrain', 'REGEX=>REPLACEMENT', a JSON file of pairs, or by_structure",
+        'RULE',
+    )
+    skip: Sequence[str] = repeated(
+        "let the weights with these names keep their initial values, such as 'head.fc.*'", 'REGEX'
+    )
     cfg_options: Sequence[str] = option(
         'change the config, for example train_dataloader.batch_size=32 or stages.0.epochs=3',
         nargs='+',
@@ -71,6 +84,7 @@ def prune(arguments: PruneArguments) -> int:
     options = _parse_options(arguments.cfg_options)
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.engine.config import read_config
+    from easypruner.engine.pretrained import start_from
     from easypruner.pipeline.run import start
     from easypruner.pipeline.work_dir import Mode
 
@@ -78,9 +92,10 @@ def prune(arguments: PruneArguments) -> int:
         config,
         options,
         foreign=is_foreign(arguments.config),
-        complete=lambda read: recipe.complete(read, options),
+        complete=lambda read: recipe.complete(read, arguments.load_from, options),
     )
     arguments.change(settings)
+    start_from(settings, arguments.load_from, arguments.rename, arguments.skip)
     plugins = arguments.load_plugins(settings.get('custom_imports') or ())
     start(
         settings,

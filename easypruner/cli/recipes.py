@@ -92,11 +92,12 @@ class Recipe:
         )
         return cls(None if name is None else find_recipe(name), budgets)
 
-    def complete(self, config: Config, options: Mapping[str, Any]) -> Config:
+    def complete(self, config: Config, load_from: str | None, options: Mapping[str, Any]) -> Config:
         """Return a config with the stages and budgets.
 
         Args:
             config: the config.
+            load_from: the checkpoint of ``--load-from``, or None.
             options: ``--cfg-options``, which are applied later.
 
         Raises:
@@ -104,6 +105,7 @@ class Recipe:
         """
         # MMEngine is slow to import, and --help has to be fast.
         from easypruner.engine.config import config_of_file
+        from easypruner.engine.pretrained import starts_trained
 
         if self.file is not None:
             content = config_of_file(self.file).to_dict()
@@ -112,7 +114,8 @@ class Recipe:
                     f'the recipe {str(self.file)!r} has no stages; expected '
                     'stages = [dict(type=...), ...]'
                 )
-            trained = options.get('load_from', config.get('load_from')) is not None
+            given = load_from or options.get('load_from') or options.get('load_from.checkpoint')
+            trained = given is not None or starts_trained(config)
             content['stages'] = [_started(stage, trained) for stage in content['stages']]
             config.merge_from_dict(content)
         if self.budgets:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from easypruner.base.files import write_whole
 from easypruner.checkpoints.files import load_plain
+from easypruner.checkpoints.reading import read_checkpoint
 from easypruner.errors import EasyPrunerError
 
 
@@ -34,11 +35,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         EasyPrunerError: the file does not exist or does not contain a state dict.
     """
-    content = read_plain(path)
-    weights = content.get('state_dict', content)
-    if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise _no_state_dict(path)
-    return dict(weights)
+    return dict(read_checkpoint(path).tensors)
 
 
 def read_plain(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[str, Any]:
@@ -49,24 +46,11 @@ def read_plain(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[
     """
     content = load_plain(path, EasyPrunerError, map_location)
     if not isinstance(content, Mapping):
-        raise _no_state_dict(path)
+        raise EasyPrunerError(
+            f'the checkpoint {os.fspath(path)!r} does not contain a state dict; '
+            'expected a state dict saved by torch.save'
+        )
     return dict(content)
-
-
-def _no_state_dict(path: str | os.PathLike[str]) -> EasyPrunerError:
-    return EasyPrunerError(
-        f'the checkpoint {os.fspath(path)!r} does not contain a state dict; '
-        'expected a state dict saved by torch.save'
-    )
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load weights from a file into ``model``. Every tensor has to fit.
-
-    Raises:
-        EasyPrunerError: the file is missing or damaged, or its tensors do not fit the model.
-    """
-    fill(model, read_weights(path), path)
 
 
 def fill(model: nn.Module, weights: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

@@ -29,7 +29,8 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
          'auto_scale_lr', 'model_wrapper_cfg', 'graph'), _DICT),
     'custom_hooks': _LIST,
     **dict.fromkeys(('val_evaluator', 'param_scheduler'), _EITHER),
-    **dict.fromkeys(('default_scope', 'load_from'), _TEXT),
+    'default_scope': _TEXT,
+    'load_from': ((str, Mapping), 'the path of a checkpoint, or dict(checkpoint=PATH, ...)'),
     'log_level': ((str, int), "a level such as 'INFO'"),
     'custom_imports': ((Mapping, list, tuple, str), 'names of modules, or dict(imports=[...])'),
 }  # fmt: skip
@@ -103,31 +104,6 @@ def model_settings(config: Config) -> dict[str, Any]:
     if config.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', config.data_preprocessor.to_dict())
     return settings
-
-
-def init_weights(model: Any) -> None:
-    """Initialize a model as its ``init_cfg`` says.
-
-    Raises:
-        ConfigError: a checkpoint of ``init_cfg`` cannot be loaded.
-    """
-    try:
-        getattr(model, 'init_weights', lambda: None)()
-    # Loaders of checkpoints raise exceptions of any class, also for addresses on the internet.
-    except Exception as error:
-        wanted = [
-            f'{path}.init_cfg.checkpoint={module.init_cfg.get("checkpoint")!r}'
-            for path, module in model.named_modules(prefix='model')
-            if isinstance(getattr(module, 'init_cfg', None), Mapping)
-            and module.init_cfg.get('type') == 'Pretrained'
-        ]
-        if not wanted:
-            raise
-        raise ConfigError(
-            f'the weights of {", ".join(wanted)} cannot be loaded: {_first_line(error)}; give the '
-            'path of a file, or leave them out: '
-            + ' '.join(f'{each.partition(".init_cfg")[0]}.init_cfg=None' for each in wanted)
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:

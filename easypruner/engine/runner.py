@@ -27,6 +27,7 @@ from easypruner.engine.amp import on_this_device
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.config import building_runner
+from easypruner.engine.pretrained import no_pretrained
 from easypruner.engine.schedule import overridden
 from easypruner.engine.stop_hook import PARTIAL
 from easypruner.engine.train_loop import TrainLoop
@@ -117,6 +118,11 @@ class StageRunner(Runner):
             loop = {**given, 'type': TrainLoop}
         with building_runner():
             return super().build_train_loop(loop)
+
+    def _init_model_weights(self) -> None:
+        # A stage loads all its weights afterwards, and they may be those of a pruned network.
+        with no_pretrained():
+            super()._init_model_weights()
 
     @property
     def plain_model(self) -> nn.Module:

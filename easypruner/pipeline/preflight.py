@@ -9,17 +9,14 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from rich.console import Console
-from torch import nn
 from torch.utils.data import DataLoader
 
 from easypruner.base.checks import check_count
-from easypruner.engine.checkpoint import fill, read_weights
-from easypruner.engine.config import building, init_weights, model_settings
+from easypruner.engine.config import building
 from easypruner.engine.config_keys import unchecked_keys
-from easypruner.engine.model_memory import check_memory
+from easypruner.engine.pretrained import build_initial_model, starts_trained
 from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
 from easypruner.graph import ChannelGraph
@@ -99,12 +96,14 @@ class Preflight:
         steps: the step of each stage.
         graph: the channel graph of the original model, with its initial weights.
         warnings: warnings about the run as a whole.
+        loaded: a line for each checkpoint that the model starts with.
     """
 
     stages: Sequence[PlannedStage]
     steps: tuple[Step, ...]
     graph: ChannelGraph
     warnings: tuple[str, ...] = ()
+    loaded: tuple[str, ...] = ()
 
 
 def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Preflight:
@@ -127,7 +126,7 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
         read_samples(name, _loader(config, name, mistakes), run.seed, mistakes) for name in _LOADERS
     ]
     _check_evaluator(config, mistakes)
-    model = _build_model(config, mistakes)
+    model, loaded = build_initial_model(config, mistakes)
     graph, found = None, [each for each in samples if each is not None]
     if model is not None:
         for name, sample in zip(_LOADERS, samples, strict=True):
@@ -146,7 +145,8 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
             try_one_batch(run, [planned.stage for planned in stages], graph, found, mistakes)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
-    return Preflight(stages, steps, graph, _NOT_CUT if end is not None and end.masks else ())
+    warnings = _NOT_CUT if end is not None and end.masks else ()
+    return Preflight(stages, steps, graph, warnings, tuple(loaded))
 
 
 def _forecast(
@@ -235,25 +235,6 @@ def _check_evaluator(config: Config, mistakes: Mistakes) -> None:
             Evaluator(config.to_dict()['val_evaluator'])
 
 
-def _build_model(config: Config, mistakes: Mistakes) -> nn.Module | None:
-    """Build the original model and load the weights with which the run starts."""
-    start, weights = config.get('load_from'), None
-    if start is not None:
-        with mistakes.collect('load_from'):
-            weights = read_weights(start)
-    if not isinstance(config.get('model'), Mapping):
-        return None
-    with mistakes.collect('model'), building():
-        check_memory(config)
-        model: nn.Module = MODELS.build(model_settings(config))
-        init_weights(model)
-        if weights is not None:
-            with mistakes.collect('load_from'):
-                fill(model, weights, start)
-        return model
-    return None
-
-
 def print_plan(console: Console, state: PruningState, preflight: Preflight) -> None:
     """Print a description of each stage, the reach of its penalty, and warnings."""
     graph = preflight.graph
@@ -274,9 +255,11 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
             warnings += [f'{stage.name}: {warning}' for warning in found if warning]
     console.print(literal_text(title), style='bold', soft_wrap=True)
     console.print(make_table('', ('', 'stage', 'does', 'reach'), rows, left=4))
-    teacher = unpruned_before(preflight.steps, state.config.get('load_from') is not None)
+    teacher = unpruned_before(preflight.steps, starts_trained(state.config))
     if teacher is not None and any(step.taught for step in preflight.steps):
         name = preflight.stages[teacher].stage.name
         console.print(f'teacher: the network before {literal_text(name)}', highlight=False)
+    for line in preflight.loaded:
+        console.print(f'weights: {literal_text(line)}', highlight=False, soft_wrap=True)
     console.print(f'work directory: {literal_text(str(state.work_dir))}', highlight=False)
     print_lines(console, 'Warnings', warnings, style='yellow')

@@ -27,6 +27,7 @@ from easypruner.base.randomness import seed_everything
 from easypruner.base.stopping import GRACE, Stop
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.failures import explained
+from easypruner.engine.pretrained import starts_trained
 from easypruner.engine.runner import Tracer
 from easypruner.errors import ConfigError, EasyPrunerError, Interrupted, Mistakes
 from easypruner.pipeline.fingerprint import run_fingerprint, stage_fingerprint
@@ -206,7 +207,7 @@ def _chosen_seed(config: Config, given: int | None, resumed: Path | None) -> int
 def _do_stages(
     state: PruningState, stages: Sequence[PlannedStage], lock: FolderLock
 ) -> PruningState:
-    teacher = unpruned_before(state.run.steps, state.config.get('load_from') is not None)
+    teacher = unpruned_before(state.run.steps, starts_trained(state.config))
     fingerprint = run_fingerprint(state.run)
     to_repeat: tuple[PruningState, Stage, str] | None = None
     finished = True

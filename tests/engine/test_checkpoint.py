@@ -15,11 +15,11 @@ from torch import nn
 
 from easypruner.engine.checkpoint import (
     PlainCheckpointHook,
-    load_weights,
     read_weights,
     save_weights,
 )
 from easypruner.engine.hooks import EpochSeedHook
+from easypruner.engine.pretrained import load_weights
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.errors import EasyPrunerError
 from tests.helpers.tiny import tiny_config

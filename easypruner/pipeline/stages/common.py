@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from easypruner.base.distributed import is_main
 from easypruner.base.finite import not_finite, not_finite_in
-from easypruner.engine.checkpoint import load_weights, read_weights, save_weights
+from easypruner.engine.checkpoint import read_weights, save_weights
 from easypruner.engine.health_hook import listed
+from easypruner.engine.pretrained import load_weights
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
 from easypruner.engine.stop_hook import StopHook

@@ -12,10 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from torch import nn
 
-from easypruner.base.checks import check_path, refuse
-from easypruner.engine.checkpoint import load_weights, read_weights
+from easypruner.base.checks import refuse
 from easypruner.engine.config import model_settings
 from easypruner.engine.distillation import DistillationHook, Hints, Soft, heard_paths, returned
+from easypruner.engine.pretrained import load_weights, weights_source
 from easypruner.errors import ConfigError, nearest
 from easypruner.pipeline.stages.train import Train
 from easypruner.strategies import Regularizer
@@ -49,7 +49,8 @@ class Distill(Train):
             :class:`easypruner.engine.distillation.Soft`. None disables it.
         hints: the loss on inner layers, ``dict(layers=[paths of modules], weight=1.0)``; see
             :class:`easypruner.engine.distillation.Hints`. None disables it.
-        teacher: a checkpoint of the original network. By default, the teacher has the weights of
+        teacher: a checkpoint of the original network, as a path, or as a dict with the fields that
+            ``load_from`` takes. By default, the teacher has the weights of
             this run before any stage pushed them towards a cut or set them to zero; if nothing was
             trained before that, the weights right before the first cut. The plan names the stage.
     """
@@ -65,7 +66,7 @@ class Distill(Train):
         ema: float | None = None,
         soft: Mapping[str, Any] | None = MappingProxyType({}),
         hints: Mapping[str, Any] | None = None,
-        teacher: str | None = None,
+        teacher: str | Mapping[str, Any] | None = None,
         regularize_every: int = 1,
         lr: str | None = None,
     ) -> None:
@@ -86,11 +87,11 @@ class Distill(Train):
             raise ConfigError(
                 'soft=None and hints=None of Distill; expected a dict for at least one of them'
             )
-        self.teacher = None if teacher is None else check_path(teacher, 'teacher', 'Distill')
+        self.teacher = None if teacher is None else weights_source(teacher, 'Distill', 'teacher')
 
     def check(self) -> None:
         if self.teacher is not None:
-            read_weights(self.teacher)
+            self.teacher.read()
 
     def forecast(self, before: Forecast) -> Forecast:
         before.check_not_fixed()
@@ -118,7 +119,7 @@ class Distill(Train):
         return [*super().hooks(state), DistillationHook(teacher, self.soft, self.hints)]
 
     def plan(self, state: PruningState) -> str:
-        teacher = self.teacher or 'the unpruned network'
+        teacher = self.teacher.checkpoint if self.teacher else 'the unpruned network'
         return f'{super().plan(state)}, teacher: {teacher}'
 
 

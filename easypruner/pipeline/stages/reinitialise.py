@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from easypruner.base.randomness import fixed_seed, seed_everything
 from easypruner.engine.checkpoint import fill
 from easypruner.engine.config import model_settings
+from easypruner.engine.pretrained import no_pretrained
 from easypruner.errors import ConfigError
 from easypruner.graph import LayerHandler, NetworkRecord
 from easypruner.graph.recording.inventory import named_tensors
@@ -111,7 +112,8 @@ def fresh_network(
         for module in plain:
             reset: Any = module.reset_parameters
             reset()
-        getattr(model, 'init_weights', lambda: None)()
+        with no_pretrained():
+            getattr(model, 'init_weights', lambda: None)()
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
@@ -13,17 +13,16 @@ from typing import Any
 
 from mmengine.registry import MODELS
 
-from easypruner.base.checks import check_path
 from easypruner.base.distributed import is_main
 from easypruner.base.files import write_whole, write_with
 from easypruner.base.versions import versions_of
-from easypruner.engine.checkpoint import load_weights, read_weights
 from easypruner.engine.config import model_settings
+from easypruner.engine.pretrained import load_weights, weights_source
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.fingerprint import PACKAGES, fingerprint, part_fingerprints
-from easypruner.pipeline.stages.common import loaded_runner, with_row, with_weights
+from easypruner.pipeline.stages.common import loaded_runner, stage_runner, with_row, with_weights
 from easypruner.pipeline.stages.config_text import beside, config_text
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import find_origins
@@ -53,20 +52,24 @@ class Evaluate(RowStage):
 
     Args:
         row: the name of the row in the final table; None for no row.
-        checkpoint: the weights to continue from; None for the current weights.
+        checkpoint: the weights to continue from, as a path, or as a dict with the fields that
+            ``load_from`` takes; None for the current weights.
         name: the name of the stage.
     """
 
     def __init__(
-        self, row: str | None = 'baseline', checkpoint: str | None = None, name: str = 'evaluate'
+        self,
+        row: str | None = 'baseline',
+        checkpoint: str | Mapping[str, Any] | None = None,
+        name: str = 'evaluate',
     ) -> None:
         super().__init__(row, name)
         given = checkpoint is not None
-        self.checkpoint = check_path(checkpoint, 'checkpoint', 'Evaluate') if given else None
+        self.checkpoint = weights_source(checkpoint, 'Evaluate') if given else None
 
     def check(self) -> None:
         if self.checkpoint is not None:
-            read_weights(self.checkpoint)
+            self.checkpoint.read()
 
     def forecast(self, before: Forecast) -> Forecast:
         if self.checkpoint is not None and not before.cut:
@@ -76,14 +79,15 @@ class Evaluate(RowStage):
     def run(self, state: PruningState) -> PruningState:
         """Evaluate. A checkpoint is copied into the run."""
         if self.checkpoint is not None:
-            runner = loaded_runner(replace(state, checkpoint=Path(self.checkpoint)))
+            runner = stage_runner(state)
+            load_weights(runner.plain_model, self.checkpoint)
             state = with_weights(state, runner.plain_model)
         else:
             runner = loaded_runner(state)
         return with_row(state, self.row, runner, state.run.trace(runner.plain_model))
 
     def plan(self, state: PruningState) -> str:
-        return f'evaluate {self.checkpoint}' if self.checkpoint else 'evaluate'
+        return f'evaluate {self.checkpoint.checkpoint}' if self.checkpoint else 'evaluate'
 
 
 class Report(Stage):

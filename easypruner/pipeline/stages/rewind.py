@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from easypruner.engine.checkpoint import load_weights
+from easypruner.engine.pretrained import load_weights
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.strategies.stages.forecast import Forecast, Step, unpruned_before

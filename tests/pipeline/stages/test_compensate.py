@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner import Masks
-from easypruner.engine.checkpoint import load_weights, read_weights
+from easypruner.engine.checkpoint import read_weights
+from easypruner.engine.pretrained import load_weights
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages import Prune
 from tests.helpers.tiny import prune, summary, tiny_config, write_config
