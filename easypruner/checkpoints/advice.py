@@ -74,8 +74,10 @@ def mismatch(
     idle = [] if rename.structural else rename.idle(weights.tensors)
     if idle and len(idle) == len(rename.rules):
         lines.append(f'rename={rename.label} changes none of the names')
-    ideas = list(_ideas(own, weights, Idea('', given, comparison)))
-    return EasyPrunerError('\n'.join([*lines, *_what_to_try(own, weights, comparison, ideas)]))
+    now = Idea('', given, comparison)
+    best = _best(own, weights, now)
+    ideas = [*([] if best is now else [best]), *_for_the_rest(own, weights, best)]
+    return EasyPrunerError('\n'.join([*lines, *_what_to_try(own, weights, best, ideas)]))
 
 
 def _wrong(
@@ -100,12 +102,15 @@ def _shape(tensor: Any) -> str:
     return shape if kind.startswith(('float', 'bfloat')) else f'{shape} of {kind}'
 
 
-def _ideas(own: Mapping[str, Any], weights: Weights, now: Idea) -> Iterator[Idea]:
-    """Yield settings of which each makes more weights fit than there do now, the best first."""
+def _best(own: Mapping[str, Any], weights: Weights, now: Idea) -> Idea:
+    """Return the rule with which most weights fit, or what there is now."""
     tried = [now, *_tried(own, weights.tensors)]
     best = max(tried, key=lambda idea: (idea.comparison.fitting, -len(idea.comparison.wrong)))
-    if best.comparison.fitting > now.comparison.fitting:
-        yield best
+    return best if best.comparison.fitting > now.comparison.fitting else now
+
+
+def _for_the_rest(own: Mapping[str, Any], weights: Weights, best: Idea) -> Iterator[Idea]:
+    """Yield settings that make everything fit where a rule alone does not."""
     if not best.comparison.exact:
         skip = _skip_rest(own, best)
         if skip is not None:
@@ -166,14 +171,12 @@ def _by_structure(own: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[
 
 
 def _what_to_try(
-    own: Mapping[str, Any], weights: Weights, now: Comparison, ideas: Sequence[Idea]
+    own: Mapping[str, Any], weights: Weights, best: Idea, ideas: Sequence[Idea]
 ) -> Iterator[str]:
     """Yield the last lines of the message."""
-    heads = _outputs(own, weights.tensors, ideas[0] if ideas else None, now)
-    if heads:
+    if heads := _outputs(own, best):
         yield heads
-    best = max([now.fitting, *(idea.comparison.fitting for idea in ideas)])
-    if best < _ENOUGH * len(own):
+    if max(idea.comparison.fitting for idea in (best, *ideas)) < _ENOUGH * len(own):
         yield 'This looks like the checkpoint of another network.'
     if not ideas:
         yield (
@@ -202,22 +205,18 @@ def _rules_of(own: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]
         yield f'    and {len(rules) - _RULES} more rules'
 
 
-def _outputs(
-    own: Mapping[str, Any], given: Mapping[str, Any], best: Idea | None, now: Comparison
-) -> str:
+def _outputs(own: Mapping[str, Any], best: Idea) -> str:
     """Return a sentence on another number of classes, if that is all that does not fit."""
-    named = best.given if best is not None else given
-    c = compare(own, named) if best is not None else now
+    c = best.comparison
     if c.missing or c.unexpected or not c.other:
         return ''
-    pairs = [(tuple(named[name].shape), tuple(own[name].shape)) for name in c.other]
-    if any(a[1:] != b[1:] or not a or not b for a, b in pairs):
+    pairs = [(tuple(best.given[name].shape), tuple(own[name].shape)) for name in c.other]
+    outputs = {(theirs[:1], ours[:1]) for theirs, ours in pairs}
+    modules = {name.rpartition('.')[0] for name in c.other}
+    if len(outputs) > 1 or len(modules) > 1 or any(a[1:] != b[1:] for a, b in pairs):
         return ''
-    if len({(a[0], b[0]) for a, b in pairs}) > 1:
-        return ''
-    (theirs, *_), (ours, *_) = pairs[0]
-    module = c.other[0].rpartition('.')[0]
+    ((theirs, ours),) = outputs
     return (
-        f'The checkpoint has {theirs} classes and the model has {ours}, in {module}: give the '
-        f'model {theirs} classes, or skip this layer, which then starts anew.'
+        f'The checkpoint has {theirs[0]} classes and the model has {ours[0]}, in {modules.pop()}: '
+        f'give the model {theirs[0]} classes, or skip this layer, which then starts anew.'
     )

@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -121,8 +122,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[Any, bool]:
         return _read_shards(file)
     if _is_safetensors(file):
         return _read_safetensors(file), False
-    with _known_objects_ignored():
-        return load_plain(file, EasyPrunerError), True
+    return load_plain(file, EasyPrunerError, ignoring=_known_objects_ignored), True
 
 
 def _file_in(folder: Path) -> Path:
@@ -193,7 +193,10 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def load_plain(
-    path: str | os.PathLike[str], error: type[Exception], map_location: Any = 'cpu'
+    path: str | os.PathLike[str],
+    error: type[Exception],
+    map_location: Any = 'cpu',
+    ignoring: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Any:
     """Read what ``torch.save`` wrote, without unpickling anything else than tensors.
 
@@ -201,6 +204,7 @@ def load_plain(
         path: the path of the file.
         error: the class of the errors.
         map_location: the device of the tensors.
+        ignoring: makes the context in which torch reads the file.
 
     Raises:
         Exception: the file does not exist, is damaged or has other objects; of the given class.
@@ -212,7 +216,8 @@ def load_plain(
             raise error(
                 f'the checkpoint {file!r} is damaged: {damage}; copy it again, or write it anew'
             )
-        return torch.load(file, map_location=map_location, weights_only=True)
+        with ignoring():
+            return torch.load(file, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise error(f'there is no checkpoint {file!r}; check the path') from None
     except error:

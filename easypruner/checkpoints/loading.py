@@ -140,8 +140,10 @@ def fit(
     if chosen is None:
         chosen = next((c for c in choices[:_TRIED] if converted(model, c.filled(own))), None)
         if chosen is None:
-            best = max(choices, key=lambda choice: choice.comparison.fitting)
-            raise mismatch(model, own, weights, best.comparison, best.given, rename)
+            first, best = choices[0], max(choices, key=lambda choice: choice.comparison.fitting)
+            # Names that a wrapper has added are only taken off if that is the way to go.
+            shown = best if best.comparison.fitting > len(own) / 2 else first
+            raise mismatch(model, own, weights, shown.comparison, shown.given, rename)
         way = replace(chosen.way, notes=(*chosen.way.notes, _conversion(chosen)))
         chosen = replace(chosen, way=way)
     _check_skip(skip, chosen)

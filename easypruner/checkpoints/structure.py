@@ -25,16 +25,18 @@ Weights: TypeAlias = Mapping[str, Any]
 def structural_map(given: Weights, own: Weights) -> dict[str, str] | None:
     """Return name in ``given`` -> name in ``own``, or None if there is not exactly one map.
 
-    One of the two may have more weights than the other, and the last module may have another number
-    of outputs; the map has the rest then. Counters of batch norms follow their modules.
+    One of the two may have more weights than the other, or the last module may have another number
+    of outputs. Counters of batch norms follow their modules.
 
     Args:
         given: the state dict of a checkpoint, in order.
         own: the state dict of a model, in order.
     """
     theirs, ours = _sequence(given), _sequence(own)
-    found = _embedding(theirs, ours) or _without_last_module(theirs, ours)
-    if found is None or not found or not _is_by_modules(found) or _contradicted(found, given, own):
+    found = _embedding(theirs, ours)
+    if found is None and len(theirs) == len(ours):
+        found = _without_last_module(theirs, ours)
+    if not found or not _is_by_modules(found) or _contradicted(found, given, own):
         return None
     return {**found, **_counters(found, given, own)}
 
@@ -90,7 +92,7 @@ def _without_last_module(
     alike = [(kind, shape[1:]) for _, (kind, shape) in a] == [
         (kind, shape[1:]) for _, (kind, shape) in b
     ]
-    if not a or not alike or len(a) == len(theirs):
+    if not alike or len(a) == len(theirs):
         return None
     found = _embedding(theirs[: -len(a)], ours[: -len(b)])
     if found is None:
@@ -139,7 +141,8 @@ def _exchanges(children: Mapping[str, str]) -> bool:
         return False
     pairs = [(_number(a), _number(b)) for a, b in children.items()]
     stems = {stem for pair in pairs for stem, _ in pair}
-    return len(stems) > 1 or sorted(pairs) != pairs
+    sides = list(zip(*pairs, strict=True))
+    return len(stems) > 1 or any(list(side) != sorted(side) for side in sides)
 
 
 def _number(name: str) -> tuple[str, int]:
