@@ -65,6 +65,9 @@ def _stand_in(name: str) -> type[_StandIn]:
     return type(last, (_StandIn,), {'__module__': module, '__qualname__': last})
 
 
+_STAND_INS = [_stand_in(name) for name in _KNOWN_OBJECTS]
+
+
 @contextlib.contextmanager
 def _known_objects_ignored() -> Iterator[None]:
     """Let torch's reader of plain weights put empty objects in the place of known ones.
@@ -73,7 +76,7 @@ def _known_objects_ignored() -> Iterator[None]:
     """
     # torch 2.4 cannot undo it for some objects alone; there the file is refused.
     allow = getattr(torch.serialization, 'safe_globals', None)
-    with contextlib.nullcontext() if allow is None else allow(map(_stand_in, _KNOWN_OBJECTS)):
+    with contextlib.nullcontext() if allow is None else allow(_STAND_INS):
         yield
 
 
@@ -240,7 +243,8 @@ def _objects_in(file: str) -> list[str]:
         return []
     # It raises errors of many classes for files that torch.save() did not write.
     with contextlib.suppress(Exception):
-        return sorted({*look(file)} - {*_KNOWN_OBJECTS}) or sorted(look(file))
+        found = {*look(file)}
+        return sorted(found - {*_KNOWN_OBJECTS}) or sorted(found)
     return []
 
 

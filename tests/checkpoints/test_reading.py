@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from easypruner.checkpoints.files import FOLDER_FILES, downloaded
+from easypruner.checkpoints.files import FOLDER_FILES, downloaded, load_plain
 from easypruner.checkpoints.reading import read_checkpoint
 from easypruner.errors import EasyPrunerError
 
@@ -173,6 +173,14 @@ class TestPickles:
             'args': argparse.Namespace(model='resnet50', path=Path('a')),
         }
         assert same(read_checkpoint(saved(content, tmp_path)).tensors, PLAIN)
+
+    def test_other_readers_stay_strict(self, tmp_path: Path) -> None:
+        before = {*torch.serialization.get_safe_globals()}
+        file = saved({'state_dict': PLAIN, 'args': argparse.Namespace()}, tmp_path)
+        read_checkpoint(file)
+        assert {*torch.serialization.get_safe_globals()} == before
+        with pytest.raises(EasyPrunerError, match=r'argparse\.Namespace'):
+            load_plain(file, EasyPrunerError)
 
     def test_an_ignored_object_is_not_a_weight(self, tmp_path: Path) -> None:
         file = saved({'state_dict': {**PLAIN, 'b': np.ones(2)}}, tmp_path)
