@@ -138,7 +138,8 @@ def fit(
     choices = [_Choice.of(own, weights, way, skip, is_part) for way in ways]
     chosen = next((choice for choice in choices if choice.comparison.exact), None)
     if chosen is None:
-        chosen = next((c for c in choices[:_TRIED] if converted(model, c.filled(own))), None)
+        able = (choice for choice in choices[:_TRIED] if not choice.wrong_kinds(own))
+        chosen = next((choice for choice in able if converted(model, choice.filled(own))), None)
         if chosen is None:
             first, best = choices[0], max(choices, key=lambda choice: choice.comparison.fitting)
             # Names that a wrapper has added are only taken off if that is the way to go.
@@ -197,6 +198,10 @@ class _Choice:
         given = {name: tensor for name, tensor in named.items() if name not in out}
         wanted = {name: tensor for name, tensor in own.items() if name not in kept}
         return cls(way, given, kept, tuple(n for n in named if n in out), compare(wanted, given))
+
+    def wrong_kinds(self, own: Mapping[str, Any]) -> bool:
+        """Return whether torch would turn whole numbers into others without saying so."""
+        return any(self.given[n].shape == own[n].shape for n in self.comparison.other)
 
     def filled(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return a whole state dict, with the model's own values of skipped weights."""
