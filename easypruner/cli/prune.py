@@ -92,7 +92,7 @@ def prune(arguments: PruneArguments) -> int:
         config,
         options,
         foreign=is_foreign(arguments.config),
-        complete=lambda read: recipe.complete(read, arguments.load_from, options),
+        complete=lambda read: recipe.complete(read, options, arguments.load_from),
     )
     arguments.change(settings)
     start_from(settings, arguments.load_from, arguments.rename, arguments.skip)

@@ -92,13 +92,15 @@ class Recipe:
         )
         return cls(None if name is None else find_recipe(name), budgets)
 
-    def complete(self, config: Config, load_from: str | None, options: Mapping[str, Any]) -> Config:
+    def complete(
+        self, config: Config, options: Mapping[str, Any], load_from: str | None = None
+    ) -> Config:
         """Return a config with the stages and budgets.
 
         Args:
             config: the config.
-            load_from: the checkpoint of ``--load-from``, or None.
             options: ``--cfg-options``, which are applied later.
+            load_from: the checkpoint of ``--load-from``, or None.
 
         Raises:
             ConfigError: the recipe has no stages, or no stage selects masks.

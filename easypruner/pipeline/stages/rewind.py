@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from easypruner.engine.pretrained import load_weights
+from easypruner.engine.pretrained import load_weights, starts_trained
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.strategies.stages.forecast import Forecast, Step, unpruned_before
@@ -40,7 +40,7 @@ class Rewind(RowStage):
                 'Rewind returns to the weights of the uncut network, but an earlier stage cuts it; '
                 'move Rewind before the cut'
             )
-        trained = before.config.get('load_from') is not None
+        trained = starts_trained(before.config)
         step = Step(rewinds=True)
         if unpruned_before((*before.earlier, step), trained) == len(before.earlier):
             raise ConfigError(
