@@ -56,7 +56,7 @@ def test_the_whole_model(tmp_path: Path, weights: dict[str, torch.Tensor]) -> No
     before = PretrainedInit.__init__, PretrainedInit.__call__
     model, notes = build(with_init('', checkpoint=str(tmp_path / 'whole.pth')))
     assert same(model, weights)
-    assert notes[0].startswith('init_cfg: ')
+    assert notes[0].startswith('model.init_cfg: ')
     assert (PretrainedInit.__init__, PretrainedInit.__call__) == before
 
 
@@ -67,7 +67,7 @@ def test_a_part_of_a_whole_checkpoint(
     init = dict(checkpoint=str(tmp_path / 'whole.pth'), prefix=prefix)
     model, notes = build(with_init('backbone', **init))
     assert same(model, weights, 'backbone')
-    assert notes[0].startswith('init_cfg of backbone: ')
+    assert notes[0].startswith('model.backbone.init_cfg: ')
 
 
 def test_weights_of_other_parts_are_reported(
@@ -101,7 +101,7 @@ def test_mistakes(
     init = dict(checkpoint=str(tmp_path / 'whole.pth')) | change
     with pytest.raises(ConfigError) as caught:
         build(with_init('backbone', **init))
-    assert 'init_cfg of backbone' in str(caught.value)
+    assert 'model.backbone.init_cfg' in str(caught.value)
     assert message in str(caught.value)
 
 
