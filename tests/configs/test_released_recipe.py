@@ -20,6 +20,7 @@ from easypruner.errors import MaskError
 from easypruner.graph import ChannelGraph
 from easypruner.registry import MODELS
 from tests.helpers.imagenet import make_imagenet
+from tests.helpers.pycls_resnet import PyclsResNet
 from tests.helpers.shrunk import shrunk
 from tests.helpers.tiny import prune, summary
 
@@ -134,6 +135,24 @@ def test_the_stages_are_those_of_the_scripts() -> None:
     assert config.param_scheduler.milestones == [30, 60, 90]
     steps = [step.type for step in config.train_dataloader.dataset.pipeline]
     assert steps.index('Lighting') == len(steps) - 2
+
+
+@pytest.mark.slow
+def test_it_starts_from_a_checkpoint_of_the_authors_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_imagenet(tmp_path / 'data' / 'imagenet')
+    masks = tmp_path / 'data' / 'masksparsity' / 'lambda_0.0002_th-0.001_flops70.mask'
+    masks.parent.mkdir()
+    write_masks(masks, FLOPS70)
+    checkpoint = {'epoch': 99, 'model_state': PyclsResNet().state_dict(), 'optimizer_state': {}}
+    torch.save(checkpoint, tmp_path / 'model_epoch_0100.pyth')
+    monkeypatch.chdir(tmp_path)
+    # As in docs/masksparsity.md.
+    weights = ['--load-from', 'model_epoch_0100.pyth', '--rename', 'pycls->mmpretrain']
+    options = ['--cfg-options', 'stages.0.type=Evaluate']
+    assert prune(FROM_MASK, tmp_path / 'run', '--plan', *weights, *options) == 0
+    assert 'load_from: 320 weights' in capsys.readouterr().out
 
 
 @pytest.mark.slow
