@@ -111,7 +111,7 @@ def rename_of(value: Any, owner: str = 'load_checkpoint', argument: str = 'renam
             )
         return Rename(label=repr(BY_STRUCTURE), structural=True)
     rules = [rule for item in items for rule in _rules(item, owner, argument)]
-    return Rename(tuple(rules), shown(value))
+    return Rename(tuple(rules), shown(items[0] if len(items) == 1 else value))
 
 
 def _rules(item: Any, owner: str, argument: str) -> list[tuple[str, str]]:
