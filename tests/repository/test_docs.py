@@ -155,21 +155,22 @@ def test_regularizers_have_the_members_that_the_page_names() -> None:
     assert 'regularize_every' in inspect.signature(Train).parameters
 
 
-def cookbook(section: str) -> list[str]:
-    """Return the Python code of a section of the cookbook."""
-    page = (DOCS / 'cookbook.md').read_text(encoding='utf-8')
-    (text,) = (part for part in page.split('\n## ') if part.startswith(f'{section}\n'))
+def section_of(page: str, heading: str) -> list[str]:
+    """Return the Python code of a section of a page."""
+    parts = (DOCS / page).read_text(encoding='utf-8').split('\n## ')
+    (text,) = (part for part in parts if part.startswith(f'{heading}\n'))
     return re.findall(r'```python\n(.*?)```\n', text, re.DOTALL)
 
 
 def test_the_example_of_a_data_set_trains_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, settings = cookbook('Your own data set')
+    code, settings, _ = section_of('your_data.md', 'In a config')
     (tmp_path / 'my_config.py').write_text(settings)
     given = Config.fromfile(tmp_path / 'my_config.py', import_custom_modules=False)
     tiny = Config(tiny_config([{'type': 'Train', 'epochs': 1, 'row': 'own'}, {'type': 'Report'}]))
     tiny.merge_from_dict({'custom_imports': given.custom_imports})
+    tiny.model.head.num_classes = tiny.data_preprocessor.num_classes = 2
     tiny.train_dataloader = tiny.val_dataloader = given.train_dataloader
     tiny.dump(tmp_path / 'my_config.py')
     arguments = ['prune', str(tmp_path / 'my_config.py'), '--work-dir', str(tmp_path / 'run')]
@@ -185,7 +186,7 @@ def test_the_example_of_a_data_set_trains_a_network(
 def test_the_examples_of_a_model_are_trained_and_pruned(
     number: int, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, settings = cookbook('Your own model')[2 * number : 2 * number + 2]
+    code, settings = section_of('your_model.md', 'In a config')[2 * number : 2 * number + 2]
     assert f'Save it as {module}.py' in code
     (tmp_path / f'{module}.py').write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
