@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
 from torch import Tensor
 
 from easypruner.base.distributed import average_buffers
@@ -14,6 +16,8 @@ from easypruner.base.modules import unwrapped
 from easypruner.graph.recording.inventory import named_tensors
 
 _AVERAGES = 'averages'
+_DEFAULT = 0.0002
+"""The momentum of MMEngine's averages."""
 
 
 class AveragingHook(Hook):
@@ -98,3 +102,32 @@ class AveragingHook(Hook):
             weight = tensor.detach().clone()
             tensor.copy_(self._averages[name])
             self._averages[name].copy_(weight)
+
+
+def averaging_hooks(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the custom hooks of a config that average weights on the side, as EMAHook does.
+
+    Such a hook swaps its averages in for a validation and out again, so that the accuracy would not
+    be that of the weights which a stage saves. Runners of stages leave it out.
+    """
+    hooks = config.get('custom_hooks') or ()
+    return [hook for hook in hooks if isinstance(hook, Mapping) and _averages(hook.get('type'))]
+
+
+def _averages(kind: Any) -> bool:
+    found = HOOKS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(found, type) and issubclass(found, EMAHook)
+
+
+def averaging_warnings(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning for each hook that is left out, with what averages instead."""
+    return tuple(
+        f'custom_hooks: {_short_name(hook["type"])} is left out, because its averages are not what '
+        f'a stage saves; ema={hook.get("momentum", _DEFAULT):g} of a Train stage '
+        'averages the weights'
+        for hook in averaging_hooks(config)
+    )
+
+
+def _short_name(kind: Any) -> str:
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]

@@ -24,11 +24,12 @@ from easypruner.base.distributed import wrapper_config
 from easypruner.base.files import zip_damage
 from easypruner.base.modules import unwrapped
 from easypruner.engine.amp import on_this_device
+from easypruner.engine.averaging import averaging_hooks
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.config import building_runner
 from easypruner.engine.pretrained import no_pretrained
-from easypruner.engine.schedule import overridden
+from easypruner.engine.schedule import acting, overridden
 from easypruner.engine.stop_hook import PARTIAL
 from easypruner.engine.train_loop import TrainLoop
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
@@ -103,13 +104,22 @@ class StageRunner(Runner):
             EasyPrunerError: a tensor does not fit, or the file is missing or damaged.
         """
         content = read_plain(filename, map_location)
+        if 'state_dict' not in content:
+            content = {'state_dict': content}
         self.call_hook('after_load_checkpoint', checkpoint=content)
-        weights = content.get('state_dict', content)
+        weights = content['state_dict']
         for pattern, replacement in revise_keys:
             weights = {re.sub(pattern, replacement, name): t for name, t in weights.items()}
         fill(self.plain_model, weights, filename)
         self._has_loaded = True
         return content
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedulers, except those that would begin after the training."""
+        loop = self._train_loop
+        if isinstance(loop, BaseLoop):
+            scheduler = acting(scheduler, loop.max_epochs, loop.max_iters)
+        return super().build_param_scheduler(scheduler)
 
     def build_train_loop(self, loop: Any) -> BaseLoop:
         """Build the loop; one over epochs can continue in the middle of an epoch."""
@@ -185,6 +195,9 @@ def runner_config(config: Config, plan: RunnerPlan) -> Config:
         result.model = dict(
             type='easypruner.PrunedModel', model=result.model, architecture=str(plan.architecture)
         )
+    left_out = averaging_hooks(result)
+    if left_out:
+        result.custom_hooks = [hook for hook in result.custom_hooks if hook not in left_out]
     _set_loops(result, plan)
     wrapper = wrapper_config()
     if wrapper is not None:

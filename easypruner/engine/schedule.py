@@ -174,9 +174,26 @@ def _entries(config: Any) -> Sequence[Mapping[str, Any]]:
     return config if isinstance(config, list | tuple) else [config] if config else []
 
 
+def acting(schedulers: Any, epochs: int, iterations: int) -> Any:
+    """Return the schedulers that begin before a training of this length ends.
+
+    In a short stage, the schedule after a warm-up may never begin. MMEngine does not build it then,
+    because it would end with the stage, and thus before its begin.
+    """
+    if not isinstance(schedulers, list | tuple):
+        return schedulers
+    return [
+        entry
+        for entry in schedulers
+        if not isinstance(entry, Mapping)
+        or 'end' in entry
+        or entry.get('begin', 0) < (epochs if entry.get('by_epoch', True) else iterations)
+    ]
+
+
 def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[Any]:
     schedulers = []
-    for entry in _entries(config):
+    for entry in acting(_entries(config), epochs, epochs * epoch_length):
         _check_known(PARAM_SCHEDULERS, 'scheduler', entry)
         by_epoch = entry.get('by_epoch', True)
         end = epochs if by_epoch else epochs * epoch_length

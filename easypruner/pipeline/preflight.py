@@ -14,6 +14,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from easypruner.base.checks import check_count
+from easypruner.engine.averaging import averaging_warnings
 from easypruner.engine.config import building
 from easypruner.engine.config_keys import unchecked_keys
 from easypruner.engine.pretrained import build_initial_model, starts_trained
@@ -145,7 +146,7 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
             try_one_batch(run, [planned.stage for planned in stages], graph, found, mistakes)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
-    warnings = _NOT_CUT if end is not None and end.masks else ()
+    warnings = averaging_warnings(config) + (_NOT_CUT if end is not None and end.masks else ())
     return Preflight(stages, steps, graph, warnings, tuple(loaded))
 
 

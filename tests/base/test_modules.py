@@ -1,14 +1,16 @@
-"""A copy of a module has the same outputs and shares no memory with it."""
+"""A copy of a module has the same outputs and shares no memory with it; evaluation mode."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from easypruner.base.modules import copy_of
+import easypruner
+from easypruner.base.modules import copy_of, evaluating
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain
 
@@ -76,3 +78,37 @@ def test_all_else_equals_a_deepcopy(training: bool) -> None:
     ]
     assert memory(model).isdisjoint(memory(twin))
     assert torch.equal(twin.eval()(example_inputs()), model.eval()(example_inputs()))
+
+
+class Gathering(nn.Module):
+    """Gathers its biases for evaluation in ``train()``, as the attentions of LeViT do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.biases = nn.Parameter(torch.randn(2))
+        self.register_buffer('index', torch.tensor([0, 1, 1, 0]), persistent=False)
+
+    @torch.no_grad()
+    def train(self, mode: bool = True) -> Gathering:
+        super().train(mode)
+        if mode and hasattr(self, 'gathered'):
+            del self.gathered
+        else:
+            self.gathered = self.biases[self.index]
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + (self.biases[self.index] if self.training else self.gathered)
+
+
+def test_what_evaluation_needs_from_train_is_not_missing() -> None:
+    model, x = nn.Sequential(Gathering(), nn.Linear(4, 2)), torch.randn(5, 3)
+    expected = copy.deepcopy(model).eval()(x)
+    with evaluating(model):
+        assert torch.equal(model(x), expected)
+    assert [module.training for module in model.modules()] == [True] * 4
+    assert not hasattr(model[0], 'gathered')
+    assert easypruner.trace(model, x).frozen
+    with evaluating(model.eval()):
+        assert torch.equal(model(x), expected)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from easypruner.engine.schedule import measure_schedule, overridden
+from easypruner.engine.schedule import acting, measure_schedule, overridden
 from easypruner.engine.shares import Shares, compress, read_share
 from easypruner.errors import ConfigError
 
@@ -139,3 +139,12 @@ def test_the_given_scheduler_stays() -> None:
     before = dict(WARM_UP)
     assert compress(WARM_UP, 0.5) == {**before, 'end': 10}
     assert before == WARM_UP
+
+
+def test_a_scheduler_that_would_begin_after_the_stage_is_left_out() -> None:
+    late = dict(type='CosineAnnealingLR', by_epoch=True, begin=20)
+    later = dict(type='CosineAnnealingLR', by_epoch=False, begin=40)
+    assert acting([WARM_UP, late, later], 10, 40) == [WARM_UP]
+    assert acting([WARM_UP, late, later], 21, 41) == [WARM_UP, late, later]
+    assert acting(WARM_UP, 10, 40) == WARM_UP
+    assert len(rates_of(config_of([WARM_UP, late], epochs=3), Shares())) == 12

@@ -13,7 +13,7 @@ from easypruner.engine.checkpoint import read_weights
 from easypruner.errors import ConfigError
 from easypruner.pipeline.stages import Train
 from tests.helpers.plugin_files import write_plugin
-from tests.helpers.tiny import prune, summary, tiny_config, tiny_stages, write_config
+from tests.helpers.tiny import accuracy_of, prune, summary, tiny_config, tiny_stages, write_config
 
 NOTE = """
 import torch
@@ -149,3 +149,21 @@ def test_values_that_are_not_a_share(ema: Any) -> None:
 def test_the_share_of_the_average_is_recognized() -> None:
     with pytest.raises(ConfigError, match=r'ema=0\.001'):
         Train(ema=0.999)
+
+
+def test_hooks_that_average_are_left_out_and_the_plan_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hooks = [
+        dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL'),
+        dict(type='mmengine.EMAHook'),
+    ]
+    config = write_config(tmp_path, tiny_config(custom_hooks=hooks))
+    assert prune(config, tmp_path / 'run') == 0
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'custom_hooks: EMAHook is left out' in output
+    assert 'ema=4e-05 of a Train stage' in output
+    assert 'ema=0.0002 of a Train stage' in output
+    rows = summary(tmp_path / 'run')['rows']
+    result = accuracy_of(tmp_path / 'run' / 'pruned_config.py', tmp_path / 'test')
+    assert result == pytest.approx(rows[-1]['accuracy'], abs=1e-3)
