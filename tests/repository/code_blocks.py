@@ -1,0 +1,96 @@
+"""Which test runs each code block of the README and the docs.
+
+``TESTED`` has every Python block. Commands are tested by ``test_commands.py``, and blocks of the
+language ``text`` are output.
+"""
+
+from __future__ import annotations
+
+HERE = 'run here'
+"""Stands for test_code_blocks.py, which runs a section's blocks after those before on the page."""
+
+_GRAPH = 'tests/graph/test_channel_graph_page.py'
+_CARDS = 'tests/repository/test_cards.py'
+_CHECKPOINTS = 'tests/repository/test_checkpoints_page.py::test_the_blocks_run_in_order'
+_DOCS = 'tests/repository/test_docs.py'
+_OWN_LOOP = 'tests/repository/test_own_loop.py::test_the_sections_for_plain_pytorch'
+_TRAINERS = 'tests/repository/test_own_loop.py::test_the_sections_of_trainers'
+_PROGRAMS = f'{_GRAPH}::test_each_program_prints_what_the_page_says'
+_README = 'tests/repository/test_readme.py'
+_SIGNATURE = f'{_DOCS}::test_each_hook_is_on_the_page'
+
+CARD = {
+    'In a config': [f'{_CARDS}::test_the_config_runs'],
+    'Without a run': [f'{_CARDS}::test_the_code_runs'],
+}
+"""The blocks of each page in docs/strategies."""
+
+TESTED: dict[str, dict[str, list[str]]] = {
+    'README.md': {
+        'Prune in one line': [f'{_README}::test_the_example_in_one_line'],
+        'Prune in your own code': [f'{_README}::test_the_api_example', HERE, HERE],
+        'A config': [HERE],
+        'A plugin in 30 lines': [f'{_README}::test_the_plugin_example'],
+    },
+    'docs/channel-graph.md': {
+        'From a forward pass to groups': [HERE],
+        'What may go': [HERE],
+        'Layer handlers': [HERE],
+        'A rule for an operation': [_PROGRAMS, _PROGRAMS],
+        'The rule': [_PROGRAMS, _PROGRAMS],
+        'A rule that counts MACs': [_PROGRAMS, _PROGRAMS, _PROGRAMS],
+        'How to find a wrong count of MACs': [_PROGRAMS],
+    },
+    'docs/checkpoints.md': {
+        'Your checkpoint': [_CHECKPOINTS],
+        'On the command line and in a config': [_CHECKPOINTS],
+        'In your own loop': [_CHECKPOINTS],
+        'Averaged weights': [_CHECKPOINTS],
+        'Your own rules': [_CHECKPOINTS],
+        'Another number of classes': [_CHECKPOINTS],
+        'Pretrained parts of a model': [_CHECKPOINTS],
+    },
+    'docs/own_loop.md': {
+        'The model, the data and the loop that you have': [_OWN_LOOP],
+        'Choose the channels': [_OWN_LOOP],
+        'Push them to zero while you train': [_OWN_LOOP],
+        'Cut, recalibrate, fine-tune': [_OWN_LOOP],
+        'All of it in one call': [_OWN_LOOP],
+        'Learning rates that change': [_OWN_LOOP],
+        'Accumulation, mixed precision, clipping': [_OWN_LOOP],
+        'Resume': [_OWN_LOOP],
+        'Lightning': [_TRAINERS],
+        'Accelerate': [_TRAINERS],
+        'The Trainer of Hugging Face': [_TRAINERS],
+    },
+    'docs/plugins.md': {
+        'A mask source in 30 lines': [f'{_DOCS}::test_the_example_is_short_and_works', HERE],
+        'A budget': [f'{_DOCS}::test_the_other_examples_work'],
+        'A regularizer': [f'{_DOCS}::test_the_other_examples_work', HERE],
+        'A stage': [
+            f'{_DOCS}::test_the_other_examples_work',
+            f'{_DOCS}::test_a_stage_may_use_the_forecast_as_the_page_says',
+        ],
+        'A transform': [f'{_DOCS}::test_the_other_examples_work'],
+        'A layer handler': [f'{_DOCS}::test_the_other_examples_work'],
+        'An optimizer handler': [f'{_DOCS}::test_the_example_of_an_optimizer_handler_works'],
+        'Where plugins are found': [HERE],
+        '`easypruner_components`': [_SIGNATURE],
+        '`easypruner_configure_runner`': [_SIGNATURE],
+        '`easypruner_report`': [_SIGNATURE],
+    },
+    'docs/running.md': {'Logs and TensorBoard': [HERE]},
+    'docs/your_data.md': {
+        'In a config': [f'{_DOCS}::test_the_example_of_a_data_set_trains_a_network'] * 2,
+        'Images in folders': [HERE],
+        'Without MMEngine': [HERE, HERE],
+    },
+    'docs/your_model.md': {
+        'A network that you have': [HERE, HERE],
+        'timm': [HERE],
+        'Hugging Face': [HERE],
+        'What can be pruned, and what stays': [HERE],
+        'In a config': [f'{_DOCS}::test_the_examples_of_a_model_are_trained_and_pruned'] * 4,
+    },
+}
+"""Page -> section -> what runs each of its Python blocks, in their order."""
