@@ -40,6 +40,8 @@ class Loading:
         kept: the names of those that keep their initial values.
         unused: the names of the checkpoint's weights that are not used.
         notes: what was done to the names.
+        rules: the rename rules, also those that were found by structure. Write them as JSON for a
+            file that ``rename`` takes.
     """
 
     source: str
@@ -48,6 +50,7 @@ class Loading:
     kept: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    rules: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         parts = [f'{len(self.loaded)} weights from {self.source!r}', *self.notes]
@@ -156,6 +159,7 @@ def fit(
         chosen.kept,
         chosen.unused,
         (*weights.notes, *renamed, *chosen.way.notes),
+        rename.rules or chosen.way.rules,
     )
 
 
@@ -232,7 +236,7 @@ def _ways(
             'rename=[(REGEX, REPLACEMENT), ...]'
         )
     rule = as_rename(found, list(weights.tensors))
-    yield Attempt(rule.apply(weights.tensors))
+    yield Attempt(rule.apply(weights.tensors), rules=rule.rules)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from easypruner.base.checks import check_path, check_text
+from easypruner.base.checks import check_path, check_text, refuse
 from easypruner.base.describe import shown
 from easypruner.checkpoints.reading import Weights, read_checkpoint
 from easypruner.checkpoints.rename import NO_RENAME, Rename, rename_of
+from easypruner.checkpoints.wrappers import plain_name
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 
 
@@ -43,7 +44,9 @@ class Source:
         if not self.prefix:
             return weights
         start = f'{self.prefix.rstrip(".")}.'
-        part = {n[len(start) :]: t for n, t in weights.tensors.items() if n.startswith(start)}
+        part = _under(start, weights.tensors)
+        if not part:
+            part = _under(start, {plain_name(n): t for n, t in weights.tensors.items()})
         if not part:
             first = {name.partition('.')[0] for name in weights.tensors}
             raise EasyPrunerError(
@@ -51,6 +54,11 @@ class Source:
                 f'{nearest(self.prefix.rstrip("."), first)}'
             )
         return replace(weights, tensors=part)
+
+
+def _under(start: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights whose names start with a text, without it."""
+    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 
 
 def source_of(value: Any, owner: str, argument: str = 'checkpoint') -> Source:
@@ -81,7 +89,9 @@ def source_of(value: Any, owner: str, argument: str = 'checkpoint') -> Source:
 
 
 def _patterns(value: Any, owner: str) -> tuple[str, ...]:
-    patterns = [value] if isinstance(value, str) else list(value or ())
+    patterns = [value] if isinstance(value, str) else () if value is None else value
+    if not isinstance(patterns, list | tuple):
+        refuse(value, 'skip', owner, r"a list of regular expressions, such as ['head\.fc\..*']")
     return tuple(_pattern(pattern, owner) for pattern in patterns)
 
 

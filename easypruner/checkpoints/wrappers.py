@@ -25,10 +25,12 @@ class Attempt:
     Attributes:
         names: name in the checkpoint -> name in the model.
         notes: what was done, for the user.
+        rules: the rename rules that were found by structure.
     """
 
     names: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    rules: tuple[tuple[str, str], ...] = ()
 
 
 def attempts(given: Mapping[str, Any], own: Iterable[str], rename: Rename) -> Iterator[Attempt]:
@@ -41,8 +43,8 @@ def attempts(given: Mapping[str, Any], own: Iterable[str], rename: Rename) -> It
     """
     yield Attempt(rename.apply(given))
     kept = [name for name in given if not _is_counter(name, given)]
-    plain = {name: _WRAPPER.sub(r'\1', name) for name in kept}
-    ours = {_WRAPPER.sub(r'\1', name): name for name in own}
+    plain = {name: plain_name(name) for name in kept}
+    ours = {plain_name(name): name for name in own}
     if len({*plain.values()}) < len(plain):
         plain = {name: name for name in kept}
     for removed in _common_prefixes(plain.values()):
@@ -54,6 +56,15 @@ def attempts(given: Mapping[str, Any], own: Iterable[str], rename: Rename) -> It
                 for old, name in stripped.items()
             }
             yield Attempt(names, tuple(_notes(names, removed, added, plain, ours)))
+
+
+def plain_name(name: str) -> str:
+    """Return a name without those of wrappers.
+
+    >>> plain_name('module.backbone._orig_mod.conv1.weight')
+    'backbone.conv1.weight'
+    """
+    return _WRAPPER.sub(r'\1', name)
 
 
 def _is_counter(name: str, given: Mapping[str, Any]) -> bool:

@@ -107,7 +107,7 @@ def starts_trained(config: Config) -> bool:
     model = config.get('model') or {}
     init = model.get('init_cfg') or ()
     loads = any(_is_pretrained(each) for each in ([init] if isinstance(init, Mapping) else init))
-    return config.get('load_from') is not None or loads or model.get('pretrained') is not None
+    return config.get('load_from') is not None or loads or bool(model.get('pretrained'))
 
 
 def _is_pretrained(init: Any) -> bool:

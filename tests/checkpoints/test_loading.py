@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import OrderedDict
@@ -153,6 +154,7 @@ class TestLoading:
         [
             ({'rename': 3}, 'expected the name of a shipped map'),
             ({'skip': [3]}, 'not a regular expression'),
+            ({'skip': 3}, 'a list of regular expressions'),
             ({'key': 3}, 'expected a string'),
             ({'prefix': 'nowhere'}, 'no weights with prefix'),
         ],
@@ -237,8 +239,12 @@ class TestMessages:
         message = message_of(content, tmp_path, target)
         assert "rename='by_structure' (everything fits)" in message
         assert r'^x0\. => block0.conv.' in message and 'and 3 more rules' in message
-        load(target, content, tmp_path, rename='by_structure')
+        found = load(target, content, tmp_path, rename='by_structure')
         assert equal(target, source)
+        (tmp_path / 'rules.json').write_text(json.dumps(found.rules))
+        again = network(depth=4)
+        load(again, content, tmp_path, rename=tmp_path / 'rules.json')
+        assert equal(again, source)
 
     def test_no_map_by_structure(self, tmp_path: Path) -> None:
         message = message_of(network(depth=3).state_dict(), tmp_path, rename='by_structure')

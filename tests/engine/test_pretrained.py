@@ -70,6 +70,12 @@ def test_a_part_of_a_whole_checkpoint(
     assert notes[0].startswith('model.backbone.init_cfg: ')
 
 
+def test_a_part_of_a_checkpoint_of_ddp(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    torch.save({f'module.{name}': tensor for name, tensor in weights.items()}, tmp_path / 'd.pth')
+    init = dict(checkpoint=str(tmp_path / 'd.pth'), prefix='backbone')
+    assert same(build(with_init('backbone', **init))[0], weights, 'backbone')
+
+
 def test_weights_of_other_parts_are_reported(
     tmp_path: Path, weights: dict[str, torch.Tensor]
 ) -> None:
@@ -154,6 +160,7 @@ def test_whether_a_run_starts_with_trained_weights(changes: dict[str, Any], expe
     assert starts_trained(Config(tiny_config(**changes))) is expected
     assert starts_trained(Config(with_init('', checkpoint='a.pth')))
     assert not starts_trained(Config(with_init('backbone', checkpoint='a.pth')))
+    assert not starts_trained(Config(dict(model=dict(type='TimmClassifier', pretrained=False))))
 
 
 def test_names_of_the_zoos_of_mmengine(monkeypatch: pytest.MonkeyPatch) -> None:
