@@ -38,14 +38,17 @@ TRAINERS = {
     'accelerate': ['accelerate>=1,<2'],
     'transformers': ['transformers>=4.46,<6', 'accelerate>=1,<2'],
 }
+TENSORBOARD = ['tensorboard>=2.14,<3']
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<2']
 EXTRAS = {
     **TRAINERS,
     'test': TEST,
     'docs': DOCS,
+    'tensorboard': TENSORBOARD,
     'dev': [
         *TEST,
         *DOCS,
+        *TENSORBOARD,
         'ruff>=0.17,<0.18',
         'mypy>=2.4,<2.5',
         'import-linter>=2.5,<3',

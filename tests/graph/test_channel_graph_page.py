@@ -141,11 +141,3 @@ def test_the_table_lists_the_methods_that_rules_use() -> None:
     assert methods_of_rules() - {'explain', 'freeze_nodes'} <= listed
     for name in re.findall(r'`axis\.(\w+)', PAGE):
         assert hasattr(Axis, name)
-
-
-def test_links_to_the_page_lead_to_a_heading() -> None:
-    headings = re.findall(r'^#+ (.+)$', PAGE, re.MULTILINE)
-    anchors = {re.sub(r'[^\w -]', '', heading).lower().replace(' ', '-') for heading in headings}
-    for page in [*DOCS.glob('*.md'), DOCS.parent / 'README.md']:
-        for anchor in re.findall(r'channel-graph\.md#([\w-]+)', page.read_text(encoding='utf-8')):
-            assert anchor in anchors, (page.name, anchor)

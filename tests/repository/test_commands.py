@@ -84,7 +84,7 @@ def check_options(arguments: list[str]) -> None:
     if len(arguments) > 1 and '--help' not in arguments:
         _parser().parse_args(arguments)
         return
-    with pytest.raises(SystemExit, match='^0$'):
+    with pytest.raises(SystemExit, match=r'^0$'):
         _parser().parse_args([*arguments, '--help'])
 
 
