@@ -47,6 +47,7 @@ TESTED: dict[str, dict[str, list[str]]] = {
         'In your own loop': [_CHECKPOINTS],
         'Averaged weights': [_CHECKPOINTS],
         'Your own rules': [_CHECKPOINTS],
+        'By structure': [_CHECKPOINTS],
         'Another number of classes': [_CHECKPOINTS],
         'Pretrained parts of a model': [_CHECKPOINTS],
     },
