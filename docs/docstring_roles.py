@@ -18,8 +18,12 @@ class DocstringRoles(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of an object that was read."""
         if obj.docstring:
-            text = _ROLE.sub(r'`\1`', obj.docstring.value).replace('``', '`')
-            obj.docstring.value = _SESSION.sub(_fenced, text)
+            obj.docstring.value = as_markdown(obj.docstring.value)
+
+
+def as_markdown(docstring: str) -> str:
+    """Return a docstring without the markup of reStructuredText."""
+    return _SESSION.sub(_fenced, _ROLE.sub(r'`\1`', docstring).replace('``', '`'))
 
 
 def _fenced(session: re.Match[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from docstring_roles import as_markdown
+
 PACKAGES = (
     'easypruner',
     'easypruner.slimming',
@@ -51,7 +53,7 @@ def _page(package: str, where: dict[int, str]) -> str:
             own.append(f'::: {full}\n')
         else:
             others.append(f'[`{name}`][{full}]')
-    parts = [f'# {package}', (module.__doc__ or '').strip()]
+    parts = [f'# {package}', as_markdown(module.__doc__ or '').strip()]
     if others:
         parts.append('Documented elsewhere: ' + ', '.join(others) + '.')
     return '\n\n'.join([*parts, *own])

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pathspec
 from markdown_links import links_of, with_links
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -22,8 +21,9 @@ from reference_pages import reference_pages
 ROOT = Path(__file__).resolve().parent.parent
 TOP = {'README.md': 'index.md'} | {name: name for name in ('CONTRIBUTING.md', 'CHANGELOG.md')}
 """File of the repository -> its page on the site."""
-_TITLES = {'strategies/': 'Strategies', 'reference/': 'Packages'}
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yml': 'yaml', '.json': 'json'}
+_TITLES = {'strategies/': 'Strategies', 'reference/': 'Packages'}
+"""Folder in the navigation -> its title."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -47,7 +47,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     pages = sorted(file.src_uri for file in files.documentation_pages())
     config.nav = _filled(config.nav, pages)
-    config.not_in_nav = pathspec.gitignore.GitIgnoreSpec.from_lines(['/code/'])
     return files
 
 
