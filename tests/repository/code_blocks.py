@@ -1,7 +1,7 @@
 """Which test runs each code block of the README and the docs.
 
-``TESTED`` has every Python block. Commands are tested by ``test_commands.py``, and blocks of the
-language ``text`` are output.
+``TESTED`` has every Python block, except those of the pages in ``WHOLE`` and of the cards. Commands
+are tested by ``test_commands.py``, and blocks of the language ``text`` are output.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ HERE = 'run here'
 
 _GRAPH = 'tests/graph/test_channel_graph_page.py'
 _CARDS = 'tests/repository/test_cards.py'
-_CHECKPOINTS = 'tests/repository/test_checkpoints_page.py::test_the_blocks_run_in_order'
 _DOCS = 'tests/repository/test_docs.py'
-_OWN_LOOP = 'tests/repository/test_own_loop.py::test_the_sections_for_plain_pytorch'
-_TRAINERS = 'tests/repository/test_own_loop.py::test_the_sections_of_trainers'
 _PROGRAMS = f'{_GRAPH}::test_each_program_prints_what_the_page_says'
 _README = 'tests/repository/test_readme.py'
 _SIGNATURE = f'{_DOCS}::test_each_hook_is_on_the_page'
@@ -24,6 +21,12 @@ CARD = {
     'Without a run': [f'{_CARDS}::test_the_code_runs'],
 }
 """The blocks of each page in docs/strategies."""
+
+WHOLE = {
+    'docs/checkpoints.md': 'tests/repository/test_checkpoints_page.py',
+    'docs/own_loop.md': 'tests/repository/test_own_loop.py',
+}
+"""Page -> the file of tests that runs all its blocks, whichever they are."""
 
 TESTED: dict[str, dict[str, list[str]]] = {
     'README.md': {
@@ -40,29 +43,6 @@ TESTED: dict[str, dict[str, list[str]]] = {
         'The rule': [_PROGRAMS, _PROGRAMS],
         'A rule that counts MACs': [_PROGRAMS, _PROGRAMS, _PROGRAMS],
         'How to find a wrong count of MACs': [_PROGRAMS],
-    },
-    'docs/checkpoints.md': {
-        'Your checkpoint': [_CHECKPOINTS],
-        'On the command line and in a config': [_CHECKPOINTS],
-        'In your own loop': [_CHECKPOINTS],
-        'Averaged weights': [_CHECKPOINTS],
-        'Your own rules': [_CHECKPOINTS],
-        'By structure': [_CHECKPOINTS],
-        'Another number of classes': [_CHECKPOINTS],
-        'Pretrained parts of a model': [_CHECKPOINTS],
-    },
-    'docs/own_loop.md': {
-        'The model, the data and the loop that you have': [_OWN_LOOP],
-        'Choose the channels': [_OWN_LOOP],
-        'Push them to zero while you train': [_OWN_LOOP],
-        'Cut, recalibrate, fine-tune': [_OWN_LOOP],
-        'All of it in one call': [_OWN_LOOP],
-        'Learning rates that change': [_OWN_LOOP],
-        'Accumulation, mixed precision, clipping': [_OWN_LOOP],
-        'Resume': [_OWN_LOOP],
-        'Lightning': [_TRAINERS],
-        'Accelerate': [_TRAINERS],
-        'The Trainer of Hugging Face': [_TRAINERS],
     },
     'docs/plugins.md': {
         'A mask source in 30 lines': [f'{_DOCS}::test_the_example_is_short_and_works', HERE],
