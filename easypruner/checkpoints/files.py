@@ -28,6 +28,8 @@ FOLDER_FILES = (
 _INDEX = '.index.json'
 _HEADER = 8
 _SHOWN = 3
+_NAMED = re.compile(r'(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+\.\w+)')
+"""How torch names an object in an error; before torch 2.6 this is the only way to find one."""
 _KNOWN_OBJECTS = (
     'mmengine.logging.history_buffer.HistoryBuffer',
     'builtins.getattr',
@@ -65,7 +67,7 @@ def _stand_in(name: str) -> type[_StandIn]:
     return type(last, (_StandIn,), {'__module__': module, '__qualname__': last})
 
 
-_STAND_INS = [_stand_in(name) for name in _KNOWN_OBJECTS]
+_STAND_INS: list[Any] = [_stand_in(name) for name in _KNOWN_OBJECTS]
 
 
 @contextlib.contextmanager
@@ -74,10 +76,14 @@ def _known_objects_ignored() -> Iterator[None]:
 
     No class or function that a file names is looked up or called.
     """
-    # torch 2.4 cannot undo it for some objects alone; there the file is refused.
-    allow = getattr(torch.serialization, 'safe_globals', None)
-    with contextlib.nullcontext() if allow is None else allow(_STAND_INS):
+    # torch.serialization.safe_globals() does the same, from torch 2.5 on.
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_STAND_INS)
+    try:
         yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -227,7 +233,7 @@ def load_plain(
         raise
     except Exception as problem:
         text = (str(problem) or type(problem).__name__).splitlines()[0]
-        objects = _objects_in(file)
+        objects = _objects_in(file) or _NAMED.findall(str(problem))
         if objects:
             raise error(_needs_unpickling(file, objects)) from problem
         raise error(

@@ -201,7 +201,7 @@ class TestPickles:
         saved({'state_dict': PLAIN, 'evil': Evil()}, tmp_path)
         assert same(read_checkpoint(tmp_path / 'a.pth').tensors, PLAIN)
         saved({'state_dict': PLAIN, 'evil': Caller()}, tmp_path)
-        with pytest.raises(EasyPrunerError, match=r'has objects of builtins\.getattr'):
+        with pytest.raises(EasyPrunerError, match='cannot be read as plain weights'):
             read_checkpoint(tmp_path / 'a.pth')
         assert not (tmp_path / 'trap').exists()
 
