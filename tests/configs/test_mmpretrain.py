@@ -31,7 +31,14 @@ SHRUNK = [
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder with data/imagenet in it."""
     folder = tmp_path_factory.mktemp('home')
-    make_imagenet(folder / 'data' / 'imagenet')
+    root = folder / 'data' / 'imagenet'
+    make_imagenet(root)
+    # Some configs name these lists of images.
+    (root / 'meta').mkdir()
+    for split in ('train', 'val'):
+        files = sorted(file.relative_to(root / split) for file in (root / split).rglob('*.JPEG'))
+        lines = [f'{file.as_posix()} {number}' for number, file in enumerate(files)]
+        (root / 'meta' / f'{split}.txt').write_text('\n'.join(lines))
     return folder
 
 

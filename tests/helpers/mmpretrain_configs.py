@@ -35,7 +35,8 @@ def classifiers() -> tuple[tuple[str, float], ...]:
 
     Left out are configs that MMEngine cannot read, that train on other data than ImageNet or for
     the classes of ImageNet-21k, that need DeepSpeed or FSDP, that start from weights which their
-    user has to get, or whose head mmpretrain cannot train.
+    user has to get, whose head mmpretrain cannot train, or whose images for training have another
+    size than its network.
     """
     enable_foreign_configs()
     return tuple(
@@ -71,7 +72,15 @@ def _trains_on_imagenet(file: Path) -> bool:
         and 'strategy' not in config
         and (model.get('head') or {}).get('type') not in _UNTRAINABLE
         and not any(each.get('type') == 'Pretrained' for each in _dicts(model))
+        and _trains_at_its_size(model, data)
     )
+
+
+def _trains_at_its_size(model: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    size = (model.get('backbone') or {}).get('img_size')
+    side = size[0] if isinstance(size, list | tuple) else size
+    crops = [each for each in _dicts(data) if 'RandomResizedCrop' in str(each.get('type'))]
+    return side is None or all(crop.get('scale') == side for crop in crops)
 
 
 def _dicts(value: Any) -> Iterator[Mapping[str, Any]]:
