@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,8 +147,10 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
             try_one_batch(run, [planned.stage for planned in stages], graph, found, mistakes)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
-    warnings = averaging_warnings(config) + (_NOT_CUT if end is not None and end.masks else ())
-    return Preflight(stages, steps, graph, warnings, tuple(loaded))
+    found_in_run = averaging_warnings(config)
+    if end is not None and end.masks:
+        found_in_run += _NOT_CUT
+    return Preflight(stages, steps, graph, found_in_run, tuple(loaded))
 
 
 def _forecast(
@@ -223,7 +226,10 @@ def _loader(config: Config, name: str, mistakes: Mistakes) -> DataLoader[Any] | 
     with mistakes.collect(name), building():
         check_count(workers.get('num_workers', 0), 'num_workers', name, least=0, most=_MOST_WORKERS)
         loader: DataLoader[Any] = Runner.build_dataloader(without_workers)
-        DataLoader(loader.dataset, **workers)
+        with warnings.catch_warnings():
+            # A run repeats torch's advice on the number of workers.
+            warnings.simplefilter('ignore')
+            DataLoader(loader.dataset, **workers)
         if not len(loader):
             raise ConfigError('the data set is empty; expected at least one sample')
         return loader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ def test_a_recipe_runs_with_both_budgets(tmp_path: Path) -> None:
     before, after = (summary(tmp_path / 'run')['rows'][i] for i in (0, -1))
     assert after['macs'] <= 0.7 * before['macs']
     assert after['params'] <= 0.6 * before['params']
+
+
+def test_a_base_without_a_seed_chooses_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'base.py').write_text('randomness = dict(seed=None, deterministic=False)')
+    content = base()
+    content['_base_'] = 'base.py'
+    config = tmp_path / 'mine.py'
+    config.write_text('\n'.join(f'{key} = {value!r}' for key, value in content.items()))
+    assert prune(config, tmp_path / 'run', '--plan', '--recipe', 'l1') == 0
+    seed = re.search(r'^seed: (\d+)$', capsys.readouterr().out, re.MULTILINE)
+    assert seed is not None
+    assert prune(config, tmp_path / 'run', '--plan', '--recipe', 'l1', '--seed', seed[1]) == 0
 
 
 def test_a_recipe_is_a_base_too(tmp_path: Path) -> None:
