@@ -302,6 +302,7 @@ class TestScripts:
                   str(tmp_path / 'run'))  # fmt: skip
         assert (tmp_path / 'run' / 'summary.json').is_file()
 
+    @pytest.mark.slow
     def test_two_processes_of_slurm(self, tmp_path: Path) -> None:
         log = tmp_path / 'log'
         srun = tmp_path / 'bin' / 'srun'
