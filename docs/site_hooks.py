@@ -112,7 +112,7 @@ def _filled(entries: list[Any], pages: list[str]) -> list[Any]:
     """Return the navigation with the pages of its folders.
 
     Args:
-        entries: pages (absent ones are left out), folders (all their pages, the index first), and
+        entries: pages, folders (all their pages, the index first), and
             titles with entries.
         pages: all pages.
     """
@@ -124,6 +124,6 @@ def _filled(entries: list[Any], pages: list[str]) -> list[Any]:
             inside = [page for page in pages if page.startswith(entry)]
             inside.sort(key=lambda page: Path(page).name not in ('README.md', 'index.md'))
             found.append({_TITLES[entry]: inside})
-        elif entry in pages:
+        else:
             found.append(entry)
     return found
