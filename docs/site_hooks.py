@@ -112,8 +112,7 @@ def _filled(entries: list[Any], pages: list[str]) -> list[Any]:
     """Return the navigation with the pages of its folders.
 
     Args:
-        entries: pages, folders (all their pages, the index first), and
-            titles with entries.
+        entries: pages, folders (all their pages, the index first), and titles with entries.
         pages: all pages.
     """
     found: list[Any] = []
