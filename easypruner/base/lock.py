@@ -218,8 +218,10 @@ class FolderLock:
                 try:
                     self.check()
                 except EasyPrunerError:
+                    # A signal that comes right before the main thread starts to wait is not seen.
                     if interrupts and not self._end.is_set():
                         signal_main(signal.SIGINT)
+                        continue
                     return
                 os.utime(self.path)
 

@@ -77,7 +77,8 @@ def _known_objects_ignored() -> Iterator[None]:
     No class or function that a file names is looked up or called.
     """
     # torch.serialization.safe_globals() does the same, from torch 2.5 on.
-    before = torch.serialization.get_safe_globals()
+    # A copy, because torch 2.4 returns the list that it changes.
+    before = [*torch.serialization.get_safe_globals()]
     torch.serialization.add_safe_globals(_STAND_INS)
     try:
         yield

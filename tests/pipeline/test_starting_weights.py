@@ -67,6 +67,7 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_resnet50_of_another_library_has_the_same_outputs(
     layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -86,6 +87,7 @@ def test_a_resnet50_of_another_library_has_the_same_outputs(
     torch.testing.assert_close(logits(model, images), logits(source, images), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_map_that_is_proposed_is_the_one_to_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,10 +120,12 @@ class TestOwner:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """The thread interrupts the training, which would otherwise wait for ever."""
-        monkeypatch.setattr('easypruner.base.lock.BEAT', 0.01)
-        path = tmp_path / 'run' / LOCK
-        act = f'Path({str(path)!r}).unlink(); import threading; threading.Event().wait(60)'
+        monkeypatch.setattr('easypruner.base.lock.BEAT', 2.0)
+        path, waited = tmp_path / 'run' / LOCK, tmp_path / 'waited'
+        wait = f'threading.Event().wait(60); Path({str(waited)!r}).touch()'
+        act = f'Path({str(path)!r}).unlink(); import threading; {wait}'
         assert acting(tmp_path, act) == 2
+        assert not waited.exists()
         assert 'has vanished' in one_message(capfd)
 
     def test_the_default_folder_has_the_seed(

@@ -26,6 +26,7 @@ def small_config(data: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_blocks_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
