@@ -97,7 +97,7 @@ _NAMES = {
     'bit flips in files of stages': 'a flipped bit in a file of a stage, then `--resume`',
     'bit flips in results': 'a flipped bit in a result, which is then read',
     'mutated configs, planned': 'a random mistake in a config, then `--plan`',
-    'mutated configs, run': 'a random mistake around the stages of a config, then a run',
+    'mutated configs, run': 'a random mistake in a config, then a run of short stages',
 }
 
 
