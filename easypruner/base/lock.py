@@ -9,8 +9,10 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +26,8 @@ BEAT = 20.0
 SILENT = 180.0
 """The seconds without a sign of life after which a process of another machine counts as ended."""
 _TRIES = 20
+_LOST: signal.Signals = getattr(signal, 'SIGUSR1', signal.SIGINT)
+"""The signal that interrupts a run without its lock. Jobs in the background may ignore SIGINT."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,10 @@ class FolderLock:
         self._owner: Owner | None = None
         self._created: list[Path] = []
         self._end = threading.Event()
+        # No signal may come when its handler is gone: it would end the process.
+        self._ending = threading.Lock()
         self._lost = False
+        self._restore: Callable[[], object] = lambda: None
 
     def acquire(self) -> None:
         """Take the folder.
@@ -119,6 +126,10 @@ class FolderLock:
             )
         self.check()
         is_main_thread = threading.current_thread() is threading.main_thread()
+        if is_main_thread:
+            before = signal.signal(_LOST, signal.default_int_handler)
+            # A handler that was not installed from Python cannot be restored.
+            self._restore = partial(signal.signal, _LOST, before or signal.SIG_DFL)
         threading.Thread(target=self._live, args=[is_main_thread], daemon=True).start()
 
     def check(self) -> None:
@@ -145,7 +156,9 @@ class FolderLock:
 
     def release(self) -> None:
         """Give the folder back. Folders that :meth:`acquire` created and that are empty go."""
-        self._end.set()
+        with self._ending:
+            self._end.set()
+        self._restore()
         if self._owner is None or self._lost:
             return
         with contextlib.suppress(OSError, EasyPrunerError):
@@ -219,9 +232,10 @@ class FolderLock:
                     self.check()
                 except EasyPrunerError:
                     # A signal that comes right before the main thread starts to wait is not seen.
-                    if interrupts and not self._end.is_set():
-                        signal_main(signal.SIGINT)
-                        continue
+                    with self._ending:
+                        if interrupts and not self._end.is_set():
+                            signal_main(_LOST)
+                            continue
                     return
                 os.utime(self.path)
 

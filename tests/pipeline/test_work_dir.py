@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,18 @@ class TestOwner:
         assert not list((tmp_path / 'run').rglob('state.json'))
 
     def test_a_sign_of_life_notices_a_lost_lock(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+        self,
+        request: pytest.FixtureRequest,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
-        """The thread interrupts the training, which would otherwise wait for ever."""
+        """The thread interrupts the training, which would otherwise wait for ever.
+
+        Shells start jobs in the background without Ctrl-C.
+        """
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
         monkeypatch.setattr('easypruner.base.lock.BEAT', 2.0)
         path, waited = tmp_path / 'run' / LOCK, tmp_path / 'waited'
         wait = f'threading.Event().wait(60); Path({str(waited)!r}).touch()'
