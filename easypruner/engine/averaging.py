@@ -11,6 +11,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from easypruner.base.checks import is_number
 from easypruner.base.distributed import average_buffers
 from easypruner.base.modules import unwrapped
 from easypruner.graph.recording.inventory import named_tensors
@@ -123,10 +124,14 @@ def averaging_warnings(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a warning for each hook that is left out, with what averages instead."""
     return tuple(
         f'custom_hooks: {_short_name(hook["type"])} is left out, because its averages are not what '
-        f'a stage saves; ema={hook.get("momentum", _DEFAULT):g} of a Train stage '
-        'averages the weights'
+        f'a stage saves; ema={_momentum(hook):g} of a Train stage averages the weights'
         for hook in averaging_hooks(config)
     )
+
+
+def _momentum(hook: Mapping[str, Any]) -> float:
+    momentum = hook.get('momentum')
+    return momentum if is_number(momentum) else _DEFAULT
 
 
 def _short_name(kind: Any) -> str:

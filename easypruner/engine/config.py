@@ -152,14 +152,20 @@ def read_config(
 
 def _written_for(path: str | Path, config: Config, own: FileKeys) -> Any:
     """Return the number of epochs for which the schedulers of a config were written, if known."""
-    found = (config.get('train_cfg') or {}).get('max_epochs')
+    found = _max_epochs(config)
     if 'train_cfg' not in own.written or _SCHEDULERS in own.written:
         return found
     for base in base_files(path):
-        epochs = (config_of_file(base).get('train_cfg') or {}).get('max_epochs')
+        epochs = _max_epochs(config_of_file(base))
         if epochs is not None:
             return epochs
     return found
+
+
+def _max_epochs(config: Config) -> Any:
+    # Values are checked later, after --cfg-options have changed them.
+    settings = config.get('train_cfg')
+    return settings.get('max_epochs') if isinstance(settings, Mapping) else None
 
 
 def config_of_file(path: str | Path) -> Config:
