@@ -130,8 +130,8 @@ def averaging_warnings(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _momentum(hook: Mapping[str, Any]) -> float:
-    momentum = hook.get('momentum')
-    return momentum if is_number(momentum) else _DEFAULT
+    momentum: Any = hook.get('momentum')
+    return float(momentum) if is_number(momentum) else _DEFAULT
 
 
 def _short_name(kind: Any) -> str:

@@ -69,6 +69,7 @@ def test_rivals_train_as_long(name: str) -> None:
     assert total == pytest.approx(325, abs=6)
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_with_both_budgets(tmp_path: Path) -> None:
     config = write_config(tmp_path, base())
     options = '--recipe', 'l1', '--macs', '70%', '--params', '0.6'

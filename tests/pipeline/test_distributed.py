@@ -117,6 +117,7 @@ def easypruner_configure_runner(runner, state):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='threads are listed by Linux only')
 def test_no_thread_of_the_process_group_outlives_it(tmp_path: Path) -> None:
     stages = [dict(type='Train', name='baseline', epochs=1, row='baseline'), dict(type='Report')]

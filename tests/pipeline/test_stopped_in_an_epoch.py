@@ -78,7 +78,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize('changes', CHANGES)
+@pytest.mark.parametrize(
+    'changes',
+    [
+        'plain',
+        *(pytest.param(name, marks=pytest.mark.slow) for name in CHANGES if name != 'plain'),
+    ],
+)
 def test_it_continues_in_the_epoch_to_the_same_result(changes: str, tmp_path: Path) -> None:
     content = content_of(**CHANGES[changes])
     assert run(tmp_path / 'whole', content, stop_at=-1)[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ def test_of_two_seeds_in_one_folder_one_is_refused(
 ) -> None:
     run = tmp_path / 'run'
     command = [sys.executable, str(TOOL), str(whole.config), '--work-dir', str(run), '--seed']
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # The run alone has one thread as well; with more, sums are rounded differently.
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     processes = [subprocess.Popen([*command, seed], **pipes) for seed in ('0', '1')]
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     codes = [process.returncode for process in processes]

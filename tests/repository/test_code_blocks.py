@@ -91,6 +91,7 @@ def block(page: str, section: str, number: int = 0) -> str:
     return python_blocks(ROOT / page)[section][number]
 
 
+@pytest.mark.slow
 def test_the_pages_of_your_own_model_and_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
