@@ -20,6 +20,7 @@ import sys
 
 import mmengine
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -38,13 +39,23 @@ class Model(BaseModel):
         return {'loss': -self.weight.sum()}
 
 
+class Look(Hook):
+    """Sees a checkpoint as it is saved, after EMAHook."""
+
+    priority = 'VERY_LOW'
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        saved.update(checkpoint)
+
+
+saved = {}
 runner = Runner(
     Model(),
     work_dir=sys.argv[1],
     train_dataloader=DataLoader([{'inputs': torch.zeros(1)}] * 2),
     train_cfg=dict(by_epoch=True, max_epochs=1),
     optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
-    custom_hooks=[dict(type='EMAHook', momentum=0.5)],
+    custom_hooks=[dict(type='EMAHook', momentum=0.5), Look()],
     default_hooks=dict(logger=None),
     log_level='CRITICAL',
 )
@@ -52,7 +63,6 @@ runner.train()
 trained = runner.model.weight.item()
 (hook,) = [hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook']
 average = hook.ema_model.module.weight.item()
-saved = torch.load(f'{sys.argv[1]}/epoch_1.pth', weights_only=False)
 one, other = saved['state_dict']['weight'].item(), saved['ema_state_dict']['module.weight'].item()
 print(
     f'trained weight {trained}, average {average}; in the checkpoint state_dict has {one}, '

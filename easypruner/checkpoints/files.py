@@ -258,14 +258,12 @@ def _objects_in(file: str) -> list[str]:
 def _needs_unpickling(file: str, objects: list[str]) -> str:
     more = f' and {len(objects) - _SHOWN} more' if len(objects) > _SHOWN else ''
     is_model = any(name.startswith('torch.nn.modules.') for name in objects)
-    weights = 'content.state_dict()' if is_model else "content['state_dict']"
+    what = 'a whole model' if is_model else 'more than weights'
     return (
         f'the checkpoint {file!r} cannot be read as plain weights: it has objects of '
         f'{", ".join(objects[:_SHOWN])}{more}, which only unpickling can load, and that can run '
-        'any code. If you trust the file, save its weights alone, and use that file:\n'
-        '  import torch\n'
-        f"  content = torch.load({file!r}, map_location='cpu', weights_only=False)\n"
-        f"  torch.save({weights}, 'weights.pth')"
+        f'any code. The file is {what}; save the weights alone where it was made, with '
+        "torch.save(model.state_dict(), 'weights.pth'), and use that file"
     )
 
 
