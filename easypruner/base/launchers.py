@@ -43,6 +43,8 @@ _MPI = (
     _Variables('PMI_RANK', 'PMI_SIZE', 'PMI_LOCAL_RANK'),
 )
 
+_MPI_LOCAL_SIZES = ('OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS')
+
 
 def set_environment(launcher: Launcher, local_rank: int | None = None) -> None:
     """Set the variables that torch.distributed reads, from those of a launcher.
@@ -60,7 +62,7 @@ def set_environment(launcher: Launcher, local_rank: int | None = None) -> None:
     if launcher == 'slurm':
         _set_from(_numbers_of('slurm', (_SLURM,), 'srun'), _slurm_address())
     elif launcher == 'mpi':
-        _set_from(_numbers_of('mpi', _MPI, 'mpirun'), '127.0.0.1')
+        _set_from(_numbers_of('mpi', _MPI, 'mpirun'), _mpi_address())
     else:
         check(launcher)
 
@@ -102,6 +104,22 @@ def _set_from(numbers: _Variables, address: str) -> None:
     # Jobs that share a machine need different ports, and all processes of a job the same one.
     job = int(re.sub(r'\D', '', os.environ.get('SLURM_JOB_ID', '')) or 0)
     os.environ.setdefault(_PORT, str(_DEFAULT_PORT + job % _PORTS))
+
+
+def _mpi_address() -> str:
+    """Return the address of this machine.
+
+    Raises:
+        ConfigError: the run has processes on other machines, which cannot find this one.
+    """
+    here = next((os.environ[name] for name in _MPI_LOCAL_SIZES if name in os.environ), None)
+    counts = {os.environ[v.size] for v in _MPI if v.size in os.environ}
+    if here is not None and here not in counts and _ADDRESS not in os.environ:
+        raise ConfigError(
+            f'--launcher mpi has {here} of {", ".join(counts)} processes on this machine, and MPI '
+            'does not tell where the first one is; set the variable MASTER_ADDR to its machine'
+        )
+    return '127.0.0.1'
 
 
 def _slurm_address() -> str:

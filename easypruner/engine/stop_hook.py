@@ -61,7 +61,7 @@ class StopHook(Hook):
     def after_train_epoch(self, runner: Any) -> None:
         """End training if it should end: the checkpoint of the epoch has been saved."""
         for path in Path(runner.work_dir).glob(PARTIAL):
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._stop.here()
 
     def _save(self, runner: Any) -> None:

@@ -270,6 +270,17 @@ class TestLaunchers:
         found = [os.environ[name] for name in VARIABLES]
         assert found == ['2', '3', '0', '127.0.0.1', '29500']
 
+    def test_mpi_on_several_machines_needs_an_address(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in {**OPEN_MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=r'2 of 3 processes .* MASTER_ADDR'):
+            set_environment('mpi')
+        monkeypatch.setenv('MASTER_ADDR', 'first')
+        set_environment('mpi')
+        assert os.environ['MASTER_ADDR'] == 'first'
+
     @pytest.mark.parametrize('launcher', ['slurm', 'mpi', 'pytorch'])
     def test_a_launcher_that_has_not_started_the_process(
         self, launcher: Any, capfd: pytest.CaptureFixture[str]
