@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from easypruner.graph.limits import Limits
     from easypruner.graph.masks import Masks
     from easypruner.pipeline.pruned_model import PrunedModel
+    from easypruner.runtimes import Runtime
     from easypruner.slimming import (
         Pusher,
         PushWarning,
@@ -57,6 +58,7 @@ __all__ = [
     'PushWarning',
     'Pusher',
     'Regularizer',
+    'Runtime',
     'Schedule',
     'Scores',
     'Slimmed',
@@ -96,6 +98,7 @@ _HOMES = {
     'Masks': 'easypruner.graph.masks',
     'PrunedModel': 'easypruner.pipeline.pruned_model',
     'OptimizerHandler': 'easypruner.graph',
+    'Runtime': 'easypruner.runtimes',
     'Transform': 'easypruner.graph',
     **dict.fromkeys(_SLIMMING, 'easypruner.slimming'),
 }

@@ -26,9 +26,10 @@ def easypruner_components() -> Iterable[type[Component]]:  # type: ignore[empty-
     """Return the classes that this plugin contributes.
 
     Each class is a subclass of one of the contracts of ``easypruner``: ``MaskSource``, ``Budget``,
-    ``Regularizer``, ``Stage``, ``Transform``, ``LayerHandler`` or ``OptimizerHandler``. A config
-    uses a class by its name, as in ``source=dict(type='MySource', budget=...)``. The other keys of
-    this dict are the arguments of the constructor. The constructor should check them and raise
+    ``Regularizer``, ``Stage``, ``Transform``, ``Runtime``, ``LayerHandler`` or
+    ``OptimizerHandler``. A config uses a class by its name, as in
+    ``source=dict(type='MySource', budget=...)``. The other keys of this dict are the arguments of
+    the constructor. The constructor should check them and raise
     ``ValueError`` for a bad one. It should not do slow work, because every component of a config is
     built before the run starts.
 

@@ -15,8 +15,9 @@ from easypruner import Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_count, check_path
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph
+from easypruner.runtimes.timing import Reading
 from easypruner.strategies.budgets.costs import CostBudget
-from easypruner.strategies.budgets.latency import Reading, Stopwatch, tabulate
+from easypruner.strategies.budgets.latency import Stopwatch, tabulate
 from easypruner.strategies.budgets.latency_table import LatencyTable
 from easypruner.strategies.budgets.ranking import Ranking
 

@@ -14,6 +14,7 @@ from easypruner.graph import LayerHandler, OptimizerHandler, Transform
 from easypruner.plugins.argument_types import type_faults
 from easypruner.plugins.completeness import check_instance
 from easypruner.plugins.info import AbsentPlugin
+from easypruner.runtimes import Runtime
 from easypruner.strategies import Budget, MaskSource, Regularizer, Stage
 
 
@@ -54,6 +55,7 @@ STAGES = ComponentRegistry('stage', Stage, 'stage')
 LAYER_HANDLERS = ComponentRegistry('layer handler', LayerHandler, 'handler')
 OPTIMIZER_HANDLERS = ComponentRegistry('optimizer handler', OptimizerHandler, 'optimizer_handler')
 TRANSFORMS = ComponentRegistry('transform', Transform, 'transform')
+RUNTIMES = ComponentRegistry('runtime', Runtime, 'runtime')
 
 REGISTRIES = (
     MASK_SOURCES,
@@ -63,6 +65,7 @@ REGISTRIES = (
     LAYER_HANDLERS,
     OPTIMIZER_HANDLERS,
     TRANSFORMS,
+    RUNTIMES,
 )
 
 _absent: list[AbsentPlugin] = []

@@ -24,8 +24,9 @@ import easypruner
 from easypruner import Context, Limits, Masks
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
+from easypruner.runtimes.timing import Reading
 from easypruner.strategies.budgets.costs import Tightest
-from easypruner.strategies.budgets.latency import Reading, Stopwatch, measure_table
+from easypruner.strategies.budgets.latency import Stopwatch, measure_table
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,42 +18,8 @@ from easypruner.base.nested import map_tensors
 from easypruner.graph import ChannelGraph, Limits
 from easypruner.graph.graph import prune
 from easypruner.graph.recording.tape import call_arguments
+from easypruner.runtimes.timing import Reading
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
-
-# Of a normal distribution: the ratio of its standard deviation to its median absolute deviation,
-# and the ratio of the standard error of a median to that of a mean.
-_DEVIATION = 1.4826
-_MEDIAN_ERROR = 1.2533
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A value that was measured several times.
-
-    Attributes:
-        median: the median of all measurements.
-        spread: their median absolute deviation.
-        count: the number of measurements.
-    """
-
-    median: float
-    spread: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Reading:
-        """Summarize at least one measurement."""
-        median = statistics.median(values)
-        spread = statistics.median(abs(value - median) for value in values)
-        return cls(median, spread, len(values))
-
-    @property
-    def noise(self) -> float:
-        """The uncertainty of the median: twice its standard error."""
-        return 2 * _MEDIAN_ERROR * _DEVIATION * self.spread / math.sqrt(self.count)
-
-    def __str__(self) -> str:
-        return f'{self.median:.4g} ± {self.spread:.2g}'
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""ONNX files: written by torch's exporter, with the weights inside the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from easypruner.base.nested import tensors_in
+from easypruner.errors import EasyPrunerError
+from easypruner.runtimes.program import Program, export_program, first_lines, quiet
+from easypruner.runtimes.runtime import Exported
+
+_LARGEST = 1_900_000_000
+"""Bytes of weights that still fit into one file: protobuf allows 2 GiB."""
+
+
+def write_onnx(network: nn.Module, inputs: Any, path: Path) -> Exported:
+    """Write a network as an ONNX file. Batch norms are folded into convolutions.
+
+    Args:
+        network: the network, in evaluation mode.
+        inputs: its example inputs.
+        path: the file to write.
+
+    Raises:
+        EasyPrunerError: the network cannot be exported; with the exporter's reason.
+    """
+    program = export_program(network, inputs)
+    model = _onnx_of(network, program)
+    weights = sum(t.numel() * t.element_size() for _, t in program.exported.state_dict.items())
+    model.save(path, external_data=weights > _LARGEST)
+    files = (path, *path.parent.glob(f'{path.name}.data'))
+    return Exported(path, files, program.dynamic_batch, (program.reason,) if program.reason else ())
+
+
+def _onnx_of(network: nn.Module, program: Program) -> Any:
+    try:
+        with quiet():
+            return torch.onnx.export(program.exported, dynamo=True, verbose=False)
+    except Exception as error:  # the exporter raises errors of many classes
+        raise EasyPrunerError(
+            f'torch.onnx cannot export this {type(network).__name__}: {_reason(error)}'
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the exporter's first reason, which is at the end of a chain of causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_lines(error)  # type: ignore[arg-type]
+
+
+class Beside(nn.Module):
+    """Several networks in one, so that they are exported together.
+
+    Args:
+        networks: the networks.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        return [network(x) for network, x in zip(self.networks, inputs, strict=True)]
+
+
+def feeds_of(names: Sequence[str], inputs: Any) -> dict[str, Any]:
+    """Return name of an input of an ONNX model -> array."""
+    arrays = [tensor.detach().cpu().numpy() for _, tensor in tensors_in(inputs)]
+    if len(arrays) != len(names):
+        raise EasyPrunerError(
+            f'the exported network has the inputs {", ".join(names)}, but got {len(arrays)} '
+            'tensors; an input that the network does not use is not exported: leave it out'
+        )
+    return dict(zip(names, arrays, strict=True))

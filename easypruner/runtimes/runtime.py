@@ -1,0 +1,164 @@
+"""Runtime: the contract of what exports a network, runs it, and says on which widths it is fast."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from easypruner.base.checks import check_count
+from easypruner.base.component import Component
+from easypruner.errors import EasyPrunerError
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        path: the file or folder to load.
+        files: all files, ``path`` or what it holds among them.
+        dynamic_batch: whether the exported network takes batches of any size.
+        notes: what a user has to know, such as why the size of the batch is fixed.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    dynamic_batch: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+class Session:
+    """A network that a runtime has loaded and can run.
+
+    Args:
+        bind: takes example inputs, and returns a function that runs the network on them. All
+            preparation belongs into ``bind``, so that the time of a call is the time of a pass.
+            The function returns the tensors of the outputs, in order.
+        keep: an object that has to live as long as the session, such as a temporary folder.
+    """
+
+    def __init__(
+        self, bind: Callable[[Any], Callable[[], tuple[Tensor, ...]]], keep: Any = None
+    ) -> None:
+        self._bind = bind
+        self.keep = keep
+
+    def bind(self, inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
+        """Return a function that runs the network on ``inputs`` and returns its output tensors."""
+        return self._bind(inputs)
+
+
+class Runtime(Component):
+    """Exports a network, runs it, and says on which grid of widths it is fast.
+
+    A subclass implements :meth:`export` and :meth:`load`. One whose networks run without files
+    overrides :meth:`session` as well.
+
+    Args:
+        threads: the number of threads of a pass on the CPU.
+    """
+
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Module that has to be importable -> the package that has it."""
+    extra: ClassVar[str] = ''
+    """The extra of EasyPruner's installation that has the packages; empty if there is none."""
+    widths: ClassVar[Mapping[str, int]] = {}
+    """Kind of layer (see :mod:`easypruner.runtimes.kinds`) -> the grid of its fast widths, in
+    channels, where it was not measured; 1 for kinds that are not in it."""
+    uses_torch: ClassVar[bool] = False
+    """Whether a pass runs in torch, so that its threads are torch's."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = check_count(threads, 'threads', type(self).__name__)
+
+    @property
+    def name(self) -> str:
+        """The name under which configs and commands know this runtime."""
+        return type(self).__name__
+
+    @classmethod
+    def missing(cls) -> tuple[str, ...]:
+        """Return the packages that are not installed."""
+        return tuple(
+            package
+            for module, package in cls.packages.items()
+            if importlib.util.find_spec(module) is None
+        )
+
+    def check(self) -> None:
+        missing = self.missing()
+        if missing:
+            extra = f"pip install 'easypruner[{self.extra}]'" if self.extra else ''
+            packages = 'pip install ' + ' '.join(missing)
+            raise EasyPrunerError(
+                f'runtime {self.name!r} needs {" and ".join(missing)}, which '
+                f'{"is" if len(missing) == 1 else "are"} not installed: {extra or packages}'
+            )
+
+    def versions(self) -> dict[str, str]:
+        """Return package -> version of what a time in this runtime depends on."""
+        packages = ('torch', *self.packages.values())
+        return {package: version(package) for package in packages if package not in self.missing()}
+
+    @abstractmethod
+    def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:
+        """Write a network to files.
+
+        Args:
+            network: the network, in evaluation mode; it must stay as it is.
+            inputs: example inputs: a tensor, a tuple of positional arguments, or a dict of
+                keyword arguments.
+            folder: an existing folder.
+            name: the name of the files, without a suffix.
+
+        Raises:
+            EasyPrunerError: the runtime cannot express the network; with its reason.
+        """
+
+    @abstractmethod
+    def load(self, path: Path) -> Session:
+        """Load what :meth:`export` wrote.
+
+        Args:
+            path: its ``path``.
+
+        Raises:
+            EasyPrunerError: the file is damaged, or another runtime's.
+        """
+
+    def session(self, network: nn.Module, inputs: Any) -> Session:
+        """Return a session of a network, for a measurement: exported to a temporary folder.
+
+        Args:
+            network: the network, in evaluation mode.
+            inputs: its example inputs.
+        """
+        folder = tempfile.TemporaryDirectory(prefix='easypruner-')
+        session = self.load(self.export(network, inputs, Path(folder.name), 'network').path)
+        session.keep = (session.keep, folder)
+        return session
+
+    def layer_sessions(self, layers: Sequence[tuple[nn.Module, Any]]) -> list[Session]:
+        """Return a session of each of many small networks, for a probe.
+
+        Args:
+            layers: (network, its input, which is a tensor) of each; it returns a tensor.
+        """
+        return [self.session(layer, inputs) for layer, inputs in layers]
+
+    def grid(self, kind: str) -> int:
+        """Return the documented grid of a kind of layer: widths that are multiples are fast."""
+        return self.widths.get(kind, 1)

@@ -1,0 +1,160 @@
+"""Timing: passes of several networks alternate, so that other load on the machine affects all."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter, process_time
+from typing import Any, Literal
+
+import torch
+
+from easypruner.errors import ConfigError
+
+# Of a normal distribution: the ratio of its standard deviation to its median absolute deviation,
+# and the ratio of the standard error of a median to that of a mean.
+_DEVIATION = 1.4826
+_MEDIAN_ERROR = 1.2533
+
+Clock = Literal['wall', 'cpu']
+"""``'wall'`` is the time that passes; ``'cpu'`` is that of this process alone, on all threads."""
+_CLOCKS: dict[str, Callable[[], float]] = {'wall': perf_counter, 'cpu': process_time}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value that was measured several times.
+
+    Attributes:
+        median: the median of all measurements.
+        spread: their median absolute deviation.
+        count: the number of measurements.
+    """
+
+    median: float
+    spread: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Reading:
+        """Summarize at least one measurement."""
+        median = statistics.median(values)
+        spread = statistics.median(abs(value - median) for value in values)
+        return cls(median, spread, len(values))
+
+    @property
+    def noise(self) -> float:
+        """The uncertainty of the median: twice its standard error."""
+        return 2 * _MEDIAN_ERROR * _DEVIATION * self.spread / math.sqrt(self.count)
+
+    def __str__(self) -> str:
+        return f'{self.median:.4g} ± {self.spread:.2g}'
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The times of one network that was measured beside others.
+
+    Attributes:
+        seconds: the seconds of a pass.
+        ratio: the ratio of its passes to the first network's passes of the same round.
+    """
+
+    seconds: Reading
+    ratio: Reading
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval that holds the ratio in about 95 of 100 measurements."""
+        return self.ratio.median - self.ratio.noise, self.ratio.median + self.ratio.noise
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the ratio leaves out 1, so that noise does not explain it."""
+        low, high = self.interval
+        return low > 1 or high < 1
+
+
+def measure(
+    passes: Sequence[Callable[[], Any]],
+    *,
+    threads: int = 1,
+    repeats: int = 20,
+    warmup: int = 3,
+    seconds: float | None = None,
+    clock: Clock = 'wall',
+) -> tuple[Timed, ...]:
+    """Time functions that each run a network once.
+
+    In each round each of them runs once; who begins changes from round to round.
+
+    Args:
+        passes: the functions; the first is the one that the others are compared with.
+        threads: the number of threads that torch may use meanwhile.
+        repeats: the number of rounds that count.
+        warmup: the number of rounds before these.
+        seconds: if given, rounds go on until this time is used up, at least ``repeats`` of them.
+        clock: which clock.
+
+    Raises:
+        ConfigError: there is no such clock.
+    """
+    now = _CLOCKS.get(clock)
+    if now is None:
+        raise ConfigError(f"clock is {clock!r}; expected 'wall' or 'cpu'")
+    rounds: list[list[float]] = []
+    with torch.no_grad(), torch_threads(threads), _without_collector():
+        started = perf_counter()
+        while len(rounds) < warmup + repeats or (
+            seconds is not None and perf_counter() - started < seconds
+        ):
+            rounds.append(_round(passes, len(rounds), now))
+    counted = rounds[warmup:]
+    return tuple(
+        Timed(
+            Reading.of([times[place] for times in counted]),
+            Reading.of([times[place] / times[0] for times in counted]),
+        )
+        for place in range(len(passes))
+    )
+
+
+def _round(
+    passes: Sequence[Callable[[], Any]], number: int, now: Callable[[], float]
+) -> list[float]:
+    """Run each function once, and return its time, in their order."""
+    times = [0.0] * len(passes)
+    for step in range(len(passes)):
+        place = (number + step) % len(passes)
+        start = now()
+        passes[place]()
+        times[place] = now() - start
+    return times
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use a number of threads for a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep Python's garbage collector from running inside a pass."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
