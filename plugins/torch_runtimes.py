@@ -15,7 +15,8 @@ from easypruner.base.nested import map_tensors
 from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.runtimes import Exported, Runtime, Session
-from easypruner.runtimes.program import export_program, first_lines, tensors_of
+from easypruner.runtimes.folding import fold_batch_norms
+from easypruner.runtimes.program import export_program, first_lines, input_tensors, tensors_of
 
 
 class _Torch(Runtime):
@@ -27,6 +28,7 @@ class _Torch(Runtime):
     def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:
         program = export_program(network, inputs)
         path = folder / f'{name}.pt2'
+        fold_batch_norms(program.exported)
         torch.export.save(program.exported, path)
         notes = (program.reason,) if program.reason else ()
         return Exported(path, (path,), program.dynamic_batch, notes)
@@ -36,17 +38,20 @@ class _Torch(Runtime):
             program = torch.export.load(path)
         except Exception as error:
             raise EasyPrunerError(f'{path} is not a torch program: {first_lines(error)}') from error
-        return self._running(program.module())
+        return self._running(program.module(), input_tensors)
 
     def session(self, network: nn.Module, inputs: Any) -> Session:
         # The network itself, as users run it: a program has lost the calls of its modules.
         return self._running(copy_of(network).eval())
 
-    def _running(self, network: nn.Module) -> Session:
+    def _running(
+        self, network: nn.Module, prepare: Callable[[Any], Any] = lambda inputs: inputs
+    ) -> Session:
         network = network.to(memory_format=self.memory_format)
 
         def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
-            positional, named = call_arguments(map_tensors(inputs, self._formatted))
+            ready = prepare(map_tensors(inputs, self._formatted))
+            positional, named = call_arguments(ready)
             return lambda: tensors_of(network(*positional, **named))
 
         return Session(bind)

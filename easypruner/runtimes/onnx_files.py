@@ -9,9 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from easypruner.base.nested import tensors_in
 from easypruner.errors import EasyPrunerError
-from easypruner.runtimes.program import Program, export_program, first_lines, quiet
+from easypruner.runtimes.program import (
+    Program,
+    export_program,
+    first_lines,
+    input_tensors,
+    quiet,
+)
 from easypruner.runtimes.runtime import Exported
 
 _LARGEST = 1_900_000_000
@@ -40,7 +45,13 @@ def write_onnx(network: nn.Module, inputs: Any, path: Path) -> Exported:
 def _onnx_of(network: nn.Module, program: Program) -> Any:
     try:
         with quiet():
-            return torch.onnx.export(program.exported, dynamo=True, verbose=False)
+            return torch.onnx.export(
+                program.exported,
+                dynamo=True,
+                verbose=False,
+                input_names=program.inputs,
+                output_names=program.outputs,
+            )
     except Exception as error:  # the exporter raises errors of many classes
         raise EasyPrunerError(
             f'torch.onnx cannot export this {type(network).__name__}: {_reason(error)}'
@@ -51,7 +62,7 @@ def _reason(error: BaseException) -> str:
     """Return the exporter's first reason, which is at the end of a chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_lines(error)  # type: ignore[arg-type]
+    return first_lines(error)
 
 
 class Beside(nn.Module):
@@ -71,7 +82,7 @@ class Beside(nn.Module):
 
 def feeds_of(names: Sequence[str], inputs: Any) -> dict[str, Any]:
     """Return name of an input of an ONNX model -> array."""
-    arrays = [tensor.detach().cpu().numpy() for _, tensor in tensors_in(inputs)]
+    arrays = [tensor.detach().cpu().numpy() for tensor in input_tensors(inputs)]
     if len(arrays) != len(names):
         raise EasyPrunerError(
             f'the exported network has the inputs {", ".join(names)}, but got {len(arrays)} '

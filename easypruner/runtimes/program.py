@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,28 +16,33 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from easypruner.base.describe import describe
+from easypruner.base.modules import copy_of, evaluating, unwrapped
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.recording.tape import call_arguments
+from easypruner.graph.recording.tape import call_arguments, call_model
 
 _LINES = 3
 """The number of lines of torch's reason that a message shows."""
+_WORD = re.compile(r'[A-Za-z_]\w*')
 
 
 @dataclass(frozen=True)
 class Program:
-    """A network as torch.export sees it.
+    """A network as torch.export sees it: from the tensors of its inputs to those of its outputs.
 
     Attributes:
         exported: the program.
-        positional: the positional arguments with which it was exported.
-        named: the keyword arguments.
+        tensors: the positional arguments with which it was exported.
+        inputs: the name of each argument.
+        outputs: the name of each output.
         reason: why the size of the batch is fixed; empty if it is not.
     """
 
     exported: ExportedProgram
-    positional: tuple[Any, ...]
-    named: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     reason: str = ''
 
     @property
@@ -43,8 +51,33 @@ class Program:
         return not self.reason
 
 
+class FromTensors(nn.Module):
+    """A network that takes the tensors of its inputs in order, and returns those of its outputs.
+
+    All else among the inputs, such as ``mode='tensor'``, is fixed. Outputs may be dicts or
+    dataclasses: what runs without Python knows neither.
+
+    Args:
+        network: the network.
+        inputs: its example inputs.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Any) -> None:
+        super().__init__()
+        self.network = network
+        # Only the places of the tensors are needed, not their values.
+        self._template = map_tensors(inputs, lambda tensor: tensor.to('meta'))
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Run the network; a single output is returned without a tuple."""
+        rest = iter(tensors)
+        inputs = map_tensors(self._template, lambda _: next(rest))
+        found = tensors_of(call_model(self.network, inputs))
+        return found[0] if len(found) == 1 else found
+
+
 def export_program(network: nn.Module, inputs: Any) -> Program:
-    """Export a network by torch.export.
+    """Export a network by torch.export, on the CPU.
 
     The batch is the first dimension of all tensors of the inputs. It may have any size afterwards,
     unless the tensors differ in it or the forward needs its value.
@@ -56,52 +89,101 @@ def export_program(network: nn.Module, inputs: Any) -> Program:
     Raises:
         EasyPrunerError: torch cannot export the network; with its reason.
     """
-    batch = {tensor.shape[0] if tensor.dim() else 0 for _, tensor in tensors_in(inputs)}
-    if len(batch) != 1 or 0 in batch:
+    network, inputs = on_cpu(network), map_tensors(inputs, lambda t: t.detach().cpu())
+    kind = type(network).__name__
+    with evaluating(network):
+        outputs = _output_names(network, inputs, kind)
+        whole = FromTensors(network, inputs).eval()
+        tensors = input_tensors(inputs)
+        names = _input_names(network, inputs)
         reason = 'the inputs do not share their first dimension'
-    else:
-        # A dimension of 1 would be taken as a fixed number.
-        two = map_tensors(inputs, lambda t: torch.cat([t, t]) if len(t) == 1 else t)
+        sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
+        if len(sizes) == 1 and 0 not in sizes:
+            try:
+                # A dimension of 1 would be taken as a fixed number.
+                two = tuple(torch.cat([t, t]) if len(t) == 1 else t for t in tensors)
+                return Program(_export(whole, two, dynamic=True), two, names, outputs)
+            except Exception as error:  # torch.export raises errors of many classes
+                reason = f'torch.export fixes the size of the batch: {first_lines(error)}'
         try:
-            return _export(network, two, dynamic=True)
-        except Exception as error:  # torch.export raises errors of many classes
-            reason = f'torch.export fixes the size of the batch: {first_lines(error)}'
-    try:
-        program = _export(network, inputs, dynamic=False)
-    except Exception as error:
-        raise EasyPrunerError(
-            f'torch.export cannot export this {type(network).__name__}: {first_lines(error)}'
-        ) from error
-    return Program(program.exported, program.positional, program.named, reason)
+            exported = _export(whole, tensors, dynamic=False)
+        except Exception as error:
+            raise EasyPrunerError(
+                f'torch.export cannot export this {kind}: {first_lines(error)}'
+            ) from error
+        return Program(exported, tensors, names, outputs, reason)
 
 
-def _export(network: nn.Module, inputs: Any, *, dynamic: bool) -> Program:
-    positional, named = call_arguments(inputs)
-    shapes: Any = None
-    if dynamic:
-        batch = Dim('batch', min=1)
-
-        def dimensions(value: Any) -> Any:
-            return map_tensors(value, lambda t: {0: batch})  # type: ignore[arg-type,return-value]
-
-        shapes = (*dimensions(positional), *dimensions(named).values())
-        shapes = dict(zip(_names(network, positional, named), shapes, strict=True))
+def _export(network: nn.Module, tensors: tuple[Tensor, ...], *, dynamic: bool) -> ExportedProgram:
+    batch = Dim('batch', min=1)
+    shapes: Any = {'tensors': tuple({0: batch} for _ in tensors)} if dynamic else None
     with quiet(), torch.no_grad():
-        exported = torch.export.export(
-            network, positional, named or None, dynamic_shapes=shapes, strict=False
+        return torch.export.export(network, tensors, dynamic_shapes=shapes, strict=False)
+
+
+def on_cpu(network: nn.Module) -> nn.Module:
+    """Return the network inside wrappers, or a copy of it if it is on another device."""
+    network = unwrapped(network)
+    tensors = (*network.parameters(), *network.buffers())
+    if all(tensor.device.type == 'cpu' for tensor in tensors):
+        return network
+    return copy_of(network).cpu()
+
+
+def input_tensors(inputs: Any) -> tuple[Tensor, ...]:
+    """Return the tensors of example inputs, in order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(inputs, note)
+    return tuple(found)
+
+
+def _output_names(network: nn.Module, inputs: Any, kind: str) -> tuple[str, ...]:
+    """Run a network once, and return a name for each of its output tensors."""
+    with torch.no_grad():
+        try:
+            outputs = call_model(network, inputs)
+        except Exception as error:  # a forward raises errors of any class
+            raise EasyPrunerError(
+                f'the forward pass of {kind} fails on the given example inputs: '
+                f'{type(error).__name__}: {first_lines(error)}'
+            ) from error
+    paths = [path for path, _ in tensors_in(outputs)]
+    if not paths:
+        raise EasyPrunerError(
+            f'this {kind} returns {describe(outputs)}, in which there are no tensors; a runtime '
+            'returns tensors: give a network whose forward returns them'
         )
-    return Program(exported, positional, named)
+    words = [_WORD.search(path) for path in paths]
+    return _distinct([word[0] if word else 'output' for word in words])
 
 
-def _names(network: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> list[str]:
-    """Return the names of the arguments of a forward, in order."""
-    import inspect
+def _input_names(network: nn.Module, inputs: Any) -> tuple[str, ...]:
+    """Return a name for each input tensor: that of its argument."""
+    positional, named = call_arguments(inputs)
+    ordered = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(network.forward).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind in ordered]
+    known += [f'input_{number}' for number in range(len(known), len(positional))]
+    arguments = [*zip(known, positional, strict=False), *named.items()]
+    return _distinct([name for name, value in arguments for _ in input_tensors(value)])
 
-    signature = inspect.signature(network.forward)
-    return list(signature.bind(*positional, **named).arguments)
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Number the names that occur again."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        found.append(f'{name}_{seen[name]}' if seen[name] else name)
+        seen[name] += 1
+    return tuple(found)
 
 
-def first_lines(error: Exception) -> str:
+def first_lines(error: BaseException) -> str:
     """Return the first lines of a message that say something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ' '.join(lines[:_LINES]) or type(error).__name__
