@@ -22,7 +22,6 @@ from easypruner.runtimes.program import export_program, first_lines, input_tenso
 class _Torch(Runtime):
     """Runs networks in torch; exports them as programs of torch.export."""
 
-    uses_torch = True
     memory_format: torch.memory_format = torch.contiguous_format
 
     def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:

@@ -19,6 +19,14 @@ settings.register_profile('fixed', deadline=None, derandomize=True)
 settings.load_profile('fixed')
 
 
+@pytest.fixture(autouse=True, scope='session')
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measurements of the tests do not go into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('EASYPRUNER_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Seed torch, so that random numbers of a test do not depend on earlier tests."""

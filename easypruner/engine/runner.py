@@ -35,7 +35,7 @@ from easypruner.engine.train_loop import TrainLoop
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, LayerHandler, Limits
 from easypruner.graph.coupling.choice import PruningChoice
-from easypruner.graph.graph import trace
+from easypruner.graph.graph import WidthGrids, trace
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9
@@ -299,17 +299,24 @@ class Tracer:
     Args:
         config: the config of the run.
         handlers: the layer handlers of plugins.
+        target: what knows the grids of fast widths; None if nothing does.
     """
 
-    def __init__(self, config: Config, handlers: Sequence[LayerHandler]) -> None:
+    def __init__(
+        self, config: Config, handlers: Sequence[LayerHandler], target: WidthGrids | None = None
+    ) -> None:
         self._config = config
+        self._target = target
         self._handlers = tuple(handlers)
         self._example: dict[str, Any] = {}
         self._original: dict[str, Limits] | None = None
 
     def __call__(self, model: nn.Module) -> ChannelGraph:
         """Return the graph of a model."""
-        inputs, options = self._inputs(model), graph_options(self._config)
+        inputs, options = (
+            self._inputs(model),
+            {**graph_options(self._config), 'target': self._target},
+        )
         if self._original is None:
             graph = trace(model, inputs, self._handlers, **options)
             sizes = {name: group.size for name, group in graph.groups.items()}
@@ -318,7 +325,9 @@ class Tracer:
         asked = PruningChoice.of(limits=options.pop('limits', None))
         graph = trace(model, inputs, self._handlers, **options)
         limits = asked.limits_of(graph.groups, excused=asked.limits)
-        graph.limits = {name: self._original.get(name, own) for name, own in limits.items()}
+        graph.set_limits(limits)
+        own = graph.limits.items()
+        graph.limits = {name: self._original.get(name, limit) for name, limit in own}
         return graph
 
     def _inputs(self, model: nn.Module) -> dict[str, Any]:
@@ -335,7 +344,7 @@ def graph_options(config: Config) -> dict[str, Any]:
         ConfigError: there is no such option.
     """
     options = dict(config.get('graph') or {})
-    known = ('ignore', 'limits', 'attention')
+    known = ('ignore', 'limits', 'attention', 'target')
     for name in options:
         if name not in known:
             raise ConfigError(f'graph has no option {name!r}; {nearest(name, known)}')

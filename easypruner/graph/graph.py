@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.graph.cutting.optimizer_states import OptimizerStates
 from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
-from easypruner.graph.limits import Limits
+from easypruner.graph.limits import Limits, with_grids
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
@@ -36,6 +36,21 @@ from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find
 from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.trial import Trial
 from easypruner.graph.trial.widths import AttributeModel, RepairedNumber
+
+
+class WidthGrids(Protocol):
+    """Knows on which grid of widths networks are fast, such as a runtime."""
+
+    @property
+    def name(self) -> str:
+        """The name, for messages."""
+
+    @property
+    def implied(self) -> bool:
+        """Whether groups without a ``round_to`` of their own keep to the grids."""
+
+    def grids(self, graph: ChannelGraph) -> Mapping[str, int]:
+        """Return group -> the number of units of which it should keep a multiple."""
 
 
 @dataclass(repr=False, eq=False)
@@ -54,6 +69,7 @@ class ChannelGraph:
             them. A share is one of the units that the group had when it was traced.
         handlers: set the modules' own numbers after a cut, in order of precedence.
         example_inputs: the inputs with which the model was traced.
+        target: what knows the grids of fast widths, such as a runtime; None if nothing does.
     """
 
     model: nn.Module
@@ -63,6 +79,7 @@ class ChannelGraph:
     limits: dict[str, Limits]
     handlers: tuple[LayerHandler, ...]
     example_inputs: ExampleInputs
+    target: WidthGrids | None
     _layout: UnitLayout
     _build_cost: Callable[[], CostModel]
     _attributes: AttributeModel
@@ -104,6 +121,23 @@ class ChannelGraph:
         other = copy.copy(self)
         other.model = model
         return other
+
+    def set_limits(self, limits: Mapping[str, Limits]) -> None:
+        """Set the limits of groups, with numbers where they depend on the target's grids.
+
+        Args:
+            limits: group -> its limits.
+
+        Raises:
+            ConfigError: a group has ``round_to='auto'``, but there is no target.
+        """
+        target = self.target
+        self.limits = with_grids(
+            limits,
+            self.groups,
+            None if target is None else lambda: target.grids(self),
+            implied=target is not None and target.implied,
+        )
 
     def parameter(self, name: str) -> Tensor:
         """Return the parameter or buffer with a dotted name."""
@@ -220,6 +254,7 @@ def trace(
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
     calls: Sequence[Call] = (),
+    target: WidthGrids | None = None,
 ) -> ChannelGraph:
     """Find out which channels of a model can be removed, and which go together.
 
@@ -246,10 +281,14 @@ def trace(
             it and return its outputs, such as a step of decoding with a cache. The model is in
             evaluation mode; a function may call ``model.train()``. It must make itself what a
             call changes, such as the cache.
+        target: the runtime in which the network will run: each group keeps a multiple of the
+            units with which its layers are fast there, unless its limits have a ``round_to``.
+            ``easypruner.trace`` takes the name of a runtime, such as ``'OnnxRuntime'``, a dict
+            with its arguments, or an object.
 
     Raises:
-        ConfigError: ``ignore``, ``limits``, ``attention`` or ``calls`` cannot be used, or fits
-            nothing.
+        ConfigError: ``ignore``, ``limits``, ``attention``, ``calls`` or ``target`` cannot be used,
+            or fits nothing.
         TraceError: the forward pass fails or is not Python code (TorchScript), or parameters are
             sharded over processes.
 
@@ -277,19 +316,22 @@ def trace(
     trials = [Trial(stand_ins, tape, propagation, handlers) for tape in (tapes[0], *of_calls)]
     repairs, parts = resolve(trials)
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
-    return ChannelGraph(
+    graph = ChannelGraph(
         model=model,
         groups=groups,
         operands=coupling.tally.operands,
         extents=coupling.tally.extents,
-        limits=choice.limits_of(groups),
+        limits={},
         handlers=handlers,
         example_inputs=example_inputs,
+        target=target,
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
         _attributes=AttributeModel.build(repairs, parts),
         _explain=lambda: find_frozen(coupling, parts, parameters),
     )
+    graph.set_limits(choice.limits_of(groups))
+    return graph
 
 
 def _record_tapes(

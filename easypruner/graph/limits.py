@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from easypruner.base.checks import check_count, check_share
 from easypruner.errors import ConfigError, nearest
+
+AUTO = 'auto'
+"""As ``round_to``: the grid of widths that is fast where the network will run."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,9 @@ class Limits:
         min_units: the smallest number of units that stay.
         max_removed: the largest share of units that goes, in 0..1.
         round_to: the number of units that stay is a multiple of this: the nearest that the other
-            two allow, unless a budget must keep more or may keep less.
+            two allow, unless a budget must keep more or may keep less. ``'auto'`` is a number for
+            each group with which its layers are fast in the target of :func:`easypruner.trace`.
+            None is ``'auto'`` if there is a target, and 1 if there is none.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -35,11 +40,16 @@ class Limits:
 
     min_units: int = 1
     max_removed: float = 1.0
-    round_to: int = 1
+    round_to: int | str | None = None
 
     def __post_init__(self) -> None:
         check_count(self.min_units, 'min_units', 'Limits')
-        check_count(self.round_to, 'round_to', 'Limits')
+        if isinstance(self.round_to, str) and self.round_to != AUTO:
+            raise ConfigError(
+                f"round_to={self.round_to!r} of Limits; expected a whole number, or 'auto'"
+            )
+        if self.round_to not in (None, AUTO):
+            check_count(self.round_to, 'round_to', 'Limits')
         check_share(self.max_removed, 'max_removed', 'Limits')
 
     @classmethod
@@ -64,9 +74,20 @@ class Limits:
             size: the number of units of the group.
 
         >>> Limits(max_removed=0.25).in_units(16)
-        Limits(min_units=12, max_removed=1.0, round_to=1)
+        Limits(min_units=12, max_removed=1.0, round_to=None)
         """
         return replace(self, min_units=self._least(size), max_removed=1.0)
+
+    @property
+    def step(self) -> int:
+        """The number of which the units that stay are a multiple.
+
+        Raises:
+            ConfigError: it is ``'auto'``, and no network was traced.
+        """
+        if isinstance(self.round_to, str):
+            raise ConfigError("round_to='auto' of Limits is a number only after easypruner.trace")
+        return self.round_to or 1
 
     def _least(self, size: int) -> int:
         """Return how many units of a group must stay, before ``round_to`` is applied."""
@@ -76,8 +97,9 @@ class Limits:
 
     def widths(self, size: int) -> tuple[int, ...]:
         """Return how many units of a group of ``size`` may stay, ascending."""
-        first = -(-self._least(size) // self.round_to) * self.round_to
-        widths = tuple(range(first, size + 1, self.round_to))
+        step = self.step
+        first = -(-self._least(size) // step) * step
+        widths = tuple(range(first, size + 1, step))
         return widths if widths and widths[-1] == size else (*widths, size)
 
     def nearest_widths(self, size: int) -> Tensor:
@@ -90,3 +112,36 @@ class Limits:
         above = torch.searchsorted(widths, counts).clamp(max=len(widths) - 1)
         upper, lower = widths[above], widths[(above - 1).clamp(min=0)]
         return torch.where((counts - lower).abs() < (upper - counts).abs(), lower, upper)
+
+
+def with_grids(
+    limits: Mapping[str, Limits],
+    groups: Iterable[str],
+    grids: Callable[[], Mapping[str, int]] | None,
+    *,
+    implied: bool,
+) -> dict[str, Limits]:
+    """Return group -> its limits, with a number where ``round_to`` depends on a grid of widths.
+
+    Args:
+        limits: group -> its limits.
+        groups: the names of all groups.
+        grids: returns group -> its grid in units; None if nothing knows the grids.
+        implied: whether groups without a ``round_to`` of their own keep to the grids as well.
+
+    Raises:
+        ConfigError: a group has ``round_to='auto'``, but nothing knows the grids.
+    """
+    automatic = [name for name, own in limits.items() if own.round_to == AUTO]
+    if grids is None and automatic:
+        raise ConfigError(
+            f"round_to='auto' of {automatic[0]!r} needs a target, such as target='OnnxRuntime'"
+        )
+    if grids is None or not (automatic or implied):
+        return dict(limits)
+    found, follows = grids(), (None, AUTO) if implied else (AUTO,)
+    return {
+        name: replace(own, round_to=found[name]) if own.round_to in follows else own
+        for name in (groups if implied else limits)
+        for own in [limits.get(name, Limits())]
+    }

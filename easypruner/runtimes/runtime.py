@@ -7,15 +7,20 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from easypruner.base.checks import check_count
+from easypruner.base.checks import check_count, check_name
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError
+from easypruner.runtimes.probe import Probe, probe
+from easypruner.runtimes.timing import Clock
+
+Grid = Literal['measured', 'documented']
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Runtime(Component):
 
     Args:
         threads: the number of threads of a pass on the CPU.
+        grid: the grid of widths: ``'measured'`` by a probe on this machine, which takes seconds
+            and is stored in the user's cache; ``'documented'`` is that of :attr:`widths`; a number
+            is one for all kinds of layers.
     """
 
     packages: ClassVar[Mapping[str, str]] = {}
@@ -78,11 +86,18 @@ class Runtime(Component):
     widths: ClassVar[Mapping[str, int]] = {}
     """Kind of layer (see :mod:`easypruner.runtimes.kinds`) -> the grid of its fast widths, in
     channels, where it was not measured; 1 for kinds that are not in it."""
-    uses_torch: ClassVar[bool] = False
-    """Whether a pass runs in torch, so that its threads are torch's."""
+    clock: ClassVar[Clock] = 'cpu'
+    """The clock that times single layers: that of the process, unless a pass runs elsewhere."""
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = check_count(threads, 'threads', type(self).__name__)
+    def __init__(
+        self, threads: int = 1, grid: int | Literal['measured', 'documented'] = 'measured'
+    ) -> None:
+        self.threads = check_count(threads, 'threads', self.name)
+        if isinstance(grid, str):
+            check_name(grid, 'grid', self.name, get_args(Grid))
+        else:
+            check_count(grid, 'grid', self.name)
+        self._grid = grid
 
     @property
     def name(self) -> str:
@@ -160,5 +175,16 @@ class Runtime(Component):
         return [self.session(layer, inputs) for layer, inputs in layers]
 
     def grid(self, kind: str) -> int:
-        """Return the documented grid of a kind of layer: widths that are multiples are fast."""
-        return self.widths.get(kind, 1)
+        """Return the grid of a kind of layer: widths that are its multiples are fast, in channels.
+
+        A runtime that is not installed here is not measured: its documented grid counts.
+        """
+        if isinstance(self._grid, int):
+            return self._grid
+        probe = self.probe
+        return self.widths.get(kind, 1) if probe is None else probe.grid(kind)
+
+    @cached_property
+    def probe(self) -> Probe | None:
+        """The measurement that the grids come from; None if they are given or documented."""
+        return probe(self) if self._grid == 'measured' and not self.missing() else None

@@ -80,6 +80,7 @@ def slim(
     ignore: Ignored | Iterable[Ignored] = (),
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
+    target: Any = None,
     seed: int = 0,
     verify: bool = True,
     record: ArchitectureRecord | str | os.PathLike[str] | None = None,
@@ -123,6 +124,8 @@ def slim(
         ignore: modules whose channels are kept, as for :func:`easypruner.trace`.
         limits: how much of each group may be removed, as for :func:`easypruner.trace`.
         attention: what is removed from attention, as for :func:`easypruner.trace`.
+        target: the runtime in which the network will run, as for :func:`easypruner.trace`. The
+            summary then has the time of the pruned network in it, beside the unpruned one.
         seed: the seed for all random choices.
         verify: whether to compare the pruned with the full network, on copies in double precision.
             This takes a few forward passes.
@@ -174,7 +177,14 @@ def slim(
     if earlier is not None:
         earlier.check_cut(original)
     pruned = copy_of(original)
-    graph = trace(pruned, example_inputs, ignore=ignore, limits=limits, attention=attention)
+    graph = trace(
+        pruned,
+        example_inputs,
+        ignore=ignore,
+        limits=limits,
+        attention=attention,
+        target=target,
+    )
     _check_prunable(graph, macs)
     if calibration_batches or feed.needs_pairs:
         feed.check(batches)

@@ -15,12 +15,14 @@ from easypruner.plugins.handlers import (
     plugin_optimizer_handlers,
     plugin_transforms,
 )
+from easypruner.plugins.targets import target_of
 
 _FOUND = {
     'handlers': plugin_handlers,
     'optimizer_handlers': plugin_optimizer_handlers,
     'transforms': plugin_transforms,
 }
+_TARGET = 'target'
 _Arguments = ParamSpec('_Arguments')
 _Result = TypeVar('_Result')
 
@@ -34,6 +36,8 @@ def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Argument
         for name, found in _FOUND.items():
             if name in signature.parameters:
                 given.arguments[name] = (*given.arguments.get(name, ()), *found())
+        if _TARGET in signature.parameters:
+            given.arguments[_TARGET] = target_of(given.arguments.get(_TARGET))
         return function(*given.args, **given.kwargs)
 
     signature = inspect.signature(function)

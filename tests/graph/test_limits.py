@@ -34,7 +34,7 @@ def test_widths_keep_to_every_limit(limit: Limits, size: int) -> None:
     widths = limit.widths(size)
     assert widths[-1] == size and list(widths) == sorted(set(widths))
     for width in widths[:-1]:
-        assert width % limit.round_to == 0
+        assert width % limit.step == 0
         assert width >= limit.min_units
         assert (size - width) / size <= limit.max_removed + 1e-6
 

@@ -115,7 +115,7 @@ def test_in_steps_it_ends_within_one_step_of_a_group(
     graph: ChannelGraph, seed: int, keep: float, steps: int
 ) -> None:
     budget, units = Ratio(keep), sum(group.size for group in graph.groups.values())
-    largest = max(limits.round_to for limits in graph.limits.values())
+    largest = max(limits.step for limits in graph.limits.values())
     reference = budget.reference(graph)
     graph = graph.on(copy.deepcopy(graph.model))
     scores = scores_of(graph, seed, 1000)

@@ -1,0 +1,40 @@
+"""The target of a network: the runtime whose fast widths a cut keeps to, from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from easypruner.errors import ConfigError
+from easypruner.graph.graph import WidthGrids
+from easypruner.plugins.registry import RUNTIMES, build
+from easypruner.plugins.use import ensure_loaded
+from easypruner.runtimes import Runtime
+from easypruner.runtimes.widths import AnyRuntime, Target
+
+
+def target_of(value: Any) -> WidthGrids:
+    """Return what knows the grids of fast widths.
+
+    Args:
+        value: the name of a runtime, a dict with its arguments, or an object; None for no target:
+            then groups with ``round_to='auto'`` alone keep to a grid, one that fits all runtimes.
+
+    Raises:
+        ConfigError: there is no such runtime, or an argument has a wrong value.
+    """
+    if value is None:
+        return AnyRuntime()
+    if isinstance(value, Runtime):
+        return Target(value)
+    if isinstance(value, str | Mapping):
+        ensure_loaded()
+        config = {'type': value} if isinstance(value, str) else value
+        return Target(build(RUNTIMES, config, path='target'))
+    if hasattr(value, 'grids') and hasattr(value, 'implied'):
+        known: WidthGrids = value
+        return known
+    raise ConfigError(
+        f'target={value!r} of trace; expected the name of a runtime, a dict with its arguments, '
+        'or an object'
+    )
