@@ -72,12 +72,16 @@ class _Parts:
         if not isinstance(layer, Node) or layer.target not in _LAYERS or len(layer.users) > 1:
             return None
         bias = layer.args[2] if len(layer.args) > 2 else None
-        nodes = (layer.args[1], *([bias] if bias is not None else []), *norm.args[1:5])
+        nodes: tuple[Any, ...] = (
+            layer.args[1],
+            *([bias] if bias is not None else []),
+            *norm.args[1:5],
+        )
         if not all(isinstance(node, Node) and node.name in names for node in nodes):
             return None
-        if any(len(node.users) > 1 for node in nodes):  # type: ignore[union-attr]
+        if any(len(node.users) > 1 for node in nodes):
             return None
-        known: list[str] = [names[node.name] for node in nodes]  # type: ignore[union-attr]
+        known: list[str] = [names[node.name] for node in nodes]
         return cls(known[0], known[1] if bias is not None else None, tuple(known[-4:]))
 
     def fold(self, state: dict[str, Any], epsilon: float) -> None:

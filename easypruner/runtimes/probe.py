@@ -99,6 +99,10 @@ class Probe:
         own = [w for w in LAYERS[kind].widths if _grid_of(w) == grid]
         return statistics.median(self.excess(kind, width) for width in own) if own else 1.0
 
+    def factor(self, kind: str, width: int) -> float:
+        """Return the median excess of the widths that are on the same grid as one."""
+        return self.grid_excess(kind, _grid_of(width))
+
     def grid(self, kind: str) -> int:
         """Return the smallest grid of fast widths: none of the larger ones is clearly slower."""
         slow = [grid for grid in GRIDS if self.grid_excess(kind, grid) > TOLERANCE]

@@ -24,12 +24,14 @@ class LayerGrid:
         kind: its kind.
         channels: its grid, in channels; of grouped layers, in channels of a group.
         units: the same in units of the group.
+        per_unit: the channels of a unit; of grouped layers, those in each group.
     """
 
     param: str
     kind: str
     channels: int
     units: int
+    per_unit: int
 
 
 def layer_grids(
@@ -45,8 +47,10 @@ def layer_grids(
     for member in group.members:
         kind = kind_of(graph, member)
         if kind is not None:
-            channels = grid(kind)
-            yield LayerGrid(member.param, kind, channels, _in_units(member, kind, channels))
+            channels, per_unit = grid(kind), _channels_per_unit(member, kind)
+            # Without channels in a unit, the width of the layer's groups does not change.
+            units = channels // gcd(channels, per_unit) if per_unit else 1
+            yield LayerGrid(member.param, kind, channels, units, per_unit)
 
 
 def unit_grid(graph: ChannelGraph, group: ChannelGroup, grid: Callable[[str], int]) -> int:
@@ -60,15 +64,17 @@ def unit_grid(graph: ChannelGraph, group: ChannelGroup, grid: Callable[[str], in
     return lcm(*(found.units for found in layer_grids(graph, group, grid)))
 
 
-def _in_units(member: Member, kind: str, channels: int) -> int:
-    """Return a grid of channels as one of units."""
+def _channels_per_unit(member: Member, kind: str) -> int:
+    """Return by how many channels the width grows with a unit; of grouped layers, in each group.
+
+    A unit of a grouped layer is either a whole group, which has neighbouring channels, or one
+    channel of each group. Only in this case the groups become narrower.
+    """
     per_unit = int(member.index.shape[1])
     if kind != 'grouped':
-        return channels // gcd(channels, per_unit)
-    # A unit is either a whole group of the convolution, which has neighbouring channels, or one
-    # channel of each group: only in this case the channels of a group become fewer.
+        return per_unit
     whole = per_unit > 1 and bool((member.index[:, 1] - member.index[:, 0] == 1).all())
-    return 1 if whole and member.dim == 0 else channels
+    return 0 if whole and member.dim == 0 else 1
 
 
 @dataclass(frozen=True)

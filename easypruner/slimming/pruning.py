@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from easypruner.base.checks import check_count, refuse
 from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits, Masks
+from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits
 from easypruner.graph.coupling.choice import Attention, Ignored
 from easypruner.graph.cutting.record import record_of
 from easypruner.graph.recording.tape import ExampleInputs
@@ -25,11 +25,13 @@ from easypruner.plugins.use import ensure_loaded
 from easypruner.slimming.checks import Batches, make_accuracy, make_opener
 from easypruner.slimming.feeding import Feed, Forward, Loss
 from easypruner.slimming.push_summary import PushSummary
+from easypruner.slimming.selection import Selection
 from easypruner.slimming.summary import SlimSummary, frozen_reasons
+from easypruner.slimming.target_comparison import TargetComparison
 from easypruner.slimming.training import Train, Training
 from easypruner.slimming.with_plugins import prune, trace
 from easypruner.slimming.with_plugins import verify as verify_cut
-from easypruner.strategies import Budget, Context, MaskSource, Regularizer, Scores
+from easypruner.strategies import Budget, Context, MaskSource, Regularizer
 from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.measures.calibration import calibrate
 
@@ -189,58 +191,36 @@ def slim(
     if calibration_batches or feed.needs_pairs:
         feed.check(batches)
     accuracy_before = None if accuracy is None else accuracy(pruned)
-    masks, level, push = _pushed(training, chosen, graph, context)
+    selection, push = _pushed(training, chosen, graph, context)
+    masks = selection.masks
     verification = verify_cut(pruned, masks, example_inputs, graph=graph) if verify else None
-    summary = SlimSummary.of(graph, masks, chosen, verification, level)
+    summary = SlimSummary.of(graph, masks, chosen, verification, selection.level)
+    comparison = TargetComparison.before(graph, selection, chosen, context)
     cut = prune(pruned, masks, graph=graph)
     if batches is not None and calibration_batches:
         with evaluating(pruned), fixed_seed(seed):
             calibrate(pruned, context.some_batches(calibration_batches, _OWNER), feed.forward)
     if accuracy is not None and accuracy_before is not None:
         summary = summary.with_accuracy(accuracy_before, accuracy(pruned))
+    if comparison is not None:
+        summary = replace(summary, target=comparison.summary(example_inputs, original, pruned))
     return Slimmed(pruned, cut if earlier is None else earlier.then(cut), summary, push)
 
 
 def _pushed(
     training: Training | None, source: MaskSource, graph: ChannelGraph, context: Context
-) -> tuple[Masks, float | None, PushSummary | None]:
-    """Select masks, and train before or afterwards; see :func:`_selected`."""
+) -> tuple[Selection, PushSummary | None]:
+    """Select masks, and train before or afterwards; see :meth:`Selection.of`."""
     push = None
     if training is not None and not training.needs_masks(graph):
         push = training.run(graph, None)
         training = None
     with fixed_seed(context.seed):
-        masks, level = _selected(source, graph, context)
-    masks.check(graph)
+        selection = Selection.of(source, graph, context)
+    selection.masks.check(graph)
     if training is not None:
-        push = training.run(graph, masks)
-    return masks, level, push
-
-
-def _selected(
-    source: MaskSource, graph: ChannelGraph, context: Context
-) -> tuple[Masks, float | None]:
-    """Return the masks, and the score of all units if all scores are equal.
-
-    Args:
-        source: a mask source of this call only, because it is changed.
-        graph: the channel graph of the network.
-        context: the context for the source.
-    """
-    recorded: dict[str, Tensor] = {}
-    rank = source.ranking_scores
-
-    def recording(graph: ChannelGraph, context: Context) -> Scores:
-        scores = rank(graph, context)
-        recorded.update(scores)
-        return scores
-
-    # The choice of a search depends on more than its scores.
-    if type(source).select is MaskSource.select:
-        source.ranking_scores = recording  # type: ignore[method-assign]
-    masks = source.select(graph, context)
-    values = {float(end) for score in recorded.values() for end in (score.min(), score.max())}
-    return masks, values.pop() if len(values) == 1 else None
+        push = training.run(graph, selection.masks)
+    return selection, push
 
 
 def _check_prunable(graph: ChannelGraph, macs: Any) -> None:

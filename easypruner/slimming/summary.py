@@ -13,6 +13,7 @@ from easypruner.analysis.summary import FrozenRow, aggregate
 from easypruner.graph import ChannelGraph, Cost, Masks, Verification
 from easypruner.report.result import BudgetResult
 from easypruner.report.text import describe_budget, format_change, format_count, format_share
+from easypruner.slimming.target_times import TargetSummary
 from easypruner.strategies import MaskSource
 from easypruner.strategies.budgets.budget import budget_result
 from easypruner.strategies.budgets.ranking import NO_LIMITS
@@ -38,6 +39,7 @@ class SlimSummary:
         level: the score of all units if all have the same score, so that the choice is arbitrary;
             None if scores differ or the source has no scores.
         accuracy: the accuracies before and after the cut in percent; None if not known.
+        target: what the target means for the cut; None if there is none.
     """
 
     model: str
@@ -52,6 +54,7 @@ class SlimSummary:
     verification: Verification | None
     level: float | None = None
     accuracy: tuple[float, float] | None = None
+    target: TargetSummary | None = None
 
     @classmethod
     def of(
@@ -120,6 +123,8 @@ class SlimSummary:
                 f'the choice is arbitrary: every channel has the same score, {self.level:.4g}; '
                 'train the network, or use another source'
             )
+        if self.target is not None:
+            yield from self.target.lines()
         if self.verification is not None:
             yield _verified(self.verification)
         if self.whole:
