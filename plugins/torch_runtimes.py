@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from easypruner import hookimpl
-from easypruner.base.modules import copy_of
+from easypruner.base.modules import sharing
 from easypruner.base.nested import map_tensors
 from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.folding import fold_batch_norms
-from easypruner.runtimes.program import export_program, first_lines, input_tensors, tensors_of
+from easypruner.runtimes.program import (export_program, first_lines, input_tensors, quiet, tensors_of)
+from easypruner.runtimes.timing import torch_threads
 
 
 class _Torch(Runtime):
@@ -34,26 +35,36 @@ class _Torch(Runtime):
 
     def load(self, path: Path) -> Session:
         try:
-            program = torch.export.load(path)
-        except Exception as error:
+            with quiet():
+                program = torch.export.load(path)
+        except Exception as error:  # classes of errors that have no common base
             raise EasyPrunerError(f'{path} is not a torch program: {first_lines(error)}') from error
         return self._running(program.module(), input_tensors)
 
     def session(self, network: nn.Module, inputs: Any) -> Session:
         # The network itself, as users run it: a program has lost the calls of its modules.
-        return self._running(copy_of(network).eval())
+        return self._running(network)
 
     def _running(
         self, network: nn.Module, prepare: Callable[[Any], Any] = lambda inputs: inputs
     ) -> Session:
-        network = network.to(memory_format=self.memory_format)
+        running = self._prepared(sharing(network, self._formatted).eval())
 
         def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
-            ready = prepare(map_tensors(inputs, self._formatted))
-            positional, named = call_arguments(ready)
-            return lambda: tensors_of(network(*positional, **named))
+            positional, named = call_arguments(prepare(map_tensors(inputs, self._formatted)))
+
+            @torch.no_grad()
+            def run() -> tuple[Tensor, ...]:
+                with torch_threads(self.threads):
+                    return tensors_of(running(*positional, **named))
+
+            return run
 
         return Session(bind)
+
+    def _prepared(self, network: nn.Module) -> Callable[..., Any]:
+        """Return what is called: the network itself."""
+        return network
 
     def _formatted(self, tensor: Tensor) -> Tensor:
         images = tensor.dim() == 4

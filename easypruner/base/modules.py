@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from easypruner.base.nested import tensors_in
@@ -75,6 +75,25 @@ def copy_of(model: _Model) -> _Model:
         for _, tensor in tensors_in(vars(module))
         if not tensor.is_leaf
     }
+    return copy.deepcopy(model, memo)
+
+
+def sharing(model: _Model, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> _Model:
+    """Return a copy of a network that shares its parameters and buffers, without their gradients.
+
+    Args:
+        model: the network; it is not changed.
+        change: takes a tensor and returns that of the copy, such as the same in another memory
+            format. The tensors that it returns unchanged need no memory.
+    """
+    memo: dict[int, Any] = {
+        id(tensor): tensor.detach()
+        for module in model.modules()
+        for _, tensor in tensors_in(vars(module))
+    }
+    for old in (*model.parameters(), *model.buffers()):
+        new = change(old.detach())
+        memo[id(old)] = nn.Parameter(new, False) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(model, memo)
 
 

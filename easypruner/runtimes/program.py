@@ -96,6 +96,7 @@ def export_program(network: nn.Module, inputs: Any) -> Program:
         whole = FromTensors(network, inputs).eval()
         tensors = input_tensors(inputs)
         names = _input_names(network, inputs)
+        outputs = _distinct([*names, *outputs])[len(names) :]
         reason = 'the inputs do not share their first dimension'
         sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
         if len(sizes) == 1 and 0 not in sizes:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from torch import Tensor, nn
 
@@ -18,8 +18,10 @@ from easypruner.base.checks import check_count, check_name
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.probe import Probe, probe
+from easypruner.runtimes.program import first_lines, input_tensors
 from easypruner.runtimes.timing import Clock
 
+_Method = TypeVar('_Method', bound=Callable[..., Any])
 Grid = Literal['measured', 'documented']
 
 
@@ -62,15 +64,53 @@ class Session:
         self.keep = keep
 
     def bind(self, inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
-        """Return a function that runs the network on ``inputs`` and returns its output tensors."""
-        return self._bind(inputs)
+        """Return a function that runs the network on ``inputs`` and returns its output tensors.
+
+        The function has run once when it is returned.
+
+        Raises:
+            EasyPrunerError: the network does not run on these inputs; with the runtime's reason.
+        """
+        try:
+            run = self._bind(inputs)
+            run()
+        except EasyPrunerError:
+            raise
+        except Exception as error:  # classes of errors that have no common base
+            shapes = ', '.join(str(tuple(tensor.shape)) for tensor in input_tensors(inputs))
+            raise EasyPrunerError(
+                f'the network does not run on inputs of shape {shapes}: {first_lines(error)}'
+            ) from error
+        return run
+
+
+_NEED_PACKAGES = ('export', 'load', 'session', 'layer_sessions')
+
+
+def _checked(method: _Method) -> _Method:
+    """Let a method of a runtime check that the packages are installed, before it imports them."""
+
+    @functools.wraps(method)
+    def checked(self: Runtime, *args: Any, **kwargs: Any) -> Any:
+        self.check()
+        try:
+            return method(self, *args, **kwargs)
+        except ImportError as error:
+            raise EasyPrunerError(
+                f'runtime {self.name!r} cannot import a package that it needs: {error}; '
+                f'{self._install(tuple(self.packages.values()))}'
+            ) from error
+
+    return cast(_Method, checked)
 
 
 class Runtime(Component):
     """Exports a network, runs it, and says on which grid of widths it is fast.
 
     A subclass implements :meth:`export` and :meth:`load`. One whose networks run without files
-    overrides :meth:`session` as well.
+    overrides :meth:`session` as well. These methods may import :attr:`packages`: each of them
+    calls :meth:`check` first. The other methods, such as :meth:`grid`, work without the packages,
+    because a network may be pruned for a runtime of another machine.
 
     Args:
         threads: the number of threads of a pass on the CPU.
@@ -88,6 +128,12 @@ class Runtime(Component):
     channels, where it was not measured; 1 for kinds that are not in it."""
     clock: ClassVar[Clock] = 'cpu'
     """The clock that times single layers: that of the process, unless a pass runs elsewhere."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _NEED_PACKAGES:
+            if name in vars(cls):
+                setattr(cls, name, _checked(vars(cls)[name]))
 
     def __init__(
         self, threads: int = 1, grid: int | Literal['measured', 'documented'] = 'measured'
@@ -116,12 +162,23 @@ class Runtime(Component):
     def check(self) -> None:
         missing = self.missing()
         if missing:
-            extra = f"pip install 'easypruner[{self.extra}]'" if self.extra else ''
-            packages = 'pip install ' + ' '.join(missing)
             raise EasyPrunerError(
                 f'runtime {self.name!r} needs {" and ".join(missing)}, which '
-                f'{"is" if len(missing) == 1 else "are"} not installed: {extra or packages}'
+                f'{"is" if len(missing) == 1 else "are"} not installed: {self._install(missing)}'
             )
+
+    def fault(self) -> str:
+        """Return why the runtime cannot run here; '' if it can."""
+        try:
+            self.check()
+        except EasyPrunerError as error:
+            return str(error)
+        return ''
+
+    def _install(self, packages: Sequence[str]) -> str:
+        """Return the command that installs the packages."""
+        wanted = f"'easypruner[{self.extra}]'" if self.extra else ' '.join(packages)
+        return f'pip install {wanted}'
 
     def versions(self) -> dict[str, str]:
         """Return package -> version of what a time in this runtime depends on."""
@@ -177,14 +234,14 @@ class Runtime(Component):
     def grid(self, kind: str) -> int:
         """Return the grid of a kind of layer: widths that are its multiples are fast, in channels.
 
-        A runtime that is not installed here is not measured: its documented grid counts.
+        A runtime that cannot run here is not measured: its documented grid counts.
         """
         if isinstance(self._grid, int):
             return self._grid
         probe = self.probe
         return self.widths.get(kind, 1) if probe is None else probe.grid(kind)
 
-    @cached_property
+    @functools.cached_property
     def probe(self) -> Probe | None:
         """The measurement that the grids come from; None if they are given or documented."""
-        return probe(self) if self._grid == 'measured' and not self.missing() else None
+        return probe(self) if self._grid == 'measured' and not self.fault() else None
