@@ -16,7 +16,13 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.folding import fold_batch_norms
-from easypruner.runtimes.program import (export_program, first_lines, input_tensors, quiet, tensors_of)
+from easypruner.runtimes.program import (
+    export_program,
+    first_lines,
+    input_tensors,
+    quiet,
+    tensors_of,
+)
 from easypruner.runtimes.timing import torch_threads
 
 

@@ -140,11 +140,13 @@ def _round(
 def torch_threads(count: int) -> Iterator[None]:
     """Let torch use a number of threads for a block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    if count != before:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if count != before:
+            torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
