@@ -57,12 +57,14 @@ class Analysis:
         prunable_params: the number of elements of parameters that have a prunable dimension.
         groups: the groups, in the order of the forward pass.
         frozen: the frozen channels by reason, most channels first.
+        notes: what of the options for the graph could not be done, and why.
     """
 
     cost: Cost
     prunable_params: int
     groups: tuple[GroupRow, ...]
     frozen: tuple[FrozenRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 def analyze(graph: ChannelGraph) -> Analysis:
@@ -92,6 +94,7 @@ def analyze(graph: ChannelGraph) -> Analysis:
             for group in graph.groups.values()
         ),
         frozen=aggregate(graph.frozen),
+        notes=graph.notes,
     )
 
 

@@ -40,6 +40,8 @@ def print_analysis(
         one_by_one = ((e.param, e.reason, str(e.dim), str(e.channels)) for e in every_frozen)
         table = make_table('Frozen', ('parameter', 'reason', 'dim', 'channels'), one_by_one, left=2)
     console.print(table)
+    if found.notes:
+        print_lines(console, 'Notes', found.notes)
 
 
 def _totals(found: Analysis) -> Iterator[str]:
@@ -92,6 +94,7 @@ def as_dict(graph: ChannelGraph, found: Analysis) -> dict[str, Any]:
         'groups': [_group_dict(group) for group in found.groups],
         'layers': {path: dataclasses.asdict(cost) for path, cost in graph.layer_costs().items()},
         'frozen': [dataclasses.asdict(entry) for entry in graph.frozen],
+        'notes': list(graph.notes),
     }
 
 

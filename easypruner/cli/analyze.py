@@ -48,6 +48,11 @@ class AnalyzeArguments(PluginArguments):
         'what to remove from attention: channels of every head, or whole heads; default: width',
         choices=('width', 'heads'),
     )
+    grouped: Literal['within', 'whole'] | None = option(
+        'what to remove from grouped convolutions: channels within every group, or whole groups; '
+        'default: within',
+        choices=('within', 'whole'),
+    )
     dot: str | None = option('write layers and groups as a Graphviz file', metavar='FILE')
     svg: str | None = option('draw layers and groups as an SVG file', metavar='FILE')
     overwrite: bool = flag('replace existing drawings')
@@ -67,7 +72,7 @@ def analyze(arguments: AnalyzeArguments) -> int:
     drawings = {kind: Path(file) for kind, file in chosen.items() if file}
     check_drawings(drawings, arguments.overwrite)
     subject = find_network(arguments.subject, arguments.input_shape, arguments)
-    graph = trace_subject(subject, arguments.ignore, arguments.attention)
+    graph = trace_subject(subject, arguments.ignore, arguments.attention, arguments.grouped)
     print_report(subject, graph, arguments.json, arguments.frozen)
     for kind, file in drawings.items():
         draw(kind, graph, subject.name, file)

@@ -41,19 +41,24 @@ def check_drawings(drawings: Mapping[str, Path], overwrite: bool) -> None:
             )
 
 
-def trace_subject(subject: Subject, ignore: Sequence[str], attention: str | None) -> ChannelGraph:
+def trace_subject(
+    subject: Subject, ignore: Sequence[str], attention: str | None, grouped: str | None
+) -> ChannelGraph:
     """Trace a network.
 
     Args:
         subject: the network.
         ignore: modules whose channels are kept, besides those of the network's config.
         attention: what to remove from attention; None for what the network's config says.
+        grouped: what to remove from grouped convolutions, likewise.
     """
     options = dict(subject.options)
     if ignore:
         options['ignore'] = [*options.get('ignore', ()), *ignore]
     if attention:
         options['attention'] = attention
+    if grouped:
+        options['grouped'] = grouped
     return trace(subject.model, subject.inputs, **options)
 
 

@@ -17,11 +17,10 @@ from torch.optim import Optimizer
 from easypruner.base.nested import map_tensors
 from easypruner.base.settings import changed_setting
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.coupling.choice import Attention, Ignored, PruningChoice
+from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, PruningChoice
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
 from easypruner.graph.coupling.layout import Bools, UnitLayout
-from easypruner.graph.coupling.propagate import propagate
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
@@ -34,7 +33,6 @@ from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
 from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
 from easypruner.graph.trial.resolve import resolve
-from easypruner.graph.trial.trial import Trial
 from easypruner.graph.trial.widths import AttributeModel, RepairedNumber
 
 
@@ -70,6 +68,7 @@ class ChannelGraph:
         handlers: set the modules' own numbers after a cut, in order of precedence.
         example_inputs: the inputs with which the model was traced.
         target: what knows the grids of fast widths, such as a runtime; None if nothing does.
+        notes: what of the options could not be done, and why.
     """
 
     model: nn.Module
@@ -80,6 +79,7 @@ class ChannelGraph:
     handlers: tuple[LayerHandler, ...]
     example_inputs: ExampleInputs
     target: WidthGrids | None
+    notes: tuple[str, ...]
     _layout: UnitLayout
     _build_cost: Callable[[], CostModel]
     _attributes: AttributeModel
@@ -253,6 +253,7 @@ def trace(
     ignore: Ignored | Iterable[Ignored] = (),
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
+    grouped: Grouped = 'within',
     calls: Sequence[Call] = (),
     target: WidthGrids | None = None,
 ) -> ChannelGraph:
@@ -276,6 +277,10 @@ def trace(
             the first that fits counts. Budgets observe them.
         attention: ``'width'`` removes width of every head of an attention, ``'heads'`` removes
             whole heads.
+        grouped: ``'within'`` removes the same channels within each group of a grouped convolution,
+            so that the number of groups stays; ``'whole'`` removes whole groups, so that their
+            width stays. Where no whole group can go, channels within groups go, and ``notes`` of
+            the graph says why. Depthwise convolutions are the same in both.
         calls: further ways in which the network is used, whose code a cut must fit as well: other
             example inputs, such as a batch of another size, or functions that take the model, call
             it and return its outputs, such as a step of decoding with a cache. The model is in
@@ -287,8 +292,7 @@ def trace(
             with its arguments, or an object.
 
     Raises:
-        ConfigError: ``ignore``, ``limits``, ``attention``, ``calls`` or ``target`` cannot be used,
-            or fits nothing.
+        ConfigError: an option cannot be used, or fits nothing.
         TraceError: the forward pass fails or is not Python code (TorchScript), or parameters are
             sharded over processes.
 
@@ -302,7 +306,7 @@ def trace(
     >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
     8928
     """
-    choice = PruningChoice.of(ignore, limits, attention)
+    choice = PruningChoice.of(ignore, limits, attention, grouped)
     check_calls(calls)
     model = find_traceable(model)
     handlers = with_torch_layers(handlers)
@@ -311,10 +315,8 @@ def trace(
     parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}
     tapes = _record_tapes(stand_ins, example_inputs, parameters)
     of_calls = [_record_call(stand_ins, calls, number) for number in range(len(calls))]
-    propagation = propagate(stand_ins.modules, [*tapes, *of_calls], choice)
-    coupling = propagation.coupling
-    trials = [Trial(stand_ins, tape, propagation, handlers) for tape in (tapes[0], *of_calls)]
-    repairs, parts = resolve(trials)
+    propagation, repairs = resolve(stand_ins, tapes, of_calls, choice, handlers)
+    coupling, parts = propagation.coupling, propagation.parts
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
     graph = ChannelGraph(
         model=model,
@@ -325,6 +327,7 @@ def trace(
         handlers=handlers,
         example_inputs=example_inputs,
         target=target,
+        notes=tuple(coupling.grouped.explain()),
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
         _attributes=AttributeModel.build(repairs, parts),

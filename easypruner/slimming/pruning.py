@@ -16,7 +16,7 @@ from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits
-from easypruner.graph.coupling.choice import Attention, Ignored
+from easypruner.graph.coupling.choice import Attention, Grouped, Ignored
 from easypruner.graph.cutting.record import record_of
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
@@ -82,6 +82,7 @@ def slim(
     ignore: Ignored | Iterable[Ignored] = (),
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
+    grouped: Grouped = 'within',
     target: Any = None,
     seed: int = 0,
     verify: bool = True,
@@ -126,6 +127,7 @@ def slim(
         ignore: modules whose channels are kept, as for :func:`easypruner.trace`.
         limits: how much of each group may be removed, as for :func:`easypruner.trace`.
         attention: what is removed from attention, as for :func:`easypruner.trace`.
+        grouped: what is removed from grouped convolutions, as for :func:`easypruner.trace`.
         target: the runtime in which the network will run, as for :func:`easypruner.trace`. The
             summary then has the time of the pruned network in it, beside the unpruned one.
         seed: the seed for all random choices.
@@ -185,6 +187,7 @@ def slim(
         ignore=ignore,
         limits=limits,
         attention=attention,
+        grouped=grouped,
         target=target,
     )
     _check_prunable(graph, macs)

@@ -35,6 +35,7 @@ class SlimSummary:
         groups: the number of groups.
         whole: group that lost nothing -> the cause, ``'limits'`` or ``'scores'``.
         frozen: the weights that make frozen channels, with the reason, most channels first.
+        notes: what of the options for the graph could not be done, and why.
         verification: the verification of the cut; None if it was not requested.
         level: the score of all units if all have the same score, so that the choice is arbitrary;
             None if scores differ or the source has no scores.
@@ -55,6 +56,7 @@ class SlimSummary:
     level: float | None = None
     accuracy: tuple[float, float] | None = None
     target: TargetSummary | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -88,6 +90,7 @@ class SlimSummary:
             frozen=_frozen(graph),
             verification=verification,
             level=level if masks.removed_units else None,
+            notes=graph.notes,
         )
 
     def with_accuracy(self, before: float, after: float) -> SlimSummary:
@@ -132,6 +135,8 @@ class SlimSummary:
             yield f'{len(self.whole)} of {self.groups} groups lost nothing: {_first(names)}'
         if self.frozen:
             yield f'frozen channels: {_reasons(self.frozen)}'
+        if self.notes:
+            yield _first(list(self.notes), between='; ')
 
 
 def frozen_reasons(graph: ChannelGraph) -> str:

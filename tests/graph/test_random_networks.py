@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,18 +110,18 @@ def order_is_free(
     )
 
 
-def check(description: Description, seed: int, folder: Path) -> None:
-    """Check everything that a cut promises on a network."""
+def check(description: Description, seed: int, folder: Path, **options: Any) -> None:
+    """Check everything that a cut promises on a network, traced with the given options."""
     generator = torch.Generator().manual_seed(seed)
     # torch.einsum() sums over a single channel without a contraction that could be counted.
     least = 2 if any(step.kind == 'einsum' for step in description.steps) else 1
     model, inputs = description.build(), description.example_inputs()
-    graph = easypruner.trace(model, inputs)
+    graph = easypruner.trace(model, inputs, **options)
     if not description.keeps_numbers:
         assert not [entry for entry in graph.frozen if entry.reason.startswith(NUMBERS)]
     order_is_free(graph, generator, inputs)
     masks = random_masks(graph, generator, least)
-    assert easypruner.verify(model, masks, inputs).passed
+    assert easypruner.verify(model, masks, inputs, graph=graph).passed
     first = cut_is_exact(graph, masks, inputs)
     reloads(description, model, first, folder)
     masks = random_masks(graph, generator, least)
@@ -170,3 +171,23 @@ def test_every_kind_of_block_is_cut_right(
     kind: str, data: st.DataObject, seed: int, tmp_path: Path
 ) -> None:
     check(data.draw(descriptions((kind, 'conv'))), seed, tmp_path)
+
+
+GROUPED = ('grouped', 'conv', 'depthwise', 'shuffle', 'residual', 'gathering_groups')
+
+
+@settings(FIXED, max_examples=15)
+@given(description=descriptions(GROUPED), seed=st.integers(0, 2**31))
+def test_a_random_network_loses_whole_groups(
+    description: Description, seed: int, tmp_path: Path
+) -> None:
+    check(description, seed, tmp_path, grouped='whole')
+
+
+@pytest.mark.slow
+@settings(FIXED, max_examples=200)
+@given(description=descriptions(), seed=st.integers(0, 2**31))
+def test_many_random_networks_lose_whole_groups(
+    description: Description, seed: int, tmp_path: Path
+) -> None:
+    check(description, seed, tmp_path, grouped='whole')

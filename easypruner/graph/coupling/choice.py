@@ -16,6 +16,7 @@ from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.graph.limits import Limits
 
 Attention = Literal['width', 'heads']
+Grouped = Literal['within', 'whole']
 Ignored = str | type[nn.Module]
 
 
@@ -28,11 +29,14 @@ class PruningChoice:
             inputs may still lose channels.
         limits: path, glob or name of a group -> its limits. The first that fits counts.
         attention: ``'heads'`` removes whole heads of an attention, ``'width'`` width of every head.
+        grouped: ``'whole'`` removes whole groups of a grouped convolution, ``'within'`` the same
+            channels within each of its groups.
     """
 
     ignore: tuple[Ignored, ...] = ()
     limits: Mapping[str, Limits] = field(default_factory=dict)
     attention: Attention = 'width'
+    grouped: Grouped = 'within'
 
     @classmethod
     def of(
@@ -40,6 +44,7 @@ class PruningChoice:
         ignore: Ignored | Iterable[Ignored] = (),
         limits: Limits | Mapping[str, Any] | None = None,
         attention: Attention = 'width',
+        grouped: Grouped = 'within',
     ) -> PruningChoice:
         """Return the choice for the arguments of :func:`easypruner.trace`.
 
@@ -47,6 +52,7 @@ class PruningChoice:
             ConfigError: an argument cannot be used.
         """
         check_name(attention, 'attention', 'trace', get_args(Attention))
+        check_name(grouped, 'grouped', 'trace', get_args(Grouped))
         listed = (ignore,) if isinstance(ignore, str | type) else tuple(ignore)
         for entry in listed:
             if not isinstance(entry, str) and not (
@@ -56,7 +62,7 @@ class PruningChoice:
                     f'ignore has {entry!r}; expected the path of a module, a glob, '
                     'the name of a class, or a class of modules'
                 )
-        return cls(listed, _read_limits(limits), attention)
+        return cls(listed, _read_limits(limits), attention, grouped)
 
     def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, str]:
         """Return path -> entry of ``ignore``, for the modules that fit an entry and their parts.

@@ -10,6 +10,7 @@ from torch import Tensor
 from easypruner.errors import TraceError
 from easypruner.graph.coupling.axes import INNER, SINGLE, Axis, Dim, Ids, SplitKey, TensorAxes
 from easypruner.graph.coupling.edges import Edges
+from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
 from easypruner.graph.recording.tape import Operation, Tape
@@ -27,6 +28,7 @@ class Coupling:
         edges: the edges between the nodes of axes.
         tally: the costs of operations, and the uses of parameters.
         splits: the dimensions that were split into several.
+        grouped: the grouped convolutions, and which of them lose whole groups.
         mixed: (axis, operation) for each axis whose channels an operation mixes.
         readers: the axes of parameters that read channels.
         is_ambiguous: whether dimensions were merged of which several may lose indices. A second
@@ -37,6 +39,7 @@ class Coupling:
         unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
         directions: the names of the parameters that weight norm divides by their length.
         preferred: split -> the part of it that should stay free.
+        grouped: which grouped convolutions lose whole groups.
     """
 
     operation: Operation
@@ -47,11 +50,13 @@ class Coupling:
         unprunable: Mapping[Dim, str],
         directions: Set[str],
         preferred: Mapping[SplitKey, int],
+        grouped: GroupedConvolutions,
     ) -> None:
         self.axes = TensorAxes(tapes, unprunable)
         self.edges = Edges()
         self.tally = Tally()
         self.splits = Splits(preferred)
+        self.grouped = grouped
         self.mixed: list[tuple[Axis, Operation]] = []
         self.readers: list[Axis] = []
         self.is_ambiguous = False

@@ -12,11 +12,17 @@ from easypruner.graph.coupling.axes import Axis, Dim, SplitKey
 from easypruner.graph.coupling.choice import PruningChoice
 from easypruner.graph.coupling.cost import find_counted_axes
 from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
 from easypruner.graph.coupling.rules import apply_rule
 from easypruner.graph.coupling.unprunable import find_unprunable
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Tape
+
+_TIED = (
+    'its groups only go all together, as where channels are shuffled or the next convolution is '
+    'grouped in another way'
+)
 
 
 @dataclass(frozen=True)
@@ -37,24 +43,30 @@ class Propagation:
 
 
 def propagate(
-    modules: Mapping[str, nn.Module], tapes: Sequence[Tape], choice: PruningChoice
+    modules: Mapping[str, nn.Module],
+    tapes: Sequence[Tape],
+    choice: PruningChoice,
+    within: Mapping[str, str],
 ) -> Propagation:
     """Apply the rules to the operations on the tapes, and sort what they couple into groups.
 
     They are applied again if one propagation finds what the next one can use: dimensions of
-    attentions that should stay free, or dimensions that lose nothing.
+    attentions that should stay free, grouped convolutions that cannot lose whole groups, or
+    dimensions that lose nothing.
 
     Args:
         modules: dotted path -> module of the model.
         tapes: the tape of the evaluation pass, and that of the training pass if there is one.
         choice: what may be pruned.
+        within: weight -> the reason for which its convolution cannot lose whole groups.
     """
     unprunable = find_unprunable(modules)
     directions = frozenset(normed.direction for normed in weight_norms(modules))
     ignored = choice.ignored(modules) if choice.ignore else {}
     preferred: dict[SplitKey, int] = {}
     while True:
-        coupling = Coupling(tapes, unprunable, directions, preferred)
+        grouped = GroupedConvolutions(choice.grouped == 'whole', within)
+        coupling = Coupling(tapes, unprunable, directions, preferred, grouped)
         _apply_rules(coupling, tapes)
         splits = coupling.splits
         wanted = splits.heads if choice.attention == 'heads' else splits.head_widths
@@ -64,6 +76,10 @@ def propagate(
         _freeze_ignored(coupling, ignored)
         owned, counted = OwnedAxes.of(coupling), find_counted_axes(coupling)
         parts = partition(coupling, owned, counted)
+        stuck = find_stuck(coupling, parts)
+        if stuck:
+            within = {**within, **stuck}
+            continue
         frozen = _find_whole(coupling, parts) if coupling.is_ambiguous else {}
         if frozen.keys() <= unprunable.keys():
             return Propagation(coupling, owned, parts, counted)
@@ -101,4 +117,22 @@ def _find_whole(coupling: Coupling, parts: Partition) -> dict[Dim, str]:
         numbers = parts.reasons_at(owner.axis)
         if (numbers >= 0).all():
             found[dimension] = coupling.axes.reasons.texts[numbers[0]]
+    return found
+
+
+def find_stuck(coupling: Coupling, parts: Partition) -> dict[str, str]:
+    """Return the weights of grouped convolutions that can lose no whole group, with the reasons.
+
+    Args:
+        coupling: has the convolutions for which whole groups were tried.
+        parts: how the nodes fall into groups.
+    """
+    found = {}
+    for weight, groups in coupling.grouped.axes.items():
+        if weight not in coupling.grouped.within and not any(
+            parts.sizes[number] > 1 for number in parts.groups_of(groups)
+        ):
+            numbers = parts.reasons_at(groups)
+            stays = numbers[numbers >= 0].tolist()
+            found[weight] = coupling.axes.reasons.texts[stays[0]] if stays else _TIED
     return found

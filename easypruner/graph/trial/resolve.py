@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
 
+from easypruner.graph.coupling.choice import PruningChoice
 from easypruner.graph.coupling.groups import Partition
+from easypruner.graph.coupling.propagate import Propagation, find_stuck, propagate
+from easypruner.graph.cutting.handlers import LayerHandler
+from easypruner.graph.recording.inventory import StandIns
+from easypruner.graph.recording.tape import Tape
 from easypruner.graph.trial.reads import Key
 from easypruner.graph.trial.repair_search import Cause, find_known_repairs, find_repairs
 from easypruner.graph.trial.ties import find_tie
@@ -16,7 +22,37 @@ from easypruner.graph.trial.trial import Trial
 from easypruner.graph.trial.widths import Repairs, Widths
 
 
-def resolve(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:
+def resolve(
+    stand_ins: StandIns,
+    tapes: Sequence[Tape],
+    of_calls: Sequence[Tape],
+    choice: PruningChoice,
+    handlers: Sequence[LayerHandler],
+) -> tuple[Propagation, Repairs]:
+    """Find the groups that can be cut, and the attributes of modules to set after a cut.
+
+    Grouped convolutions that turn out to lose no whole group lose channels within their groups, and
+    all is found anew. Each time there are more of them.
+
+    Args:
+        stand_ins: runs the model.
+        tapes: the tape of the evaluation pass, and that of the training pass if there is one.
+        of_calls: the tapes of further calls.
+        choice: what may be pruned.
+        handlers: set the modules' own numbers after a cut.
+    """
+    within: Mapping[str, str] = {}
+    while True:
+        found = propagate(stand_ins.modules, [*tapes, *of_calls], choice, within)
+        trials = [Trial(stand_ins, tape, found, handlers) for tape in (tapes[0], *of_calls)]
+        repairs, parts = _resolve_calls(trials)
+        stuck = find_stuck(found.coupling, parts)
+        if not stuck:
+            return replace(found, parts=parts), repairs
+        within = {**found.coupling.grouped.within, **stuck}
+
+
+def _resolve_calls(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:
     """Run trials in which all groups are cut until every shape is the expected one.
 
     After a failure, attributes of modules are repaired. If that does not help, two widths are

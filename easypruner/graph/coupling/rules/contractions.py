@@ -36,7 +36,14 @@ def convolve(coupling: Coupling, operation: Operation) -> None:
         coupling.note_width('groups', out)
     else:
         kernel = coupling.couple_parameter(weight, given)
-        out = _couple_groups(coupling, channels, kernel, groups, transposed)
+        name = coupling.parameter_of(weight)
+        one = groups == weight.shape[0] or weight.shape[1] == 1
+        if one or coupling.grouped.takes_wholes(name):
+            group, out = _couple_whole_groups(coupling, channels, kernel, groups, transposed)
+            if name is not None and not one:
+                coupling.grouped.note(name, group)
+        else:
+            out = _couple_within_groups(coupling, channels, kernel, groups, transposed)
     _add_bias(coupling, operation, 'convolution', out)
     after = extents_after(coupling, extents, output)
     coupling.assign(output, (batch, out, *after))
@@ -45,22 +52,26 @@ def convolve(coupling: Coupling, operation: Operation) -> None:
     coupling.add_macs(math.prod(weight.shape[2:]), batch, *positions, kernel[0], kernel[1])
 
 
-def _couple_groups(
+def _couple_whole_groups(
     coupling: Coupling, channels: Axis, kernel: tuple[Axis, ...], groups: int, transposed: bool
-) -> Axis:
-    """Couple the channels with the weight of a grouped convolution; return the output's axis.
+) -> tuple[Axis, Axis]:
+    """Couple all channels of a group; return the axis of the groups, and that of the output.
 
-    If a group has one channel on one side, as in a depthwise convolution, whole groups go. Else the
-    number of groups stays, and all groups lose the same positions.
+    There is no other way if a group has one channel on one side, as in a depthwise convolution.
     """
     first, second = kernel[:2]
-    per_group = first.size // groups
-    if per_group == 1 or second.size == 1:
-        coupling.freeze(second, 'the channels within one group of a grouped convolution')
-        runs = (first, per_group), (channels, channels.size // groups)
-        group = coupling.couple_all([coupling.couple_within(axis, size) for axis, size in runs])
-        coupling.note_width('groups', group)
-        return group.repeated(second.size) if transposed else first
+    coupling.freeze(second, 'the channels within one group of a grouped convolution')
+    sides = [coupling.couple_within(axis, axis.size // groups) for axis in (first, channels)]
+    group = coupling.couple_all(sides)
+    coupling.note_width('groups', group)
+    return group, group.repeated(second.size) if transposed else first
+
+
+def _couple_within_groups(
+    coupling: Coupling, channels: Axis, kernel: tuple[Axis, ...], groups: int, transposed: bool
+) -> Axis:
+    """Couple the same positions of all groups, whose number stays; return the output's axis."""
+    first, second = kernel[:2]
     read, rows = (coupling.couple_runs(axis, groups) for axis in (channels, first))
     reader = rows if transposed else second
     coupling.couple(read, reader)
