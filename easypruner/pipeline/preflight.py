@@ -26,6 +26,7 @@ from easypruner.pipeline.classes import check_classes
 from easypruner.pipeline.one_batch import read_samples, try_one_batch
 from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import format_count, literal_text, make_table, print_lines
+from easypruner.runtimes.widths import Target
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step, pushes_last, unpruned_before
 from easypruner.strategies.stages.state import PruningState, Run
@@ -266,6 +267,8 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
     if teacher is not None and any(step.taught for step in preflight.steps):
         name = preflight.stages[teacher].stage.name
         console.print(f'teacher: the network before {literal_text(name)}', highlight=False)
+    if isinstance(graph.target, Target):
+        console.print(literal_text(graph.target.describe()), highlight=False, soft_wrap=True)
     for line in preflight.loaded:
         console.print(f'weights: {literal_text(line)}', highlight=False, soft_wrap=True)
     console.print(f'work directory: {literal_text(str(state.work_dir))}', highlight=False)

@@ -8,7 +8,7 @@ from math import gcd, lcm
 from typing import ClassVar
 
 from easypruner.graph import ChannelGraph, ChannelGroup, Member
-from easypruner.runtimes.kinds import kind_of
+from easypruner.runtimes.kinds import KINDS, kind_of
 from easypruner.runtimes.runtime import Runtime
 
 GENERAL = {'dense': 16, 'depthwise': 16, 'grouped': 16, 'first': 16, 'linear': 1}
@@ -92,6 +92,16 @@ class Target:
     def name(self) -> str:
         """The name of the runtime."""
         return self.runtime.name
+
+    def describe(self) -> str:
+        """Return a line about the grids: of what, and where they come from."""
+        of_kinds: dict[int, list[str]] = {}
+        for kind in KINDS:
+            of_kinds.setdefault(self.runtime.grid(kind), []).append(kind)
+        grids = [f'of {g} ({", ".join(kinds)})' for g, kinds in of_kinds.items() if g > 1]
+        widths = f'multiples {" and ".join(grids)}' if grids else 'of any size'
+        where = 'as documented' if self.runtime.probe is None else 'measured on this machine'
+        return f'target {self.name}: widths are {widths}, {where}'
 
     def grids(self, graph: ChannelGraph) -> dict[str, int]:
         """Return group -> the number of units of which it should keep a multiple."""

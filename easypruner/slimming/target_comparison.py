@@ -53,7 +53,7 @@ class TargetComparison:
         free = _any_widths(graph, selection, source, context)
         shares = None if free is None else (selection.kept_share(masks), selection.kept_share(free))
         known = None if shares is None or None in shares else shares
-        outline = TargetSummary.of(runtime, graph, masks, known, None)  # type: ignore[arg-type]
+        outline = TargetSummary.of(graph.target, graph, masks, known, None)  # type: ignore[arg-type]
         network = None
         if free is not None and not runtime.missing():
             network = copy_of(graph.model)

@@ -10,10 +10,10 @@ from torch import nn
 
 from easypruner.base.cache import processor
 from easypruner.graph import ChannelGraph, Masks
-from easypruner.runtimes.kinds import KINDS
 from easypruner.runtimes.off_grid import OffGrid, describe_off_grid, off_grid
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.timing import Timed, measure
+from easypruner.runtimes.widths import Target
 
 _SECONDS = 1.0
 _REPEATS = 15
@@ -85,8 +85,7 @@ class TargetSummary:
 
     Attributes:
         runtime: the name of the runtime.
-        grids: kind of layer -> the grid of its fast widths, in channels.
-        measured: whether the grids were measured on this machine, or are the documented ones.
+        grid: a line about the grid of its fast widths.
         off_grid: the layers whose widths are not on the grid.
         kept_scores: the share of all scores that the kept channels have, with the grid and with
             widths of any size; None if they are not known.
@@ -94,8 +93,7 @@ class TargetSummary:
     """
 
     runtime: str
-    grids: Mapping[str, int]
-    measured: bool
+    grid: str
     off_grid: tuple[OffGrid, ...]
     kept_scores: tuple[float, float] | None = None
     times: TargetTimes | None = None
@@ -103,22 +101,19 @@ class TargetSummary:
     @classmethod
     def of(
         cls,
-        runtime: Runtime,
+        target: Target,
         graph: ChannelGraph,
         masks: Masks,
         kept_scores: tuple[float, float] | None,
         times: TargetTimes | None,
     ) -> TargetSummary:
         """Summarize the target of a cut before it is made."""
-        grids = {kind: runtime.grid(kind) for kind in KINDS}
-        off = off_grid(graph, masks, runtime)
-        return cls(runtime.name, grids, runtime.probe is not None, off, kept_scores, times)
+        off = off_grid(graph, masks, target.runtime)
+        return cls(target.name, target.describe(), off, kept_scores, times)
 
     def lines(self) -> Iterator[str]:
         """Yield lines for the summary."""
-        steps = ', '.join(f'{grid} ({kind})' for kind, grid in self.grids.items() if grid > 1)
-        where = 'measured on this machine' if self.measured else 'as documented'
-        yield f'target {self.runtime}: widths are multiples of {steps or "1"}, {where}'
+        yield self.grid
         if self.kept_scores is not None:
             kept, free = self.kept_scores
             yield (

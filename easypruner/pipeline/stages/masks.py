@@ -12,6 +12,8 @@ import torch
 from easypruner.base.checks import check_path, is_number, refuse
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.stages.common import loaded_runner, stage_context
+from easypruner.runtimes.off_grid import describe_off_grid, off_grid
+from easypruner.runtimes.widths import Target
 from easypruner.strategies import Context, MaskSource, Stage
 from easypruner.strategies.budgets.budget import budget_result
 from easypruner.strategies.measures.narrow import narrow_warning
@@ -77,7 +79,8 @@ class SelectMask(Stage):
             # A measured budget reports the spread of the last measurement.
             uncut = budget_result(budget, _all_kept(masks), graph)
             result = budget_result(budget, masks, graph)
-        state = replace(with_masks(state, masks, self), selected=state.checkpoint)
+        state = _with_width_warning(with_masks(state, masks, self), graph, masks, self)
+        state = replace(state, selected=state.checkpoint)
         return replace(state, budget=result, uncut=uncut)
 
     def _with_partial_budget(self, state: PruningState, graph: ChannelGraph) -> PruningState:
@@ -167,3 +170,13 @@ def _nothing_removed(masks: Masks) -> str:
         'no score is below its threshold; use a stricter budget, or a regularizer with a higher '
         'strength before this stage'
     )
+
+
+def _with_width_warning(
+    state: PruningState, graph: ChannelGraph, masks: Masks, stage: Stage
+) -> PruningState:
+    """Return the state, with a warning if masks leave widths off the grid of the target."""
+    if not isinstance(graph.target, Target):
+        return state
+    warning = describe_off_grid(off_grid(graph, masks, graph.target.runtime))
+    return state.warned(f'{stage.name}: {graph.target.name}, {warning}') if warning else state

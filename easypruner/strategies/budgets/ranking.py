@@ -246,8 +246,15 @@ class Ranking:
             raise BudgetError(
                 f'the limit is {format_limit(limit)} {unit}, but {format_limit(least)} is the '
                 f'lowest possible: each of the {len(self.names)} groups keeps its best unit, or '
-                'the units that its limits require, and frozen channels stay; raise the limit'
+                f'the units that its limits require, and frozen channels stay; {self._advice()}'
             )
+
+    def _advice(self) -> str:
+        """Return what can be done if no masks are below a limit."""
+        pairs = zip(self.widths, self.sizes, strict=True)
+        if any(len(torch.unique(table)) < size for table, size in pairs):
+            return 'raise the limit; a smaller round_to, or no target, allows more widths'
+        return 'raise the limit'
 
     def _fewest(self, fits: Callable[[Tensor], bool]) -> int:
         """Return the smallest number of lowest units to remove until the kept ones fit."""

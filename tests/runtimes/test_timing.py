@@ -1,0 +1,87 @@
+"""Timing: rounds in which networks alternate, ratios, and what noise explains."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from easypruner.errors import ConfigError
+from easypruner.runtimes import timing
+from easypruner.runtimes.timing import measure
+
+
+class Machine:
+    """A clock that passes stand on: each takes a time that the test chooses."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.ran = 0.0, ''
+        monkeypatch.setitem(timing._CLOCKS, 'wall', lambda: self.now)
+
+    def taking(self, name: str, *seconds: float) -> Callable[[], None]:
+        """Return a pass that takes each of some times in turn."""
+        times = itertools.cycle(seconds)
+
+        def run() -> None:
+            self.now += next(times)
+            self.ran += name
+
+        return run
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+class TestMeasure:
+    def test_it_returns_medians_and_ratios_to_the_first(self, machine: Machine) -> None:
+        one, two = measure([machine.taking('a', 2.0), machine.taking('b', 1.0)], repeats=7)
+        assert (one.seconds.median, two.seconds.median) == (2, 1)
+        assert (one.ratio.median, two.ratio.median) == (1, 0.5)
+        assert two.ratio.count == 7 and two.differs
+
+    def test_each_begins_a_round_in_turn(self, machine: Machine) -> None:
+        passes = [machine.taking(name, 1.0) for name in 'abc']
+        measure(passes, repeats=3, warmup=1)
+        assert machine.ran == 'abc' 'bca' 'cab' 'abc'  # fmt: skip
+
+    def test_warm_up_does_not_count(self, machine: Machine) -> None:
+        (timed,) = measure([machine.taking('a', 9.0, 9.0, 1.0, 1.0, 1.0)], repeats=3, warmup=2)
+        assert timed.seconds.median == 1 and timed.seconds.spread == 0
+
+    def test_a_load_that_slows_both_leaves_the_ratio(self, machine: Machine) -> None:
+        load = (1.0, 5.0, 2.0, 3.0)
+        slow = machine.taking('a', *load)
+        fast = machine.taking('b', *(0.25 * each for each in load))
+        _, timed = measure([slow, fast], repeats=40, warmup=0)
+        assert timed.ratio.median == pytest.approx(0.25) and timed.ratio.spread == 0
+        assert timed.seconds.spread > 0
+
+    def test_a_difference_within_the_noise_is_none(self, machine: Machine) -> None:
+        first = machine.taking('a', 1.0)
+        second = machine.taking('b', 0.7, 1.29, 1.3, 0.69)
+        _, timed = measure([first, second], repeats=20, warmup=0)
+        assert not timed.differs
+        assert timed.interval[0] < 1 < timed.interval[1]
+
+    def test_an_unknown_clock_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="clock is 'sun'; expected 'wall' or 'cpu'"):
+            measure([], clock='sun')  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize('fails', [False, True])
+    def test_the_threads_of_torch_are_as_before(self, fails: bool) -> None:
+        before, seen = torch.get_num_threads(), []
+
+        def run() -> None:
+            seen.append(torch.get_num_threads())
+            if fails:
+                raise KeyError
+
+        try:
+            measure([run], threads=before + 1, repeats=1, warmup=0)
+        except KeyError:
+            assert fails
+        assert seen == [before + 1] and torch.get_num_threads() == before
