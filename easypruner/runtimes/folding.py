@@ -72,17 +72,12 @@ class _Parts:
         if not isinstance(layer, Node) or layer.target not in _LAYERS or len(layer.users) > 1:
             return None
         bias = layer.args[2] if len(layer.args) > 2 else None
-        nodes: tuple[Any, ...] = (
-            layer.args[1],
-            *([bias] if bias is not None else []),
-            *norm.args[1:5],
-        )
-        if not all(isinstance(node, Node) and node.name in names for node in nodes):
+        operands = (layer.args[1], *([] if bias is None else [bias]), *norm.args[1:5])
+        nodes = [node for node in operands if isinstance(node, Node) and str(node.target) in names]
+        if len(nodes) < len(operands) or any(len(node.users) > 1 for node in nodes):
             return None
-        if any(len(node.users) > 1 for node in nodes):
-            return None
-        known: list[str] = [names[node.name] for node in nodes]
-        return cls(known[0], known[1] if bias is not None else None, tuple(known[-4:]))
+        known = [names[str(node.target)] for node in nodes]
+        return cls(known[0], None if bias is None else known[1], tuple(known[-4:]))
 
     def fold(self, state: dict[str, Any], epsilon: float) -> None:
         """Change the weights of the layer, and its bias or, in its place, the norm's."""

@@ -1,0 +1,179 @@
+"""A folder with weights as safetensors and the widths as JSON, which loads without EasyPruner."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from easypruner.base.files import write_json
+from easypruner.base.modules import copy_of
+from easypruner.graph.recording.inventory import numbers_of
+from easypruner.runtimes import load_widths
+
+WEIGHTS, WIDTHS, LOADER = 'model.safetensors', 'widths.json', 'load_widths.py'
+_TRIES = 20
+"""The most numbers of a config of Hugging Face that are changed."""
+
+
+def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) -> tuple[str, ...]:
+    """Write the weights of a network, and what is needed to load them; return notes on that.
+
+    A network of Hugging Face whose widths its config can express gets a folder for
+    ``from_pretrained``. Any other gets its weights, the numbers of its modules, and a program of
+    some lines that puts both into the original network.
+
+    Args:
+        network: the network.
+        folder: a folder, which is created.
+        original: the network before the cuts, on which the loading is tried; None if it is not
+            known.
+    """
+    folder.mkdir(parents=True)
+    if _write_pretrained(network, folder):
+        return (f'{folder.name} loads with {type(network).__name__}.from_pretrained',)
+    save_file(_distinct(_state(network)), folder / WEIGHTS)
+    write_json(
+        folder / WIDTHS,
+        {
+            'model': type(network).__name__,
+            'numbers': numbers(network, original),
+        },
+    )
+    if original is not None and not _loads(network, folder, original):
+        return (f'{folder.name} has the weights; easypruner.load_pruned rebuilds the network',)
+    (folder / LOADER).write_text(inspect.getsource(load_widths), encoding='utf-8')
+    return (f'{folder.name} loads into the original network with its {LOADER}',)
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers, also those that a state dict leaves out."""
+    tensors = (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    )
+    return {name: tensor.detach().cpu() for name, tensor in tensors}
+
+
+def _distinct(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without those that share their memory with an earlier one."""
+    found: dict[str, Tensor] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for name, tensor in state.items():
+        key = tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+        if not tensor.numel() or key not in seen:
+            seen.add(key)
+            found[name] = tensor.contiguous().clone()
+    return found
+
+
+def numbers(network: nn.Module, original: nn.Module | None) -> dict[str, dict[str, Any]]:
+    """Return module -> attribute -> the integers that it needs in the original network.
+
+    Without the original, these are all integers of all modules.
+    """
+    before = {} if original is None else dict(original.named_modules())
+    found: dict[str, dict[str, Any]] = {}
+    for path, module in network.named_modules():
+        old = vars(before[path]) if path in before else {}
+        changed = {
+            name: value
+            for name, value in vars(module).items()
+            if numbers_of(value) is not None and old.get(name) != value
+        }
+        if changed:
+            found[path] = changed
+    return found
+
+
+def _loads(network: nn.Module, folder: Path, original: nn.Module) -> bool:
+    """Return whether the original becomes the network with what was written."""
+    try:
+        loaded = load_widths.load_widths(copy_of(original), folder)
+    except Exception:  # a network of other modules, which fails in any way
+        return False
+    wanted, got = _state(network), _state(loaded)
+    same_kinds = [type(m) for m in network.modules()] == [type(m) for m in loaded.modules()]
+    return (
+        same_kinds
+        and wanted.keys() == got.keys()
+        and all(torch.equal(tensor, got[name]) for name, tensor in wanted.items())
+    )
+
+
+def _write_pretrained(network: Any, folder: Path) -> bool:
+    """Write the folder of a network of Hugging Face; return False if that is not possible."""
+    config = getattr(network, 'config', None)
+    if not hasattr(network, 'save_pretrained') or not hasattr(config, 'to_dict'):
+        return False
+    try:
+        fitting = _fitting_config(network, config)
+        if fitting is None:
+            return False
+        saved = copy.copy(network)
+        saved.config = fitting
+        saved.save_pretrained(folder)
+        again = type(network).from_pretrained(folder)
+    except Exception:  # the library raises errors of many classes
+        return False
+    state, got = network.state_dict(), again.state_dict()
+    return state.keys() == got.keys() and all(torch.equal(t, got[n]) for n, t in state.items())
+
+
+def _fitting_config(network: Any, config: Any) -> Any:
+    """Return a config whose network has the shapes of this one; None if none was found.
+
+    Numbers of the config are changed one by one, as long as fewer shapes differ.
+    """
+    current, wrong = copy.deepcopy(config), _differing(network, config)
+    for _ in range(_TRIES):
+        if not wrong:
+            return current
+        better = None
+        for changed in _changes(current, wrong):
+            left = _differing(network, changed)
+            if left is not None and len(left) < len(wrong):
+                better = changed, left
+                break
+        if better is None:
+            return None
+        current, wrong = better
+    return None
+
+
+def _differing(network: Any, config: Any) -> list[tuple[int, int]] | None:
+    """Return (size by the config, size in the network) of all dimensions that differ."""
+    try:
+        with torch.device('meta'):
+            built = type(network)(config)
+    except Exception:  # a config that does not make sense
+        return None
+    expected = {name: tuple(t.shape) for name, t in built.state_dict().items()}
+    actual = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    if expected.keys() != actual.keys():
+        return None
+    return [
+        (old, new)
+        for name, shape in actual.items()
+        for old, new in zip(expected[name], shape, strict=True)
+        if old != new
+    ]
+
+
+def _changes(config: Any, wrong: list[tuple[int, int]]) -> Iterator[Any]:
+    """Yield configs with one number changed from what the shapes have to what they need."""
+    for old, new in dict.fromkeys(wrong):
+        for name, value in config.to_dict().items():
+            entries = list(value) if isinstance(value, list | tuple) else [value]
+            for place, entry in enumerate(entries):
+                if type(entry) is int and entry == old:
+                    changed = [*entries[:place], new, *entries[place + 1 :]]
+                    result = copy.deepcopy(config)
+                    setattr(result, name, changed if isinstance(value, list | tuple) else new)
+                    yield result
