@@ -87,7 +87,7 @@ def find_network(name: str, shape: Sequence[int] | None, plugins: PluginArgument
     if settings is None:
         return find_model(name, shape, shipped)
     prepare()
-    return _of_config(str(config), settings, shape)
+    return of_config(str(config), settings, shape)
 
 
 def find_model(
@@ -204,7 +204,7 @@ _LIBRARIES = {'torchvision': _torchvision, 'mmpretrain': _mmpretrain, 'timm': _t
 """Name -> library, in the order in which libraries are searched."""
 
 
-def _of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subject:
+def of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subject:
     """Build the model of a config, with the input on which a run would trace it."""
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('model') is None:

@@ -1,4 +1,4 @@
-"""The command line: easypruner prune, analyze, compare, plugins, new-plugin.
+"""The command line: easypruner prune, analyze, compare, export, plugins, new-plugin.
 
 Parsing imports no large package, so that --help is fast. Each command imports what it needs when it
 runs.
@@ -17,6 +17,7 @@ from easypruner.base.disk import disk_problem
 from easypruner.base.versions import __version__
 from easypruner.cli.analyze import AnalyzeArguments, analyze
 from easypruner.cli.compare import CompareArguments, compare
+from easypruner.cli.export import ExportArguments, export
 from easypruner.cli.list_plugins import ListArguments, list_plugins
 from easypruner.cli.new_plugin import NewPluginArguments, new_plugin
 from easypruner.cli.openmmlab import AUTO
@@ -99,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     summary = 'report what can be pruned in a network, what it costs, and what is frozen and why'
     add_command(commands, 'analyze', AnalyzeArguments, analyze, summary)
     add_command(commands, 'compare', CompareArguments, compare, 'compare finished runs')
+    summary = 'write a network for runtimes such as OnnxRuntime, checked against torch'
+    add_command(commands, 'export', ExportArguments, export, summary)
     summary = 'list the components that configs can use'
     add_command(commands, 'plugins', ListArguments, list_plugins, summary)
     summary = 'write a plugin to start from, and its test'

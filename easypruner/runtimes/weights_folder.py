@@ -37,7 +37,7 @@ def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) 
     """
     folder.mkdir(parents=True)
     if _write_pretrained(network, folder):
-        return (f'{folder.name} loads with {type(network).__name__}.from_pretrained',)
+        return (f'{folder.name}/ loads with {type(network).__name__}.from_pretrained',)
     save_file(_distinct(_state(network)), folder / WEIGHTS)
     write_json(
         folder / WIDTHS,
@@ -47,9 +47,11 @@ def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) 
         },
     )
     if original is not None and not _loads(network, folder, original):
-        return (f'{folder.name} has the weights; easypruner.load_pruned rebuilds the network',)
+        return (
+            f'{folder.name}/ has the weights; only easypruner.load_pruned rebuilds this network',
+        )
     (folder / LOADER).write_text(inspect.getsource(load_widths), encoding='utf-8')
-    return (f'{folder.name} loads into the original network with its {LOADER}',)
+    return (f'{folder.name}/ loads into the original network with its {LOADER}',)
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:

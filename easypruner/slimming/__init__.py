@@ -1,6 +1,7 @@
 """Tracing, pushing, pruning and verifying networks without a config."""
 
 from easypruner.slimming.calibrating import calibrate
+from easypruner.slimming.deploying import export
 from easypruner.slimming.pruning import Slimmed, slim
 from easypruner.slimming.pusher import Pusher, PushWarning
 from easypruner.slimming.regularizing import regularize
@@ -13,6 +14,7 @@ __all__ = [
     'SlimSummary',
     'Slimmed',
     'calibrate',
+    'export',
     'load_pruned',
     'prune',
     'regularize',

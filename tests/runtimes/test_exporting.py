@@ -1,0 +1,224 @@
+"""Exports: everything or nothing, compared with torch, and weights that load on their own."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.plugins import load_plugins
+from easypruner.runtimes import Session
+from easypruner.runtimes.agreement import check_agreement, with_batch
+from easypruner.runtimes.exporting import SUMMARY
+from easypruner.testing import randomized_network
+
+IMAGES = torch.rand(1, 3, 8, 8)
+
+
+def make_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+
+
+@pytest.fixture(scope='module')
+def networks() -> tuple[nn.Module, nn.Module]:
+    """Return a network and its pruned copy."""
+    network = randomized_network(make_network)
+    return network, easypruner.slim(network, IMAGES, macs=0.6).model
+
+
+def doubling(cls: type[Any]) -> Any:
+    """Return a runtime that computes something else."""
+
+    class Doubling(cls):  # type: ignore[misc]
+        def load(self, path: Path) -> Session:
+            session = super().load(path)
+            return Session(lambda inputs: lambda: tuple(2 * t for t in session.bind(inputs)()))
+
+    return Doubling()
+
+
+def eager() -> type[Any]:
+    from easypruner_plugins.torch_runtimes import TorchEager
+
+    return TorchEager
+
+
+class TestExport:
+    def test_a_pruned_network_beside_the_unpruned_one(
+        self, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+    ) -> None:
+        network, pruned = networks
+        modes = [module.training for module in pruned.modules()]
+        found = easypruner.export(pruned, IMAGES, tmp_path / 'e', 'TorchEager', unpruned=network)
+        assert [module.training for module in pruned.modules()] == modes
+        images = torch.rand(3, 3, 8, 8)
+        for name, each in (('network', pruned), ('unpruned', network)):
+            program = torch.export.load(found.file('TorchEager', name))
+            torch.testing.assert_close(program.module()(images), each.eval()(images))
+        content = json.loads((tmp_path / 'e' / SUMMARY).read_text())
+        first, second = content['files']
+        assert first['dynamic_batch'] and first['error'] < 1e-5
+        assert first['bytes'] == found.file('TorchEager').stat().st_size < second['bytes']
+        assert content['inputs'] == ['[1, 3, 8, 8] torch.float32']
+        assert 'differs from torch by at most' in str(found)
+
+    def test_nothing_is_left_if_the_outputs_differ(self, tmp_path: Path) -> None:
+        load_plugins()
+        with pytest.raises(EasyPrunerError, match='Doubling differ from those of torch by 1'):
+            easypruner.export(make_network(), IMAGES, tmp_path / 'e', doubling(eager()))
+        assert not list(tmp_path.iterdir())
+
+    def test_an_earlier_export_stays_unless_it_may_be_replaced(self, tmp_path: Path) -> None:
+        folder = tmp_path / 'e'
+        easypruner.export(make_network(), IMAGES, folder, 'TorchEager')
+        before = (folder / SUMMARY).read_bytes()
+        with pytest.raises(EasyPrunerError, match='earlier export'):
+            easypruner.export(make_network(), IMAGES, folder, 'TorchEager')
+        with pytest.raises(EasyPrunerError, match='Doubling'):
+            easypruner.export(make_network(), IMAGES, folder, doubling(eager()), overwrite=True)
+        assert (folder / SUMMARY).read_bytes() == before
+        easypruner.export(nn.Flatten(), IMAGES, folder, 'TorchEager', overwrite=True)
+        assert json.loads((folder / SUMMARY).read_text())['model'] == 'Flatten'
+
+    def test_a_folder_of_other_origin_is_not_touched(self, tmp_path: Path) -> None:
+        (tmp_path / 'notes.txt').write_text('mine')
+        with pytest.raises(EasyPrunerError, match='is not empty'):
+            easypruner.export(make_network(), IMAGES, tmp_path, 'TorchEager', overwrite=True)
+        assert [file.name for file in tmp_path.iterdir()] == ['notes.txt']
+
+    @pytest.mark.parametrize(
+        ('model', 'runtime', 'message'),
+        [
+            (nn.Flatten(), 'TorchEagre', "did you mean 'TorchEager'"),
+            (nn.Flatten(), [], 'got no runtime'),
+            ('resnet18', 'TorchEager', 'model of export is a str'),
+        ],
+    )
+    def test_mistakes(self, model: Any, runtime: Any, message: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=message):
+            easypruner.export(model, IMAGES, tmp_path / 'e', runtime)
+
+    def test_onnx_with_inputs_and_outputs_by_name(self, tmp_path: Path) -> None:
+        onnxruntime = pytest.importorskip('onnxruntime')
+        pytest.importorskip('onnxscript')
+        inputs = {'image': torch.rand(1, 4), 'mode': 'tensor'}
+        found = easypruner.export(Named(), inputs, tmp_path / 'e')
+        session = onnxruntime.InferenceSession(str(found.file('OnnxRuntime')))
+        images = torch.rand(5, 4)
+        (output,) = session.run(['logits'], {'image': images.numpy()})
+        torch.testing.assert_close(torch.as_tensor(output), Named()(images, 'tensor')['logits'])
+
+
+class Named(nn.Module):
+    def forward(self, image: Tensor, mode: str) -> dict[str, Tensor]:
+        return {'logits': image.softmax(-1)} if mode == 'tensor' else {}
+
+
+class TestWeights:
+    def test_they_load_into_the_original_without_easypruner(
+        self, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+    ) -> None:
+        network, pruned = networks
+        easypruner.export(pruned, IMAGES, tmp_path / 'e', 'TorchEager', unpruned=network)
+        for given in (network, None):
+            folder = tmp_path / ('e' if given else 'f')
+            easypruner.export(pruned, IMAGES, folder, 'TorchEager', unpruned=given, overwrite=True)
+            loader = folder / 'weights' / 'load_widths.py'
+            assert 'easypruner' not in loader.read_text()
+            spec = importlib.util.spec_from_file_location('load_widths', loader)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            loaded = module.load_widths(make_network().eval(), loader.parent)
+            assert torch.equal(loaded(IMAGES), pruned.eval()(IMAGES))
+            assert repr(loaded) == repr(pruned)
+
+    def test_a_folder_of_hugging_face(self, tmp_path: Path) -> None:
+        transformers = pytest.importorskip('transformers')
+        config = transformers.BertConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            vocab_size=10,
+        )
+        network = transformers.BertModel(config)
+        inputs = {'input_ids': torch.randint(0, 10, (2, 5))}
+        ignore = ['*.attention', 'embeddings', 'pooler']
+        # The same share of each layer, because the config has one width for all of them.
+        source = dict(type='L1Norm', normalization='rank', budget=dict(type='Ratio', keep=0.5))
+        half = easypruner.slim(network, inputs, source=source, ignore=ignore).model
+        found = easypruner.export(half, inputs, tmp_path / 'e', 'TorchEager', unpruned=network)
+        assert 'from_pretrained' in found.weights[1]
+        loaded = transformers.BertModel.from_pretrained(tmp_path / 'e' / 'weights')
+        assert loaded.config.intermediate_size == 12
+        got, expected = loaded.eval()(**inputs)[0], half.eval()(**inputs)[0]
+        torch.testing.assert_close(got, expected)
+        assert half.config.intermediate_size == 24
+
+
+class TestAgreement:
+    @staticmethod
+    def session(network: nn.Module) -> Session:
+        return Session(lambda inputs: lambda: (network(inputs),))
+
+    def test_a_batch_that_fails_is_a_reason(self) -> None:
+        network = nn.Linear(3, 2)
+
+        def bind(inputs: Tensor) -> Any:
+            if len(inputs) != 1:
+                raise RuntimeError('only one sample')
+            return lambda: (network(inputs),)
+
+        found = check_agreement(
+            Session(bind), network, torch.rand(1, 3), 'Some', dynamic_batch=True
+        )
+        assert not found.other_batch and 'only one sample' in found.reason and found.error == 0
+
+    def test_other_inputs_than_the_example_are_tried(self) -> None:
+        network = nn.Linear(3, 2)
+        example = torch.rand(1, 3)
+        constant = network(example).detach()
+        session = Session(lambda inputs: lambda: (constant,))
+        with pytest.raises(EasyPrunerError, match='differ'):
+            check_agreement(session, network, example, 'Some', dynamic_batch=False)
+
+    def test_what_cannot_be_checked_is_refused(self) -> None:
+        dropout = nn.Dropout()
+        dropout.eval = lambda: dropout  # type: ignore[method-assign]
+
+        class Random(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x + torch.rand_like(x)
+
+        class Infinite(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x / 0
+
+        for network, reason in ((Random(), 'random numbers'), (Infinite(), 'not finite')):
+            with pytest.raises(EasyPrunerError, match=reason):
+                check_agreement(
+                    self.session(network), network, torch.rand(1, 3), 'S', dynamic_batch=False
+                )
+
+    def test_batches_repeat_the_samples(self) -> None:
+        inputs = {'x': torch.tensor([[1.0], [2.0]]), 'flag': torch.tensor(3), 'mode': 'tensor'}
+        found = with_batch(copy.copy(inputs), 3)
+        assert found['x'].flatten().tolist() == [1, 2, 1] and found['flag'] == 3
+        assert with_batch(inputs, 1)['x'].tolist() == [[1]]

@@ -1,0 +1,127 @@
+"""Programs: any inputs and outputs become tensors, and batch norms are folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from easypruner.errors import EasyPrunerError
+from easypruner.runtimes.folding import fold_batch_norms
+from easypruner.runtimes.program import export_program
+
+
+@dataclass
+class Found:
+    logits: Tensor
+    features: list[Tensor]
+    loss: Tensor | None = None
+
+
+class Kinds(nn.Module):
+    """Takes a dict of tensors and a word, and returns a dataclass, as many libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, image: Tensor, extra: dict[str, Tensor], mode: str = 'loss') -> Found:
+        if mode != 'tensor':
+            raise RuntimeError('the loss needs labels')
+        hidden = self.first(image) + self.second(extra['text'])
+        return Found(hidden.softmax(-1), [hidden, hidden * 2])
+
+
+def run(program: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    found = program.module()(*tensors)
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def test_any_inputs_and_outputs() -> None:
+    network = Kinds().eval()
+    image, text = torch.rand(1, 4), torch.rand(1, 4)
+    program = export_program(network, {'image': image, 'extra': {'text': text}, 'mode': 'tensor'})
+    assert program.inputs == ('image', 'extra')
+    assert program.outputs == ('logits', 'features', 'features_1')
+    assert program.dynamic_batch
+    image, text = torch.rand(5, 4), torch.rand(5, 4)
+    expected = network(image, {'text': text}, mode='tensor')
+    got = run(program.exported, image, text)
+    for one, other in zip(got, (expected.logits, *expected.features), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1).sum(1)
+
+
+def test_the_batch_is_fixed_with_a_reason_where_the_code_fixes_it() -> None:
+    program = export_program(FixedBatch(), torch.rand(2, 6))
+    assert not program.dynamic_batch and 'fixes the size of the batch' in program.reason
+
+
+def test_tensors_that_differ_in_the_batch_fix_it() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, table: Tensor) -> Tensor:
+            return x @ table
+
+    program = export_program(Two(), (torch.rand(2, 3), torch.rand(3, 4)))
+    assert program.reason == 'the inputs do not share their first dimension'
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> list[str]:
+        return ['cat'] * len(x)
+
+
+class Values(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum().item() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ('network', 'reason'),
+    [(Nothing(), 'no tensors'), (Values(), 'cannot export this Values')],
+)
+def test_a_network_is_refused_with_the_reason(network: nn.Module, reason: str) -> None:
+    with pytest.raises(EasyPrunerError, match=reason):
+        export_program(network, torch.rand(1, 3))
+
+
+def test_batch_norms_are_folded_where_nothing_else_reads_the_layer() -> None:
+    torch.manual_seed(0)
+    network = Norms().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 2)
+    images = torch.rand(2, 3, 6, 6)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    program = export_program(network, images).exported
+    assert fold_batch_norms(program) == 3
+    torch.testing.assert_close(run(program, images)[0], network(images))
+    left = [node for node in program.graph.nodes if 'batch_norm' in str(node.target)]
+    assert len(left) == 2
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
+
+
+class Norms(nn.Module):
+    """Three batch norms that can be folded; one whose input is used twice, one that shares it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bare = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8))
+        self.biased = nn.Sequential(nn.Conv2d(8, 8, 3, groups=4), nn.BatchNorm2d(8))
+        self.used, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.shared, self.twice = nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.head = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.used(self.biased(self.bare(x)))
+        x = (x + self.norm(x)).mean((2, 3))
+        return self.head(self.shared(self.twice(self.shared(x))))
