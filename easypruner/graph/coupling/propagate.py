@@ -64,14 +64,20 @@ def propagate(
     directions = frozenset(normed.direction for normed in weight_norms(modules))
     ignored = choice.ignored(modules) if choice.ignore else {}
     preferred: dict[SplitKey, int] = {}
+    tried: set[tuple[SplitKey, int]] = set()
+    # It ends: each time, a part of a split is preferred for the first time, or a convolution loses
+    # no whole groups any more, or a dimension is known to stay.
     while True:
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
         coupling = Coupling(tapes, unprunable, directions, preferred, grouped)
         _apply_rules(coupling, tapes)
         splits = coupling.splits
         wanted = splits.heads if choice.attention == 'heads' else splits.head_widths
-        if not wanted.items() <= preferred.items() and splits.would_change(wanted):
-            preferred = {**preferred, **wanted}
+        # Both parts of a split may be the width of a head, as in a square matrix. Neither is wrong.
+        better = splits.find_better(dict(wanted.items() - tried))
+        if better:
+            tried |= better.items()
+            preferred = {**wanted, **preferred, **better}
             continue
         _freeze_ignored(coupling, ignored)
         owned, counted = OwnedAxes.of(coupling), find_counted_axes(coupling)

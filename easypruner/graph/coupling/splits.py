@@ -51,9 +51,9 @@ class Splits:
         for axes, found in ((heads, self.heads), (widths, self.head_widths)):
             found.update(axis.part for axis in axes if axis.part is not None)
 
-    def would_change(self, preferred: Mapping[SplitKey, int]) -> bool:
-        """Return whether another part of a split would stay free if these were preferred."""
-        return any(self.chosen[split] != part for split, part in preferred.items())
+    def find_better(self, wanted: Mapping[SplitKey, int]) -> dict[SplitKey, int]:
+        """Return those of the wanted parts that do not stay free."""
+        return {split: part for split, part in wanted.items() if self.chosen[split] != part}
 
 
 def _free_dimension(grid: Ids) -> int:

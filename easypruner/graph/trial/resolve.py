@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -13,13 +14,16 @@ from easypruner.graph.coupling.groups import Partition
 from easypruner.graph.coupling.propagate import Propagation, find_stuck, propagate
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.recording.inventory import StandIns
-from easypruner.graph.recording.tape import Tape
+from easypruner.graph.recording.tape import Operation, Tape
 from easypruner.graph.trial.reads import Key
 from easypruner.graph.trial.repair_search import Cause, find_known_repairs, find_repairs
 from easypruner.graph.trial.ties import find_tie
 from easypruner.graph.trial.trace_check import Failure
 from easypruner.graph.trial.trial import Trial
 from easypruner.graph.trial.widths import Repairs, Widths
+
+_MOST_REPAIRED = 12
+"""How often repairs of one operation are looked for. Repairs of two rounds may undo each other."""
 
 
 def resolve(
@@ -90,19 +94,23 @@ def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tu
         repairs: the repairs so far.
         settled: the attributes that other calls need as they are.
     """
+    failures: Counter[Operation | None] = Counter()
+    # It ends: a tie or a freeze leaves fewer units, and an operation is repaired a few times only.
     while (trial.parts.sizes > 1).any():
         widths, failure = _run_rounds(trial, repairs)
         if failure is None:
             break
-        cause = Cause(failure, trial.find_reads(widths, repairs), settled)
-        better = find_repairs(trial, cause, widths, repairs)
-        if better is not None:
-            repairs = better
-            continue
-        tied = find_tie(trial, cause, repairs)
-        if tied is not None:
-            trial, repairs = tied
-            continue
+        failures[failure.operation] += 1
+        if failures[failure.operation] <= _MOST_REPAIRED:
+            cause = Cause(failure, trial.find_reads(widths, repairs), settled)
+            better = find_repairs(trial, cause, widths, repairs)
+            if better is not None:
+                repairs = better
+                continue
+            tied = find_tie(trial, cause, repairs)
+            if tied is not None:
+                trial, repairs = tied
+                continue
         groups = trial.find_at_fault(failure, repairs)
         groups |= _corresponding_groups(trial, failure, groups)
         trial = _freeze(trial, groups, failure.reason)
