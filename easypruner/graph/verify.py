@@ -26,6 +26,11 @@ from easypruner.graph.recording.wrappers import check_values, find_traceable
 aten = torch.ops.aten
 _TOLERANCE = 1e-5
 _ROUNDING = 1e-12
+_SINGLE_SCALES = (
+    aten.fake_quantize_per_channel_affine_cachemask.default,
+    aten._fake_quantize_learnable_per_channel_affine.default,
+)
+"""Operations whose second argument has to be of single precision, whatever the others are."""
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 _FULL = (
     'fails on the example inputs in double precision, in which cuts are verified: {}; give inputs '
@@ -222,6 +227,8 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args, kwargs = (args[0], 0.0, True), {}
         if self._converts and not func._schema.is_mutable:
             args, kwargs = map_tensors((args, kwargs), _doubled)
+        if func in _SINGLE_SCALES:
+            args = (args[0], args[1].float(), *args[2:])
         return func(*args, **kwargs)
 
 

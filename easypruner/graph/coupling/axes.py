@@ -238,7 +238,8 @@ class TensorAxes:
         """Return the axes of a tensor, after it adopted axes of other tensors if it can.
 
         A parameter can do so if no operation read it before. That saves the nodes of its own axes,
-        and the edges that would couple them with those of the others.
+        and the edges that would couple them with those of the others. A table of integers loses
+        indices only of axes that it adopts, such as zero points, of which each channel has one.
 
         Args:
             tensor: usually a parameter or buffer.
@@ -288,13 +289,12 @@ class TensorAxes:
         if name is None:
             return self._make_constants(tensor, 'a constant tensor')
         if name not in self._of_parameter:
-            self._of_parameter[name] = (
-                tuple(
-                    self._make_own(name, dim, size, given.get(dim), reads == dim)
-                    for dim, size in enumerate(tensor.shape)
-                )
-                if tensor.is_floating_point() or tensor.is_complex()
-                else self._make_constants(tensor, TABLE)
+            counts = not (tensor.is_floating_point() or tensor.is_complex())
+            self._of_parameter[name] = tuple(
+                self.reasons.make_axis(size, TABLE)
+                if counts and dim not in given
+                else self._make_own(name, dim, size, given.get(dim), reads == dim)
+                for dim, size in enumerate(tensor.shape)
             )
         return self._of_parameter[name]
 

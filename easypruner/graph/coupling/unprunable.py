@@ -15,6 +15,7 @@ from easypruner.graph.recording.inventory import dotted_name, named_tensors
 _SPECTRAL = 'spectral norm divides by a number that depends on the whole weight'
 _ORTHOGONAL = 'an orthogonal weight is computed from all its rows and columns together'
 _PROJECTED = 'torch recognizes a projection of an LSTM only if it differs from the hidden size'
+_EMPTY = 'a tensor without entries gets its size in the forward pass; run the network once before'
 
 
 def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
@@ -26,6 +27,10 @@ def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
                 if name.startswith(prefix):
                     dims = range(tensor.dim())
                     found |= {(dotted_name(path, name), dim): reason for dim in dims}
+        for name, tensor in named_tensors(module).items():
+            if tensor.numel() == 0:
+                dims = range(tensor.dim())
+                found |= {(dotted_name(path, name), dim): _EMPTY for dim in dims}
         if isinstance(module, nn.LSTM) and module.proj_size:
             names = [name for name in named_tensors(module) if 'weight_hr' in name]
             found |= {(dotted_name(path, name), 1): _PROJECTED for name in names}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from easypruner.graph.coupling.rules.pointwise import drop_frozen
+from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.rules.pointwise import broadcast, drop_frozen
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 LOOKED_UP = 'entries are looked up by their position'
@@ -45,35 +46,46 @@ def gather(coupling: Coupling, operation: Operation) -> None:
 @rule('index', '_unsafe_index')
 def index(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that are indexed by tensors; hand the others on."""
-    x, indices = operation.args[:2]
     output = operation.output
-    if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
-        coupling.freeze_tensor(x, LOOKED_UP)
-        coupling.assign_constants(output)
-        return
-    axes = coupling.axes_of(x)
-    looked = [i for i, given in enumerate(indices) if given is not None]
-    for dim in looked:
-        coupling.freeze(axes[dim], LOOKED_UP)
-    width = max(indices[i].dim() for i in looked)
-    adjacent = looked == list(range(looked[0], looked[-1] + 1))
-    start = looked[0] if adjacent else 0
-    inserted = [coupling.make_constant(size) for size in output.shape[start : start + width]]
-    rest = [axis for i, axis in enumerate(axes) if i not in looked]
+    rest, start = pick(coupling, operation)
+    tables = [table for table in operation.args[1] if table is not None]
+    count = output.dim() - len(rest)
+    if any(map(is_mask, tables)):
+        inserted = [coupling.make_constant(size) for size in output.shape[start : start + count]]
+    else:
+        inserted = broadcast(coupling, map(coupling.axes_of, tables), count)
     coupling.assign(output, (*rest[:start], *inserted, *rest[start:]))
 
 
-@rule('index_put', '_index_put_impl', '_unsafe_index_put', 'scatter', 'scatter_add',
-      'scatter_reduce', 'index_add', 'index_copy', 'masked_scatter', 'index_fill',
-      'put')  # fmt: skip
-def write_entries(coupling: Coupling, operation: Operation) -> None:
-    """Freeze all arguments: their positions decide which entries are written."""
-    x = operation.tensors[0]
-    for value in operation.args:
-        if isinstance(value, Tensor):
-            coupling.freeze_tensor(value, 'entries are written by their position')
-    if operation.output is not x:
-        coupling.assign(operation.output, coupling.axes_of(x))
+def pick(coupling: Coupling, operation: Operation) -> tuple[list[Axis], int]:
+    """Freeze the dimensions of a tensor that tables of positions, or masks, address.
+
+    Returns:
+        The axes of its other dimensions, and the number of them behind which the dimensions of the
+        tables are put.
+    """
+    x, tables = operation.args[:2]
+    addressed: list[int] = []
+    dim = 0
+    for table in tables:
+        covered = table.dim() if table is not None and is_mask(table) else 1
+        if table is not None:
+            addressed += range(dim, dim + covered)
+        dim += covered
+    axes = coupling.axes_of(x)
+    for dim in addressed:
+        coupling.freeze(axes[dim], LOOKED_UP)
+    for table in tables:
+        if table is not None and is_mask(table):
+            coupling.freeze_tensor(table, LOOKED_UP)
+    adjacent = addressed == list(range(addressed[0], addressed[0] + len(addressed)))
+    rest = [axis for dim, axis in enumerate(axes) if dim not in addressed]
+    return rest, addressed[0] if adjacent else 0
+
+
+def is_mask(table: Tensor) -> bool:
+    """Return whether a tensor selects entries by true and false, not by their positions."""
+    return table.dtype in (torch.bool, torch.uint8)
 
 
 @rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'torchvision::nms',

@@ -48,18 +48,22 @@ def layer_norm(coupling: Coupling, operation: Operation) -> None:
 
 @rule('native_group_norm', 'group_norm')
 def group_norm(coupling: Coupling, operation: Operation) -> None:
-    """Couple weight and bias with the channels, of which all groups lose the same positions."""
+    """Couple weight and bias with the channels, of which all groups lose the same positions.
+
+    If each channel is a group of its own, it goes with its group, as in an instance norm.
+    """
     groups = operation.argument('group', 'num_groups')
     axes = list(coupling.axes_of(operation.args[0]))
     _couple_weights(coupling, operation, 'group_norm', axes, 1)
-    if axes[1].size == groups:
-        coupling.freeze(axes[1], 'each channel is a normalization group of its own')
+    one_each = axes[1] if axes[1].size == groups else None
+    if one_each is not None:
+        coupling.note_width('num_groups', axes[1])
     else:
         coupling.couple_runs(axes[1], groups)
         coupling.note_mixing(axes[1])
     coupling.assign(operation.output, axes)
     for extra in operation.outputs[1:]:
-        coupling.assign(extra, (axes[0], coupling.make_constant(groups)))
+        coupling.assign(extra, (axes[0], one_each or coupling.make_constant(groups)))
 
 
 def _couple_weights(

@@ -30,10 +30,10 @@ def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -
 @rule(
     'pointwise', 'clone', 'alias', 'detach', 'contiguous', '_to_copy', 'lift_fresh',
     'lift_fresh_copy', 'dropout', 'native_dropout', 'bernoulli', '_prelu_kernel', 'prelu', 'where',
-    'masked_fill', 'copy', 'clamp', 'rrelu_with_noise', 'gelu', 'nan_to_num', '_conj', 'real',
+    'masked_fill', 'clamp', 'rrelu_with_noise', 'gelu', 'nan_to_num', '_conj', 'real',
     'zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like', 'fill',
     'zero', '_fused_dropout', 'to', 'uniform', 'normal', 'conj', 'view_as_real_copy', '_neg_view',
-    'random', 'addcmul', 'lerp', 'fake_quantize_per_tensor_affine_cachemask',
+    'random', 'addcmul', 'lerp', 'imag', 'complex', 'polar', 'resolve_conj', 'resolve_neg',
     'hardswish', 'hardsigmoid', 'hardtanh', 'relu6', 'mish', 'softplus', 'elu', 'celu', 'selu',
     'leaky_relu', 'hardshrink', 'softshrink', 'threshold', 'log_sigmoid_forward', 'logit', 'relu',
 )  # fmt: skip
@@ -49,6 +49,15 @@ def pointwise(coupling: Coupling, operation: Operation) -> None:
             kind, names = operation.name.removesuffix('_'), operation.func._schema.arguments
             name = names[position].name if position < len(names) else position
             coupling.note_use(tensor, f'{kind}.{name}')
+
+
+@rule('copy')
+def overwrite(coupling: Coupling, operation: Operation) -> None:
+    """Couple the axes. A buffer that is overwritten as a whole takes those of what is written."""
+    target, source = operation.args[:2]
+    if target.shape == source.shape and coupling.parameter_of(target) is not None:
+        coupling.couple_parameter(target, dict(enumerate(coupling.axes_of(source))))
+    pointwise(coupling, operation)
 
 
 def drop(coupling: Coupling, operation: Operation, dims: Sequence[int]) -> None:

@@ -173,6 +173,15 @@ def roll(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(operation.output, axes)
 
 
+@rule('resize')
+def resize(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all axes, unless the tensor has the size already."""
+    x, size = operation.args[:2]
+    if [axis.size for axis in coupling.axes_of(x)] != list(size):
+        coupling.freeze_tensor(x, 'a tensor gets another size in place')
+        coupling.assign_constants(operation.output)
+
+
 @rule('view_as_real', 'view_as_complex')
 def view_complex(coupling: Coupling, operation: Operation) -> None:
     """Hand the axes on. The one for real and imaginary part stays."""

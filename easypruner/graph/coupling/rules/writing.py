@@ -1,0 +1,74 @@
+"""Rules for operations that write entries at positions that a tensor says."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from easypruner.graph.coupling.rules.indexing import is_mask, pick
+from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
+
+WRITTEN = 'entries are written by their position'
+
+
+@rule('index_add', 'index_copy', 'index_fill', 'index_reduce')
+def write_slices(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimension in which slices are written; couple the others with the source."""
+    x, source = operation.args[0], operation.argument('source')
+    coupling.freeze_tensor(operation.argument('index'), WRITTEN)
+    _write_beside(coupling, operation, [x] if source is None else [x, source])
+
+
+@rule('scatter', 'scatter_add', 'scatter_reduce')
+def scatter(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimension in which entries are written; couple the others of all arguments."""
+    source = operation.argument('src')
+    tensors = [operation.args[0], operation.argument('index')]
+    _write_beside(coupling, operation, tensors if source is None else [*tensors, source])
+
+
+def _write_beside(coupling: Coupling, operation: Operation, tensors: list[Tensor]) -> None:
+    """Freeze the dimension of an operation; couple the others of several tensors.
+
+    Where sizes differ, a part of the larger tensor is meant, so that these stay as well.
+    """
+    written = operation.dims()
+    result = []
+    for dim, axes in enumerate(zip(*map(coupling.axes_of, tensors), strict=True)):
+        if dim in written or len({axis.size for axis in axes}) > 1:
+            for axis in axes:
+                coupling.freeze(axis, WRITTEN)
+            result.append(axes[0])
+        else:
+            result.append(coupling.couple_all(axes))
+    if not coupling.has_axes(operation.output):
+        coupling.assign(operation.output, result)
+
+
+@rule('index_put', '_index_put_impl', '_unsafe_index_put')
+def write_picked(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimensions that are indexed by tensors; couple the others with the values."""
+    x, tables, values = operation.args[:3]
+    rest, start = pick(coupling, operation)
+    for table in tables:
+        if table is not None:
+            coupling.freeze_tensor(table, WRITTEN)
+    # The values are broadcast to the shape of the entries that are picked.
+    count = max(1 if is_mask(table) else table.dim() for table in tables if table is not None)
+    picked = [*rest[:start], *([None] * count), *rest[start:]]
+    for axis, other in zip(reversed(coupling.axes_of(values)), reversed(picked), strict=False):
+        if other is None:
+            coupling.freeze(axis, WRITTEN)
+        elif axis.size != 1:
+            coupling.couple(axis, other)
+    if not coupling.has_axes(operation.output):
+        coupling.assign(operation.output, coupling.axes_of(x))
+
+
+@rule('masked_scatter', 'put')
+def write_entries(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all arguments: their positions decide which entries are written."""
+    x = operation.tensors[0]
+    for tensor in operation.tensors:
+        coupling.freeze_tensor(tensor, WRITTEN)
+    if not coupling.has_axes(operation.output):
+        coupling.assign(operation.output, coupling.axes_of(x))
