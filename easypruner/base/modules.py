@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -64,7 +65,8 @@ def copy_of(model: _Model) -> _Model:
     """Return a deep copy of a network.
 
     ``copy.deepcopy`` fails on tensors that have a gradient history. The older weight norm of torch
-    keeps such a tensor after a forward pass. The copy has its values without the history.
+    keeps such a tensor after a forward pass. The copy has its values without the history. It also
+    fails on sparse matrices in rows or columns.
 
     Args:
         model: the network; it is not changed.
@@ -73,7 +75,7 @@ def copy_of(model: _Model) -> _Model:
         id(tensor): tensor.detach().clone()
         for module in model.modules()
         for _, tensor in tensors_in(vars(module))
-        if not tensor.is_leaf
+        if not tensor.is_leaf or tensor.layout not in (torch.strided, torch.sparse_coo)
     }
     return copy.deepcopy(model, memo)
 

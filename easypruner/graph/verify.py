@@ -229,6 +229,13 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args, kwargs = map_tensors((args, kwargs), _doubled)
         if func in _SINGLE_SCALES:
             args = (args[0], args[1].float(), *args[2:])
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            if func._schema.is_mutable:
+                raise
+        # A tensor in a plain attribute has kept its precision.
+        args, kwargs = map_tensors((args, kwargs), _doubled)
         return func(*args, **kwargs)
 
 

@@ -126,8 +126,10 @@ def make_backends() -> Iterator[TensorBackend]:
 
 def _make_meta(tensor: Tensor) -> Tensor:
     # torch.empty_like() runs Python code on this device, which takes ten times as long.
-    shape, strides = tensor.shape, tensor.stride()
-    return torch.empty_strided(shape, strides, dtype=tensor.dtype, device='meta')
+    shape = tensor.shape
+    if tensor.layout is not torch.strided:  # a sparse matrix has the axes of a dense one
+        return torch.empty(shape, dtype=tensor.dtype, device='meta')
+    return torch.empty_strided(shape, tensor.stride(), dtype=tensor.dtype, device='meta')
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.rules.pointwise import broadcast
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
-from easypruner.graph.coupling.rules.spatial import extents_after
+from easypruner.graph.coupling.rules.spatial import extents_after, make_extent
 
 KERNEL = 'the extent of a convolution kernel'
 
@@ -45,11 +45,33 @@ def convolve(coupling: Coupling, operation: Operation) -> None:
         else:
             out = _couple_within_groups(coupling, channels, kernel, groups, transposed)
     _add_bias(coupling, operation, 'convolution', out)
-    after = extents_after(coupling, extents, output)
+    after = _convolve_extents(coupling, operation, extents)
     coupling.assign(output, (batch, out, *after))
     # A reshape may have put channels into the batch or an extent.
     positions = extents if transposed else after
     coupling.add_macs(math.prod(weight.shape[2:]), batch, *positions, kernel[0], kernel[1])
+
+
+def _convolve_extents(
+    coupling: Coupling, operation: Operation, extents: Sequence[Axis]
+) -> list[Axis]:
+    """Return the extents that a convolution makes of others.
+
+    A convolution may run along channels, as in efficient channel attention. If it makes one value
+    of each channel and its neighbours, channels may go, but are mixed. One that reads each channel
+    alone mixes nothing.
+    """
+    kernel, after = operation.args[1].shape[2:], operation.output.shape[2:]
+    strides = tuple(operation.argument('stride')) * len(extents)
+    result = []
+    for axis, width, size, stride in zip(extents, kernel, after, strides, strict=False):
+        if axis.is_constant or size != axis.size or stride != 1:
+            result.append(make_extent(coupling, axis, size))
+        else:
+            if width != 1:
+                coupling.note_mixing(axis)
+            result.append(axis)
+    return result
 
 
 def _couple_whole_groups(
@@ -105,7 +127,7 @@ def multiply(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(operation.output, _multiply(coupling, *operation.args[:2]))
 
 
-@rule('addmm', 'baddbmm', 'addmv', 'addbmm')
+@rule('addmm', 'baddbmm', 'addmv', 'addbmm', '_sparse_addmm')
 def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
     """Couple the axes over which a product sums, and what is added with the product."""
     added, a, b = operation.args[:3]

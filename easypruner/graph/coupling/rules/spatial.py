@@ -25,9 +25,14 @@ def extents_after(coupling: Coupling, before: Sequence[Axis], output: Tensor) ->
         before: the extents of the operation's input.
         output: the output.
     """
-    for axis in before:
-        coupling.freeze(axis, POSITIONS)
-    return [coupling.make_constant(size) for size in output.shape[output.dim() - len(before) :]]
+    sizes = output.shape[output.dim() - len(before) :]
+    return [make_extent(coupling, axis, size) for axis, size in zip(before, sizes, strict=True)]
+
+
+def make_extent(coupling: Coupling, before: Axis, size: int) -> Axis:
+    """Return an extent of the given size that an operation makes of another one, which stays."""
+    coupling.freeze(before, POSITIONS)
+    return coupling.make_constant(size)
 
 
 _FOR_1D_TO_3D = (
