@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from easypruner.base.modules import evaluating
 from easypruner.base.nested import map_tensors
 from easypruner.base.settings import changed_setting
 from easypruner.errors import CutError, TraceError
@@ -142,7 +143,12 @@ class ChannelGraph:
     def parameter(self, name: str) -> Tensor:
         """Return the parameter or buffer with a dotted name."""
         path, _, local = name.rpartition('.')
-        tensor = getattr(self.model.get_submodule(path), local)
+        module = self.model.get_submodule(path)
+        if local in module._parameters or local in module._buffers:
+            tensor = getattr(module, local)
+        else:  # a weight that is computed; spectral norm changes its vectors then while it trains
+            with evaluating(module):
+                tensor = getattr(module, local)
         assert isinstance(tensor, Tensor)
         return tensor
 

@@ -29,6 +29,7 @@ SplitKey = tuple[int, int]
 """A split of one dimension into several: the numbers of its operation and of it within that."""
 
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
+MERGED = 'two free dimensions are merged'
 SINGLE = 'has a single channel'
 TABLE = 'a table of integers'
 UNUSED = 'not used in the forward pass'

@@ -38,6 +38,7 @@ class Coupling:
         tapes: the operations.
         unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
         directions: the names of the parameters that weight norm divides by their length.
+        vectors: the names of vectors that are not trained.
         preferred: split -> the part of it that should stay free.
         grouped: which grouped convolutions lose whole groups.
     """
@@ -49,6 +50,7 @@ class Coupling:
         tapes: Sequence[Tape],
         unprunable: Mapping[Dim, str],
         directions: Set[str],
+        vectors: Set[str],
         preferred: Mapping[SplitKey, int],
         grouped: GroupedConvolutions,
     ) -> None:
@@ -61,6 +63,7 @@ class Coupling:
         self.readers: list[Axis] = []
         self.is_ambiguous = False
         self._directions = directions
+        self._vectors = vectors
 
     # What every rule needs
 
@@ -170,14 +173,19 @@ class Coupling:
         """Couple two axes over whose products an operation sums.
 
         The axis of a parameter reads channels. If neither tensor is a parameter, the operation
-        mixes channels.
+        mixes channels. So does a product of a weight with a vector that is not trained: it is a
+        step of the power iteration that finds the norm by which the whole weight is divided.
         """
         self.couple(axis_a, axis_b)
-        readers = [x for x, t in ((axis_a, a), (axis_b, b)) if self.parameter_of(t) is not None]
+        sides = ((axis_a, self.parameter_of(a)), (axis_b, self.parameter_of(b)))
+        readers = [axis for axis, name in sides if name is not None]
+        is_norm = len(readers) == 2 and any(name in self._vectors for _, name in sides)
+        if not readers or is_norm:
+            for axis, _ in sides:
+                self.note_mixing(axis)
+            return
         for axis in readers:
             self.note_reading(axis)
-        if not readers:
-            self.note_mixing(axis_a)
 
     def note_reading(self, axis: Axis) -> None:
         """Note that a parameter's axis reads channels: the operation sums over it."""

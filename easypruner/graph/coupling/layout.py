@@ -113,10 +113,11 @@ class UnitLayout:
         return sorted(parts)
 
     def find_lead(self, group: int) -> str:
-        """Return the first parameter that makes the channels of a group, or else reads them."""
+        """Return the first weight that makes the channels of a group, or else what has them."""
         parts = self._parts(group)
-        number = next((number for number, reads, *_ in parts if not reads), parts[0][0])
-        return self.dimensions[number].param
+        makers = [self.dimensions[number] for number, reads, *_ in parts if not reads]
+        weights = [dimension for dimension in makers if dimension.rank > 1]
+        return (*weights, *makers, self.dimensions[parts[0][0]])[0].param
 
     def make_members(self, group: int, makers: bool = False) -> tuple[Member, ...]:
         """Return the members of a group.

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from easypruner.graph.coupling.axes import Axis, Dim, SplitKey
+from easypruner.graph.coupling.axes import MERGED, Axis, Dim, SplitKey
 from easypruner.graph.coupling.choice import PruningChoice
 from easypruner.graph.coupling.cost import find_counted_axes
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
 from easypruner.graph.coupling.rules import apply_rule
-from easypruner.graph.coupling.unprunable import find_unprunable
+from easypruner.graph.coupling.unprunable import find_unprunable, find_vectors
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Tape
 
@@ -62,6 +62,7 @@ def propagate(
     """
     unprunable = find_unprunable(modules)
     directions = frozenset(normed.direction for normed in weight_norms(modules))
+    vectors = find_vectors(modules)
     ignored = choice.ignored(modules) if choice.ignore else {}
     preferred: dict[SplitKey, int] = {}
     tried: set[tuple[SplitKey, int]] = set()
@@ -69,7 +70,7 @@ def propagate(
     # no whole groups any more, or a dimension is known to stay.
     while True:
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
-        coupling = Coupling(tapes, unprunable, directions, preferred, grouped)
+        coupling = Coupling(tapes, unprunable, directions, vectors, preferred, grouped)
         _apply_rules(coupling, tapes)
         splits = coupling.splits
         wanted = splits.heads if choice.attention == 'heads' else splits.head_widths
@@ -87,9 +88,12 @@ def propagate(
             within = {**within, **stuck}
             continue
         frozen = _find_whole(coupling, parts) if coupling.is_ambiguous else {}
-        if frozen.keys() <= unprunable.keys():
+        # What stays only because dimensions are merged may go once it is known which of them stay.
+        lasting = {dim: why for dim, why in frozen.items() if not why.startswith(MERGED)}
+        found = frozen if lasting.keys() <= unprunable.keys() else lasting
+        if found.keys() <= unprunable.keys():
             return Propagation(coupling, owned, parts, counted)
-        unprunable = {**unprunable, **frozen}
+        unprunable = {**unprunable, **found}
 
 
 def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:

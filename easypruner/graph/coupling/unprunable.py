@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from torch import nn
-from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
+from torch.nn.utils.parametrizations import _Orthogonal
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from easypruner.graph.coupling.axes import Dim
 from easypruner.graph.recording.inventory import dotted_name, named_tensors
 
-_SPECTRAL = 'spectral norm divides by a number that depends on the whole weight'
 _ORTHOGONAL = 'an orthogonal weight is computed from all its rows and columns together'
 _PROJECTED = 'torch recognizes a projection of an LSTM only if it differs from the hidden size'
 _EMPTY = 'a tensor without entries gets its size in the forward pass; run the network once before'
@@ -37,14 +35,19 @@ def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
     return found
 
 
+def find_vectors(modules: Mapping[str, nn.Module]) -> frozenset[str]:
+    """Return the vectors that are not trained, such as those of the power iteration of a norm."""
+    return frozenset(
+        dotted_name(path, name)
+        for path, module in modules.items()
+        for name, tensor in named_tensors(module, recurse=False).items()
+        if not tensor.requires_grad and max(tensor.shape, default=1) == tensor.numel() > 1
+    )
+
+
 def _reasons(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Yield (start of the names of tensors, reason for which these tensors stay whole)."""
     if isinstance(module, ParametrizationList):
         for part in module.children():
-            if isinstance(part, _SpectralNorm):
-                yield '', _SPECTRAL
-            elif isinstance(part, _Orthogonal):
+            if isinstance(part, _Orthogonal):
                 yield '', _ORTHOGONAL
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, SpectralNorm):
-            yield f'{hook.name}_', _SPECTRAL

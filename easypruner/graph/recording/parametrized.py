@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -24,7 +24,7 @@ from easypruner.graph.recording.inventory import Inventory, dotted_name, named_t
 
 _HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 _SOURCES = ('_v', '_orig')
-_PARTS = ('_g', '_v', '_orig', '_mask', '_u')
+_PARTS = ('_g', '_v', '_orig', '_mask')
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ class Computed:
         if not isinstance(self.maker, ParametrizationList) or _is_weight_norm(self.maker):
             return dim
         tensor = self.sources[source]
+        if any(map(_is_spectral, self.maker.children())):  # any index changes the whole weight
+            return dim
         reached = self._dim_reached(tensor, dim)
         return self._dim_cut(tensor, dim) if reached is None else reached
 
@@ -169,17 +171,27 @@ def computed_value(layer: nn.Module, local: str) -> Tensor:
 
 
 def _makers(layer: nn.Module) -> Iterator[tuple[str, Any, list[Tensor]]]:
-    """Yield (local name, maker, tensors from which it is computed) of each computed weight."""
+    """Yield (local name, maker, tensors from which it is computed) of each computed weight.
+
+    The vectors of a spectral norm are left out: they are found from the weight.
+    """
     parametrizations = layer._modules.get('parametrizations')
     if isinstance(parametrizations, nn.ModuleDict):
         for local, maker in parametrizations.items():
             if isinstance(maker, ParametrizationList):
-                yield local, maker, [*maker.parameters(), *maker.buffers()]
+                vectors = [b for part in maker if _is_spectral(part) for b in part.buffers()]
+                tensors = [*maker.parameters(), *maker.buffers()]
+                yield local, maker, [t for t in tensors if not any(t is v for v in vectors)]
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, _HOOKS):
             local = hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name
-            parts = (getattr(layer, local + part, None) for part in _PARTS)
+            names = ('_orig',) if isinstance(hook, SpectralNorm) else _PARTS
+            parts = (getattr(layer, local + part, None) for part in names)
             yield local, hook, [part for part in parts if isinstance(part, Tensor)]
+
+
+def _is_spectral(part: nn.Module) -> bool:
+    return isinstance(part, _SpectralNorm)
 
 
 def _is_weight_norm(maker: nn.Module) -> bool:
@@ -200,7 +212,8 @@ def with_computed(
         for local, shape in own.items():
             for suffix in _SOURCES:
                 stem = local.removesuffix(suffix)
-                if stem != local and isinstance(vars(layer).get(stem), Tensor):
+                made = vars(layer).get(stem) if stem != local else None
+                if isinstance(made, Tensor) and made.dim() == len(shape):
                     result[path][stem] = shape
     for owner, name in dict.fromkeys(filter(None, map(_parametrized, shapes))):
         start = dotted_name(owner, f'parametrizations.{name}')

@@ -326,21 +326,12 @@ def test_weights_under_a_mask_of_torch_are_cut_with_it() -> None:
     assert (model.second.in_channels, model.second.out_channels) == (4, 3)
 
 
-@pytest.mark.filterwarnings('ignore:.*spectral_norm.*:FutureWarning')
-@pytest.mark.parametrize(
-    ('wrap', 'reason'),
-    [
-        (parametrizations.spectral_norm, 'spectral norm'),
-        (nn.utils.spectral_norm, 'spectral norm'),
-        (parametrizations.orthogonal, 'orthogonal'),
-    ],
-)
-def test_weights_computed_as_a_whole_are_frozen(wrap: Callable, reason: str) -> None:
+def test_weights_computed_as_a_whole_are_frozen() -> None:
     model = randomized_network(
         lambda: nn.Sequential(
             nn.Conv2d(3, 8, 3),
             nn.ReLU(),
-            wrap(nn.Conv2d(8, 6, 3)),
+            parametrizations.orthogonal(nn.Conv2d(8, 6, 3)),
             nn.Conv2d(6, 9, 1),
             nn.Conv2d(9, 2, 1),
         )
@@ -348,5 +339,51 @@ def test_weights_computed_as_a_whole_are_frozen(wrap: Callable, reason: str) -> 
     graph = easypruner.trace(model, example_inputs())
     assert list(graph.groups) == ['3'], 'layers that do not touch it are pruned all the same'
     reasons = {(f.param, f.dim): f.reason for f in graph.frozen}
-    assert reason in reasons['0.weight', 0] and reason in reasons['3.weight', 1]
+    assert 'orthogonal' in reasons['0.weight', 0] and 'orthogonal' in reasons['3.weight', 1]
     assert easypruner.verify(model, {'3': torch.arange(9) < 4}, example_inputs()).error < 1e-12
+
+
+class PowerIteration(nn.Conv2d):
+    """Spectral norm by hand, with a vector that is not trained."""
+
+    def __init__(self, *args: int) -> None:
+        super().__init__(*args)
+        self.register_buffer('u', torch.randn(1, self.out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, u = self.weight.flatten(1), self.u.clone()
+        v = nn.functional.normalize(u @ weight)
+        u = nn.functional.normalize(v @ weight.t())
+        if self.training:
+            self.u[:] = u.detach()
+        return self._conv_forward(x, self.weight / (v @ weight.t() @ u.t()).squeeze(), self.bias)
+
+
+@pytest.mark.filterwarnings('ignore:.*spectral_norm.*:FutureWarning')
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda *args: parametrizations.spectral_norm(nn.Conv2d(*args)),
+        lambda *args: nn.utils.spectral_norm(nn.Conv2d(*args)),
+        PowerIteration,
+    ],
+)
+def test_vectors_of_a_spectral_norm_are_cut_with_the_weight(build: Callable) -> None:
+    """The norm mixes channels, because it is that of the whole weight."""
+    model = randomized_network(
+        lambda: nn.Sequential(build(3, 8, 3), nn.ReLU(), build(8, 6, 3), nn.Conv2d(6, 2, 1))
+    )
+    for calls in ([], [lambda model: model.train()(example_inputs())]):
+        graph = easypruner.trace(model, example_inputs(), calls=calls)
+        assert [(g.size, bool(g.mixed)) for g in graph.groups.values()] == [(8, True), (6, True)]
+        makers = [[m.dim for m in g.makers if m.param != '0.u'] for g in graph.groups.values()]
+        assert all(0 in dims for dims in makers)
+    sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
+    masks = {name: torch.arange(g.size) % 2 == 0 for name, g in graph.groups.items()}
+    easypruner.prune(model, masks, graph=graph)
+    for name, tensor in model.state_dict().items():
+        cuts = 2 if name.startswith('2.') and tensor.dim() == 4 else 1
+        whole = name == '3.bias' or (name.startswith('0.') and name.endswith('_v'))
+        assert tensor.numel() * 2 ** (0 if whole else cuts) == sizes[name], name
+    model.train()(example_inputs()).sum().backward()
+    assert model.eval()(example_inputs()).isfinite().all()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from easypruner.graph.coupling.axes import SINGLE, Axis, Part
+from easypruner.graph.coupling.axes import MERGED, SINGLE, Axis, Part
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 
@@ -68,9 +68,7 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
     # Which of them will stay is known at the end of this propagation, and used by the next one.
     # The axis is frozen but not constant, so that a split restores its factors.
     coupling.is_ambiguous = True
-    frozen = coupling.make_constant(
-        math.prod(sizes), coupling.explain('two free dimensions are merged')
-    )
+    frozen = coupling.make_constant(math.prod(sizes), coupling.explain(MERGED))
     return Axis(frozen.ids, factors=tuple(block))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import easypruner
-from easypruner.testing import example_inputs, randomized_network
+from easypruner.testing import check_rule, example_inputs, randomized_network
 
 
 class Around(nn.Module):
@@ -87,6 +87,104 @@ def test_renorm_mixes_all_dimensions_but_its_own(dim: int, mixed: bool) -> None:
     assert bool(group.mixed) == mixed
     result = easypruner.verify(model, {'before': torch.arange(8) < 3}, example_inputs())
     assert result.error < 1e-12 and bool(result.unchecked) == mixed
+
+
+@pytest.mark.parametrize(
+    ('kernel', 'padding', 'mixed'), [(3, 1, True), (1, 0, False), (3, 0, None), (5, 1, None)]
+)
+def test_a_convolution_along_channels_mixes_them(
+    kernel: int, padding: int, mixed: bool | None
+) -> None:
+    """Efficient channel attention. Without a value for each channel, they stay."""
+
+    class Gated(Around):
+        def __init__(self) -> None:
+            super().__init__(self.gate, 8, 8)
+            self.slide = nn.Conv1d(1, 1, kernel, padding=padding)
+
+        def gate(self, x: Tensor) -> Tensor:
+            gate = self.slide(x.mean((2, 3)).view(x.shape[0], 1, -1)).sigmoid()
+            every = gate if mixed is not None else gate.mean(2)
+            return x * every.view(x.shape[0], -1, 1, 1)
+
+    model = randomized_network(Gated)
+    graph = easypruner.trace(model, example_inputs())
+    found = [bool(group.mixed) for group in graph.groups.values()]
+    assert found == ([] if mixed is None else [mixed])
+    if mixed is None:
+        assert 'channels are read as positions' in reasons(model)['before.weight', 0]
+        return
+    masks = {'before': torch.arange(8) < 5}
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
+    easypruner.prune(model, masks, graph=graph)
+    assert model(example_inputs()).shape == (2, 5, 6, 6)
+
+
+def test_a_group_norm_of_single_channels_loses_groups_with_their_channels() -> None:
+    model = randomized_network(
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8), nn.GELU(), nn.Conv2d(8, 4, 1))
+    )
+    graph = easypruner.trace(model, example_inputs())
+    assert [(group.size, group.mixed) for group in graph.groups.values()] == [(8, ())]
+    check_rule(model, example_inputs())
+    easypruner.prune(model, {'0': torch.arange(8) < 3}, graph=graph)
+    assert model[1].num_groups == model[1].num_channels == 3
+
+
+@pytest.mark.parametrize(
+    'rotate',
+    [
+        lambda x, angle: torch.view_as_real(
+            torch.view_as_complex(x) * torch.polar(torch.ones_like(angle), angle)
+        ),
+        lambda x, angle: torch.view_as_real(
+            torch.complex(x[..., 0], x[..., 1]).conj().resolve_conj() * angle
+        ),
+        lambda x, angle: torch.stack([torch.view_as_complex(x).imag, x[..., 0] * angle], -1),
+    ],
+)
+def test_channels_pass_complex_numbers(rotate: Callable[[Tensor, Tensor], Tensor]) -> None:
+    class Rotated(Around):
+        def __init__(self) -> None:
+            super().__init__(self.turn, 8, 8)
+            self.angle = nn.Parameter(torch.randn(4, 1, 1))
+
+        def turn(self, x: Tensor) -> Tensor:
+            pairs = x.unflatten(1, (-1, 2)).movedim(2, -1).contiguous()
+            return rotate(pairs, self.angle).movedim(-1, 2).flatten(1, 2)
+
+    model = randomized_network(Rotated)
+    assert [g.size for g in easypruner.trace(model, example_inputs()).groups.values()] == [4]
+    check_rule(model, example_inputs())
+
+
+@pytest.mark.filterwarnings('ignore:Sparse C.. tensor support')
+@pytest.mark.parametrize('layout', [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+@pytest.mark.parametrize('kind', ['input', 'buffer', 'attribute'])
+def test_a_sparse_matrix_mixes_rows_but_not_channels(layout: torch.layout, kind: str) -> None:
+    matrix = (torch.rand(10, 10) > 0.7).float().to_sparse(layout=layout)
+
+    class Spread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 9), nn.Linear(9, 4)
+            self.register_buffer('matrix', matrix if kind == 'buffer' else None)
+            self.other = matrix if kind == 'attribute' else None
+
+        def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+            known = given if self.matrix is None else self.matrix
+            matrix = self.other if known is None else known
+            h = self.first(x).sigmoid()
+            return self.last(torch.sparse.mm(matrix, h) + matrix @ h + torch.addmm(h, matrix, h))
+
+    inputs = (torch.randn(10, 6), matrix) if kind == 'input' else (torch.randn(10, 6),)
+    model = randomized_network(Spread)
+    graph = easypruner.trace(model, inputs)
+    assert [(group.size, group.mixed) for group in graph.groups.values()] == [(9, ())]
+    masks = {'first': torch.arange(9) < 4}
+    assert easypruner.verify(model, masks, inputs).error < 1e-12
+    easypruner.prune(model, masks, graph=graph)
+    assert model(*inputs).shape == (10, 4)
 
 
 def test_a_parameter_of_which_only_the_shape_is_read_is_unused() -> None:
