@@ -1,0 +1,159 @@
+"""Writes the page docs/latency.md and its picture from the results of benchmarks/latency.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from easypruner.runtimes.probe import GRIDS, LAYERS, TOLERANCE, Probe
+
+PICTURE = 'images/width_grids.png'
+_SHOWN_KINDS = ('dense', 'depthwise')
+_LIMIT = 0.55
+
+_TEMPLATE = """# Faster where it runs
+
+Written by `benchmarks/latency.py` on {processor}, with {versions}. One thread, one image of
+{side} px, random weights (times do not depend on them). All networks of a table row run alternately
+in one process, and the time is that of the process's CPU. A number is the median of the ratios to
+the unpruned network.
+
+## Widths
+
+Convolutions are computed in blocks of channels. A width between two blocks costs the time of the
+next block, or leaves the fast path. The probe times single layers of many widths. *Excess* is the
+time of a layer over the time on a smooth line through the widths that are multiples of 32 (of 16
+in a group, for grouped convolutions). The grid of a kind of layer is the smallest with which no
+width has more than {tolerance:.0%} excess.
+
+{widths}
+
+![The time of layers over a smooth line, by width, for each runtime](images/width_grids.png)
+
+The probe takes some seconds, once for each machine, runtime and number of threads. Its times are
+kept in the user's cache. Measure your machine by
+
+```python
+import easypruner
+
+graph = easypruner.trace(model, images, target='OnnxRuntime')
+print(graph.target.describe())
+```
+
+## Half the MACs
+
+*any width*: `slim(model, image, macs=0.5, limits=dict(round_to=1))`. *on the grid*: the same with
+`target=` the runtime and `grouped='whole'`. *TP* and *TP 16*: Torch-Pruning {tp} with the same
+ratio for all layers, found by bisection, without and with `round_to=16`; its share of the MACs
+stands in brackets if it is not 0.50. By MACs alone, 0.50 would be left.
+
+{halves}
+
+{summary}
+"""
+
+
+def write_page(content: Mapping[str, Any], docs: Path) -> None:
+    """Write the page and its picture.
+
+    Args:
+        content: the content of the results.
+        docs: the folder of the pages.
+    """
+    picture = docs / PICTURE
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(content['widths']).savefig(picture, dpi=110)
+    versions = dict(content['versions'])
+    text = _TEMPLATE.format(
+        processor=content['processor'],
+        versions=', '.join(f'{name} {version}' for name, version in versions.items()),
+        side=content['side'],
+        tolerance=TOLERANCE - 1,
+        widths='\n'.join(_widths(content['widths'])),
+        tp='1.6.1',
+        halves='\n\n'.join(_halves(content['networks'])),
+        summary=_summary(content['networks']),
+    )
+    (docs / 'latency.md').write_text(text, encoding='utf-8')
+
+
+def _probe(found: Mapping[str, Any]) -> Probe:
+    seconds = found['seconds']
+    return Probe({k: {int(w): s for w, s in each.items()} for k, each in seconds.items()}, {})
+
+
+def _widths(widths: Mapping[str, Any]) -> Iterator[str]:
+    yield '| runtime | layer | grid | ' + ' | '.join(f'excess on {g}' for g in GRIDS) + ' |'
+    yield '|---' * (3 + len(GRIDS)) + '|'
+    for runtime, found in widths.items():
+        probe = _probe(found)
+        for kind in LAYERS:
+            excess = [f'{probe.grid_excess(kind, grid):.2f}' for grid in GRIDS]
+            yield f'| {runtime} | {kind} | {probe.grid(kind)} | {" | ".join(excess)} |'
+
+
+def draw(widths: Mapping[str, Any]) -> Figure:
+    """Draw the excess of dense and depthwise convolutions over their width."""
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    for place, kind in enumerate(_SHOWN_KINDS, 1):
+        axes = figure.add_subplot(1, len(_SHOWN_KINDS), place)
+        for runtime, found in widths.items():
+            probe = _probe(found)
+            shown = LAYERS[kind].widths
+            axes.plot(shown, [probe.excess(kind, w) for w in shown], marker='.', label=runtime)
+        axes.set_title(f'{kind} 3x3')
+        axes.set_xlabel('channels')
+        axes.axhline(1, color='#333333', lw=0.8)
+        axes.grid(color='#DDDDDD')
+    figure.axes[0].set_ylabel('time over a smooth line')
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def _halves(networks: Mapping[str, Any]) -> Iterator[str]:
+    runtimes = {runtime: None for found in networks.values() for runtime in found}
+    for runtime in runtimes:
+        rows = [
+            f'### {runtime}\n',
+            '| network | unpruned, ms | any width | on the grid | TP | TP 16 |',
+            '|---|---|---|---|---|---|',
+        ]
+        for name, by_runtime in networks.items():
+            if runtime in by_runtime:
+                rows.append(_row(name, by_runtime[runtime]))
+        yield '\n'.join(rows)
+
+
+def _row(name: str, found: Mapping[str, Any]) -> str:
+    cells = [_cell(found[variant]) for variant in ('any', 'grid', 'rival', 'rival16')]
+    return f'| {name} | {found["full"]["seconds"] * 1e3:.2f} | {" | ".join(cells)} |'
+
+
+def _cell(numbers: Mapping[str, float]) -> str:
+    macs = '' if abs(numbers['macs'] - 0.5) < 0.005 else f' ({numbers["macs"]:.2f} of the MACs)'
+    noise = (numbers['high'] - numbers['low']) / 2
+    return f'{numbers["ratio"]:.3f} ± {noise:.3f}{macs}'
+
+
+def _summary(networks: Mapping[str, Any]) -> str:
+    onnx = {n: found['OnnxRuntime'] for n, found in networks.items() if 'OnnxRuntime' in found}
+    if not onnx:
+        return ''
+    above = [name for name, found in onnx.items() if found['grid']['ratio'] > _LIMIT]
+    worst = max(onnx, key=lambda name: onnx[name]['grid']['ratio'])
+    text = (
+        f'On the grid, {len(onnx) - len(above)} of {len(onnx)} networks need at most {_LIMIT} of '
+        f'their time in ONNX Runtime; the most is {onnx[worst]["grid"]["ratio"]:.3f} ({worst}).'
+    )
+    slower = [
+        f'{name} in {runtime}'
+        for name, by_runtime in networks.items()
+        for runtime, found in by_runtime.items()
+        if found['grid']['low'] > min(found['rival']['ratio'], found['rival16']['ratio'])
+    ]
+    if slower:
+        return f'{text} Torch-Pruning is faster for {", ".join(slower)}.'
+    return f"{text} Torch-Pruning's halves are not faster for any network in any runtime."
