@@ -116,11 +116,18 @@ def _variants(name: str, runtime: Runtime, image: Tensor) -> Iterator[tuple[str,
     yield 'full', full
     options: dict[str, Any] = dict(macs=_KEEP, verify=False)
     yield 'any', slim(full, image, limits={'round_to': 1}, **options).model
-    grid = trace(full, image, target=runtime, grouped='whole').limits
-    on_grid = {each: limits for each, limits in grid.items() if limits.step > 1}
-    yield 'grid', slim(full, image, limits=on_grid or None, grouped='whole', **options).model
+    yield 'grid', _without_times(full, image, runtime, options)
     yield 'rival', half_by_torch_pruning(full, image, None)
     yield 'rival16', half_by_torch_pruning(full, image, 16)
+
+
+def _without_times(
+    full: nn.Module, image: Tensor, runtime: Runtime, options: dict[str, Any]
+) -> nn.Module:
+    """Return what ``slim(target=)`` returns, without the times that it measures."""
+    grid = trace(full, image, target=runtime).limits
+    limits = {name: own for name, own in grid.items() if own.step > 1}
+    return slim(full, image, limits=limits or None, grouped='whole', **options).model
 
 
 def build(name: str) -> nn.Module:

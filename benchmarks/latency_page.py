@@ -46,9 +46,10 @@ print(graph.target.describe())
 ## Half the MACs
 
 *any width*: `slim(model, image, macs=0.5, limits=dict(round_to=1))`. *on the grid*: the same with
-`target=` the runtime and `grouped='whole'`. *TP* and *TP 16*: Torch-Pruning {tp} with the same
-ratio for all layers, found by bisection, without and with `round_to=16`; its share of the MACs
-stands in brackets if it is not 0.50. By MACs alone, 0.50 would be left.
+`target=` the runtime, so that grouped convolutions lose whole groups. *TP* and *TP 16*:
+Torch-Pruning {tp} with the same ratio for all layers, found by bisection, without and with
+`round_to=16`; its share of the MACs stands in brackets if it is not 0.50. By MACs alone, 0.50 would
+be left.
 
 {halves}
 

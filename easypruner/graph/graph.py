@@ -259,7 +259,7 @@ def trace(
     ignore: Ignored | Iterable[Ignored] = (),
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
-    grouped: Grouped = 'within',
+    grouped: Grouped | None = None,
     calls: Sequence[Call] = (),
     target: WidthGrids | None = None,
 ) -> ChannelGraph:
@@ -286,7 +286,9 @@ def trace(
         grouped: ``'within'`` removes the same channels within each group of a grouped convolution,
             so that the number of groups stays; ``'whole'`` removes whole groups, so that their
             width stays. Where no whole group can go, channels within groups go, and ``notes`` of
-            the graph says why. Depthwise convolutions are the same in both.
+            the graph says why. Depthwise convolutions are the same in both. The default is
+            ``'whole'`` with a target, because runtimes are slow on narrow groups, else
+            ``'within'``.
         calls: further ways in which the network is used, whose code a cut must fit as well: other
             example inputs, such as a batch of another size, or functions that take the model, call
             it and return its outputs, such as a step of decoding with a cache. The model is in
@@ -312,7 +314,8 @@ def trace(
     >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
     8928
     """
-    choice = PruningChoice.of(ignore, limits, attention, grouped)
+    by_default: Grouped = 'within' if target is None or not target.implied else 'whole'
+    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default)
     check_calls(calls)
     model = find_traceable(model)
     handlers = with_torch_layers(handlers)

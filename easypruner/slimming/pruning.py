@@ -82,7 +82,7 @@ def slim(
     ignore: Ignored | Iterable[Ignored] = (),
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
-    grouped: Grouped = 'within',
+    grouped: Grouped | None = None,
     target: Any = None,
     seed: int = 0,
     verify: bool = True,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -332,3 +332,47 @@ def test_the_page_of_reliability_has_a_line_for_each_disturbance(module: Any) ->
     ((name, number, ends),) = table(module('reliability').page(content), '| disturbance |')
     assert name.startswith('SIGKILL') and number == '3'
     assert ends == 'killed: 2, ended before: 1, the same result: 3'
+
+
+class TestLatency:
+    NUMBERS: ClassVar = dict(seconds=0.01, ratio=0.5, low=0.48, high=0.52, macs=0.5)
+
+    def content(self, **ratios: float) -> dict[str, Any]:
+        """Return results of one network in ONNX Runtime, with some ratios."""
+        found = {
+            name: {**self.NUMBERS, 'ratio': r, 'low': r, 'high': r} for name, r in ratios.items()
+        }
+        seconds = {str(w): float(w) for w in range(4, 129)}
+        kinds = ('dense', 'depthwise', 'grouped', 'first', 'linear')
+        return {
+            'processor': 'a processor',
+            'versions': {'torch': '2'},
+            'side': 224,
+            'widths': {'OnnxRuntime': {'seconds': dict.fromkeys(kinds, seconds), 'grid': {}}},
+            'networks': {'resnet18': {'OnnxRuntime': found}},
+        }
+
+    def test_the_page_says_who_is_faster(self, module: Any, tmp_path: Path) -> None:
+        page = module('latency_page')
+        ours = dict(full=1.0, any=0.7, grid=0.52)
+        page.write_page(self.content(**ours, rival=0.6, rival16=0.55), tmp_path)
+        text = (tmp_path / 'latency.md').read_text()
+        assert '1 of 1 networks need at most 0.55' in text
+        assert "Torch-Pruning's halves are not faster" in text
+        assert (tmp_path / page.PICTURE).is_file()
+        page.write_page(self.content(**{**ours, 'grid': 0.58}, rival=0.6, rival16=0.55), tmp_path)
+        text = (tmp_path / 'latency.md').read_text()
+        assert '0 of 1 networks need at most 0.55' in text
+        assert 'Torch-Pruning is faster for resnet18 in OnnxRuntime' in text
+
+    @pytest.mark.slow
+    def test_a_small_network_is_measured(self, tmp_path: Path) -> None:
+        pytest.importorskip('torch_pruning', reason='the comparison is with Torch-Pruning')
+        results = tmp_path / 'latency.json'
+        run('latency.py', '--only', 'resnet18', '--runtimes', 'TorchEager', '--side', '32',
+            '--repeats', '2', '--results', results, '--docs', tmp_path)  # fmt: skip
+        found = json.loads(results.read_text())['networks']['resnet18']['TorchEager']
+        assert set(found) == {'full', 'any', 'grid', 'rival', 'rival16'}
+        assert found['full']['macs'] == 1
+        assert all(0.4 < found[name]['macs'] <= 0.5 for name in ('any', 'grid'))
+        assert '| resnet18 |' in (tmp_path / 'latency.md').read_text()

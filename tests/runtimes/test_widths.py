@@ -39,7 +39,8 @@ class Layers(nn.Module):
 
 @pytest.fixture
 def graph() -> ChannelGraph:
-    return easypruner.trace(Layers(), torch.randn(1, 3, 8, 8), target=DOCUMENTED)
+    example = torch.randn(1, 3, 8, 8)
+    return easypruner.trace(Layers(), example, target=DOCUMENTED, grouped='within')
 
 
 class TestKinds:
@@ -72,6 +73,18 @@ class TestTarget:
         # The channels of a group of the grouped convolution: four of them have 32 each.
         assert steps == {'stem': 16, 'point': 16, 'grouped': 16, 'last': 16, 'hidden': 1}
         assert graph.groups['point'].size == 32
+
+    def test_grouped_convolutions_lose_whole_groups_by_default(self) -> None:
+        graph = easypruner.trace(Layers(), torch.randn(1, 3, 8, 8), target=DOCUMENTED)
+        # Each of the four groups has 32 channels, which are on the grid of the other layers.
+        assert (graph.groups['point'].size, graph.limits['point'].round_to) == (4, 1)
+        assert 'grouped' not in graph.groups
+
+    def test_narrow_groups_go_in_pairs_that_fill_the_grid_of_their_neighbours(self) -> None:
+        network = Layers()
+        network.grouped = nn.Conv2d(128, 128, 3, padding=1, groups=16)
+        graph = easypruner.trace(network, torch.randn(1, 3, 8, 8), target=DOCUMENTED)
+        assert (graph.groups['point'].size, graph.limits['point'].round_to) == (16, 2)
 
     def test_a_number_of_the_user_counts_more(self) -> None:
         limits = {'stem': {'round_to': 4}, '*': {'min_units': 5}}
