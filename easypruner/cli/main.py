@@ -1,4 +1,4 @@
-"""The command line: easypruner prune, analyze, compare, export, plugins, new-plugin.
+"""The command line: one command in each file of this package.
 
 Parsing imports no large package, so that --help is fast. Each command imports what it needs when it
 runs.
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from easypruner.base.disk import disk_problem
 from easypruner.base.versions import __version__
 from easypruner.cli.analyze import AnalyzeArguments, analyze
+from easypruner.cli.benchmark import BenchmarkArguments, benchmark
 from easypruner.cli.compare import CompareArguments, compare
 from easypruner.cli.export import ExportArguments, export
 from easypruner.cli.list_plugins import ListArguments, list_plugins
@@ -102,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     add_command(commands, 'compare', CompareArguments, compare, 'compare finished runs')
     summary = 'write a network for runtimes such as OnnxRuntime, checked against torch'
     add_command(commands, 'export', ExportArguments, export, summary)
+    summary = 'time networks side by side, each pruned one beside its unpruned one'
+    add_command(commands, 'benchmark', BenchmarkArguments, benchmark, summary)
     summary = 'list the components that configs can use'
     add_command(commands, 'plugins', ListArguments, list_plugins, summary)
     summary = 'write a plugin to start from, and its test'

@@ -44,6 +44,14 @@ def repeated(text: str, metavar: str) -> Any:
     return option(f'{text}; may be repeated', action='append', default=[], metavar=metavar)
 
 
+def parse_seconds(text: str) -> float:
+    """Convert the text of an option to a finite number of seconds, at least 0."""
+    seconds = float(text)
+    if not 0 <= seconds <= 1e6:
+        raise ValueError
+    return seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommonArguments:
     """The arguments of every command."""

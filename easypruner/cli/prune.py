@@ -11,18 +11,10 @@ from typing import Any
 from easypruner.base.launchers import set_environment
 from easypruner.cli.configs import find_config
 from easypruner.cli.openmmlab import OpenMMLabArguments
-from easypruner.cli.options import flag, option, positional, repeated
+from easypruner.cli.options import flag, option, parse_seconds, positional, repeated
 from easypruner.cli.recipes import Recipe
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError
-
-
-def _seconds(text: str) -> float:
-    """Convert the text of an option to a finite number of seconds, at least 0."""
-    seconds = float(text)
-    if not 0 <= seconds <= 1e6:
-        raise ValueError
-    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +54,7 @@ class PruneArguments(OpenMMLabArguments):
     )
     grace: float = option(
         'time to save where the run stands after SIGTERM; default: 20',
-        type=_seconds,
+        type=parse_seconds,
         metavar='SECONDS',
         default=20.0,
     )

@@ -1,7 +1,7 @@
 """Tracing, pushing, pruning and verifying networks without a config."""
 
 from easypruner.slimming.calibrating import calibrate
-from easypruner.slimming.deploying import export
+from easypruner.slimming.deploying import benchmark, export
 from easypruner.slimming.pruning import Slimmed, slim
 from easypruner.slimming.pusher import Pusher, PushWarning
 from easypruner.slimming.regularizing import regularize
@@ -13,6 +13,7 @@ __all__ = [
     'Pusher',
     'SlimSummary',
     'Slimmed',
+    'benchmark',
     'calibrate',
     'export',
     'load_pruned',

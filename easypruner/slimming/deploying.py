@@ -1,4 +1,4 @@
-"""export(): writes a network for a runtime, and checks it."""
+"""export() and benchmark(): a network goes to a runtime, and is timed there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from easypruner.base.checks import check_count, check_number, refuse
 from easypruner.base.describe import describe
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.plugins.registry import RUNTIMES, build
 from easypruner.plugins.use import ensure_loaded
 from easypruner.runtimes import Runtime
+from easypruner.runtimes.benchmarking import Benchmark, Candidate, benchmark_networks
 from easypruner.runtimes.exporting import Export, export_network
 
 RuntimeName = str | Mapping[str, Any] | Runtime
@@ -58,6 +60,66 @@ def export(
         unpruned=None if unpruned is None else network_of(unpruned, 'export'),
         overwrite=overwrite,
     )
+
+
+def benchmark(
+    models: nn.Module | Sequence[Any] | Mapping[str, Any],
+    example_inputs: ExampleInputs,
+    runtime: RuntimeName | Sequence[RuntimeName] = 'TorchEager',
+    *,
+    batches: Sequence[int] = (1,),
+    threads: int = 1,
+    repeats: int = 20,
+    seconds: float | None = 2.0,
+    memory: bool = True,
+) -> Benchmark:
+    """Time networks side by side, and compare them with the first. ``print()`` shows a table.
+
+    In each round, each network runs once. The result has the median and spread of the time of a
+    pass, samples per second, memory, size, and the share of the first network's time with its
+    interval, or that noise explains the difference.
+
+    Args:
+        models: a network, or what :func:`easypruner.slim` returned; several of them, or name ->
+            network. The first is the one that the others are compared with.
+        example_inputs: as for :func:`easypruner.trace`, for all networks.
+        runtime: the name of a runtime, a dict with its arguments, a runtime, or a list of these.
+        batches: the numbers of samples of a pass.
+        threads: the number of threads of a pass, for runtimes that are given by name or dict.
+        repeats: the least number of rounds.
+        seconds: the least time of the rounds of one runtime and batch; None for ``repeats`` rounds.
+        memory: whether the memory is measured, for which each network is loaded again.
+
+    Raises:
+        ConfigError: there is no such runtime, or a number is not a whole number of at least 1.
+        EasyPrunerError: the runtime is not installed, or nothing could be measured.
+    """
+    check_count(repeats, 'repeats', 'benchmark')
+    if seconds is not None:
+        check_number(seconds, 'seconds', 'benchmark', least=0)
+    if isinstance(batches, int) or not batches:
+        refuse(batches, 'batches', 'benchmark', 'a list of whole numbers, such as [1, 8]')
+    sizes = [check_count(size, 'batches', 'benchmark') for size in batches]
+    named = _named(models)
+    return benchmark_networks(
+        [Candidate(name, network, example_inputs) for name, network in named.items()],
+        runtimes_of(runtime, threads=threads),
+        sizes,
+        repeats=repeats,
+        seconds=seconds,
+        memory=memory,
+    )
+
+
+def _named(models: Any) -> dict[str, nn.Module]:
+    """Return name -> network; without names, they are numbered after their classes."""
+    if isinstance(models, Mapping):
+        return {str(name): network_of(model, 'benchmark') for name, model in models.items()}
+    several = models if isinstance(models, list | tuple) else [models]
+    if not several:
+        raise ConfigError('models of benchmark is empty; expected a network, or several')
+    networks = [network_of(model, 'benchmark') for model in several]
+    return {f'{number} {type(each).__name__}': each for number, each in enumerate(networks)}
 
 
 def network_of(model: Any, owner: str) -> nn.Module:

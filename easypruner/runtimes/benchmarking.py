@@ -1,0 +1,282 @@
+"""Benchmarking: networks side by side in one process, and which differences noise explains."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from easypruner.base.cache import processor
+from easypruner.base.modules import copy_of, evaluating
+from easypruner.base.nested import map_tensors
+from easypruner.errors import EasyPrunerError
+from easypruner.runtimes.agreement import with_batch
+from easypruner.runtimes.memory import peak_memory
+from easypruner.runtimes.program import on_cpu
+from easypruner.runtimes.runtime import Exported, Runtime, Session
+from easypruner.runtimes.timing import Reading, Timed, measure
+
+_LEAST = 0.005
+"""The smallest share of the time that counts as a difference: copies of a network in other places
+of the memory differ by as much."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to time.
+
+    Attributes:
+        name: its name.
+        network: the network.
+        inputs: its example inputs.
+    """
+
+    name: str
+    network: nn.Module
+    inputs: Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one network, in one runtime, with one size of the batch.
+
+    Attributes:
+        name: the name of the network.
+        runtime: the name of the runtime.
+        threads: the number of threads of a pass.
+        batch: the number of samples of a pass.
+        seconds: the seconds of a pass.
+        ratio: the share of the first network's time; None for the first network itself.
+        low: the lower end of the interval of the ratio: about 95 of 100 measurements are in it.
+        high: its upper end.
+        memory: the bytes that loading it and a first pass take at the peak; None if not known.
+        bytes: the size of its files, or of its weights in a runtime without files.
+    """
+
+    name: str
+    runtime: str
+    threads: int
+    batch: int
+    seconds: Reading
+    ratio: float | None
+    low: float | None
+    high: float | None
+    memory: int | None
+    bytes: int
+
+    @property
+    def throughput(self) -> float:
+        """The samples of a second."""
+        return self.batch / self.seconds.median
+
+    @property
+    def differs(self) -> bool:
+        """Whether noise does not explain the difference from the first network."""
+        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON; of a difference that noise explains, no ratio."""
+        times = self.seconds
+        differs = None if self.ratio is None else self.differs
+        return {
+            'network': self.name,
+            'runtime': self.runtime,
+            'threads': self.threads,
+            'batch': self.batch,
+            'milliseconds': times.median * 1e3,
+            'spread': times.spread * 1e3,
+            'passes': times.count,
+            'samples_per_second': self.throughput,
+            'memory': self.memory,
+            'bytes': self.bytes,
+            'differs': differs,
+            'ratio': self.ratio if differs else None,
+            'interval': None if self.ratio is None else [self.low, self.high],
+        }
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The results of a benchmark. ``print()`` shows them as a table.
+
+    Attributes:
+        rows: what was measured; by runtime, then by batch, then by network.
+        machine: the processor, and package -> version.
+        problems: what could not be measured, and why.
+    """
+
+    rows: tuple[Measured, ...]
+    machine: Mapping[str, str]
+    problems: tuple[str, ...] = ()
+
+    def row(self, name: str, runtime: str, batch: int = 1) -> Measured:
+        """Return what was measured of a network."""
+        for row in self.rows:
+            if (row.name, row.runtime, row.batch) == (name, runtime, batch):
+                return row
+        raise EasyPrunerError(f'{name!r} was not measured in {runtime!r} with a batch of {batch}')
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file of ``easypruner benchmark --json``."""
+        rows = [row.to_json() for row in self.rows]
+        return {'machine': dict(self.machine), 'rows': rows, 'problems': list(self.problems)}
+
+    def __str__(self) -> str:
+        from easypruner.runtimes.benchmark_table import benchmark_text
+
+        return benchmark_text(self)
+
+
+def benchmark_networks(
+    candidates: Sequence[Candidate],
+    runtimes: Sequence[Runtime],
+    batches: Sequence[int] = (1,),
+    *,
+    repeats: int = 20,
+    seconds: float | None = 2.0,
+    memory: bool = True,
+) -> Benchmark:
+    """Time networks in rounds in which each of them runs once, for each runtime and batch.
+
+    The first network runs twice in each round, under two copies: where they differ, so may any
+    other network by chance.
+
+    Args:
+        candidates: the networks; the first is the one that the others are compared with.
+        runtimes: the runtimes.
+        batches: the numbers of samples of a pass.
+        repeats: the least number of rounds.
+        seconds: the least time of the rounds of one runtime and batch; None for ``repeats`` rounds.
+        memory: whether the memory is measured, for which each network is loaded again.
+
+    Raises:
+        EasyPrunerError: nothing could be measured; with the reasons.
+    """
+    rows: list[Measured] = []
+    problems: list[str] = []
+    for runtime in runtimes:
+        runtime.check()
+        with tempfile.TemporaryDirectory(prefix='easypruner-') as folder:
+            loaded = [
+                _Loaded(candidate, runtime, Path(folder) / str(number))
+                for number, candidate in enumerate(candidates)
+            ]
+            for batch in batches:
+                rows += _rows(loaded, runtime, batch, problems, repeats, seconds, memory)
+    if not rows:
+        raise EasyPrunerError('nothing could be measured: ' + '; '.join(problems))
+    versions = {k: v for runtime in runtimes for k, v in runtime.versions().items()}
+    return Benchmark(tuple(rows), {'processor': processor(), **versions}, tuple(problems))
+
+
+class _Loaded:
+    """A network in a runtime, exported when it is first needed."""
+
+    def __init__(self, candidate: Candidate, runtime: Runtime, folder: Path) -> None:
+        self.name = candidate.name
+        self._network = on_cpu(candidate.network)
+        self._inputs = map_tensors(candidate.inputs, lambda tensor: tensor.detach().cpu())
+        self._runtime = runtime
+        self._folder = folder
+        self._exported: dict[int, Exported] = {}
+        self._has_files = type(runtime).session is Runtime.session
+
+    def passing(self, batch: int) -> Callable[[], tuple[Tensor, ...]]:
+        """Return a function that runs the network once."""
+        inputs = with_batch(self._inputs, batch)
+        return self._session(batch, inputs, self._network).bind(inputs)
+
+    def memory(self, batch: int) -> int | None:
+        """Return the memory that loading the network and a first pass take."""
+        inputs = with_batch(self._inputs, batch)
+        self._export(batch, inputs)
+
+        def load() -> object:
+            # A runtime without files shares the weights of the network that it gets.
+            own = self._network if self._has_files else copy_of(self._network)
+            run = self._session(batch, inputs, own).bind(inputs)
+            return own, run, run()
+
+        return peak_memory(load)
+
+    def bytes(self, batch: int) -> int:
+        """Return the size of the files, or of the weights if there are none."""
+        if self._has_files:
+            return self._export(batch, with_batch(self._inputs, batch)).size
+        state = self._network.state_dict().values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in state)
+
+    def _session(self, batch: int, inputs: Any, network: nn.Module) -> Session:
+        with evaluating(network):
+            if not self._has_files:
+                return self._runtime.session(network, inputs)
+            return self._runtime.load(self._export(batch, inputs).path)
+
+    def _export(self, batch: int, inputs: Any) -> Exported:
+        """Return the files for a batch, which may be those of another batch."""
+        known = next((e for e in self._exported.values() if e.dynamic_batch), None)
+        if not self._has_files:
+            return Exported(Path(), ())
+        if known is None and batch not in self._exported:
+            folder = self._folder / str(batch)
+            folder.mkdir(parents=True)
+            with evaluating(self._network):
+                exported = self._runtime.export(self._network, inputs, folder, 'network')
+            self._exported[batch] = exported
+        return known or self._exported[batch]
+
+
+def _rows(
+    loaded: Sequence[_Loaded],
+    runtime: Runtime,
+    batch: int,
+    problems: list[str],
+    repeats: int,
+    seconds: float | None,
+    memory: bool,
+) -> Iterator[Measured]:
+    """Yield what was measured of each network, with one batch."""
+    running: list[_Loaded] = []
+    passes: list[Callable[[], tuple[Tensor, ...]]] = []
+    for each in loaded:
+        try:
+            passes.append(each.passing(batch))
+            running.append(each)
+        except EasyPrunerError as error:  # noqa: PERF203
+            problems.append(f'{each.name}, {runtime.name}, batch {batch}: {error}')
+    if not running:
+        return
+    twin = [running[0].passing(batch)] if len(running) > 1 else []
+    times = measure([*passes, *twin], threads=runtime.threads, repeats=repeats, seconds=seconds)
+    doubt = max(_LEAST, abs(times[-1].ratio.median - 1)) if twin else _LEAST
+    passes.clear()
+    twin.clear()
+    for number, (each, timed) in enumerate(zip(running, times, strict=False)):
+        ratio, low, high = _compared(timed, doubt) if number else (None, None, None)
+        yield Measured(
+            name=each.name,
+            runtime=runtime.name,
+            threads=runtime.threads,
+            batch=batch,
+            seconds=timed.seconds,
+            ratio=ratio,
+            low=low,
+            high=high,
+            memory=each.memory(batch) if memory else None,
+            bytes=each.bytes(batch),
+        )
+
+
+def _compared(timed: Timed, doubt: float) -> tuple[float, float, float]:
+    """Return the ratio to the first network and its interval.
+
+    Args:
+        timed: the times of a network.
+        doubt: the share of the time by which two copies of one network differ.
+    """
+    low, high = timed.interval
+    return timed.ratio.median, low * (1 - doubt), high * (1 + doubt)
