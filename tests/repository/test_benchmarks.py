@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -17,39 +13,10 @@ import torch
 import torchvision
 from torch import nn
 
+import easypruner
 from easypruner.testing import example_inputs
 from easypruner.testing.networks import Residual
-
-BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
-
-
-def run(script: str, *arguments: str | Path) -> str:
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that imports a module of the benchmarks, last on the path."""
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    monkeypatch.setattr(sys, 'path', [*sys.path, str(BENCHMARKS)])
-    return load
-
-
-def table(page: str, head: str) -> list[list[str]]:
-    """Return the cells of the rows under the header line that starts with ``head``."""
-    lines = page[page.index(head) :].splitlines()[2:]
-    rows = []
-    for line in lines:
-        if not line.startswith('|'):
-            break
-        rows.append([cell.strip() for cell in line.strip('|').split('|')])
-    return rows
+from tests.helpers.benchmarks import run, table
 
 
 class TestCoverage:
@@ -148,8 +115,6 @@ class TestCoverage:
         assert not torch.equal(model(example_inputs()), before)
 
     def test_masks_remove_half_but_never_all(self, module: Any) -> None:
-        import easypruner
-
         graph = easypruner.trace(torchvision.models.resnet18(), torch.zeros(1, 3, 32, 32))
         masks = module('coverage_check').random_masks(graph)
         assert masks.keys() == graph.groups.keys()
@@ -233,16 +198,6 @@ def test_graph_speed(tmp_path: Path) -> None:
     ((_, size, *_),) = table(page, '| model | its size')
     parameters = torchvision.models.squeezenet1_1().parameters()
     assert float(size) == round(sum(4 * p.numel() for p in parameters) / 1e6)
-
-
-@pytest.mark.slow
-def test_the_measurements_on_a_gpu_run_on_a_cpu_too(tmp_path: Path) -> None:
-    run('gpu.py', '--device', 'cpu', '--quick', '--out', tmp_path / 'gpu.md')
-    page = (tmp_path / 'gpu.md').read_text(encoding='utf-8')
-    rows = table(page, '| network |')
-    assert [row[0] for row in rows] == ['resnet50', 'mobilenet_v2', 'vit_b_16']
-    assert all(0 < float(row[-1]) < 1e-5 for row in rows)
-    assert table(page, '| what a push adds |')[0][0].startswith('MaskSparsity')
 
 
 class TestPush:
