@@ -18,6 +18,7 @@ from easypruner.errors import TraceError
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
+from easypruner.graph.recording.forward_state import unchanged
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Call, ExampleInputs, call_model, check_calls
@@ -171,13 +172,13 @@ class _Call:
         return self._run(model, f'{self.name} of the pruned {{}} {_PRUNED}{self.advice}')
 
     def _run(self, model: nn.Module, failure: str) -> list[Tensor]:
-        """Return the outputs of a network in double precision. The pass may change the network."""
+        """Return the outputs of a network in double precision. The pass may change its buffers."""
         double = changed_setting(torch.get_default_dtype, torch.set_default_dtype, torch.float64)
         is_function = callable(self.call)
         call = map_tensors(self.call, lambda t: t.double() if t.is_floating_point() else t)
         try:
             # A forward pass may ask for another precision, as ``x.float()``.
-            with double, _Double(is_function):
+            with unchanged(model), double, _Double(is_function):
                 return compute_outputs(model, call)
         except Exception as error:
             reason = f'{type(error).__name__}: {error}'

@@ -14,8 +14,9 @@ from easypruner.errors import CutError
 from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.cutting.optimizer_handler import like_layout
 from easypruner.graph.cutting.optimizer_states import OptimizerStates, StateChange
-from easypruner.graph.recording.inventory import Attributes, Inventory, Snapshot, set_attributes
+from easypruner.graph.recording.inventory import Attributes, Inventory, set_attributes
 from easypruner.graph.recording.parametrized import refresh, weight_norms
+from easypruner.graph.recording.snapshot import Snapshot
 from easypruner.graph.recording.wrappers import find_copy
 
 Kept = Mapping[tuple[str, int], Tensor]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import is_
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from easypruner.base.modules import needs_eval
 from easypruner.base.settings import changed_setting
+from easypruner.graph.recording.forward_state import ForwardState
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,6 @@ def named_tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
 Attributes = Mapping[tuple[str, str], Any]
 """(path of a module, name of an attribute) -> value."""
 
-# Before torch 2.5, and in modules that such a torch pickled, parameters are in an OrderedDict.
-_COPIED = (dict, OrderedDict, list)
-
 
 def set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes) -> None:
     """Set attributes of modules.
@@ -110,50 +106,15 @@ def numbers_of(value: Any) -> tuple[int, ...] | None:
     return None
 
 
-class Snapshot:
-    """A copy of the attributes of modules, including the contents of lists and dicts."""
-
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._states: list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]] = []
-        for module in modules:
-            attributes = module.__dict__
-            contents = [(v, v.copy()) for v in attributes.values() if type(v) in _COPIED]
-            self._states.append((attributes, attributes.copy(), contents))
-
-    def restore(self) -> None:
-        """Set all attributes and contents back to what they were."""
-        for attributes, before, contents in self._states:
-            # Most modules did not change, and a comparison costs a fraction of an update.
-            if not _same_values(attributes, before):
-                for name in attributes.keys() - before.keys():
-                    del attributes[name]
-                attributes.update(before)
-            for value, content in contents:
-                if value or content:
-                    _restore_content(value, content)
-
-
-def _same_values(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return len(a) == len(b) and all(map(is_, a.values(), b.values()))
-
-
-def _restore_content(value: Any, content: Any) -> None:
-    if isinstance(value, list):
-        value[:] = content
-    elif not _same_values(value, content) or list(value) != list(content):
-        value.clear()
-        value.update(content)
-
-
 class StandIns(Inventory):
     """A model whose forward pass can run on stand-ins for its parameters and buffers.
 
-    It copies the attributes of all modules once. Each run ends by restoring them.
+    It keeps once what a forward pass may change. Each run ends by restoring that.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._before = Snapshot(self.modules.values())
+        self._before = ForwardState(self.modules.values())
         # Recurrent layers list their weights a second time.
         self._recurrent = [m for m in self.modules.values() if '_flat_weights_names' in m.__dict__]
         self._running = ['']
@@ -172,8 +133,8 @@ class StandIns(Inventory):
     def with_tensors(self, tensors: Mapping[str, Tensor], training: bool) -> Iterator[None]:
         """Give the modules other tensors for a block, in the given mode.
 
-        The block may change attributes of modules: they are restored as well. Modes are set
-        directly, because a model may override ``train()`` to do more. Modules that cannot do
+        What else the block changes, such as attributes of modules, is restored as well. Modes are
+        set directly, because a model may override ``train()`` to do more. Modules that cannot do
         without it stay in training mode.
 
         Args:
