@@ -13,7 +13,8 @@ from torch import nn
 from easypruner import hookimpl
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
-from easypruner.runtimes.onnx_files import Beside, feeds_of, write_onnx
+from easypruner.runtimes.beside import Beside
+from easypruner.runtimes.onnx_files import feeds_of, write_onnx
 from easypruner.runtimes.program import first_lines
 
 

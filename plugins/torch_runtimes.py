@@ -1,10 +1,12 @@
-"""Runtimes: torch itself, eager."""
+"""Runtimes: torch itself, eager and compiled."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -110,4 +112,43 @@ class TorchChannelsLast(_Torch):
     widths: ClassVar = {'dense': 16, 'depthwise': 16, 'grouped': 1, 'first': 16, 'linear': 1}
 
 
-easypruner_components = hookimpl(lambda: [TorchEager, TorchChannelsLast])
+class TorchCompile(_Torch):
+    """Runs networks that ``torch.compile`` has compiled, with its default compiler.
+
+    The first pass on inputs of a new shape compiles, which takes seconds to minutes and needs a
+    C++ compiler on the CPU. An exported program is compiled where it is loaded. Convolutions are
+    those of torch; what is between them is fused.
+
+    Its grid is the documented one by default: a measurement would compile a hundred layers.
+
+    Use when:
+        The pruned network stays in Python and runs for long.
+
+    Fails when:
+        Each input has another shape, or the forward cannot be compiled as a whole; torch then runs
+        parts of it as they are.
+
+    Values:
+        See ``TorchEager``.
+    """
+
+    widths: ClassVar = {'dense': 16, 'depthwise': 16, 'grouped': 1, 'first': 16, 'linear': 1}
+
+    def __init__(
+        self, threads: int = 1, grid: int | Literal['measured', 'documented'] = 'documented'
+    ) -> None:
+        super().__init__(threads, grid)
+
+    def check(self) -> None:
+        compilers = os.environ.get('CXX', 'g++'), 'clang++', 'cl'
+        if not any(map(shutil.which, compilers)):
+            raise EasyPrunerError(
+                f'runtime {self.name!r} needs a C++ compiler, and none of {", ".join(compilers)} '
+                'is on the path: install one, or set CXX'
+            )
+
+    def _prepared(self, network: nn.Module) -> Callable[..., Any]:
+        return torch.compile(network)
+
+
+easypruner_components = hookimpl(lambda: [TorchEager, TorchChannelsLast, TorchCompile])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.program import (
@@ -63,21 +63,6 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return first_lines(error)
-
-
-class Beside(nn.Module):
-    """Several networks in one, so that they are exported together.
-
-    Args:
-        networks: the networks.
-    """
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, *inputs: Tensor) -> list[Tensor]:
-        return [network(x) for network, x in zip(self.networks, inputs, strict=True)]
 
 
 def feeds_of(names: Sequence[str], inputs: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class FromTensors(nn.Module):
         return found[0] if len(found) == 1 else found
 
 
-def export_program(network: nn.Module, inputs: Any) -> Program:
+def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> Program:
     """Export a network by torch.export, on the CPU.
 
     The batch is the first dimension of all tensors of the inputs. It may have any size afterwards,
@@ -85,6 +85,7 @@ def export_program(network: nn.Module, inputs: Any) -> Program:
     Args:
         network: the network, in evaluation mode.
         inputs: its example inputs.
+        dynamic: whether the batch may have any size, where the network allows it.
 
     Raises:
         EasyPrunerError: torch cannot export the network; with its reason.
@@ -99,7 +100,9 @@ def export_program(network: nn.Module, inputs: Any) -> Program:
         outputs = _distinct([*names, *outputs])[len(names) :]
         reason = 'the inputs do not share their first dimension'
         sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
-        if len(sizes) == 1 and 0 not in sizes:
+        if not dynamic:
+            reason = 'the size of the batch is that of the example inputs'
+        elif len(sizes) == 1 and 0 not in sizes:
             try:
                 # A dimension of 1 would be taken as a fixed number.
                 two = tuple(torch.cat([t, t]) if len(t) == 1 else t for t in tensors)

@@ -100,6 +100,8 @@ def _checked(method: _Method) -> _Method:
                 f'runtime {self.name!r} cannot import a package that it needs: {error}; '
                 f'{self._install(tuple(self.packages.values()))}'
             ) from error
+        except OSError as error:
+            raise EasyPrunerError(f'runtime {self.name!r} cannot use a file: {error}') from error
 
     return cast(_Method, checked)
 

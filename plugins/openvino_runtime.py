@@ -1,0 +1,118 @@
+"""Runtime: OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from easypruner import hookimpl
+from easypruner.errors import EasyPrunerError
+from easypruner.runtimes import Exported, Runtime, Session
+from easypruner.runtimes.beside import Beside
+from easypruner.runtimes.folding import fold_batch_norms
+from easypruner.runtimes.program import export_program, first_lines, input_tensors, quiet
+
+
+class OpenVINO(Runtime):
+    """Runs networks as OpenVINO IR in OpenVINO, on the CPU and in float32.
+
+    OpenVINO computes in blocks of 16 channels on CPUs with AVX-512 and of 8 on others, and pads
+    the last block. Widths off the grid therefore waste a part of a block, but never leave the fast
+    implementation. Narrow groups of a grouped convolution and narrow depthwise convolutions are
+    limited by memory, not by blocks.
+
+    The size of the batch is fixed when the network is loaded for inputs, which is faster than a
+    dynamic one.
+
+    Use when:
+        The network is deployed on CPUs of Intel.
+
+    Fails when:
+        torch.export cannot export the network, or OpenVINO has no implementation of an operation.
+
+    Values:
+        ``threads=1`` for latency on a shared server.
+    """
+
+    packages: ClassVar = {'openvino': 'openvino'}
+    extra = 'openvino'
+    widths: ClassVar = {'dense': 16, 'depthwise': 1, 'grouped': 8, 'first': 16, 'linear': 1}
+
+    def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:
+        import openvino
+
+        program = export_program(network, inputs)
+        fold_batch_norms(program.exported)
+        path = folder / f'{name}.xml'
+        openvino.save_model(_model_of(program.exported), path, compress_to_fp16=False)
+        notes = (program.reason,) if program.reason else ()
+        return Exported(path, (path, path.with_suffix('.bin')), program.dynamic_batch, notes)
+
+    def load(self, path: Path) -> Session:
+        import openvino
+
+        try:
+            return self._session(openvino.Core().read_model(path))
+        except Exception as error:  # OpenVINO raises RuntimeError
+            raise EasyPrunerError(
+                f'OpenVINO cannot load {str(path)!r}: {first_lines(error)}'
+            ) from error
+
+    def layer_sessions(self, layers: Sequence[tuple[nn.Module, Any]]) -> list[Session]:
+        # One export for all of them: torch.export takes a while for each.
+        import openvino
+
+        whole = Beside([layer for layer, _ in layers]).eval()
+        program = export_program(whole, tuple(inputs for _, inputs in layers))
+        model = _model_of(program.exported)
+        return [
+            self._session(openvino.Model([result], [parameter]))
+            for result, parameter in zip(model.get_results(), model.get_parameters(), strict=True)
+        ]
+
+    def _session(self, model: Any) -> Session:
+        def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
+            arrays = [tensor.detach().cpu().numpy() for tensor in input_tensors(inputs)]
+            request = self._compiled(model, [array.shape for array in arrays])
+
+            def run() -> tuple[Tensor, ...]:
+                return tuple(map(torch.as_tensor, request.infer(arrays).values()))
+
+            return run
+
+        return Session(bind)
+
+    def _compiled(self, model: Any, shapes: Sequence[tuple[int, ...]]) -> Any:
+        """Return what runs a model on inputs of given shapes."""
+        import openvino
+
+        if any(entry.get_partial_shape().is_dynamic for entry in model.inputs):
+            model = model.clone()
+            model.reshape(dict(zip(range(len(shapes)), shapes, strict=True)))
+        settings = {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'INFERENCE_NUM_THREADS': self.threads,
+            'INFERENCE_PRECISION_HINT': 'f32',
+            'ENABLE_CPU_PINNING': False,
+        }
+        return openvino.Core().compile_model(model, 'CPU', settings).create_infer_request()
+
+
+def _model_of(program: Any) -> Any:
+    """Convert a program of torch.export."""
+    import openvino
+
+    try:
+        with quiet():
+            return openvino.convert_model(program)
+    except Exception as error:  # classes of errors that have no common base
+        raise EasyPrunerError(
+            f'OpenVINO cannot convert the network: {first_lines(error)}'
+        ) from error
+
+
+easypruner_components = hookimpl(lambda: [OpenVINO])
