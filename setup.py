@@ -38,6 +38,15 @@ TRAINERS = {
     'accelerate': ['accelerate>=1,<2'],
     'transformers': ['transformers>=4.46,<6', 'accelerate>=1,<2'],
 }
+ONNX = ['onnx>=1.23,<2', 'onnxscript>=0.7,<0.8']
+# The lowest version of each is one that was tested, except that of TensorRT, which needs a GPU.
+RUNTIMES = {
+    'onnx': [*ONNX, 'onnxruntime>=1.32,<2'],
+    'openvino': ['openvino>=2026.4,<2027'],
+    'ncnn': ['ncnn>=1.0.20261020,<2', 'pnnx>=20261020,<20280000'],
+    'executorch': ['executorch>=1.5,<1.6'],
+    'tensorrt': [*ONNX, 'tensorrt>=10,<11'],
+}
 TENSORBOARD = ['tensorboard>=2.14,<3']
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<2']
 EXTRAS = {
@@ -63,9 +72,11 @@ EXTRAS = {
         'pytorch_optimizer>=4.1,<5',
         # The tests of their loops are skipped without them.
         *(requirement for group in TRAINERS.values() for requirement in group),
+        # The tests of their runtimes are skipped without them.
+        *(requirement for name in ('onnx', 'openvino', 'ncnn') for requirement in RUNTIMES[name]),
     ],
     'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2', 'schedulefree>=1.4,<2'],
-    'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
+    **RUNTIMES,
 }
 
 

@@ -76,7 +76,7 @@ class Ncnn(Runtime):
 
     def load(self, path: Path) -> Session:
         net = self._net(path)
-        return self._session(net, net.input_names(), net.output_names())
+        return self._session(net, net.input_names(), sorted(net.output_names(), key=_number))
 
     def layer_sessions(self, layers: Sequence[tuple[nn.Module, Any]]) -> list[Session]:
         # One network for all of them. Only the layers of the output that is asked for are run.
@@ -84,8 +84,10 @@ class Ncnn(Runtime):
         with tempfile.TemporaryDirectory(prefix='easypruner-') as folder:
             tensors = tuple(inputs for _, inputs in layers)
             net = self._net(_convert(whole, tensors, Path(folder), 'layers')[0])
-        numbers = range(len(layers))
-        return [self._session(net, [f'in{number}'], [f'out{number}']) for number in numbers]
+        return [
+            self._session(net, [f'in{number}'], [f'out{number}'], first=number)
+            for number in range(len(layers))
+        ]
 
     def _net(self, path: Path) -> Any:
         import ncnn
@@ -102,16 +104,23 @@ class Ncnn(Runtime):
             raise EasyPrunerError(f'ncnn cannot load {str(path)!r}: it is damaged, or not of ncnn')
         return net
 
-    def _session(self, net: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Session:
+    def _session(
+        self, net: Any, inputs: Sequence[str], outputs: Sequence[str], first: int = 0
+    ) -> Session:
+        """Return a session.
+
+        Args:
+            net: the network.
+            inputs: the names of its inputs that are given.
+            outputs: the names of the outputs that are wanted.
+            first: the number of the first tensor that is given.
+        """
         import ncnn
 
         def bind(given: Any) -> Callable[[], tuple[Tensor, ...]]:
-            tensors = input_tensors(given)
-            if len(tensors) != len(inputs):
-                raise EasyPrunerError(
-                    f'the network has {len(inputs)} inputs, but got {len(tensors)} tensors'
-                )
-            arrays = [_narrow(tensor).numpy() for tensor in tensors]
+            arrays = [
+                _narrow(tensor).numpy() for tensor in _chosen(inputs, input_tensors(given), first)
+            ]
             mats = [ncnn.Mat(array, batch_index=0).clone() for array in arrays]
 
             def run() -> tuple[Tensor, ...]:
@@ -140,6 +149,25 @@ def _difference(session: Session, network: nn.Module, tensors: tuple[Tensor, ...
         if not share <= _TOLERANCE:
             return f'output {number} has an error of {share:.2g} of its largest value'
     return ''
+
+
+def _number(name: str) -> int:
+    """Return the number in the name that pnnx gives to an input or output, such as ``out0``."""
+    return int(''.join(filter(str.isdigit, name)))
+
+
+def _chosen(names: Sequence[str], tensors: Sequence[Tensor], first: int) -> list[Tensor]:
+    """Return the tensors of inputs. pnnx leaves out inputs that the network does not use.
+
+    Raises:
+        EasyPrunerError: there are not as many.
+    """
+    places = [_number(name) - first for name in names]
+    if max(places) >= len(tensors):
+        raise EasyPrunerError(
+            f'the network has the inputs {", ".join(names)}, but got {len(tensors)} tensors'
+        )
+    return [tensors[place] for place in places]
 
 
 def _narrow(tensor: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class OpenVINO(Runtime):
     def load(self, path: Path) -> Session:
         import openvino
 
+        if path.suffix != '.xml':
+            raise EasyPrunerError(f'{str(path)!r} is not of OpenVINO; expected a file *.xml')
         try:
             return self._session(openvino.Core().read_model(path))
         except Exception as error:  # OpenVINO raises RuntimeError

@@ -21,7 +21,7 @@ PRECISIONS = ('float32', 'tf32', 'float16')
 
 
 class TensorRT(Runtime):
-    """Runs networks in TensorRT, on a GPU of NVIDIA. **Not tested: no GPU was at hand.**
+    """Runs networks in TensorRT, on a GPU of NVIDIA; written without one, and **not tested**.
 
     A network is exported as ONNX, and TensorRT builds an engine for the GPU of this machine. The
     engine does not run on another model of GPU, or with another version of TensorRT.

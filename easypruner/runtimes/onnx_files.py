@@ -52,6 +52,8 @@ def _onnx_of(network: nn.Module, program: Program) -> Any:
                 input_names=program.inputs,
                 output_names=program.outputs,
             )
+    except ImportError:
+        raise
     except Exception as error:  # the exporter raises errors of many classes
         raise EasyPrunerError(
             f'torch.onnx cannot export this {type(network).__name__}: {_reason(error)}'

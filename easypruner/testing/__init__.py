@@ -21,6 +21,7 @@ from easypruner.testing.networks import (
 from easypruner.testing.optimizer_check import check_optimizer_handler
 from easypruner.testing.rule_check import check_rule
 from easypruner.testing.runs import check_stage, run_stages, tiny_config
+from easypruner.testing.runtime_check import check_runtime
 
 __all__ = [
     'NETWORKS',
@@ -33,6 +34,7 @@ __all__ = [
     'check_met',
     'check_optimizer_handler',
     'check_rule',
+    'check_runtime',
     'check_source',
     'check_stage',
     'combinations',
