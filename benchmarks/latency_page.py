@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from easypruner.runtimes.probe import GRIDS, LAYERS, TOLERANCE, Probe
+from easypruner.runtimes.probe import GRIDS, LAYERS, TOLERANCE, WidthProbe
 
 PICTURE = 'images/width_grids.png'
 _SHOWN_KINDS = ('dense', 'depthwise')
@@ -81,9 +81,9 @@ def write_page(content: Mapping[str, Any], docs: Path) -> None:
     (docs / 'latency.md').write_text(text, encoding='utf-8')
 
 
-def _probe(found: Mapping[str, Any]) -> Probe:
+def _probe(found: Mapping[str, Any]) -> WidthProbe:
     seconds = found['seconds']
-    return Probe({k: {int(w): s for w, s in each.items()} for k, each in seconds.items()}, {})
+    return WidthProbe({k: {int(w): s for w, s in each.items()} for k, each in seconds.items()}, {})
 
 
 def _widths(widths: Mapping[str, Any]) -> Iterator[str]:

@@ -17,8 +17,8 @@ docs/masksparsity.md has the whole list.
 
 _base_ = '_base_/r50_in1k.py'
 
-# The released code keeps at least one channel of each layer, and has no other limits.
-graph = dict(_delete_=True)
+# The released code keeps at least one channel of each layer, and widths of any size.
+graph = dict(_delete_=True, limits=dict(round_to=1))
 
 _vote = dict(type='BNScale', reduction='vote', budget=dict(type='Threshold', value=0.01))
 

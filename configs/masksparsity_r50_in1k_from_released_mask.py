@@ -16,7 +16,7 @@ README), replace the first stage: docs/masksparsity.md. Otherwise the file is a 
 _base_ = '_base_/r50_in1k.py'
 
 # The released code keeps at least one channel of each layer, and has no other limits.
-graph = dict(_delete_=True)
+graph = dict(_delete_=True, limits=dict(round_to=1))
 
 stages = [
     dict(type='Train', name='baseline', row='baseline'),

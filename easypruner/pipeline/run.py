@@ -119,10 +119,11 @@ def start(
 
 
 def _target(config: Config, mistakes: Mistakes) -> WidthGrids | None:
-    """Return the target of a config, the runtime that its widths are chosen for."""
+    """Return the target of a config: the runtime, or all runtimes, that its widths suit."""
     options = config.get('graph')
     with mistakes.collect('graph'):
-        return target_of(options.get('target') if isinstance(options, Mapping) else None)
+        given = options.get('target') if isinstance(options, Mapping) else None
+        return target_of(given, implied=True)
     return None
 
 

@@ -13,18 +13,19 @@ from easypruner.runtimes import Runtime
 from easypruner.runtimes.widths import AnyRuntime, Target
 
 
-def target_of(value: Any) -> WidthGrids:
+def target_of(value: Any, *, implied: bool = False) -> WidthGrids:
     """Return what knows the grids of fast widths.
 
     Args:
         value: the name of a runtime, a dict with its arguments, or an object; None for no target:
-            then groups with ``round_to='auto'`` alone keep to a grid, one that fits all runtimes.
+            then the grid is one that fits all runtimes.
+        implied: whether groups without a ``round_to`` of their own keep to that grid, too.
 
     Raises:
         ConfigError: there is no such runtime, or an argument has a wrong value.
     """
     if value is None:
-        return AnyRuntime()
+        return AnyRuntime(implied)
     if isinstance(value, Runtime):
         return Target(value)
     if isinstance(value, str | Mapping):

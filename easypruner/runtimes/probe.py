@@ -77,7 +77,7 @@ LAYERS: Mapping[str, Layer] = {
 
 
 @dataclass(frozen=True)
-class Probe:
+class WidthProbe:
     """What the probe measured.
 
     Attributes:
@@ -122,7 +122,7 @@ def _interpolated(width: int, widths: Sequence[int], seconds: Sequence[float]) -
     return fast * (width / low) ** slope
 
 
-def probe(runtime: Runtime) -> Probe:
+def probe(runtime: Runtime) -> WidthProbe:
     """Measure the widths of a runtime on this machine, or read them from the cache.
 
     Args:
@@ -136,7 +136,9 @@ def probe(runtime: Runtime) -> Probe:
         'versions': runtime.versions(),
     }
     machine = {'processor': processor(), 'threads': str(runtime.threads), **runtime.versions()}
-    return cached('widths', key, lambda: _measured(runtime), lambda f: Probe(_read(f), machine))
+    return cached(
+        'widths', key, lambda: _measured(runtime), lambda f: WidthProbe(_read(f), machine)
+    )
 
 
 def _measured(runtime: Runtime) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from easypruner.base.checks import check_count, check_name
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError
-from easypruner.runtimes.probe import Probe, probe
+from easypruner.runtimes.probe import WidthProbe, probe
 from easypruner.runtimes.program import first_lines, input_tensors
 from easypruner.runtimes.timing import Clock
 
@@ -244,6 +244,6 @@ class Runtime(Component):
         return self.widths.get(kind, 1) if probe is None else probe.grid(kind)
 
     @functools.cached_property
-    def probe(self) -> Probe | None:
+    def probe(self) -> WidthProbe | None:
         """The measurement that the grids come from; None if they are given or documented."""
         return probe(self) if self._grid == 'measured' and not self.fault() else None

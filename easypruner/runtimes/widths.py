@@ -110,11 +110,16 @@ class Target:
         }
 
 
+@dataclass(frozen=True)
 class AnyRuntime:
-    """Stands for the runtimes of others: widths that are fast wherever it was measured."""
+    """Stands for all runtimes: widths that are fast wherever it was measured.
 
-    name = 'any runtime'
-    implied = False
+    Attributes:
+        implied: whether groups without a ``round_to`` of their own keep to these widths.
+    """
+
+    implied: bool = False
+    name: ClassVar[str] = 'any runtime'
 
     def grids(self, graph: ChannelGraph) -> dict[str, int]:
         """Return group -> the number of units of which it should keep a multiple.

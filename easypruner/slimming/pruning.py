@@ -22,6 +22,7 @@ from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
 from easypruner.plugins.use import ensure_loaded
+from easypruner.runtimes.widths import AnyRuntime
 from easypruner.slimming.checks import Batches, make_accuracy, make_opener
 from easypruner.slimming.feeding import Feed, Forward, Loss
 from easypruner.slimming.push_summary import PushSummary
@@ -188,7 +189,7 @@ def slim(
         limits=limits,
         attention=attention,
         grouped=grouped,
-        target=target,
+        target=AnyRuntime(implied=True) if target is None else target,
     )
     _check_prunable(graph, macs)
     if calibration_batches or feed.needs_pairs:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from easypruner.base.cache import cache_folder
 from easypruner.runtimes import Runtime, probe
-from easypruner.runtimes.probe import GRIDS, LAYERS, Probe
+from easypruner.runtimes.probe import GRIDS, LAYERS, WidthProbe
 
 
-def probe_of(law: Callable[[int], float]) -> Probe:
+def probe_of(law: Callable[[int], float]) -> WidthProbe:
     """Return what the probe finds if all layers take the time of a law."""
-    return Probe({kind: {w: law(w) for w in each.widths} for kind, each in LAYERS.items()}, {})
+    return WidthProbe({kind: {w: law(w) for w in each.widths} for kind, each in LAYERS.items()}, {})
 
 
 class TestGrids:

@@ -85,7 +85,7 @@ def test_it_does_the_same_as_the_single_steps() -> None:
     model = randomized_network(Residual)
     slimmed = slim(model, example_inputs(), macs=0.6, source='L1Norm')
     other = copy.deepcopy(model)
-    graph = trace(other, example_inputs())
+    graph = trace(other, example_inputs(), limits={'round_to': 'auto'})
     config = dict(type='L1Norm', budget=dict(type='Macs', keep=0.6))
     masks = build(MASK_SOURCES, config).select(graph, Context())
     record = easypruner.prune(other, masks, graph=graph)
