@@ -15,7 +15,7 @@ README), replace the first stage: docs/masksparsity.md. Otherwise the file is a 
 
 _base_ = '_base_/r50_in1k.py'
 
-# The released code keeps at least one channel of each layer, and has no other limits.
+# The released code keeps at least one channel of each layer, and widths of any size.
 graph = dict(_delete_=True, limits=dict(round_to=1))
 
 stages = [
