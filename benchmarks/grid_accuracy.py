@@ -95,9 +95,11 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = SHRUNK if args.shrunk else Setting()
     study = Study(setting, mnist(setting.images), args.work_dir, args.results)
-    for source, seed in product(args.sources, args.seeds):
-        for keep, grid in product(KEEPS, GRIDS):
-            study.do(Job(seed, source, keep, grid))
+    for seed in args.seeds:
+        study.train_uncut(seed)
+    # Seeds vary before shares: a study that is stopped has all seeds of the first shares.
+    for source, keep, seed, grid in product(args.sources, KEEPS, args.seeds, GRIDS):
+        study.do(Job(seed, source, keep, grid))
 
 
 class Study:
@@ -150,14 +152,21 @@ class Study:
         masks = source.select(graph, easypruner.Context())
         left = graph.cost(masks).macs / graph.cost().macs
         easypruner.prune(network, masks, graph=graph)
-        train(network, self._data, self._setting.finetune_epochs, job.seed)
         result = {
-            **evaluate(network, self._data),
+            **evaluate(self._tuned(network, job.seed), self._data),
             'macs': left,
             'widths': [int(mask.sum()) for mask in masks.values()],
             'seconds': time.process_time() - start,
         }
         self._store('runs', job.name, result)
+
+    def train_uncut(self, seed: int) -> None:
+        """Train a baseline on, for as long as a cut network is trained."""
+        self._once('uncut', seed, lambda: self._tuned(self._trained('L1Norm', seed), seed))
+
+    def _tuned(self, network: Network, seed: int) -> Network:
+        train(network, self._data, self._setting.finetune_epochs, seed)
+        return network
 
     def _trained(self, source: str, seed: int) -> Network:
         """Return the network that a source cuts; it is trained once for all cuts."""

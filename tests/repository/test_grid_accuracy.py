@@ -39,11 +39,13 @@ def test_cuts_are_on_the_grid_and_finished_runs_are_skipped(
         for grid in (1, 4)
     ]
     first = study()
+    for seed in (0, 1):
+        first.train_uncut(seed)
     for each in jobs:
         first.do(each)
     content = json.loads((tmp_path / 'grid.json').read_text(encoding='utf-8'))
     assert content['runs'].keys() == {each.name for each in jobs}
-    assert len(content['trained']) == 4
+    assert len(content['trained']) == 6
     for each in jobs:
         run = content['runs'][each.name]
         assert 0.3 < run['macs'] <= 0.5 and 0 <= run['accuracy'] <= 100
@@ -57,7 +59,7 @@ def test_cuts_are_on_the_grid_and_finished_runs_are_skipped(
         study(reach=1.0)
     rows = table(module('grid_page').page(content), '| source |')
     assert [row[:3] for row in rows] == [
-        [f'`{source}`', '50%', str(grid)] for source in ('L1Norm', 'BNScale') for grid in (1, 4)
+        [f'`{source}`', '50 %', str(grid)] for source in ('L1Norm', 'BNScale') for grid in (1, 4)
     ]
 
 
