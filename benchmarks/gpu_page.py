@@ -159,7 +159,8 @@ def _training(parts: Results) -> Iterator[str]:
     yield '### Training'
     yield ''
     if steps:
-        yield 'Steps under fp16 AMP, with a GradScaler and fused SGD.'
+        yield 'Steps under fp16 AMP, with a GradScaler and fused SGD. The peak is that of weights,'
+        yield 'gradients and activations, without the state of the optimizer.'
         yield ''
         yield from _header('network, batch', 'widths', 'step, ms', 'share', 'peak, MiB')
         for name, found in steps.items():
