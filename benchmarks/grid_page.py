@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from typing import Any
 from scipy import stats
 
 from easypruner.base.files import write_whole
+
+_CODE = re.compile('`[^`]*`')
+_NO_BREAK = '\0'
 
 Key = tuple[str, float, int]
 """Source, share of MACs that is kept, grid."""
@@ -37,9 +42,7 @@ images to train on and 1,000 to test on, distorted and cluttered, at half their 
 each of {seeds} seeds, a network is trained for {epochs} epochs and then cut in one shot, with the
 budget `Macs(keep)` on each grid. At least {least} of each group stays. Each cut network is
 fine-tuned for {finetune_epochs} epochs, with the same order of images on each grid, and tested
-once at the end. `L1Norm` cuts the trained network; `BNScale` cuts it after {sparse_epochs} more
-epochs with `GlobalSparsity` (a reach of {reach:g}). Without a cut, the accuracy is {baseline} %;
-with as many epochs more as the cut networks have, it is {uncut} %.
+once at the end. {sources} Without a cut, the accuracy is {baseline} %{uncut}.
 
 *Delivered* is the mean share of the MACs that is left. The *difference* is that to widths of any
 size (`round_to=1`), of the same seed; after it stands the 95 % interval of its mean (Student's t,
@@ -63,8 +66,8 @@ interval is that of their mean over the seeds.
 ## What this does not show
 
 The network, the images and the number of seeds are small: an effect below the width of an interval
-cannot be seen here. On a task that is this easy for the network, fine-tuning makes up for most of
-the cut, whatever the widths. {chance}
+cannot be seen here. Fine-tuning makes up for the cuts, whatever the widths; a network that needs
+all its channels may show more. {chance}
 
 On a grid a little less of the MACs is left, because the next step of the grid would exceed the
 budget; this is a part of the differences. Narrow groups have little room on a coarse grid: a group
@@ -110,7 +113,7 @@ def page(content: Mapping[str, Any]) -> str:
     parts = [*content['runs'].values(), *content['trained'].values()]
     seeds = {seed for runs in found.values() for seed in runs}
     conditions = list(dict.fromkeys((source, keep) for source, keep, _ in found))
-    return _TEMPLATE.format(
+    text = _TEMPLATE.format(
         minutes=sum(part['seconds'] for part in parts) / 60,
         machine=content['machine'],
         torch=content['versions']['torch'],
@@ -123,18 +126,18 @@ def page(content: Mapping[str, Any]) -> str:
         seeds=len(seeds),
         freedom=len(seeds) - 1,
         baseline=_spread(_accuracies(content, 'baseline'), 2),
-        uncut=_spread(_accuracies(content, 'uncut'), 2),
+        uncut=_uncut(_accuracies(content, 'uncut')),
+        sources=_sources(found, setting),
         image=100 / content['network']['test_images'],
         rows='\n'.join(_rows(found)),
         conditions=_listed([f'`{source}` at {_percent(keep, 0)}' for source, keep in conditions]),
         pooled='\n'.join(_pooled_rows(found)),
         seen='\n'.join(_seen(found)),
         chance=_chance(found),
-        **{name: setting[name] for name in _SETTINGS},
+        epochs=setting['epochs'],
+        finetune_epochs=setting['finetune_epochs'],
     )
-
-
-_SETTINGS = ('epochs', 'sparse_epochs', 'finetune_epochs', 'reach')
+    return '\n\n'.join(_wrapped(block) for block in text.split('\n\n'))
 
 
 def by_condition(runs: Mapping[str, Mapping[str, Any]]) -> Found:
@@ -162,6 +165,32 @@ def pooled(found: Found, grid: int, what: str) -> Interval:
             for seed, difference in differences(found, key, what).items():
                 by_seed[seed].append(difference)
     return Interval.of([statistics.fmean(values) for values in by_seed.values()])
+
+
+def _wrapped(block: str) -> str:
+    """Return a paragraph in lines of equal length; headings, lists and tables stay."""
+    if block.startswith(('#', '|', '-')):
+        return block
+    end = '\n' if block.endswith('\n') else ''
+    # A line does not end inside code.
+    words = _CODE.sub(lambda code: code[0].replace(' ', _NO_BREAK), ' '.join(block.split()))
+    return textwrap.fill(words, 100, break_on_hyphens=False).replace(_NO_BREAK, ' ') + end
+
+
+def _sources(found: Found, setting: Mapping[str, Any]) -> str:
+    """Return which network each source cuts."""
+    network = {
+        'L1Norm': '`L1Norm` cuts the trained network.',
+        'BNScale': f'`BNScale` cuts it after {setting["sparse_epochs"]} more epochs with '
+        f'`GlobalSparsity` (a reach of {setting["reach"]:g}).',
+    }
+    return ' '.join(network[source] for source in dict.fromkeys(source for source, _, _ in found))
+
+
+def _uncut(accuracies: Sequence[float]) -> str:
+    if not accuracies:
+        return ''
+    return f', and {_spread(accuracies, 2)} % after as many epochs more as the cut networks have'
 
 
 def _rows(found: Found) -> Iterator[str]:
