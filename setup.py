@@ -77,6 +77,7 @@ EXTRAS = {
     ],
     'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2', 'schedulefree>=1.4,<2'],
     **RUNTIMES,
+    'int8': [*RUNTIMES['onnx'], *RUNTIMES['openvino'], 'nncf>=3.4,<4', 'torchao>=0.18,<0.19'],
 }
 
 

@@ -26,6 +26,7 @@ WHOLE = {
     'docs/checkpoints.md': 'tests/repository/test_checkpoints_page.py',
     'docs/mmpretrain.md': 'tests/repository/test_mmpretrain_page.py',
     'docs/own_loop.md': 'tests/repository/test_own_loop.py',
+    'docs/quantization.md': 'tests/repository/test_quantization_page.py',
 }
 """Page -> the file of tests that runs all its blocks, whichever they are."""
 
