@@ -2,61 +2,85 @@
 
 from __future__ import annotations
 
+import math
 import os
-from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from easypruner import Context, Masks, Scores, hookimpl
-from easypruner.base.checks import check_count, check_path
-from easypruner.errors import BudgetError
+from easypruner.base.checks import check_count, check_name, check_path
+from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.runtimes.timing import Reading
+from easypruner.plugins.targets import runtime_of
+from easypruner.runtimes import Runtime
+from easypruner.runtimes.layers import device_of
+from easypruner.runtimes.machine import describe_runtime
+from easypruner.runtimes.timing import Clock, Reading
+from easypruner.runtimes.widths import Target
 from easypruner.strategies.budgets.costs import CostBudget
-from easypruner.strategies.budgets.latency import Stopwatch, tabulate
+from easypruner.strategies.budgets.latency import Bench, bench_of, tabulate
+from easypruner.strategies.budgets.latency_search import RANKS, Unit, ranked_scores, search
 from easypruner.strategies.budgets.latency_table import LatencyTable
 from easypruner.strategies.budgets.ranking import Ranking
 
-_GRID = 64
-"""The search finds the number of removed units to this part of all units."""
 _FEWEST_REPEATS = 5
+_QUIET = 0.015
+"""The noise, as a share of the limit, from which a measurement is repeated with more passes."""
+_MOST_TIMES = 8
+_SECONDS = 5.0
+"""The most seconds that such a repetition should take."""
 
 
 class Latency(CostBudget):
     """Removes the units with the lowest scores until the time of a pass is within a limit.
 
-    Copies are pruned and measured on this machine, with the example inputs and on the device of
-    the model. Their passes alternate with passes of the unpruned network. About eight copies are
-    measured, which finds the number of removed units to a 64th of all units. The limit is met if
-    the median is below it by more than the noise, which is twice the standard error of the median.
+    The time is that in a runtime, on this machine, with the example inputs. A forecast adds up the
+    times of the network's layers, each measured alone at some widths. These times are kept in the
+    user's cache, for all networks that have the same layers. Then networks are pruned as the
+    forecast says, loaded into the runtime, and measured: their passes alternate with those of the
+    unpruned network. Two to four such measurements correct the forecast, until the measured share
+    is at most the limit and at least 98 % of it, or no nearer width is allowed.
 
     With a table of :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is
     measured: the savings of the groups are added up. This is fast and gives the same result each
     time.
 
     Use when:
-        The pruned network has to be fast on a known machine, and MACs do not predict its time.
+        The pruned network has to be fast in a known runtime on a known machine: MACs do not
+        predict its time.
 
     Fails when:
-        The machine is busy, or the network is so small that the time varies by more than the limit
-        requires; the error says so. Another machine has other times, and so has another batch size
-        than that of the example inputs.
+        The network is so small, or the machine so busy, that the time varies by more than the
+        limit requires; the error says so. Another machine has other times, and so has another
+        batch size than that of the example inputs. Widths that are slow in the runtime make the
+        search remove more than needed: choose the widths by ``target``.
 
     Values:
-        A ``table`` for searches and for several cuts, because it is measured once. 20 ``repeats``
-        on a quiet machine; more for passes below a millisecond.
+        The same runtime as ``target`` of the graph, which is then the default. ``keep`` from 0.4
+        to 0.8 in one cut. ``rank='per_latency'`` where scores are comparable over layers, such as
+        those of ``Taylor``. A ``table`` for searches and for several cuts. ``clock='cpu'`` on a
+        machine with other load.
 
     Args:
         keep: the limit as a share of the time of the current network, from 0 to 1. Give either
             ``keep`` or ``limit``.
         limit: the limit in seconds.
-        table: the path of a table.
-        repeats: the number of measured passes of each network.
+        table: the path of a table; ``runtime``, ``repeats``, ``warmup`` and ``clock`` are not used
+            then.
+        repeats: the number of measured passes of each network. Noisy measurements are repeated
+            with more.
         warmup: the number of passes of each network before these.
+        runtime: the runtime: a name, a dict with its arguments, or an object. The default is the
+            target of the graph, or ``TorchEager`` if it has none.
+        rank: in which order units are removed: ``'score'`` takes the scores as they are,
+            ``'per_latency'`` divides them by the time that a unit of the group saves,
+            ``'per_macs'`` by its MACs.
+        clock: ``'wall'``, the time that passes, or ``'cpu'``, the time of this process on all its
+            threads, which other processes do not lengthen.
     """
 
     unit = 'seconds'
@@ -68,12 +92,26 @@ class Latency(CostBudget):
         table: str | os.PathLike[str] | None = None,
         repeats: int = 20,
         warmup: int = 3,
+        runtime: str | Mapping[str, Any] | Runtime | None = None,
+        rank: Literal['score', 'per_latency', 'per_macs'] = 'score',
+        clock: Clock = 'wall',
     ) -> None:
         super().__init__(keep, limit)
         self.path = None if table is None else check_path(table, 'table', 'Latency')
         self.repeats = check_count(repeats, 'repeats', 'Latency', _FEWEST_REPEATS)
         self.warmup = check_count(warmup, 'warmup', 'Latency', least=0)
+        self.runtime = None if runtime is None else runtime_of(runtime, 'runtime of Latency')
+        self.rank = check_name(rank, 'rank', 'Latency', RANKS)
+        check_name(clock, 'clock', 'Latency', get_args(Clock))
+        self.clock: Clock = clock
+        if table is not None and rank != 'score':
+            raise ConfigError(
+                f'rank={rank!r} and table={self.path!r} of Latency; expected one of them: a table '
+                'has the savings of groups, not the time of layers; leave the table out, or use '
+                "rank='score'"
+            )
         self._spread: float | None = None
+        self._where = ''
 
     @cached_property
     def table(self) -> LatencyTable | None:
@@ -81,7 +119,8 @@ class Latency(CostBudget):
         return None if self.path is None else LatencyTable.load(self.path)
 
     def check(self) -> None:
-        _ = self.table
+        if self.table is None and self.runtime is not None:
+            self.runtime.check()
 
     @property
     def kind(self) -> str:
@@ -94,82 +133,76 @@ class Latency(CostBudget):
     def cost(self, graph: ChannelGraph, masks: Mapping[str, Tensor] | None) -> float:
         if self.table is not None:
             return self.table.predict(graph, masks)
-        return self._stopwatch(graph).compare(masks).pruned.median
+        return self._bench(graph).stopwatch.compare(masks).pruned.median
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
         if self.exact:
             return super().__call__(scores, graph, context)
-        ranking = Ranking.of(scores, graph.limits)
-        limit = self._share_or_seconds(graph)
-        # No measurement is needed if the limit is the time of the whole network.
-        if self.keep is not None and limit >= 1:
-            return ranking.removing(0)
-        stopwatch, most = self._stopwatch(graph), len(ranking.order)
+        limit, unit = self._share(graph)
+        if limit >= 1:
+            return Ranking.of(scores, graph.limits).removing(0)
+        forecast = self._bench(graph).forecast
+        whole = forecast.seconds()
+        ranking = Ranking.of(ranked_scores(scores, graph, self.rank, forecast), graph.limits)
+        return search(
+            ranking,
+            lambda masks: forecast.seconds(masks) / whole,
+            lambda masks: self._measure(graph, masks, limit)[1],
+            limit,
+            unit,
+            self._bench(graph).shares,
+        ).masks
 
-        def read(count: int) -> Reading:
-            return self._reading(stopwatch, ranking.removing(count))
+    def _share(self, graph: ChannelGraph) -> tuple[float, Unit]:
+        """Return the limit as a share of the time of the current network, and its unit."""
+        if self.keep is not None:
+            return self.portion.share_at_hand(self.keep), Unit()
+        seconds = self._bench(graph).stopwatch.compare().whole.median
+        return self._limit_in_seconds(seconds) / seconds, Unit(seconds, 'seconds')
 
-        def fits(count: int) -> bool:
-            reading = read(count)
-            return reading.median + reading.noise <= limit
+    def _limit_in_seconds(self, seconds: float) -> float:
+        assert self.limit is not None
+        return seconds + (self.limit - seconds) * self.portion.part
 
-        whole = read(0)
-        if whole.median <= limit and self.keep is None:
-            return ranking.removing(0)
-        self._check_attainable(limit, whole, read(most))
-        step = max(1, most // _GRID)
-        counts = range(step, most, step)
-        found = bisect_left(counts, True, key=fits)
-        return ranking.removing([*counts, most][found])
-
-    def _check_attainable(self, limit: float, whole: Reading, least: Reading) -> None:
-        """Raise BudgetError unless the limit is clearly between both readings.
-
-        Args:
-            limit: the limit.
-            whole: the reading of the whole network.
-            least: the reading of the smallest possible network.
-        """
-        unit = 'seconds' if self.keep is None else 'of the time'
-        measured = f'(median ± median absolute deviation of {self.repeats} passes)'
-        if least.median > limit:
-            raise BudgetError(
-                f'the limit is {limit:.4g} {unit}, but {least} is the lowest possible {measured}: '
-                'each group keeps its best unit, or the units that its limits require; raise the '
-                'limit'
-            )
-        noise = max(whole.noise, least.noise)
-        if limit > whole.median - noise or limit < least.median + noise:
-            raise BudgetError(
-                f'the limit is {limit:.4g} {unit}, which is too close to the {whole} of the whole '
-                f'network or the {least} of the smallest possible one {measured}: these medians '
-                f'are uncertain by {noise:.2g}; use another limit, more repeats, or a quieter '
-                'machine'
-            )
-
-    def _share_or_seconds(self, graph: ChannelGraph) -> float:
-        """Return the limit in the unit of :meth:`_reading`."""
-        return self.limit_for(graph) if self.keep is None else self.portion.share_at_hand(self.keep)
-
-    def _reading(self, stopwatch: Stopwatch, masks: Masks) -> Reading:
-        """Measure the ratio to the unpruned network, or the seconds, depending on the limit."""
+    def _measure(
+        self, graph: ChannelGraph, masks: Mapping[str, Tensor], limit: float
+    ) -> tuple[Reading, Reading]:
+        """Return the seconds of a pruned network, and their ratio to those of the whole one."""
+        stopwatch = self._bench(graph).stopwatch
         found = stopwatch.compare(masks)
-        return found.pruned if self.keep is None else found.ratio
+        wanted = (found.ratio.noise / (_QUIET * limit)) ** 2 if limit else 0.0
+        if wanted > 1:
+            round_of_both = found.whole.median + found.pruned.median
+            fits = max(int(_SECONDS / (self.repeats * round_of_both)), 1)
+            found = stopwatch.compare(masks, times=min(math.ceil(wanted), fits, _MOST_TIMES))
+        return found.pruned, found.ratio
 
-    def _stopwatch(self, graph: ChannelGraph) -> Stopwatch:
-        return Stopwatch(graph, self.repeats, self.warmup)
+    def _runtime(self, graph: ChannelGraph) -> Runtime:
+        if self.runtime is not None:
+            return self.runtime
+        target = graph.target
+        return target.runtime if isinstance(target, Target) else runtime_of('TorchEager')
+
+    def _bench(self, graph: ChannelGraph) -> Bench:
+        return bench_of(graph, self._runtime(graph), self.repeats, self.warmup, self.clock)
 
     def delivered(self, masks: Masks, graph: ChannelGraph) -> float:
         """Measure again, or return the value of the table."""
         if self.exact:
             return super().delivered(masks, graph)
-        reading = self._reading(self._stopwatch(graph), masks)
-        self._spread = reading.spread
+        share = 1.0 if self.keep is None else self.keep
+        reading = self._measure(graph, masks, share)[0 if self.keep is None else 1]
+        self._spread = reading.noise
+        self._where = describe_runtime(self._runtime(graph), device_of(graph))
         return reading.median
 
     @property
     def spread(self) -> float | None:
         return self._spread
+
+    @property
+    def where(self) -> str:
+        return self._where
 
     def reference(self, graph: ChannelGraph) -> Any:
         """Return the table's seconds; measured seconds are not comparable later."""

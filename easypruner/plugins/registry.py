@@ -200,7 +200,9 @@ def _build_argument(name: str, value: Any, path: str, mistakes: Mistakes) -> Any
             return _build_list(registry, value, path, mistakes)
         if is_one and isinstance(value, Mapping):
             return _build(registry, value, {}, path, mistakes)
-        if is_one and isinstance(value, str) and value in registry.classes:
+        # A component that takes a runtime takes its name as well.
+        named = registry is not RUNTIMES and isinstance(value, str)
+        if is_one and named and value in registry.classes:
             mistakes.add(
                 f'got the name {value!r}; expected a {registry.kind}, dict(type={value!r})', path
             )

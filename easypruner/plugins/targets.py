@@ -26,12 +26,8 @@ def target_of(value: Any, *, implied: bool = False) -> WidthGrids:
     """
     if value is None:
         return AnyRuntime(implied)
-    if isinstance(value, Runtime):
-        return Target(value)
-    if isinstance(value, str | Mapping):
-        ensure_loaded()
-        config = {'type': value} if isinstance(value, str) else value
-        return Target(build(RUNTIMES, config, path='target'))
+    if isinstance(value, Runtime | str | Mapping):
+        return Target(runtime_of(value, 'target'))
     if hasattr(value, 'grids') and hasattr(value, 'implied'):
         known: WidthGrids = value
         return known
@@ -39,3 +35,19 @@ def target_of(value: Any, *, implied: bool = False) -> WidthGrids:
         f'target={value!r} of trace; expected the name of a runtime, a dict with its arguments, '
         'or an object'
     )
+
+
+def runtime_of(value: Any, path: str = 'runtime') -> Runtime:
+    """Return a runtime.
+
+    Args:
+        value: the name of a runtime, a dict with its arguments, or an object.
+        path: what the value is, for messages.
+
+    Raises:
+        ConfigError: there is no such runtime, or an argument has a wrong value.
+    """
+    ensure_loaded()
+    config = {'type': value} if isinstance(value, str) else value
+    runtime: Runtime = build(RUNTIMES, config, path=path)
+    return runtime

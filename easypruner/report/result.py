@@ -63,8 +63,9 @@ class BudgetResult:
         kind: the name of the limit.
         asked: the limit.
         delivered: the value of the pruned network.
-        spread: the median absolute deviation of ``delivered`` if it was measured; None if it is
+        spread: the uncertainty of ``delivered`` if it was measured; None if it is
             exact.
+        where: what a measured value depends on, such as the runtime and the machine.
         parts: the results of all limits if there are several. The values above are then those of
             the first limit.
     """
@@ -73,6 +74,7 @@ class BudgetResult:
     asked: float
     delivered: float
     spread: float | None = None
+    where: str = ''
     parts: tuple[BudgetResult, ...] = ()
 
     @property
@@ -304,12 +306,13 @@ def _read_costs(entry: Field) -> dict[str, int]:
 
 def read_budget(budget: Field) -> BudgetResult:
     """Read a result that ``dataclasses.asdict`` has converted."""
-    spread, parts = budget.get('spread'), budget.get('parts')
+    spread, parts, where = (budget.get(name) for name in ('spread', 'parts', 'where'))
     return BudgetResult(
         kind=budget['kind'].text(),
         asked=budget['asked'].number(),
         delivered=budget['delivered'].number(),
         spread=spread.number(0) if spread else None,
+        where=where.text() if where else '',
         parts=tuple(read_budget(part) for part in parts.items()) if parts else (),
     )
 

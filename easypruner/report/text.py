@@ -92,9 +92,10 @@ def format_change(points: float) -> str:
 def describe_budget(result: BudgetResult) -> str:
     """Describe a limit and what was delivered, in one line."""
     spread = '' if result.spread is None else f' ± {format_amount(result.spread)}'
+    where = f' ({result.where})' if result.where else ''
     return (
         f'budget {result.kind}: asked {format_amount(result.asked)}, '
-        f'delivered {format_amount(result.delivered)}{spread}'
+        f'delivered {format_amount(result.delivered)}{spread}{where}'
     )
 
 

@@ -87,6 +87,7 @@ def measure(
     warmup: int = 3,
     seconds: float | None = None,
     clock: Clock = 'wall',
+    before: Sequence[Callable[[], Any]] = (),
 ) -> tuple[Timed, ...]:
     """Time functions that each run a network once.
 
@@ -99,6 +100,7 @@ def measure(
         warmup: the number of rounds before these.
         seconds: if given, rounds go on until this time is used up, at least ``repeats`` of them.
         clock: which clock.
+        before: for each of the functions one that runs before it, and is not timed; or none.
 
     Raises:
         ConfigError: there is no such clock.
@@ -112,7 +114,7 @@ def measure(
         while len(rounds) < warmup + repeats or (
             seconds is not None and perf_counter() - started < seconds
         ):
-            rounds.append(_round(passes, len(rounds), now))
+            rounds.append(_round(passes, before, len(rounds), now))
     counted = rounds[warmup:]
     return tuple(
         Timed(
@@ -124,12 +126,17 @@ def measure(
 
 
 def _round(
-    passes: Sequence[Callable[[], Any]], number: int, now: Callable[[], float]
+    passes: Sequence[Callable[[], Any]],
+    before: Sequence[Callable[[], Any]],
+    number: int,
+    now: Callable[[], float],
 ) -> list[float]:
     """Run each function once, and return its time, in their order."""
     times = [0.0] * len(passes)
     for step in range(len(passes)):
         place = (number + step) % len(passes)
+        if before:
+            before[place]()
         start = now()
         passes[place]()
         times[place] = now() - start

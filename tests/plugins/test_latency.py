@@ -1,4 +1,4 @@
-"""Latency: with a table, and measured with a clock that the test's networks advance."""
+"""Latency: with a table, and in a runtime on whose clock time passes by a known law."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +21,47 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import easypruner
-from easypruner import Context, Limits, Masks
+from easypruner import Context, Limits, Masks, Scores
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
+from easypruner.plugins.registry import BUDGETS, build
 from easypruner.runtimes.timing import Reading
+from easypruner.runtimes.widths import Target
 from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.budgets.latency import Stopwatch, measure_table
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain
+from tests.helpers.clocked import CLOCK, Clock, Clocked, network_seconds
 from tests.helpers.networks import traced_network
 
 
-class Clock:
-    """A clock that advances only when a network runs, by a microsecond for each parameter."""
+class Wide(nn.Module):
+    """A network with groups that are wide enough to meet a limit closely."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.load: Iterator[float] = itertools.repeat(1.0)
-        self.passes = 0
-        self.trained = False
-
-    def __call__(self) -> float:
-        return self.now
-
-    def run(self, model: nn.Module) -> None:
-        self.now += 1e-6 * sum(p.numel() for p in model.parameters()) * next(self.load)
-        self.passes += 1
-        self.trained |= model.training
-
-
-CLOCK = Clock()
-
-
-class Timed(Plain):
-    """A network that takes time by the clock of this test."""
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 96, 3), nn.ReLU(), nn.Conv2d(96, 48, 1)
+        )
+        self.head = nn.Linear(48, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != 'meta':
-            CLOCK.run(self)
-        return super().forward(x)
+        return self.head(self.body(x).relu().mean((2, 3)))
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     CLOCK.__init__()  # type: ignore[misc]
-    monkeypatch.setattr('easypruner.strategies.budgets.latency.perf_counter', CLOCK)
+    monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
+    monkeypatch.setenv('EASYPRUNER_CACHE', str(tmp_path / 'cache'))
     return CLOCK
 
 
-GRAPH = traced_network(Timed)
+GRAPH = traced_network(Plain)
 SMALL, LARGE = GRAPH.groups
-WHOLE = GRAPH.cost().params * 1e-6
+WIDE = traced_network(Wide)
+WHOLE = network_seconds(WIDE.model, WIDE.example_inputs)
 
 
 def some_scores(seed: int = 0, graph: ChannelGraph = GRAPH) -> dict[str, Tensor]:
@@ -80,118 +69,174 @@ def some_scores(seed: int = 0, graph: ChannelGraph = GRAPH) -> dict[str, Tensor]
     return {n: torch.rand(g.size, generator=generator) for n, g in graph.groups.items()}
 
 
-def seconds(masks: Masks | dict[str, Tensor]) -> float:
-    return GRAPH.cost(masks).params * 1e-6
+def whole_masks(graph: ChannelGraph) -> Masks:
+    return Masks({name: torch.ones(group.size) > 0 for name, group in graph.groups.items()})
+
+
+LAWS: dict[str, Callable[[float], float]] = {
+    'as the layers alone': lambda share: 1.0,
+    'slower in a network': lambda share: 1.5,
+    'with a part that stays': lambda share: 1 + 0.4 / share,
+    'worse when narrow': lambda share: 1.6 - 0.6 * share,
+    'with a step': lambda share: 1.0 if share > 0.6 else 0.85,
+}
+"""Name -> by what a whole network is slower than its layers, by the share that is left."""
 
 
 class TestMeasured:
-    def test_the_ratio_of_really_pruned_networks(self) -> None:
-        budget = Latency(keep=0.6)
-        masks = budget(some_scores(), GRAPH, Context())
-        ratio = seconds(masks) / WHOLE
-        assert budget.delivered(masks, GRAPH) == pytest.approx(ratio)
+    @pytest.mark.parametrize('keep', [0.75, 0.5])
+    @pytest.mark.parametrize('law', LAWS)
+    def test_the_share_of_really_pruned_networks_is_met(self, law: str, keep: float) -> None:
+        runtime = Clocked(slower=LAWS[law])
+        budget = Latency(keep=keep, runtime=runtime)
+        masks = budget(some_scores(0, WIDE), WIDE, Context())
+        ratio = runtime.share(WIDE, masks)
+        assert 0.97 * keep <= ratio <= keep
+        assert budget.delivered(masks, WIDE) == pytest.approx(ratio)
+        assert (budget.kind, budget.asked) == ('Latency', keep)
         assert budget.spread == pytest.approx(0, abs=1e-9)
-        # Here, the search distinguishes single units: with one more unit kept, it is too slow.
-        assert ratio <= 0.6 < self.with_one_more(masks) / WHOLE
-        assert (budget.kind, budget.asked) == ('Latency', 0.6)
-
-    @staticmethod
-    def with_one_more(masks: Masks) -> float:
-        """Return the seconds when the best of the removed units is kept as well."""
-        scores = some_scores()
-        _, name, unit = max(
-            (float(scores[n][u]), n, u)
-            for n, mask in masks.items()
-            for u in (~mask).nonzero().flatten().tolist()
-        )
-        wider = {n: mask.clone() for n, mask in masks.items()}
-        wider[name][unit] = True
-        return seconds(wider)
+        assert budget.where.startswith('Clocked, 1 thread, ')
 
     def test_a_limit_in_seconds(self) -> None:
-        budget = Latency(limit=0.5 * WHOLE)
-        masks = budget(some_scores(), GRAPH, Context())
-        assert budget.delivered(masks, GRAPH) == pytest.approx(seconds(masks))
-        assert seconds(masks) <= 0.5 * WHOLE < self.with_one_more(masks)
+        budget = Latency(limit=0.6 * WHOLE, runtime=Clocked())
+        masks = budget(some_scores(0, WIDE), WIDE, Context())
+        assert 0.97 * 0.6 * WHOLE <= budget.delivered(masks, WIDE) <= 0.6 * WHOLE
 
-    def test_few_networks_are_measured(self, clock: Clock) -> None:
-        Latency(keep=0.6, repeats=5, warmup=1)(some_scores(), GRAPH, Context())
-        networks = clock.passes / (2 * (5 + 1))
-        assert networks <= 2 + 6
+    def test_the_lowest_scores_go(self) -> None:
+        scores = some_scores(0, WIDE)
+        masks = Latency(keep=0.6, runtime=Clocked())(scores, WIDE, Context())
+        for name, mask in masks.items():
+            assert mask.all() or scores[name][~mask].max() <= scores[name][mask].min()
+
+    def test_few_networks_are_measured_and_layers_once(self, clock: Clock) -> None:
+        for expected in (2, 4):
+            Latency(keep=0.6, runtime=Clocked())(
+                some_scores(0, WIDE), traced_network(Wide), Context()
+            )
+            assert clock.networks <= expected
+        layers = clock.layers
+        Latency(keep=0.5, runtime=Clocked())(some_scores(1, WIDE), traced_network(Wide), Context())
+        assert clock.layers == layers
+
+    def test_the_same_network_is_not_loaded_again(self, clock: Clock) -> None:
+        graph = traced_network(Wide)
+        budget = copy.deepcopy(Latency(keep=0.6, runtime=Clocked()))
+        masks = budget(some_scores(0, graph), graph, Context())
+        networks, passes = clock.networks, clock.passes
+        again = copy.deepcopy(budget)
+        again.delivered(masks, graph)
+        assert again.delivered(whole_masks(graph), graph) == 1
+        assert clock.networks == networks and clock.passes > passes
 
     def test_a_share_is_kept_under_a_varying_load(self, clock: Clock) -> None:
-        clock.load = itertools.cycle([1.0] * 7 + [3.0] * 11 + [1.5] * 5)
-        masks = Latency(keep=0.6)(some_scores(), GRAPH, Context())
-        assert seconds(masks) <= 0.6 * WHOLE
+        runtime = Clocked()
+        clock.load = itertools.cycle([1.0] * 7 + [1.3] * 11 + [1.1] * 5)
+        masks = Latency(keep=0.6, runtime=runtime)(some_scores(0, WIDE), WIDE, Context())
+        assert 0.97 * 0.6 <= runtime.share(WIDE, masks) <= 0.61
 
     def test_neither_network_is_always_the_first(self, clock: Clock) -> None:
+        stopwatch = Stopwatch(WIDE, repeats=20, warmup=0, runtime=Clocked())
         clock.load = itertools.cycle([1.0, 2.0])
-        assert Stopwatch(GRAPH, repeats=20, warmup=0).compare().ratio.median == pytest.approx(1.25)
-
-    def test_the_limit_is_met_by_more_than_the_noise(self, clock: Clock) -> None:
-        random = torch.Generator().manual_seed(0)
-        clock.load = (1 + 0.2 * float(torch.rand((), generator=random)) for _ in itertools.count())
-        budget = Latency(keep=0.6, repeats=40)
-        masks = budget(some_scores(), GRAPH, Context())
-        assert seconds(masks) <= 0.6 * WHOLE
-        budget.delivered(masks, GRAPH)
-        assert budget.spread is not None and budget.spread > 0.01
+        assert stopwatch.compare().ratio.median == pytest.approx(1.25)
 
     def test_a_limit_inside_the_noise_is_refused(self, clock: Clock) -> None:
-        clock.load = itertools.cycle([1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 1.0])
-        with pytest.raises(BudgetError, match=r'which is too close to the .* ± .*repeats'):
-            Latency(keep=0.98)(some_scores(), GRAPH, Context())
+        random = torch.Generator().manual_seed(0)
+        clock.load = (1 + float(torch.rand((), generator=random)) for _ in itertools.count())
+        with pytest.raises(BudgetError, match=r'too close to the whole .* ± .*more repeats'):
+            Latency(keep=0.98, runtime=Clocked())(some_scores(0, WIDE), WIDE, Context())
 
-    @pytest.mark.parametrize('limit', [{'keep': 0.01}, {'keep': 0.0}, {'limit': 1e-9}])
+    @pytest.mark.parametrize('limit', [{'keep': 0.001}, {'keep': 0.0}, {'limit': 1e-12}])
     def test_an_infeasible_limit_reports_what_is_feasible(self, limit: dict[str, float]) -> None:
-        least = {n: torch.arange(g.size) < 1 for n, g in GRAPH.groups.items()}
-        value = seconds(least) if 'limit' in limit else seconds(least) / WHOLE
-        with pytest.raises(BudgetError, match=re.escape(f'but {value:.4g} ± ')):
-            Latency(**limit)(some_scores(), GRAPH, Context())
+        runtime = Clocked()
+        least = Masks({n: torch.arange(g.size) < 1 for n, g in WIDE.groups.items()})
+        lowest = runtime.share(WIDE, least) * (WHOLE if 'limit' in limit else 1)
+        with pytest.raises(BudgetError, match=re.escape(f'but {lowest:.4g} ± ')):
+            Latency(**limit, runtime=runtime)(some_scores(0, WIDE), WIDE, Context())
 
     @pytest.mark.parametrize('limit', [{'keep': 1.0}, {'limit': 1.0}, {'limit': WHOLE * 1.01}])
     def test_a_network_that_is_fast_enough_stays_whole(self, limit: dict[str, float]) -> None:
-        assert Latency(**limit)(some_scores(), GRAPH, Context()).removed_units == 0
+        budget = Latency(**limit, runtime=Clocked())
+        assert budget(some_scores(0, WIDE), WIDE, Context()).removed_units == 0
 
     def test_limits_of_groups_are_kept_to(self) -> None:
-        graph = traced_network(Timed, limits=Limits(min_units=4, round_to=2))
-        masks = Latency(keep=0.7)(some_scores(), graph, Context())
+        graph = traced_network(Wide, limits=Limits(min_units=8, round_to=8))
+        masks = Latency(keep=0.7, runtime=Clocked())(some_scores(0, graph), graph, Context())
         for name, mask in masks.items():
             assert masks.kept(name) in graph.limits[name].widths(mask.numel())
 
-    def test_the_model_stays_unchanged(self, clock: Clock) -> None:
-        model = randomized_network(Timed).train()
+    def test_the_model_stays_unchanged(self) -> None:
+        model = randomized_network(Plain).train()
         graph = easypruner.trace(model, example_inputs())
         before = copy.deepcopy(model.state_dict())
-        clock.trained = False
-        budget = Latency(keep=0.6)
-        budget.delivered(budget(some_scores(), graph, Context()), graph)
-        assert model.training and not clock.trained
+        budget = Latency(keep=0.6, runtime='TorchEager', repeats=5)
+        masks = Masks({name: torch.arange(g.size) < 2 for name, g in graph.groups.items()})
+        budget.delivered(masks, graph)
+        assert model.training
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
         assert [group.size for group in graph.groups.values()] == [8, 12]
 
     @pytest.mark.parametrize('limit', [{'keep': 0.5}, {'limit': 0.5 * WHOLE}])
     def test_in_steps(self, limit: dict[str, float]) -> None:
-        model = randomized_network(Timed)
-        graph = easypruner.trace(model, example_inputs())
-        whole = Latency(**limit)
+        graph = traced_network(Wide)
+        whole = Latency(**limit, runtime=Clocked())
         assert whole.reference(graph) is None, 'seconds of another time do not compare'
         for done, share in ((0.0, 0.5), (0.5, 1.0)):
             budget = whole.partial(done, share)
             masks = budget(some_scores(1, graph), graph, Context())
             assert masks.removed_units
-            easypruner.prune(model, masks, graph=graph)
-        assert 0.4 * WHOLE < graph.cost().params * 1e-6 <= 0.5 * WHOLE
+            easypruner.prune(graph.model, masks, graph=graph)
+        left = network_seconds(graph.model, graph.example_inputs)
+        assert 0.94 * 0.5 * WHOLE < left <= 0.5 * WHOLE
 
-    def test_with_others_the_tightest_counts(self, clock: Clock) -> None:
+    def test_with_others_the_tightest_counts(self) -> None:
         for other in (Macs(keep=0.3), Macs(keep=0.9)):
-            budget = Tightest([Latency(keep=0.6, repeats=5, warmup=0), other])
-            before = clock.passes
-            masks = budget(some_scores(), GRAPH, Context())
-            assert clock.passes - before <= 8 * 2 * 5
+            budget = Tightest([Latency(keep=0.6, repeats=5, runtime=Clocked()), other])
+            masks = budget(some_scores(0, WIDE), WIDE, Context())
             latency, macs = budget.parts()
-            assert latency.delivered(masks, GRAPH) <= 0.6
-            assert macs.delivered(masks, GRAPH) <= macs.asked
+            assert latency.delivered(masks, WIDE) <= 0.6
+            assert macs.delivered(masks, WIDE) <= macs.asked
+
+    def test_the_target_of_the_graph_is_the_default(self) -> None:
+        graph = traced_network(Wide)
+        graph.target = Target(Clocked(threads=2))
+        budget = Latency(keep=0.6)
+        budget.delivered(whole_masks(graph), graph)
+        assert budget.where.startswith('Clocked, 2 threads')
+        other = Latency(keep=0.6, runtime=dict(type='TorchEager', threads=1), repeats=5)
+        other.delivered(whole_masks(graph), graph)
+        assert other.where.startswith(f'TorchEager, torch {torch.__version__}'.partition('+')[0])
+
+
+class TestRank:
+    """Groups with the same scores, of which one costs more."""
+
+    def kept(self, rank: str) -> dict[str, float]:
+        scores = {n: torch.linspace(0.1, 1, g.size) for n, g in WIDE.groups.items()}
+        budget = Latency(keep=0.6, runtime=Clocked(), rank=rank)  # type: ignore[arg-type]
+        masks = budget(Scores(scores), WIDE, Context())
+        assert budget.delivered(masks, WIDE) <= 0.6
+        return {name: float(mask.double().mean()) for name, mask in masks.items()}
+
+    def test_units_that_cost_more_for_their_score_go_first(self) -> None:
+        by_score, by_time = self.kept('score'), self.kept('per_latency')
+        cost = {name: c.macs / WIDE.groups[name].size for name, c in WIDE.group_costs().items()}
+        dear, cheap = max(cost, key=lambda n: cost[n]), min(cost, key=lambda n: cost[n])
+        assert by_score[dear] == pytest.approx(by_score[cheap], abs=0.1)
+        assert by_time[dear] < by_score[dear] < by_time[cheap]
+
+    def test_where_time_goes_with_macs_both_ranks_are_the_same(self) -> None:
+        by_macs, by_time = self.kept('per_macs'), self.kept('per_latency')
+        assert by_macs == pytest.approx(by_time, abs=0.03)
+
+    def test_scores_below_zero_go_before_all_others(self) -> None:
+        scores = {n: torch.linspace(-1, 1, g.size) for n, g in WIDE.groups.items()}
+        budget = Latency(keep=0.8, runtime=Clocked(), rank='per_latency')
+        masks = budget(Scores(scores), WIDE, Context())
+        assert all(masks[n][scores[n] > 0.05].all() for n in masks) and masks.removed_units
+
+    def test_a_table_has_no_time_of_layers(self, table: Path) -> None:
+        with pytest.raises(ConfigError, match=r"rank='per_latency' and table=.* leave the table"):
+            Latency(keep=0.5, table=table, rank='per_latency')
 
 
 def table_of(graph: ChannelGraph = GRAPH) -> LatencyTable:
@@ -275,7 +320,7 @@ class TestTable:
         assert list(savings.by_units[[0, 1, 2, 4, 6, 8]]) == [3e-3, 3e-3, 3e-3, 1e-4, 1e-4, 0]
 
     def test_after_a_cut_the_same_table_holds(self, table: Path) -> None:
-        model = randomized_network(Timed)
+        model = randomized_network(Plain)
         graph = easypruner.trace(model, example_inputs())
         whole = Latency(keep=0.7, table=table)
         reference = whole.reference(graph)
@@ -288,35 +333,40 @@ class TestTable:
         assert budget.delivered(everything, graph) == pytest.approx(left / 0.01)
 
 
+def seconds_left(masks: Mapping[str, Tensor]) -> float:
+    return Clocked().share(WIDE, masks) * WHOLE
+
+
 class TestMeasuringATable:
     def test_it_equals_the_clock_and_loads_again(self, tmp_path: Path) -> None:
-        table = measure_table(GRAPH, tmp_path / 'new' / 'table.json', repeats=5, warmup=0)
-        assert LatencyTable.load(tmp_path / 'new' / 'table.json') == table
+        path, runtime = tmp_path / 'new' / 'table.json', Clocked()
+        table = measure_table(WIDE, path, repeats=5, warmup=0, runtime=runtime)
+        assert LatencyTable.load(path) == table
         assert table.seconds == pytest.approx(WHOLE)
-        small = table.groups[SMALL]
-        assert (small.units, small.kept) == (8, (1, 2, 4, 6))
-        for kept, saved in zip(small.kept, small.saved, strict=True):
-            assert saved == pytest.approx(WHOLE - seconds({SMALL: torch.arange(8) < kept}))
+        name = next(iter(WIDE.groups))
+        first = table.groups[name]
+        assert (first.units, first.kept) == (64, (1, 16, 32, 48))
+        for kept, saved in zip(first.kept[1:], first.saved[1:], strict=True):
+            assert saved == pytest.approx(WHOLE - seconds_left({name: torch.arange(64) < kept}))
         # If all groups are cut equally, the table is exact, although the sum is not.
-        for shares in ((6, 9), (4, 6), (2, 3), (1, 1)):
-            masks = {
-                n: torch.arange(GRAPH.groups[n].size) < k
-                for n, k in zip((SMALL, LARGE), shares, strict=True)
-            }
-            assert table.predict(GRAPH, masks) == pytest.approx(seconds(masks))
+        for share in (0.75, 0.5, 0.25):
+            masks = {n: torch.arange(g.size) < share * g.size for n, g in WIDE.groups.items()}
+            assert table.predict(WIDE, masks) == pytest.approx(seconds_left(masks))
         assert sum(s.saved[0] for s in table.groups.values()) > table.together.saved[-1]
         assert {'processor', 'threads', 'torch', 'device'} <= table.machine.keys()
+        assert table.machine['runtime'].startswith('Clocked')
 
-    def test_widths_are_allowed_ones(self, tmp_path: Path) -> None:
-        graph = traced_network(Timed, limits=Limits(min_units=3, round_to=3))
+    def test_in_torch_each_group_is_measured(self, tmp_path: Path) -> None:
+        graph = traced_network(Plain, limits=Limits(min_units=3, round_to=3))
         table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
         assert [s.kept for s in table.groups.values()] == [(3, 6), (3, 6, 9)]
+        assert table.machine['runtime'] == 'torch'
 
     def test_a_group_of_one_unit(self, tmp_path: Path) -> None:
-        model = randomized_network(Timed)
+        model = randomized_network(Plain)
         graph = easypruner.trace(model, example_inputs())
         easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
-        table = measure_table(graph, tmp_path / 'table.json', repeats=5, warmup=0)
+        table = measure_table(graph, tmp_path / 'table.json', repeats=5, runtime=Clocked())
         assert table.groups[SMALL] == Savings(1, (), (), ())
         assert LatencyTable.load(tmp_path / 'table.json') == table
 
@@ -331,22 +381,21 @@ def test_invalid_shares(share: Any, tmp_path: Path, clock: Clock) -> None:
 
 
 def test_a_network_that_stores_computed_tensors_is_copied() -> None:
-    model = randomized_network(Timed)
+    model = randomized_network(Plain)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
         layer = nn.utils.weight_norm(model.body[0][0])
     model.train()(example_inputs()).sum().backward()
     held = layer.weight
     graph = easypruner.trace(model, example_inputs())
-    comparison = Stopwatch(graph, repeats=2).compare(
-        {next(iter(graph.groups)): torch.arange(8) < 3}
-    )
+    stopwatch = Stopwatch(graph, repeats=2, runtime=Clocked())
+    comparison = stopwatch.compare({next(iter(graph.groups)): torch.arange(8) < 3})
     assert comparison.ratio.median < 1
     assert layer.weight is held and held.grad_fn is not None
 
 
 def test_a_group_cut_to_a_single_channel_is_still_in_the_table(table: Path) -> None:
-    model = randomized_network(Timed)
+    model = randomized_network(Plain)
     graph = easypruner.trace(model, example_inputs())
     easypruner.prune(model, {SMALL: torch.arange(8) < 1}, graph=graph)
     retraced = easypruner.trace(model, example_inputs())
@@ -426,11 +475,19 @@ def test_a_table_of_another_network_is_refused(table: Path) -> None:
 @pytest.mark.parametrize(
     'arguments',
     [{}, {'keep': 0.5, 'limit': 1}, {'keep': 2}, {'limit': -1}, {'limit': float('nan')},
-     {'keep': 0.5, 'repeats': 1}, {'keep': 0.5, 'repeats': 2.5}, {'keep': 0.5, 'warmup': -1}],
+     {'keep': 0.5, 'repeats': 1}, {'keep': 0.5, 'repeats': 2.5}, {'keep': 0.5, 'warmup': -1},
+     {'keep': 0.5, 'rank': 'per_time'}, {'keep': 0.5, 'clock': 'sun'}, {'keep': 0.5, 'runtime': 3}],
 )  # fmt: skip
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Latency(**arguments)
+
+
+def test_an_unknown_runtime_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown runtime 'OnnxRuntim'; did you mean 'OnnxR"):
+        Latency(keep=0.5, runtime='OnnxRuntim')
+    budget = build(BUDGETS, dict(type='Latency', keep=0.5, runtime='TorchEager'))
+    assert budget.runtime.name == 'TorchEager'
 
 
 def test_a_reading_is_median_and_median_absolute_deviation() -> None:

@@ -57,8 +57,13 @@ class Budget(Strategy):
 
     @property
     def spread(self) -> float | None:
-        """The median absolute deviation of :meth:`delivered`, if it was measured; else None."""
+        """The uncertainty of :meth:`delivered`, if it was measured; else None."""
         return None
+
+    @property
+    def where(self) -> str:
+        """What :meth:`delivered` was measured on, such as the runtime and the machine; else ''."""
+        return ''
 
     def margin(self, scores: Scores, graph: ChannelGraph) -> float | None:
         """Return how far the lowest score is above the threshold of this budget.
@@ -126,6 +131,10 @@ class DerivedBudget(Budget):
     def spread(self) -> float | None:
         return self._reported.spread
 
+    @property
+    def where(self) -> str:
+        return self._reported.where
+
 
 class _PartialBudget(DerivedBudget):
     """Removes a part of the units that another budget would remove."""
@@ -144,7 +153,8 @@ def budget_result(budget: Budget, masks: Masks, graph: ChannelGraph) -> BudgetRe
     each = []
     for part in budget.parts():
         delivered = part.delivered(masks, graph)
-        each.append(BudgetResult(part.kind, part.asked_of(masks, graph), delivered, part.spread))
+        asked = part.asked_of(masks, graph)
+        each.append(BudgetResult(part.kind, asked, delivered, part.spread, part.where))
     if len(each) == 1:
         return each[0]
     return replace(each[0], kind=budget.kind, parts=tuple(each))
