@@ -37,9 +37,11 @@ The probe takes some seconds, once for each machine, runtime and number of threa
 kept in the user's cache. Measure your machine by
 
 ```python
+import torch, torchvision
 import easypruner
 
-graph = easypruner.trace(model, images, target='OnnxRuntime')
+images = torch.randn(1, 3, 64, 64)
+graph = easypruner.trace(torchvision.models.resnet18(), images, target='TorchEager')
 print(graph.target.describe())
 ```
 

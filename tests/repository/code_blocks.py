@@ -32,7 +32,7 @@ WHOLE = {
 
 TESTED: dict[str, dict[str, list[str]]] = {
     'README.md': {
-        'Prune in one line': [f'{_README}::test_the_example_in_one_line'],
+        'Prune in one line': [f'{_README}::test_the_example_in_one_line', HERE],
         'Prune in your own code': [f'{_README}::test_the_api_example', HERE, HERE],
         'A config': [HERE],
         'A plugin in 30 lines': [f'{_README}::test_the_plugin_example'],
@@ -46,6 +46,7 @@ TESTED: dict[str, dict[str, list[str]]] = {
         'A rule that counts MACs': [_PROGRAMS, _PROGRAMS, _PROGRAMS],
         'How to find a wrong count of MACs': [_PROGRAMS],
     },
+    'docs/latency.md': {'Widths': [HERE]},
     'docs/plugins.md': {
         'A mask source in 30 lines': [f'{_DOCS}::test_the_example_is_short_and_works', HERE],
         'A budget': [f'{_DOCS}::test_the_other_examples_work'],

@@ -39,7 +39,9 @@ def pushed(regularizer: Content, rows: bool = True, epochs: int = 4, **changes: 
         dict(type='Calibrate', batches=8, **row()),
         dict(type='Train', name='finetune', epochs=1, **row()),
     ]
-    return tiny_config(stages=[*stages, dict(type='Report')] if rows else stages, **changes)
+    every_width = dict(limits=dict(round_to=1))
+    stages += [dict(type='Report')] if rows else []
+    return tiny_config(**dict(graph=every_width, stages=stages, **changes))
 
 
 def ran(folder: Path, content: Content) -> Path:
