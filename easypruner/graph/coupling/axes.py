@@ -30,6 +30,7 @@ SplitKey = tuple[int, int]
 
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 MERGED = 'two free dimensions are merged'
+SHARED = 'a head of keys and values that several heads of queries share'
 SINGLE = 'has a single channel'
 TABLE = 'a table of integers'
 UNUSED = 'not used in the forward pass'
@@ -61,6 +62,7 @@ class Axis:
             not known yet.
         part: the split that made the axis, if one did.
         factors: the axes that were merged into this one, so that a later split can restore them.
+        copy: the key of the expansion that made the axis of a single index, if one did.
 
     >>> axis = Axis(np.arange(4))
     >>> axis[1:].tiled(2).ids
@@ -74,6 +76,7 @@ class Axis:
     reason: int | None = None
     part: Part | None = None
     factors: tuple[Axis, ...] = ()
+    copy: SplitKey | None = None
 
     @classmethod
     def of(cls, ids: Ids) -> Axis:
@@ -102,16 +105,22 @@ class Axis:
         """The ids without those that are reasons."""
         return self.ids[self.ids >= 0]
 
+    @property
+    def parts(self) -> list[tuple[Part, int]]:
+        """The parts of splits that were merged into this axis, or that it is, with their sizes."""
+        merged = [entry for factor in self.factors for entry in factor.parts]
+        return merged or ([] if self.part is None else [(self.part, self.size)])
+
     def __getitem__(self, window: slice) -> Axis:
         return Axis(self.ids[window], self.reason)
 
     def tiled(self, count: int) -> Axis:
         """Return ``count`` copies of the axis, concatenated: 0 1 0 1, as of ``cat([x, x])``."""
-        return Axis(np.tile(self.ids, count), self.reason)
+        return Axis(np.tile(self.ids, count), self.reason, self.part)
 
     def repeated(self, count: int) -> Axis:
         """Return the axis with each index repeated: 0 0 1 1, as ``repeat_interleave`` does."""
-        return Axis(np.repeat(self.ids, count), self.reason)
+        return Axis(np.repeat(self.ids, count), self.reason, self.part)
 
     def transposed(self, rows: int) -> Axis:
         """Return the axis with its indices written in ``rows`` rows and read by columns.
@@ -138,7 +147,7 @@ class Axis:
 
     def marked(self, part: Part) -> Axis:
         """Return the axis as a part of a split."""
-        return Axis(self.ids, self.reason, part, self.factors)
+        return Axis(self.ids, self.reason, part, self.factors, self.copy)
 
 
 class Reasons:

@@ -15,7 +15,7 @@ from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.graph.limits import Limits
 
-Attention = Literal['width', 'heads']
+Attention = Literal['width', 'heads', 'query_heads']
 Grouped = Literal['within', 'whole']
 Ignored = str | type[nn.Module]
 
@@ -28,7 +28,8 @@ class PruningChoice:
         ignore: modules whose channels stay: paths, globs, names of classes, or classes. Their
             inputs may still lose channels.
         limits: path, glob or name of a group -> its limits. The first that fits counts.
-        attention: ``'heads'`` removes whole heads of an attention, ``'width'`` width of every head.
+        attention: ``'width'`` removes width of every head of an attention, ``'heads'`` whole heads,
+            ``'query_heads'`` heads of queries alone where several share a head of keys and values.
         grouped: ``'whole'`` removes whole groups of a grouped convolution, ``'within'`` the same
             channels within each of its groups.
     """

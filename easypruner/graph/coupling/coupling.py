@@ -8,7 +8,7 @@ from functools import reduce
 from torch import Tensor
 
 from easypruner.errors import TraceError
-from easypruner.graph.coupling.axes import INNER, SINGLE, Axis, Dim, Ids, SplitKey, TensorAxes
+from easypruner.graph.coupling.axes import INNER, SHARED, SINGLE, Axis, Dim, Ids, TensorAxes
 from easypruner.graph.coupling.edges import Edges
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.splits import Splits
@@ -39,7 +39,7 @@ class Coupling:
         unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
         directions: the names of the parameters that weight norm divides by their length.
         vectors: the names of vectors that are not trained.
-        preferred: split -> the part of it that should stay free.
+        splits: the dimensions that are split into several, and which of them should stay free.
         grouped: which grouped convolutions lose whole groups.
     """
 
@@ -51,13 +51,13 @@ class Coupling:
         unprunable: Mapping[Dim, str],
         directions: Set[str],
         vectors: Set[str],
-        preferred: Mapping[SplitKey, int],
+        splits: Splits,
         grouped: GroupedConvolutions,
     ) -> None:
         self.axes = TensorAxes(tapes, unprunable)
         self.edges = Edges()
         self.tally = Tally()
-        self.splits = Splits(preferred)
+        self.splits = splits
         self.grouped = grouped
         self.mixed: list[tuple[Axis, Operation]] = []
         self.readers: list[Axis] = []
@@ -141,6 +141,14 @@ class Coupling:
     def explain(self, reason: str) -> str:
         """Return a reason followed by the operation and the module in which it runs."""
         return f'{reason}: {self.operation}'
+
+    def note_attention(self, *sides: tuple[Sequence[Axis], Sequence[Axis]]) -> None:
+        """Note an attention: for each of its tensors, the axes of heads and those of their width.
+
+        A width that queries of several heads share stays if heads are lost.
+        """
+        for axis in self.splits.note_attention(*sides):
+            self.freeze(axis, SHARED)
 
     # What rules of layers with parameters need
 

@@ -15,6 +15,7 @@ from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
 from easypruner.graph.coupling.rules import apply_rule
+from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.unprunable import find_unprunable, find_vectors
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Tape
@@ -66,14 +67,15 @@ def propagate(
     ignored = choice.ignored(modules) if choice.ignore else {}
     preferred: dict[SplitKey, int] = {}
     tried: set[tuple[SplitKey, int]] = set()
+    fixed: frozenset[SplitKey] = frozenset()
     # It ends: each time, a part of a split is preferred for the first time, or a convolution loses
-    # no whole groups any more, or a dimension is known to stay.
+    # no whole groups any more, or an expansion or a dimension is known to stay.
     while True:
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
-        coupling = Coupling(tapes, unprunable, directions, vectors, preferred, grouped)
+        splits = Splits(choice.attention, preferred, fixed)
+        coupling = Coupling(tapes, unprunable, directions, vectors, splits, grouped)
         _apply_rules(coupling, tapes)
-        splits = coupling.splits
-        wanted = splits.heads if choice.attention == 'heads' else splits.head_widths
+        wanted = splits.wanted()
         # Both parts of a split may be the width of a head, as in a square matrix. Neither is wrong.
         better = splits.find_better(dict(wanted.items() - tried))
         if better:
@@ -86,6 +88,10 @@ def propagate(
         stuck = find_stuck(coupling, parts)
         if stuck:
             within = {**within, **stuck}
+            continue
+        copies = _find_copies(coupling, parts)
+        if copies:
+            fixed |= copies
             continue
         frozen = _find_whole(coupling, parts) if coupling.is_ambiguous else {}
         # What stays only because dimensions are merged may go once it is known which of them stay.
@@ -118,6 +124,15 @@ def _freeze_ignored(coupling: Coupling, ignored: Mapping[str, str]) -> None:
         if module in ignored and owner not in readers:
             reason = f'ignored, as {ignored[module]!r} says'
             coupling.freeze_nodes(np.unique(owner.axis.nodes), reason)
+
+
+def _find_copies(coupling: Coupling, parts: Partition) -> frozenset[SplitKey]:
+    """Return the expansions whose copies no unit has, and which make a merge ambiguous."""
+    return frozenset(
+        axis.copy
+        for axis in coupling.splits.loose
+        if axis.copy is not None and (parts.unit_of[axis.nodes] < 0).all()
+    )
 
 
 def _find_whole(coupling: Coupling, parts: Partition) -> dict[Dim, str]:

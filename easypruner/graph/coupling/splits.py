@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 
 from easypruner.graph.coupling.axes import Axis, Ids, SplitKey
+
+WHOLE = -1
+"""Instead of the number of a part: none of them stays free."""
 
 
 class Splits:
@@ -16,17 +20,27 @@ class Splits:
     leave a rectangle.
 
     Attributes:
+        attention: what attentions lose.
         preferred: split -> the part that should stay free.
+        fixed: the expansions that make axes of which all indices stay.
         chosen: split -> the part that stays free.
         heads: split -> the part that counts the heads of an attention.
         head_widths: split -> the part that is the width of a head.
+        loose: the axes that an expansion made and that were merged with another free one.
     """
 
-    def __init__(self, preferred: Mapping[SplitKey, int]) -> None:
+    def __init__(
+        self, attention: str, preferred: Mapping[SplitKey, int], fixed: Set[SplitKey]
+    ) -> None:
+        self.attention = attention
         self.preferred = preferred
+        self.fixed = fixed
         self.chosen: dict[SplitKey, int] = {}
         self.heads: dict[SplitKey, int] = {}
         self.head_widths: dict[SplitKey, int] = {}
+        self.loose: list[Axis] = []
+        self._query_heads: dict[SplitKey, int] = {}
+        self._shared_heads: dict[SplitKey, int] = {}
         self._operation = 0
         self._number = 0
 
@@ -35,21 +49,53 @@ class Splits:
         self._operation += 1
         self._number = 0
 
+    def next_key(self) -> SplitKey:
+        """Return the key of the next split, or expansion, of the operation."""
+        key = self._operation, self._number
+        self._number += 1
+        return key
+
     def choose(self, grid: Ids) -> tuple[SplitKey, int]:
-        """Return the key of the next split, and the part of it that stays free.
+        """Return the key of the next split, and the part of it that stays free, or ``WHOLE``.
 
         Args:
             grid: the ids of the axis in the shape into which it is split.
         """
-        key = self._operation, self._number
-        self._number += 1
+        key = self.next_key()
         self.chosen[key] = self.preferred[key] if key in self.preferred else _free_dimension(grid)
         return key, self.chosen[key]
 
-    def note_attention(self, heads: Iterable[Axis], widths: Iterable[Axis]) -> None:
-        """Note which axes count the heads of an attention, and which have the width of a head."""
-        for axes, found in ((heads, self.heads), (widths, self.head_widths)):
-            found.update(axis.part for axis in axes if axis.part is not None)
+    def note_attention(self, *sides: tuple[Iterable[Axis], Iterable[Axis]]) -> list[Axis]:
+        """Note which axes count the heads of an attention, and which have the width of a head.
+
+        Args:
+            sides: for each tensor, the axes that may count heads, and those that may have the width
+                of one. A tensor with fewer heads than another shares them between several.
+
+        Returns:
+            The widths that must stay, if heads are lost: those of a single head that all share.
+        """
+        every = [[entry for axis in heads for entry in axis.parts] for heads, _ in sides]
+        counts = [math.prod(size for _, size in parts) for parts in every]
+        shared: list[Axis] = []
+        for (_, widths), parts, count in zip(sides, every, counts, strict=True):
+            self.head_widths.update(axis.part for axis in widths if axis.part is not None)
+            outermost = dict(part for part, _ in reversed(parts))
+            self.heads.update(outermost)
+            if count == max(counts):
+                self._query_heads.update(part for part, _ in parts)
+            else:
+                self._shared_heads.update(outermost)
+                shared += () if parts else widths
+        return [] if self.attention == 'width' else shared
+
+    def wanted(self) -> dict[SplitKey, int]:
+        """Return split -> the part that should stay free."""
+        if self.attention == 'width':
+            return self.head_widths
+        if self.attention == 'heads':
+            return self.heads
+        return {**self._query_heads, **dict.fromkeys(self._shared_heads, WHOLE)}
 
     def find_better(self, wanted: Mapping[SplitKey, int]) -> dict[SplitKey, int]:
         """Return those of the wanted parts that do not stay free."""

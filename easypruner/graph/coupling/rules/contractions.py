@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -158,8 +159,7 @@ def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     rows = [left.pop()] if left else []
     columns = [right.pop()] if right else []
     if coupling.parameter_of(a) is None and coupling.parameter_of(b) is None:
-        widths = [summed_left, summed_right, *rows, *columns]
-        coupling.splits.note_attention([*left, *right], widths)
+        coupling.note_attention((left, [summed_left, *rows]), (right, [summed_right, *columns]))
     batches = sorted((left, right), key=len, reverse=True)
     result = [*broadcast(coupling, batches, len(batches[0])), *rows, *columns]
     summed = summed_left if summed_left.is_constant else summed_right
@@ -178,9 +178,9 @@ def attend(coupling: Coupling, operation: Operation) -> None:
     (*batch, rows, width), (*batch_k, keys, width_k), (*batch_v, values, out) = (
         coupling.axes_of(t) for t in (q, k, v)
     )
-    coupling.splits.note_attention([*batch, *batch_k, *batch_v], [width, width_k, out])
-    _couple_alike(coupling, batch, batch_k)
-    _couple_alike(coupling, batch, batch_v)
+    coupling.note_attention((batch, [width]), (batch_k, [width_k]), (batch_v, [out]))
+    for shared in (batch_k, batch_v):
+        _couple_heads(coupling, batch, shared)
     coupling.contract(q, width, k, width_k)
     coupling.couple(keys, values)
     coupling.note_mixing(keys)
@@ -189,9 +189,33 @@ def attend(coupling: Coupling, operation: Operation) -> None:
         _couple_alike(coupling, [*batch, rows, keys], coupling.axes_of(mask))
     coupling.assign(operation.output, (*batch, rows, out))
     for extra in operation.outputs[1:]:
-        coupling.assign_constants(extra)
+        coupling.assign(extra, _alike(coupling, [*batch, rows, keys], extra))
     coupling.add_macs(1, *batch, rows, keys, width)
     coupling.add_macs(1, *batch, rows, keys, out)
+
+
+def _couple_heads(coupling: Coupling, batch: list[Axis], shared: Sequence[Axis]) -> None:
+    """Couple the heads of queries, in place, with those of keys or values.
+
+    Several heads of queries may share a head of keys. If that stays, the queries of each lose the
+    same positions.
+    """
+    for dim, (axis, other) in enumerate(zip(batch, shared, strict=True)):
+        if axis.size == other.size:
+            batch[dim] = coupling.couple(axis, other)
+        elif other.size != 1 and axis.size % other.size == 0:
+            count = axis.size // other.size
+            if other.is_constant:
+                coupling.couple_runs(axis, other.size)
+            else:
+                coupling.couple(axis, other.repeated(count))
+
+
+def _alike(coupling: Coupling, axes: Sequence[Axis], extra: Tensor) -> list[Axis]:
+    """Return the axes of a further output: those of the first dimensions that have their sizes."""
+    pairs = takewhile(lambda pair: pair[0].size == pair[1], zip(axes, extra.shape, strict=False))
+    known = [axis for axis, _ in pairs]
+    return known + [coupling.make_constant(size) for size in extra.shape[len(known) :]]
 
 
 @rule('bilinear', '_trilinear')

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from easypruner.graph.coupling.axes import MERGED, SINGLE, Axis, Part
+from easypruner.graph.coupling.axes import MERGED, SHARED, SINGLE, Axis, Part
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
+from easypruner.graph.coupling.splits import WHOLE
 
 
 @rule('view', '_unsafe_view', 'reshape', '_reshape_alias', 'unflatten', 'flatten',
@@ -60,7 +62,8 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
     if not free:
         merged = block[0].resized(math.prod(sizes))
         parts = [axis.part for axis in block if axis.part is not None]
-        return merged.marked(parts[0]) if len(parts) == 1 else merged
+        known = tuple(block) if any(axis.part or axis.factors for axis in block) else ()
+        return replace(merged, part=parts[0] if len(parts) == 1 else None, factors=known)
     if len(free) == 1:
         (i,) = free
         merged = block[i].repeated(math.prod(sizes[i + 1 :])).tiled(math.prod(sizes[:i]))
@@ -68,6 +71,7 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
     # Which of them will stay is known at the end of this propagation, and used by the next one.
     # The axis is frozen but not constant, so that a split restores its factors.
     coupling.is_ambiguous = True
+    coupling.splits.loose += [axis for axis in block if axis.copy and not axis.is_constant]
     frozen = coupling.make_constant(math.prod(sizes), coupling.explain(MERGED))
     return Axis(frozen.ids, factors=tuple(block))
 
@@ -80,12 +84,15 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     """
     if len(sizes) == 1:
         return [axis]
+    if axis.factors and [factor.size for factor in axis.factors] == list(sizes):
+        return list(axis.factors)
     if axis.is_constant:
         return [axis.resized(size) for size in sizes]
-    if [factor.size for factor in axis.factors] == list(sizes):
-        return list(axis.factors)
     grid = axis.ids.reshape(sizes)
     key, free = coupling.splits.choose(grid)
+    if free == WHOLE:
+        coupling.freeze(axis, SHARED)
+        return [coupling.make_constant(size).marked(Part(key, i)) for i, size in enumerate(sizes)]
     rows = Axis(np.moveaxis(grid, free, -1).reshape(-1))
     kept = coupling.couple_runs(rows, rows.size // sizes[free])
     return [
@@ -128,15 +135,23 @@ def repeat(coupling: Coupling, operation: Operation) -> None:
     axes = coupling.axes_of(operation.tensors[0])
     shape = operation.output.shape
     added = len(shape) - len(axes)
-    result = [coupling.make_free(size) for size in shape[:added]]
+    result = [_copy(coupling, size) for size in shape[:added]]
     for axis, size in zip(axes, shape[added:], strict=True):
         if axis.size == size:
             result.append(axis)
         elif axis.size == 1:
-            result.append(coupling.make_free(size))
+            result.append(_copy(coupling, size))
         else:
             result.append(axis.tiled(size // axis.size))
     coupling.assign(operation.output, result)
+
+
+def _copy(coupling: Coupling, size: int) -> Axis:
+    """Return an axis of copies of one entry."""
+    key = coupling.splits.next_key()
+    if key in coupling.splits.fixed:
+        return coupling.make_constant(size)
+    return replace(coupling.make_free(size), copy=key)
 
 
 @rule('repeat_interleave')
