@@ -44,8 +44,9 @@ class AnalyzeArguments(PluginArguments):
     ignore: Sequence[str] = repeated(
         'keep the channels of a module, named by path, pattern or class', 'MODULE'
     )
-    attention: Literal['width', 'heads'] | None = option(
-        'what to remove from attention: channels of every head, or whole heads; default: width',
+    attention: Literal['width', 'heads', 'query_heads'] | None = option(
+        'what to remove from attention: channels of every head, whole heads, or heads of queries '
+        'alone; default: width',
         choices=('width', 'heads'),
     )
     grouped: Literal['within', 'whole'] | None = option(

@@ -282,7 +282,8 @@ def trace(
             attributes for all groups; or a dict of such by path, glob or name of a group, of which
             the first that fits counts. Budgets observe them.
         attention: ``'width'`` removes width of every head of an attention, ``'heads'`` removes
-            whole heads.
+            whole heads: those of keys and values with the heads of queries that share them.
+            ``'query_heads'`` removes heads of queries alone where several share one of keys.
         grouped: ``'within'`` removes the same channels within each group of a grouped convolution,
             so that the number of groups stays; ``'whole'`` removes whole groups, so that their
             width stays. Where no whole group can go, channels within groups go, and ``notes`` of

@@ -18,6 +18,7 @@ from easypruner.errors import TraceError
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
+from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.forward_state import unchanged
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.graph.recording.parametrized import weight_norms
@@ -178,7 +179,7 @@ class _Call:
         call = map_tensors(self.call, lambda t: t.double() if t.is_floating_point() else t)
         try:
             # A forward pass may ask for another precision, as ``x.float()``.
-            with unchanged(model), double, _Double(is_function):
+            with unchanged(model), double, without_compilation(), _Double(is_function):
                 return compute_outputs(model, call)
         except Exception as error:
             reason = f'{type(error).__name__}: {error}'
@@ -214,12 +215,16 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
             it may have as they were, are converted for each operation.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, of_function: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._converts = of_function
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if is_composite(func):
+            return run_parts(self, func, args, kwargs)
         if kwargs.get('dtype') in _LOWER:
             kwargs = {**kwargs, 'dtype': torch.float64}
         if func is aten.bernoulli_.float:  # drops values, at random positions

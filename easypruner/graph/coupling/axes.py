@@ -106,10 +106,21 @@ class Axis:
         return self.ids[self.ids >= 0]
 
     @property
+    def is_made(self) -> bool:
+        """Whether the axis is a part of a split, or merged of others."""
+        return self.part is not None or bool(self.factors)
+
+    @property
     def parts(self) -> list[tuple[Part, int]]:
         """The parts of splits that were merged into this axis, or that it is, with their sizes."""
         merged = [entry for factor in self.factors for entry in factor.parts]
         return merged or ([] if self.part is None else [(self.part, self.size)])
+
+    @property
+    def copies(self) -> list[Axis]:
+        """The axes that expansions made among those that were merged into this one, or itself."""
+        own = [self] if self.copy is not None and not self.is_constant else []
+        return own + [axis for factor in self.factors for axis in factor.copies]
 
     def __getitem__(self, window: slice) -> Axis:
         return Axis(self.ids[window], self.reason)

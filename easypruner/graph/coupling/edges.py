@@ -15,8 +15,10 @@ class Edges:
 
     def couple(self, a: Axis, b: Axis) -> Axis:
         """Couple two axes of one size, index by index; return the one to hand on."""
+        # What the axis was made of says later which of its dimensions are heads.
+        known = b if b.is_made and not a.is_made else a
         if a is b or (a.is_constant and b.is_constant):
-            return a
+            return known
         self._pairs.append((a.ids, b.ids))
         if a.is_constant:
             return a
@@ -24,7 +26,7 @@ class Edges:
             return b
         if b.ids.size and b.ids.min() < 0:
             return Axis.of(np.where(b.ids < 0, b.ids, a.ids))
-        return a
+        return a if a.ids.size and a.ids.min() < 0 else known
 
     def couple_runs(self, axis: Axis, count: int) -> Axis:
         """Couple the indices at each position of ``count`` equal runs; return one run.

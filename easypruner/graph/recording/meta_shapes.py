@@ -24,6 +24,8 @@ aten = torch.ops.aten
 class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode without the overhead of torch's own."""
 
+    supports_higher_order_operators = True
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # To guard an operation against torch.compile takes as long as to compute its shape.

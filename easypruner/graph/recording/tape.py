@@ -19,6 +19,7 @@ from easypruner.base.describe import describe
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
+from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
 
@@ -216,7 +217,7 @@ def run_forward(
         backend: the kind of stand-ins.
         watcher: the mode that gets each operation.
     """
-    with torch.no_grad(), without_fast_path(), backend.active(), watcher:
+    with torch.no_grad(), without_fast_path(), without_compilation(), backend.active(), watcher:
         return call_model(model, call)
 
 
@@ -230,6 +231,8 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if is_composite(func):
+            return run_parts(self, func, args, kwargs)
         recorded = args
         if torch.Tag.inplace_view in func.tags:
             recorded = (self._preserve(args[0]), *args[1:])

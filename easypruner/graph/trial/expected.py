@@ -16,7 +16,7 @@ from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.recording.inventory import numbers_of
 from easypruner.graph.recording.tape import Operation, Tape
 
-BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy')
+BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device')
 """Operations of autograd and of constants, which one run may have and another may not."""
 
 _HIDDEN = ('_parameters', '_buffers', '_modules', '_version')

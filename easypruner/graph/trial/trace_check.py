@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from easypruner.graph.recording.composites import is_composite, run_parts
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
 from easypruner.graph.recording.tape import Operation, name_of
@@ -22,6 +23,7 @@ from easypruner.graph.trial.widths import Widths
 
 _LOOKAHEAD = 64
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
+_VIEWS = ('view', '_unsafe_view', '_reshape_alias')
 _OWN_CODE = str(Path(__file__).parents[1])
 _TORCH_CODE = str(Path(torch.__file__).parent)
 
@@ -89,13 +91,20 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         self._missed: Operation | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if is_composite(func):
+            return run_parts(self, func, args, kwargs or {})
         self.begun += 1
         result = run_operation(func, args, kwargs or {})
         if name_of(func) in BOOKKEEPING:
             return result
         operations = self._operations
         position, got = self._position, tensors_of((result,))
-        if position < len(operations) and operations[position].func is func:
+        if position < len(operations) and _are_alike(operations[position].func, func):
+            # Where operations are missing, one may be taken for another of the same kind.
+            uncertain = self._missed is not None
+            fits = not uncertain or self._fits(operations[position].outputs, got)
+            if not fits and self._resume_behind(func, got):
+                return result
             self._compare(operations[position].outputs, got)
             if func in _WINDOWS:
                 self._compare_window(operations[position], args)
@@ -104,21 +113,23 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             self._resume_behind(func, got)
         return result
 
-    def _resume_behind(self, func: Any, got: Sequence[Tensor]) -> None:
-        """Find the operation that ran among the next expected ones; if it is not there, ignore it.
+    def _resume_behind(self, func: Any, got: Sequence[Tensor]) -> bool:
+        """Find the operation that ran among the next expected ones; return whether it is there.
 
-        Two passes differ if the first one caches a tensor, or if tensors must be copied only in
-        one memory layout. Whatever is ignored, the outputs of the model are compared in the end.
+        Else it is ignored. Two passes differ if the first one caches a tensor, or if tensors must
+        be copied only in one memory layout. Whatever is ignored, the outputs of the model are
+        compared in the end.
         """
         path = self._stand_ins.path
         if self._missed is None and self._position < len(self._operations):
             self._missed = self._operations[self._position]
         ahead = self._operations[self._position : self._position + _LOOKAHEAD]
         for position, operation in enumerate(ahead, start=self._position):
-            same = operation.func is func and operation.module == path
+            same = _are_alike(operation.func, func) and operation.module == path
             if same and self._fits(operation.outputs, got):
                 self._position = position + 1
-                return
+                return True
+        return False
 
     def _fits(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:
         shapes = [tuple(tensor.shape) for tensor in got]
@@ -177,3 +188,8 @@ def _user_line(trace: TracebackType | None) -> str:
         if not frame.filename.startswith((_OWN_CODE, _TORCH_CODE)):
             return f'{Path(frame.filename).name}:{frame.lineno}, {frame.line!r}'
     return ''
+
+
+def _are_alike(func: Any, other: Any) -> bool:
+    """Return whether two operations are the same, or both views, one of them of a copy."""
+    return func is other or (name_of(func) in _VIEWS and name_of(other) in _VIEWS)

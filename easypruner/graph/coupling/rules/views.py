@@ -71,7 +71,7 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
     # Which of them will stay is known at the end of this propagation, and used by the next one.
     # The axis is frozen but not constant, so that a split restores its factors.
     coupling.is_ambiguous = True
-    coupling.splits.loose += [axis for axis in block if axis.copy and not axis.is_constant]
+    coupling.splits.loose += [copy for axis in block for copy in axis.copies]
     frozen = coupling.make_constant(math.prod(sizes), coupling.explain(MERGED))
     return Axis(frozen.ids, factors=tuple(block))
 
@@ -164,7 +164,7 @@ def repeat_entries(coupling: Coupling, operation: Operation) -> None:
         coupling.assign_constants(output)
         return
     axes = list(coupling.axes_of(x))
-    axes[dim] = axes[dim].repeated(repeats)
+    axes[dim] = merge(coupling, [axes[dim], _copy(coupling, repeats)])
     coupling.assign(output, axes)
 
 

@@ -1,0 +1,70 @@
+"""Higher-order operations: run as the operations of which they consist, such as flex attention."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+
+def is_composite(func: Any) -> bool:
+    """Return whether an operation takes functions, and runs others by them."""
+    return isinstance(func, HigherOrderOperator)
+
+
+def run_parts(
+    mode: TorchDispatchMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run the operations of which another consists; a dispatch mode gets each of them.
+
+    Raises:
+        NotImplementedError: torch has no implementation that consists of other operations.
+    """
+    kernel = func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+    if func.name() == 'flex_attention':
+        kernel = _attend
+    if kernel is None:
+        raise NotImplementedError(f'torch cannot run {func} as a sequence of other operations')
+    with mode, _Unrecorded(), torch.no_grad():
+        return kernel(*args, **kwargs)
+
+
+def _attend(query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """Run flex attention as products of matrices, with the memory layout of its queries."""
+    from torch._higher_order_ops.flex_attention import math_attention
+
+    output, *others = math_attention(query, *args, **kwargs)
+    order = sorted(range(query.dim()), key=lambda dim: -query.stride(dim))
+    inverse = sorted(range(query.dim()), key=order.__getitem__)
+    return output.permute(order).contiguous().permute(inverse), *others
+
+
+class _Unrecorded(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Hides the tables of positions that flex attention makes, of heads as well, used or not.
+
+    An operation that uses such a table finds a constant tensor.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        hidden = func.overloadpacket is torch.ops.aten.arange
+        with _disable_current_modes() if hidden else contextlib.nullcontext():
+            return func(*args, **(kwargs or {}))
+
+
+def without_compilation() -> contextlib.AbstractContextManager[Any]:
+    """Let compiled functions run as they were written: a compiled one hides its operations.
+
+    Nothing is imported for it that is not loaded.
+    """
+    compilers = {'torch._dynamo', 'torch.nn.attention.flex_attention'}
+    set_stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
+    if set_stance is None or compilers.isdisjoint(sys.modules):
+        return contextlib.nullcontext()
+    stance: contextlib.AbstractContextManager[Any] = set_stance('force_eager')
+    return stance

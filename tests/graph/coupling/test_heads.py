@@ -1,0 +1,163 @@
+"""Heads of attention: whole heads, and heads of queries alone, in each form of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import easypruner
+from easypruner.testing import random_masks, randomized_network
+
+WIDTH = 4
+
+
+class Attention(nn.Module):
+    """Eight heads of queries share the heads of keys and values.
+
+    Args:
+        shared: how many heads of keys there are.
+        form: computes the attention of the module's queries, keys and values.
+        numbered: whether views name the number of heads, or find it.
+    """
+
+    def __init__(self, shared: int, form: Callable, numbered: bool = False) -> None:
+        super().__init__()
+        self.form, self.numbered = form, numbered
+        self.heads, self.shared, self.repeats, self.width = 8, shared, 8 // shared, WIDTH
+        self.register_buffer('scale', torch.ones(()))
+        self.q, self.o = nn.Linear(12, 8 * WIDTH), nn.Linear(8 * WIDTH, 12)
+        self.k, self.v = nn.Linear(12, shared * WIDTH), nn.Linear(12, shared * WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = (self.heads, self.shared, self.shared) if self.numbered else (-1, -1, -1)
+        q, k, v = (
+            layer(x).view(*x.shape[:2], count, self.width).transpose(1, 2)
+            for layer, count in zip((self.q, self.k, self.v), heads, strict=True)
+        )
+        return self.o(self.form(self, q, k, v).transpose(1, 2).reshape(*x.shape[:2], -1))
+
+
+def interleaved(net: Attention, x: Tensor) -> Tensor:
+    return x.repeat_interleave(net.repeats, dim=1)
+
+
+def expanded(net: Attention, x: Tensor) -> Tensor:
+    n, heads, length, width = x.shape
+    return x[:, :, None].expand(n, heads, net.repeats, length, width).reshape(n, -1, length, width)
+
+
+def fused(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k, v = interleaved(net, k), expanded(net, v)
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def sharing(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+def on_values(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The network asks for a value, so that it runs on real tensors and their fused kernel."""
+    return sharing(net, q * net.scale.item(), k, v)
+
+
+def eager(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k, v = expanded(net, k), interleaved(net, v)
+    return (q @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
+def einsum(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k, v = expanded(net, k), expanded(net, v)
+    scores = torch.einsum('bhqd,bhkd->bhqk', q, k).softmax(-1)
+    return torch.einsum('bhqk,bhkd->bhqd', scores, v)
+
+
+def grouped(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q = q.unflatten(1, (k.shape[1], -1))
+    scores = (q @ k[:, :, None].transpose(-1, -2)).softmax(-1)
+    return (scores @ v[:, :, None]).flatten(1, 2)
+
+
+def flexible(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    flex = pytest.importorskip('torch.nn.attention.flex_attention')
+
+    def relative(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, key: Tensor) -> Tensor:
+        return score + (row - key)
+
+    return flex.flex_attention(q, k, v, score_mod=relative, enable_gqa=True)
+
+
+FORMS = [fused, sharing, on_values, eager, einsum, grouped]
+if hasattr(torch.compiler, 'set_stance'):
+    FORMS.append(flexible)
+
+
+CASES = [(4, 'heads', 4), (2, 'query_heads', 4)]
+EVERY = [*CASES, (8, 'heads', 8), (1, 'heads', 8), (1, 'query_heads', 8), (8, 'query_heads', 8)]
+
+
+@pytest.mark.filterwarnings('ignore:flex_attention called without')
+@pytest.mark.parametrize(
+    ('form', 'shared', 'attention', 'units'),
+    [(form, *case) for form in FORMS for case in (EVERY if form is sharing else CASES)],
+)
+def test_heads_go_with_those_that_share_keys(
+    form: Callable, shared: int, attention: str, units: int
+) -> None:
+    model = randomized_network(lambda: Attention(shared, form, numbered=form is fused))
+    model.requires_grad_(False)  # flex attention on the CPU has no gradient
+    inputs = torch.randn(2, 5, 12)
+    graph = easypruner.trace(model, inputs, attention=attention)  # type: ignore[arg-type]
+    assert [(group.size, group.mixed) for group in graph.groups.values()] == [(units, ())]
+    masks = random_masks(graph)
+    assert easypruner.verify(model, masks, inputs, graph=graph).passed
+    easypruner.prune(model, masks, graph=graph)
+    kept = int(masks['q'].sum()) * WIDTH * (1 if shared == 1 or units == 8 else 8 // units)
+    alone = shared == 1 or (attention == 'query_heads' and shared < 8)
+    assert model.q.out_features == model.o.in_features == kept
+    assert (
+        model.k.out_features
+        == model.v.out_features
+        == (shared * WIDTH if alone else int(masks['q'].sum()) * WIDTH)
+    )
+
+
+def test_a_mask_of_each_head_keeps_all_heads() -> None:
+    """A function of scores that reads the number of a head would read another one after a cut."""
+    flex = pytest.importorskip('torch.nn.attention.flex_attention')
+
+    def sloped(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        slopes = torch.arange(8) / 8
+        return flex.flex_attention(q, k, v, score_mod=lambda s, b, h, i, j: s * slopes[h])
+
+    if not hasattr(torch.compiler, 'set_stance'):
+        pytest.skip('needs torch 2.6')
+    model = randomized_network(lambda: Attention(8, sloped)).requires_grad_(False)
+    assert not easypruner.trace(model, torch.randn(2, 5, 12), attention='heads').groups
+
+
+def test_groups_of_queries_are_as_wide_as_before_if_widths_go() -> None:
+    model = randomized_network(lambda: Attention(2, eager))
+    graph = easypruner.trace(model, torch.randn(2, 5, 12))
+    assert [group.size for group in graph.groups.values()] == [WIDTH]
+
+
+def test_a_tensor_repeated_beside_channels_follows_them() -> None:
+    """Copies may be merged with channels: they stay, unless something else decides otherwise."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(24, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x)[..., None].expand(-1, -1, 3).flatten(1).sigmoid())
+
+    model = randomized_network(Tokens)
+    graph = easypruner.trace(model, torch.randn(5, 6))
+    assert [group.size for group in graph.groups.values()] == [8]
+    masks = {'first': torch.arange(8) % 3 != 1}
+    assert easypruner.verify(model, masks, torch.randn(5, 6), graph=graph).passed
