@@ -31,7 +31,7 @@ def run_parts(
         kernel = _attend
     if kernel is None:
         raise NotImplementedError(f'torch cannot run {func} as a sequence of other operations')
-    with mode, _Unrecorded(), torch.no_grad():
+    with mode, _Unrecorded(), torch.no_grad():  # type: ignore[no-untyped-call]
         return kernel(*args, **kwargs)
 
 
@@ -40,7 +40,8 @@ def _attend(query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
     from torch._higher_order_ops.flex_attention import math_attention
 
     output, *others = math_attention(query, *args, **kwargs)
-    order = sorted(range(query.dim()), key=lambda dim: -query.stride(dim))
+    strides = query.stride()
+    order = sorted(range(query.dim()), key=strides.__getitem__, reverse=True)
     inverse = sorted(range(query.dim()), key=order.__getitem__)
     return output.permute(order).contiguous().permute(inverse), *others
 
