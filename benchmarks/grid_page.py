@@ -45,17 +45,17 @@ fine-tuned for {finetune_epochs} epochs, with the same order of images on each g
 once at the end. {sources} Without a cut, the accuracy is {baseline} %{uncut}.
 
 *Delivered* is the mean share of the MACs that is left. The *difference* is that to widths of any
-size (`round_to=1`), of the same seed; after it stands the 95 % interval of its mean (Student's t,
-{freedom} degrees of freedom). One test image is {image:.1f} points.
+size (`round_to=1`), of the same seed; after it stands the 95 % interval of its mean (Student's t
+over the seeds). One test image is {image:.1f} points.
 
-| source | asked | `round_to` | delivered | accuracy, % | difference | test loss | difference |
-|---|---|---|---|---|---|---|---|
+| source | asked | seeds | `round_to` | delivered | accuracy, % | difference | loss | difference |
+|---|---|---|---|---|---|---|---|---|
 {rows}
 
 ## All cuts together
 
-The differences of a seed are averaged over {conditions}; the
-interval is that of their mean over the seeds.
+The differences of a seed are averaged over its cuts ({conditions}); the interval is that of their
+mean over the seeds.
 
 | `round_to` | delivered | difference in accuracy, points | difference in test loss |
 |---|---|---|---|
@@ -124,7 +124,6 @@ def page(content: Mapping[str, Any]) -> str:
         width4=4 * setting['width'],
         least=_percent(1 - setting['max_removed'], 0),
         seeds=len(seeds),
-        freedom=len(seeds) - 1,
         baseline=_spread(_accuracies(content, 'baseline'), 2),
         uncut=_uncut(_accuracies(content, 'uncut')),
         sources=_sources(found, setting),
@@ -141,13 +140,22 @@ def page(content: Mapping[str, Any]) -> str:
 
 
 def by_condition(runs: Mapping[str, Mapping[str, Any]]) -> Found:
-    """Return the runs by condition and seed; conditions that are not finished are left out."""
+    """Return the runs by condition and seed.
+
+    Seeds for which some grid is missing are left out, and sources and shares with a single seed.
+    """
     found: defaultdict[Key, dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for name, result in runs.items():
         source, keep, grid, seed = name.split(' | ')
         found[source, float(keep), int(grid)][int(seed)] = result
-    whole = max(len(by_seed) for by_seed in found.values())
-    return {key: by_seed for key, by_seed in found.items() if len(by_seed) == whole}
+    grids = {grid for _, _, grid in found}
+    complete = {}
+    for (source, keep, grid), runs in found.items():
+        all_grids = [found.get((source, keep, other), {}) for other in grids]
+        seeds = [seed for seed in runs if all(seed in others for others in all_grids)]
+        if len(seeds) > 1:
+            complete[source, keep, grid] = {seed: runs[seed] for seed in sorted(seeds)}
+    return complete
 
 
 def differences(found: Found, key: Key, what: str) -> dict[int, float]:
@@ -196,7 +204,8 @@ def _uncut(accuracies: Sequence[float]) -> str:
 def _rows(found: Found) -> Iterator[str]:
     for key, runs in found.items():
         source, keep, grid = key
-        cells = [f'`{source}`', _percent(keep, 0), str(grid), _mean_share(runs.values())]
+        cells = [f'`{source}`', _percent(keep, 0), str(len(runs)), str(grid)]
+        cells.append(_mean_share(runs.values()))
         for what, digits in (('accuracy', 2), ('loss', 3)):
             cells.append(_spread([run[what] for run in runs.values()], digits))
             own = differences(found, key, what)

@@ -58,8 +58,10 @@ def test_cuts_are_on_the_grid_and_finished_runs_are_skipped(
     with pytest.raises(SystemExit, match='has results of the setting'):
         study(reach=1.0)
     rows = table(module('grid_page').page(content), '| source |')
-    assert [row[:3] for row in rows] == [
-        [f'`{source}`', '50 %', str(grid)] for source in ('L1Norm', 'BNScale') for grid in (1, 4)
+    assert [row[:4] for row in rows] == [
+        [f'`{source}`', '50 %', '2', str(grid)]
+        for source in ('L1Norm', 'BNScale')
+        for grid in (1, 4)
     ]
 
 
@@ -86,9 +88,12 @@ def test_differences_are_paired_and_intervals_are_those_of_student(module: Any) 
         for grid, accuracy in ((1, free), (8, coarse)):
             run = {'accuracy': accuracy, 'loss': 1.0, 'macs': 0.5, 'seconds': 1.0}
             runs[f'L1Norm | 0.5 | {grid} | {seed}'] = run
+    for seed, grid in ((0, 1), (0, 8), (1, 1), (1, 8), (2, 1)):
+        runs[f'BNScale | 0.5 | {grid} | {seed}'] = runs[f'L1Norm | 0.5 | {grid} | {seed}']
     runs['L1Norm | 0.25 | 1 | 0'] = runs['L1Norm | 0.5 | 1 | 0']
     found = page.by_condition(runs)
-    assert ('L1Norm', 0.25, 1) not in found, 'an unfinished condition'
+    assert ('L1Norm', 0.25, 1) not in found, 'a share with an unfinished grid'
+    assert [list(found['BNScale', 0.5, grid]) for grid in (1, 8)] == [[0, 1], [0, 1]]
     interval = page.pooled(found, 8, 'accuracy')
     # 1.5 +- t(0.975, 2) * 0.5 / sqrt(3)
     assert (interval.mean, interval.half) == (1.5, pytest.approx(4.302653 * 0.5 / 3**0.5))
