@@ -22,6 +22,7 @@ EXAMPLES = {
     'regularizer': 'FilterDecay',
     'stage': 'Halve',
     'transform': 'Bfloat16Weights',
+    'runtime': 'TorchPrograms',
     'handler': 'Keeper',
 }
 """Kind of plugin -> the name of its example on the page."""

@@ -57,7 +57,7 @@ class ExecuTorch(Runtime):
         program = export_program(network, inputs, dynamic=False)
         path = folder / f'{name}.pte'
         path.write_bytes(_lowered({_METHOD: program.exported}))
-        return Exported(path, (path,), False, (program.reason,))
+        return Exported(path, (path,), program.dynamic_batch, program.notes)
 
     def load(self, path: Path) -> Session:
         return self._sessions(path.read_bytes(), [_METHOD])[0]

@@ -49,8 +49,9 @@ class OpenVINO(Runtime):
         fold_batch_norms(program.exported)
         path = folder / f'{name}.xml'
         openvino.save_model(_model_of(program.exported), path, compress_to_fp16=False)
-        notes = (program.reason,) if program.reason else ()
-        return Exported(path, (path, path.with_suffix('.bin')), program.dynamic_batch, notes)
+        return Exported(
+            path, (path, path.with_suffix('.bin')), program.dynamic_batch, program.notes
+        )
 
     def load(self, path: Path) -> Session:
         import openvino

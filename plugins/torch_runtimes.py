@@ -38,8 +38,7 @@ class _Torch(Runtime):
         path = folder / f'{name}.pt2'
         fold_batch_norms(program.exported)
         torch.export.save(program.exported, path)
-        notes = (program.reason,) if program.reason else ()
-        return Exported(path, (path,), program.dynamic_batch, notes)
+        return Exported(path, (path,), program.dynamic_batch, program.notes)
 
     def load(self, path: Path) -> Session:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from easypruner.cli.options import PluginArguments, flag
 
@@ -57,9 +58,27 @@ def _print(plugins: Plugins) -> None:
     print_lines(console, 'Other hooks', hooks)
     rules = [f'{name}: {plugin}' for plugin in plugins.plugins for name in plugin.rules]
     print_lines(console, 'Rules for operations', rules)
+    absent = [f'{name}: {packages}: {command}' for name, packages, command in _absent(plugins)]
+    print_lines(console, 'Not installed', absent)
     disabled = [f'{p.address}, {p.origin}, by {p.by}' for p in plugins.disabled]
     print_lines(console, 'Disabled', disabled)
     print_lines(console, 'Skipped', [p.reason for p in plugins.skipped], style='yellow')
+
+
+def _absent(plugins: Plugins) -> Iterator[tuple[str, str, str]]:
+    """Yield runtime, its packages that are not installed, and the command that installs them."""
+    for component in plugins.components:
+        packages = _missing(component)
+        if packages:
+            runtime: Any = component.cls
+            yield component.name, ', '.join(packages), runtime.install_command(packages)
+
+
+def _missing(component: ComponentInfo) -> tuple[str, ...]:
+    """Return the packages that a runtime needs and that are not installed."""
+    from easypruner.runtimes import Runtime
+
+    return component.cls.missing() if issubclass(component.cls, Runtime) else ()
 
 
 def _row(component: ComponentInfo) -> dict[str, str]:
@@ -73,9 +92,14 @@ def _row(component: ComponentInfo) -> dict[str, str]:
     }
 
 
+def _needs(component: ComponentInfo) -> dict[str, object]:
+    """Return what JSON says about the packages of a runtime."""
+    return {'missing': list(_missing(component))} if component.kind == 'runtime' else {}
+
+
 def _as_dict(plugins: Plugins) -> dict[str, list[dict[str, object]]]:
     return {
-        'components': [{**_row(c), 'file': c.plugin.file} for c in plugins.components],
+        'components': [{**_row(c), 'file': c.plugin.file, **_needs(c)} for c in plugins.components],
         'plugins': [dataclasses.asdict(plugin) for plugin in plugins.plugins],
         'disabled': [dataclasses.asdict(plugin) for plugin in plugins.disabled],
         'skipped': [dataclasses.asdict(plugin) for plugin in plugins.skipped],

@@ -27,6 +27,7 @@ _IN_A_CONFIG = {
     'regularizer': "regularizer=dict(type='{}', strength=1e-4)",
     'stage': "dict(type='{}'), among the stages",
     'transform': "dict(type='Apply{}'), among the stages",
+    'runtime': "graph=dict(target='{}'), and --runtime {} of commands",
     'handler': 'not needed: a handler is found by the type of the layer',
 }
 KINDS = tuple(_IN_A_CONFIG)
@@ -52,7 +53,8 @@ def new_plugin(arguments: NewPluginArguments) -> int:
     print(f'wrote {plugin} and {test}')
     print(f'  run the test:       pytest {shlex.quote(str(test))}')
     print(f'  list the plugin:    easypruner plugins --plugins {shlex.quote(folder)}')
-    print(f'  use it in a config: {_IN_A_CONFIG[kind].format(class_name(arguments.name))}')
+    use = _IN_A_CONFIG[kind].replace('{}', class_name(arguments.name))
+    print(f'  use it in a config: {use}')
     return 0
 
 

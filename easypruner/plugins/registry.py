@@ -85,9 +85,10 @@ def build(registry: ComponentRegistry, config: Any, *, path: str = '', **default
 
     The key ``type`` names the class, and the other keys are the arguments of its constructor. An
     argument is built as a component as well if it is a dict and its name is ``source``,
-    ``budget``, ``regularizer``, ``stage`` or ``handler``. The same holds for every dict in a list
-    under the plural of such a name, and in a list under ``budget``. All other arguments are passed
-    to the constructor unchanged. A component that is already built is returned.
+    ``budget``, ``regularizer``, ``stage``, ``runtime`` or ``handler``. The same holds for every
+    dict in a list under the plural of such a name, and in a list under ``budget``. All other
+    arguments are passed to the constructor unchanged. A component that is already built is
+    returned.
 
     Args:
         registry: the registry of the expected kind.

@@ -39,7 +39,7 @@ def write_onnx(network: nn.Module, inputs: Any, path: Path) -> Exported:
     weights = sum(t.numel() * t.element_size() for _, t in program.exported.state_dict.items())
     model.save(path, external_data=weights > _LARGEST)
     files = (path, *path.parent.glob(f'{path.name}.data'))
-    return Exported(path, files, program.dynamic_batch, (program.reason,) if program.reason else ())
+    return Exported(path, files, program.dynamic_batch, program.notes)
 
 
 def _onnx_of(network: nn.Module, program: Program) -> Any:

@@ -50,6 +50,11 @@ class Program:
         """Whether batches of any size can be passed."""
         return not self.reason
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user has to know about the program."""
+        return (self.reason,) if self.reason else ()
+
 
 class FromTensors(nn.Module):
     """A network that takes the tensors of its inputs in order, and returns those of its outputs.

@@ -98,7 +98,7 @@ def _checked(method: _Method) -> _Method:
         except ImportError as error:
             raise EasyPrunerError(
                 f'runtime {self.name!r} cannot import a package that it needs: {error}; '
-                f'{self._install(tuple(self.packages.values()))}'
+                f'{self.install_command(tuple(self.packages.values()))}'
             ) from error
         except OSError as error:
             raise EasyPrunerError(f'runtime {self.name!r} cannot use a file: {error}') from error
@@ -164,9 +164,10 @@ class Runtime(Component):
     def check(self) -> None:
         missing = self.missing()
         if missing:
+            verb = 'is' if len(missing) == 1 else 'are'
             raise EasyPrunerError(
-                f'runtime {self.name!r} needs {" and ".join(missing)}, which '
-                f'{"is" if len(missing) == 1 else "are"} not installed: {self._install(missing)}'
+                f'runtime {self.name!r} needs {" and ".join(missing)}, which {verb} not '
+                f'installed: {self.install_command(missing)}'
             )
 
     def fault(self) -> str:
@@ -177,9 +178,10 @@ class Runtime(Component):
             return str(error)
         return ''
 
-    def _install(self, packages: Sequence[str]) -> str:
-        """Return the command that installs the packages."""
-        wanted = f"'easypruner[{self.extra}]'" if self.extra else ' '.join(packages)
+    @classmethod
+    def install_command(cls, packages: Sequence[str]) -> str:
+        """Return the command that installs packages."""
+        wanted = f"'easypruner[{cls.extra}]'" if cls.extra else ' '.join(packages)
         return f'pip install {wanted}'
 
     def versions(self) -> dict[str, str]:

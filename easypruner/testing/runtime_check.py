@@ -146,11 +146,12 @@ def _compare(session: Session, model: nn.Module, inputs: Any, tolerance: float, 
     with torch.no_grad():
         expected = tensors_of(call_model(model, inputs))
     run = session.bind(inputs)
-    for found in (run(), run()):
+    for pass_ in (run, run):
+        found = tuple(tensor.detach().cpu() for tensor in pass_())
         shapes = [tuple(t.shape) for t in found], [tuple(t.shape) for t in expected]
         assert shapes[0] == shapes[1], f'{what}: outputs of shapes {shapes[0]}, not {shapes[1]}'
         for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-            error = float((ours.cpu() - theirs).abs().max())
+            error = float((ours - theirs).abs().max())
             assert error <= tolerance, f'{what}: output {number} differs by {error:.2g}'
 
 

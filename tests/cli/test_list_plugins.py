@@ -47,6 +47,21 @@ class TestPlugins:
         assert [p['name'] for p in listing['skipped']] == ['broken']
         assert 'macs' in {p['name'] for p in listing['plugins']}
 
+    def test_what_runtimes_lack_is_listed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(['new-plugin', 'Lacking', '--kind', 'runtime', '--dir', str(tmp_path)]) == 0
+        file = tmp_path / 'lacking.py'
+        file.write_text(file.read_text().replace("{'torch': 'torch'}", "{'no_such_module': 'nsm'}"))
+        capsys.readouterr()
+        assert main(['plugins', '--plugins', str(tmp_path)]) == 0
+        output = capsys.readouterr().out
+        assert 'Lacking: nsm: pip install nsm' in output.partition('Not installed')[2]
+        main(['plugins', '--json', '--plugins', str(tmp_path)])
+        found = {c['name']: c for c in json.loads(capsys.readouterr().out)['components']}
+        assert found['Lacking']['missing'] == ['nsm'] and found['TorchEager']['missing'] == []
+        assert 'missing' not in found['Macs']
+
     def test_several_folders_and_disabled_plugins(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

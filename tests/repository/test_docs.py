@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 
 import easypruner
-from easypruner import Budget, LayerHandler, Regularizer, Stage, Transform, hookspecs
+from easypruner import Budget, LayerHandler, Regularizer, Runtime, Stage, Transform, hookspecs
 from easypruner.cli.main import main
 from easypruner.errors import EasyPrunerError
 from easypruner.pipeline.stages import Train
@@ -27,6 +27,7 @@ from easypruner.strategies import Context
 from easypruner.strategies.stages.forecast import Forecast
 from easypruner.testing import (
     check_handler,
+    check_runtime,
     check_stage,
     component,
     compose,
@@ -82,7 +83,9 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
     torch.testing.assert_close(last, model.head.weight.detach().norm(dim=0))
 
 
-@pytest.mark.parametrize('name', ['BestUnits', 'FilterDecay', 'Halve', 'Bfloat16Weights', 'Keeper'])
+@pytest.mark.parametrize(
+    'name', ['BestUnits', 'FilterDecay', 'Halve', 'Bfloat16Weights', 'TorchPrograms', 'Keeper']
+)
 def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
     (code,) = (
         block for block in re.findall(r'```python\n(.*?)```\n', PAGE, re.DOTALL)
@@ -98,6 +101,8 @@ def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
         model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), layer(8), torch.nn.Conv2d(8, 2, 1))
         modules = check_handler(cls(), model, torch.rand(1, 3, 4, 4))
         assert modules['1'].channels < 8
+    elif issubclass(cls, Runtime):
+        check_runtime(cls())
     elif issubclass(cls, Transform):
         stages = [{'type': 'Train', 'epochs': 1}, {'type': f'Apply{name}'}]
         summary = run_stages(stages, tmp_path / 'run', plugins=[tmp_path])
