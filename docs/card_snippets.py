@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, STAGES
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, RUNTIMES, STAGES
 
 _IMPORTS = """import torch
 import torchvision
@@ -226,7 +226,10 @@ masks.save('masks.safetensors')
 
 def config_code(name: str) -> str:
     """Return an excerpt of a config that uses a strategy."""
-    if name in STAGES.classes:
+    head = ''
+    if name in RUNTIMES.classes:
+        head, stages = f"graph = dict(target=dict(type='{name}'))\n", _CUT
+    elif name in STAGES.classes:
         stages = STAGE_CONFIGS[name]
     elif name in REGULARIZERS.classes:
         stages = _regularizer_config(name)
@@ -243,7 +246,7 @@ def config_code(name: str) -> str:
             path = "path='masks.safetensors'"
             stages = f"    dict(type='SelectMask', source=dict({arguments}, {path})),\n"
         stages += "    dict(type='Prune'),\n"
-    return f'stages = [\n{stages}]\n'
+    return f'{head}stages = [\n{stages}]\n'
 
 
 def _select(source: str, budget: str) -> str:
@@ -291,6 +294,8 @@ def plain_code(name: str) -> str:
         return STAGE_CODE[name]
     if name in REGULARIZERS.classes:
         return _training_loop(name)
+    if name in RUNTIMES.classes:
+        return _runtime_code(name)
     if name == 'MaskFile':
         save = "masks.save('masks.safetensors')  # or masks.safetensors of a run\n"
         source = "dict(type='MaskFile', path='masks.safetensors')"
@@ -308,6 +313,14 @@ def plain_code(name: str) -> str:
     data = ', batches=batches' if name in WITH_DATA else ''
     code = _slim(f'source={source}, macs=0.5{data}')
     return _IMPORTS + _NETWORK + (_DATA if data else '') + code
+
+
+def _runtime_code(name: str) -> str:
+    call = f"easypruner.slim(model, images, macs=0.5, source='L1Norm', target='{name}')"
+    return f"""{_IMPORTS}{_NETWORK}{_laid_out(call, start='slimmed = ').rstrip()}
+print(easypruner.export(slimmed, images, 'exported', '{name}'))
+print(easypruner.benchmark([model, slimmed], images, '{name}'))
+"""
 
 
 def _slim(arguments: str) -> str:

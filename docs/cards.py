@@ -1,4 +1,4 @@
-"""Generates docs/strategies: a card for each mask source, budget, regularizer and stage.
+"""Generates docs/strategies: a card for each source, budget, regularizer, stage and runtime.
 
 Run ``python docs/cards.py`` after a change of a strategy, or of the measurements in
 benchmarks/results and docs/digits.md. A card consists of the class's docstring, its signature, the
@@ -22,11 +22,12 @@ from mmengine.config import Config
 
 from easypruner.base.files import write_whole
 from easypruner.plugins import load_plugins
-from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, STAGES
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, RUNTIMES, STAGES
+from easypruner.runtimes.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / 'docs' / 'strategies'
-REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES)
+REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, RUNTIMES)
 SECTIONS = {
     'Use when': 'When to use it',
     'Fails when': 'When it fails',
@@ -142,6 +143,8 @@ def _results(benchmark: str) -> dict[str, Any]:
 def _cost(name: str) -> str:
     if name in REGULARIZERS.classes:
         return _regularizer_cost(name)
+    if name in RUNTIMES.classes:
+        return _runtime_cost(RUNTIMES.classes[name])
     measured = _results('strategy_cost')
     found = measured['results'].get(name)
     if found is None:
@@ -190,6 +193,26 @@ def _regularizer_cost(name: str) -> str:
         f'{_conditions(measured)} [regularizers.md](../regularizers.md#cost) compares all '
         'regularizers.'
     )
+
+
+def _runtime_cost(cls: type[Any]) -> str:
+    """Return what a runtime needs, and its documented grid."""
+    packages = ', '.join(f'`{package}`' for package in cls.packages.values())
+    needs = (
+        f"`pip install 'easypruner[{cls.extra}]'` installs {packages}."
+        if packages
+        else 'Nothing has to be installed.'
+    )
+    measured = inspect.signature(cls).parameters['grid'].default == 'measured'
+    grid = (
+        'A probe of single layers measures the grid once for a machine and its versions, in less '
+        'than a minute, and stores it. '
+        if measured
+        else "The grid is measured only if `grid='measured'` asks for it. "
+    )
+    rows = [f'| {kind} | {text} | {cls.widths.get(kind, 1)} |' for kind, text in KINDS.items()]
+    table = ['| kind of layer | what it is | documented grid |', '|---|---|---|', *rows]
+    return f'{needs} {grid}Without a measurement, this one is used:\n\n' + '\n'.join(table)
 
 
 def _conditions(measured: Mapping[str, Any]) -> str:
@@ -250,7 +273,8 @@ def index() -> str:
     """Return the page with all strategies by kind."""
     text = (
         'A card for each built-in strategy: when to use it, when it fails, its arguments, examples '
-        'and cost. Any mask source works with any budget and any regularizer. '
+        'and cost. Any mask source works with any budget and any regularizer. A pruned network can '
+        'be exported to any runtime that expresses its operations. '
         '[plugins.md](../plugins.md) shows how to add your own.'
     )
     parts = [_GENERATED, '# Strategies', text]

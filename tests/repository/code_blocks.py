@@ -56,6 +56,7 @@ TESTED: dict[str, dict[str, list[str]]] = {
             f'{_DOCS}::test_a_stage_may_use_the_forecast_as_the_page_says',
         ],
         'A transform': [f'{_DOCS}::test_the_other_examples_work'],
+        'A runtime': [f'{_DOCS}::test_the_other_examples_work'],
         'A layer handler': [f'{_DOCS}::test_the_other_examples_work'],
         'An optimizer handler': [f'{_DOCS}::test_the_example_of_an_optimizer_handler_works'],
         'Where plugins are found': [HERE],

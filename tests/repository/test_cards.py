@@ -22,13 +22,13 @@ from easypruner.engine.config import model_settings
 from easypruner.engine.runner import Tracer
 from easypruner.plugins import load_plugins
 from easypruner.plugins.handlers import plugin_handlers
-from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, STAGES
+from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, REGULARIZERS, RUNTIMES, STAGES, build
 from easypruner.testing import run_stages, tiny_config
 
 DOCS = Path(__file__).parents[2] / 'docs'
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 FOLDER = DOCS / 'strategies'
-REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES)
+REGISTRIES = (MASK_SOURCES, BUDGETS, REGULARIZERS, STAGES, RUNTIMES)
 HEADINGS = ('When to use it', 'When it fails', 'Suggested values', 'Arguments', 'In a config',
             'Without a run', 'Cost')  # fmt: skip
 QUICK = ('L1Norm', 'MaskSparsity', 'Ratio', 'Zero')
@@ -148,6 +148,9 @@ def test_the_config_runs(
     exec(code_in(blocks(name)['In a config']), names)
     stages = [stage for stage in names['stages'] if stage['type'] != 'Report']
     assert f"type='{name}'" in code_in(blocks(name)['In a config'])
+    if name in RUNTIMES.classes:
+        # A network as narrow as this one has no widths on the grid of a runtime.
+        assert build(RUNTIMES, names['graph']['target']).name == name
     summary = run_stages([BASELINE, *_renamed(stages)], tmp_path)
     assert summary['rows'][0]['name'] == 'baseline'
 
@@ -166,5 +169,7 @@ def test_the_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     if not code:
         assert name in STAGES.classes and part.startswith('It only makes sense in a run')
         return
+    if name in RUNTIMES.classes and build(RUNTIMES, dict(type=name)).fault():
+        pytest.skip(f'{name} cannot run here')
     monkeypatch.chdir(tmp_path)
     exec(code, {})
