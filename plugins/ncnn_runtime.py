@@ -38,9 +38,9 @@ _FOREIGN = re.compile(r'^([\w]+[.:][\w.:]+)\s', re.MULTILINE)
 class Ncnn(Runtime):
     """Runs networks in ncnn, on the CPU and in float32.
 
-    ncnn packs 4, 8 or 16 channels into one vector, depending on the CPU, if the number of channels
-    is a multiple. Other numbers are computed one channel at a time, or with a smaller vector.
-    A grouped convolution is packed only if the channels of each group are.
+    ncnn packs 16, 8 or 4 channels into one vector, the largest of these that divides the number of
+    channels and that the CPU has: 4 on most phones. Other numbers are computed one channel at a
+    time. A grouped convolution is packed only if the channels of each group are.
 
     The converter pnnx decides which dimension is the batch. An export therefore runs the result
     once, and is refused if its outputs are not those of the network.
@@ -57,7 +57,7 @@ class Ncnn(Runtime):
 
     packages: ClassVar = {'ncnn': 'ncnn', 'pnnx': 'pnnx'}
     extra = 'ncnn'
-    widths: ClassVar = {'dense': 4, 'depthwise': 16, 'grouped': 4, 'first': 4, 'linear': 1}
+    widths: ClassVar = {'dense': 8, 'depthwise': 8, 'grouped': 16, 'first': 4, 'linear': 1}
 
     def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:
         network, inputs = on_cpu(network), map_tensors(inputs, lambda t: t.detach().cpu())

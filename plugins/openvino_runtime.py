@@ -20,10 +20,10 @@ from easypruner.runtimes.program import export_program, first_lines, input_tenso
 class OpenVINO(Runtime):
     """Runs networks as OpenVINO IR in OpenVINO, on the CPU and in float32.
 
-    OpenVINO computes in blocks of 16 channels on CPUs with AVX-512 and of 8 on others, and pads
-    the last block. Widths off the grid therefore waste a part of a block, but never leave the fast
-    implementation. Narrow groups of a grouped convolution and narrow depthwise convolutions are
-    limited by memory, not by blocks.
+    OpenVINO computes in blocks of 16 channels on CPUs with AVX-512 and of 8 on others, and masks
+    the rest of the last block. Widths off the grid waste a part of it, and odd ones are copied, but
+    none leaves the fast implementation. The groups of a grouped convolution have blocks of their
+    own, so their widths matter most.
 
     The size of the batch is fixed when the network is loaded for inputs, which is faster than a
     dynamic one.
@@ -40,7 +40,7 @@ class OpenVINO(Runtime):
 
     packages: ClassVar = {'openvino': 'openvino'}
     extra = 'openvino'
-    widths: ClassVar = {'dense': 16, 'depthwise': 1, 'grouped': 8, 'first': 16, 'linear': 1}
+    widths: ClassVar = {'dense': 8, 'depthwise': 1, 'grouped': 16, 'first': 8, 'linear': 1}
 
     def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:
         import openvino
