@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.analysis.dot import dot
+from easypruner.analysis.speed import speed
+from easypruner.analysis.speed_table import print_speed, speed_as_dict
 from easypruner.analysis.summary import analyze
 from easypruner.analysis.svg import svg
 from easypruner.analysis.table import as_dict, print_analysis
@@ -17,6 +19,7 @@ from easypruner.base.nested import tensors_in
 from easypruner.cli.find_network import Subject
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
+from easypruner.plugins.targets import runtime_of
 from easypruner.report.text import report_console
 from easypruner.slimming import trace
 
@@ -42,7 +45,11 @@ def check_drawings(drawings: Mapping[str, Path], overwrite: bool) -> None:
 
 
 def trace_subject(
-    subject: Subject, ignore: Sequence[str], attention: str | None, grouped: str | None
+    subject: Subject,
+    ignore: Sequence[str],
+    attention: str | None,
+    grouped: str | None,
+    runtime: str | None = None,
 ) -> ChannelGraph:
     """Trace a network.
 
@@ -51,6 +58,10 @@ def trace_subject(
         ignore: modules whose channels are kept, besides those of the network's config.
         attention: what to remove from attention; None for what the network's config says.
         grouped: what to remove from grouped convolutions, likewise.
+        runtime: the name of the runtime whose fast widths groups keep to; None for any widths.
+
+    Raises:
+        EasyPrunerError: the runtime is not installed.
     """
     options = dict(subject.options)
     if ignore:
@@ -59,20 +70,43 @@ def trace_subject(
         options['attention'] = attention
     if grouped:
         options['grouped'] = grouped
+    if runtime:
+        target = runtime_of(runtime, '--runtime')
+        target.check()
+        options['target'] = target
     return trace(subject.model, subject.inputs, **options)
 
 
-def print_report(subject: Subject, graph: ChannelGraph, as_json: bool, every_frozen: bool) -> None:
-    """Print tables or JSON, with each frozen dimension or each reason."""
+def print_report(
+    subject: Subject,
+    graph: ChannelGraph,
+    as_json: bool,
+    every_frozen: bool,
+    runtime: str | None = None,
+) -> None:
+    """Print tables or JSON.
+
+    Args:
+        subject: the network.
+        graph: its channel graph.
+        as_json: whether to print JSON.
+        every_frozen: whether to list each frozen dimension instead of each reason.
+        runtime: the name of the runtime in which to measure the network; None for no times.
+    """
     found = analyze(graph)
+    times = speed(graph, runtime_of(runtime, '--runtime')) if runtime else None
     shapes = [list(tensor.shape) for _, tensor in tensors_in(subject.inputs)]
     if as_json:
         content = {'model': subject.name, 'inputs': shapes, **as_dict(graph, found)}
+        if times is not None:
+            content['speed'] = speed_as_dict(times)
         print(json.dumps(content, indent=2))
     else:
         inputs = ', '.join(' x '.join(map(str, shape)) for shape in shapes)
         title = f'{subject.name}, input {inputs}'
         print_analysis(report_console(), title, found, graph.frozen if every_frozen else None)
+        if times is not None:
+            print_speed(report_console(), times)
 
 
 def draw(kind: str, graph: ChannelGraph, title: str, file: Path) -> None:

@@ -17,6 +17,7 @@ from easypruner.analysis import analyze
 from easypruner.cli.find_network import find_model
 from easypruner.cli.main import main
 from easypruner.graph import ChannelGraph
+from tests.helpers.clocked import CLOCK, Clocked
 from tests.helpers.tiny import tiny_config, write_config
 
 NAME = 'squeezenet1_1'
@@ -42,6 +43,26 @@ class TestCommand:
             assert row[1] == str(group.size)
         reasons = {row.reason for row in analyze(squeezenet).frozen}
         assert reasons == {row[0] for row in cells[-6:] if row[0] in reasons}
+
+    def test_times_in_a_runtime(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
+        monkeypatch.setattr('easypruner.cli.network_report.runtime_of', lambda *_: Clocked())
+        arguments = ['analyze', 'alexnet', '--input-shape', '1,3,64,64', '--runtime', 'Clocked']
+        assert main(arguments) == 0
+        output = capsys.readouterr().out
+        assert 'Time in Clocked, 1 thread, ' in output
+        assert '50 % of MACs' in output and 'What half of a group saves' in output
+        assert main([*arguments, '--json']) == 0
+        content = json.loads(capsys.readouterr().out)
+        names = [group['name'] for group in content['groups']]
+        assert [group['name'] for group in content['speed']['groups']] == names
+        assert content['speed']['seconds']['median'] == pytest.approx(1e-9 * content['macs'])
+
+    def test_an_unknown_runtime(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(['analyze', *ARGUMENTS, '--runtime', 'OnnxRuntim']) == 2
+        assert "did you mean 'OnnxRuntime'" in capsys.readouterr().err
 
     def test_json_is_exact(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(['analyze', *ARGUMENTS, '--json']) == 0

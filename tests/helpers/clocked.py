@@ -50,12 +50,18 @@ class Clock:
 CLOCK = Clock()
 
 
+POINTWISE = 1.0
+"""A factor of the time of convolutions of a single position."""
+
+
 def layer_seconds(layer: nn.Module, output: Tensor) -> float:
     """Return a nanosecond for each multiply-add of a convolution or linear layer."""
-    if not isinstance(layer, _ConvNd | nn.Linear):
+    if isinstance(layer, nn.Linear):
+        return NANOSECOND * layer.weight.numel() * output.numel() / layer.out_features
+    if not isinstance(layer, _ConvNd):
         return 0.0
-    features = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    return NANOSECOND * layer.weight.numel() * output.numel() / features
+    factor = POINTWISE if set(layer.kernel_size) == {1} else 1.0
+    return factor * NANOSECOND * layer.weight.numel() * output.numel() / layer.out_channels
 
 
 def network_seconds(network: nn.Module, inputs: Any) -> float:
