@@ -22,6 +22,7 @@ from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, Prunin
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
 from easypruner.graph.coupling.layout import Bools, UnitLayout
+from easypruner.graph.coupling.multiples import with_multiples
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
@@ -343,7 +344,10 @@ def trace(
         _attributes=AttributeModel.build(repairs, parts),
         _explain=lambda: find_frozen(coupling, parts, parameters),
     )
-    graph.set_limits(choice.limits_of(groups))
+    own = choice.limits_of(groups)
+    if target is None or not target.implied:
+        own = with_multiples(own, coupling, parts, list(groups))
+    graph.set_limits(own)
     return graph
 
 

@@ -20,6 +20,7 @@ from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.forward_state import unchanged
+from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Call, ExampleInputs, call_model, check_calls
@@ -233,6 +234,8 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args, kwargs = (args[0], 0.0, True), {}
         if self._converts and not func._schema.is_mutable:
             args, kwargs = map_tensors((args, kwargs), _doubled)
+        if is_grouped_product(func):
+            return multiply_groups(*args, **kwargs)
         if func in _SINGLE_SCALES:
             args = (args[0], args[1].float(), *args[2:])
         try:

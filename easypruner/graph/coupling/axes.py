@@ -295,6 +295,12 @@ class TensorAxes:
                 if output not in self._made_of:
                     self._made_of[output] = names[0]
 
+    def derive_from(self, output: Tensor, tensor: Tensor) -> None:
+        """Note that an output has entries of another tensor only."""
+        name = self._made_of.get(tensor)
+        if name is not None:
+            self._made_of[output] = name
+
     def explain_unowned(self, param: str, dim: int, size: int) -> str:
         """Return why a dimension without an owner stays."""
         if param not in self._of_parameter:

@@ -229,6 +229,11 @@ class Coupling:
         if not axis.is_constant:
             self.tally.widths.append(Width(self.operation.module, attribute, axis))
 
+    def note_multiple(self, axis: Axis, number: int) -> None:
+        """Note that the operation runs only if the size of an axis is a multiple of a number."""
+        if not axis.is_constant and number > 1:
+            self.tally.multiples.append((axis, number))
+
     def add_macs(self, factor: int, *axes: Axis) -> None:
         """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds.
 

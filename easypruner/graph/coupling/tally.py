@@ -53,6 +53,7 @@ class Tally:
         operands: parameter -> the operation and argument of its first use.
         extents: weight -> the spatial extent, or sequence, at which it makes channels.
         widths: the attributes of modules that hold the size of an axis.
+        multiples: axes whose size has to be a multiple of a number, with that number.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class Tally:
         self.operands: dict[str, str] = {}
         self.extents: dict[str, tuple[int, ...]] = {}
         self.widths: list[Width] = []
+        self.multiples: list[tuple[Axis, int]] = []
 
     def add_outputs(self, operation: Operation, axes: TensorAxes) -> None:
         """Count the outputs of an operation that are new memory, not views of its arguments."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
 
 aten = torch.ops.aten
 
@@ -46,6 +47,8 @@ _SAME_KIND = (
 
 def run_operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation, on the meta device by its shortcut if there is one."""
+    if is_grouped_product(func):
+        return multiply_groups(*args, **kwargs)
     shortcut = _find_shortcut(func)
     if shortcut is not None and _is_meta(args):
         result = shortcut(*args, **kwargs)

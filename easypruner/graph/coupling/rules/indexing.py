@@ -26,6 +26,7 @@ def embed(coupling: Coupling, operation: Operation) -> None:
 def select_indices(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension along which entries are looked up; hand the others on."""
     drop_frozen(coupling, operation, operation.dims(), LOOKED_UP)
+    _keep_matrices(coupling, operation)
 
 
 @rule('gather')
@@ -55,6 +56,14 @@ def index(coupling: Coupling, operation: Operation) -> None:
     else:
         inserted = broadcast(coupling, map(coupling.axes_of, tables), count)
     coupling.assign(output, (*rest[:start], *inserted, *rest[start:]))
+    _keep_matrices(coupling, operation)
+
+
+def _keep_matrices(coupling: Coupling, operation: Operation) -> None:
+    """Note that matrices that are picked from a stack, such as those of experts, are weights."""
+    x = operation.args[0]
+    if x.dim() > 2:
+        coupling.axes.derive_from(operation.output, x)
 
 
 def pick(coupling: Coupling, operation: Operation) -> tuple[list[Axis], int]:
