@@ -38,6 +38,7 @@ class OnnxRuntime(Runtime):
 
     packages: ClassVar = {'onnxruntime': 'onnxruntime', 'onnx': 'onnx', 'onnxscript': 'onnxscript'}
     extra = 'onnx'
+    reported = True
     widths: ClassVar = {'dense': 16, 'depthwise': 16, 'grouped': 16, 'first': 16, 'linear': 1}
 
     def export(self, network: nn.Module, inputs: Any, folder: Path, name: str) -> Exported:

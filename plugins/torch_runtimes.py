@@ -95,6 +95,7 @@ class TorchEager(_Torch):
         ``threads=1`` for latency on a shared server.
     """
 
+    reported = True
     widths: ClassVar = {'dense': 16, 'depthwise': 4, 'grouped': 16, 'first': 16, 'linear': 1}
 
 

@@ -24,6 +24,7 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import NetworkRecord
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
+from easypruner.strategies.stages.state import ARCHITECTURE
 
 CONFIG, WEIGHTS = 'pruned_config.py', 'pruned.pth'
 _OWN = 'easypruner.PrunedModel'
@@ -77,8 +78,12 @@ def find_pruned(
 
 
 def _run_of(path: Path) -> bool:
-    """Return whether a record is among the files of a finished run."""
-    return (path.parent / CONFIG).is_file() and (path.parent / WEIGHTS).is_file()
+    """Return whether a record is that of the network of a finished run."""
+    return (
+        path.name == ARCHITECTURE
+        and (path.parent / CONFIG).is_file()
+        and (path.parent / WEIGHTS).is_file()
+    )
 
 
 def _of_run(folder: Path, shape: Sequence[int] | None, plugins: PluginArguments) -> Deployed:

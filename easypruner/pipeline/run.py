@@ -220,7 +220,7 @@ def _do_stages(
 ) -> PruningState:
     teacher = unpruned_before(state.run.steps, starts_trained(state.config))
     fingerprint = run_fingerprint(state.run)
-    to_repeat: tuple[PruningState, Stage, str] | None = None
+    to_repeat: list[tuple[PruningState, Stage, str]] = []
     finished = True
     for index, planned in enumerate(stages):
         stage, fingerprint = planned.stage, stage_fingerprint(planned.config, fingerprint)
@@ -232,18 +232,17 @@ def _do_stages(
             finished = False
             _remove_later(state)
             done = _do_stage(state, stage, fingerprint, lock)
-            to_repeat = None
+            to_repeat = []
         else:
             if distributed.is_main():
                 state.run.console.print(f'{index} {stage.name}: finished before', highlight=False)
-            if done.results:
-                is_whole = distributed.from_main(done.has_results)
-                to_repeat = None if is_whole else (state, stage, fingerprint)
+            if done.results and not distributed.from_main(done.has_results):
+                to_repeat.append((state, stage, fingerprint))
         state = done
-    if to_repeat is not None:
+    for repeated in to_repeat:
         # Only the files that a user takes away are missing or damaged, so no other stage repeats.
-        _do_stage(*to_repeat, lock)
-    elif finished and state.results and distributed.is_main():
+        _do_stage(*repeated, lock)
+    if not to_repeat and finished and state.results and distributed.is_main():
         print_run(RunResult.load(state.work_dir), state.run.manager, state.run.console)
     return state
 

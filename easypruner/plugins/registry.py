@@ -86,9 +86,9 @@ def build(registry: ComponentRegistry, config: Any, *, path: str = '', **default
     The key ``type`` names the class, and the other keys are the arguments of its constructor. An
     argument is built as a component as well if it is a dict and its name is ``source``,
     ``budget``, ``regularizer``, ``stage``, ``runtime`` or ``handler``. The same holds for every
-    dict in a list under the plural of such a name, and in a list under ``budget``. All other
-    arguments are passed to the constructor unchanged. A component that is already built is
-    returned.
+    dict in a list under the plural of such a name, and in a list under ``budget``; a list of
+    runtimes may have their names. All other arguments are passed to the constructor unchanged. A
+    component that is already built is returned.
 
     Args:
         registry: the registry of the expected kind.
@@ -125,9 +125,14 @@ def _build_list(
         mistakes.add(f'expected a list of {registry.kind}s, got {shown(configs)}', path)
         return []
     return [
-        _build(registry, config, {}, f'{path}[{number}]', mistakes)
+        _build(registry, _named(registry, config), {}, f'{path}[{number}]', mistakes)
         for number, config in enumerate(configs)
     ]
+
+
+def _named(registry: ComponentRegistry, config: Any) -> Any:
+    """Return the dict of a runtime that is given by its name; else what is given."""
+    return {'type': config} if registry is RUNTIMES and isinstance(config, str) else config
 
 
 def _build(

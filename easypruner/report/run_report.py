@@ -13,6 +13,7 @@ from easypruner.report import text
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.report.result import Artifact, NetworkCost, Row, RunResult
 from easypruner.report.scales import LayerChannels, Scales
+from easypruner.report.times import RunTimes
 
 SCALES_PICTURE = 'scales.png'
 CHANNELS_PICTURE = 'channels.png'
@@ -23,6 +24,7 @@ def report_run(
     *,
     scales: tuple[Scales, Scales] | None = None,
     layers: Sequence[LayerChannels] = (),
+    times: RunTimes | None = None,
     files: Sequence[Path] = (),
     manager: pluggy.PluginManager | None = None,
     console: Console | None = None,
@@ -33,6 +35,7 @@ def report_run(
         result: the result of the run.
         scales: batch-norm scales before and after the sparsity stage, for ``scales.png``.
         layers: channels of each layer, for ``channels.png``.
+        times: the times of the networks in runtimes, for ``times.json``; None for none.
         files: files that the run has already written, to be listed as well.
         manager: the plugin manager, which collects artifacts; None for no artifacts.
         console: the console to print to; None for standard output.
@@ -45,33 +48,57 @@ def report_run(
     """
     pictures = _draw(result.work_dir, scales, layers)
     artifacts = collect_artifacts(manager, [result])
-    written = (*pictures, result.save())
+    timed = () if times is None else (times.save(result.work_dir),)
+    written = (*pictures, *timed, result.save())
     console = console or text.report_console()
-    _print(result, artifacts, console)
+    _print(result, times or RunTimes(), artifacts, console)
     text.print_lines(console, 'Written', [str(path) for path in (*files, *written)])
     return written
 
 
 def print_run(result: RunResult, manager: pluggy.PluginManager, console: Console) -> None:
     """Print the table of a finished run again, with its facts, artifacts and warnings."""
-    _print(result, collect_artifacts(manager, [result]), console)
+    times = RunTimes.load(result.work_dir)
+    _print(result, times, collect_artifacts(manager, [result]), console)
 
 
-def _print(result: RunResult, artifacts: Sequence[Artifact], console: Console) -> None:
-    console.print(make_run_table(result))
-    text.print_lines(console, 'Facts', _facts(result))
+def _print(
+    result: RunResult, times: RunTimes, artifacts: Sequence[Artifact], console: Console
+) -> None:
+    table = make_run_table(result, times)
+    if text.natural_width(table) <= console.width:
+        console.print(table)
+    else:
+        console.print(make_run_table(result))
+        console.print(_make_times_table(result, times))
+    text.print_lines(console, 'Facts', [*_facts(result), *times.facts])
     text.print_artifacts(console, artifacts)
     text.print_lines(console, 'Warnings', result.warnings, style='yellow')
 
 
-def make_run_table(result: RunResult) -> Table:
-    """Return the table of a run, with the change from the baseline for each row."""
+def make_run_table(result: RunResult, times: RunTimes | None = None) -> Table:
+    """Return the table of a run, with the change from the baseline for each row.
+
+    Args:
+        result: the run.
+        times: the times of its networks, for more columns.
+    """
     baseline, whole = result.baseline, result.whole
+    times = times or RunTimes()
+    headings = ('', 'accuracy', 'change', 'MACs', 'left', 'params', 'left', 'size', 'left')
+    rows = zip(result.rows, times.cells(result), strict=True)
     return text.make_table(
         result.name,
-        ('', 'accuracy', 'change', 'MACs', 'left', 'params', 'left', 'size', 'left'),
-        [_cells(row, baseline, whole) for row in result.rows],
+        (*headings, *times.columns()),
+        [(*_cells(row, baseline, whole), *cells) for row, cells in rows],
     )
+
+
+def _make_times_table(result: RunResult, times: RunTimes) -> Table:
+    """Return the columns of the times alone, for a narrow console."""
+    rows = zip(result.rows, times.cells(result), strict=True)
+    cells = [(row.name, *cells) for row, cells in rows]
+    return text.make_table('time of a pass', ('', *times.columns()), cells)
 
 
 def _cells(row: Row, baseline: Row, whole: NetworkCost) -> tuple[str, ...]:

@@ -138,6 +138,7 @@ def benchmark_networks(
     *,
     repeats: int = 20,
     seconds: float | None = 2.0,
+    limit: float | None = None,
     memory: bool = True,
 ) -> Benchmark:
     """Time networks in rounds in which each of them runs once, for each runtime and batch.
@@ -151,6 +152,8 @@ def benchmark_networks(
         batches: the numbers of samples of a pass.
         repeats: the least number of rounds.
         seconds: the least time of the rounds of one runtime and batch; None for ``repeats`` rounds.
+        limit: the most time of the rounds of one runtime and batch, after five rounds; None for
+            no limit.
         memory: whether the memory is measured, for which each network is loaded again.
 
     Raises:
@@ -158,6 +161,7 @@ def benchmark_networks(
     """
     rows: list[Measured] = []
     problems: list[str] = []
+    rounds = {'repeats': repeats, 'seconds': seconds, 'limit': limit}
     for runtime in runtimes:
         runtime.check()
         with tempfile.TemporaryDirectory(prefix='easypruner-') as folder:
@@ -166,11 +170,16 @@ def benchmark_networks(
                 for number, candidate in enumerate(candidates)
             ]
             for batch in batches:
-                rows += _rows(loaded, runtime, batch, problems, repeats, seconds, memory)
+                rows += _rows(loaded, runtime, batch, problems, rounds, memory)
     if not rows:
         raise EasyPrunerError('nothing could be measured: ' + '; '.join(problems))
     versions = {k: v for runtime in runtimes for k, v in runtime.versions().items()}
     return Benchmark(tuple(rows), {'processor': processor(), **versions}, tuple(problems))
+
+
+def has_files(runtime: Runtime) -> bool:
+    """Return whether a runtime runs networks that it has exported, not those of torch."""
+    return type(runtime).session is Runtime.session
 
 
 class _Loaded:
@@ -183,7 +192,7 @@ class _Loaded:
         self._runtime = runtime
         self._folder = folder
         self._exported: dict[int, Exported] = {}
-        self._has_files = type(runtime).session is Runtime.session
+        self._has_files = has_files(runtime)
 
     def passing(self, batch: int) -> Callable[[], tuple[Tensor, ...]]:
         """Return a function that runs the network once."""
@@ -235,8 +244,7 @@ def _rows(
     runtime: Runtime,
     batch: int,
     problems: list[str],
-    repeats: int,
-    seconds: float | None,
+    rounds: Mapping[str, Any],
     memory: bool,
 ) -> Iterator[Measured]:
     """Yield what was measured of each network, with one batch."""
@@ -251,7 +259,7 @@ def _rows(
     if not running:
         return
     twin = [running[0].passing(batch)] if len(running) > 1 else []
-    times = measure([*passes, *twin], threads=runtime.threads, repeats=repeats, seconds=seconds)
+    times = measure([*passes, *twin], threads=runtime.threads, **rounds)
     doubt = max(_LEAST, abs(times[-1].ratio.median - 1)) if twin else _LEAST
     passes.clear()
     twin.clear()

@@ -128,6 +128,8 @@ class Runtime(Component):
     widths: ClassVar[Mapping[str, int]] = {}
     """Kind of layer (see :mod:`easypruner.runtimes.kinds`) -> the grid of its fast widths, in
     channels, where it was not measured; 1 for kinds that are not in it."""
+    reported: ClassVar[bool] = False
+    """Whether the report of a run has the times in this runtime by default."""
     clock: ClassVar[Clock] = 'cpu'
     """The clock that times single layers: that of the process, unless a pass runs elsewhere."""
 

@@ -20,6 +20,9 @@ from easypruner.errors import ConfigError
 _DEVIATION = 1.4826
 _MEDIAN_ERROR = 1.2533
 
+_FEWEST = 5
+"""The rounds after which a limit of the time counts."""
+
 Clock = Literal['wall', 'cpu']
 """``'wall'`` is the time that passes; ``'cpu'`` is that of this process alone, on all threads."""
 _CLOCKS: dict[str, Callable[[], float]] = {'wall': perf_counter, 'cpu': process_time}
@@ -86,6 +89,7 @@ def measure(
     repeats: int = 20,
     warmup: int = 3,
     seconds: float | None = None,
+    limit: float | None = None,
     clock: Clock = 'wall',
     before: Sequence[Callable[[], Any]] = (),
 ) -> tuple[Timed, ...]:
@@ -99,6 +103,7 @@ def measure(
         repeats: the number of rounds that count.
         warmup: the number of rounds before these.
         seconds: if given, rounds go on until this time is used up, at least ``repeats`` of them.
+        limit: if given, rounds end when this time is used up, after at least five of them.
         clock: which clock.
         before: for each of the functions one that runs before it, and is not timed; or none.
 
@@ -114,6 +119,9 @@ def measure(
         while len(rounds) < warmup + repeats or (
             seconds is not None and perf_counter() - started < seconds
         ):
+            used = perf_counter() - started
+            if limit is not None and used > limit and len(rounds) >= warmup + _FEWEST:
+                break
             rounds.append(_round(passes, before, len(rounds), now))
     counted = rounds[warmup:]
     return tuple(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from easypruner.hookspecs import hookimpl
 from easypruner.pipeline.stages.distill import Distill
+from easypruner.pipeline.stages.export import Export
 from easypruner.pipeline.stages.iterative import Iterative
 from easypruner.pipeline.stages.masks import LoadMask, SelectMask
 from easypruner.pipeline.stages.prune import Calibrate, Prune, Zero
@@ -19,6 +20,7 @@ __all__ = [
     'Calibrate',
     'Distill',
     'Evaluate',
+    'Export',
     'Iterative',
     'LoadMask',
     'Prune',

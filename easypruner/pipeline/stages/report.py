@@ -25,12 +25,15 @@ from easypruner.graph import ChannelGraph, Masks
 from easypruner.pipeline.fingerprint import PACKAGES, fingerprint, part_fingerprints
 from easypruner.pipeline.stages.common import loaded_runner, stage_runner, with_row, with_weights
 from easypruner.pipeline.stages.config_text import beside, config_text
+from easypruner.pipeline.stages.networks import current_network, unpruned_network
+from easypruner.pipeline.stages.times import measure_times
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import find_origins
 from easypruner.report.result import BASELINE, NetworkCost, RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import LayerChannels, Scales, gather_scales, joined, layer_channels
 from easypruner.report.text import format_share
+from easypruner.runtimes import Runtime
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.stage import RowStage
@@ -101,8 +104,22 @@ class Report(Stage):
         No stage before it has added a row to the final table.
 
     Values:
-        No arguments are needed.
+        No arguments are needed. ``runtimes=['OpenVINO']`` for the runtime of the deployment.
+
+    Args:
+        runtimes: the runtimes in which the original network and the final one are timed, with one
+            thread and one sample; by default torch, and ONNX Runtime where it is installed. An
+            empty list is for none.
+        name: the name of the stage.
     """
+
+    def __init__(self, runtimes: Sequence[Runtime] | None = None, name: str = 'report') -> None:
+        super().__init__(name)
+        self.runtimes = runtimes
+
+    def check(self) -> None:
+        for runtime in self.runtimes or ():
+            runtime.check()
 
     def run(self, state: PruningState) -> PruningState:
         """Write everything and print the table."""
@@ -124,10 +141,17 @@ class Report(Stage):
             scales, after = _scales(state)
             result = replace(result, scales=after.removed_stats())
             layers = layer_channels(original, all_masks(state.cuts))
+        times = measure_times(
+            unpruned_network(state),
+            current_network(state),
+            original.example_inputs,
+            self.runtimes,
+        )
         written = report_run(
             result,
             scales=scales,
             layers=layers,
+            times=times,
             files=files,
             manager=state.run.manager,
             console=state.run.console,
