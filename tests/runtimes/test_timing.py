@@ -43,6 +43,15 @@ class TestMeasure:
         assert (one.ratio.median, two.ratio.median) == (1, 0.5)
         assert two.ratio.count == 7 and two.differs
 
+    def test_a_limit_of_the_time_counts_after_five_rounds(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(timing, 'perf_counter', lambda: machine.now)
+        (slow,) = measure([machine.taking('a', 9.0)], repeats=50, limit=1.0)
+        assert slow.seconds.count == 5
+        (fast,) = measure([machine.taking('a', 0.1)], repeats=50, limit=1.0)
+        assert 5 < fast.seconds.count < 12
+
     def test_each_begins_a_round_in_turn(self, machine: Machine) -> None:
         passes = [machine.taking(name, 1.0) for name in 'abc']
         measure(passes, repeats=3, warmup=1)
