@@ -50,9 +50,9 @@ MODELS = {
         'fasterrcnn_mobilenet_v3_large_320_fpn',
     ),
     'mmpretrain': (
-        'resnet18_8xb16_cifar10', 'seresnet50_8xb32_in1k', 'repvgg-A0_8xb32_in1k',
-        'mobileone-s0_8xb32_in1k', 'tinyvit-5m_3rdparty_in1k', 'conformer-tiny-p16_8xb128_in1k',
-        'mobilevit-xxsmall_3rdparty_in1k', 'poolformer-s12_32xb128_in1k',
+        'resnet18_8xb16_cifar10', 'seresnet50_8xb32_in1k', 'repvgg-a0_8xb32_in1k',
+        'mobileone-s0_8xb32_in1k', 'tinyvit-5m_3rdparty_in1k', 'conformer-tiny-p16_3rdparty_in1k',
+        'mobilevit-xxsmall_3rdparty_in1k', 'poolformer-s12_3rdparty_32xb128_in1k',
     ),
     'timm': (
         'ghostnet_050', 'hrnet_w18_small', 'dla46_c', 'res2net50_14w_8s', 'resnest14d',

@@ -84,8 +84,8 @@ class FromTensors(nn.Module):
 def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> Program:
     """Export a network by torch.export, on the CPU.
 
-    The batch is the first dimension of all tensors of the inputs. It may have any size afterwards,
-    unless the tensors differ in it or the forward needs its value.
+    The batch is the first dimension of all tensors of the inputs that have dimensions. It may have
+    any size afterwards, unless the tensors differ in it or the forward needs its value.
 
     Args:
         network: the network, in evaluation mode.
@@ -104,13 +104,13 @@ def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> 
         names = _input_names(network, inputs)
         outputs = _distinct([*names, *outputs])[len(names) :]
         reason = 'the inputs do not share their first dimension'
-        sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
+        sizes = {len(tensor) for tensor in tensors if tensor.dim()}
         if not dynamic:
             reason = 'the size of the batch is that of the example inputs'
         elif len(sizes) == 1 and 0 not in sizes:
             try:
                 # A dimension of 1 would be taken as a fixed number.
-                two = tuple(torch.cat([t, t]) if len(t) == 1 else t for t in tensors)
+                two = tuple(torch.cat([t, t]) if _is_single(t) else t for t in tensors)
                 return Program(_export(whole, two, dynamic=True), two, names, outputs)
             except Exception as error:  # torch.export raises errors of many classes
                 reason = f'torch.export fixes the size of the batch: {first_lines(error)}'
@@ -123,9 +123,14 @@ def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> 
         return Program(exported, tensors, names, outputs, reason)
 
 
+def _is_single(tensor: Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) == 1
+
+
 def _export(network: nn.Module, tensors: tuple[Tensor, ...], *, dynamic: bool) -> ExportedProgram:
     batch = Dim('batch', min=1)
-    shapes: Any = {'tensors': tuple({0: batch} for _ in tensors)} if dynamic else None
+    each = tuple({0: batch} if tensor.dim() else None for tensor in tensors)
+    shapes: Any = {'tensors': each} if dynamic else None
     with quiet(), torch.no_grad():
         return torch.export.export(network, tensors, dynamic_shapes=shapes, strict=False)
 

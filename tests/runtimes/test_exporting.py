@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -200,22 +201,31 @@ class TestAgreement:
             check_agreement(session, network, example, 'Some', dynamic_batch=False)
 
     def test_what_cannot_be_checked_is_refused(self) -> None:
-        dropout = nn.Dropout()
-        dropout.eval = lambda: dropout  # type: ignore[method-assign]
-
         class Random(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 return x + torch.rand_like(x)
 
-        class Infinite(nn.Module):
+        class Invalid(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                return x / 0
+                return x * math.nan
 
-        for network, reason in ((Random(), 'random numbers'), (Infinite(), 'not finite')):
+        for network, reason in ((Random(), 'random numbers'), (Invalid(), 'not numbers')):
             with pytest.raises(EasyPrunerError, match=reason):
                 check_agreement(
                     self.session(network), network, torch.rand(1, 3), 'S', dynamic_batch=False
                 )
+
+    def test_infinite_outputs_have_to_be_the_same(self) -> None:
+        # Of most random inputs, the root is not a number.
+        class Masked(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.sqrt().masked_fill(torch.tensor([True, False, False]), -math.inf)
+
+        network, inputs = Masked(), torch.rand(1, 3)
+        check_agreement(self.session(network), network, inputs, 'S', dynamic_batch=True)
+        other = Session(lambda inputs: lambda: (network(inputs).clamp(min=-9),))
+        with pytest.raises(EasyPrunerError, match='by inf'):
+            check_agreement(other, network, inputs, 'S', dynamic_batch=False)
 
     def test_batches_repeat_the_samples(self) -> None:
         inputs = {'x': torch.tensor([[1.0], [2.0]]), 'flag': torch.tensor(3), 'mode': 'tensor'}

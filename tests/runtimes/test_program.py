@@ -64,6 +64,17 @@ def test_the_batch_is_fixed_with_a_reason_where_the_code_fixes_it() -> None:
     assert not program.dynamic_batch and 'fixes the size of the batch' in program.reason
 
 
+def test_a_number_beside_the_batch_stays_a_number() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+            return x * factor
+
+    program = export_program(Scaled(), (torch.rand(1, 3), torch.tensor(2.0)))
+    assert program.dynamic_batch
+    (found,) = run(program.exported, torch.ones(5, 3), torch.tensor(3.0))
+    assert found.tolist() == [[3.0] * 3] * 5
+
+
 def test_tensors_that_differ_in_the_batch_fix_it() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, table: Tensor) -> Tensor:
