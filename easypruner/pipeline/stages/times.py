@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.plugins.registry import RUNTIMES
 from easypruner.report.text import plural
@@ -52,7 +51,8 @@ def measure_times(
                     networks, [runtime], repeats=_PASSES, seconds=None, limit=_SECONDS, memory=False
                 )
             )
-        except EasyPrunerError as error:
+        # The results of a run are worth more than its times, whatever a runtime raises.
+        except Exception as error:
             facts.append(f'{runtime.name}: not measured: {error}')
     whole = [each for each in found if len(each.rows) == len(networks)]
     facts += [problem for each in found for problem in each.problems]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.errors import ConfigError
 from easypruner.pipeline.stages import times
 from easypruner.pipeline.stages.report import Report
 from easypruner.plugins import load_plugins
@@ -30,7 +30,7 @@ class Files(Runtime):
 
     def export(self, network: Any, inputs: Any, folder: Path, name: str) -> Exported:
         if self.fails:
-            raise EasyPrunerError('it has an operation of another kind')
+            raise RuntimeError('it has an operation of another kind')
         self.network = network
         return Exported(folder, ())
 
