@@ -151,7 +151,11 @@ def _in_own_process(entry: Entry, limit: float) -> Result:
 
 
 def _send(entry: Entry, sender: Connection) -> None:
-    sender.send(export_pruned(entry))
+    try:
+        sender.send(export_pruned(entry))
+    except Exception as error:  # a library cannot build the model
+        reason = f'{type(error).__name__}: {error}'
+        sender.send(Result(entry.source, entry.name, reason=reason))
 
 
 def export_pruned(entry: Entry) -> Result:
