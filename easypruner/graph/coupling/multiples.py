@@ -22,13 +22,17 @@ def with_multiples(
         parts: how the nodes fall into groups.
         names: the names of the groups.
     """
-    found = dict(limits)
+    steps: dict[str, int] = {}
     for axis, number in coupling.tally.multiples:
+        units = parts.unit_of[axis.nodes]
+        of_axis = parts.group_of[units[units >= 0]]
         for group in parts.groups_of(axis):
-            own = found.get(names[group], Limits())
-            units = parts.unit_of[axis.nodes]
-            share = int((parts.group_of[units[units >= 0]] == group).sum()) // parts.sizes[group]
-            step = number // math.gcd(number, int(share))
-            if own.round_to in (None, 1) and step > 1:
-                found[names[group]] = replace(own, round_to=step)
+            share = int((of_axis == group).sum()) // int(parts.sizes[group])
+            step = number // math.gcd(number, share)
+            steps[names[group]] = math.lcm(step, steps.get(names[group], 1))
+    found = dict(limits)
+    for name, step in steps.items():
+        own = found.get(name, Limits())
+        if own.round_to in (None, 1) and step > 1:
+            found[name] = replace(own, round_to=step)
     return found
