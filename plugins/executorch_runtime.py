@@ -29,8 +29,8 @@ class ExecuTorch(Runtime):
     inputs. What XNNPACK does not implement is computed by the portable operators of ExecuTorch,
     which are slow.
 
-    XNNPACK computes 8 or 16 output channels at a time and pads the last tile. Its grouped
-    convolutions pad each group on its own. The grid is the documented one by default: a
+    XNNPACK computes 16 output channels at a time with AVX-512 and 8 on ARM, and pads the last tile.
+    Its grouped convolutions pad each group on its own. The grid is the documented one by default: a
     measurement would export a hundred layers, for a second each.
 
     Use when:
@@ -46,7 +46,7 @@ class ExecuTorch(Runtime):
 
     packages: ClassVar = {'executorch': 'executorch'}
     extra = 'executorch'
-    widths: ClassVar = {'dense': 16, 'depthwise': 16, 'grouped': 16, 'first': 16, 'linear': 16}
+    widths: ClassVar = {'dense': 16, 'depthwise': 4, 'grouped': 16, 'first': 8, 'linear': 1}
 
     def __init__(
         self, threads: int = 1, grid: int | Literal['measured', 'documented'] = 'documented'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,22 @@ def write_onnx(network: nn.Module, inputs: Any, path: Path) -> Exported:
     Raises:
         EasyPrunerError: the network cannot be exported; with the exporter's reason.
     """
+    _check_exporter()
     program = export_program(network, inputs)
     model = _onnx_of(network, program)
     weights = sum(t.numel() * t.element_size() for _, t in program.exported.state_dict.items())
     model.save(path, external_data=weights > _LARGEST)
     files = (path, *path.parent.glob(f'{path.name}.data'))
     return Exported(path, files, program.dynamic_batch, program.notes)
+
+
+def _check_exporter() -> None:
+    """Raise EasyPrunerError if torch's exporter does not take programs yet."""
+    if inspect.signature(torch.onnx.export).parameters['args'].default is inspect.Parameter.empty:
+        raise EasyPrunerError(
+            f'torch {torch.__version__} cannot write a program of torch.export as ONNX, newer ones '
+            'can: pip install --upgrade torch'
+        )
 
 
 def _onnx_of(network: nn.Module, program: Program) -> Any:
