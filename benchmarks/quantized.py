@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from coverage_page import machine
-from quantized_measure import RUNTIMES, accuracies, latencies, width_steps
+from quantized_measure import PACKAGES, accuracies, latencies, width_steps
 from quantized_page import PAGE, write_page
 
 from easypruner.base.files import write_json
@@ -46,7 +46,7 @@ def main() -> None:
     for part in args.parts:
         content[part] = {
             'machine': machine(),
-            'versions': versions_of('torch', 'torchvision', 'torchao', *RUNTIMES.values()),
+            'versions': versions_of(*PACKAGES),
             'date': datetime.now(timezone.utc).date().isoformat(),
             'results': PARTS[part](args.quick),
         }

@@ -22,8 +22,8 @@ import easypruner
 from easypruner.runtimes.timing import Timed, measure
 from easypruner.slimming.deploying import runtimes_of
 
-RUNTIMES = {'OnnxRuntime': 'onnxruntime', 'OpenVINO': 'openvino', 'NNCF': 'nncf'}
-"""What quantizes and runs -> its package."""
+PACKAGES = ('torch', 'torchvision', 'torchao', 'onnxruntime', 'openvino', 'nncf')
+"""The packages whose versions are stored with the results."""
 SEEDS = (0, 1, 2)
 SHARE = 0.5
 GRIDS = {
