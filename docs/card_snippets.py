@@ -71,6 +71,7 @@ STAGE_CONFIGS = {
     'Distill': _CUT
     + "    dict(type='Distill', epochs=6, soft=dict(temperature=4.0), row='distilled'),\n",
     'Evaluate': "    dict(type='Evaluate', checkpoint='trained.pth'),\n" + _CUT,
+    'Export': _CUT + "    dict(type='Export', runtimes=['OnnxRuntime']),\n",
     'Iterative': """    dict(
         type='Iterative',
         steps=3,
@@ -146,6 +147,12 @@ calibrate(slimmed.model, batches, lambda network, batch: network(batch[0]))
     "add the divergence between both networks' outputs to the loss.",
     'Evaluate': 'It only makes sense in a run, because it adds a row to the table of the run. '
     'Otherwise, use your own evaluation; `easypruner.slim(..., evaluate=...)` calls it.',
+    'Export': _IMPORTS
+    + _NETWORK
+    + """
+slimmed = easypruner.slim(model, images, macs=0.5)
+print(easypruner.export(slimmed, images, 'exported', 'OnnxRuntime', unpruned=model))
+""",
     'Iterative': _IMPORTS
     + """from easypruner import Context
 from easypruner_plugins.lp_norm import L1Norm
@@ -228,7 +235,8 @@ def config_code(name: str) -> str:
     """Return an excerpt of a config that uses a strategy."""
     head = ''
     if name in RUNTIMES.classes:
-        head, stages = f"graph = dict(target=dict(type='{name}'))\n", _CUT
+        head = f"graph = dict(target='{name}')\n"
+        stages = f"{_CUT}    dict(type='Export', runtimes=['{name}']),\n"
     elif name in STAGES.classes:
         stages = STAGE_CONFIGS[name]
     elif name in REGULARIZERS.classes:

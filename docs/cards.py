@@ -162,6 +162,7 @@ def _cost(name: str) -> str:
 _STAGE_COSTS = {
     'Distill': 'That of training, plus a forward pass of the unpruned network for each batch.',
     'Evaluate': 'One pass over the validation data.',
+    'Export': 'Seconds to a minute for each runtime and network, mostly in the export of torch.',
     'Iterative': 'That of its rounds.',
     'LoadMask': 'That of reading a file and tracing the network once.',
     'Reinitialise': 'That of building the network once. The training afterwards costs the most.',

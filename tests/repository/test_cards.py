@@ -147,12 +147,20 @@ def test_the_config_runs(
     names: dict[str, Any] = {}
     exec(code_in(blocks(name)['In a config']), names)
     stages = [stage for stage in names['stages'] if stage['type'] != 'Report']
-    assert f"type='{name}'" in code_in(blocks(name)['In a config'])
-    if name in RUNTIMES.classes:
-        # A network as narrow as this one has no widths on the grid of a runtime.
-        assert build(RUNTIMES, names['graph']['target']).name == name
+    assert f"'{name}'" in code_in(blocks(name)['In a config'])
+    for runtime in [entry for stage in stages for entry in stage.get('runtimes', ())]:
+        _skip_without(runtime)
+    # A network as narrow as this one has no widths on the grid of a target.
+    assert names.get('graph', {}).get('target', name) == name
     summary = run_stages([BASELINE, *_renamed(stages)], tmp_path)
     assert summary['rows'][0]['name'] == 'baseline'
+
+
+def _skip_without(runtime: str) -> None:
+    """Skip a test if a runtime cannot run here."""
+    fault = build(RUNTIMES, dict(type=runtime)).fault()
+    if fault:
+        pytest.skip(fault)
 
 
 def _renamed(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -169,7 +177,8 @@ def test_the_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     if not code:
         assert name in STAGES.classes and part.startswith('It only makes sense in a run')
         return
-    if name in RUNTIMES.classes and build(RUNTIMES, dict(type=name)).fault():
-        pytest.skip(f'{name} cannot run here')
+    for runtime in RUNTIMES.classes:
+        if f"'{runtime}'" in code:
+            _skip_without(runtime)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
