@@ -20,9 +20,9 @@ from easypruner.base.settings import changed_setting
 from easypruner.errors import CutError, TraceError
 from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, PruningChoice
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
+from easypruner.graph.coupling.demands import with_demands
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
 from easypruner.graph.coupling.layout import Bools, UnitLayout
-from easypruner.graph.coupling.multiples import with_multiples
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
@@ -345,9 +345,8 @@ def trace(
         _explain=lambda: find_frozen(coupling, parts, parameters),
     )
     own = choice.limits_of(groups)
-    if target is None or not target.implied:
-        own = with_multiples(own, coupling, parts, list(groups))
     graph.set_limits(own)
+    graph.limits = with_demands(graph.limits, coupling, parts, list(groups))
     return graph
 
 

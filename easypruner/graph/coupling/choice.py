@@ -32,12 +32,14 @@ class PruningChoice:
             ``'query_heads'`` heads of queries alone where several share a head of keys and values.
         grouped: ``'whole'`` removes whole groups of a grouped convolution, ``'within'`` the same
             channels within each of its groups.
+        experts: whether whole experts of a mixture may go.
     """
 
     ignore: tuple[Ignored, ...] = ()
     limits: Mapping[str, Limits] = field(default_factory=dict)
     attention: Attention = 'width'
     grouped: Grouped = 'within'
+    experts: bool = True
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ from easypruner.errors import TraceError
 from easypruner.graph.coupling.axes import INNER, SHARED, SINGLE, Axis, Dim, Ids, TensorAxes
 from easypruner.graph.coupling.edges import Edges
 from easypruner.graph.coupling.grouped import GroupedConvolutions
+from easypruner.graph.coupling.positions import Positions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
 from easypruner.graph.recording.tape import Operation, Tape
@@ -29,6 +30,7 @@ class Coupling:
         tally: the costs of operations, and the uses of parameters.
         splits: the dimensions that were split into several.
         grouped: the grouped convolutions, and which of them lose whole groups.
+        positions: the tensors of positions in axes.
         mixed: (axis, operation) for each axis whose channels an operation mixes.
         readers: the axes of parameters that read channels.
         is_ambiguous: whether dimensions were merged of which several may lose indices. A second
@@ -58,6 +60,7 @@ class Coupling:
         self.edges = Edges()
         self.tally = Tally()
         self.splits = splits
+        self.positions = Positions()
         self.grouped = grouped
         self.mixed: list[tuple[Axis, Operation]] = []
         self.readers: list[Axis] = []
@@ -129,6 +132,20 @@ class Coupling:
         """Keep all indices of all dimensions of a tensor."""
         for axis in self.axes_of(tensor):
             self.freeze(axis, reason)
+
+    def look_up(self, axis: Axis, table: Tensor, reason: str) -> None:
+        """Keep all indices of an axis in which a table looks entries up.
+
+        If the table has positions in another axis of its size, couple both instead.
+        """
+        known = self.positions.of(table)
+        if known is not None and known.size == axis.size:
+            self.couple(axis, known)
+            self.positions.use(known)
+            return
+        for each in (axis, known):
+            if each is not None:
+                self.freeze(each, reason)
 
     def make_constant(self, size: int, reason: str = INNER) -> Axis:
         """Return an axis of ``size`` indices that all stay, such as an extent of an image."""
@@ -233,6 +250,11 @@ class Coupling:
         """Note that the operation runs only if the size of an axis is a multiple of a number."""
         if not axis.is_constant and number > 1:
             self.tally.multiples.append((axis, number))
+
+    def note_minimum(self, axis: Axis, number: int) -> None:
+        """Note that the operation runs only if an axis has at least so many indices."""
+        if not axis.is_constant:
+            self.tally.minimums.append((axis, number))
 
     def add_macs(self, factor: int, *axes: Axis) -> None:
         """Count ``factor`` times the kept sizes of ``axes`` as multiply-adds.

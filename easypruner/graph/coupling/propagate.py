@@ -74,6 +74,7 @@ def propagate(
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
         splits = Splits(choice.attention, preferred, fixed)
         coupling = Coupling(tapes, unprunable, directions, vectors, splits, grouped)
+        coupling.positions.is_followed = choice.experts
         _apply_rules(coupling, tapes)
         wanted = splits.wanted()
         # Both parts of a split may be the width of a head, as in a square matrix. Neither is wrong.
@@ -110,6 +111,8 @@ def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
             for axis in coupling.axes_of(tensor):
                 if not axis.is_constant:
                     coupling.freeze_nodes(axis.ids, f'an output of the model ({path})')
+        for axis, reason in coupling.positions.unused():
+            coupling.freeze_nodes(axis.ids, reason)
         # The cost is that of the evaluation pass, whose tape is the first.
         coupling.tally.is_counting = False
 

@@ -54,6 +54,7 @@ class Tally:
         extents: weight -> the spatial extent, or sequence, at which it makes channels.
         widths: the attributes of modules that hold the size of an axis.
         multiples: axes whose size has to be a multiple of a number, with that number.
+        minimums: axes that need at least so many indices, with that number.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class Tally:
         self.extents: dict[str, tuple[int, ...]] = {}
         self.widths: list[Width] = []
         self.multiples: list[tuple[Axis, int]] = []
+        self.minimums: list[tuple[Axis, int]] = []
 
     def add_outputs(self, operation: Operation, axes: TensorAxes) -> None:
         """Count the outputs of an operation that are new memory, not views of its arguments."""

@@ -36,7 +36,7 @@ def resolve(
     """Find the groups that can be cut, and the attributes of modules to set after a cut.
 
     Grouped convolutions that turn out to lose no whole group lose channels within their groups, and
-    all is found anew. Each time there are more of them.
+    all is found anew. Each time there are more of them. So it is once if no whole experts can go.
 
     Args:
         stand_ins: runs the model.
@@ -50,10 +50,21 @@ def resolve(
         found = propagate(stand_ins.modules, [*tapes, *of_calls], choice, within)
         trials = [Trial(stand_ins, tape, found, handlers) for tape in (tapes[0], *of_calls)]
         repairs, parts = _resolve_calls(trials)
+        if _lost_experts(found, parts):
+            choice = replace(choice, experts=False)
+            continue
         stuck = find_stuck(found.coupling, parts)
         if not stuck:
             return replace(found, parts=parts), repairs
         within = {**found.coupling.grouped.within, **stuck}
+
+
+def _lost_experts(found: Propagation, parts: Partition) -> bool:
+    """Return whether trials froze experts that a router chooses, and with them maybe others."""
+    return any(
+        bool(((found.parts.unit_of[axis.nodes] >= 0) & (parts.unit_of[axis.nodes] < 0)).any())
+        for axis in found.coupling.positions.axes
+    )
 
 
 def _resolve_calls(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
-from easypruner.graph.coupling.rules.pointwise import broadcast, drop_frozen
+from easypruner.graph.coupling.rules.pointwise import broadcast, drop
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 LOOKED_UP = 'entries are looked up by their position'
@@ -18,14 +18,17 @@ def embed(coupling: Coupling, operation: Operation) -> None:
     weight, indices = operation.args[:2]
     rows, width = coupling.axes_of(weight)
     coupling.note_use(weight, 'embedding.weight')
-    coupling.freeze(rows, LOOKED_UP)
+    coupling.look_up(rows, indices, LOOKED_UP)
     coupling.assign(operation.output, (*coupling.axes_of(indices), width))
 
 
 @rule('index_select', 'take_along_dim')
 def select_indices(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension along which entries are looked up; hand the others on."""
-    drop_frozen(coupling, operation, operation.dims(), LOOKED_UP)
+    x, table = operation.tensors[:2]
+    for dim in operation.dims():
+        coupling.look_up(coupling.axes_of(x)[dim], table, LOOKED_UP)
+    drop(coupling, operation, operation.dims())
     _keep_matrices(coupling, operation)
 
 
@@ -34,7 +37,7 @@ def gather(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension of the look-up; couple the others with those of the index."""
     (dim,) = operation.dims()
     axes, positions = (list(coupling.axes_of(operation.args[i])) for i in (0, 2))
-    coupling.freeze(axes[dim], LOOKED_UP)
+    coupling.look_up(axes[dim], operation.args[2], LOOKED_UP)
     for i, (axis, other) in enumerate(zip(axes, positions, strict=True)):
         if i != dim and axis.size == other.size:
             axes[i] = coupling.couple(axis, other)
@@ -74,22 +77,26 @@ def pick(coupling: Coupling, operation: Operation) -> tuple[list[Axis], int]:
         tables are put.
     """
     x, tables = operation.args[:2]
-    addressed: list[int] = []
+    addressed: dict[int, Tensor] = {}
     dim = 0
     for table in tables:
         covered = table.dim() if table is not None and is_mask(table) else 1
         if table is not None:
-            addressed += range(dim, dim + covered)
+            addressed |= dict.fromkeys(range(dim, dim + covered), table)
         dim += covered
     axes = coupling.axes_of(x)
-    for dim in addressed:
-        coupling.freeze(axes[dim], LOOKED_UP)
+    for dim, table in addressed.items():
+        if is_mask(table) or not operation.name.endswith('index'):
+            coupling.freeze(axes[dim], LOOKED_UP)
+        else:
+            coupling.look_up(axes[dim], table, LOOKED_UP)
     for table in tables:
         if table is not None and is_mask(table):
             coupling.freeze_tensor(table, LOOKED_UP)
-    adjacent = addressed == list(range(addressed[0], addressed[0] + len(addressed)))
+    first = min(addressed)
+    adjacent = list(addressed) == list(range(first, first + len(addressed)))
     rest = [axis for dim, axis in enumerate(axes) if dim not in addressed]
-    return rest, addressed[0] if adjacent else 0
+    return rest, first if adjacent else 0
 
 
 def is_mask(table: Tensor) -> bool:
@@ -97,8 +104,26 @@ def is_mask(table: Tensor) -> bool:
     return table.dtype in (torch.bool, torch.uint8)
 
 
+@rule('one_hot', 'bincount', 'histc')
+def count_positions(coupling: Coupling, operation: Operation) -> None:
+    """Hand on the axis in which positions are, if each of its indices has an entry or a count."""
+    (x, *others), output = operation.tensors, operation.output
+    axis, size = coupling.positions.of(x), output.shape[-1]
+    in_order = operation.name != 'histc' or (
+        operation.argument('min') == 0 and operation.argument('max') == size - 1
+    )
+    if axis is None or others or size != axis.size or not in_order:
+        if axis is not None:
+            coupling.freeze(axis, LOOKED_UP)
+        pick_by_value(coupling, operation)
+        return
+    coupling.positions.use(axis)
+    before = coupling.axes_of(x) if operation.name == 'one_hot' else ()
+    coupling.assign(output, (*before, axis))
+
+
 @rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'torchvision::nms',
-      'bincount', 'searchsorted', 'bucketize', 'one_hot', 'multinomial', 'histc')  # fmt: skip
+      'searchsorted', 'bucketize', 'multinomial')  # fmt: skip
 def pick_by_value(coupling: Coupling, operation: Operation) -> None:
     """Freeze all arguments: the shape of the result depends on their values."""
     for tensor in operation.tensors:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
+_SORTED = 'channels are sorted'
+
 
 def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -> list[Axis]:
     """Couple the axes that broadcasting aligns, and return the axes of the result.
@@ -117,10 +119,27 @@ def accumulate(coupling: Coupling, operation: Operation) -> None:
         coupling.assign(output, axes)
 
 
-@rule('sort', 'topk', 'kthvalue', 'argsort')
+@rule('topk')
+def choose_largest(coupling: Coupling, operation: Operation) -> None:
+    """Mix the axis of which entries are chosen, if their positions only look others up.
+
+    A router chooses experts so. Else the axis is frozen, as where it is sorted.
+    """
+    dims = operation.dims()
+    axis = coupling.axes_of(operation.tensors[0])[dims[0]]
+    if axis.is_constant or not coupling.positions.is_followed:
+        sort(coupling, operation)
+        return
+    coupling.note_mixing(axis)
+    coupling.note_minimum(axis, operation.outputs[0].shape[dims[0]])
+    coupling.positions.note(operation.outputs[1], axis, coupling.explain(_SORTED))
+    drop(coupling, operation, dims)
+
+
+@rule('sort', 'kthvalue', 'argsort')
 def sort(coupling: Coupling, operation: Operation) -> None:
     """Freeze the axis that is sorted: the new position of a channel depends on the others."""
-    drop_frozen(coupling, operation, operation.dims(), 'channels are sorted')
+    drop_frozen(coupling, operation, operation.dims(), _SORTED)
 
 
 @rule('_weight_norm_interface', '_weight_norm')

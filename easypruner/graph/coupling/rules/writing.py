@@ -22,19 +22,29 @@ def write_slices(coupling: Coupling, operation: Operation) -> None:
 def scatter(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension in which entries are written; couple the others of all arguments."""
     source = operation.argument('src')
-    tensors = [operation.args[0], operation.argument('index')]
-    _write_beside(coupling, operation, tensors if source is None else [*tensors, source])
+    table = operation.argument('index')
+    tensors = [operation.args[0], table]
+    _write_beside(coupling, operation, tensors if source is None else [*tensors, source], table)
 
 
-def _write_beside(coupling: Coupling, operation: Operation, tensors: list[Tensor]) -> None:
+def _write_beside(
+    coupling: Coupling, operation: Operation, tensors: list[Tensor], table: Tensor | None = None
+) -> None:
     """Freeze the dimension of an operation; couple the others of several tensors.
 
-    Where sizes differ, a part of the larger tensor is meant, so that these stay as well.
+    Where sizes differ, a part of the larger tensor is meant, so that these stay as well. If a table
+    has positions in another axis, entries are written in one that loses the same indices.
     """
+    known = None if table is None else coupling.positions.of(table)
     written = operation.dims()
     result = []
     for dim, axes in enumerate(zip(*map(coupling.axes_of, tensors), strict=True)):
-        if dim in written or len({axis.size for axis in axes}) > 1:
+        if dim in written and known is not None and table is not None:
+            coupling.look_up(axes[0], table, WRITTEN)
+            for axis in axes[1:]:
+                coupling.freeze(axis, WRITTEN)
+            result.append(axes[0])
+        elif dim in written or len({axis.size for axis in axes}) > 1:
             for axis in axes:
                 coupling.freeze(axis, WRITTEN)
             result.append(axes[0])

@@ -41,7 +41,9 @@ class Experts(nn.Module):
 
     def grouped(self, x: Tensor, chosen: Tensor) -> Tensor:
         order = chosen.argsort()
-        ends = torch.bincount(chosen, minlength=EXPERTS).cumsum(0).to(torch.int32)
+        last = self.gate.out_features - 1
+        counts = torch.histc(chosen[order].float(), bins=last + 1, min=0, max=last)
+        ends = counts.cumsum(0).to(torch.int32)
         y = torch._grouped_mm(x[order], self.up.transpose(1, 2), offs=ends)
         y = self.activate(y + self.up_bias[chosen[order]])
         return torch._grouped_mm(y, self.down.transpose(1, 2), offs=ends)[order.argsort()]
@@ -61,7 +63,12 @@ class Experts(nn.Module):
     def dense(self, x: Tensor, chosen: Tensor) -> Tensor:
         y = torch.einsum('tc,eic->tei', x, self.up) + self.up_bias
         y = torch.einsum('tei,eci->tec', self.activate(y), self.down)
-        return (y * functional.one_hot(chosen, EXPERTS)[..., None]).sum(1)
+        return (y * functional.one_hot(chosen, self.gate.out_features)[..., None]).sum(1)
+
+    def gathered(self, x: Tensor, chosen: Tensor) -> Tensor:
+        flags = x.new_zeros(len(x), self.gate.out_features).scatter(1, chosen[:, None], 1.0)
+        y = torch.bmm(self.up[chosen], x[:, :, None])[..., 0] + flags @ self.up_bias
+        return torch.bmm(self.down[chosen], self.activate(y)[:, :, None])[..., 0]
 
 
 needs_grouped = pytest.mark.skipif(
@@ -84,12 +91,63 @@ def test_all_experts_lose_the_same_inner_width(way: str) -> None:
     check_rule(model, inputs)
 
 
+@pytest.mark.parametrize(
+    'way', ['batched', 'dense', 'gathered', pytest.param('grouped', marks=needs_grouped)]
+)
+def test_whole_experts_go_with_their_rows_of_the_router(way: str) -> None:
+    """The network without an expert is that whose router never chooses it."""
+    model = randomized_network(lambda: Experts(way))
+    inputs = torch.randn(6, 5)
+    graph = easypruner.trace(model, inputs)
+    if way == 'dense':  # two dimensions of each weight are merged, so only one of them may go
+        assert 'gate' not in graph.groups
+        return
+    members = {(m.param, m.dim) for m in graph.groups['gate'].members}
+    assert members == {('gate.weight', 0), ('up', 0), ('up_bias', 0), ('down', 0)}
+    assert graph.groups['gate'].mixed and graph.limits['gate'].min_units == 2
+    keep = torch.tensor([True, False, True, True])
+
+    def forbid(gate: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        return logits.masked_fill(~keep, -torch.inf)
+
+    hook = model.gate.register_forward_hook(forbid)
+    expected = model(inputs)
+    hook.remove()
+    easypruner.prune(model, {'gate': keep}, graph=graph)
+    assert model.gate.out_features == len(model.up) == len(model.down) == 3
+    torch.testing.assert_close(model(inputs), expected)
+
+
+USES = {
+    'as a value': lambda values, chosen: chosen.to(values.dtype),
+    'compared': lambda values, chosen: values * (chosen == 2),
+    'not at all': lambda values, chosen: values,
+}
+
+
+@pytest.mark.parametrize('use', USES)
+def test_channels_that_are_chosen_otherwise_stay(use: str) -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 8), nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(USES[use](*self.first(x).topk(2, -1)))
+
+    graph = easypruner.trace(randomized_network(Chosen), torch.randn(6, 5))
+    (reason,) = {f.reason for f in graph.frozen if (f.param, f.dim) == ('first.weight', 0)}
+    assert not graph.groups and ('channels are sorted' in reason or 'as values' in reason)
+
+
 @needs_grouped
 def test_widths_of_grouped_products_are_multiples_of_16_bytes() -> None:
     model = randomized_network(lambda: Experts('grouped'))
     inputs = torch.randn(6, 5)
     graph = easypruner.trace(model, inputs)
-    assert {name: limits.step for name, limits in graph.limits.items()} == {'first': 4, 'up': 4}
+    assert {name: limits.step for name, limits in graph.limits.items()} == {
+        'first': 4, 'up': 4, 'gate': 1
+    }  # fmt: skip
     own = easypruner.trace(model, inputs, limits={'up': dict(round_to=2), '*': dict(min_units=3)})
     assert (own.limits['up'].step, own.limits['first'].step) == (2, 4)
     assert own.limits['first'].min_units == 3
