@@ -30,6 +30,8 @@ from easypruner.strategies.budgets.ranking import Ranking
 _FEWEST_REPEATS = 5
 _QUIET = 0.015
 """The noise, as a share of the limit, from which a measurement is repeated with more passes."""
+_GLANCE = 0.5
+"""The part of the passes for a first look at a network in the search."""
 _MOST_TIMES = 8
 _SECONDS = 5.0
 """The most seconds that such a repetition should take."""
@@ -147,7 +149,7 @@ class Latency(CostBudget):
         return search(
             ranking,
             lambda masks: forecast.seconds(masks) / whole,
-            lambda masks: self._measure(graph, masks, limit)[1],
+            lambda masks, sure: self._measure(graph, masks, limit, sure)[1],
             limit,
             unit,
             self._bench(graph).shares,
@@ -165,10 +167,20 @@ class Latency(CostBudget):
         return seconds + (self.limit - seconds) * self.portion.part
 
     def _measure(
-        self, graph: ChannelGraph, masks: Mapping[str, Tensor], limit: float
+        self, graph: ChannelGraph, masks: Mapping[str, Tensor], limit: float, sure: bool = True
     ) -> tuple[Reading, Reading]:
-        """Return the seconds of a pruned network, and their ratio to those of the whole one."""
+        """Return the seconds of a pruned network, and their ratio to those of the whole one.
+
+        Args:
+            graph: the channel graph of the network.
+            masks: the masks.
+            limit: the largest ratio, to which the noise is compared.
+            sure: whether to use all passes, and more if the noise is high.
+        """
         stopwatch = self._bench(graph).stopwatch
+        if not sure:
+            glance = stopwatch.compare(masks, times=_GLANCE)
+            return glance.pruned, glance.ratio
         found = stopwatch.compare(masks)
         wanted = (found.ratio.noise / (_QUIET * limit)) ** 2 if limit else 0.0
         if wanted > 1:

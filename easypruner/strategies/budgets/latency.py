@@ -28,6 +28,7 @@ from easypruner.runtimes.timing import Clock, Reading, measure
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 
 _MOST_KEPT = 3
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Stopwatch:
         """The number of threads of a pass."""
         return torch.get_num_threads() if self._runtime is None else self._runtime.threads
 
-    def compare(self, masks: Mapping[str, Tensor] | None = None, times: int = 1) -> TimedPair:
+    def compare(self, masks: Mapping[str, Tensor] | None = None, times: float = 1) -> TimedPair:
         """Prune a copy by ``masks``; measure it and the whole network.
 
         Args:
@@ -101,7 +102,7 @@ class Stopwatch:
                 del self._pruned[oldest]
         else:
             pruned = self._whole
-        repeats = times * self._repeats
+        repeats = max(round(times * self._repeats), _FEWEST)
         both = [self._whole, pruned]
         whole, other = measure(both, threads=self.threads, repeats=repeats, **self._rounds)
         return TimedPair(whole.seconds, other.seconds, other.ratio)

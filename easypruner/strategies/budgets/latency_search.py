@@ -73,7 +73,7 @@ class Unit:
 def search(
     ranking: Ranking,
     predict: Callable[[Masks], float],
-    measure: Callable[[Masks], Reading],
+    measure: Callable[[Masks, bool], Reading],
     limit: float,
     unit: Unit,
     known: list[Shares] | None = None,
@@ -86,7 +86,7 @@ def search(
     Args:
         ranking: the ranking of the units.
         predict: the predicted share of the time under masks.
-        measure: measures this share.
+        measure: measures this share, with few passes, or with many if the second argument is True.
         limit: the largest share, below 1.
         unit: the unit of the limit in messages.
         known: the predicted and the measured shares of other masks; those of this search are added.
@@ -101,13 +101,20 @@ def search(
         masks = ranking.within(predict, max(line.aim, least), 'of the predicted time')
         if any(same(masks, candidate.masks) for candidate in found):
             break
-        found.append(Candidate(masks, predict(masks), measure(masks)))
+        found.append(Candidate(masks, predict(masks), _measured(measure, masks, limit)))
         predicted, share = found[-1].predicted, found[-1].measured.median
         known.append((predicted, share))
         if _ENOUGH * limit <= share <= limit or (share > limit and predicted <= least):
             break
         line = line.after(predicted, share)
     return _best(found, limit, unit, least)
+
+
+def _measured(measure: Callable[[Masks, bool], Reading], masks: Masks, limit: float) -> Reading:
+    """Measure masks with few passes, and with many if the share may be near enough to the limit."""
+    glance = measure(masks, False)
+    near = _ENOUGH * limit - glance.noise <= glance.median <= limit + glance.noise
+    return measure(masks, True) if near else glance
 
 
 def _best(found: Sequence[Candidate], limit: float, unit: Unit, least: float) -> Candidate:
