@@ -17,6 +17,7 @@ import easypruner
 from easypruner.testing import example_inputs
 from easypruner.testing.networks import Residual
 from tests.helpers.benchmarks import run, table
+from tests.helpers.clocked import CLOCK, Clocked
 
 
 class TestCoverage:
@@ -331,3 +332,31 @@ class TestLatency:
         assert found['full']['macs'] == 1
         assert all(0.4 < found[name]['macs'] <= 0.5 for name in ('any', 'grid'))
         assert '| resnet18 |' in (tmp_path / 'latency.md').read_text()
+
+
+class TestLatencyBudget:
+    def test_the_section_counts_what_is_near(self, module: Any) -> None:
+        cut = {'network': 'resnet18', 'runtime': 'OpenVINO', 'asked': 0.5, 'noise': 0.004,
+               'seconds': 0.01, 'macs': 0.46, 'search': 9.6, 'measured': [[0.4, 0.5]]}  # fmt: skip
+        cuts = {'a': {**cut, 'delivered': 0.495}, 'b': {**cut, 'delivered': 0.48}}
+        content = {'processor': 'a processor', 'side': 224, 'versions': {}, 'cuts': cuts}
+        text = module('latency_budget_page').section(content)
+        rows = table(text, '| network | runtime')
+        assert rows[0][2:] == ['0.5', '0.495 ± 0.004', '-1.0 %', '46 %', '1', '10 s']
+        assert '1 of 2 are within 3%' in text
+
+    def test_a_small_network_is_measured_and_not_again(
+        self, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
+        benchmark, results = module('latency_budget'), tmp_path / 'results.json'
+        monkeypatch.setattr(benchmark, 'runtime_of', lambda name: Clocked())
+        options = ['--networks', 'alexnet', '--runtimes', 'Clocked', '--side', '64']
+        monkeypatch.setattr('sys.argv', ['', *options, '--results', str(results)])
+        benchmark.main()
+        content = results.read_text()
+        cuts = json.loads(content)['cuts']
+        assert list(cuts) == ['alexnet Clocked 0.7', 'alexnet Clocked 0.5']
+        assert all(0.97 * c['asked'] <= c['delivered'] <= c['asked'] for c in cuts.values())
+        benchmark.main()
+        assert results.read_text() == content

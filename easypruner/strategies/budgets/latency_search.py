@@ -165,9 +165,8 @@ class _Line:
         aim = low + min(max(position, 0.0), 1.0) * (high - low)
         if self.slow <= _SLOW:
             return aim
-        # The time is not on the line: it has a step between this share and the other end.
-        nearer = low if position > 0.5 else high
-        return (aim + (high if nearer == low else low)) / 2
+        # The time is not on the line: it has a step between this share and the farther end.
+        return aim + ((high if position < 0.5 else low) - aim) / 3
 
     def after(self, predicted: float, share: float) -> _Line:
         """Return the line after another measurement."""
