@@ -14,7 +14,7 @@ from easypruner.analysis import speed
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
 from tests.helpers import clocked
-from tests.helpers.clocked import CLOCK, Clock, Clocked, network_seconds
+from tests.helpers.clocked import Clock, Clocked, network_seconds, use_clock
 
 
 class Wide(nn.Module):
@@ -32,10 +32,7 @@ class Wide(nn.Module):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
-    CLOCK.__init__()  # type: ignore[misc]
-    monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
-    monkeypatch.setenv('EASYPRUNER_CACHE', str(tmp_path))
-    return CLOCK
+    return use_clock(monkeypatch, tmp_path)
 
 
 def wide(**limits: int) -> ChannelGraph:

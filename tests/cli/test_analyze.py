@@ -17,7 +17,7 @@ from easypruner.analysis import analyze
 from easypruner.cli.find_network import find_model
 from easypruner.cli.main import main
 from easypruner.graph import ChannelGraph
-from tests.helpers.clocked import CLOCK, Clocked
+from tests.helpers.clocked import Clocked, use_clock
 from tests.helpers.tiny import tiny_config, write_config
 
 NAME = 'squeezenet1_1'
@@ -45,9 +45,12 @@ class TestCommand:
         assert reasons == {row[0] for row in cells[-6:] if row[0] in reasons}
 
     def test_times_in_a_runtime(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
     ) -> None:
-        monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
+        use_clock(monkeypatch, tmp_path)
         monkeypatch.setattr('easypruner.cli.network_report.runtime_of', lambda *_: Clocked())
         arguments = ['analyze', 'alexnet', '--input-shape', '1,3,64,64', '--runtime', 'Clocked']
         assert main(arguments) == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -48,6 +49,16 @@ class Clock:
 
 
 CLOCK = Clock()
+
+
+def use_clock(patch: pytest.MonkeyPatch, cache: Path) -> Clock:
+    """Let networks be timed by the clock, from its start, with an empty cache of times."""
+    CLOCK.__init__()  # type: ignore[misc]
+    patch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
+    # A collection takes longer than everything else here.
+    patch.setattr('gc.collect', lambda: 0)
+    patch.setenv('EASYPRUNER_CACHE', str(cache))
+    return CLOCK
 
 
 POINTWISE = 1.0

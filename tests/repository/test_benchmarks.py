@@ -17,7 +17,7 @@ import easypruner
 from easypruner.testing import example_inputs
 from easypruner.testing.networks import Residual
 from tests.helpers.benchmarks import run, table
-from tests.helpers.clocked import CLOCK, Clocked
+from tests.helpers.clocked import Clocked, use_clock
 
 
 class TestCoverage:
@@ -348,7 +348,7 @@ class TestLatencyBudget:
     def test_a_small_network_is_measured_and_not_again(
         self, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
+        use_clock(monkeypatch, tmp_path / 'cache')
         benchmark, results = module('latency_budget'), tmp_path / 'results.json'
         monkeypatch.setattr(benchmark, 'runtime_of', lambda name: Clocked())
         options = ['--networks', 'alexnet', '--runtimes', 'Clocked', '--side', '64']

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -12,15 +14,12 @@ from easypruner.graph import ChannelGraph
 from easypruner.runtimes.forecast import Forecast
 from easypruner.runtimes.layer_times import LayerTimes
 from easypruner.runtimes.layers import layer_uses
-from tests.helpers.clocked import CLOCK, Clock, Clocked, network_seconds
+from tests.helpers.clocked import CLOCK, Clock, Clocked, network_seconds, use_clock
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Clock:
-    CLOCK.__init__()  # type: ignore[misc]
-    monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
-    monkeypatch.setenv('EASYPRUNER_CACHE', str(tmp_path))
-    return CLOCK
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
+    return use_clock(monkeypatch, tmp_path)
 
 
 class Everything(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 
 from easypruner.runtimes.layer_times import LayerTimes
 from easypruner.runtimes.layers import LayerForm, Widths
-from tests.helpers.clocked import CLOCK, Clock, Clocked
+from tests.helpers.clocked import Clock, Clocked, use_clock
 
 CPU = torch.device('cpu')
 FORM = LayerForm('Linear', (1, 10))
@@ -22,10 +22,7 @@ SECONDS = {NARROW: 320e-9, MIDDLE: 640e-9, BROAD: 1280e-9}
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
-    CLOCK.__init__()  # type: ignore[misc]
-    monkeypatch.setattr('easypruner.runtimes.timing._CLOCKS', {'wall': CLOCK, 'cpu': CLOCK})
-    monkeypatch.setenv('EASYPRUNER_CACHE', str(tmp_path / 'cache'))
-    return CLOCK
+    return use_clock(monkeypatch, tmp_path / 'cache')
 
 
 def times(**arguments: Any) -> LayerTimes:
