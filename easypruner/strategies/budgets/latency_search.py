@@ -18,9 +18,9 @@ from easypruner.strategies.scores import Scores
 RANKS = ('score', 'per_macs', 'per_latency')
 _MOST = 5
 """The most networks that are measured."""
-_AIM = 0.9875
+_AIM = 0.9925
 """The share of the limit that is aimed at, so that noise does not lead above it."""
-_ENOUGH = 0.975
+_ENOUGH = 0.98
 """The share of the limit from which a network is near enough to it."""
 _SLOW = 0.5
 """The share of the distance to the limit that is left after a step that helped little."""
