@@ -117,8 +117,8 @@ class TargetSummary:
         if self.kept_scores is not None:
             kept, free = self.kept_scores
             yield (
-                f'the grid keeps {100 * kept:.1f} % of all scores; '
-                f'widths of any size would keep {100 * free:.1f} %'
+                f'the grid keeps {100 * kept:.1f} % of all scores, widths of any size would keep '
+                f'{100 * free:.1f} % (each within the budget; channels differ in MACs)'
             )
         if self.times is None:
             yield f'{self.runtime} is not installed here, so its time is not known'
