@@ -20,7 +20,7 @@ from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.config import building, read_config
 from easypruner.engine.pretrained import load_weights
-from easypruner.errors import ConfigError, EasyPrunerError
+from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import NetworkRecord
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
@@ -68,7 +68,7 @@ def find_pruned(
     if path.is_dir() or (path.suffix == '.json' and original is None and _run_of(path)):
         found = _of_run(path if path.is_dir() else path.parent, shape, plugins)
     elif path.suffix == '.json':
-        found = _of_record(path, _original_of(path, original, shape, plugins))
+        found = _of_record(path, _original_of(path, original, shape, plugins), weights)
     else:
         note = 'the weights are random: give those of a checkpoint with --weights'
         found = Deployed(_of_name(name, shape, plugins), notes=() if weights else (note,))
@@ -135,10 +135,14 @@ def _original_of(
     return _of_name(original, shape, plugins)
 
 
-def _of_record(path: Path, original: Subject) -> Deployed:
+def _of_record(path: Path, original: Subject, weights: str | None) -> Deployed:
     record = NetworkRecord.load(path, plugin_transforms())
     pruned = record.apply(copy_of(original.model), plugin_handlers())
-    note = 'the weights are those of the original, cut: give trained ones with --weights'
+    note = (
+        'the weights are those of the original, cut: give trained ones with --weights'
+        if weights is None
+        else 'the unpruned network has the weights with which it was built'
+    )
     return Deployed(replace(original, name=str(path), model=pruned), original.model, (note,))
 
 
@@ -160,6 +164,10 @@ def _of_python(file: Path, function: str, shape: Sequence[int] | None) -> Subjec
     name = f'{file}:{function}'
     with building(name):
         spec.loader.exec_module(module)
+    if not callable(getattr(module, function, None)):
+        known = [each for each, value in vars(module).items() if callable(value)]
+        raise ConfigError(f'{str(file)!r} has no function {function!r}; {nearest(function, known)}')
+    with building(name):
         made: Any = getattr(module, function)()
     network, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(network, nn.Module):

@@ -1,4 +1,6 @@
-"""Puts the widths and weights of this folder into the original network. It needs only torch.
+"""Puts the widths and weights of this folder into the original network.
+
+It needs torch and safetensors:
 
 from load_widths import load_widths
 
@@ -31,6 +33,9 @@ def load_widths(model: nn.Module, folder: str | Path) -> nn.Module:
             old = getattr(modules[path], name)
             setattr(modules[path], name, tuple(value) if isinstance(old, tuple) else value)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    missing = sorted(weights.keys() - tensors.keys())
+    if missing:
+        raise ValueError(f'the network has no {missing[0]!r}: it is not the one that was pruned')
     for name, value in weights.items():
         tensors[name].data = value
     return model

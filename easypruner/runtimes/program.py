@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,7 +208,8 @@ def first_lines(error: BaseException) -> str:
 def quiet() -> Iterator[None]:
     """Silence the warnings and logs of an exporter for a block."""
     before = logging.root.manager.disable
-    with warnings.catch_warnings():
+    # A failing exporter prints whole programs, while its error has the reason.
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter('ignore')
         logging.disable(logging.WARNING)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) 
     if _write_pretrained(network, folder):
         return (f'{folder.name}/ loads with {type(network).__name__}.from_pretrained',)
     save_file(_distinct(_state(network)), folder / WEIGHTS)
+    # The library gives the file to its owner only.
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())
     write_json(
         folder / WIDTHS,
         {
@@ -179,3 +182,10 @@ def _changes(config: Any, wrong: list[tuple[int, int]]) -> Iterator[Any]:
                     result = copy.deepcopy(config)
                     setattr(result, name, changed if isinstance(value, list | tuple) else new)
                     yield result
+
+
+def _umask() -> int:
+    """Return the permissions that new files do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

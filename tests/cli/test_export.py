@@ -91,7 +91,7 @@ def test_a_function_of_a_file(
     [
         (['networks.py:bare'], 'give the shape with --input-shape'),
         (['networks.py:neither'], 'returns str; expected a network'),
-        (['networks.py:absent'], "has no attribute 'absent'"),
+        (['networks.py:absent'], "has no function 'absent'"),
         (['other.py:bare'], "there is no file 'other.py'"),
         (['.'], 'has no pruned_config.py'),
         (['record.json'], "there is no record 'record.json'"),
