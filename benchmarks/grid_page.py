@@ -28,7 +28,7 @@ Found = Mapping[Key, Mapping[int, Mapping[str, Any]]]
 _TEMPLATE = """# What widths on a grid cost in accuracy
 
 Written by `python benchmarks/grid_accuracy.py page`; the results are those of
-`python benchmarks/grid_accuracy.py run`, which takes {minutes:.0f} CPU minutes ({machine}, one
+`python benchmarks/grid_accuracy.py run`, which took {minutes:.0f} CPU minutes ({machine}, one
 thread, torch {torch}).
 
 With `round_to=8` in the limits of a graph, the width of each group is a multiple of 8. Many
@@ -66,8 +66,8 @@ mean over the seeds.
 ## What this does not show
 
 The network, the images and the number of seeds are small: an effect below the width of an interval
-cannot be seen here. Fine-tuning makes up for the cuts, whatever the widths; a network that needs
-all its channels may show more. {chance}
+cannot be seen here. Where fine-tuning makes up for a cut, widths can hardly matter: compare with
+the accuracy of the uncut networks. A network that needs all its channels may show more. {chance}
 
 On a grid a little less of the MACs is left, because the next step of the grid would exceed the
 budget; this is a part of the differences. Narrow groups have little room on a coarse grid: a group
@@ -235,7 +235,8 @@ def _seen(found: Found) -> Iterator[str]:
         else:
             yield (
                 f'- On multiples of {grid}, no difference in accuracy is seen; losses above '
-                f'{max(-low, 0):.2f} points and gains above {max(high, 0):.2f} can be excluded.'
+                f'{max(-low, 0):.2f} points and gains above {max(high, 0):.2f} are outside of the '
+                'interval.'
             )
 
 
