@@ -14,7 +14,8 @@ from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
 from easypruner.runtimes.folding import fold_batch_norms
-from easypruner.runtimes.program import export_program, first_lines, input_tensors, quiet
+from easypruner.runtimes.onnx_files import feeds_of
+from easypruner.runtimes.program import export_program, first_lines, quiet
 
 
 class OpenVINO(Runtime):
@@ -48,7 +49,11 @@ class OpenVINO(Runtime):
         program = export_program(network, inputs)
         fold_batch_norms(program.exported)
         path = folder / f'{name}.xml'
-        openvino.save_model(_model_of(program.exported), path, compress_to_fp16=False)
+        model = _model_of(program.exported)
+        for entries, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
+            for entry, known in zip(entries, names, strict=True):
+                entry.get_tensor().set_names({known})
+        openvino.save_model(model, path, compress_to_fp16=False)
         return Exported(
             path, (path, path.with_suffix('.bin')), program.dynamic_batch, program.notes
         )
@@ -79,7 +84,8 @@ class OpenVINO(Runtime):
 
     def _session(self, model: Any) -> Session:
         def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
-            arrays = [tensor.detach().cpu().numpy() for tensor in input_tensors(inputs)]
+            names = [min(entry.names, default=f'input_{n}') for n, entry in enumerate(model.inputs)]
+            arrays = list(feeds_of(names, inputs).values())
             request = self._compiled(model, [array.shape for array in arrays])
 
             def run() -> tuple[Tensor, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.program import (
@@ -79,11 +79,23 @@ def _reason(error: BaseException) -> str:
 
 
 def feeds_of(names: Sequence[str], inputs: Any) -> dict[str, Any]:
-    """Return name of an input of an ONNX model -> array."""
-    arrays = [tensor.detach().cpu().numpy() for tensor in input_tensors(inputs)]
-    if len(arrays) != len(names):
+    """Return name of an input of an exported network -> array.
+
+    Args:
+        names: the names, in the order of the inputs.
+        inputs: the inputs. A dict with these names may have another order, and further entries.
+
+    Raises:
+        EasyPrunerError: there are more or fewer tensors than names.
+    """
+    if isinstance(inputs, Mapping) and all(isinstance(inputs.get(n), Tensor) for n in names):
+        tensors = tuple(inputs[name] for name in names)
+    else:
+        tensors = input_tensors(inputs)
+    if len(tensors) != len(names):
         raise EasyPrunerError(
-            f'the exported network has the inputs {", ".join(names)}, but got {len(arrays)} '
+            f'the exported network has the inputs {", ".join(names)}, but got {len(tensors)} '
             'tensors; an input that the network does not use is not exported: leave it out'
         )
+    arrays = (tensor.detach().cpu().numpy() for tensor in tensors)
     return dict(zip(names, arrays, strict=True))

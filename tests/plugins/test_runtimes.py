@@ -159,6 +159,27 @@ def test_inputs_of_a_wrong_shape_are_refused(name: str) -> None:
         session.bind(torch.randn(2, 4, 8, 8))
 
 
+class Halves(nn.Module):
+    """A network with two inputs of the same shape."""
+
+    def forward(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        return {'half': first - second / 2}
+
+
+@pytest.mark.parametrize('name', ['OnnxRuntime', 'OpenVINO'])
+def test_inputs_and_outputs_have_the_names_of_the_network(name: str, tmp_path: Path) -> None:
+    found, inputs = runtime(name), {'first': torch.ones(1, 2), 'second': torch.zeros(1, 2)}
+    session = found.load(found.export(Halves(), inputs, tmp_path, 'network').path)
+    (half,) = session.bind(dict(reversed(inputs.items())) | {'unused': torch.ones(1)})()
+    assert half.tolist() == [[1.0, 1.0]]
+    (half,) = session.bind(tuple(inputs.values()))()
+    assert half.tolist() == [[1.0, 1.0]]
+    text = b''.join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b'first' in text and b'half' in text
+    with pytest.raises(EasyPrunerError, match='has the inputs first, second, but got 1'):
+        session.bind(torch.ones(1, 2))
+
+
 class TestNcnn:
     def test_operations_that_it_lacks_are_named(self, tmp_path: Path) -> None:
         found = network('transformer')
