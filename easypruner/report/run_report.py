@@ -73,7 +73,7 @@ def _print(
         console.print(_make_times_table(result, times))
     text.print_lines(console, 'Facts', [*_facts(result), *times.facts])
     text.print_artifacts(console, artifacts)
-    text.print_lines(console, 'Warnings', result.warnings, style='yellow')
+    text.print_lines(console, 'Warnings', [*result.warnings, *times.warnings], style='yellow')
 
 
 def make_run_table(result: RunResult, times: RunTimes | None = None) -> Table:

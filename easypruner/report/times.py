@@ -57,6 +57,16 @@ class RunTimes:
     times: tuple[RunTime, ...] = ()
     facts: tuple[str, ...] = ()
 
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each runtime in which the final network is slower than the original one."""
+        return [
+            f'the final network takes {time.left} of the time of the original one in {time.runtime}; '
+            f'keep to widths that are fast there: graph=dict(target={time.runtime!r})'
+            for time in self.times
+            if time.low > 1
+        ]
+
     def columns(self) -> list[str]:
         """Return the headings of the columns in the table of the run."""
         return [heading for time in self.times for heading in (time.runtime, 'left')]

@@ -57,7 +57,16 @@ def test_each_network_has_its_time_and_noise_has_no_share(tmp_path: Path) -> Non
     assert cells(output, 'half', 1) == ['100.0 %']
     for name in ('pruned', 'finetuned'):
         assert cells(output, name, 4) == ['4 ms', '40.0 %', '19.5 ms', 'in noise']
-    assert 'times: on a machine' in output
+    assert 'times: on a machine' in output and 'Warnings' not in output
+
+
+def test_a_slower_network_is_a_warning(tmp_path: Path) -> None:
+    slower = RunTimes((RunTime('Wrong', before=10, after=15, ratio=1.5, low=1.4, high=1.6),))
+    console = Console(file=io.StringIO(), width=160, highlight=False)
+    report_run(result(tmp_path), times=slower, console=console)
+    assert isinstance(console.file, io.StringIO)
+    output = console.file.getvalue()
+    assert 'takes 150.0 % of the time' in output and "graph=dict(target='Wrong')" in output
 
 
 def test_a_narrow_console_gets_a_table_of_its_own(tmp_path: Path) -> None:
