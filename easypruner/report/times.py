@@ -61,8 +61,8 @@ class RunTimes:
     def warnings(self) -> list[str]:
         """A line for each runtime in which the final network is slower than the original one."""
         return [
-            f'the final network takes {time.left} of the time of the original one in {time.runtime}; '
-            f'keep to widths that are fast there: graph=dict(target={time.runtime!r})'
+            f'in {time.runtime} the final network takes {time.left} of the time of the original '
+            f'one; keep to widths that are fast there: graph=dict(target={time.runtime!r})'
             for time in self.times
             if time.low > 1
         ]

@@ -41,6 +41,6 @@ def test_the_table_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> No
     content = json.loads(RESULTS.read_text(encoding='utf-8'))
     assert page.table(content) in PAGE.read_text(encoding='utf-8')
     exported = [row for row in content['models'] if row['error'] is not None]
-    assert len(exported) >= 20
+    assert len(exported) >= 30
     assert max(row['error'] for row in exported) <= 1e-4
     assert all(row['reason'] for row in content['models'] if row['error'] is None)

@@ -16,9 +16,9 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
 
-def timm_network(name: str) -> tuple[Any, Any]:
+def timm_network(name: str, **more: Any) -> tuple[Any, Any]:
     timm = pytest.importorskip('timm')
-    return timm.create_model(name).eval(), torch.rand(1, 3, 64, 64)
+    return timm.create_model(name, **more).eval(), torch.rand(1, 3, 32, 32)
 
 
 def text_network() -> tuple[Any, Any]:
@@ -39,7 +39,7 @@ def text_network() -> tuple[Any, Any]:
 
 NETWORKS = {
     'squeeze and excitation': lambda: timm_network('test_efficientnet'),
-    'attention': lambda: timm_network('test_vit'),
+    'attention': lambda: timm_network('test_vit', img_size=32),
     'text': text_network,
 }
 
@@ -47,7 +47,9 @@ NETWORKS = {
 @pytest.mark.parametrize('name', NETWORKS)
 def test_a_small_network(name: str, tmp_path: Path) -> None:
     network, inputs = NETWORKS[name]()
-    pruned = easypruner.slim(network, inputs, budget=dict(type='Ratio', keep=0.5)).model
+    pruned = easypruner.slim(
+        network, inputs, budget=dict(type='Ratio', keep=0.5), verify=False
+    ).model
     (file,) = easypruner.export(pruned, inputs, tmp_path / 'e').files
     assert file.error <= 1e-4 and file.dynamic_batch and not file.notes
 
