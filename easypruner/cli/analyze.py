@@ -47,7 +47,7 @@ class AnalyzeArguments(PluginArguments):
     attention: Literal['width', 'heads', 'query_heads'] | None = option(
         'what to remove from attention: channels of every head, whole heads, or heads of queries '
         'alone; default: width',
-        choices=('width', 'heads'),
+        choices=('width', 'heads', 'query_heads'),
     )
     grouped: Literal['within', 'whole'] | None = option(
         'what to remove from grouped convolutions: channels within every group, or whole groups; '

@@ -79,7 +79,8 @@ class Positions:
             axis = self._axes.get(tensor)
             if axis is None or (looks_up and tensor is not operation.tensors[0]):
                 continue
-            if name in ('one_hot', 'bincount', 'histc'):
+            # A sort of positions is the same after a cut, which keeps their order.
+            if name in ('one_hot', 'bincount', 'histc', 'argsort'):
                 continue
             if name in _KEEPING or name in ('index', '_unsafe_index', 'index_select', 'gather'):
                 kept = operation.outputs[:1] if name == 'sort' else operation.outputs

@@ -108,7 +108,8 @@ def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
         for operation in tape.operations:
             apply_rule(coupling, operation)
         for path, tensor in tape.outputs:
-            for axis in coupling.axes_of(tensor):
+            known = coupling.positions.of(tensor)
+            for axis in (*coupling.axes_of(tensor), *([] if known is None else [known])):
                 if not axis.is_constant:
                     coupling.freeze_nodes(axis.ids, f'an output of the model ({path})')
         for axis, reason in coupling.positions.unused():
