@@ -81,11 +81,14 @@ def test_the_facts_a_reader_needs_are_there(tmp_path: Path) -> None:
 
 
 def test_every_limit_is_shown_with_what_was_delivered(tmp_path: Path) -> None:
-    parts = (BudgetResult('Macs', 0.5, 0.4977), BudgetResult('Latency', 0.02, 0.0193, 0.0004))
+    parts = (
+        BudgetResult('Macs', 0.5, 0.4977),
+        BudgetResult('Latency', 0.02, 0.0193, 0.0004, 'a machine'),
+    )
     both = BudgetResult('Macs + Latency', 0.5, 0.4977, parts=parts)
     text = printed(make_result(tmp_path, budget=both))
     assert 'budget Macs: asked 0.5, delivered 0.4977\n' in text
-    assert 'budget Latency: asked 0.02, delivered 0.0193 ± 0.0004\n' in text
+    assert 'budget Latency: asked 0.02, delivered 0.0193 ± 0.0004 (a machine)\n' in text
     assert 'Macs + Latency' not in text
     assert RunResult.load(tmp_path).budget == both
 
