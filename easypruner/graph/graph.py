@@ -53,6 +53,12 @@ class WidthGrids(Protocol):
         """Return group -> the number of units of which it should keep a multiple."""
 
 
+_GUESSED = (
+    'what the network selects depends on its weights, as after a non-maximum suppression: costs '
+    'are those of as many entries as the code allows'
+)
+
+
 @dataclass(repr=False, eq=False)
 class ChannelGraph:
     """What :func:`trace` finds out about a model.
@@ -70,7 +76,7 @@ class ChannelGraph:
         handlers: set the modules' own numbers after a cut, in order of precedence.
         example_inputs: the inputs with which the model was traced.
         target: what knows the grids of fast widths, such as a runtime; None if nothing does.
-        notes: what of the options could not be done, and why.
+        notes: what of the options could not be done, and what the costs assume.
     """
 
     model: nn.Module
@@ -338,7 +344,7 @@ def trace(
         handlers=handlers,
         example_inputs=example_inputs,
         target=target,
-        notes=tuple(coupling.grouped.explain()),
+        notes=(*coupling.grouped.explain(), *(_GUESSED,) * tapes[0].backend.guesses),
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
         _attributes=AttributeModel.build(repairs, parts),

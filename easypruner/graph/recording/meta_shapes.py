@@ -14,23 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
 
 aten = torch.ops.aten
-
-
-class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode without the overhead of torch's own."""
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # To guard an operation against torch.compile takes as long as to compute its shape.
-        return False
 
 
 Shortcut = Callable[..., Any]

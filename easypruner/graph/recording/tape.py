@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.describe import describe
 from easypruner.base.nested import map_tensors, tensors_in
@@ -21,10 +20,13 @@ from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
-from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
+from easypruner.graph.recording.meta_shapes import tensors_of
+from easypruner.graph.recording.values import Guess, Values, Watcher, guess_result, is_known
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
+
+_MANY_MACS = 2**29
 
 Call = Any
 """Example inputs, or a function that takes the model, calls it and returns outputs."""
@@ -104,25 +106,43 @@ class TensorBackend:
         has_values: whether the stand-ins are real tensors.
         make: a function that makes a stand-in of a tensor.
         active: a function that returns the context in which operations on stand-ins must run.
+        start: a function that returns the values of the tensors of a run; None if they are real.
+        guesses: whether results that depend on the values of weights are guessed.
     """
 
     has_values: bool
     make: Callable[[Tensor], Tensor]
     active: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    start: Callable[[], Values | None] = lambda: None
+    guesses: bool = False
 
 
 def make_backends() -> Iterator[TensorBackend]:
     """Yield the backends on which a forward pass may run, the cheapest first.
 
     Meta tensors do not mix with the tensors that a model has in plain attributes on other devices.
-    Fake tensors do. Only real tensors have values.
+    Fake tensors do. Only real tensors have values that depend on weights. To compute them takes
+    long in a large network, so that there they are guessed.
     """
-    yield TensorBackend(False, _make_meta)
+    yield _make_meta_backend()
+    yield _make_meta_backend(guess_result)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     yield TensorBackend(
         False, lambda tensor: fake.from_tensor(tensor.detach()), lambda: _quiet(fake)
     )
     yield TensorBackend(True, lambda tensor: tensor.detach().clone())
+
+
+def _make_meta_backend(guess: Guess | None = None) -> TensorBackend:
+    known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def make(tensor: Tensor) -> Tensor:
+        stand_in = _make_meta(tensor)
+        if is_known(tensor):
+            known[id(stand_in)] = stand_in, tensor
+        return stand_in
+
+    return TensorBackend(False, make, start=lambda: Values(known, guess), guesses=guess is not None)
 
 
 def _make_meta(tensor: Tensor) -> Tensor:
@@ -196,6 +216,8 @@ def record(
             reason = error
         else:
             outputs = tuple(tensors_in(output))
+            if chosen.guesses and backend is None and not _is_worth_guessing(recorder, parameters):
+                continue
             return Tape(recorder.operations, parameters, inputs, outputs, chosen)
     raise TraceError(
         f'the forward pass of {type(stand_ins.model).__name__} fails on the given example inputs: '
@@ -203,11 +225,35 @@ def record(
     ) from reason
 
 
+def _is_worth_guessing(recorder: _Recorder, parameters: Mapping[str, Tensor]) -> bool:
+    """Return whether a pass would take long on real tensors, and reads all parameters.
+
+    Code that runs only under a condition may have parameters of its own.
+    """
+    read = {id(tensor) for operation in recorder.operations for tensor in operation.tensors}
+    used = all(
+        id(tensor) in read
+        for tensor in parameters.values()
+        if tensor.is_floating_point() and tensor.numel() > 1
+    )
+    return used and sum(map(_multiply_adds, recorder.operations)) > _MANY_MACS
+
+
+def _multiply_adds(operation: Operation) -> int:
+    """Return about how many multiply-adds an operation has."""
+    if operation.name == 'convolution':
+        weight = operation.args[1]
+        return operation.output.numel() * weight.numel() // weight.shape[0]
+    if operation.name in ('mm', 'bmm', 'addmm', 'baddbmm'):
+        return operation.output.numel() * operation.tensors[-2].shape[-1]
+    return 0
+
+
 def run_forward(
     model: nn.Module,
     call: Call,
     backend: TensorBackend,
-    watcher: TorchDispatchMode,
+    watcher: Watcher,
 ) -> Any:
     """Run a forward pass on stand-ins, without gradients, and return its output.
 
@@ -217,6 +263,7 @@ def run_forward(
         backend: the kind of stand-ins.
         watcher: the mode that gets each operation.
     """
+    watcher.values = backend.start()
     with torch.no_grad(), without_fast_path(), without_compilation(), backend.active(), watcher:
         return call_model(model, call)
 
@@ -236,7 +283,7 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
         recorded = args
         if torch.Tag.inplace_view in func.tags:
             recorded = (self._preserve(args[0]), *args[1:])
-        result = run_operation(func, args, kwargs)
+        result = self.run(func, args, kwargs)
         outputs = tensors_of((result,))
         self.operations.append(Operation(func, recorded, kwargs, outputs, self._stand_ins.path))
         return result

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from easypruner.graph.recording.composites import is_composite, run_parts
 from easypruner.graph.recording.inventory import StandIns
-from easypruner.graph.recording.meta_shapes import Watcher, run_operation, tensors_of
+from easypruner.graph.recording.meta_shapes import tensors_of
 from easypruner.graph.recording.tape import Operation, name_of
+from easypruner.graph.recording.values import Watcher
 from easypruner.graph.trial.expected import BOOKKEEPING, ExpectedTrace
 from easypruner.graph.trial.widths import Widths
 
@@ -94,7 +95,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         if is_composite(func):
             return run_parts(self, func, args, kwargs or {})
         self.begun += 1
-        result = run_operation(func, args, kwargs or {})
+        result = self.run(func, args, kwargs or {})
         if name_of(func) in BOOKKEEPING:
             return result
         operations = self._operations

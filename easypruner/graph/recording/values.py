@@ -1,0 +1,208 @@
+"""Values of tensors on the meta device, computed only where a forward pass asks for them.
+
+A forward pass may ask for the length of a sequence, or whether a mask hides anything. Such values
+are often computed from the inputs and from constants alone. The operations on these are then run
+again on real tensors, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.graph.recording.meta_shapes import run_operation, tensors_of
+
+aten = torch.ops.aten
+
+_ASKING = frozenset({
+    aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
+    aten.equal.default, aten._unique2.default, aten.unique_dim.default,
+    aten.unique_consecutive.default, aten.bincount.default, aten.repeat_interleave.Tensor,
+})  # fmt: skip
+"""Operations whose result, or its shape, depends on values."""
+_NMS = 'torchvision::nms'
+
+Guess = Callable[[Any, tuple[Any, ...]], Any]
+
+
+class UnknownValueError(RuntimeError):
+    """A forward pass asks for a value that depends on weights."""
+
+
+def is_known(tensor: Tensor) -> bool:
+    """Return whether the values of an input, parameter or buffer are used.
+
+    They are if no cut changes the tensor: integers, such as a mask or a table, and single numbers.
+    """
+    return tensor.layout is torch.strided and (
+        tensor.numel() == 1 or not (tensor.is_floating_point() or tensor.is_complex())
+    )
+
+
+class Values:
+    """The values of the tensors of one run on the meta device.
+
+    Args:
+        known: identity of a stand-in -> (the stand-in, the tensor with its values).
+        guess: returns a result for an operation that asks for an unknown value; None to raise.
+    """
+
+    def __init__(
+        self, known: Mapping[int, tuple[Tensor, Tensor]], guess: Guess | None = None
+    ) -> None:
+        self._known = known
+        self._guess = guess
+        # Tensors are kept, so that no other tensor gets the id of one of them.
+        self._log: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self._replayed = 0
+        self._real: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation. It gets values where it needs them.
+
+        Raises:
+            UnknownValueError: it needs a value that depends on weights.
+        """
+        if func in _ASKING or func.name() == _NMS:
+            if any(tensor.is_meta for tensor in tensors_of(args)):
+                return self._answer(func, args, kwargs)
+        elif func is aten._to_copy.default and args[0].is_meta and _goes_to_cpu(kwargs):
+            return self._answer(func, args, kwargs, on_meta=False)
+        elif func is aten.index.Tensor:
+            args = (args[0], [self._positions(index) for index in args[1]])
+        result = run_operation(func, args, kwargs)
+        self._log.append((func, args, kwargs, result))
+        return result
+
+    def _positions(self, index: Tensor | None) -> Any:
+        """Return the positions at which a mask is true; another index is returned as it is."""
+        if index is None or index.dtype not in (torch.bool, torch.uint8) or not index.is_meta:
+            return index
+        found = self._answer(aten.nonzero.default, (index,), {})
+        if index.dim() != 1:
+            raise UnknownValueError('a mask of several dimensions selects entries')
+        return run_operation(aten.select.int, (found, 1, 0), {})
+
+    def _answer(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], on_meta: bool = True
+    ) -> Any:
+        """Return the result of an operation that needs values, as stand-ins or real tensors."""
+        self._replay()
+        found = self._to_real((args, kwargs))
+        if found is not None:
+            real = func(*found[0], **found[1])
+            return map_tensors(real, self._to_stand_in) if on_meta else real
+        if self._guess is None:
+            raise UnknownValueError(f'{func.name()} needs values that depend on weights')
+        return self._guess(func, args)
+
+    def _replay(self) -> None:
+        """Run the operations whose values are known, from where the last call ended."""
+        for func, args, kwargs, result in self._log[self._replayed :]:
+            outputs = tensors_of((result,))
+            if not any(tensor.is_meta for tensor in outputs):
+                continue
+            found = self._to_real((args, kwargs))
+            if found is None:
+                self._forget(func, args)
+                continue
+            pairs = zip(outputs, tensors_of((func(*found[0], **found[1]),)), strict=True)
+            self._real.update({id(output): (output, real) for output, real in pairs})
+        self._replayed = len(self._log)
+
+    def _forget(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Forget the values of tensors, and their views, into which unknown ones are written."""
+        for argument, given in zip(func._schema.arguments, args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                for tensor in tensors_of((given,)):
+                    real = self._find(tensor)
+                    if real is not None:
+                        memory = real.untyped_storage().data_ptr()
+                        self._real = {
+                            key: pair
+                            for key, pair in self._real.items()
+                            if pair[1].untyped_storage().data_ptr() != memory
+                        }
+
+    def _to_real(self, arguments: Any) -> Any:
+        """Return arguments with the values of their tensors; None if one of them is not known."""
+        if any(self._find(tensor) is None for _, tensor in tensors_in(arguments)):
+            return None
+        args, kwargs = map_tensors(arguments, self._value_of)
+        if 'device' in kwargs:
+            kwargs = {**kwargs, 'device': torch.device('cpu')}
+        return args, kwargs
+
+    def _find(self, tensor: Tensor) -> Tensor | None:
+        """Return the values of a tensor, or None."""
+        if not tensor.is_meta:
+            return tensor
+        if id(tensor) not in self._real and id(tensor) in self._known:
+            # An operation may change them.
+            self._real[id(tensor)] = tensor, self._known[id(tensor)][1].detach().clone()
+        pair = self._real.get(id(tensor))
+        return None if pair is None else pair[1]
+
+    def _value_of(self, tensor: Tensor) -> Tensor:
+        found = self._find(tensor)
+        assert found is not None
+        return found
+
+    def _to_stand_in(self, real: Tensor) -> Tensor:
+        stand_in = torch.empty(real.shape, dtype=real.dtype, device='meta')
+        self._real[id(stand_in)] = stand_in, real
+        return stand_in
+
+
+def _goes_to_cpu(kwargs: Mapping[str, Any]) -> bool:
+    device = kwargs.get('device')
+    return device is not None and torch.device(device).type == 'cpu'
+
+
+class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A dispatch mode without the overhead of torch's own.
+
+    Attributes:
+        values: the values of tensors on the meta device; None if all tensors have values.
+    """
+
+    supports_higher_order_operators = True
+
+    values: Values | None = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To guard an operation against torch.compile takes as long as to compute its shape.
+        return False
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation and return its result."""
+        run = run_operation if self.values is None else self.values.run
+        return run(func, args, kwargs)
+
+
+def guess_result(func: Any, args: tuple[Any, ...]) -> Any:
+    """Return the result of an operation that asks for values which only a real run would have.
+
+    Where entries are selected, all are, as in a network that detects as much as its code allows. A
+    condition is not met, a number is 1, and all entries are equal.
+
+    Raises:
+        UnknownValueError: for other operations.
+    """
+    x = args[0]
+    if func is aten._local_scalar_dense.default:
+        return False if x.dtype is torch.bool else 1 if not x.is_floating_point() else 1.0
+    if func is aten.nonzero.default:
+        return torch.empty((x.numel(), x.dim()), dtype=torch.int64, device='meta')
+    if func.name() == _NMS:
+        return torch.empty(x.shape[:1], dtype=torch.int64, device='meta')
+    if func is aten._unique2.default:
+        positions = torch.empty(x.shape, dtype=torch.int64, device='meta')
+        return x.new_empty(1), positions, positions.new_empty(1)
+    raise UnknownValueError(f'{func.name()} needs values that depend on weights')
