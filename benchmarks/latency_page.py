@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import gpu_page
+import latency_budget_page
 from matplotlib.figure import Figure
 
 from easypruner.runtimes.probe import GRIDS, LAYERS, TOLERANCE, WidthProbe
 
+_RESULTS = Path(__file__).resolve().parent / 'results'
 PICTURE = 'images/width_grids.png'
 _SHOWN_KINDS = ('dense', 'depthwise')
 _LIMIT = 0.55
@@ -80,7 +84,17 @@ def write_page(content: Mapping[str, Any], docs: Path) -> None:
         halves='\n\n'.join(_halves(content['networks'])),
         summary=_summary(content['networks']),
     )
-    (docs / 'latency.md').write_text(text, encoding='utf-8')
+    more = [section(known) for section, known in _others()]
+    (docs / 'latency.md').write_text('\n'.join([text, *more]), encoding='utf-8')
+
+
+def _others() -> Iterator[tuple[Callable[[Any], str], Any]]:
+    """Yield the sections of other benchmarks, each with its results, if there are any."""
+    for name, section in (('latency_budget', latency_budget_page.section),
+                          ('gpu', gpu_page.section)):  # fmt: skip
+        file = _RESULTS / f'{name}.json'
+        if file.is_file():
+            yield section, json.loads(file.read_text(encoding='utf-8'))
 
 
 def _probe(found: Mapping[str, Any]) -> WidthProbe:
