@@ -78,8 +78,19 @@ class FromTensors(nn.Module):
         """Run the network; a single output is returned without a tuple."""
         rest = iter(tensors)
         inputs = map_tensors(self._template, lambda _: next(rest))
-        found = tensors_of(call_model(self.network, inputs))
+        found = _apart(tensors_of(call_model(self.network, inputs)), tensors)
         return found[0] if len(found) == 1 else found
+
+
+def _apart(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return views of outputs that are inputs or other outputs, which not every format allows."""
+    seen = set(map(id, inputs))
+    found = []
+    for output in outputs:
+        # Converters take a copy for the tensor itself.
+        found.append(output.unsqueeze(0).squeeze(0) if id(output) in seen else output)
+        seen.add(id(output))
+    return tuple(found)
 
 
 def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> Program:

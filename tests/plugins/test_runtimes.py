@@ -180,6 +180,24 @@ def test_inputs_and_outputs_have_the_names_of_the_network(name: str, tmp_path: P
         session.bind(torch.ones(1, 2))
 
 
+class Repeats(nn.Module):
+    """A network that returns a tensor twice, and an input."""
+
+    def forward(self, x: Tensor, y: Tensor) -> list[Any]:
+        z = torch.relu(x)
+        return [z, {'x': x}, z, None, y.sum(1)]
+
+
+@pytest.mark.parametrize('name', ['OnnxRuntime', 'OpenVINO', 'TorchEager'])
+def test_outputs_may_be_the_same_tensor(name: str, tmp_path: Path) -> None:
+    found, inputs = runtime(name), (torch.randn(2, 3), torch.randn(2, 3))
+    session = found.load(found.export(Repeats(), inputs, tmp_path, 'network').path)
+    x, y = torch.randn(3, 3), torch.randn(3, 3)
+    outputs = session.bind((x, y))()
+    for ours, theirs in zip(outputs, (x.relu(), x, x.relu(), y.sum(1)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 class TestNcnn:
     def test_operations_that_it_lacks_are_named(self, tmp_path: Path) -> None:
         found = network('transformer')
