@@ -309,6 +309,16 @@ def _clone(x: Tensor, memory_format: torch.memory_format | None = None) -> Any:
     return _empty(x.shape, x) if contiguous and usual else NotImplemented
 
 
+@_shortcut(
+    aten.upsample_bilinear2d.default, aten.upsample_bicubic2d.default,
+    aten.upsample_nearest2d.default,
+)  # fmt: skip
+def _upsample(x: Tensor, size: Sequence[int], *options: Any) -> Any:
+    if x.dim() != 4 or not x.is_contiguous() or not x.is_floating_point() or not all(size):
+        return NotImplemented
+    return _empty((*x.shape[:2], *size), x)
+
+
 @_shortcut(aten.roll.default)
 def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
     return _empty(x.shape, x)

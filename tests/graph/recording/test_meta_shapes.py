@@ -85,6 +85,9 @@ def test_one_tensor_keeps_its_layout(func: Any, shape: list[int], layout: str) -
         lambda x: (aten.native_layer_norm.default, x, [5, 6], None, None, 1e-5),
         lambda x: (aten.native_batch_norm.default, x, None, None, meta(4), meta(4), True, 0.1, 1.0),
         lambda x: (aten.roll.default, x, [1], [2]),
+        lambda x: (aten.upsample_bilinear2d.default, x, [7, 3], False),
+        lambda x: (aten.upsample_bicubic2d.default, x, [10, 12], True, 2.0, 2.0),
+        lambda x: (aten.upsample_nearest2d.default, x, [7, 3]),
     ],
 )  # fmt: skip
 def test_operations_with_a_shortcut(call: Callable[[Tensor], Any], layout: str) -> None:
