@@ -25,6 +25,7 @@ from easypruner import Context, Limits, Masks, Scores
 from easypruner.errors import BudgetError, ConfigError, EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins.registry import BUDGETS, build
+from easypruner.runtimes import Session
 from easypruner.runtimes.timing import Reading
 from easypruner.runtimes.widths import Target
 from easypruner.strategies.budgets.costs import Tightest
@@ -32,7 +33,7 @@ from easypruner.strategies.budgets.latency import Stopwatch, measure_table
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain
-from tests.helpers.clocked import Clock, Clocked, network_seconds, use_clock
+from tests.helpers.clocked import CLOCK, Clock, Clocked, network_seconds, use_clock
 from tests.helpers.networks import traced_network
 
 
@@ -136,6 +137,24 @@ class TestMeasured:
         stopwatch = Stopwatch(WIDE, repeats=20, warmup=0, runtime=Clocked())
         clock.load = itertools.cycle([1.0, 2.0])
         assert stopwatch.compare().ratio.median == pytest.approx(1.25)
+
+    def test_passes_take_turns_among_bindings_that_differ(self) -> None:
+        class Placed(Clocked):
+            """Each binding of a network takes longer than the one before."""
+
+            def session(self, network: nn.Module, inputs: Any) -> Session:
+                seconds, numbers = network_seconds(network, inputs), itertools.count(1)
+
+                def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
+                    number = next(numbers)
+                    return lambda: (CLOCK.advance(number * seconds), ())[1]
+
+                return Session(bind)
+
+        masks = {name: torch.arange(g.size) < 16 for name, g in WIDE.groups.items()}
+        found = Stopwatch(WIDE, repeats=30, warmup=0, runtime=Placed()).compare(masks)
+        assert found.whole.median == pytest.approx(2 * WHOLE)
+        assert found.ratio.median == pytest.approx(Clocked().share(WIDE, masks))
 
     def test_a_limit_inside_the_noise_is_refused(self, clock: Clock) -> None:
         random = torch.Generator().manual_seed(0)
