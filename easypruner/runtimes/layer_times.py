@@ -15,6 +15,7 @@ from easypruner.base.cache import cache_folder
 from easypruner.base.checks import is_number
 from easypruner.base.files import write_json
 from easypruner.base.json_fields import content_hash, read_json
+from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.layers import LayerForm, Widths
 from easypruner.runtimes.machine import device_name, runtime_arguments
@@ -71,10 +72,12 @@ class LayerTimes:
         wanted = list(dict.fromkeys(layers))
         self._known |= _read(self.path)
         missing = [layer for layer in wanted if _key(layer) not in self._known]
-        if wanted and _CALL not in self._known:
-            self._known[_CALL] = self._measure_call()
-        for start in range(0, len(missing), _AT_ONCE):
-            self._known |= self._measure(missing[start : start + _AT_ONCE])
+        # Random weights: what follows must not depend on which layers were known.
+        with fixed_seed(0):
+            if wanted and _CALL not in self._known:
+                self._known[_CALL] = self._measure_call()
+            for start in range(0, len(missing), _AT_ONCE):
+                self._known |= self._measure(missing[start : start + _AT_ONCE])
         if missing:
             self._save()
         call = self._known.get(_CALL, 0.0)

@@ -100,6 +100,12 @@ def test_a_layer_that_the_runtime_cannot_express_is_left_out() -> None:
     assert found == pytest.approx({NARROW: 320e-9, BROAD: 1280e-9})
 
 
+def test_random_numbers_stay_as_they_were() -> None:
+    before = torch.get_rng_state()
+    times().seconds(SECONDS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_key_names_the_layer() -> None:
     layer = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=4)
     form = LayerForm.of(layer, torch.rand(1, 8, 10, 12))
