@@ -22,7 +22,7 @@ from easypruner.runtimes.program import (
     export_program,
     first_lines,
     input_tensors,
-    quiet,
+    load_program,
     tensors_of,
 )
 from easypruner.runtimes.timing import torch_threads
@@ -42,8 +42,7 @@ class _Torch(Runtime):
 
     def load(self, path: Path) -> Session:
         try:
-            with quiet():
-                program = torch.export.load(path)
+            program = load_program(path)
         except Exception as error:  # classes of errors that have no common base
             raise EasyPrunerError(f'{path} is not a torch program: {first_lines(error)}') from error
         return self._running(program.module(), input_tensors)

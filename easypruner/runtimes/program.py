@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 from easypruner.base.describe import describe
 from easypruner.base.modules import copy_of, evaluating, unwrapped
 from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.base.settings import changed_setting
 from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.tape import call_arguments, call_model
 
@@ -207,6 +210,17 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
         found.append(f'{name}_{seen[name]}' if seen[name] else name)
         seen[name] += 1
     return tuple(found)
+
+
+def _loader() -> Any:
+    return torch.load
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """Load a program of torch.export, and never unpickle its weights, as torch before 2.6 would."""
+    safe: Any = partial(torch.load, weights_only=True)
+    with changed_setting(_loader, partial(setattr, torch, 'load'), safe), quiet():
+        return torch.export.load(path)
 
 
 def first_lines(error: BaseException) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.folding import fold_batch_norms
-from easypruner.runtimes.program import export_program
+from easypruner.runtimes.program import export_program, load_program
 
 
 @dataclass
@@ -136,3 +139,32 @@ class Norms(nn.Module):
         x = self.used(self.biased(self.bare(x)))
         x = (x + self.norm(x)).mean((2, 3))
         return self.head(self.shared(self.twice(self.shared(x))))
+
+
+class Command:
+    """Runs a command if it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+class TestLoadProgram:
+    def test_it_returns_what_was_saved(self, tmp_path: Path) -> None:
+        network, image = nn.Linear(4, 3).eval(), torch.randn(2, 4)
+        torch.export.save(export_program(network, image).exported, tmp_path / 'a.pt2')
+        (found,) = run(load_program(tmp_path / 'a.pt2'), image)
+        torch.testing.assert_close(found, network(image))
+
+    def test_nothing_is_unpickled_while_it_loads(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Torch before 2.6 loads the weights of a program like this."""
+        torch.save(Command(tmp_path / 'made'), tmp_path / 'weights.pth')
+        monkeypatch.setattr(torch.export, 'load', lambda path: torch.load(path))
+        with pytest.raises(Exception, match=r'[Ww]eights'):
+            load_program(tmp_path / 'weights.pth')
+        assert not (tmp_path / 'made').exists()
+        assert not isinstance(torch.load, partial)
