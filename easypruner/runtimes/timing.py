@@ -168,7 +168,6 @@ def torch_threads(count: int) -> Iterator[None]:
 def _without_collector() -> Iterator[None]:
     """Keep Python's garbage collector from running inside a pass."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

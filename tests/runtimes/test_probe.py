@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from easypruner.base.cache import cache_folder
 from easypruner.runtimes import Runtime, probe
-from easypruner.runtimes.probe import GRIDS, LAYERS, WidthProbe
+from easypruner.runtimes.probe import GRIDS, LAYERS, TOLERANCE, WidthProbe
 
 
 def probe_of(law: Callable[[int], float]) -> WidthProbe:
@@ -27,7 +27,7 @@ class TestGrids:
         self, block: int, power: float, kind: str
     ) -> None:
         found = probe_of(lambda w: (-(-w // block) * block) ** power)
-        assert found.grid(kind) >= block or found.grid_excess(kind, found.grid(kind)) <= 1.07
+        assert found.grid(kind) >= block or found.grid_excess(kind, found.grid(kind)) <= TOLERANCE
         assert found.grid(kind) <= block
 
     @given(st.floats(0.5, 2.5), st.floats(1e-6, 1.0))
