@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
@@ -15,7 +13,7 @@ KINDS = {
     'grouped': 'a convolution whose channels are in groups of more than one; its grid counts the '
     'channels of a group',
     'first': 'a convolution that reads the inputs of the network, of at most four channels',
-    'linear': 'a linear layer, or a convolution of a single position',
+    'linear': 'a linear layer',
 }
 """Kind -> what it is."""
 
@@ -38,8 +36,6 @@ def kind_of(graph: ChannelGraph, member: Member) -> str | None:
         return None
     weight = graph.parameter(member.param)
     groups = _groups_of(graph, member, weight)
-    if groups == 1 and prod(graph.extents.get(member.param, (0,))) == 1:
-        return 'linear'
     if groups == 1:
         return 'first' if weight.shape[1] <= _FEW_INPUTS and member.dim == 0 else 'dense'
     return 'depthwise' if weight.shape[1] == 1 else 'grouped'

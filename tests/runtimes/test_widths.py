@@ -60,11 +60,12 @@ class TestKinds:
             ('head', 'linear'),
         }
 
-    def test_a_convolution_of_one_position_counts_as_linear(self) -> None:
+    def test_a_convolution_of_one_position_has_the_grid_of_others(self) -> None:
+        """Else it leaves the layout in which a runtime has the channels of its neighbours."""
         network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 5, 1))
         graph = easypruner.trace(network, torch.randn(1, 8, 4, 4))
         (group,) = graph.groups.values()
-        assert {found.kind for found in layer_grids(graph, group, lambda kind: 1)} == {'linear'}
+        assert {found.kind for found in layer_grids(graph, group, lambda kind: 1)} == {'dense'}
 
 
 class TestTarget:
