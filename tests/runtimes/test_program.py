@@ -106,6 +106,7 @@ def test_a_network_is_refused_with_the_reason(network: nn.Module, reason: str) -
         export_program(network, torch.rand(1, 3))
 
 
+@pytest.mark.skipif(torch.__version__ < '2.5', reason='programs have other batch norms before 2.5')
 def test_batch_norms_are_folded_where_nothing_else_reads_the_layer() -> None:
     torch.manual_seed(0)
     network = Norms().eval()

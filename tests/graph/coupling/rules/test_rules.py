@@ -162,6 +162,8 @@ def test_channels_pass_complex_numbers(rotate: Callable[[Tensor, Tensor], Tensor
 @pytest.mark.parametrize('layout', [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
 @pytest.mark.parametrize('kind', ['input', 'buffer', 'attribute'])
 def test_a_sparse_matrix_mixes_rows_but_not_channels(layout: torch.layout, kind: str) -> None:
+    if kind == 'attribute' and layout is not torch.sparse_coo and torch.__version__ < '2.5':
+        pytest.skip('torch cannot copy such an attribute into double precision before 2.5')
     matrix = (torch.rand(10, 10) > 0.7).float().to_sparse(layout=layout)
 
     class Spread(nn.Module):
