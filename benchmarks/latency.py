@@ -125,9 +125,8 @@ def _without_times(
     full: nn.Module, image: Tensor, runtime: Runtime, options: dict[str, Any]
 ) -> nn.Module:
     """Return what ``slim(target=)`` returns, without the times that it measures."""
-    grid = trace(full, image, target=runtime).limits
-    limits = {name: own for name, own in grid.items() if own.step > 1}
-    return slim(full, image, limits=limits or None, grouped='whole', **options).model
+    limits = trace(full, image, target=runtime).limits
+    return slim(full, image, limits=limits, grouped='whole', **options).model
 
 
 def build(name: str) -> nn.Module:
