@@ -155,6 +155,11 @@ def _cell(numbers: Mapping[str, float]) -> str:
     return f'{numbers["ratio"]:.3f} ± {noise:.3f}{macs}'
 
 
+def _at_half(numbers: Mapping[str, float]) -> float:
+    """Return the share of the time, in proportion to half of the MACs."""
+    return numbers['ratio'] * 0.5 / numbers['macs']
+
+
 def _summary(networks: Mapping[str, Any]) -> str:
     onnx = {n: found['OnnxRuntime'] for n, found in networks.items() if 'OnnxRuntime' in found}
     if not onnx:
@@ -169,8 +174,14 @@ def _summary(networks: Mapping[str, Any]) -> str:
         f'{name} in {runtime}'
         for name, by_runtime in networks.items()
         for runtime, found in by_runtime.items()
-        if found['grid']['low'] > min(found['rival']['ratio'], found['rival16']['ratio'])
+        if found['grid']['low'] > min(_at_half(found['rival']), _at_half(found['rival16']))
     ]
     if slower:
-        return f'{text} Torch-Pruning is faster for {", ".join(slower)}.'
-    return f"{text} Torch-Pruning's halves are not faster for any network in any runtime."
+        return (
+            f'{text} In proportion to half of the MACs, the better of the two by Torch-Pruning is '
+            f'faster for {", ".join(slower)}.'
+        )
+    return (
+        f"{text} In proportion to half of the MACs, Torch-Pruning's are not faster for any network "
+        'in any runtime.'
+    )

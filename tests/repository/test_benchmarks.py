@@ -314,12 +314,12 @@ class TestLatency:
         page.write_page(self.content(**ours, rival=0.6, rival16=0.55), tmp_path)
         text = (tmp_path / 'latency.md').read_text()
         assert '1 of 1 networks need at most 0.55' in text
-        assert "Torch-Pruning's halves are not faster" in text
+        assert "Torch-Pruning's are not faster" in ' '.join(text.split())
         assert (tmp_path / page.PICTURE).is_file()
         page.write_page(self.content(**{**ours, 'grid': 0.58}, rival=0.6, rival16=0.55), tmp_path)
         text = (tmp_path / 'latency.md').read_text()
         assert '0 of 1 networks need at most 0.55' in text
-        assert 'Torch-Pruning is faster for resnet18 in OnnxRuntime' in text
+        assert 'faster for resnet18 in OnnxRuntime' in ' '.join(text.split())
 
     @pytest.mark.slow
     def test_a_small_network_is_measured(self, tmp_path: Path) -> None:
