@@ -13,6 +13,7 @@ from easypruner.testing import run_stages
 from tests.cli.test_export import PYTHON
 
 
+@pytest.mark.slow
 def test_a_pruned_network_stands_beside_its_unpruned_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

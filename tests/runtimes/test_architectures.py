@@ -42,9 +42,13 @@ NETWORKS = {
     'attention': lambda: timm_network('test_vit', img_size=32),
     'text': text_network,
 }
+SLOW = ('attention', 'text')
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS],
+)
 def test_a_small_network(name: str, tmp_path: Path) -> None:
     network, inputs = NETWORKS[name]()
     pruned = easypruner.slim(

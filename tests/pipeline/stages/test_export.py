@@ -25,6 +25,7 @@ def config(folder: Path, *before: dict[str, Any], **export: Any) -> Path:
     return write_config(folder, tiny_config(stages=stages))
 
 
+@pytest.mark.slow
 def test_files_that_are_missing_are_written_again(tmp_path: Path) -> None:
     cut = [dict(type='SelectMask', source=SOURCE), dict(type='Prune', row=None)]
     path = config(tmp_path, *cut)
