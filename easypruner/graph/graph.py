@@ -88,6 +88,7 @@ class ChannelGraph:
     example_inputs: ExampleInputs
     target: WidthGrids | None
     notes: tuple[str, ...]
+    _demanding: Callable[[Mapping[str, Limits]], dict[str, Limits]]
     _layout: UnitLayout
     _build_cost: Callable[[], CostModel]
     _attributes: AttributeModel
@@ -131,7 +132,7 @@ class ChannelGraph:
         return other
 
     def set_limits(self, limits: Mapping[str, Limits]) -> None:
-        """Set the limits of groups, with numbers where they depend on the target's grids.
+        """Set the limits of groups, with the target's grids and what operations demand.
 
         Args:
             limits: group -> its limits.
@@ -140,12 +141,13 @@ class ChannelGraph:
             ConfigError: a group has ``round_to='auto'``, but there is no target.
         """
         target = self.target
-        self.limits = with_grids(
+        on_grids = with_grids(
             limits,
             self.groups,
             None if target is None else lambda: target.grids(self),
             implied=target is not None and target.implied,
         )
+        self.limits = self._demanding(on_grids)
 
     def parameter(self, name: str) -> Tensor:
         """Return the parameter or buffer with a dotted name."""
@@ -296,7 +298,7 @@ def trace(
             width stays. Where no whole group can go, channels within groups go, and ``notes`` of
             the graph says why. Depthwise convolutions are the same in both. The default is
             ``'whole'`` with a target, because runtimes are slow on narrow groups, else
-            ``'within'``.
+            ``'within'``. :func:`easypruner.slim` and runs always have a target: all runtimes.
         calls: further ways in which the network is used, whose code a cut must fit as well: other
             example inputs, such as a batch of another size, or functions that take the model, call
             it and return its outputs, such as a step of decoding with a cache. The model is in
@@ -345,14 +347,13 @@ def trace(
         example_inputs=example_inputs,
         target=target,
         notes=(*coupling.grouped.explain(), *(_GUESSED,) * tapes[0].backend.guesses),
+        _demanding=lambda limits: with_demands(limits, coupling, parts, list(groups)),
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
         _attributes=AttributeModel.build(repairs, parts),
         _explain=lambda: find_frozen(coupling, parts, parameters),
     )
-    own = choice.limits_of(groups)
-    graph.set_limits(own)
-    graph.limits = with_demands(graph.limits, coupling, parts, list(groups))
+    graph.set_limits(choice.limits_of(groups))
     return graph
 
 

@@ -37,17 +37,18 @@ def target_of(value: Any, *, implied: bool = False) -> WidthGrids:
     )
 
 
-def runtime_of(value: Any, path: str = 'runtime') -> Runtime:
+def runtime_of(value: Any, path: str = 'runtime', **defaults: Any) -> Runtime:
     """Return a runtime.
 
     Args:
         value: the name of a runtime, a dict with its arguments, or an object.
         path: what the value is, for messages.
+        **defaults: arguments of a runtime that is not built yet.
 
     Raises:
         ConfigError: there is no such runtime, or an argument has a wrong value.
     """
     ensure_loaded()
     config = {'type': value} if isinstance(value, str) else value
-    runtime: Runtime = build(RUNTIMES, config, path=path)
+    runtime: Runtime = build(RUNTIMES, config, path=path, **defaults)
     return runtime

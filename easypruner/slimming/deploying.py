@@ -11,10 +11,9 @@ from torch import nn
 
 from easypruner.base.checks import check_count, check_number, refuse
 from easypruner.base.describe import describe
-from easypruner.errors import ConfigError, nearest
+from easypruner.errors import ConfigError
 from easypruner.graph.recording.tape import ExampleInputs
-from easypruner.plugins.registry import RUNTIMES, build
-from easypruner.plugins.use import ensure_loaded
+from easypruner.plugins.targets import runtime_of
 from easypruner.runtimes import Runtime
 from easypruner.runtimes.benchmarking import Benchmark, Candidate, benchmark_networks
 from easypruner.runtimes.exporting import Export, export_network
@@ -147,14 +146,10 @@ def runtimes_of(given: RuntimeName | Iterable[RuntimeName], **defaults: Any) -> 
         ConfigError: there is no such runtime, or it has other arguments.
         EasyPrunerError: it is not installed.
     """
-    ensure_loaded()
     several = [given] if isinstance(given, str | Mapping | Runtime) else list(given)
     found = []
     for each in several:
-        if isinstance(each, str) and each not in RUNTIMES.classes:
-            raise ConfigError(f'there is no runtime {each!r}; {nearest(each, RUNTIMES.classes)}')
-        config = {'type': each} if isinstance(each, str) else each
-        runtime: Runtime = build(RUNTIMES, config, **defaults)
+        runtime = runtime_of(each, **defaults)
         runtime.check()
         found.append(runtime)
     if not found:

@@ -18,7 +18,7 @@ def with_demands(
     """Return the limits of groups, so that operations run with the widths that stay.
 
     Args:
-        limits: group -> its limits. A ``round_to`` of its own, above 1, takes precedence.
+        limits: group -> its limits. A ``round_to`` of its own is met as well.
         coupling: has the axes with demands.
         parts: how the nodes fall into groups.
         names: the names of the groups.
@@ -29,8 +29,8 @@ def with_demands(
         steps[name] = math.lcm(number // math.gcd(number, share), steps.get(name, 1))
     for name, step in steps.items():
         own = found.get(name, Limits())
-        if own.round_to in (None, 1) and step > 1:
-            found[name] = replace(own, round_to=step)
+        if step > 1:
+            found[name] = replace(own, round_to=math.lcm(own.step, step))
     for name, share, number in _of_groups(coupling.tally.minimums, parts, names):
         own = found.get(name, Limits())
         found[name] = replace(own, min_units=max(own.min_units, -(-number // share)))

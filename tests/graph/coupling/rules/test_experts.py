@@ -154,9 +154,11 @@ def test_widths_of_grouped_products_are_multiples_of_16_bytes() -> None:
     assert {name: limits.step for name, limits in graph.limits.items()} == {
         'first': 4, 'up': 4, 'gate': 1
     }  # fmt: skip
-    own = easypruner.trace(model, inputs, limits={'up': dict(round_to=2), '*': dict(min_units=3)})
-    assert (own.limits['up'].step, own.limits['first'].step) == (2, 4)
+    own = easypruner.trace(model, inputs, limits={'up': dict(round_to=6), '*': dict(min_units=3)})
+    assert (own.limits['up'].step, own.limits['first'].step) == (12, 4)
     assert own.limits['first'].min_units == 3
+    own.set_limits({})
+    assert own.limits['up'].step == 4
     masks = {'first': torch.arange(WIDTH) % 2 == 0, 'up': torch.arange(INNER) % 3 < 2}
     easypruner.prune(model, masks, graph=graph)
     assert model(inputs).shape == (6, 3) and model.up.shape == (EXPERTS, 16, 4)
