@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from coverage_check import CAUSES, META_PARAMS, TOLERANCE, TOLERANCE_SINGLE, Result
+
+from easypruner.base.cache import processor
 
 _LIBRARIES = ('torch', 'torchvision', 'mmpretrain', 'timm', 'transformers')
 _REASON_LENGTH = 220
@@ -95,11 +95,7 @@ def page(results: Sequence[Result], missing: int = 0) -> str:
 
 def machine() -> str:
     """Return the name of the processor and its number of cores."""
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text(encoding='utf-8').splitlines() if info.is_file() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    name = names[0] if names else platform.processor()
-    return f'{name or platform.machine()}, {os.cpu_count()} cores'
+    return f'{processor()}, {os.cpu_count()} cores'
 
 
 def _by_source(results: Iterable[Result]) -> Iterator[tuple[str, list[Result]]]:

@@ -1,4 +1,4 @@
-"""Memory: how much more a process uses while something runs, at its peak. Only Linux tells it."""
+"""Memory: how much more a process uses while something runs, at its peak. Only Linux reports it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def peak_memory(run: Callable[[], object]) -> int | None:
         run: the function; what it returns lives until the peak is read.
 
     Returns:
-        the bytes; None on systems that do not tell them.
+        the bytes; None on systems that do not report them.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):

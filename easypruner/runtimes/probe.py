@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from easypruner.runtimes.runtime import Runtime
 
 GRIDS = (1, 2, 4, 8, 16)
-"""The grids that are told apart. Multiples of 32 are taken to be fast everywhere."""
+"""The grids that are distinguished. Multiples of 32 are taken to be fast everywhere."""
 TOLERANCE = 1.02
 """Widths whose time is above that of an ideal layer by this factor are not fast."""
 _VERSION = 1
