@@ -322,7 +322,9 @@ class Tracer:
             sizes = {name: group.size for name, group in graph.groups.items()}
             self._original = {n: own.in_units(sizes[n]) for n, own in graph.limits.items()}
             return graph
-        asked = PruningChoice.of(limits=options.pop('limits', None))
+        asked = PruningChoice.of(
+            limits=options.pop('limits', None), uniform=options.pop('uniform', False)
+        )
         graph = trace(model, inputs, self._handlers, **options)
         limits = asked.limits_of(graph.groups, excused=asked.limits)
         graph.set_limits(limits)
@@ -344,7 +346,7 @@ def graph_options(config: Config) -> dict[str, Any]:
         ConfigError: there is no such option.
     """
     options = dict(config.get('graph') or {})
-    known = ('ignore', 'limits', 'attention', 'grouped', 'target')
+    known = ('ignore', 'limits', 'attention', 'grouped', 'uniform', 'target')
     for name in options:
         if name not in known:
             raise ConfigError(f'graph has no option {name!r}; {nearest(name, known)}')

@@ -18,10 +18,11 @@ from easypruner.base.modules import evaluating
 from easypruner.base.nested import map_tensors
 from easypruner.base.settings import changed_setting
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, PruningChoice
+from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, PruningChoice, Uniform
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
 from easypruner.graph.coupling.demands import with_demands
 from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
+from easypruner.graph.coupling.kinds import kinds_of
 from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
@@ -29,7 +30,7 @@ from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.graph.cutting.optimizer_states import OptimizerStates
 from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
-from easypruner.graph.limits import Limits, with_grids
+from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
@@ -147,7 +148,13 @@ class ChannelGraph:
             None if target is None else lambda: target.grids(self),
             implied=target is not None and target.implied,
         )
-        self.limits = self._demanding(on_grids)
+        uniform = [name for name, own in limits.items() if own.uniform]
+        modules = dict(self.model.named_modules()) if uniform else {}
+        self.limits = with_families(
+            self._demanding(on_grids),
+            kinds_of(uniform, self.groups, modules),
+            {name: group.size for name, group in self.groups.items()},
+        )
 
     def parameter(self, name: str) -> Tensor:
         """Return the parameter or buffer with a dotted name."""
@@ -269,6 +276,7 @@ def trace(
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
     grouped: Grouped | None = None,
+    uniform: Uniform = False,
     calls: Sequence[Call] = (),
     target: WidthGrids | None = None,
 ) -> ChannelGraph:
@@ -299,6 +307,9 @@ def trace(
             the graph says why. Depthwise convolutions are the same in both. The default is
             ``'whole'`` with a target, because runtimes are slow on narrow groups, else
             ``'within'``. :func:`easypruner.slim` and runs always have a target: all runtimes.
+        uniform: whether groups of a kind, such as the MLPs of all layers, keep the same number of
+            units, as configs of Hugging Face demand; or the paths, globs or names of groups that
+            do. Budgets observe it.
         calls: further ways in which the network is used, whose code a cut must fit as well: other
             example inputs, such as a batch of another size, or functions that take the model, call
             it and return its outputs, such as a step of decoding with a cache. The model is in
@@ -325,7 +336,7 @@ def trace(
     8928
     """
     by_default: Grouped = 'within' if target is None or not target.implied else 'whole'
-    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default)
+    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default, uniform)
     check_calls(calls)
     model = find_traceable(model)
     handlers = with_torch_layers(handlers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,6 +28,9 @@ class Limits:
             two allow, unless a budget must keep more or may keep less. ``'auto'`` is a number for
             each group with which its layers are fast in the target of :func:`easypruner.trace`.
             None is ``'auto'`` if there is a target, and 1 if there is none.
+        uniform: whether the groups of a kind, such as the MLPs of all layers, keep the same number
+            of units; or a name: groups with the same name keep the same number. Budgets then rank
+            units within their group, and the lowest of each group of the kind go together.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -41,6 +44,7 @@ class Limits:
     min_units: int = 1
     max_removed: float = 1.0
     round_to: int | str | None = None
+    uniform: bool | str = False
 
     def __post_init__(self) -> None:
         check_count(self.min_units, 'min_units', 'Limits')
@@ -51,6 +55,11 @@ class Limits:
         if self.round_to not in (None, AUTO):
             check_count(self.round_to, 'round_to', 'Limits')
         check_share(self.max_removed, 'max_removed', 'Limits')
+        if not isinstance(self.uniform, bool | str) or self.uniform == '':
+            raise ConfigError(
+                f'uniform={self.uniform!r} of Limits; expected True, False, or a name that groups '
+                'have in common'
+            )
 
     @classmethod
     def of(cls, values: Limits | Mapping[str, Any]) -> Limits:
@@ -74,7 +83,7 @@ class Limits:
             size: the number of units of the group.
 
         >>> Limits(max_removed=0.25).in_units(16)
-        Limits(min_units=12, max_removed=1.0, round_to=None)
+        Limits(min_units=12, max_removed=1.0, round_to=None, uniform=False)
         """
         return replace(self, min_units=self._least(size), max_removed=1.0)
 
@@ -145,3 +154,62 @@ def with_grids(
         for name in (groups if implied else limits)
         for own in [limits.get(name, Limits())]
     }
+
+
+def with_families(
+    limits: Mapping[str, Limits], kinds: Mapping[str, str], sizes: Mapping[str, int]
+) -> dict[str, Limits]:
+    """Return limits that are the same in each family: groups that keep the same number of units.
+
+    Their ``uniform`` is the name of the family.
+
+    Args:
+        limits: group -> its limits.
+        kinds: group -> its kind, for groups with ``uniform=True``.
+        sizes: group -> its number of units.
+
+    Raises:
+        ConfigError: groups of one name have different numbers of units.
+    """
+    families: dict[str, list[str]] = {}
+    for name, own in limits.items():
+        if own.uniform:
+            families.setdefault(own.uniform if own.uniform is not True else kinds[name], []).append(
+                name
+            )
+    found = dict(limits)
+    for family, names in families.items():
+        first = names[0]
+        for name in names:
+            if sizes[name] != sizes[first]:
+                raise ConfigError(
+                    f'uniform={family!r} of limits: {first!r} has {sizes[first]} units, and '
+                    f'{name!r} has {sizes[name]}; give names to groups of the same size'
+                )
+        common = _tightest([limits[name] for name in names], sizes[first])
+        found |= dict.fromkeys(names, replace(common, uniform=family))
+    return found
+
+
+def _tightest(limits: Sequence[Limits], size: int) -> Limits:
+    """Return limits that meet several ones for groups of a size."""
+    steps = {own.round_to for own in limits if own.round_to is not None}
+    return Limits(
+        min_units=max(own._least(size) for own in limits),
+        round_to=math.lcm(*(own.step for own in limits)) if steps else None,
+    )
+
+
+def families_of(limits: Mapping[str, Limits], sizes: Mapping[str, int]) -> list[list[str]]:
+    """Return the names of groups that keep the same number of units, for each family of several.
+
+    Args:
+        limits: group -> its limits, as in ``graph.limits``.
+        sizes: the groups in question -> their numbers of units.
+    """
+    found: dict[tuple[str, int], list[str]] = {}
+    for name, size in sizes.items():
+        uniform = limits[name].uniform if name in limits else False
+        if isinstance(uniform, str):
+            found.setdefault((uniform, size), []).append(name)
+    return [names for names in found.values() if len(names) > 1]

@@ -16,7 +16,7 @@ from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits
-from easypruner.graph.coupling.choice import Attention, Grouped, Ignored
+from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, Uniform
 from easypruner.graph.cutting.record import record_of
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
@@ -84,6 +84,7 @@ def slim(
     limits: Limits | Mapping[str, Any] | None = None,
     attention: Attention = 'width',
     grouped: Grouped | None = None,
+    uniform: Uniform = False,
     target: Any = None,
     seed: int = 0,
     verify: bool = True,
@@ -129,6 +130,7 @@ def slim(
         limits: how much of each group may be removed, as for :func:`easypruner.trace`.
         attention: what is removed from attention, as for :func:`easypruner.trace`.
         grouped: what is removed from grouped convolutions, as for :func:`easypruner.trace`.
+        uniform: whether layers of a kind keep the same width, as for :func:`easypruner.trace`.
         target: the runtime in which the network will run, as for :func:`easypruner.trace`. The
             summary then has the time of the pruned network in it, beside the unpruned one.
         seed: the seed for all random choices.
@@ -189,6 +191,7 @@ def slim(
         limits=limits,
         attention=attention,
         grouped=grouped,
+        uniform=uniform,
         target=AnyRuntime(implied=True) if target is None else target,
     )
     _check_prunable(graph, macs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,7 @@ from easypruner.graph.limits import Limits
 Attention = Literal['width', 'heads', 'query_heads']
 Grouped = Literal['within', 'whole']
 Ignored = str | type[nn.Module]
+Uniform = bool | str | Iterable[str]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class PruningChoice:
             ``'query_heads'`` heads of queries alone where several share a head of keys and values.
         grouped: ``'whole'`` removes whole groups of a grouped convolution, ``'within'`` the same
             channels within each of its groups.
+        uniform: paths, globs or names of groups that keep as many units as others of their kind.
         experts: whether whole experts of a mixture may go.
     """
 
@@ -39,6 +41,7 @@ class PruningChoice:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     attention: Attention = 'width'
     grouped: Grouped = 'within'
+    uniform: tuple[str, ...] = ()
     experts: bool = True
 
     @classmethod
@@ -48,6 +51,7 @@ class PruningChoice:
         limits: Limits | Mapping[str, Any] | None = None,
         attention: Attention = 'width',
         grouped: Grouped = 'within',
+        uniform: Uniform = False,
     ) -> PruningChoice:
         """Return the choice for the arguments of :func:`easypruner.trace`.
 
@@ -65,7 +69,7 @@ class PruningChoice:
                     f'ignore has {entry!r}; expected the path of a module, a glob, '
                     'the name of a class, or a class of modules'
                 )
-        return cls(listed, _read_limits(limits), attention, grouped)
+        return cls(listed, _read_limits(limits), attention, grouped, _read_uniform(uniform))
 
     def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, str]:
         """Return path -> entry of ``ignore``, for the modules that fit an entry and their parts.
@@ -99,7 +103,12 @@ class PruningChoice:
         Raises:
             ConfigError: another pattern fits no group.
         """
-        return first_fitting(self.limits, groups, 'limits', excused)
+        found = first_fitting(self.limits, groups, 'limits', excused)
+        uniform = first_fitting(dict.fromkeys(self.uniform, True), groups, 'uniform', self.uniform)
+        for name in uniform:
+            own = found.get(name, Limits())
+            found[name] = replace(own, uniform=own.uniform or True)
+        return found
 
 
 def _read_limits(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]:
@@ -116,6 +125,19 @@ def _read_limits(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]
         if not isinstance(values, Limits | Mapping):
             raise ConfigError(f'{name!r} is not a limit of a group; {nearest(name, known)}')
     return {pattern: Limits.of(values) for pattern, values in limits.items()}
+
+
+def _read_uniform(uniform: Uniform) -> tuple[str, ...]:
+    """Return the patterns of groups that are uniform."""
+    if isinstance(uniform, bool):
+        return ('*',) if uniform else ()
+    patterns = (uniform,) if isinstance(uniform, str) else uniform
+    if not isinstance(patterns, list | tuple | set) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        expected = 'True, False, or paths, globs or names of groups'
+        refuse(uniform, 'uniform', 'trace', expected)
+    return tuple(patterns)
 
 
 def _fits(entry: Ignored, path: str, module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.report.result import BudgetResult
 from easypruner.strategies.budgets.ranking import partial_masks
+from easypruner.strategies.budgets.uniform import uniformly
 from easypruner.strategies.context import Context
 from easypruner.strategies.scores import Scores
 from easypruner.strategies.strategy import Strategy
@@ -20,6 +21,12 @@ class Budget(Strategy):
     Attributes:
         kind: the name of the limit in summaries; by default the class name.
     """
+
+    def __init_subclass__(cls, **defaults: Any) -> None:
+        super().__init_subclass__(**defaults)
+        # Whatever a budget does, groups that have to keep the same number of units do.
+        if '__call__' in vars(cls):
+            cls.__call__ = uniformly(cls.__call__)  # type: ignore[method-assign]
 
     @abstractmethod
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph, ChannelGroup, Limits, Masks
+from easypruner.graph.limits import families_of
+from easypruner.strategies.budgets.uniform import pooled
 
 
 def _structure(graph: ChannelGraph, group: ChannelGroup) -> str:
@@ -138,6 +140,7 @@ class Ranking:
         group: for each position, the number of its group.
         rank: for each position, the number of units of its group with a higher score.
         widths: for each group and each number of units from 0 to all, the nearest allowed width.
+        family: for each group, the numbers of the groups that keep the same number of units.
     """
 
     names: tuple[str, ...]
@@ -146,6 +149,7 @@ class Ranking:
     group: Tensor
     rank: Tensor
     widths: tuple[Tensor, ...]
+    family: tuple[list[int], ...]
 
     @classmethod
     def of(
@@ -160,9 +164,13 @@ class Ranking:
         """
         names = tuple(scores)
         sizes = tuple(scores[name].numel() for name in names)
+        families = families_of(limits or {}, dict(zip(names, sizes, strict=True)))
+        scores = pooled(scores, families)
+        number = {name: i for i, name in enumerate(names)}
+        together = {name: [number[n] for n in family] for family in families for name in family}
         none = torch.empty(0, dtype=torch.int64)
         if not names:
-            return cls(names, sizes, none, none, none, ())
+            return cls(names, sizes, none, none, none, (), ())
         row = torch.cat([scores[name].double() for name in names])
         group = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         evenly = torch.argsort(
@@ -176,7 +184,8 @@ class Ranking:
         widths = tuple(b.nearest_widths(size) for b, size in zip(bounds, sizes, strict=True))
         least = torch.stack([table[0] for table in widths])
         removable = rank[order] >= least[group[order]]
-        return cls(names, sizes, order[removable], group, rank, widths)
+        family = tuple(together.get(name, [number[name]]) for name in names)
+        return cls(names, sizes, order[removable], group, rank, widths, family)
 
     def removing(self, count: int) -> Masks:
         """Return masks that remove the ``count`` lowest units, as far as the limits allow."""
@@ -186,6 +195,7 @@ class Ranking:
         """Return the number of units that each group keeps when the ``count`` lowest go."""
         gone = torch.bincount(self.group[self.order[:count]], minlength=len(self.names))
         kept = (torch.tensor(self.sizes) - gone).tolist()
+        kept = [max(kept[other] for other in family) for family in self.family]
         return torch.tensor([int(t[k]) for t, k in zip(self.widths, kept, strict=True)])
 
     def keeping(self, units: int, or_more: bool = False) -> Masks:
@@ -278,11 +288,11 @@ class Ranking:
             before = int(kept[number])
             above = steps[number][steps[number] > before]
             if len(above):
-                kept[number] = above[0]
+                kept[self.family[number]] = above[0]
                 if fits(kept):
                     continue
-            kept[number] = before
-            full.add(number)
+            kept[self.family[number]] = before
+            full.update(self.family[number])
             if len(full) == groups:
                 break
         return kept
