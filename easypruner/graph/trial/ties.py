@@ -41,6 +41,11 @@ class Tie:
     narrow: tuple[Location | int, ...]
     inner: bool
 
+    def indices(self, trial: Trial, operation: Operation) -> int:
+        """Return how many indices the tie couples at an operation. The fewer, the likelier."""
+        wide = trial.expected.find_axis(operation, self.wide)
+        return wide.size * len(self.narrow) if wide is not None else 0
+
     def couple(self, trial: Trial, operation: Operation) -> None:
         """Couple the axes at an operation index by index, if they are free and fit."""
         wide = trial.expected.find_axis(operation, self.wide)
@@ -71,7 +76,7 @@ def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repai
         return None
     alike = trial.expected.alike(operation)
     scopes = [[operation, *alike], [operation]] if alike else [[operation]]
-    candidates = list(_candidates(trial, operation))
+    candidates = sorted(_candidates(trial, operation), key=lambda t: t.indices(trial, operation))
     for repairing in (False, True):
         best: _Attempt | None = None
         for tie, operations in product(candidates, scopes):
