@@ -54,6 +54,10 @@ class AnalyzeArguments(PluginArguments):
         'default: within',
         choices=('within', 'whole'),
     )
+    outputs: Sequence[str] = repeated(
+        'the output that counts, by name or path such as logits, if others may lose channels',
+        'NAME',
+    )
     runtime: str | None = option(
         'measure the network in a runtime, such as OnnxRuntime, and predict what a cut saves of '
         'its time, on the widths that are fast there',
@@ -79,7 +83,12 @@ def analyze(arguments: AnalyzeArguments) -> int:
     check_drawings(drawings, arguments.overwrite)
     subject = find_network(arguments.subject, arguments.input_shape, arguments)
     graph = trace_subject(
-        subject, arguments.ignore, arguments.attention, arguments.grouped, arguments.runtime
+        subject,
+        arguments.ignore,
+        arguments.attention,
+        arguments.grouped,
+        arguments.runtime,
+        arguments.outputs,
     )
     print_report(subject, graph, arguments.json, arguments.frozen, arguments.runtime)
     for kind, file in drawings.items():

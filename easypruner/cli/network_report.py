@@ -50,6 +50,7 @@ def trace_subject(
     attention: str | None,
     grouped: str | None,
     runtime: str | None = None,
+    outputs: Sequence[str] = (),
 ) -> ChannelGraph:
     """Trace a network.
 
@@ -59,6 +60,7 @@ def trace_subject(
         attention: what to remove from attention; None for what the network's config says.
         grouped: what to remove from grouped convolutions, likewise.
         runtime: the name of the runtime whose fast widths groups keep to; None for any widths.
+        outputs: the outputs that count; none for what the network's config says, or all.
 
     Raises:
         EasyPrunerError: the runtime is not installed.
@@ -68,6 +70,8 @@ def trace_subject(
         options['ignore'] = [*options.get('ignore', ()), *ignore]
     if attention:
         options['attention'] = attention
+    if outputs:
+        options['outputs'] = list(outputs)
     if grouped:
         options['grouped'] = grouped
     if runtime:

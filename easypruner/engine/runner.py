@@ -346,7 +346,7 @@ def graph_options(config: Config) -> dict[str, Any]:
         ConfigError: there is no such option.
     """
     options = dict(config.get('graph') or {})
-    known = ('ignore', 'limits', 'attention', 'grouped', 'uniform', 'target')
+    known = ('ignore', 'limits', 'attention', 'grouped', 'uniform', 'outputs', 'target')
     for name in options:
         if name not in known:
             raise ConfigError(f'graph has no option {name!r}; {nearest(name, known)}')

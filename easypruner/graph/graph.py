@@ -33,6 +33,7 @@ from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
+from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
 from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
 from easypruner.graph.trial.resolve import resolve
@@ -77,6 +78,7 @@ class ChannelGraph:
         handlers: set the modules' own numbers after a cut, in order of precedence.
         example_inputs: the inputs with which the model was traced.
         target: what knows the grids of fast widths, such as a runtime; None if nothing does.
+        counted: chooses the outputs whose channels stay.
         notes: what of the options could not be done, and what the costs assume.
     """
 
@@ -88,6 +90,7 @@ class ChannelGraph:
     handlers: tuple[LayerHandler, ...]
     example_inputs: ExampleInputs
     target: WidthGrids | None
+    counted: CountedOutputs
     notes: tuple[str, ...]
     _demanding: Callable[[Mapping[str, Limits]], dict[str, Limits]]
     _layout: UnitLayout
@@ -277,6 +280,7 @@ def trace(
     attention: Attention = 'width',
     grouped: Grouped | None = None,
     uniform: Uniform = False,
+    outputs: Outputs | None = None,
     calls: Sequence[Call] = (),
     target: WidthGrids | None = None,
 ) -> ChannelGraph:
@@ -310,6 +314,12 @@ def trace(
         uniform: whether groups of a kind, such as the MLPs of all layers, keep the same number of
             units, as configs of Hugging Face demand; or the paths, globs or names of groups that
             do. Budgets observe it.
+        outputs: the outputs that count, if not all of them do: names or paths as ``graph.frozen``
+            prints them, such as ``'logits'`` or ``"[1]['boxes']"``, with all that is in them, also
+            globs; or a function of the network's output that returns the tensors that count.
+            Channels of the others, such as features that a detector returns beside its boxes, may
+            go, and :func:`easypruner.verify` does not compare them. A further call that returns
+            something else keeps all of it.
         calls: further ways in which the network is used, whose code a cut must fit as well: other
             example inputs, such as a batch of another size, or functions that take the model, call
             it and return its outputs, such as a step of decoding with a cache. The model is in
@@ -336,15 +346,16 @@ def trace(
     8928
     """
     by_default: Grouped = 'within' if target is None or not target.implied else 'whole'
-    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default, uniform)
+    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default, uniform, outputs)
     check_calls(calls)
     model = find_traceable(model)
     handlers = with_torch_layers(handlers)
     stand_ins = StandIns(model)
     check_parts(stand_ins)
     parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}
-    tapes = _record_tapes(stand_ins, example_inputs, parameters)
-    of_calls = [_record_call(stand_ins, calls, number) for number in range(len(calls))]
+    tapes = _record_tapes(stand_ins, example_inputs, parameters, choice.outputs)
+    elsewhere = choice.outputs.elsewhere()
+    of_calls = [_record_call(stand_ins, calls, number, elsewhere) for number in range(len(calls))]
     propagation, repairs = resolve(stand_ins, tapes, of_calls, choice, handlers)
     coupling, parts = propagation.coupling, propagation.parts
     groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
@@ -357,6 +368,7 @@ def trace(
         handlers=handlers,
         example_inputs=example_inputs,
         target=target,
+        counted=choice.outputs,
         notes=(*coupling.grouped.explain(), *(_GUESSED,) * tapes[0].backend.guesses),
         _demanding=lambda limits: with_demands(limits, coupling, parts, list(groups)),
         _layout=layout,
@@ -369,27 +381,33 @@ def trace(
 
 
 def _record_tapes(
-    stand_ins: StandIns, example_inputs: ExampleInputs, parameters: Iterable[str]
+    stand_ins: StandIns,
+    example_inputs: ExampleInputs,
+    parameters: Iterable[str],
+    counted: CountedOutputs,
 ) -> list[Tape]:
     """Record the evaluation pass; if it does not read all parameters, the training pass as well.
 
     Auxiliary heads run in training only, and read channels that the main path makes.
     """
-    evaluation = record(stand_ins, example_inputs)
+    evaluation = record(stand_ins, example_inputs, counted=counted)
     read = TensorMap((t, True) for operation in evaluation.operations for t in operation.tensors)
     if all(evaluation.parameters[name] in read for name in parameters):
         return [evaluation]
     # In training, a batch norm needs several values per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
     try:
-        return [evaluation, record(stand_ins, twice, True, evaluation.backend)]
+        elsewhere = counted.elsewhere()
+        return [evaluation, record(stand_ins, twice, True, evaluation.backend, elsewhere)]
     except TraceError:
         return [evaluation]
 
 
-def _record_call(stand_ins: StandIns, calls: Sequence[Call], number: int) -> Tape:
+def _record_call(
+    stand_ins: StandIns, calls: Sequence[Call], number: int, counted: CountedOutputs
+) -> Tape:
     try:
-        return record(stand_ins, calls[number])
+        return record(stand_ins, calls[number], counted=counted)
     except TraceError as error:
         raise TraceError(f'calls[{number}]: {error}') from error
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.modules import copy_of, evaluating
-from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.base.nested import map_tensors
 from easypruner.base.settings import changed_setting
-from easypruner.errors import TraceError
+from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
@@ -22,6 +22,7 @@ from easypruner.graph.recording.composites import is_composite, run_parts, witho
 from easypruner.graph.recording.forward_state import unchanged
 from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
 from easypruner.graph.recording.inventory import named_tensors
+from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs, Outputs
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Call, ExampleInputs, call_model, check_calls
 from easypruner.graph.recording.wrappers import check_values, find_traceable
@@ -93,6 +94,7 @@ def verify(
     handlers: Sequence[LayerHandler] = (),
     graph: ChannelGraph | None = None,
     *,
+    outputs: Outputs | None = None,
     calls: Sequence[Call] = (),
 ) -> Verification:
     """Compare the outputs of the pruned network with those of the full one, its readers zeroed.
@@ -107,12 +109,14 @@ def verify(
         example_inputs: real tensors. Random values find more errors than zeros do.
         handlers: as for :func:`easypruner.trace`.
         graph: the graph of the model, if it was traced with options. It is left as it was.
+        outputs: the outputs that count, as for :func:`easypruner.trace`; only used without
+            ``graph``, which knows them.
         calls: further calls that are compared: other example inputs, or functions that take the
             model, call it and return its outputs, as for :func:`easypruner.trace`. In training mode
             dropout keeps everything, because what it drops depends on the widths.
 
     Raises:
-        ConfigError: ``calls`` is not a list.
+        ConfigError: ``calls`` is not a list, or ``outputs`` does not fit the outputs.
         MaskError: masks do not fit.
         TraceError: the network has no values, it does not run in double precision, the pruned
             network does not run, or as for :func:`easypruner.trace`.
@@ -124,9 +128,9 @@ def verify(
     full = copy_of(model).double()
     if graph is None and calls:
         # A function may make inputs of its own, in the precision of the network.
-        graph = trace(model, example_inputs, handlers, calls=calls)
+        graph = trace(model, example_inputs, handlers, outputs=outputs, calls=calls)
     elif graph is None:
-        graph = trace(full, map_tensors(example_inputs, _doubled), handlers)
+        graph = trace(full, map_tensors(example_inputs, _doubled), handlers, outputs=outputs)
     graph = graph.on(full)
     checked.check(graph)
     losing = [name for name, mask in checked.items() if not bool(mask.all())]
@@ -135,10 +139,13 @@ def verify(
     pruned = copy_of(full)
     prune(pruned, checked, graph=graph.on(pruned))
     compared = [
-        _compare_call(_Call(call, name, advice), full, pruned, checked, graph)
-        for call, name, advice in (
-            (example_inputs, 'the forward pass', _ADVICE),
-            *((call, f'calls[{number}]', _ADVICE_ON_CALLS) for number, call in enumerate(calls)),
+        _compare_call(call, full, pruned, checked, graph)
+        for call in (
+            _Call(example_inputs, 'the forward pass', _ADVICE, graph.counted),
+            *(
+                _Call(call, f'calls[{number}]', _ADVICE_ON_CALLS, graph.counted.elsewhere())
+                for number, call in enumerate(calls)
+            ),
         )
     ]
     errors = tuple(error for error, _ in compared)
@@ -159,11 +166,13 @@ class _Call:
         call: example inputs, or a function that takes the network.
         name: what messages call it.
         advice: what to do if only the pruned network fails.
+        counted: chooses the outputs to compare.
     """
 
     call: Call
     name: str
     advice: str
+    counted: CountedOutputs
 
     def run_full(self, model: nn.Module) -> list[Tensor]:
         """Return the outputs of the full network, or of a copy of it with zeroed readers."""
@@ -181,7 +190,9 @@ class _Call:
         try:
             # A forward pass may ask for another precision, as ``x.float()``.
             with unchanged(model), double, without_compilation(), _Double(is_function):
-                return compute_outputs(model, call)
+                return compute_outputs(model, call, self.counted)
+        except ConfigError:  # of the outputs
+            raise
         except Exception as error:
             reason = f'{type(error).__name__}: {error}'
             raise TraceError(failure.format(type(model).__name__, reason)) from error
@@ -274,8 +285,10 @@ def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGr
 
 
 @torch.no_grad()
-def compute_outputs(model: nn.Module, call: Call) -> list[Tensor]:
-    """Return every tensor of a model's output, in evaluation mode.
+def compute_outputs(
+    model: nn.Module, call: Call, counted: CountedOutputs = ALL_OUTPUTS
+) -> list[Tensor]:
+    """Return the tensors of a model's output that count, in evaluation mode.
 
     Random numbers of the forward pass, such as the patches of a masked autoencoder, are the same
     in every call.
@@ -283,10 +296,11 @@ def compute_outputs(model: nn.Module, call: Call) -> list[Tensor]:
     Args:
         model: the model.
         call: example inputs, or a function that takes the model and returns its outputs.
+        counted: chooses the outputs.
     """
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(0)
-        return [tensor for _, tensor in tensors_in(call_model(model, call))]
+        return [tensor for _, tensor in counted.select(call_model(model, call))]
 
 
 def relative_error(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:

@@ -18,6 +18,7 @@ from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.graph import ArchitectureRecord, ChannelGraph, Limits
 from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, Uniform
 from easypruner.graph.cutting.record import record_of
+from easypruner.graph.recording.outputs import Outputs
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import check_values, find_traceable
 from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
@@ -85,6 +86,7 @@ def slim(
     attention: Attention = 'width',
     grouped: Grouped | None = None,
     uniform: Uniform = False,
+    outputs: Outputs | None = None,
     target: Any = None,
     seed: int = 0,
     verify: bool = True,
@@ -131,6 +133,7 @@ def slim(
         attention: what is removed from attention, as for :func:`easypruner.trace`.
         grouped: what is removed from grouped convolutions, as for :func:`easypruner.trace`.
         uniform: whether layers of a kind keep the same width, as for :func:`easypruner.trace`.
+        outputs: the outputs that count, as for :func:`easypruner.trace`.
         target: the runtime in which the network will run, as for :func:`easypruner.trace`. The
             summary then has the time of the pruned network in it, beside the unpruned one.
         seed: the seed for all random choices.
@@ -192,6 +195,7 @@ def slim(
         attention=attention,
         grouped=grouped,
         uniform=uniform,
+        outputs=outputs,
         target=AnyRuntime(implied=True) if target is None else target,
     )
     _check_prunable(graph, macs)

@@ -14,6 +14,7 @@ from easypruner.errors import ConfigError, nearest
 from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.coupling.patterns import first_fitting
 from easypruner.graph.limits import Limits
+from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs, Outputs
 
 Attention = Literal['width', 'heads', 'query_heads']
 Grouped = Literal['within', 'whole']
@@ -35,6 +36,7 @@ class PruningChoice:
             channels within each of its groups.
         uniform: paths, globs or names of groups that keep as many units as others of their kind.
         experts: whether whole experts of a mixture may go.
+        outputs: which outputs count.
     """
 
     ignore: tuple[Ignored, ...] = ()
@@ -43,6 +45,7 @@ class PruningChoice:
     grouped: Grouped = 'within'
     uniform: tuple[str, ...] = ()
     experts: bool = True
+    outputs: CountedOutputs = ALL_OUTPUTS
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class PruningChoice:
         attention: Attention = 'width',
         grouped: Grouped = 'within',
         uniform: Uniform = False,
+        outputs: Outputs | None = None,
     ) -> PruningChoice:
         """Return the choice for the arguments of :func:`easypruner.trace`.
 
@@ -69,7 +73,8 @@ class PruningChoice:
                     f'ignore has {entry!r}; expected the path of a module, a glob, '
                     'the name of a class, or a class of modules'
                 )
-        return cls(listed, _read_limits(limits), attention, grouped, _read_uniform(uniform))
+        alike, counted = _read_uniform(uniform), CountedOutputs.of(outputs)
+        return cls(listed, _read_limits(limits), attention, grouped, alike, outputs=counted)
 
     def ignored(self, modules: Mapping[str, nn.Module]) -> dict[str, str]:
         """Return path -> entry of ``ignore``, for the modules that fit an entry and their parts.

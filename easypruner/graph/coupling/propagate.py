@@ -107,7 +107,7 @@ def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
     for tape in tapes:
         for operation in tape.operations:
             apply_rule(coupling, operation)
-        for path, tensor in tape.outputs:
+        for path, tensor in tape.counted:
             known = coupling.positions.of(tensor)
             for axis in (*coupling.axes_of(tensor), *([] if known is None else [known])):
                 if not axis.is_constant:

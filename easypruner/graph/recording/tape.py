@@ -21,6 +21,7 @@ from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.meta_shapes import tensors_of
+from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
 from easypruner.graph.recording.values import Guess, Values, Watcher, guess_result, is_known
 
 ExampleInputs = Any
@@ -171,6 +172,7 @@ class Tape:
             entry, under the first of its names.
         example_inputs: the inputs of the pass, as stand-ins, or the function that calls the model.
         outputs: (path inside the model's output, tensor) of each tensor that the model returned.
+        counted: those of them whose channels stay.
         backend: the kind of all these tensors.
     """
 
@@ -178,6 +180,7 @@ class Tape:
     parameters: dict[str, Tensor]
     example_inputs: ExampleInputs
     outputs: tuple[tuple[str, Tensor], ...]
+    counted: tuple[tuple[str, Tensor], ...]
     backend: TensorBackend
 
 
@@ -186,6 +189,7 @@ def record(
     call: Call,
     training: bool = False,
     backend: TensorBackend | None = None,
+    counted: CountedOutputs = ALL_OUTPUTS,
 ) -> Tape:
     """Run the forward pass of a model on stand-ins and return its operations.
 
@@ -194,8 +198,10 @@ def record(
         call: example inputs, or a function that takes the model and returns outputs.
         training: run in training mode instead of evaluation mode.
         backend: the kind of stand-ins; by default the cheapest one on which the pass runs.
+        counted: chooses the outputs whose channels stay.
 
     Raises:
+        ConfigError: the choice of outputs does not fit what the model returns.
         TraceError: the forward pass fails, or a parameter has no shape yet.
     """
     for name, tensor in stand_ins.tensors.items():
@@ -218,7 +224,8 @@ def record(
             outputs = tuple(tensors_in(output))
             if chosen.guesses and backend is None and not _is_worth_guessing(recorder, parameters):
                 continue
-            return Tape(recorder.operations, parameters, inputs, outputs, chosen)
+            kept = counted.select(output)
+            return Tape(recorder.operations, parameters, inputs, outputs, kept, chosen)
     raise TraceError(
         f'the forward pass of {type(stand_ins.model).__name__} fails on the given example inputs: '
         f'{type(reason).__name__}: {reason}'
