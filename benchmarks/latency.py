@@ -44,6 +44,7 @@ NETWORKS = (
     'mobilenet_v3_large',
 )
 DEFAULT_RUNTIMES = ('OnnxRuntime', 'OpenVINO', 'TorchChannelsLast', 'TorchEager')
+FOR_SPEED = 0.1
 _KEEP = 0.5
 _SEED = 0
 
@@ -117,8 +118,13 @@ def _variants(name: str, runtime: Runtime, image: Tensor) -> Iterator[tuple[str,
     options: dict[str, Any] = dict(macs=_KEEP, verify=False)
     yield 'any', slim(full, image, limits={'round_to': 1}, **options).model
     yield 'grid', _without_times(full, image, runtime, options)
+    yield 'speed', _without_times(full, image, runtime, dict(budget=_fast(runtime), verify=False))
     yield 'rival', half_by_torch_pruning(full, image, None)
     yield 'rival16', half_by_torch_pruning(full, image, 16)
+
+
+def _fast(runtime: Runtime) -> dict[str, Any]:
+    return dict(type='Macs', keep=_KEEP, for_speed=FOR_SPEED, runtime=runtime)
 
 
 def _without_times(

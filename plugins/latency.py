@@ -15,12 +15,11 @@ from easypruner import Context, Masks, Scores, hookimpl
 from easypruner.base.checks import check_count, check_name, check_path
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.plugins.targets import runtime_of
+from easypruner.plugins.targets import runtime_for, runtime_of
 from easypruner.runtimes import Runtime
 from easypruner.runtimes.layers import device_of
 from easypruner.runtimes.machine import describe_runtime
 from easypruner.runtimes.timing import Clock, Reading
-from easypruner.runtimes.widths import Target
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.latency import Bench, bench_of, tabulate
 from easypruner.strategies.budgets.latency_search import RANKS, Unit, ranked_scores, search
@@ -190,10 +189,7 @@ class Latency(CostBudget):
         return found.pruned, found.ratio
 
     def _runtime(self, graph: ChannelGraph) -> Runtime:
-        if self.runtime is not None:
-            return self.runtime
-        target = graph.target
-        return target.runtime if isinstance(target, Target) else runtime_of('TorchEager')
+        return self.runtime or runtime_for(graph)
 
     def _bench(self, graph: ChannelGraph) -> Bench:
         return bench_of(graph, self._runtime(graph), self.repeats, self.warmup, self.clock)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from easypruner.errors import ConfigError
+from easypruner.graph import ChannelGraph
 from easypruner.graph.graph import WidthGrids
 from easypruner.plugins.registry import RUNTIMES, build
 from easypruner.plugins.use import ensure_loaded
@@ -52,3 +53,9 @@ def runtime_of(value: Any, path: str = 'runtime', **defaults: Any) -> Runtime:
     config = {'type': value} if isinstance(value, str) else value
     runtime: Runtime = build(RUNTIMES, config, path=path, **defaults)
     return runtime
+
+
+def runtime_for(graph: ChannelGraph) -> Runtime:
+    """Return the runtime that is the target of a graph, or torch as the network runs here."""
+    target = graph.target
+    return target.runtime if isinstance(target, Target) else runtime_of('TorchEager')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -147,8 +147,24 @@ class CostBudget(PortionedBudget):
         return now + (self.limit - now) * self.portion.part
 
     def __call__(self, scores: Scores, graph: ChannelGraph, context: Context) -> Masks:
-        ranking = Ranking.of(scores, graph.limits)
-        return ranking.within(lambda m: self.cost(graph, m), self.limit_for(graph), self.unit)
+        cost, limit = partial(self.cost, graph), self.limit_for(graph)
+
+        def within(scores: Scores) -> Masks:
+            return Ranking.of(scores, graph.limits).within(cost, limit, self.unit)
+
+        return self.choose(Scores.of(scores), graph, within)
+
+    def choose(
+        self, scores: Scores, graph: ChannelGraph, within: Callable[[Scores], Masks]
+    ) -> Masks:
+        """Return the masks that a ranking leads to; by default, the ranking by the scores.
+
+        Args:
+            scores: the scores, higher = keep.
+            graph: the channel graph of the network.
+            within: returns the masks within all limits that a ranking by given scores leads to.
+        """
+        return within(scores)
 
     @property
     def asked(self) -> float:
@@ -220,9 +236,9 @@ def _within_all(
     costs: Sequence[CostBudget], scores: Mapping[str, Tensor], graph: ChannelGraph
 ) -> Masks:
     """Return masks under which every cost is within its limit."""
-    ranking = Ranking.of(scores, graph.limits)
     limits = [(budget, budget.limit_for(graph)) for budget in costs]
     for budget, limit in limits:
+        ranking = Ranking.of(scores, graph.limits)
         ranking.check_attainable(partial(budget.cost, graph), limit, budget.unit)
 
     def share(masks: Masks, budget: CostBudget, limit: float) -> float:
@@ -230,4 +246,13 @@ def _within_all(
         cost = budget.cost(graph, masks)
         return cost / limit if limit else math.inf if cost else 0.0
 
-    return ranking.within(lambda m: max(share(m, *each) for each in limits), 1.0, 'of the limits')
+    def within(scores: Scores) -> Masks:
+        ranking = Ranking.of(scores, graph.limits)
+        return ranking.within(
+            lambda m: max(share(m, *each) for each in limits), 1.0, 'of the limits'
+        )
+
+    chosen = within
+    for budget in costs:
+        chosen = partial(budget.choose, graph=graph, within=chosen)
+    return chosen(Scores.of(scores))

@@ -163,7 +163,11 @@ _MOST_BENCHES = 2
 
 
 def bench_of(
-    graph: ChannelGraph, runtime: Runtime, repeats: int, warmup: int, clock: Clock
+    graph: ChannelGraph,
+    runtime: Runtime,
+    repeats: int = 20,
+    warmup: int = 3,
+    clock: Clock = 'wall',
 ) -> Bench:
     """Return the bench of a network, or that of an earlier call: to load networks takes seconds.
 

@@ -211,10 +211,15 @@ def ranked_scores(scores: Scores, graph: ChannelGraph, rank: str, forecast: Fore
     """
     if rank == 'score':
         return scores
-    rates = {name: _rate(name, graph, rank, forecast) for name in scores}
+    saved = {name: saved_by(name, graph, forecast) for name in scores}
+    rates = {name: each[rank == 'per_latency'] for name, each in saved.items()}
     mean = sum(rates.values()) / max(len(rates), 1) or 1.0
-    costs = {name: max(rate / mean, _LEAST_RATE) for name, rate in rates.items()}
-    return Scores({name: _per(score, costs[name]) for name, score in scores.items()})
+    return divided(scores, {name: max(rate / mean, _LEAST_RATE) for name, rate in rates.items()})
+
+
+def divided(scores: Scores, rates: Mapping[str, float]) -> Scores:
+    """Divide scores by a rate of their group: what a unit of it costs, above 0."""
+    return Scores({name: _per(score, rates[name]) for name, score in scores.items()})
 
 
 def _per(score: Tensor, rate: float) -> Tensor:
@@ -223,19 +228,13 @@ def _per(score: Tensor, rate: float) -> Tensor:
     return value.where(value < 0, value / rate).where(value >= 0, value * rate)
 
 
-def _rate(name: str, graph: ChannelGraph, rank: str, forecast: Forecast) -> float:
-    """Return what one unit of a group costs, on average over half of the group."""
+def saved_by(name: str, graph: ChannelGraph, forecast: Forecast) -> tuple[float, float]:
+    """Return the MACs and the seconds that a unit of a group saves, on average over half of it."""
     size = graph.groups[name].size
     kept = max(size // 2, 1)
     if kept == size:
-        return 0.0
-    masks = {name: _first(size, kept)}
-    if rank == 'per_macs':
-        saved: float = graph.cost().macs - graph.cost(masks).macs
-    else:
-        saved = forecast.seconds() - forecast.seconds(masks)
-    return saved / (size - kept)
-
-
-def _first(size: int, kept: int) -> Tensor:
-    return torch.arange(size) < kept
+        return 0.0, 0.0
+    masks = {name: torch.arange(size) < kept}
+    macs = graph.cost().macs - graph.cost(masks).macs
+    seconds = forecast.seconds() - forecast.seconds(masks)
+    return macs / (size - kept), seconds / (size - kept)
