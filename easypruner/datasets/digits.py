@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from mmpretrain.datasets import BaseDataset
 
 _SPLIT_SEED = 0
@@ -47,29 +48,28 @@ class Digits(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return the samples of the split."""
-        # scikit-learn takes a second to import, and only these data need it.
-        from sklearn.model_selection import train_test_split
-
-        digits = _read_digits()
-        train, val = train_test_split(
-            np.arange(len(digits.target)),
-            test_size=_VALIDATION,
-            random_state=_SPLIT_SEED,
-            stratify=digits.target,
-        )
-        grown = np.ones((self.scale, self.scale))
+        images, labels = _read_split(self.split)
+        grown = images.repeat(self.scale, axis=1).repeat(self.scale, axis=2)
         return [
-            {
-                'img': np.kron(digits.images[i] * 15.9375, grown).astype(np.uint8)[:, :, None],
-                'gt_label': int(digits.target[i]),
-            }
-            for i in (train if self.split == 'train' else val)
+            {'img': image.copy(), 'gt_label': label}
+            for image, label in zip(grown, labels, strict=True)
         ]
 
 
 @cache
-def _read_digits() -> Any:
-    # As above: scikit-learn is slow to import.
+def _read_split(split: str) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    """Return the images of a split, of shape (8, 8, 1), and their labels."""
+    # scikit-learn takes a second to import, and only these data need it.
     from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
-    return load_digits()
+    digits = load_digits()
+    train, val = train_test_split(
+        np.arange(len(digits.target)),
+        test_size=_VALIDATION,
+        random_state=_SPLIT_SEED,
+        stratify=digits.target,
+    )
+    chosen = train if split == 'train' else val
+    images = (digits.images[chosen] * 15.9375).astype(np.uint8)[..., None]
+    return images, digits.target[chosen].tolist()
