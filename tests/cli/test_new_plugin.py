@@ -16,6 +16,7 @@ import pytest
 import easypruner
 from easypruner.cli.main import main
 from easypruner.cli.new_plugin import KINDS
+from tests.helpers.forked import run_copy
 
 
 def write(folder: Path, name: str, kind: str, *options: str) -> int:
@@ -220,10 +221,10 @@ def test_an_emptied_handler_fails_its_own_test(tmp_path: Path) -> None:
     (tmp_path / 'own.py').write_text(
         text.replace('            layer.channels =', '            _ =')
     )
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert found.returncode == 1
-    assert "Own leaves channels=8 in '1', a OwnLayer; expected" in found.stdout
+    command = ['-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    code, printed = run_copy(lambda: sys.exit(pytest.main(command)), tmp_path)
+    assert code == 1
+    assert "Own leaves channels=8 in '1', a OwnLayer; expected" in printed
 
 
 def test_the_suggested_commands_can_be_pasted(

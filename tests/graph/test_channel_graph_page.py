@@ -5,10 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from mmengine.config import Config
 from easypruner.graph import Axis, Coupling
 from easypruner.graph.coupling import rules
 from easypruner.testing.runs import tiny_config
+from tests.helpers.forked import printed_by_file
 
 DOCS = Path(__file__).parents[2] / 'docs'
 PAGE = (DOCS / 'channel-graph.md').read_text(encoding='utf-8')
@@ -62,17 +60,6 @@ assert main(['prune', 'config.py', '--work-dir', 'run', *plugins]) == 0
 """
 
 
-def run(folder: Path, *arguments: str) -> str:
-    """Run Python in a folder, where only the files of the page are, and return its output."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, code in FILES.items():
@@ -89,7 +76,7 @@ def test_the_page_has_programs() -> None:
 
 @pytest.mark.parametrize('name', PRINTED)
 def test_each_program_prints_what_the_page_says(name: str, folder: Path) -> None:
-    assert run(folder, name) == PRINTED[name]
+    assert printed_by_file(name, folder) == PRINTED[name]
 
 
 def test_the_rule_is_a_plugin(folder: Path) -> None:
@@ -106,7 +93,7 @@ def test_the_rule_is_a_plugin(folder: Path) -> None:
     Config(content).dump(folder / 'config.py')
 
     (folder / 'commands.py').write_text(COMMANDS, encoding='utf-8')
-    listed, analyzed = run(folder, 'commands.py').split('---', 1)
+    listed, analyzed = printed_by_file('commands.py', folder).split('---', 1)
     assert 'mylib::scale' in listed
     groups = json.loads(analyzed.partition('---')[0])['groups']
     assert {group['name']: group['units'] for group in groups}['backbone.first'] == 8
