@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +33,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def seed() -> None:
     """Seed torch, so that random numbers of a test do not depend on earlier tests."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def brief() -> Iterator[None]:
+    """Let reports of runs time networks in few passes, and export none on a slow machine."""
+    # To import it here would take seconds in tests that need no run.
+    times = sys.modules.get('easypruner.pipeline.stages.times')
+    with pytest.MonkeyPatch.context() as patch:
+        if times is not None:
+            patch.setattr(times, '_PASSES', 5)
+            patch.setattr(times, '_SMALL', math.inf)
+        yield
 
 
 @pytest.fixture(autouse=True)
