@@ -67,6 +67,7 @@ def test_those_on_embedded_data_are_clean(
     assert 'Warnings' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_released_recipe_is_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

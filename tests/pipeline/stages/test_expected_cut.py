@@ -77,10 +77,10 @@ def logits(model: nn.Module, inputs: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ('regularizer', 'optim_wrapper'),
     [
-        (mask_sparsity(apply='proximal'), None),
+        pytest.param(mask_sparsity(apply='proximal'), None, marks=pytest.mark.slow),
         (mask_sparsity(), ADAMW),
         (mask_sparsity(strength=dict(until=0.01)), None),
-        (mask_sparsity(strength=dict(until=0.01)), ADAMW),
+        pytest.param(mask_sparsity(strength=dict(until=0.01)), ADAMW, marks=pytest.mark.slow),
     ],
     ids=['SGD', 'AdamW', 'SGD until', 'AdamW until'],
 )
@@ -129,7 +129,9 @@ def test_scales_that_stay_up_are_a_warning_with_their_count_and_the_cost(tmp_pat
     assert float(found[2]) >= cut - 0.005
 
 
-@pytest.mark.parametrize('optim_wrapper', [None, ADAMW], ids=['SGD', 'AdamW'])
+@pytest.mark.parametrize(
+    'optim_wrapper', [None, pytest.param(ADAMW, marks=pytest.mark.slow)], ids=['SGD', 'AdamW']
+)
 def test_a_weak_strength_is_told_early_and_the_strength_that_is_named_is_enough(
     optim_wrapper: Content | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +175,7 @@ def test_without_an_accuracy_the_scales_are_counted(tmp_path: Path) -> None:
     assert 'accuracy from' not in state
 
 
+@pytest.mark.slow
 def test_the_check_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = pushed(mask_sparsity(strength=0.02))
     checked = ran(tmp_path / 'checked', content)
