@@ -110,6 +110,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
         inner: nn.Module | None = model._modules.get('_orig_mod')
         if isinstance(model, (DistributedDataParallel, DataParallel)):
             inner = model.module
+        elif is_ultralytics(model):
+            inner = model._modules.get('model')
         if inner is None:
             return model
         model = inner
+
+
+def is_ultralytics(model: nn.Module) -> bool:
+    """Return whether a model is one of Ultralytics, such as ``YOLO``, which has its network."""
+    return any(cls.__module__ == 'ultralytics.engine.model' for cls in type(model).__mro__)

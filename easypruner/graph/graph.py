@@ -25,7 +25,7 @@ from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, 
 from easypruner.graph.coupling.kinds import kinds_of
 from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.tensor_map import TensorMap
-from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
+from easypruner.graph.cutting.handlers import LayerHandler, counted_by, with_torch_layers
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.graph.cutting.optimizer_states import OptimizerStates
 from easypruner.graph.cutting.record import ArchitectureRecord
@@ -291,8 +291,8 @@ def trace(
 
     Args:
         model: a network whose forward runs on ``example_inputs``. If it is wrapped in
-            DistributedDataParallel, DataParallel or ``torch.compile``, the graph is that of the
-            network inside, with its names.
+            DistributedDataParallel, DataParallel, ``torch.compile`` or a ``YOLO`` of Ultralytics,
+            the graph is that of the network inside, with its names.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
             MACs are those of this input, the whole batch.
         handlers: set the modules' own numbers after a cut, in order of precedence. Those for
@@ -314,7 +314,8 @@ def trace(
         uniform: whether groups of a kind, such as the MLPs of all layers, keep the same number of
             units, as configs of Hugging Face demand; or the paths, globs or names of groups that
             do. Budgets observe it.
-        outputs: the outputs that count, if not all of them do: names or paths as ``graph.frozen``
+        outputs: the outputs that count, by default those that a handler of the network says, or
+            all: names or paths as ``graph.frozen``
             prints them, such as ``'logits'`` or ``"[1]['boxes']"``, with all that is in them, also
             globs; or a function of the network's output that returns the tensors that count.
             Channels of the others, such as features that a detector returns beside its boxes, may
@@ -346,10 +347,12 @@ def trace(
     8928
     """
     by_default: Grouped = 'within' if target is None or not target.implied else 'whole'
-    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default, uniform, outputs)
-    check_calls(calls)
     model = find_traceable(model)
     handlers = with_torch_layers(handlers)
+    if outputs is None:
+        outputs = counted_by(model, handlers)
+    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default, uniform, outputs)
+    check_calls(calls)
     stand_ins = StandIns(model)
     check_parts(stand_ins)
     parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}

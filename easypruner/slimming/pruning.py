@@ -25,6 +25,7 @@ from easypruner.plugins.registry import BUDGETS, MASK_SOURCES, build, build_list
 from easypruner.plugins.use import ensure_loaded
 from easypruner.runtimes.widths import AnyRuntime
 from easypruner.slimming.checks import Batches, make_accuracy, make_opener
+from easypruner.slimming.detectors import evaluating_like, with_network
 from easypruner.slimming.feeding import Feed, Forward, Loss
 from easypruner.slimming.push_summary import PushSummary
 from easypruner.slimming.selection import Selection
@@ -99,7 +100,8 @@ def slim(
 
     Args:
         model: as for :func:`easypruner.trace`. If the model is wrapped, for example by
-            DistributedDataParallel, the network inside the wrapper is copied.
+            DistributedDataParallel, the network inside the wrapper is copied. For a ``YOLO`` of
+            Ultralytics, the result is one as well, whose ``train()`` keeps the widths.
         example_inputs: as for :func:`easypruner.trace`. With random values, the verification finds
             more errors than with zeros.
         macs: the limit on multiply-adds: a number up to 1 is a share of the network's, a number
@@ -173,7 +175,7 @@ def slim(
     training = Training.of(regularizer, train)
     chosen = _source(source, [*_limits(macs=macs, params=params), *_listed(budget)])
     feed = Feed(example_inputs, forward, loss, _OWNER)
-    accuracy = make_accuracy(evaluate, _OWNER)
+    accuracy = make_accuracy(evaluating_like(model, evaluate), _OWNER)
     context = Context(
         seed=seed,
         batches=make_opener(batches, _OWNER),
@@ -215,7 +217,8 @@ def slim(
         summary = summary.with_accuracy(accuracy_before, accuracy(pruned))
     if comparison is not None:
         summary = replace(summary, target=comparison.summary(example_inputs, original, pruned))
-    return Slimmed(pruned, cut if earlier is None else earlier.then(cut), summary, push)
+    result = with_network(model, pruned)
+    return Slimmed(result, cut if earlier is None else earlier.then(cut), summary, push)
 
 
 def _pushed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,9 +32,13 @@ class LayerHandler(Component):
     Attributes:
         handles: types of modules, or their full names, such as ``'timm.layers.norm.LayerNorm2d'``.
             A name needs no import. Subclasses are handled as well.
+        inner: whether ``shapes`` has the tensors of the layer's parts as well, under their dotted
+            names, such as ``'conv.weight'``. A method that a forward pass does not run, such as one
+            for export, may read a width that only the parts show.
     """
 
     handles: ClassVar[tuple[type[nn.Module] | str, ...]] = ()
+    inner: ClassVar[bool] = False
 
     @abstractmethod
     def resize(self, layer: nn.Module, shapes: Shapes) -> None:
@@ -45,8 +49,20 @@ class LayerHandler(Component):
         Args:
             layer: the module, an instance of one of :attr:`handles`.
             shapes: local name -> new shape, for each of the layer's own parameters and buffers
-                whose shape changes, and for each weight that is computed from such tensors.
+                whose shape changes, and for each weight that is computed from such tensors; with
+                :attr:`inner` for those of its parts too.
         """
+
+    def counted(self, output: Any) -> Any:
+        """Return the tensors that count of what a network returns, if it is of a handled type.
+
+        The others, such as features beside the boxes of a detector, may lose channels. By default
+        all count.
+
+        Args:
+            output: what the network's forward returned.
+        """
+        return output
 
 
 class SizesHandler(LayerHandler):
@@ -161,6 +177,13 @@ def with_torch_layers(handlers: Sequence[LayerHandler]) -> tuple[LayerHandler, .
     return (*handlers, *TORCH_HANDLERS)
 
 
+def counted_by(model: nn.Module, handlers: Sequence[LayerHandler]) -> Callable[[Any], Any] | None:
+    """Return what chooses the outputs of a network that count; None if all of them do."""
+    handler = find_handler(model, handlers)
+    chooses = handler is not None and type(handler).counted is not LayerHandler.counted
+    return handler.counted if handler is not None and chooses else None
+
+
 def resize_layers(
     modules: Mapping[str, nn.Module],
     shapes: LayerShapes,
@@ -176,12 +199,13 @@ def resize_layers(
     Raises:
         PluginError: a handler fails; the message names it.
     """
-    by_type: dict[type[nn.Module], LayerHandler | None] = {}
-    for path, own in with_computed(modules, shapes).items():
+    found = _HandlerOf(handlers)
+    changed = with_computed(modules, shapes)
+    if any(handler.inner for handler in handlers):
+        changed = _with_inner(modules, changed, found)
+    for path, own in changed.items():
         layer = modules[path]
-        if type(layer) not in by_type:
-            by_type[type(layer)] = find_handler(layer, handlers)
-        handler = by_type[type(layer)]
+        handler = found(layer)
         if handler is None:
             continue
         try:
@@ -195,3 +219,34 @@ def resize_layers(
                 f'{type(layer).__name__}: {type(error).__name__}: {error} '
                 f'({Path(at.filename).name}:{at.lineno})'
             ) from error
+
+
+class _HandlerOf:
+    """Finds the handler of a module, once for each type."""
+
+    def __init__(self, handlers: Sequence[LayerHandler]) -> None:
+        self._handlers = handlers
+        self._by_type: dict[type[nn.Module], LayerHandler | None] = {}
+
+    def __call__(self, layer: nn.Module) -> LayerHandler | None:
+        cls = type(layer)
+        if cls not in self._by_type:
+            self._by_type[cls] = find_handler(layer, self._handlers)
+        return self._by_type[cls]
+
+
+def _with_inner(
+    modules: Mapping[str, nn.Module], shapes: LayerShapes, handler_of: _HandlerOf
+) -> dict[str, dict[str, torch.Size]]:
+    """Return shapes with those of parts for each module whose handler asks for them, inside out."""
+    result = {path: dict(own) for path, own in shapes.items()}
+    for path, own in shapes.items():
+        around, part = path, ''
+        while around:
+            around, _, name = around.rpartition('.')
+            part = f'{name}.{part}' if part else name
+            handler = handler_of(modules[around])
+            if handler is not None and handler.inner:
+                found = result.setdefault(around, {})
+                found.update({f'{part}.{local}': shape for local, shape in own.items()})
+    return dict(sorted(result.items(), key=lambda item: (not item[0], -item[0].count('.'))))
