@@ -38,6 +38,8 @@ TRAINERS = {
     'accelerate': ['accelerate>=1,<2'],
     'transformers': ['transformers>=4.46,<6', 'accelerate>=1,<2'],
 }
+# They are not among the packages for development: Ultralytics is under the AGPL.
+LIBRARIES = {'ultralytics': ['ultralytics>=8.4,<8.5'], 'peft': ['peft>=0.21,<0.22']}
 ONNX = ['onnx>=1.23,<2', 'onnxscript>=0.7,<0.8']
 # The lowest version of each is one that was tested, except that of TensorRT, which needs a GPU.
 RUNTIMES = {
@@ -51,6 +53,7 @@ TENSORBOARD = ['tensorboard>=2.14,<3']
 DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<2']
 EXTRAS = {
     **TRAINERS,
+    **LIBRARIES,
     'test': TEST,
     'docs': DOCS,
     'tensorboard': TENSORBOARD,

@@ -24,6 +24,7 @@ CARD = {
 
 WHOLE = {
     'docs/checkpoints.md': 'tests/repository/test_checkpoints_page.py',
+    'docs/detectors.md': 'tests/repository/test_detectors_page.py',
     'docs/export.md': 'tests/repository/test_export_page.py',
     'docs/mmpretrain.md': 'tests/repository/test_mmpretrain_page.py',
     'docs/own_loop.md': 'tests/repository/test_own_loop.py',

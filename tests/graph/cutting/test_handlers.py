@@ -102,3 +102,67 @@ def test_a_refusal_of_a_handler_keeps_its_own_message() -> None:
 def test_handles_of_a_callers_own_handlers_are_checked_too(handles: tuple[Any, ...]) -> None:
     with pytest.raises(PluginError, match="layer handler 'Handler' handles"):
         easypruner.trace(checked(), EXAMPLE, handlers=[Handler(*handles)])
+
+
+class Split(nn.Module):
+    """Splits its input at a width that only its method for exports reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 6
+        self.first = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU())
+        self.last = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.first(x).chunk(2, 1)
+        return self.last(torch.cat([a, b], 1))
+
+    def forward_export(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat(self.first(x).split((self.width, self.width), 1), 1))
+
+
+class OfSplit(LayerHandler):
+    """Sets the width of a Split."""
+
+    handles = (Split,)
+    inner = True
+
+    def resize(self, layer: Any, shapes: Mapping[str, torch.Size]) -> None:
+        if 'first.0.weight' in shapes:
+            layer.width = shapes['first.0.weight'][0] // 2
+            assert layer.first[0].out_channels == 2 * layer.width  # parts come before
+
+
+def test_a_number_that_another_method_reads_follows_the_widths_of_parts() -> None:
+    net, x = nn.Sequential(Split(), nn.Conv2d(4, 2, 1)), torch.randn(1, 3, 4, 4)
+    graph = easypruner.trace(net, x, [OfSplit()])
+    masks = {name: torch.arange(group.size) > 1 for name, group in graph.groups.items()}
+    record = easypruner.prune(net, masks, graph=graph)
+    block = net[0]
+    assert block.width == 4
+    torch.testing.assert_close(block.forward_export(x), block(x))
+    rebuilt = easypruner.load_pruned(
+        lambda: nn.Sequential(Split(), nn.Conv2d(4, 2, 1)),
+        net.state_dict(),
+        record,
+        handlers=[OfSplit()],
+    )
+    assert rebuilt[0].width == 4
+
+
+def test_a_handler_of_the_network_says_which_outputs_count() -> None:
+    class WithFeatures(Split):
+        def forward(self, x: Tensor) -> Any:
+            found = self.first(x)
+            return {'scores': self.last(found), 'features': found}
+
+    class OfNetwork(Handler):
+        def counted(self, output: Any) -> Any:
+            return output['scores']
+
+    net, x = WithFeatures(), torch.randn(1, 3, 4, 4)
+    assert list(easypruner.trace(net, x, [OfNetwork(WithFeatures)]).groups) == ['first.0']
+    assert not easypruner.trace(net, x).groups
+    assert not easypruner.trace(net, x, [OfNetwork(WithFeatures)], outputs='*').groups
+    masks = {'first.0': torch.arange(12) > 3}
+    assert easypruner.verify(net, masks, x, [OfNetwork(WithFeatures)]).passed
