@@ -25,7 +25,7 @@ def with_network(model: nn.Module, network: nn.Module) -> nn.Module:
     if not is_ultralytics(model):
         return network
     base = type(model)
-    kept = (
+    kept: Any = (
         base if issubclass(base, _KeepsNetwork) else type(base.__name__, (_KeepsNetwork, base), {})
     )
     result: Any = kept.__new__(kept)
@@ -66,7 +66,7 @@ class _KeepsNetwork:
 def _keeping(trainer: type, network: nn.Module) -> type:
     """Return a class of trainers that train a network instead of one that they build."""
 
-    class Keeping(trainer):  # type: ignore[misc]
+    class Keeping(trainer):
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
             """Return a copy of the network, with the weights that it has or resumes from."""
             if _shapes(weights) != _shapes(network):
