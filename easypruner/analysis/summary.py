@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from easypruner.graph import ChannelGraph, Cost, Frozen
+from easypruner.graph import ChannelGraph, Cost, Frozen, KindShare
 
 # The operation and the module at the end of a reason.
 _LOCATION = re.compile(r': (\w+ in (?:the model itself|\S+))$')
@@ -57,6 +57,7 @@ class Analysis:
         prunable_params: the number of elements of parameters that have a prunable dimension.
         groups: the groups, in the order of the forward pass.
         frozen: the frozen channels by reason, most channels first.
+        shares: how much of each kind of structure can go, such as heads, and what holds the rest.
         notes: what of the options for the graph could not be done, and why.
     """
 
@@ -64,6 +65,7 @@ class Analysis:
     prunable_params: int
     groups: tuple[GroupRow, ...]
     frozen: tuple[FrozenRow, ...]
+    shares: tuple[KindShare, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -78,6 +80,8 @@ def analyze(graph: ChannelGraph) -> Analysis:
     (8, ('0', '2'), 256)
     >>> found.frozen[0]
     FrozenRow(reason='an output of the model (output)', dims=2, channels=8, example='2')
+    >>> [(share.kind, share.prunable, share.units) for share in found.shares]
+    [('convolution', 8, 8), ('outputs', 0, 4)]
     """
     costs = graph.group_costs()
     return Analysis(
@@ -94,6 +98,7 @@ def analyze(graph: ChannelGraph) -> Analysis:
             for group in graph.groups.values()
         ),
         frozen=aggregate(graph.frozen),
+        shares=graph.shares,
         notes=graph.notes,
     )
 

@@ -27,6 +27,7 @@ def print_analysis(
         every_frozen: the frozen dimensions, to list each of them; None to list reasons.
     """
     print_lines(console, title, _totals(found))
+    console.print(_shares_table(found))
     console.print(_groups_table(found))
     if every_frozen is None:
         by_reason = (
@@ -53,6 +54,30 @@ def _totals(found: Analysis) -> Iterator[str]:
     )
     yield f'activations  {format_count(cost.activations)} elements'
     yield f'groups       {len(found.groups)}, of {sum(g.units for g in found.groups)} units'
+
+
+def _shares_table(found: Analysis) -> Table:
+    """Return a line for each kind of structure, and below it one for each reason that holds it."""
+    rows: list[tuple[str, ...]] = []
+    for share in found.shares:
+        total, free = share.cost, share.prunable_cost
+        rows.append(
+            (
+                share.kind,
+                str(share.units),
+                str(share.prunable),
+                format_share(total.params, found.cost.params),
+                format_share(free.params, found.cost.params),
+                format_share(total.macs, found.cost.macs),
+                format_share(free.macs, found.cost.macs),
+            )
+        )
+        for held in share.held:
+            params = format_share(held.cost.params, found.cost.params)
+            macs = format_share(held.cost.macs, found.cost.macs)
+            rows.append((f'  held: {held.reason}', str(held.units), '', params, '', macs, ''))
+    names = ('kind', 'units', 'can go', 'params', 'can go', 'MACs', 'can go')
+    return make_table('Kinds of structure', names, rows, left=1)
 
 
 def _groups_table(found: Analysis) -> Table:
@@ -91,6 +116,7 @@ def as_dict(graph: ChannelGraph, found: Analysis) -> dict[str, Any]:
     return {
         **dataclasses.asdict(found.cost),
         'prunable_params': found.prunable_params,
+        'kinds': [dataclasses.asdict(share) for share in found.shares],
         'groups': [_group_dict(group) for group in found.groups],
         'layers': {path: dataclasses.asdict(cost) for path, cost in graph.layer_costs().items()},
         'frozen': [dataclasses.asdict(entry) for entry in graph.frozen],

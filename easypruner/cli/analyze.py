@@ -29,9 +29,14 @@ class AnalyzeArguments(PluginArguments):
     """The arguments of ``easypruner analyze``."""
 
     subject: str = positional(
-        'model of torchvision, mmpretrain or timm, such as resnet50 or torchvision::resnet50; or '
-        'config, by its path or by the name of a shipped config',
-        metavar='MODEL|CONFIG',
+        'model of torchvision, mmpretrain or timm, such as resnet50 or torchvision::resnet50; '
+        'config, by its path or by the name of a shipped config; FILE.py:FUNCTION, which returns '
+        'a network, or it and its inputs; folder of a finished run; or record (architecture.json)',
+        metavar='MODEL|CONFIG|WORK_DIR|RECORD',
+    )
+    model: str | None = option(
+        'the network that a record was made on: a model, a config or FILE.py:FUNCTION',
+        metavar='NAME',
     )
     input_shape: tuple[int, ...] | None = option(
         'shape of the input; default: the usual shape of the model, or that of the first '
@@ -41,6 +46,11 @@ class AnalyzeArguments(PluginArguments):
     )
     json: bool = flag('print JSON instead of tables')
     frozen: bool = flag('list each frozen dimension instead of each reason')
+    explain: Sequence[str] = repeated(
+        'only say what goes with a channel, and by which operations it is tied to that, or why it '
+        'stays; such as layer3.0.conv2[17] or layer3.0.conv2.weight[:, 17]',
+        'CHANNEL',
+    )
     ignore: Sequence[str] = repeated(
         'keep the channels of a module, named by path, pattern or class', 'MODULE'
     )
@@ -72,16 +82,23 @@ def analyze(arguments: AnalyzeArguments) -> int:
     """Print what can be pruned in a network, and draw it if a file for a drawing is given.
 
     Raises:
-        EasyPrunerError: there is no such model or config, or a drawing cannot be written.
+        EasyPrunerError: there is no such network or channel, or a drawing cannot be written.
     """
     # These modules import torch and MMEngine, and --help has to be fast.
-    from easypruner.cli.find_network import find_network
-    from easypruner.cli.network_report import check_drawings, draw, print_report, trace_subject
+    from easypruner.cli.find_pruned import find_pruned
+    from easypruner.cli.network_report import (
+        check_drawings,
+        draw,
+        print_explanations,
+        print_report,
+        trace_subject,
+    )
 
     chosen = {'dot': arguments.dot, 'svg': arguments.svg}
     drawings = {kind: Path(file) for kind, file in chosen.items() if file}
     check_drawings(drawings, arguments.overwrite)
-    subject = find_network(arguments.subject, arguments.input_shape, arguments)
+    found = find_pruned(arguments.subject, arguments.input_shape, arguments, arguments.model)
+    subject = found.subject
     graph = trace_subject(
         subject,
         arguments.ignore,
@@ -90,6 +107,9 @@ def analyze(arguments: AnalyzeArguments) -> int:
         arguments.runtime,
         arguments.outputs,
     )
+    if arguments.explain:
+        print_explanations(graph, arguments.explain, arguments.json)
+        return 0
     print_report(subject, graph, arguments.json, arguments.frozen, arguments.runtime)
     for kind, file in drawings.items():
         draw(kind, graph, subject.name, file)

@@ -208,7 +208,10 @@ def of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subject
     """Build the model of a config, with the input on which a run would trace it."""
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if config.get('model') is None:
-        raise ConfigError(f'{name!r} has no model')
+        raise ConfigError(
+            f'{name!r} has no model; give a config that has one, or FILE.py:FUNCTION with a '
+            'function that returns a network'
+        )
     with building('the model'):
         model: nn.Module = MODELS.build(model_settings(config))
     if shape is not None:

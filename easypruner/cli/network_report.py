@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from easypruner.analysis.channels import explain_channel
 from easypruner.analysis.dot import dot
 from easypruner.analysis.speed import speed
 from easypruner.analysis.speed_table import print_speed, speed_as_dict
@@ -20,7 +21,7 @@ from easypruner.cli.find_network import Subject
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
 from easypruner.plugins.targets import runtime_of
-from easypruner.report.text import report_console
+from easypruner.report.text import literal_text, report_console
 from easypruner.slimming import trace
 
 _DRAWINGS: Mapping[str, Callable[[Any, str], str]] = {'dot': dot, 'svg': svg}
@@ -111,6 +112,25 @@ def print_report(
         print_analysis(report_console(), title, found, graph.frozen if every_frozen else None)
         if times is not None:
             print_speed(report_console(), times)
+
+
+def print_explanations(graph: ChannelGraph, channels: Sequence[str], as_json: bool) -> None:
+    """Print what goes with some channels, or why they stay.
+
+    Args:
+        graph: the channel graph of the network.
+        channels: the channels, such as ``'layer3.0.conv2[17]'``.
+        as_json: whether to print JSON.
+
+    Raises:
+        ConfigError: there is no such channel.
+    """
+    found = [explain_channel(graph, channel) for channel in channels]
+    if as_json:
+        print(json.dumps([explanation.to_json() for explanation in found], indent=2))
+        return
+    report_console()  # prepares the output for characters that its encoding does not have
+    print(literal_text('\n\n'.join(map(str, found))).plain)
 
 
 def draw(kind: str, graph: ChannelGraph, title: str, file: Path) -> None:

@@ -6,10 +6,14 @@
 the layer handlers of plugins.
 """
 
+from easypruner.graph.answers.explanation import Explanation, Tied
+from easypruner.graph.answers.frozen import Frozen
+from easypruner.graph.answers.plan import LeftAlone, Plan, PlannedGroup, PlannedLayer
+from easypruner.graph.answers.shares import Held, KindShare
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.cost import Cost
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.groups import ChannelGroup, Frozen
+from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.coupling.layout import Member
 from easypruner.graph.coupling.rules import rule
 from easypruner.graph.cutting.handlers import LayerHandler
@@ -31,8 +35,12 @@ __all__ = [
     'ChannelGroup',
     'Cost',
     'Coupling',
+    'Explanation',
     'Frozen',
+    'Held',
+    'KindShare',
     'LayerHandler',
+    'LeftAlone',
     'Limits',
     'Masks',
     'Member',
@@ -40,8 +48,12 @@ __all__ = [
     'Operation',
     'OptimizerHandler',
     'ParameterCut',
+    'Plan',
+    'PlannedGroup',
+    'PlannedLayer',
     'RepairedNumber',
     'TensorCut',
+    'Tied',
     'Transform',
     'Verification',
     'rule',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,11 +17,17 @@ from torch.optim import Optimizer
 from easypruner.base.modules import evaluating
 from easypruner.base.nested import map_tensors
 from easypruner.base.settings import changed_setting
-from easypruner.errors import CutError, TraceError
+from easypruner.errors import CutError, MaskError, TraceError
+from easypruner.graph.answers.answers import Answers
+from easypruner.graph.answers.explanation import Explanation
+from easypruner.graph.answers.frozen import Frozen
+from easypruner.graph.answers.options import advise_on
+from easypruner.graph.answers.plan import Plan, make_plan
+from easypruner.graph.answers.shares import KindShare
 from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, PruningChoice, Uniform
 from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
 from easypruner.graph.coupling.demands import with_demands
-from easypruner.graph.coupling.groups import ChannelGroup, Frozen, find_frozen, make_groups
+from easypruner.graph.coupling.groups import ChannelGroup, make_groups
 from easypruner.graph.coupling.kinds import kinds_of
 from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.tensor_map import TensorMap
@@ -80,6 +86,7 @@ class ChannelGraph:
         target: what knows the grids of fast widths, such as a runtime; None if nothing does.
         counted: chooses the outputs whose channels stay.
         notes: what of the options could not be done, and what the costs assume.
+        pruner: what makes the cut of a plan, as :func:`prune` does.
     """
 
     model: nn.Module
@@ -96,7 +103,9 @@ class ChannelGraph:
     _layout: UnitLayout
     _build_cost: Callable[[], CostModel]
     _attributes: AttributeModel
-    _explain: Callable[[], tuple[Frozen, ...]]
+    _answers: Answers
+    _retrace: Callable[..., ChannelGraph]
+    pruner: Callable[..., ArchitectureRecord] = field(default_factory=lambda: prune)
 
     def __repr__(self) -> str:
         units = sum(group.size for group in self.groups.values())
@@ -104,10 +113,84 @@ class ChannelGraph:
             f'ChannelGraph({type(self.model).__name__}: {len(self.groups)} groups, {units} units)'
         )
 
-    @cached_property
+    @property
     def frozen(self) -> tuple[Frozen, ...]:
         """What cannot be pruned, with the reasons."""
-        return self._explain()
+        return self._answers.frozen
+
+    @property
+    def shares(self) -> tuple[KindShare, ...]:
+        """How much of each kind of structure can go, such as heads, and what holds the rest.
+
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> [(share.kind, share.prunable, share.units) for share in graph.shares]
+        [('convolution', 8, 8), ('outputs', 0, 4)]
+        >>> graph.shares[1].held[0].reason
+        'an output of the model (output)'
+        """
+        return self._answers.shares
+
+    def explain(self, param: str, dim: int, index: int) -> Explanation:
+        """Return what goes with one channel, and which operations tie it to that; or why it stays.
+
+        Args:
+            param: the dotted name of a parameter or buffer.
+            dim: the dimension.
+            index: the index.
+
+        Raises:
+            ConfigError: there is no such channel.
+
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> print(graph.explain('0.weight', 0, 5))
+        0.weight[5] is unit 5 of 8 in group '0' (convolution). These go together:
+          0.weight[5]                convolution in 0
+          0.bias[5]                  convolution in 0
+          2.weight[:, 5]    read by  convolution in 2
+        """
+        return self._answers.explain(param, dim, index, list(self.groups))
+
+    def plan(self, masks: Mapping[str, Tensor]) -> Plan:
+        """Return the cut that ``masks`` make, to be looked at before it is made.
+
+        Args:
+            masks: group -> bool tensor ``(units,)``, True = keep.
+
+        Raises:
+            MaskError: masks do not fit, or remove all units of a group.
+
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
+        >>> plan = graph.plan({'0': torch.arange(8) > 2})
+        >>> print(plan)
+        Sequential: 3 of 8 units go, in 1 of 1 groups
+          macs         8,928 -> 5,580 (62.5%)
+          params       260 -> 164 (63.1%)
+          activations  720 -> 504 (70.0%)
+        layers
+          0 (Conv2d): weight 8 x 3 x 3 x 3 -> 5 x 3 x 3 x 3, params 224 -> 140, MACs 7,776 -> 4,860
+          2 (Conv2d): weight 4 x 8 x 1 x 1 -> 4 x 5 x 1 x 1, params 36 -> 24, MACs 1,152 -> 720
+        left alone
+          outputs, 4 units: an output of the model (output)
+        >>> record = plan.apply()
+        >>> net[0]
+        Conv2d(3, 5, kernel_size=(3, 3), stride=(1, 1))
+        """
+        checked = masks if isinstance(masks, Masks) else Masks(masks)
+        checked.check(self)
+        layout = self._layout
+
+        def apply(**options: Any) -> ArchitectureRecord:
+            if self._layout is not layout:
+                raise CutError('the network was cut after the plan was made; make the plan anew')
+            return self.pruner(self.model, checked, graph=self, **options)
+
+        return make_plan(self, checked, apply)
 
     def on(self, model: nn.Module) -> ChannelGraph:
         """Return this graph for another instance of the same architecture, such as a copy.
@@ -234,7 +317,22 @@ class ChannelGraph:
         masks = masks or {}
         if not masks.keys() <= self.groups.keys():
             Masks(masks).check(self)  # raises, and names the group
-        return count_kept(masks, self.groups)
+        try:
+            return count_kept(masks, self.groups)
+        except MaskError as error:
+            raise MaskError(f'{error}{self.advise_on(masks)}') from error
+
+    def advise_on(self, masks: Mapping[str, Tensor]) -> str:
+        """Return what to do about masks that do not fit: text to append to a message, or none.
+
+        They may be those of the network before a cut, or of a trace with other options. So the
+        network is traced with each of these.
+        """
+        return advise_on(masks, list(self.groups), self._answers, self._group_sizes)
+
+    def _group_sizes(self, options: Mapping[str, str]) -> dict[str, int]:
+        """Return group -> the number of its units in a trace with other options."""
+        return {name: group.size for name, group in self._retrace(**options).groups.items()}
 
     def keep(self, masks: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
         """Return the masks of parameters and buffers.
@@ -257,7 +355,9 @@ class ChannelGraph:
         """Update the graph after a cut."""
         # A share refers to the units before the cut, so it becomes a number of units.
         self.limits = {n: own.in_units(self.groups[n].size) for n, own in self.limits.items()}
-        layout = self._layout.after(self._mark_kept(masks))
+        kept = self._mark_kept(masks)
+        layout = self._layout.after(kept)
+        self._answers = self._answers.after(kept)
         sizes = np.diff(layout.first_unit).tolist()
         self._layout = layout
         self.groups = {
@@ -377,7 +477,17 @@ def trace(
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
         _attributes=AttributeModel.build(repairs, parts),
-        _explain=lambda: find_frozen(coupling, parts, parameters),
+        _answers=Answers(coupling, parts, stand_ins.tensors, parameters),
+        _retrace=lambda **options: trace(
+            model,
+            example_inputs,
+            handlers,
+            ignore=ignore,
+            attention=options.get('attention', attention),
+            grouped=options.get('grouped', choice.grouped),
+            outputs=outputs,
+            calls=calls,
+        ),
     )
     graph.set_limits(choice.limits_of(groups))
     return graph

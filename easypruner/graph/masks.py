@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class Grouped(Protocol):
     @property
     def groups(self) -> Mapping[str, Sized]:
         """Name -> group."""
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A channel graph that knows what to do about masks that do not fit."""
+
+    def advise_on(self, masks: Mapping[str, Tensor]) -> str:
+        """Return text to append to a message."""
 
 
 class Masks(Mapping[str, Tensor]):
@@ -134,19 +142,21 @@ class Masks(Mapping[str, Tensor]):
         for name, mask in self.items():
             group = graph.groups.get(name)
             if group is None:
-                raise MaskError(
-                    f'the masks name group {name!r}, which this model does not have; '
-                    + nearest(name, graph.groups)
-                )
-            if mask.numel() != group.size:
-                raise MaskError(
+                known = nearest(name, graph.groups)
+                problem = f'the masks name group {name!r}, which this model does not have; {known}'
+            elif mask.numel() != group.size:
+                problem = (
                     f'the mask of group {name!r} has {mask.numel()} entries; expected '
                     f'{group.size}, one for each unit'
                 )
-            if not bool(mask.any()):
+            elif not bool(mask.any()):
                 raise MaskError(
                     f'the mask of group {name!r} removes all {group.size} units; keep at least one'
                 )
+            else:
+                continue
+            advice = graph.advise_on(self) if isinstance(graph, Advising) else ''
+            raise MaskError(f'{problem}{advice}')
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks to a safetensors file. If that fails, no file is left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from easypruner.base.modules import copy_of, evaluating
 from easypruner.base.nested import map_tensors
 from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
+from easypruner.graph.coupling.choice import Attention, Grouped, Ignored
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.graph import ChannelGraph, prune, trace
 from easypruner.graph.masks import Masks
@@ -96,6 +97,9 @@ def verify(
     *,
     outputs: Outputs | None = None,
     calls: Sequence[Call] = (),
+    attention: Attention | None = None,
+    grouped: Grouped | None = None,
+    ignore: Ignored | Iterable[Ignored] | None = None,
 ) -> Verification:
     """Compare the outputs of the pruned network with those of the full one, its readers zeroed.
 
@@ -108,15 +112,20 @@ def verify(
         masks: group -> bool tensor, True = keep.
         example_inputs: real tensors. Random values find more errors than zeros do.
         handlers: as for :func:`easypruner.trace`.
-        graph: the graph of the model, if it was traced with options. It is left as it was.
+        graph: the graph of the model, if there is one. It is left as it was.
         outputs: the outputs that count, as for :func:`easypruner.trace`; only used without
             ``graph``, which knows them.
         calls: further calls that are compared: other example inputs, or functions that take the
             model, call it and return its outputs, as for :func:`easypruner.trace`. In training mode
             dropout keeps everything, because what it drops depends on the widths.
+        attention: as for :func:`easypruner.trace`; without ``graph``. Masks of a trace with
+            ``attention='heads'``, for example, need the same option here.
+        grouped: likewise.
+        ignore: likewise.
 
     Raises:
-        ConfigError: ``calls`` is not a list, or ``outputs`` does not fit the outputs.
+        ConfigError: ``calls`` is not a list, an option cannot be used, or ``outputs`` does not fit
+            the outputs.
         MaskError: masks do not fit.
         TraceError: the network has no values, it does not run in double precision, the pruned
             network does not run, or as for :func:`easypruner.trace`.
@@ -126,11 +135,19 @@ def verify(
     model = find_traceable(model)
     check_values(model)
     full = copy_of(model).double()
+    given = dict(attention=attention, grouped=grouped, ignore=ignore)
+    options: Any = {name: value for name, value in given.items() if value is not None}
+    if graph is not None and options:
+        raise ConfigError(
+            f'verify got graph= and {", ".join(f"{name}=" for name in options)}; the options of a '
+            'graph are those of its trace: give them to easypruner.trace, or leave the graph out'
+        )
     if graph is None and calls:
         # A function may make inputs of its own, in the precision of the network.
-        graph = trace(model, example_inputs, handlers, outputs=outputs, calls=calls)
+        graph = trace(model, example_inputs, handlers, outputs=outputs, calls=calls, **options)
     elif graph is None:
-        graph = trace(full, map_tensors(example_inputs, _doubled), handlers, outputs=outputs)
+        doubled = map_tensors(example_inputs, _doubled)
+        graph = trace(full, doubled, handlers, outputs=outputs, **options)
     graph = graph.on(full)
     checked.check(graph)
     losing = [name for name, mask in checked.items() if not bool(mask.all())]

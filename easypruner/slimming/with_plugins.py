@@ -38,7 +38,10 @@ def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Argument
                 given.arguments[name] = (*given.arguments.get(name, ()), *found())
         if _TARGET in signature.parameters:
             given.arguments[_TARGET] = target_of(given.arguments.get(_TARGET))
-        return function(*given.args, **given.kwargs)
+        result = function(*given.args, **given.kwargs)
+        if isinstance(result, graph.ChannelGraph):  # its plans are applied with plugins as well
+            result.pruner = prune
+        return result
 
     signature = inspect.signature(function)
     return with_plugins

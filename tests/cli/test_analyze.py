@@ -17,6 +17,7 @@ from easypruner.analysis import analyze
 from easypruner.cli.find_network import find_model
 from easypruner.cli.main import main
 from easypruner.graph import ChannelGraph
+from tests.cli.test_export import PYTHON
 from tests.helpers.clocked import Clocked, use_clock
 from tests.helpers.tiny import tiny_config, write_config
 
@@ -92,6 +93,39 @@ class TestCommand:
             pattern = re.compile(rf' *{re.escape(entry.param)} .* {entry.dim} +{entry.channels} *')
             assert any(pattern.fullmatch(line) and entry.reason in line for line in lines)
 
+    def test_kinds_of_structure(
+        self, squeezenet: ChannelGraph, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(['analyze', *ARGUMENTS]) == 0
+        lines = capsys.readouterr().out.partition('Kinds of structure')[2].splitlines()
+        cells = [re.split(r' {2,}', line.strip()) for line in lines]
+        assert main(['analyze', *ARGUMENTS, '--json']) == 0
+        kinds = {kind['kind']: kind for kind in json.loads(capsys.readouterr().out)['kinds']}
+        assert kinds.keys() == {share.kind for share in squeezenet.shares}
+        for share in squeezenet.shares:
+            (row,) = [row for row in cells if row[0] == share.kind]
+            assert row[1:3] == [str(share.units), str(share.prunable)]
+            assert kinds[share.kind]['prunable'] == share.prunable
+            for held in share.held:
+                assert [f'held: {held.reason}', str(held.units)] in [row[:2] for row in cells]
+
+    def test_a_channel_is_explained(
+        self, squeezenet: ChannelGraph, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        channels = ['--explain', 'features.3.squeeze[5]', '--explain', 'classifier.1.weight[7]']
+        assert main(['analyze', *ARGUMENTS, *channels]) == 0
+        output = capsys.readouterr().out
+        found = [
+            squeezenet.explain('features.3.squeeze.weight', 0, 5),
+            squeezenet.explain('classifier.1.weight', 0, 7),
+        ]
+        assert output == '\n\n'.join(map(str, found)) + '\n'
+        assert main(['analyze', *ARGUMENTS, *channels, '--json']) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert [each['group'] for each in content] == [found[0].group, None]
+        assert main(['analyze', *ARGUMENTS, '--explain', 'features.3.sqeeze[5]']) == 2
+        assert "did you mean 'features.3.squeeze'" in capsys.readouterr().err
+
     def test_a_library_may_be_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         name = 'mmpretrain::resnet18_8xb16_cifar10'
         assert main(['analyze', name, '--input-shape', '1,3,32,32', '--json']) == 0
@@ -135,6 +169,34 @@ class TestCommand:
         error = capsys.readouterr().err
         assert error.startswith('easypruner: ') and 'Traceback' not in error
         assert not list(tmp_path.iterdir())
+
+
+class TestOtherNetworks:
+    def test_a_function_of_a_file(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path('networks.py').write_text(PYTHON)
+        assert main(['analyze', 'networks.py:both', '--json']) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert (content['model'], content['inputs']) == ('networks.py:both', [[1, 3, 6, 6]])
+        assert main(['analyze', 'networks.py:bare']) == 2
+        assert 'give the shape with --input-shape' in capsys.readouterr().err
+        assert main(['analyze', 'networks.py']) == 2
+        assert 'FILE.py:FUNCTION' in capsys.readouterr().err
+
+    def test_a_record(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        net = torchvision.models.squeezenet1_1()
+        graph = easypruner.trace(net, torch.zeros(SHAPE))
+        masks = {'features.3.squeeze': torch.arange(16) > 5}
+        record = tmp_path / 'architecture.json'
+        easypruner.prune(net, masks, graph=graph).save(record)
+        arguments = ['analyze', str(record), '--input-shape', '1,3,64,64', '--json']
+        assert main([*arguments, '--model', NAME]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert content['macs'] == graph.cost().macs
+        assert main(arguments) == 2
+        assert '--model' in capsys.readouterr().err
 
 
 class TestConfigs:

@@ -28,6 +28,8 @@ Dim = tuple[str, int]
 SplitKey = tuple[int, int]
 """A split of one dimension into several: the numbers of its operation and of it within that."""
 
+INPUT = 'an input of the model'
+OUTPUT = 'an output of the model'
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 MERGED = 'two free dimensions are merged'
 SHARED = 'a head of keys and values that several heads of queries share'
@@ -227,7 +229,7 @@ class TensorAxes:
         self._names = TensorMap(named)
         self._made_of = TensorMap(named)
         self._of: TensorMap[tuple[Axis, ...]] = TensorMap(
-            (tensor, self._make_constants(tensor, 'an input of the model'))
+            (tensor, self._make_constants(tensor, INPUT))
             for tape in tapes
             for _, tensor in tensors_in(tape.example_inputs)
         )

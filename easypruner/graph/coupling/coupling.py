@@ -11,6 +11,7 @@ from easypruner.errors import TraceError
 from easypruner.graph.coupling.axes import INNER, SHARED, SINGLE, Axis, Dim, Ids, TensorAxes
 from easypruner.graph.coupling.edges import Edges
 from easypruner.graph.coupling.grouped import GroupedConvolutions
+from easypruner.graph.coupling.history import History
 from easypruner.graph.coupling.positions import Positions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
@@ -27,6 +28,7 @@ class Coupling:
         operation: the operation whose rule runs.
         axes: the axes of all tensors.
         edges: the edges between the nodes of axes.
+        history: which operation made which edges.
         tally: the costs of operations, and the uses of parameters.
         splits: the dimensions that were split into several.
         grouped: the grouped convolutions, and which of them lose whole groups.
@@ -58,6 +60,7 @@ class Coupling:
     ) -> None:
         self.axes = TensorAxes(tapes, unprunable)
         self.edges = Edges()
+        self.history = History()
         self.tally = Tally()
         self.splits = splits
         self.positions = Positions()
@@ -273,6 +276,10 @@ class Coupling:
             self.tally.macs.append(Term(factor, axes, self.operation.module))
 
     # For use after the rules
+
+    def note_step(self, operation: Operation | None) -> None:
+        """Note that the rule of an operation has run; None at the end of a pass."""
+        self.history.note(operation, self.edges.mark(), len(self.axes.owners))
 
     def freeze_nodes(self, ids: Ids, reason: str) -> None:
         """Keep the indices with the given ids for a reason."""

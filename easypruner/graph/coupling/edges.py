@@ -60,6 +60,11 @@ class Edges:
         """Remove the edges that were added since :meth:`mark`."""
         del self._pairs[mark:]
 
+    def numbers(self) -> Ids:
+        """Return for each edge the number of the call that made it; see :meth:`mark`."""
+        sizes = [len(first) for first, _ in self._pairs]
+        return np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=np.int64))
+
     def arrays(self) -> tuple[Ids, Ids]:
         """Return the two ids of every edge, as two arrays."""
         empty = np.empty(0, dtype=np.int64)

@@ -16,6 +16,7 @@ class GroupedConvolutions:
     Attributes:
         within: weight -> the reason for which its convolution cannot lose whole groups.
         axes: weight -> the axis of the groups, one index for each, of a convolution that does.
+        exist: whether there are any.
 
     Args:
         wholes: whether whole groups are wanted.
@@ -25,13 +26,20 @@ class GroupedConvolutions:
     def __init__(self, wholes: bool, within: Mapping[str, str]) -> None:
         self.within = within
         self.axes: dict[str, Axis] = {}
+        self.exist = False
         self._wholes = wholes
+
+    @property
+    def option(self) -> str:
+        """The option of a trace that is followed here."""
+        return 'whole' if self._wholes else 'within'
 
     def takes_wholes(self, weight: str | None) -> bool:
         """Return whether the convolution with a weight loses whole groups.
 
         The groups of a weight that is not computed from a parameter may be samples of the batch.
         """
+        self.exist |= weight is not None
         return self._wholes and weight is not None and weight not in self.within
 
     def note(self, weight: str, groups: Axis) -> None:

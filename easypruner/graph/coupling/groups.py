@@ -62,23 +62,6 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A dimension, or some channels of one, that cannot be pruned.
-
-    Attributes:
-        param: the dotted name of the parameter.
-        dim: the dimension.
-        channels: the number of indices that stay for this reason.
-        reason: the reason, with the operation and the module.
-    """
-
-    param: str
-    dim: int
-    channels: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class Partition:
     """How the node ids fall into groups.
 
@@ -299,24 +282,3 @@ def _mixing_operations(coupling: Coupling, parts: Partition) -> dict[int, dict[s
 def _unused_name(name: str, taken: Mapping[str, object]) -> str:
     names = chain([name], (f'{name}#{number}' for number in count(2)))
     return next(unused for unused in names if unused not in taken)
-
-
-def find_frozen(
-    coupling: Coupling, parts: Partition, tensors: Mapping[str, Tensor]
-) -> tuple[Frozen, ...]:
-    """Return the dimensions of ``tensors`` that stay, whole or in part, with the reasons."""
-    result = []
-    for param, tensor in tensors.items():
-        for dim, size in enumerate(tensor.shape):
-            owner = coupling.axes.owners.get((param, dim))
-            if owner is None:
-                reason = coupling.axes.explain_unowned(param, dim, size)
-                result.append(Frozen(param, dim, int(size), reason))
-                continue
-            numbers = parts.reasons_at(owner.axis)
-            for number, channels in zip(
-                *np.unique(numbers[numbers >= 0], return_counts=True), strict=True
-            ):
-                text = coupling.axes.reasons.texts[number]
-                result.append(Frozen(param, dim, int(channels), text))
-    return tuple(result)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from easypruner.graph.coupling.axes import MERGED, Axis, Dim, SplitKey
+from easypruner.graph.coupling.axes import MERGED, OUTPUT, Axis, Dim, SplitKey
 from easypruner.graph.coupling.choice import PruningChoice
 from easypruner.graph.coupling.cost import find_counted_axes
 from easypruner.graph.coupling.coupling import Coupling
@@ -107,13 +107,15 @@ def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
     for tape in tapes:
         for operation in tape.operations:
             apply_rule(coupling, operation)
+            coupling.note_step(operation)
         for path, tensor in tape.counted:
             known = coupling.positions.of(tensor)
             for axis in (*coupling.axes_of(tensor), *([] if known is None else [known])):
                 if not axis.is_constant:
-                    coupling.freeze_nodes(axis.ids, f'an output of the model ({path})')
+                    coupling.freeze_nodes(axis.ids, f'{OUTPUT} ({path})')
         for axis, reason in coupling.positions.unused():
             coupling.freeze_nodes(axis.ids, reason)
+        coupling.note_step(None)
         # The cost is that of the evaluation pass, whose tape is the first.
         coupling.tally.is_counting = False
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 
-from easypruner.graph.coupling.axes import Axis, Ids, SplitKey
+from easypruner.graph.coupling.axes import Axis, Ids, Part, SplitKey
+
+Sized = list[tuple[Part, int]]
+"""Parts of splits, with their sizes."""
 
 WHOLE = -1
 """Instead of the number of a part: none of them stays free."""
@@ -27,6 +30,9 @@ class Splits:
         heads: split -> the part that counts the heads of an attention.
         head_widths: split -> the part that is the width of a head.
         loose: the axes that an expansion made and that were merged with another free one.
+        grids: split -> the ids of the axis in the shape into which it is split.
+        attentions: for each attention, for each of its tensors: the parts that count its heads,
+            with their sizes, and those that are the width of one.
     """
 
     def __init__(
@@ -39,6 +45,8 @@ class Splits:
         self.heads: dict[SplitKey, int] = {}
         self.head_widths: dict[SplitKey, int] = {}
         self.loose: list[Axis] = []
+        self.grids: dict[SplitKey, Ids] = {}
+        self.attentions: list[list[tuple[Sized, Sized]]] = []
         self._query_heads: dict[SplitKey, int] = {}
         self._shared_heads: dict[SplitKey, int] = {}
         self._operation = 0
@@ -62,6 +70,7 @@ class Splits:
             grid: the ids of the axis in the shape into which it is split.
         """
         key = self.next_key()
+        self.grids[key] = grid
         self.chosen[key] = self.preferred[key] if key in self.preferred else _free_dimension(grid)
         return key, self.chosen[key]
 
@@ -77,6 +86,8 @@ class Splits:
         """
         every = [[entry for axis in heads for entry in axis.parts] for heads, _ in sides]
         counts = [math.prod(size for _, size in parts) for parts in every]
+        of_widths = ([(a.part, a.size) for a in widths if a.part] for _, widths in sides)
+        self.attentions.append(list(zip(every, of_widths, strict=True)))
         shared: list[Axis] = []
         for (_, widths), parts, count in zip(sides, every, counts, strict=True):
             self.head_widths.update(axis.part for axis in widths if axis.part is not None)

@@ -55,6 +55,7 @@ class Tally:
         widths: the attributes of modules that hold the size of an axis.
         multiples: axes whose size has to be a multiple of a number, with that number.
         minimums: axes that need at least so many indices, with that number.
+        experts: axes of which each index is an expert of a mixture.
     """
 
     def __init__(self) -> None:
@@ -66,6 +67,7 @@ class Tally:
         self.widths: list[Width] = []
         self.multiples: list[tuple[Axis, int]] = []
         self.minimums: list[tuple[Axis, int]] = []
+        self.experts: list[Axis] = []
 
     def add_outputs(self, operation: Operation, axes: TensorAxes) -> None:
         """Count the outputs of an operation that are new memory, not views of its arguments."""

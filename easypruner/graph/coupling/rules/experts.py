@@ -26,6 +26,7 @@ def multiply_groups(coupling: Coupling, operation: Operation) -> None:
             coupling.note_use(tensor, 'linear.weight', other.shape[:1])
     coupling.contract(a, summed, b, reads)
     stack = coupling.couple_all([*left, *right, *coupling.axes_of(groups)])
+    coupling.tally.experts.append(stack)
     if operation.name == '_grouped_mm':
         for axis in (summed, columns):
             coupling.note_multiple(axis, _ALIGNED // a.element_size())

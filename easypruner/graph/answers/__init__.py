@@ -1,0 +1,1 @@
+"""What a user asks of a channel graph: shares, reasons, explanations, plans."""

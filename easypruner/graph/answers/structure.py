@@ -1,0 +1,210 @@
+"""Structure: what the channels of a network are parts of, such as heads or a residual stream.
+
+All of it follows from the graph: how a weight is used, what is added, what an attention splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from easypruner.graph.coupling.axes import INPUT, OUTPUT, Axis, Ids, Owner
+from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.coupling.groups import find_readers
+from easypruner.graph.coupling.layout import Bools
+from easypruner.graph.coupling.splits import WHOLE
+
+HEADS, HEAD_WIDTH = 'heads', 'head width'
+EXPERTS, EXPERT_WIDTH = 'experts', 'expert width'
+STREAM, CONVOLUTION, MLP, RECURRENT = 'residual stream', 'convolution', 'MLP', 'recurrent'
+STREAM_WITH = {kind: f'{STREAM} with {kind}' for kind in (HEADS, HEAD_WIDTH)}
+EMBEDDING, INPUTS, OUTPUTS, OTHER = 'embedding', 'inputs', 'outputs', 'other'
+KINDS = (
+    STREAM, *STREAM_WITH.values(), HEADS, HEAD_WIDTH, MLP, EXPERTS, EXPERT_WIDTH, CONVOLUTION,
+    RECURRENT, EMBEDDING, INPUTS, OUTPUTS, OTHER,
+)  # fmt: skip
+"""The kinds of structure, in the order in which they are reported."""
+
+_ADDITIONS = ('add', 'sub', 'rsub')
+_MAKERS = {'convolution.weight': CONVOLUTION, 'linear.weight': MLP, 'embedding.weight': EMBEDDING}
+_BIASES = {'convolution.bias': CONVOLUTION, 'linear.bias': MLP}
+_NUMBER = {kind: number for number, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The units that there would be if nothing had to stay, and what they are parts of.
+
+    Attributes:
+        label: node -> the number of its unit.
+        kind: number of a unit -> the number of its kind in ``KINDS``.
+        reason: number of a unit -> the number of the reason for which it stays, or -1.
+        owned: number of a unit -> whether parameters have indices of it.
+    """
+
+    label: Ids
+    kind: Ids
+    reason: Ids
+    owned: Bools
+
+    def reasons_at(self, axis: Axis) -> Ids:
+        """Return the number of the reason for which each index of an axis stays, or -1."""
+        stays = axis.ids < 0
+        numbers = -axis.ids - 1
+        numbers[~stays] = self.reason[self.label[axis.ids[~stays]]]
+        return numbers
+
+
+def find_structure(coupling: Coupling, tensors: Mapping[str, Tensor]) -> Structure:
+    """Sort the nodes into units without regard to what must stay, and find the kind of each.
+
+    Args:
+        coupling: has the edges between the nodes.
+        tensors: name -> parameter or buffer.
+    """
+    ranks = {name: tensor.dim() for name, tensor in tensors.items()}
+    nodes, (a, b) = coupling.axes.nodes, coupling.edges.arrays()
+    label = find_components(a, b, (a >= 0) & (b >= 0), nodes)
+    count = int(label.max(initial=-1)) + 1
+    kinds = _Kinds(coupling, label, np.full(count, _NUMBER[OTHER]), ranks)
+    owned = np.zeros(count, dtype=bool)
+    for owner in coupling.axes.owners.values():
+        owned[label[owner.axis.nodes]] = True
+    return Structure(label, kinds.find(a, b), _reasons(label, a, b, count), owned)
+
+
+def find_components(a: Ids, b: Ids, chosen: Bools, nodes: int) -> Ids:
+    """Return for each node the number of its component, if only the chosen edges connect nodes."""
+    ends = a[chosen], b[chosen]
+    matrix = coo_array((np.ones(ends[0].size, np.int8), ends), shape=(nodes, nodes))
+    labels: Ids = connected_components(matrix, directed=False)[1].astype(np.int64)
+    return labels
+
+
+def _reasons(label: Ids, a: Ids, b: Ids, count: int) -> Ids:
+    """Return for each unit the number of the first reason with which it is coupled, or -1."""
+    found = np.full(count, np.iinfo(np.int64).max)
+    for nodes, reasons in ((a, b), (b, a)):
+        stays = (nodes >= 0) & (reasons < 0)
+        np.minimum.at(found, label[nodes[stays]], -reasons[stays] - 1)
+    found[found == np.iinfo(np.int64).max] = -1
+    return found
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """Finds the kind of each unit. What is found later counts more.
+
+    Attributes:
+        coupling: has the edges between the nodes.
+        label: node -> the number of its unit.
+        kind: number of a unit -> the number of its kind; it is changed.
+        ranks: name of a parameter or buffer -> the number of its dimensions.
+    """
+
+    coupling: Coupling
+    label: Ids
+    kind: Ids
+    ranks: Mapping[str, int]
+
+    def find(self, a: Ids, b: Ids) -> Ids:
+        """Return the kinds.
+
+        Args:
+            a: one end of each edge.
+            b: the other end.
+        """
+        for owner in self.coupling.axes.owners.values():
+            bias = _BIASES.get(self.coupling.tally.operands.get(owner.param, ''))
+            if bias is not None:  # of a weight that another one is multiplied with
+                self._set(owner.axis.nodes, bias)
+        makers = list(self._makers())
+        for owner, kind in reversed(makers):
+            self._set(owner.axis.nodes, kind)
+        self._find_ends(a, b)
+        self._find_streams(a, b, [owner for owner, _ in makers])
+        self._find_heads()
+        self._find_experts()
+        return self.kind
+
+    def _set(self, nodes: Ids, kind: str) -> None:
+        self.kind[self.label[nodes]] = _NUMBER[kind]
+
+    def _makers(self) -> Iterator[tuple[Owner, str]]:
+        """Yield (dimension that makes channels, kind of its operation), in order of the pass."""
+        readers, operands = find_readers(self.coupling), self.coupling.tally.operands
+        for number, owner in enumerate(self.coupling.axes.owners.values()):
+            kind = _MAKERS.get(operands.get(owner.param, ''))
+            if kind is None or owner in readers or self.ranks[owner.param] < 2:
+                continue
+            if kind == EMBEDDING and owner.dim == 0:
+                continue
+            read = self.coupling.history.reading_operation(number)
+            recurrent = read is not None and any(n in read[0] for n in ('rnn', 'lstm', 'gru'))
+            yield owner, RECURRENT if recurrent else kind
+
+    def _find_ends(self, a: Ids, b: Ids) -> None:
+        """Find the units that inputs and outputs of the model have."""
+        texts = self.coupling.axes.reasons.texts
+        outputs = [-n - 1 for n, text in enumerate(texts) if text.startswith(OUTPUT)]
+        inputs = [-n - 1 for n, text in enumerate(texts) if text == INPUT]
+        for nodes, reasons in ((a, b), (b, a)):
+            of_inputs = self.label[nodes[(nodes >= 0) & np.isin(reasons, inputs)]]
+            unused = of_inputs[self.kind[of_inputs] == _NUMBER[OTHER]]
+            self.kind[unused] = _NUMBER[INPUTS]
+            self._set(nodes[(nodes >= 0) & np.isin(reasons, outputs)], OUTPUTS)
+
+    def _find_streams(self, a: Ids, b: Ids, makers: list[Owner]) -> None:
+        """Find the units in which the channels of several layers are added.
+
+        The layers of both summands must differ. So neither a positional embedding nor a rotation,
+        which adds channels of one layer to others of it, makes a stream.
+        """
+        coupling = self.coupling
+        adds = np.zeros(coupling.edges.mark() + 1, dtype=bool)
+        for calls in coupling.history.calls_of(*_ADDITIONS):
+            adds[calls.start : calls.stop] = True
+        inner, sums = (a >= 0) & (b >= 0), adds[coupling.edges.numbers()]
+        label = find_components(a, b, inner & ~sums, self.label.size)
+        # Each layer has a random number. Summands of the same layers have the same sum of these.
+        numbers = dict.fromkeys(owner.param for owner in makers)
+        weights = np.random.default_rng(0).integers(1, 2**40, size=len(numbers))
+        numbered = dict(zip(numbers, weights.tolist(), strict=True))
+        layers = np.zeros(label.max(initial=-1) + 1, dtype=np.int64)
+        for owner in makers:
+            layers[np.unique(label[owner.axis.nodes])] += numbered[owner.param]
+        one, other = a[inner & sums], b[inner & sums]
+        left, right = layers[label[one]], layers[label[other]]
+        self._set(one[(left > 0) & (right > 0) & (left != right)], STREAM)
+
+    def _find_heads(self) -> None:
+        splits = self.coupling.splits
+        for key in splits.head_widths.keys() | splits.heads.keys():
+            grid, chosen = splits.grids[key], splits.chosen[key]
+            is_heads = chosen in (splits.heads.get(key), WHOLE)
+            if is_heads or chosen == splits.head_widths.get(key):
+                kind = HEADS if is_heads else HEAD_WIDTH
+                units = np.unique(self.label[grid[grid >= 0]])
+                known = [_NUMBER[STREAM], _NUMBER[STREAM_WITH[kind]]]
+                streams = np.isin(self.kind[units], known)
+                self.kind[units] = np.where(streams, known[1], _NUMBER[kind])
+
+    def _find_experts(self) -> None:
+        """Find experts, and the width inside of them: the other dimensions of their weights."""
+        axes = (*self.coupling.tally.experts, *self.coupling.positions.axes)
+        experts = np.zeros(self.kind.size, dtype=bool)
+        for axis in axes:
+            experts[self.label[axis.nodes]] = True
+        self.kind[experts] = _NUMBER[EXPERTS]
+        owners = self.coupling.axes.owners.values()
+        stacks = {owner.param for owner in owners if experts[self.label[owner.axis.nodes]].any()}
+        for owner in owners:
+            of_others = np.unique(self.label[owner.axis.nodes])
+            inner = of_others[np.isin(self.kind[of_others], [_NUMBER[MLP], _NUMBER[OTHER]])]
+            if owner.param in stacks and self.ranks[owner.param] > 2:
+                self.kind[inner] = _NUMBER[EXPERT_WIDTH]
