@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_page_has_programs() -> None:
     assert set(PRINTED) == {
-        'without_rule.py', 'with_rule.py', 'check_gate.py', 'compare_macs.py',
+        'look_first.py', 'without_rule.py', 'with_rule.py', 'check_gate.py', 'compare_macs.py',
     }  # fmt: skip
     assert {'scaled_net.py', 'scale_rule.py', 'gated_net.py', 'gate_rule.py'} < set(FILES)
 

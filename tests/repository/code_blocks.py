@@ -42,6 +42,7 @@ TESTED: dict[str, dict[str, list[str]]] = {
     'docs/channel-graph.md': {
         'From a forward pass to groups': [HERE],
         'What may go': [HERE],
+        'Look before you cut': [_PROGRAMS],
         'Layer handlers': [HERE],
         'A rule for an operation': [_PROGRAMS, _PROGRAMS],
         'The rule': [_PROGRAMS, _PROGRAMS],
