@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import for_speed_page
 import gpu_page
 import latency_budget_page
 from matplotlib.figure import Figure
@@ -92,7 +93,8 @@ def write_page(content: Mapping[str, Any], docs: Path) -> None:
 
 def _others() -> Iterator[tuple[Callable[[Any], str], Any]]:
     """Yield the sections of other benchmarks, each with its results, if there are any."""
-    for name, section in (('latency_budget', latency_budget_page.section),
+    for name, section in (('for_speed', for_speed_page.section),
+                          ('latency_budget', latency_budget_page.section),
                           ('gpu', gpu_page.section)):  # fmt: skip
         file = _RESULTS / f'{name}.json'
         if file.is_file():
