@@ -22,7 +22,7 @@ def explain_channel(graph: ChannelGraph, channel: str) -> Explanation:
     Raises:
         ConfigError: there is no such channel.
 
-    >>> from torch import zeros
+    >>> from torch import nn, zeros
     >>> from easypruner import trace
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
     >>> found = explain_channel(trace(net, zeros(1, 3, 8, 8)), '0[5]')

@@ -148,9 +148,9 @@ class ChannelGraph:
         >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
         >>> print(graph.explain('0.weight', 0, 5))
         0.weight[5] is unit 5 of 8 in group '0' (convolution). These go together:
-          0.weight[5]                convolution in 0
-          0.bias[5]                  convolution in 0
-          2.weight[:, 5]    read by  convolution in 2
+          0.weight[5]              convolution in 0
+          0.bias[5]                convolution in 0
+          2.weight[:, 5]  read by  convolution in 2
         """
         return self._answers.explain(param, dim, index, list(self.groups))
 
