@@ -29,9 +29,10 @@ class BenchmarkArguments(NetworkArguments):
 
     subjects: Sequence[str] = positional(
         'folder of a finished run; record (architecture.json); config; model of torchvision, '
-        'mmpretrain or timm; or FILE.py:FUNCTION. The first is the one to compare with',
+        'mmpretrain or timm; FILE.py:FUNCTION; or what was exported: the folder of an export, or a '
+        'file *.onnx. The first is the one to compare with',
         nargs='+',
-        metavar='WORK_DIR|RECORD|CONFIG|MODEL',
+        metavar='WORK_DIR|RECORD|CONFIG|MODEL|EXPORT',
     )
     batch: Sequence[int] = option(
         'numbers of samples of a pass; default: 1', nargs='+', type=_count, default=[1], metavar='N'
@@ -97,11 +98,21 @@ def _check_file(file: Path | None, overwrite: bool) -> None:
 
 def _candidates(arguments: BenchmarkArguments) -> Iterator[Candidate]:
     """Yield the networks; an unpruned one before the first network that was made of it."""
+    from easypruner.cli.find_exported import find_exported
     from easypruner.cli.find_pruned import find_pruned
     from easypruner.runtimes.benchmarking import Candidate
 
     seen: set[tuple[object, ...]] = set()
     for name in arguments.subjects:
+        exported = find_exported(
+            name,
+            arguments.input_shape,
+            arguments.runtime or [DEFAULT_RUNTIME],
+            unpruned=not arguments.no_unpruned,
+        )
+        if exported:
+            yield from exported
+            continue
         found = find_pruned(name, arguments.input_shape, arguments, arguments.model)
         unpruned = None if arguments.no_unpruned else found.unpruned
         if unpruned is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,15 @@ class Candidate:
 
     Attributes:
         name: its name.
-        network: the network.
+        network: the network; None if there are only files of it.
         inputs: its example inputs.
+        exported: name of a runtime -> the files of the network for it, if there is no network.
     """
 
     name: str
-    network: nn.Module
+    network: nn.Module | None
     inputs: Any
+    exported: Mapping[str, Exported] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ class _Loaded:
 
     def __init__(self, candidate: Candidate, runtime: Runtime, folder: Path) -> None:
         self.name = candidate.name
-        self._network = on_cpu(candidate.network)
+        self._network = None if candidate.network is None else on_cpu(candidate.network)
+        self._given = candidate.exported
         self._inputs = map_tensors(candidate.inputs, lambda tensor: tensor.detach().cpu())
         self._runtime = runtime
         self._folder = folder
@@ -197,7 +200,7 @@ class _Loaded:
     def passing(self, batch: int) -> Callable[[], tuple[Tensor, ...]]:
         """Return a function that runs the network once."""
         inputs = with_batch(self._inputs, batch)
-        return self._session(batch, inputs, self._network).bind(inputs)
+        return self._session(batch, inputs).bind(inputs)
 
     def memory(self, batch: int) -> int | None:
         """Return the memory that loading the network and a first pass take."""
@@ -205,28 +208,36 @@ class _Loaded:
         self._export(batch, inputs)
 
         def load() -> object:
-            # A runtime without files shares the weights of the network that it gets.
-            own = self._network if self._has_files else copy_of(self._network)
-            run = self._session(batch, inputs, own).bind(inputs)
-            return own, run, run()
+            run = self._session(batch, inputs, shares=False).bind(inputs)
+            return run, run()
 
         return peak_memory(load)
 
     def bytes(self, batch: int) -> int:
         """Return the size of the files, or of the weights if there are none."""
-        if self._has_files:
+        if self._network is None or self._has_files:
             return self._export(batch, with_batch(self._inputs, batch)).size
         state = self._network.state_dict().values()
         return sum(tensor.numel() * tensor.element_size() for tensor in state)
 
-    def _session(self, batch: int, inputs: Any, network: nn.Module) -> Session:
-        with evaluating(network):
-            if not self._has_files:
-                return self._runtime.session(network, inputs)
+    def _session(self, batch: int, inputs: Any, shares: bool = True) -> Session:
+        """Return a session of the network.
+
+        Args:
+            batch: the number of samples of a pass.
+            inputs: as many of them.
+            shares: whether a runtime without files may share the weights of the network.
+        """
+        if self._network is None or self._has_files:
             return self._runtime.load(self._export(batch, inputs).path)
+        network = self._network if shares else copy_of(self._network)
+        with evaluating(network):
+            return self._runtime.session(network, inputs)
 
     def _export(self, batch: int, inputs: Any) -> Exported:
         """Return the files for a batch, which may be those of another batch."""
+        if self._network is None:
+            return self._find_given()
         known = next((e for e in self._exported.values() if e.dynamic_batch), None)
         if not self._has_files:
             return Exported(Path(), ())
@@ -237,6 +248,15 @@ class _Loaded:
                 exported = self._runtime.export(self._network, inputs, folder, 'network')
             self._exported[batch] = exported
         return known or self._exported[batch]
+
+    def _find_given(self) -> Exported:
+        """Return the files that there are for the runtime."""
+        given = self._given.get(self._runtime.name)
+        if given is None:
+            raise EasyPrunerError(
+                f'it was exported for {", ".join(self._given)} only; choose one of these runtimes'
+            )
+        return given
 
 
 def _rows(

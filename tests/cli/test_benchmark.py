@@ -47,12 +47,50 @@ def test_a_pruned_network_stands_beside_its_unpruned_one(
     assert '--overwrite' in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_what_was_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('networks.py').write_text(PYTHON)
+    runtime = ['--runtime', 'TorchEager']
+    assert main(['export', 'networks.py:both', *runtime, '--out', 'exported']) == 0
+    fast = [*runtime, '--repeats', '2', '--seconds', '0', '--no-memory']
+    assert main(['benchmark', 'networks.py:both', 'exported', *fast, '--json', 'times.json']) == 0
+    rows = json.loads(Path('times.json').read_text())['rows']
+    assert [row['network'] for row in rows] == ['networks.py:both', 'exported']
+    assert rows[1]['bytes'] == Path('exported/TorchEager/network.pt2').stat().st_size
+
+    assert main(['benchmark', 'exported', *fast[2:], '--runtime', 'TorchChannelsLast']) == 2
+    assert 'it was exported for TorchEager only' in capsys.readouterr().err
+    Path('exported/TorchEager/network.pt2').unlink()
+    assert main(['benchmark', 'exported', *fast]) == 2
+    assert 'is missing; export the network again' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_onnx_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip('onnxruntime')
+    monkeypatch.chdir(tmp_path)
+    Path('networks.py').write_text(PYTHON)
+    assert main(['export', 'networks.py:both', '--out', 'exported']) == 0
+    shutil.copy('exported/OnnxRuntime/network.onnx', 'alone.onnx')
+    fast = ['--repeats', '2', '--seconds', '0', '--no-memory', '--batch', '1', '3']
+    assert main(['benchmark', 'exported/OnnxRuntime/network.onnx', *fast]) == 0
+    assert main(['benchmark', 'alone.onnx', 'exported', *fast, '--input-shape', '1,3,6,6']) == 0
+    assert 'alone.onnx' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['networks.py:bare'], 'give the shape with --input-shape'),
         (['networks.py:both', '--runtime', 'OnxRuntime'], "did you mean 'OnnxRuntime'"),
         (['networks.py:both', '--json', '.'], 'is a folder'),
+        (['gone.onnx'], "there is no file 'gone.onnx'"),
+        (['networks.onnx'], 'give it with --input-shape'),
     ],
 )
 def test_mistakes(
@@ -64,6 +102,7 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path('networks.py').write_text(PYTHON)
+    Path('networks.onnx').write_bytes(b'')
     assert main(['benchmark', '--runtime', 'TorchEager', *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and 'Traceback' not in error
