@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -61,4 +62,8 @@ def _run(program: Callable[[], object], folder: Path, printed: Path) -> None:
         redirect_stdout(stream),
         redirect_stderr(stream),
     ):
-        program()
+        try:
+            program()
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)

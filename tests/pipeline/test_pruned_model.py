@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from easypruner.base.json_fields import Field
 from easypruner.cli.main import main
 from easypruner.errors import RecordError
 from easypruner.graph import NetworkRecord
+from tests.helpers.forked import run_copy
 
 PREPROCESSOR = dict(num_classes=10, mean=[78.0], std=[96.0])
 ORIGINAL = dict(
@@ -110,20 +109,15 @@ def test_another_process_loads_the_plugin_of_a_transform(tmp_path: Path) -> None
     record = tmp_path / 'architecture.json'
     NetworkRecord((Brief(),)).save(record)
     arguments = dict(type='easypruner.PrunedModel', model=ORIGINAL, architecture=str(record))
-    code = (
-        'import sys, easypruner.pipeline; from mmengine.registry import MODELS, DefaultScope\n'
-        'from mmpretrain.models import ImageClassifier\n'
-        "with DefaultScope.overwrite_default_scope('mmpretrain'):\n"
-        f'    model = MODELS.build({arguments} | eval(sys.argv[1]))\n'
-        'print(model.head.fc.weight.dtype)'
-    )
 
-    def run(plugins: list[str]) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, '-c', code, repr({'plugins': plugins})]
-        return subprocess.run(command, capture_output=True, text=True)
+    def show(plugins: list[str]) -> None:
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            print(MODELS.build(arguments | dict(plugins=plugins)).head.fc.weight.dtype)
 
-    found = run([str(plugins)])
-    assert found.stdout == 'torch.bfloat16\n', found.stderr
-    assert "has a transform 'Brief', which no loaded plugin defines" in run([]).stderr
-    moved = run([str(tmp_path / 'moved')]).stderr
+    def run(*plugins: Path) -> str:
+        return run_copy(lambda: show([*map(str, plugins)]), tmp_path)[1]
+
+    assert run(plugins) == 'torch.bfloat16\n'
+    assert "has a transform 'Brief', which no loaded plugin defines" in run()
+    moved = run(tmp_path / 'moved')
     assert f'there is no plugin folder {str(tmp_path / "moved")!r}; check the path' in moved
