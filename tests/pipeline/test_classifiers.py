@@ -16,22 +16,22 @@ STAGES = [
     dict(type='Train', name='finetune', epochs=1, row='finetuned'),
     dict(type='Report'),
 ]
+WIDTHS = dict(channels=(4, 8, 8, 8), stem_width=4, layers=(1, 1, 1, 1))
 
 
 def timm_classifier(folder: Path) -> dict[str, Any]:
     pytest.importorskip('timm')
-    widths = dict(channels=(4, 8, 8, 8), stem_width=4, layers=(1, 1, 1, 1))
-    return dict(type='TimmClassifier', model_name='resnet10t', num_classes=10, in_chans=1, **widths)
+    return dict(type='TimmClassifier', model_name='resnet10t', num_classes=10, in_chans=1, **WIDTHS)
 
 
 def timm_backbone(folder: Path) -> dict[str, Any]:
     pytest.importorskip('timm')
-    backbone = dict(type='TIMMBackbone', model_name='mobilenetv3_small_050', in_channels=1)
+    backbone = dict(type='TIMMBackbone', model_name='resnet10t', in_channels=1, **WIDTHS)
     return dict(
         type='ImageClassifier',
         backbone=backbone,
         neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=10, in_channels=1024),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=8),
     )
 
 
