@@ -38,6 +38,7 @@ LOCATIONS = {
     'before the cut': ('03_prune', None, None),
     'while fine-tuning': ('05_finetune', 0, 2),
 }
+QUICK = ('after a checkpoint', 'at the last iteration of a sparsity stage', 'before the cut')
 
 
 def stopped(
@@ -78,7 +79,13 @@ def results(run: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != 'seconds'}
 
 
-@pytest.mark.parametrize('location', LOCATIONS)
+@pytest.mark.parametrize(
+    'location',
+    [
+        location if location in QUICK else pytest.param(location, marks=pytest.mark.slow)
+        for location in LOCATIONS
+    ],
+)
 def test_it_ends_bit_for_bit_as_if_it_had_not_stopped(
     location: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +152,7 @@ def finished_both_ways(folder: Path, content: dict[str, Any], epoch: int) -> tup
     return folder / 'whole' / 'run', run
 
 
-@pytest.mark.parametrize('epoch', [1, 2, 3])
+@pytest.mark.parametrize('epoch', [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_partly_accumulated_gradients_are_restored(epoch: int, tmp_path: Path) -> None:
     """Epochs of three iterations, an update every two: every other epoch ends halfway."""
     optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
@@ -171,7 +178,7 @@ UNTIL = [
 ]
 
 
-@pytest.mark.parametrize('epoch', [1, 3])
+@pytest.mark.parametrize('epoch', [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('push', UNTIL, ids=['MaskSparsity', 'GroupLasso'])
 def test_strengths_that_have_risen_are_restored(
     push: dict[str, Any], epoch: int, tmp_path: Path
