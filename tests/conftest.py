@@ -21,6 +21,33 @@ settings.register_profile('fixed', deadline=None, derandomize=True)
 settings.load_profile('fixed')
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--one-case', action='store_true', help='run only the first case of parametrized tests'
+    )
+    parser.addoption(
+        '--all-cases', action='append', default=[], metavar='FOLDER',
+        help='a folder in which --one-case changes nothing',
+    )  # fmt: skip
+
+
+# After the marks have deselected slow cases.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption('one_case'):
+        return
+    whole = [config.rootpath / folder for folder in config.getoption('all_cases')]
+    seen: set[str] = set()
+    chosen, left_out = [], []
+    for item in items:
+        name = item.nodeid.partition('[')[0]
+        repeated = name in seen and not any(item.path.is_relative_to(folder) for folder in whole)
+        (left_out if repeated else chosen).append(item)
+        seen.add(name)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = chosen
+
+
 @pytest.fixture(autouse=True, scope='session')
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Measurements of the tests do not go into the user's cache."""
