@@ -17,7 +17,8 @@ from easypruner.runtimes.widths import Target
 from easypruner.slimming.selection import Selection
 from easypruner.slimming.target_times import TargetSummary, TargetTimes
 from easypruner.slimming.with_plugins import prune
-from easypruner.strategies import Context, MaskSource
+from easypruner.strategies import Budget, Context, MaskSource
+from easypruner.strategies.budgets.costs import CostBudget
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TargetComparison:
         runtime: the runtime.
         outline: the summary without times.
         any_widths: a copy of the network that the same budget has cut to widths of any size; None
-            if the source does not rank scores.
+            if the source does not rank scores, or the budget finds its masks by measuring.
     """
 
     runtime: Runtime
@@ -78,7 +79,7 @@ def _any_widths(
     graph: ChannelGraph, selection: Selection, source: MaskSource, context: Context
 ) -> Masks | None:
     """Return the masks of the same scores and budget without the grid; None if there are none."""
-    if selection.scores is None or source.budget is None:
+    if selection.scores is None or source.budget is None or _measures(source.budget):
         return None
     free = copy.copy(graph)
     free.limits = {name: replace(own, round_to=1) for name, own in graph.limits.items()}
@@ -87,3 +88,8 @@ def _any_widths(
             return source.budget(selection.scores, free, context)
     except EasyPrunerError:
         return None
+
+
+def _measures(budget: Budget) -> bool:
+    """Return whether a budget finds its masks by measuring, which takes seconds."""
+    return any(isinstance(part, CostBudget) and not part.exact for part in budget.parts())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
+from easypruner_plugins.latency import Latency
 from easypruner_plugins.torch_runtimes import TorchEager
 
 from easypruner import slim
@@ -15,6 +17,7 @@ from easypruner.runtimes.timing import Reading, Timed
 from easypruner.slimming import target_times
 from easypruner.testing import example_inputs, randomized_network
 from easypruner.testing.networks import Plain
+from tests.helpers.clocked import Clocked, use_clock
 
 GRID = {'type': 'TorchEager', 'grid': 4}
 
@@ -69,6 +72,22 @@ class TestTarget:
         text = str(slimmed_for(GRID))
         assert 'WARNING: the pruned network is slower in TorchEager than the unpruned one' in text
         assert '1.200 of the time' in text
+
+    def test_a_budget_that_measures_searches_once(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        calls = []
+        use_clock(monkeypatch, tmp_path)
+        search = Latency.__call__
+        monkeypatch.setattr(Latency, '__call__', lambda *a: calls.append(1) or search(*a))
+        budget = {'type': 'Latency', 'keep': 0.7}
+        limits = {'round_to': 1}
+        slimmed = slim(
+            randomized_network(Plain), example_inputs(), budget=budget, target=Clocked(),
+            limits=limits,
+        )  # fmt: skip
+        assert calls == [1] and 'the same budget would' not in str(slimmed)
+        assert 'Clocked, 1 thread: ' in str(slimmed)
 
     def test_a_grid_too_coarse_for_the_network_says_what_to_do(self) -> None:
         with pytest.raises(BudgetError, match='a smaller round_to, or no target, allows more'):
