@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from easypruner.graph import OptimizerHandler, Transform
     from easypruner.graph.limits import Limits
     from easypruner.graph.masks import Masks
+    from easypruner.integrations.pretrained import from_pretrained
     from easypruner.pipeline.pruned_model import PrunedModel
     from easypruner.runtimes import Runtime
     from easypruner.slimming import (
@@ -71,6 +72,7 @@ __all__ = [
     'budgets',
     'calibrate',
     'export',
+    'from_pretrained',
     'hookimpl',
     'load_checkpoint',
     'load_pruned',
@@ -99,6 +101,7 @@ _SLIMMING = (
 )
 _MODULES = ('budgets', 'regularizers', 'sources')
 _HOMES = {
+    'from_pretrained': 'easypruner.integrations.pretrained',
     'load_checkpoint': 'easypruner.checkpoints.loading',
     'Limits': 'easypruner.graph.limits',
     'Masks': 'easypruner.graph.masks',

@@ -31,6 +31,7 @@ from easypruner.graph.coupling.groups import ChannelGroup, make_groups
 from easypruner.graph.coupling.kinds import kinds_of
 from easypruner.graph.coupling.layout import Bools, UnitLayout
 from easypruner.graph.coupling.tensor_map import TensorMap
+from easypruner.graph.cutting.configs import with_configs
 from easypruner.graph.cutting.handlers import LayerHandler, counted_by, with_torch_layers
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.graph.cutting.optimizer_states import OptimizerStates
@@ -542,6 +543,9 @@ def prune(
     are cut with them. If anything fails, the model, the optimizers and the copies are left as they
     were. The graph is updated: it describes the pruned model afterwards.
 
+    The config of a network of Hugging Face follows. If it cannot describe the widths,
+    ``save_pretrained`` writes a folder for :func:`easypruner.from_pretrained`.
+
     Args:
         model: the network. Inside DataParallel or ``torch.compile``, the network in it is cut.
         masks: group -> bool tensor ``(units,)``, True = keep.
@@ -589,4 +593,4 @@ def prune(
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
     cut(inventory, kept, graph.handlers, attributes, states, copies)
     graph._shrink(checked)
-    return record_of_cut
+    return with_configs(record_of_cut, model, copies, graph.example_inputs)

@@ -67,6 +67,7 @@ TESTED: dict[str, dict[str, list[str]]] = {
         '`easypruner_configure_runner`': [_SIGNATURE],
         '`easypruner_report`': [_SIGNATURE],
     },
+    'docs/transformers.md': {'Prune, save, load': [HERE], 'What it cannot say': [HERE]},
     'docs/running.md': {'Logs and TensorBoard': [HERE]},
     'docs/your_data.md': {
         'In a config': [f'{_DOCS}::test_the_example_of_a_data_set_trains_a_network'] * 2,

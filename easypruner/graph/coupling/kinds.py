@@ -45,4 +45,4 @@ def _of_class(param: str, modules: Mapping[str, nn.Module]) -> tuple[object, str
     while path and type(modules[path]).__module__.startswith(_TORCH):
         path, _, local = path.rpartition('.')
         rest = dotted_name(local, rest)
-    return type(modules[path]), re.sub(r'\d+', '#', rest)
+    return type(modules[path]), re.sub(r'(?<![^.])\d+(?![^.])', '#', rest)

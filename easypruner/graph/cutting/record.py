@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +20,8 @@ from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.cutting.index_ranges import RangeReader, to_ranges
 from easypruner.graph.cutting.surgery import cut
 from easypruner.graph.cutting.transform import Transform, check_header
+from easypruner.graph.pretrained.following import check as check_configs
+from easypruner.graph.pretrained.following import is_of_config, set_again
 from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
 from easypruner.graph.recording.wrappers import find_cuttable
 
@@ -60,7 +62,8 @@ class ArchitectureRecord(Transform):
         tensors: dotted name of each cut parameter and buffer -> how it was cut.
         groups: name of each group that lost units -> the units that stay, and the number of units
             before the cut.
-        attributes: (path of a module, attribute) -> the number, or numbers, to which it was set.
+        attributes: (path of a module, attribute) -> the number, or numbers, to which it was set;
+            ``config.hidden_size`` as the attribute is a number of the module's config.
         versions: the versions of EasyPruner and torch, for information.
     """
 
@@ -127,6 +130,7 @@ class ArchitectureRecord(Transform):
         """
         inventory = Inventory(find_cuttable(model))
         self._check(inventory, is_cut=False)
+        attributes = {key: self._fit_value(inventory, *key) for key in self.attributes}
         cut(
             inventory,
             {
@@ -135,8 +139,10 @@ class ArchitectureRecord(Transform):
                 for dim, indices in entry.kept.items()
             },
             with_torch_layers(handlers),
-            {key: self._fit_value(inventory, *key) for key in self.attributes},
+            {key: value for key, value in attributes.items() if not is_of_config(key)},
         )
+        set_again(model, {key: value for key, value in attributes.items() if is_of_config(key)})
+        check_configs(model, self)
         return model
 
     def check_cut(self, model: nn.Module) -> None:
@@ -166,7 +172,12 @@ class ArchitectureRecord(Transform):
     def _fit_value(self, inventory: Inventory, path: str, attribute: str) -> Any:
         """Return the value of an attribute in the type that the attribute has in the model."""
         value = self.attributes[path, attribute]
-        present: Any = getattr(inventory.modules.get(path), '__dict__', {}).get(attribute)
+        name, _, inner = attribute.partition('.')
+        present: Any = getattr(inventory.modules.get(path), '__dict__', {}).get(name)
+        for part in inner.split('.') if inner else ():
+            present = getattr(present, part, None)
+        if inner and present is None and isinstance(value, int):
+            return value  # a number of a config that was not set
         numbers = numbers_of(present)
         wanted = (value,) if isinstance(value, int) else tuple(value)
         if numbers is None or len(numbers) != len(wanted):
@@ -175,6 +186,23 @@ class ArchitectureRecord(Transform):
                 f'{type(inventory.model).__name__} has no such number there'
             )
         return value if isinstance(present, int) else type(present)(wanted)
+
+    def within(self, path: str) -> ArchitectureRecord:
+        """Return the record of the part of the network with a path."""
+        if not path:
+            return self
+        start = f'{path}.'
+        return replace(
+            self,
+            tensors={
+                n.removeprefix(start): t for n, t in self.tensors.items() if n.startswith(start)
+            },
+            attributes={
+                (own.removeprefix(path).removeprefix('.'), name): value
+                for (own, name), value in self.attributes.items()
+                if own == path or own.startswith(start)
+            },
+        )
 
     @overload
     def then(self, later: ArchitectureRecord) -> ArchitectureRecord: ...
