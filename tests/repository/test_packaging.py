@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 import easypruner
+from easypruner.cli.main import main
+from tests.helpers.forked import printed_by
 from tests.helpers.plugin_files import write_source
 
 ROOT = Path(__file__).parents[2]
@@ -55,9 +57,15 @@ sys.path[:] = [entry for entry in sys.path if '__editable__' not in entry]
 LIST = "from easypruner.cli.main import main; sys.exit(main(['plugins', '--json', *sys.argv[1:]]))"
 
 
-def listing(site: Path, cwd: Path, *options: str, checkout: bool = False) -> dict[str, Any]:
-    code = f'import sys\n{LIST}' if checkout else NO_CHECKOUT + LIST
-    found: dict[str, Any] = json.loads(run('-c', code, *options, site=site, cwd=cwd))
+def listing(site: Path, cwd: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run('-c', NO_CHECKOUT + LIST, site=site, cwd=cwd))
+    return found
+
+
+def listing_beside_the_checkout(site: Path, *options: str) -> dict[str, Any]:
+    """List what is installed in ``site``, and in this environment."""
+    printed = printed_by(lambda: main(['plugins', '--json', *options]), site)
+    found: dict[str, Any] = json.loads(printed)
     return found
 
 
@@ -134,9 +142,9 @@ class TestWheel:
         assert (folder / 'tools' / 'prune.py').is_file()
 
     def test_a_deleted_strategy_is_missing_without_an_error(
-        self, wheel: Path, tmp_path: Path
+        self, site: Path, tmp_path: Path
     ) -> None:
-        install(wheel, tmp_path / 'site')
+        shutil.copytree(site, tmp_path / 'site')
         (tmp_path / 'site' / 'easypruner_plugins' / 'macs.py').unlink()
         names = {
             component['plugin'] for component in listing(tmp_path / 'site', tmp_path)['components']
@@ -154,19 +162,17 @@ def test_a_plugin_that_pip_installed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     site = tmp_path / 'site'
     install(project, site)
-    (info,) = [
-        c for c in listing(site, tmp_path, checkout=True)['components'] if c['name'] == 'FromPip'
-    ]
+    (info,) = [c for c in listing_beside_the_checkout(site)['components'] if c['name'] == 'FromPip']
     assert (info['plugin'], info['version'], info['origin']) == (
         'pipped',
         '4.5',
         'from-pip (from_pip)',
     )
     assert info['file'] == str(site / 'from_pip.py')
-    off = listing(site, tmp_path, '--disable-plugin', 'pipped', checkout=True)
+    off = listing_beside_the_checkout(site, '--disable-plugin', 'pipped')
     assert 'FromPip' not in {component['name'] for component in off['components']}
     monkeypatch.setenv('EASYPRUNER_DISABLE_PLUGINS', 'pipped')
-    also_off = listing(site, tmp_path, checkout=True)
+    also_off = listing_beside_the_checkout(site)
     for found in (off, also_off):
         (disabled,) = found.pop('disabled')
         assert (disabled['name'], disabled['file']) == ('pipped', str(site / 'from_pip.py'))
