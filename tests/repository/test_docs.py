@@ -84,7 +84,15 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'name', ['BestUnits', 'FilterDecay', 'Halve', 'Bfloat16Weights', 'TorchPrograms', 'Keeper']
+    'name',
+    [
+        'BestUnits',
+        pytest.param('FilterDecay', marks=pytest.mark.slow),
+        'Halve',
+        'Bfloat16Weights',
+        'TorchPrograms',
+        'Keeper',
+    ],
 )
 def test_the_other_examples_work(name: str, tmp_path: Path) -> None:
     (code,) = (
