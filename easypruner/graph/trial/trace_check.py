@@ -25,6 +25,16 @@ from easypruner.graph.trial.widths import Widths
 _LOOKAHEAD = 64
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
 _VIEWS = ('view', '_unsafe_view', '_reshape_alias')
+_REARRANGING = (
+    *_VIEWS,
+    'reshape',
+    'permute',
+    'transpose',
+    'unsqueeze',
+    'squeeze',
+    'expand',
+    'clone',
+)
 _OWN_CODE = str(Path(__file__).parents[1])
 _TORCH_CODE = str(Path(torch.__file__).parent)
 
@@ -106,7 +116,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             fits = not uncertain or self._fits(operations[position].outputs, got)
             if not fits and self._resume_behind(func, got):
                 return result
-            self._compare(operations[position].outputs, got)
+            self._compare(operations[position].outputs, got, name_of(func) in _REARRANGING)
             if func in _WINDOWS:
                 self._compare_window(operations[position], args)
             self._position += 1
@@ -136,14 +146,21 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         shapes = [tuple(tensor.shape) for tensor in got]
         return not self._knows_shapes or list(map(self._expected_shape, expected)) == shapes
 
-    def _compare(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
+    def _compare(
+        self, expected: Sequence[Tensor], got: Sequence[Tensor], rearranged: bool = False
+    ) -> None:
+        """Raise if shapes differ, other than by dimensions of one index in rearranged tensors.
+
+        ``torch.einsum`` puts a dimension that has one index left at another place. No entry moves
+        by that, and an operation that computes something shows whether it is at the right one.
+        """
         if not self._knows_shapes:
             return
         for before, after in zip(expected, got, strict=True):
-            shape = self._expected_shape(before)
-            if shape != tuple(after.shape):
+            shape, found = self._expected_shape(before), tuple(after.shape)
+            if shape != found and not (rearranged and _wide(shape) == _wide(found)):
                 raise DeviationError(
-                    f'expected a tensor of shape {shape}, got one of shape {tuple(after.shape)}'
+                    f'expected a tensor of shape {shape}, got one of shape {found}'
                 )
 
     def _compare_window(self, operation: Operation, args: tuple[Any, ...]) -> None:
@@ -194,3 +211,8 @@ def _user_line(trace: TracebackType | None) -> str:
 def _are_alike(func: Any, other: Any) -> bool:
     """Return whether two operations are the same, or both views, one of them of a copy."""
     return func is other or (name_of(func) in _VIEWS and name_of(other) in _VIEWS)
+
+
+def _wide(shape: Sequence[int]) -> list[int]:
+    """Return the sizes of a shape other than 1."""
+    return [size for size in shape if size != 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
+from easypruner.graph.coupling.rules.views import make_copies
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty',
@@ -10,7 +11,7 @@ from easypruner.graph.coupling.rules.registration import Coupling, Operation, ru
 def fill(coupling: Coupling, operation: Operation) -> None:
     """Leave all axes free: all entries are alike, so any of them may go."""
     for output in operation.outputs:
-        coupling.assign(output, [coupling.make_free(size) for size in output.shape])
+        coupling.assign(output, [make_copies(coupling, size) for size in output.shape])
 
 
 @rule('arange', 'linspace', 'logspace', 'eye', 'randint', 'randperm', 'tril_indices',

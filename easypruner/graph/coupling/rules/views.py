@@ -135,19 +135,19 @@ def repeat(coupling: Coupling, operation: Operation) -> None:
     axes = coupling.axes_of(operation.tensors[0])
     shape = operation.output.shape
     added = len(shape) - len(axes)
-    result = [_copy(coupling, size) for size in shape[:added]]
+    result = [make_copies(coupling, size) for size in shape[:added]]
     for axis, size in zip(axes, shape[added:], strict=True):
         if axis.size == size:
             result.append(axis)
         elif axis.size == 1:
-            result.append(_copy(coupling, size))
+            result.append(make_copies(coupling, size))
         else:
             result.append(axis.tiled(size // axis.size))
     coupling.assign(operation.output, result)
 
 
-def _copy(coupling: Coupling, size: int) -> Axis:
-    """Return an axis of copies of one entry."""
+def make_copies(coupling: Coupling, size: int) -> Axis:
+    """Return an axis of copies of one entry. It stays once it is known that no unit has it."""
     key = coupling.splits.next_key()
     if key in coupling.splits.fixed:
         return coupling.make_constant(size)
@@ -164,7 +164,7 @@ def repeat_entries(coupling: Coupling, operation: Operation) -> None:
         coupling.assign_constants(output)
         return
     axes = list(coupling.axes_of(x))
-    axes[dim] = merge(coupling, [axes[dim], _copy(coupling, repeats)])
+    axes[dim] = merge(coupling, [axes[dim], make_copies(coupling, repeats)])
     coupling.assign(output, axes)
 
 
