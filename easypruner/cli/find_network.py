@@ -17,13 +17,13 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from easypruner.cli.configs import find_config, shipped_configs
 from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.config import building, model_settings, read_config
 from easypruner.engine.runner import example_input, graph_options
 from easypruner.errors import ConfigError
 from easypruner.graph.recording.tape import ExampleInputs
+from easypruner.pipeline.configs import find_config, shipped_configs
 
 _SEPARATOR = '::'
 _SIDE, _INCEPTION_SIDE = 224, 299

@@ -20,6 +20,7 @@ from easypruner.cli.benchmark import BenchmarkArguments, benchmark
 from easypruner.cli.compare import CompareArguments, compare
 from easypruner.cli.export import ExportArguments, export
 from easypruner.cli.list_plugins import ListArguments, list_plugins
+from easypruner.cli.list_store import StoreArguments, store
 from easypruner.cli.new_plugin import NewPluginArguments, new_plugin
 from easypruner.cli.openmmlab import AUTO
 from easypruner.cli.options import add_command
@@ -107,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     add_command(commands, 'benchmark', BenchmarkArguments, benchmark, summary)
     summary = 'list the components that configs can use'
     add_command(commands, 'plugins', ListArguments, list_plugins, summary)
+    summary = 'list or remove the finished stages that runs share'
+    add_command(commands, 'store', StoreArguments, store, summary)
     summary = 'write a plugin to start from, and its test'
     add_command(commands, 'new-plugin', NewPluginArguments, new_plugin, summary)
     return parser

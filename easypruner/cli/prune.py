@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from easypruner.base.launchers import set_environment
-from easypruner.cli.configs import find_config
 from easypruner.cli.openmmlab import OpenMMLabArguments
 from easypruner.cli.options import flag, option, parse_seconds, positional, repeated
-from easypruner.cli.recipes import Recipe
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError
+from easypruner.pipeline.configs import find_config
+from easypruner.pipeline.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,10 @@ class PruneArguments(OpenMMLabArguments):
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
+    )
+    store: str | None = option(
+        'folder of finished stages that runs share: those in it are linked, the others added',
+        metavar='DIR',
     )
     grace: float = option(
         'time to save where the run stands after SIGTERM; default: 20',
@@ -99,6 +103,7 @@ def prune(arguments: PruneArguments) -> int:
         launcher=arguments.launcher,
         verbose=arguments.verbose,
         grace=arguments.grace,
+        store=arguments.store,
     )
     return 0
 

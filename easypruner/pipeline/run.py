@@ -25,6 +25,7 @@ from easypruner.base.launchers import Launcher
 from easypruner.base.lock import FolderLock
 from easypruner.base.randomness import seed_everything
 from easypruner.base.stopping import GRACE, Stop
+from easypruner.base.store import Store
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.failures import explained
 from easypruner.engine.pretrained import starts_trained
@@ -33,6 +34,7 @@ from easypruner.errors import ConfigError, EasyPrunerError, Interrupted, Mistake
 from easypruner.graph.graph import WidthGrids
 from easypruner.pipeline.fingerprint import run_fingerprint, stage_fingerprint
 from easypruner.pipeline.preflight import PlannedStage, Preflight, check, expand, print_plan
+from easypruner.pipeline.stored_stages import StoredStages
 from easypruner.pipeline.work_dir import (
     DEFAULT_MODE,
     RUN,
@@ -65,6 +67,7 @@ def start(
     launcher: Launcher = 'none',
     verbose: bool = False,
     grace: float = GRACE,
+    store: str | Path | None = None,
 ) -> PruningState:
     """Run the stages of a config.
 
@@ -79,12 +82,14 @@ def start(
         launcher: the launcher that started the processes of the run.
         verbose: whether MMEngine's log is printed to the console.
         grace: the seconds after SIGTERM in which the run may save where it stands.
+        store: a folder of finished stages that runs share; None shares nothing.
 
     Raises:
         EasyPrunerError: the user can fix the problem; finished stages are kept.
         Interrupted: Ctrl-C or SIGTERM; finished stages and epochs are kept.
     """
     launchers.check(launcher)
+    shared = None if store is None else Store(Path(store).resolve())
     mistakes = Mistakes()
     stages = expand(config.get('stages') or [], mistakes)
     config.stages = [planned.config for planned in stages]
@@ -115,7 +120,7 @@ def start(
                 return _prepared(run, stages, mistakes)[0]
             check_path(run.work_dir, mode)
             with owned(run.work_dir) as lock:
-                return _execute(run, stages, mistakes, mode, lock)
+                return _execute(run, stages, mistakes, mode, lock, shared)
 
 
 def _target(config: Config, mistakes: Mistakes) -> WidthGrids | None:
@@ -167,12 +172,13 @@ def _execute(
     mistakes: Mistakes,
     mode: Mode,
     lock: FolderLock,
+    store: Store | None,
 ) -> PruningState:
     """Check the config of a run, print the plan and run the unfinished stages."""
     distributed.on_main(lambda: check_work_dir(run, mode))
     state, preflight = _prepared(run, stages, mistakes)
     open_work_dir(run, mode)
-    return _do_stages(with_initial_weights(state, preflight.graph.model), stages, lock)
+    return _do_stages(with_initial_weights(state, preflight.graph.model), stages, lock, store)
 
 
 def _prepared(
@@ -216,8 +222,9 @@ def _chosen_seed(config: Config, given: int | None, resumed: Path | None) -> int
 
 
 def _do_stages(
-    state: PruningState, stages: Sequence[PlannedStage], lock: FolderLock
+    state: PruningState, stages: Sequence[PlannedStage], lock: FolderLock, store: Store | None
 ) -> PruningState:
+    shared = StoredStages(store, state.run, lock)
     teacher = unpruned_before(state.run.steps, starts_trained(state.config))
     fingerprint = run_fingerprint(state.run)
     to_repeat: list[tuple[PruningState, Stage, str]] = []
@@ -231,7 +238,8 @@ def _do_stages(
         if done is None:
             finished = False
             _remove_later(state)
-            done = _do_stage(state, stage, fingerprint, lock)
+            compute = partial(_do_stage, state, stage, fingerprint, lock)
+            done = shared.linked_or(state, stage, fingerprint, compute)
             to_repeat = []
         else:
             if distributed.is_main():

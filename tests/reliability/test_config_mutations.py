@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
-from easypruner.cli.configs import shipped_configs
 from easypruner.cli.main import main
+from easypruner.pipeline.configs import shipped_configs
 from tests.helpers.disturbed import cases, report
 from tests.helpers.mutations import mutated, python_text
 from tests.helpers.tiny import tiny_config

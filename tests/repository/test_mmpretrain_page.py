@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from easypruner.cli.main import main
-from easypruner.cli.recipes import shipped_recipes
+from easypruner.pipeline.recipes import shipped_recipes
 from tests.helpers.imagenet import make_imagenet
 
 PAGE = (Path(__file__).parents[2] / 'docs' / 'mmpretrain.md').read_text(encoding='utf-8')

@@ -125,7 +125,8 @@ class TestWheel:
 
     def test_it_finds_its_configs(self, site: Path, tmp_path: Path) -> None:
         names = (
-            'from easypruner.cli.configs import *; print(*shipped_configs().values(), sep="\\n")'
+            'from easypruner.pipeline import configs; '
+            'print(*configs.shipped_configs().values(), sep="\\n")'
         )
         code = NO_CHECKOUT + names
         files = [Path(line) for line in run('-c', code, site=site, cwd=tmp_path).splitlines()]

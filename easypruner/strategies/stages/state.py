@@ -248,6 +248,11 @@ class PruningState:
                 'all later ones, and resume'
             ) from error
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the result of the current stage depends on, as JSON can represent it."""
+        content = {key: value for key, value in self._content().items() if key != 'seconds'}
+        return {**content, 'folder': self.stage.name}
+
     def _content(self) -> dict[str, Any]:
         return {
             **{name: self._relative(getattr(self, name)) for name in _PATHS},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from easypruner.cli.configs import find_config, shipped_configs
 from easypruner.errors import ConfigError
+from easypruner.pipeline.configs import find_config, shipped_configs
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 

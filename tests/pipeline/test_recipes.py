@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from easypruner.cli.recipes import Recipe, find_recipe, read_keep, shipped_recipes
 from easypruner.errors import ConfigError
+from easypruner.pipeline.recipes import Recipe, find_recipe, read_keep, shipped_recipes
 from tests.helpers.tiny import prune, summary, tiny_config, write_config
 
 RECIPES = sorted(shipped_recipes())
