@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from easypruner.graph.answers.attentions import find_attentions
-from easypruner.graph.answers.structure import KINDS, Structure, find_components
+from easypruner.graph.answers.components import find_components
+from easypruner.graph.answers.structure import KINDS, Structure
 from easypruner.graph.coupling.axes import Ids
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition

@@ -95,7 +95,7 @@ def find_shares(
         *_held_by_choice(coupling, cells, costs),
         *_held_constants(coupling, parameters, costs),
     ]
-    present = {cell.kind for cell in cells.keys} | {kind for kind, _ in outside}
+    present = {kind for kind, _ in (*cells.units, *outside)}
     return tuple(
         _make_share(kind, cells, costs, *(_of_kind(kind, held) for held in (inside, outside)))
         for kind in KINDS

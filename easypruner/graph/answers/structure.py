@@ -5,14 +5,15 @@ All of it follows from the graph: how a weight is used, what is added, what an a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from easypruner.graph.answers.components import find_components
+from easypruner.graph.answers.streams import find_streams
 from easypruner.graph.coupling.axes import INPUT, OUTPUT, Axis, Ids, Owner
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import find_readers
@@ -30,9 +31,9 @@ KINDS = (
 )  # fmt: skip
 """The kinds of structure, in the order in which they are reported."""
 
-_ADDITIONS = ('add', 'sub', 'rsub')
 _MAKERS = {'convolution.weight': CONVOLUTION, 'linear.weight': MLP, 'embedding.weight': EMBEDDING}
 _BIASES = {'convolution.bias': CONVOLUTION, 'linear.bias': MLP}
+_OF_RECURRENT = re.compile(r'\bweight_[ih]h')
 _NUMBER = {kind: number for number, kind in enumerate(KINDS)}
 
 
@@ -78,14 +79,6 @@ def find_structure(coupling: Coupling, tensors: Mapping[str, Tensor]) -> Structu
     return Structure(label, kinds.find(a, b), _reasons(label, a, b, count), owned)
 
 
-def find_components(a: Ids, b: Ids, chosen: Bools, nodes: int) -> Ids:
-    """Return for each node the number of its component, if only the chosen edges connect nodes."""
-    ends = a[chosen], b[chosen]
-    matrix = coo_array((np.ones(ends[0].size, np.int8), ends), shape=(nodes, nodes))
-    labels: Ids = connected_components(matrix, directed=False)[1].astype(np.int64)
-    return labels
-
-
 def _reasons(label: Ids, a: Ids, b: Ids, count: int) -> Ids:
     """Return for each unit the number of the first reason with which it is coupled, or -1."""
     found = np.full(count, np.iinfo(np.int64).max)
@@ -123,64 +116,49 @@ class _Kinds:
             bias = _BIASES.get(self.coupling.tally.operands.get(owner.param, ''))
             if bias is not None:  # of a weight that another one is multiplied with
                 self._set(owner.axis.nodes, bias)
-        makers = list(self._makers())
+        readers = find_readers(self.coupling)
+        makers = list(self._makers(readers))
         for owner, kind in reversed(makers):
             self._set(owner.axis.nodes, kind)
-        self._find_ends(a, b)
-        self._find_streams(a, b, [owner for owner, _ in makers])
+        self._set(
+            find_streams(self.coupling, self.label.size, [o for o, _ in makers], readers), STREAM
+        )
+        for owner, kind in makers:
+            if kind == RECURRENT:  # gates add as well
+                self._set(owner.axis.nodes, kind)
         self._find_heads()
         self._find_experts()
+        self._find_ends(a, b, readers)
         return self.kind
 
     def _set(self, nodes: Ids, kind: str) -> None:
         self.kind[self.label[nodes]] = _NUMBER[kind]
 
-    def _makers(self) -> Iterator[tuple[Owner, str]]:
-        """Yield (dimension that makes channels, kind of its operation), in order of the pass."""
-        readers, operands = find_readers(self.coupling), self.coupling.tally.operands
-        for number, owner in enumerate(self.coupling.axes.owners.values()):
-            kind = _MAKERS.get(operands.get(owner.param, ''))
-            if kind is None or owner in readers or self.ranks[owner.param] < 2:
+    def _makers(self, readers: Set[Owner]) -> Iterator[tuple[Owner, str]]:
+        """Yield (dimension that makes channels, kind of its layer), in order of the pass."""
+        for owner in self.coupling.axes.owners.values():
+            kind = _MAKERS.get(self.coupling.tally.operands.get(owner.param, ''))
+            if kind is None or self.ranks[owner.param] < 2:
                 continue
-            if kind == EMBEDDING and owner.dim == 0:
-                continue
-            read = self.coupling.history.reading_operation(number)
-            recurrent = read is not None and any(n in read[0] for n in ('rnn', 'lstm', 'gru'))
-            yield owner, RECURRENT if recurrent else kind
+            if kind == EMBEDDING:  # a last layer with the same weight reads what it makes
+                if owner.dim > 0:
+                    yield owner, kind
+            elif owner not in readers and not (kind == CONVOLUTION and owner.dim > 1):
+                yield owner, RECURRENT if _OF_RECURRENT.search(owner.param) else kind
 
-    def _find_ends(self, a: Ids, b: Ids) -> None:
-        """Find the units that inputs and outputs of the model have."""
+    def _find_ends(self, a: Ids, b: Ids, readers: Iterable[Owner]) -> None:
+        """Find the units that only inputs of the model have, and those that only outputs read."""
         texts = self.coupling.axes.reasons.texts
         outputs = [-n - 1 for n, text in enumerate(texts) if text.startswith(OUTPUT)]
         inputs = [-n - 1 for n, text in enumerate(texts) if text == INPUT]
+        is_read = np.zeros(self.kind.size, dtype=bool)
+        for owner in readers:
+            is_read[self.label[owner.axis.nodes]] = True
         for nodes, reasons in ((a, b), (b, a)):
             of_inputs = self.label[nodes[(nodes >= 0) & np.isin(reasons, inputs)]]
-            unused = of_inputs[self.kind[of_inputs] == _NUMBER[OTHER]]
-            self.kind[unused] = _NUMBER[INPUTS]
-            self._set(nodes[(nodes >= 0) & np.isin(reasons, outputs)], OUTPUTS)
-
-    def _find_streams(self, a: Ids, b: Ids, makers: list[Owner]) -> None:
-        """Find the units in which the channels of several layers are added.
-
-        The layers of both summands must differ. So neither a positional embedding nor a rotation,
-        which adds channels of one layer to others of it, makes a stream.
-        """
-        coupling = self.coupling
-        adds = np.zeros(coupling.edges.mark() + 1, dtype=bool)
-        for calls in coupling.history.calls_of(*_ADDITIONS):
-            adds[calls.start : calls.stop] = True
-        inner, sums = (a >= 0) & (b >= 0), adds[coupling.edges.numbers()]
-        label = find_components(a, b, inner & ~sums, self.label.size)
-        # Each layer has a random number. Summands of the same layers have the same sum of these.
-        numbers = dict.fromkeys(owner.param for owner in makers)
-        weights = np.random.default_rng(0).integers(1, 2**40, size=len(numbers))
-        numbered = dict(zip(numbers, weights.tolist(), strict=True))
-        layers = np.zeros(label.max(initial=-1) + 1, dtype=np.int64)
-        for owner in makers:
-            layers[np.unique(label[owner.axis.nodes])] += numbered[owner.param]
-        one, other = a[inner & sums], b[inner & sums]
-        left, right = layers[label[one]], layers[label[other]]
-        self._set(one[(left > 0) & (right > 0) & (left != right)], STREAM)
+            self.kind[of_inputs[self.kind[of_inputs] == _NUMBER[OTHER]]] = _NUMBER[INPUTS]
+            of_outputs = self.label[nodes[(nodes >= 0) & np.isin(reasons, outputs)]]
+            self.kind[of_outputs[~is_read[of_outputs]]] = _NUMBER[OUTPUTS]
 
     def _find_heads(self) -> None:
         splits = self.coupling.splits
@@ -193,6 +171,10 @@ class _Kinds:
                 known = [_NUMBER[STREAM], _NUMBER[STREAM_WITH[kind]]]
                 streams = np.isin(self.kind[units], known)
                 self.kind[units] = np.where(streams, known[1], _NUMBER[kind])
+        plain = [_NUMBER[kind] for kind in (MLP, CONVOLUTION, OTHER)]
+        for axis in splits.widths:
+            units = np.unique(self.label[axis.nodes])
+            self.kind[units[np.isin(self.kind[units], plain)]] = _NUMBER[HEAD_WIDTH]
 
     def _find_experts(self) -> None:
         """Find experts, and the width inside of them: the other dimensions of their weights."""

@@ -28,6 +28,7 @@ Dim = tuple[str, int]
 SplitKey = tuple[int, int]
 """A split of one dimension into several: the numbers of its operation and of it within that."""
 
+CONSTANT = 'a constant tensor'
 INPUT = 'an input of the model'
 OUTPUT = 'an output of the model'
 INNER = 'a spatial, batch or sequence extent, which no parameter decides'
@@ -316,7 +317,7 @@ class TensorAxes:
     ) -> tuple[Axis, ...]:
         name = self._names.get(tensor)
         if name is None:
-            return self._make_constants(tensor, 'a constant tensor')
+            return self._make_constants(tensor, CONSTANT)
         if name not in self._of_parameter:
             counts = not (tensor.is_floating_point() or tensor.is_complex())
             self._of_parameter[name] = tuple(

@@ -33,6 +33,7 @@ class Splits:
         grids: split -> the ids of the axis in the shape into which it is split.
         attentions: for each attention, for each of its tensors: the parts that count its heads,
             with their sizes, and those that are the width of one.
+        widths: the other axes that have the width of a head, such as slices of a part.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Splits:
         self.loose: list[Axis] = []
         self.grids: dict[SplitKey, Ids] = {}
         self.attentions: list[list[tuple[Sized, Sized]]] = []
+        self.widths: list[Axis] = []
         self._query_heads: dict[SplitKey, int] = {}
         self._shared_heads: dict[SplitKey, int] = {}
         self._operation = 0
@@ -88,6 +90,9 @@ class Splits:
         counts = [math.prod(size for _, size in parts) for parts in every]
         of_widths = ([(a.part, a.size) for a in widths if a.part] for _, widths in sides)
         self.attentions.append(list(zip(every, of_widths, strict=True)))
+        if max(counts) > 1:
+            every_width = (axis for _, widths in sides for axis in widths)
+            self.widths += [a for a in every_width if a.part is None and not a.is_constant]
         shared: list[Axis] = []
         for (_, widths), parts, count in zip(sides, every, counts, strict=True):
             self.head_widths.update(axis.part for axis in widths if axis.part is not None)

@@ -150,3 +150,60 @@ def test_a_stream_that_is_ignored_is_held() -> None:
     assert (share.prunable, share.units) == (0, 24)
     assert share.held[0].reason == "ignored, as 'down' says"
     assert share.prunable_cost.params == 0 < share.cost.params
+
+
+class Language(nn.Module):
+    """A table of tokens that is the last layer as well, a table of positions, and an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(11, 6), nn.Embedding(5, 6)
+        self.up, self.down = nn.Linear(6, 9), nn.Linear(9, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.tokens(x) + self.positions(torch.arange(5))
+        return (y + self.down(self.up(y).relu())) @ self.tokens.weight.T
+
+
+def test_a_stream_of_a_table_that_is_the_last_layer_as_well() -> None:
+    found = counts(easypruner.trace(Language(), torch.ones(1, 5, dtype=torch.long)))
+    assert found == {
+        'residual stream': (6, 6),
+        'MLP': (9, 9),
+        'outputs': (0, 11),
+        'other': (0, 5),  # positions
+    }
+
+
+class Ends(nn.Module):
+    """Layers add to the input, and to the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.first(x)
+        return self.a(x) + self.b(x)
+
+
+def test_what_is_added_to_an_input_is_a_stream_and_to_an_output_is_none() -> None:
+    found = {share.kind: share for share in easypruner.trace(Ends(), torch.rand(1, 3, 4, 4)).shares}
+    assert {kind: (share.prunable, share.units) for kind, share in found.items()} == {
+        'residual stream': (0, 3),
+        'outputs': (0, 4),
+    }
+    assert found['residual stream'].held[0].reason == 'an input of the model'
+
+
+def test_hidden_units_are_recurrent() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    found = counts(easypruner.trace(Net(), torch.rand(2, 4, 3)))
+    assert found == {'recurrent': (8, 8), 'outputs': (0, 2)}
