@@ -22,6 +22,34 @@ def embed(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(operation.output, (*coupling.axes_of(indices), width))
 
 
+@rule('_embedding_bag', '_embedding_bag_forward_only')
+def embed_bags(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the rows of the table, and all that says which belong to a bag. Hand the width on."""
+    weight, *others = operation.tensors
+    rows, width = coupling.axes_of(weight)
+    coupling.note_use(weight, 'embedding.weight')
+    coupling.freeze(rows, LOOKED_UP)
+    for tensor in others:
+        coupling.freeze_tensor(tensor, LOOKED_UP)
+    bags, *tables = operation.outputs
+    coupling.assign(bags, (coupling.make_constant(bags.shape[0]), width))
+    for table in tables:
+        coupling.assign_constants(table)
+
+
+@rule('isin')
+def find_members(coupling: Coupling, operation: Operation) -> None:
+    """Hand the axes of the entries on. The set in which they are looked up stays."""
+    elements = operation.argument('elements')
+    for tensor in operation.tensors:
+        if tensor is not elements:
+            coupling.freeze_tensor(tensor, LOOKED_UP)
+    if isinstance(elements, Tensor):
+        coupling.assign(operation.output, coupling.axes_of(elements))
+    else:
+        coupling.assign_constants(operation.output)
+
+
 @rule('index_select', 'take_along_dim')
 def select_indices(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension along which entries are looked up; hand the others on."""
@@ -123,10 +151,20 @@ def count_positions(coupling: Coupling, operation: Operation) -> None:
 
 
 @rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'torchvision::nms',
-      'searchsorted', 'bucketize', 'multinomial')  # fmt: skip
+      'searchsorted', 'bucketize', 'multinomial', '_unique', 'unique_dim', 'unique_dim_consecutive',
+      'nonzero_static', 'segment_reduce')  # fmt: skip
 def pick_by_value(coupling: Coupling, operation: Operation) -> None:
     """Freeze all arguments: the shape of the result depends on their values."""
     for tensor in operation.tensors:
         coupling.freeze_tensor(tensor, 'the shape of the result depends on values')
+    for output in operation.outputs:
+        coupling.assign_constants(output)
+
+
+@rule('_local_scalar_dense', 'is_nonzero', '_is_all_true', '_is_any_true', 'equal')
+def read_values(coupling: Coupling, operation: Operation) -> None:
+    """Freeze all arguments: code that reads their values may depend on which there are."""
+    for tensor in operation.tensors:
+        coupling.freeze_tensor(tensor, 'code reads the values')
     for output in operation.outputs:
         coupling.assign_constants(output)

@@ -38,6 +38,9 @@ def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -
     'random', 'addcmul', 'lerp', 'imag', 'complex', 'polar', 'resolve_conj', 'resolve_neg',
     'hardswish', 'hardsigmoid', 'hardtanh', 'relu6', 'mish', 'softplus', 'elu', 'celu', 'selu',
     'leaky_relu', 'hardshrink', 'softshrink', 'threshold', 'log_sigmoid_forward', 'logit', 'relu',
+    'floor_divide', 'randint_like', 'alias_copy', 'detach_copy', '_conj_copy', '_neg_view_copy',
+    'exponential', 'cauchy', 'log_normal', 'geometric', 'poisson', 'binomial', '_standard_gamma',
+    'lift', '_pin_memory', '_lazy_clone', 'rrelu_with_noise_functional',
 )  # fmt: skip
 def pointwise(coupling: Coupling, operation: Operation) -> None:
     """Couple the axes that broadcasting aligns: the operation works entry by entry."""
@@ -115,6 +118,16 @@ def accumulate(coupling: Coupling, operation: Operation) -> None:
     axes = coupling.axes_of(operation.tensors[0])
     if axes:
         coupling.note_mixing(axes[operation.argument('dim')])
+    for output in operation.outputs:
+        coupling.assign(output, axes)
+
+
+@rule('cummax', 'cummin')
+def accumulate_with_positions(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the axis along which entries are compared: the result has their positions."""
+    axes = coupling.axes_of(operation.tensors[0])
+    for dim in operation.dims():
+        coupling.freeze(axes[dim], _SORTED)
     for output in operation.outputs:
         coupling.assign(output, axes)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.recording.tape import Operation
+from easypruner.graph.recording.tape import Operation, name_of
 
 __all__ = ['WITHOUT_RULE', 'Coupling', 'Operation', 'find_rule', 'operations_of', 'rule']
 
@@ -115,11 +117,34 @@ def rule(*names: str, replace: bool = False) -> Callable[[Rule], Rule]:
 
 def find_rule(operation: Operation) -> Rule:
     """Return the rule of an operation: its own, that of pointwise operations, or a full freeze."""
-    name = operation.name
+    return _known_rule(operation.func) or _freeze_all
+
+
+def has_rule(func: Any) -> bool:
+    """Return whether an overload of an operation, ``aten.cat.default``, has a rule."""
+    return _known_rule(func) is not None
+
+
+def _known_rule(func: Any) -> Rule | None:
+    name = name_of(func)
     known = _RULES.get(name) or _RULES.get(name.removesuffix('_'))
-    if known is None and torch.Tag.pointwise in operation.func.tags:
+    if known is None and _is_pointwise(func):
         known = _RULES['pointwise']
-    return known or _freeze_all
+    return known
+
+
+@cache
+def _is_pointwise(func: Any) -> bool:
+    """Return whether torch tags an operation, or the one of which it is the in-place variant."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    namespace, _, name = str(func._schema.name).partition('::')
+    if not name.endswith('_') or name.endswith('__'):
+        return False
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    return packet is not None and any(
+        torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads()
+    )
 
 
 def operations_of(module: str) -> tuple[str, ...]:

@@ -204,3 +204,24 @@ def view_complex(coupling: Coupling, operation: Operation) -> None:
     else:
         coupling.freeze(axes[-1], 'real and imaginary part')
         coupling.assign(output, axes[:-1])
+
+
+@rule('diagonal', 'diagonal_copy')
+def take_diagonal(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the two dimensions of the diagonal, and hand the others on before a new one."""
+    axes, output = list(coupling.axes_of(operation.tensors[0])), operation.output
+    dims = {operation.argument(name) % len(axes) for name in ('dim1', 'dim2')}
+    for dim in dims:
+        coupling.freeze(axes[dim], 'the diagonal of a square')
+    rest = [axis for dim, axis in enumerate(axes) if dim not in dims]
+    coupling.assign(output, (*rest, coupling.make_constant(output.shape[-1])))
+
+
+@rule('rot90')
+def rotate(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the two dimensions that are rotated, and hand the others on."""
+    axes, output = list(coupling.axes_of(operation.tensors[0])), operation.output
+    for dim in operation.dims('dims'):
+        coupling.freeze(axes[dim], 'rotated by a right angle')
+        axes[dim] = coupling.make_constant(output.shape[dim])
+    coupling.assign(output, axes)

@@ -1,0 +1,92 @@
+"""Operations that few networks have: channels go beside them, or stay with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import easypruner
+from easypruner.graph.coupling.rules.registration import has_rule
+
+
+class Net(nn.Module):
+    """A layer, something between, and another layer over the channels."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.between = nn.Conv2d(3, 8, 1), between
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.between(self.first(x)))
+
+
+def _read(x: Tensor) -> Tensor:
+    return x * 2 if bool((x.mean() > 100).item()) else x * 3
+
+
+@pytest.mark.parametrize(
+    'between',
+    [
+        lambda x: x.abs_(),
+        lambda x: x * x.clone().ge_(0.0),
+        lambda x: x + torch.floor_divide(x, 0.1),
+        lambda x: torch.rot90(x, 1, (2, 3)),
+        lambda x: x.cummax(2).values,
+        lambda x: x + x.diagonal(dim1=2, dim2=3)[..., None],
+        lambda x: x * (~torch.isin(x.detach().round(), torch.tensor([1.0, 0.0], dtype=x.dtype))),
+        lambda x: x.clone().copysign_(x.roll(1, 2)),
+    ],
+)
+def test_channels_go_beside_an_operation(between: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    net, x = Net(between), torch.randn(2, 3, 4, 4)
+    assert {n: g.size for n, g in easypruner.trace(net, x).groups.items()} == {'first': 8}
+    assert easypruner.verify(net, {'first': torch.arange(8) > 2}, x).passed
+
+
+@pytest.mark.parametrize(
+    ('between', 'reason'),
+    [
+        (lambda x: torch.rot90(x, 2, (1, 2)), 'rotated by a right angle'),
+        (lambda x: x.cummin(1).values, 'channels are sorted'),
+        (lambda x: x + x[..., 0].diagonal(dim1=1, dim2=2).sum(), 'the diagonal of a square'),
+    ],
+)
+def test_channels_stay_where_an_operation_works_along_them(
+    between: Callable[[Tensor], Tensor], reason: str
+) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    graph = easypruner.trace(Net(between), x)
+    assert not graph.groups
+    assert any(frozen.reason.startswith(reason) for frozen in graph.frozen)
+
+
+class Bags(nn.Module):
+    """Sums of looked-up rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.last = nn.EmbeddingBag(10, 6, mode='mean'), nn.Linear(6, 3)
+
+    def forward(self, words: Tensor) -> Any:
+        return self.last(self.table(words))
+
+
+def test_the_width_of_bags_of_words_can_be_cut() -> None:
+    net, words = Bags(), torch.randint(0, 10, (4, 5))
+    graph = easypruner.trace(net, words)
+    assert {n: g.size for n, g in graph.groups.items()} == {'table': 6}
+    assert easypruner.verify(net, {'table': torch.arange(6) > 1}, words, graph=graph).passed
+    easypruner.prune(net, {'table': torch.arange(6) > 1}, graph=graph)
+    assert net.table.embedding_dim == 4
+
+
+def test_an_operation_in_place_has_the_rule_of_the_other() -> None:
+    aten = torch.ops.aten
+    assert all(map(has_rule, (aten.abs_.default, aten.eq_.Tensor, aten.heaviside_.default)))
+    assert not has_rule(aten.linalg_qr.default)
