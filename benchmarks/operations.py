@@ -23,7 +23,7 @@ from models import SOURCES, Entry, entries
 
 from easypruner.graph.coupling.rules.registration import has_rule
 from easypruner.graph.recording.inventory import StandIns
-from easypruner.graph.recording.tape import name_of, record
+from easypruner.graph.recording.tape import Tape, name_of, record
 
 ROOT = Path(__file__).resolve().parent.parent
 _WORK_DIR = ROOT / 'work_dirs' / 'operations'
@@ -161,15 +161,17 @@ def _kind(overloads: Sequence[Any]) -> str:
 
 def met_by(entry: Entry) -> list[str]:
     """Return the operations without a rule that a model meets in evaluation mode."""
-    with torch.device('meta'):
-        try:
-            model, inputs = entry.build()
-        except (NotImplementedError, RuntimeError):
-            model = None
-    if model is None:  # it asks for values while it is built
-        model, inputs = entry.build()
-    tape = record(StandIns(model), inputs)
+    try:
+        with torch.device('meta'):
+            tape = _record(entry)
+    except Exception:  # it asks for values while it is built
+        tape = _record(entry)
     return sorted({name_of(op.func) for op in tape.operations if not has_rule(op.func)})
+
+
+def _record(entry: Entry) -> Tape:
+    model, inputs = entry.build()
+    return record(StandIns(model), inputs)
 
 
 def _met_in_time(entry: Entry, limit: float) -> list[str] | None:

@@ -362,3 +362,19 @@ class TestLatencyBudget:
         assert all(0.97 * c['asked'] <= c['delivered'] <= c['asked'] for c in cuts.values())
         benchmark.main()
         assert results.read_text() == content
+
+
+class TestOperations:
+    def test_the_page_counts_models_and_operations(self, module: Any) -> None:
+        operations = module('operations')
+        met = {('timm', 'a'): [], ('timm', 'b'): ['linalg_qr'], ('torchvision', 'c'): None}
+        page = operations.page(met)
+        assert 'Of 2 models of timm' in page and '(1 more could' in page
+        assert '- `linalg_qr`: 1, as b' in page and '`linalg_qr`,' in page
+        assert '`abs`' not in page and 'none meet' in ' '.join(
+            operations.page({('timm', 'a'): []}).split()
+        )
+
+    def test_a_model_meets_what_is_on_its_tape(self, module: Any) -> None:
+        entry = module('models').Entry('torchvision', 'mobilenet_v2')
+        assert module('operations').met_by(entry) == []
