@@ -33,6 +33,7 @@ from easypruner import Context
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph import graph as graph_module
 from easypruner.graph.coupling import propagate as propagate_module
+from easypruner.graph.trial import resolve as resolve_module
 
 _KEEP = 0.5
 _CLASSES = 1000
@@ -45,7 +46,7 @@ Phases = dict[str, float]
 
 _PARTS: tuple[tuple[str, Any, str], ...] = (
     ('tape: the forward pass on meta', graph_module, '_record_tapes'),
-    ('rules: axes and edges', graph_module, 'propagate'),
+    ('rules: axes and edges', resolve_module, 'propagate'),
     ('components and units', propagate_module, 'partition'),
     ('groups', graph_module, 'make_groups'),
     ('trials and repairs', graph_module, 'resolve'),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import functools
+from importlib import metadata
 from typing import Any
 
 __version__ = '2.0.0.dev0'
@@ -14,7 +15,13 @@ def versions_of(*packages: str) -> dict[str, str]:
     Raises:
         importlib.metadata.PackageNotFoundError: a package is not installed.
     """
-    return {'easypruner': __version__, **{name: version(name) for name in packages}}
+    return {'easypruner': __version__, **{name: _version(name) for name in packages}}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    # The metadata of a package is read as an e-mail is parsed.
+    return metadata.version(package)
 
 
 def machine() -> dict[str, Any]:

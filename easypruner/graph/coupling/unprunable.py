@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import _Orthogonal
 from torch.nn.utils.parametrize import ParametrizationList
 
 from easypruner.graph.coupling.axes import Dim
-from easypruner.graph.recording.inventory import dotted_name, named_tensors
+from easypruner.graph.recording.inventory import dotted_name, named_tensors, own_tensors
 
 _ORTHOGONAL = 'an orthogonal weight is computed from all its rows and columns together'
 _PROJECTED = 'torch recognizes a projection of an LSTM only if it differs from the hidden size'
@@ -25,12 +25,12 @@ def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
                 if name.startswith(prefix):
                     dims = range(tensor.dim())
                     found |= {(dotted_name(path, name), dim): reason for dim in dims}
-        for name, tensor in named_tensors(module).items():
+        for name, tensor in own_tensors(module):
             if tensor.numel() == 0:
                 dims = range(tensor.dim())
                 found |= {(dotted_name(path, name), dim): _EMPTY for dim in dims}
         if isinstance(module, nn.LSTM) and module.proj_size:
-            names = [name for name in named_tensors(module) if 'weight_hr' in name]
+            names = [name for name, _ in own_tensors(module) if 'weight_hr' in name]
             found |= {(dotted_name(path, name), 1): _PROJECTED for name in names}
     return found
 
@@ -40,7 +40,7 @@ def find_vectors(modules: Mapping[str, nn.Module]) -> frozenset[str]:
     return frozenset(
         dotted_name(path, name)
         for path, module in modules.items()
-        for name, tensor in named_tensors(module, recurse=False).items()
+        for name, tensor in own_tensors(module)
         if not tensor.requires_grad and max(tensor.shape, default=1) == tensor.numel() > 1
     )
 

@@ -64,8 +64,10 @@ def cut(
         undo.callback(Snapshot([*modules, *copies]).restore)
         for network in {id(n.model): n for n in networks}.values():
             _resize(network, swaps, handlers, attributes)
+        begun: list[_Swap] = []
+        undo.callback(_undo, begun)
         for swap in swaps.values():
-            undo.callback(swap.undo)
+            begun.append(swap)
             swap.perform()
         for other in copies:
             _repoint(other, list(swaps.values()))
@@ -76,6 +78,11 @@ def cut(
                 module.flatten_parameters()
         # Nothing has failed, so nothing is undone.
         undo.pop_all()
+
+
+def _undo(swaps: Sequence[_Swap]) -> None:
+    for swap in reversed(swaps):
+        swap.undo()
 
 
 def _find_alike(other: nn.Module, original: Inventory) -> Inventory:

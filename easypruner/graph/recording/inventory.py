@@ -76,10 +76,17 @@ def dotted_name(path: str, local: str) -> str:
     return f'{path}.{local}' if path else local
 
 
-def named_tensors(module: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return name -> tensor, for the parameters and buffers of a module and of its parts."""
-    buffers = module.named_buffers(recurse=recurse)
-    return {**dict(module.named_parameters(recurse=recurse)), **dict(buffers)}
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, tensor) for the parameters and buffers of a module without its parts."""
+    for entries in (module._parameters, module._buffers):
+        for name, tensor in entries.items():
+            if tensor is not None:
+                yield name, tensor
 
 
 Attributes = Mapping[tuple[str, str], Any]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 # Before torch 2.5, and in modules that such a torch pickled, parameters are in an OrderedDict.
-_COPIED = (dict, OrderedDict, list, set)
+_COPIED = frozenset({dict, OrderedDict, list, set})
 _BASES = (OrderedDict, dict, set, deque, list)
 _MOST_ITEMS = 20_000
 
@@ -19,23 +19,26 @@ class Snapshot:
     """A copy of the attributes of modules, including the contents of lists, dicts and sets."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._states: list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]] = []
-        for module in modules:
-            attributes = module.__dict__
-            contents = [(v, v.copy()) for v in attributes.values() if type(v) in _COPIED]
-            self._states.append((attributes, attributes.copy(), contents))
+        self._attributes = [(m.__dict__, m.__dict__.copy()) for m in modules]
+        containers = [
+            v for _, before in self._attributes for v in before.values() if type(v) in _COPIED
+        ]
+        self._contents = [(value, value.copy()) for value in containers if value]
+        # Nearly all containers of modules are empty.
+        self._empty = [value for value in containers if not value]
 
     def restore(self) -> None:
         """Set all attributes and contents back to what they were."""
-        for attributes, before, contents in self._states:
+        for attributes, before in self._attributes:
             # Most modules did not change, and a comparison costs a fraction of an update.
             if not same_values(attributes, before):
                 for name in attributes.keys() - before.keys():
                     del attributes[name]
                 attributes.update(before)
-            for value, content in contents:
-                if value or content:
-                    restore_content(value, content)
+        for value, content in self._contents:
+            restore_content(value, content)
+        for value in filter(None, self._empty):
+            value.clear()
 
 
 def same_values(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:

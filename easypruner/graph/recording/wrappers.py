@@ -30,6 +30,10 @@ def find_traceable(model: nn.Module) -> nn.Module:
     """
     check_module(model)
     _check_unsharded(model, TraceError)
+    return _network_of(model)
+
+
+def _network_of(model: nn.Module) -> nn.Module:
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
             f'a TorchScript module ({_class_name(model)}) has no Python forward to record; '
@@ -131,7 +135,7 @@ def find_cuttable(model: nn.Module) -> nn.Module:
             'wrap that anew'
         )
     _check_unsharded(model, CutError)
-    return find_traceable(model)
+    return _network_of(model)
 
 
 def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:

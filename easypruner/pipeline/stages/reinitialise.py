@@ -18,7 +18,7 @@ from easypruner.engine.config import model_settings
 from easypruner.engine.pretrained import no_pretrained
 from easypruner.errors import ConfigError
 from easypruner.graph import LayerHandler, NetworkRecord
-from easypruner.graph.recording.inventory import named_tensors
+from easypruner.graph.recording.inventory import own_tensors
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
 from easypruner.strategies.stages.forecast import Forecast
 from easypruner.strategies.stages.stage import RowStage
@@ -173,5 +173,5 @@ def _classes(cls: type[nn.Module]) -> Iterator[type[nn.Module]]:
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
-    own = named_tensors(module, recurse=False)
+    own = dict(own_tensors(module))
     return {name: tensor.detach().clone() for name, tensor in own.items()}
