@@ -136,8 +136,8 @@ def _power_sums(weight: Tensor, member: Member, p: float) -> Tensor:
     if member.dim or weight.dim() == 1:
         return units.unit_sums(_powers(weight, p), member)
     # In parts, because the magnitudes of a large layer would not fit into the cache.
-    sums = torch.cat([_powers(part, p).sum(dim=1) for part in _in_parts(weight.flatten(1))])
-    return sums.cpu()[member.index].sum(dim=1)
+    sums = [_powers(part, p).sum(dim=1) for part in _in_parts(weight.flatten(1))]
+    return units.sums_of_units((sums[0] if len(sums) == 1 else torch.cat(sums)).cpu(), member)
 
 
 def _powers(weight: Tensor, p: float) -> Tensor:
@@ -157,7 +157,8 @@ def _log_sums(weight: Tensor, member: Member, p: float) -> Tensor:
 
 
 def _in_parts(rows: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(rows, max(_PART // rows.shape[1], 1))
+    count = max(_PART // rows.shape[1], 1)
+    return (rows,) if len(rows) <= count else torch.split(rows, count)
 
 
 easypruner_components = hookimpl(lambda: [LpNorm, L1Norm, L2Norm])

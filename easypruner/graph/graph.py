@@ -39,7 +39,7 @@ from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
-from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns
+from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns, find_module
 from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
 from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
@@ -246,10 +246,13 @@ class ChannelGraph:
     def parameter(self, name: str) -> Tensor:
         """Return the parameter or buffer with a dotted name."""
         path, _, local = name.rpartition('.')
-        module = self.model.get_submodule(path)
-        if local in module._parameters or local in module._buffers:
-            tensor = getattr(module, local)
-        else:  # a weight that is computed; spectral norm changes its vectors then while it trains
+        module = find_module(self.model, path)
+        tensor: Tensor | None = module._parameters.get(local)
+        if tensor is None:
+            tensor = module._buffers.get(local)
+        if (
+            tensor is None
+        ):  # a weight that is computed; spectral norm changes its vectors then while it trains
             with evaluating(module):
                 tensor = getattr(module, local)
         assert isinstance(tensor, Tensor)
@@ -583,8 +586,9 @@ def prune(
     checked = masks if isinstance(masks, Masks) else Masks(masks)
     checked.check(graph)
     keep = graph.keep(checked)
-    index = TensorMap((mask, mask.nonzero().flatten()) for mask in keep.values())
-    kept: Kept = {dimension: index[mask] for dimension, mask in keep.items()}
+    masks_of_axes = {id(mask): mask for mask in keep.values()}
+    index = {key: mask.nonzero().flatten() for key, mask in masks_of_axes.items()}
+    kept: Kept = {dimension: index[id(mask)] for dimension, mask in keep.items()}
     attributes = graph.attributes(checked)
     inventory = Inventory(model)
     record_of_cut = ArchitectureRecord.of(inventory, kept, checked, attributes)

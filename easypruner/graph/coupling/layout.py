@@ -102,15 +102,26 @@ class UnitLayout:
 
     def _parts(self, group: int) -> list[tuple[int, bool, int, int]]:
         """Return (dimension, whether it reads, first row, end of rows) for each of a group."""
-        begin, end = int(self.starts[group]), int(self.starts[group + 1])
-        edges = np.flatnonzero(np.diff(self.axis[begin:end], prepend=-1, append=-1)) + begin
         parts = []
-        for start, stop in pairwise(edges.tolist()):
-            for number in self._by_axis[self.axis[start]]:
+        for axis, own, start, stop in self._runs[group]:
+            for number in self._by_axis[axis]:
                 given = self.dimensions[number].reads
-                reads = bool(self.reads[start]) if given is None else given
-                parts.append((number, reads, start, stop))
+                parts.append((number, own if given is None else given, start, stop))
         return sorted(parts)
+
+    @cached_property
+    def _runs(self) -> list[list[tuple[int, bool, int, int]]]:
+        """The runs of rows of one axis in each group: axis, reads, first row, end of rows."""
+        groups = np.repeat(np.arange(self.starts.size - 1), np.diff(self.starts))
+        is_first = np.ones(self.axis.size, dtype=bool)
+        is_first[1:] = (self.axis[1:] != self.axis[:-1]) | (groups[1:] != groups[:-1])
+        first = np.flatnonzero(is_first)
+        found: list[list[tuple[int, bool, int, int]]] = [[] for _ in range(self.starts.size - 1)]
+        bounds = pairwise([*first.tolist(), self.axis.size])
+        columns = (values[first].tolist() for values in (groups, self.axis, self.reads))
+        for group, axis, reads, (start, stop) in zip(*columns, bounds, strict=True):
+            found[group].append((axis, reads, start, stop))
+        return found
 
     def find_lead(self, group: int) -> str:
         """Return the first weight that makes the channels of a group, or else what has them."""

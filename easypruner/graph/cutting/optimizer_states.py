@@ -66,6 +66,10 @@ class OptimizerStates:
             chain = tuple(self._chain(optimizer))
             self._optimizers.append((chain, _parameters(optimizer)))
 
+    def __bool__(self) -> bool:
+        """Return whether there are optimizers."""
+        return bool(self._optimizers)
+
     def plan(
         self, name: str, parameter: Tensor, kept: Mapping[int, Tensor]
     ) -> Iterator[StateChange]:

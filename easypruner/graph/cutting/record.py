@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from easypruner.base.describe import describe
 from easypruner.base.files import write_json
 from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
+from easypruner.base.lazy import LazyDict
 from easypruner.base.versions import versions_of
 from easypruner.errors import ConfigError, RecordError, nearest
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
@@ -53,6 +54,26 @@ class TensorCut:
         return f'TensorCut({self.before} -> {self.after})'
 
 
+def _list_cuts(
+    before: Mapping[str, tuple[int, ...]], kept: Mapping[tuple[str, int], Tensor]
+) -> dict[str, TensorCut]:
+    """Return name -> how the tensor was cut, from its shape before and the indices that stay."""
+    dims: dict[str, dict[int, tuple[int, ...]]] = {}
+    listed = {id(index): tuple(index.tolist()) for index in kept.values()}
+    for (name, dim), index in kept.items():
+        dims.setdefault(name, {})[dim] = listed[id(index)]
+    return {name: TensorCut(before[name], cuts) for name, cuts in dims.items()}
+
+
+def _list_units(masks: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return group -> the units that stay and the number before, for groups that lose units."""
+    return {
+        name: (tuple(mask.nonzero().flatten().tolist()), mask.numel())
+        for name, mask in masks.items()
+        if not bool(mask.all())
+    }
+
+
 @dataclass(frozen=True, repr=False)
 class ArchitectureRecord(Transform):
     """The cut that turns the original network into the pruned one. It has no weights.
@@ -89,21 +110,13 @@ class ArchitectureRecord(Transform):
             masks: group -> bool tensor, True = keep.
             attributes: the attributes to set.
         """
-        dims: dict[str, dict[int, tuple[int, ...]]] = {}
-        listed = {id(index): tuple(index.tolist()) for index in kept.values()}
-        for (name, dim), index in kept.items():
-            dims.setdefault(name, {})[dim] = listed[id(index)]
+        # Few cuts are looked at, so the lists of indices are made when somebody does.
+        before = {name: tuple(inventory.tensors[name].shape) for name, _ in kept}
+        copies = {name: mask.clone() for name, mask in masks.items()}
         return cls(
             model=type(inventory.model).__name__,
-            tensors={
-                name: TensorCut(tuple(inventory.tensors[name].shape), cuts)
-                for name, cuts in dims.items()
-            },
-            groups={
-                name: (tuple(mask.nonzero().flatten().tolist()), mask.numel())
-                for name, mask in masks.items()
-                if not bool(mask.all())
-            },
+            tensors=LazyDict(lambda: _list_cuts(before, kept)),
+            groups=LazyDict(lambda: _list_units(copies)),
             attributes={
                 key: value if isinstance(value, int) else tuple(value)
                 for key, value in attributes.items()

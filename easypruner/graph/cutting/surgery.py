@@ -126,8 +126,8 @@ def _select(value: Tensor, cuts: Cuts, sizes: torch.Size) -> Tensor:
     result = value
     for dim, index in cuts:
         if value.shape[dim] == sizes[dim]:
-            result = result.index_select(dim, index.to(value.device))
-    return like_layout(result, value)
+            result = result.index_select(dim, index if value.is_cpu else index.to(value.device))
+    return result if value.dim() < 4 else like_layout(result, value)
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,16 @@ class _Swap:
     @classmethod
     def plan(cls, name: str, tensor: Tensor, cuts: Cuts, states: OptimizerStates) -> _Swap:
         content = tensor.detach()
-        # The content of a tensor made in inference mode must be made there as well.
-        with torch.inference_mode(tensor.is_inference()):
+        if tensor.is_inference():  # its content must be made in inference mode as well
+            with torch.inference_mode():
+                data = _select(content, cuts, tensor.shape)
+        else:
             data = _select(content, cuts, tensor.shape)
         return cls(
             tensor=tensor,
             data=data,
             grad=None if tensor.grad is None else _select(tensor.grad, cuts, tensor.shape),
-            states=tuple(states.plan(name, tensor, dict(cuts))),
+            states=tuple(states.plan(name, tensor, dict(cuts))) if states else (),
             before=(content, tensor.grad),
         )
 

@@ -9,14 +9,15 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from easypruner.base.nested import map_tensors, tensors_in
-from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
+from easypruner.graph.recording.grouped_products import multiply_groups
+from easypruner.graph.recording.kinds import kind_of
 
 aten = torch.ops.aten
 
@@ -35,7 +36,7 @@ _SAME_KIND = (
 
 def run_operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation, on the meta device by its shortcut if there is one."""
-    if is_grouped_product(func):
+    if kind_of(func).is_grouped:
         return multiply_groups(*args, **kwargs)
     shortcut = _find_shortcut(func)
     if shortcut is not None and _is_meta(args):
@@ -60,7 +61,7 @@ def _is_meta(args: tuple[Any, ...]) -> bool:
     first = args[0] if args else None
     if isinstance(first, list | tuple):
         first = first[0] if first else None
-    return isinstance(first, Tensor) and first.device.type == 'meta'
+    return isinstance(first, Tensor) and first.is_meta
 
 
 def _run_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -199,17 +200,9 @@ def _convolution(
         )
     if not transposed and made % groups:
         raise RuntimeError(f'{made} output channels do not divide into {groups} groups')
-    count = x.dim() - 2
-    each = (stride, padding, dilation, output_padding)
-    stride, padding, dilation, extra = (_each(value, count) for value in each)
-    extents = []
-    for i, (size, kernel) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
-        span = dilation[i] * (kernel - 1)
-        if transposed:
-            extents.append((size - 1) * stride[i] - 2 * padding[i] + span + extra[i] + 1)
-        else:
-            extents.append((size + 2 * padding[i] - span - 1) // stride[i] + 1)
-    if any(extent <= 0 for extent in extents):
+    windows = (tuple(value) for value in (stride, padding, dilation, output_padding))
+    extents = _extents(x.shape[2:], weight.shape[2:], *windows, transposed)
+    if min(extents) <= 0:
         raise RuntimeError(
             f'a convolution with kernel {tuple(weight.shape[2:])} is larger than its '
             f'input of shape {tuple(x.shape)}'
@@ -217,8 +210,28 @@ def _convolution(
     return _empty((x.shape[0], made, *extents), x)
 
 
-def _each(value: list[int], count: int) -> list[int]:
-    return list(value) * count if len(value) == 1 else list(value)
+@lru_cache(4096)
+def _extents(
+    sizes: tuple[int, ...],
+    kernels: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    output_padding: tuple[int, ...],
+    transposed: bool,
+) -> tuple[int, ...]:
+    """Return the extents of the output of a convolution."""
+    count = len(sizes)
+    each = (stride, padding, dilation, output_padding)
+    stride, padding, dilation, extra = (v * count if len(v) == 1 else v for v in each)
+    extents = []
+    for i, (size, kernel) in enumerate(zip(sizes, kernels, strict=True)):
+        span = dilation[i] * (kernel - 1)
+        if transposed:
+            extents.append((size - 1) * stride[i] - 2 * padding[i] + span + extra[i] + 1)
+        else:
+            extents.append((size + 2 * padding[i] - span - 1) // stride[i] + 1)
+    return tuple(extents)
 
 
 @_shortcut(aten.native_batch_norm.default)

@@ -153,6 +153,7 @@ def computed_weights(model: nn.Module) -> dict[str, Computed]:
     made = [
         (dotted_name(path, local), layer, maker, tensors)
         for path, layer in model.named_modules()
+        if layer._forward_pre_hooks or 'parametrizations' in layer._modules
         for local, maker, tensors in _makers(layer)
     ]
     if not made:
@@ -210,6 +211,8 @@ def with_computed(
     for path, own in shapes.items():
         layer = modules[path]
         for local, shape in own.items():
+            if not local.endswith(_SOURCES):
+                continue
             for suffix in _SOURCES:
                 stem = local.removesuffix(suffix)
                 made = vars(layer).get(stem) if stem != local else None
@@ -233,6 +236,8 @@ def _parametrized(path: str) -> tuple[str, str] | None:
     >>> _parametrized('body.0.parametrizations.weight.0')
     ('body.0', 'weight')
     """
+    if 'parametrizations.' not in path:
+        return None
     parts = path.split('.')
     if 'parametrizations' not in parts[:-1]:
         return None

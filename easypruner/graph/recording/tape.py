@@ -18,11 +18,19 @@ from easypruner.base.describe import describe
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
-from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
+from easypruner.graph.recording.composites import run_parts, without_compilation
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
+from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.meta_shapes import tensors_of
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
-from easypruner.graph.recording.values import Guess, Values, Watcher, guess_result, is_known
+from easypruner.graph.recording.values import (
+    Guess,
+    Values,
+    Watcher,
+    guess_result,
+    is_known,
+    is_reserve,
+)
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
@@ -33,10 +41,9 @@ Call = Any
 """Example inputs, or a function that takes the model, calls it and returns outputs."""
 
 
-@cache
 def name_of(func: Any) -> str:
     """Return the name of an operation, without ``aten::``: ``convolution``, ``mylib::my_op``."""
-    return str(func._schema.name).removeprefix('aten::')
+    return kind_of(func).name
 
 
 @cache
@@ -285,10 +292,13 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if is_composite(func):
+        kind = kind_of(func)
+        if kind.is_composite:
             return run_parts(self, func, args, kwargs)
+        if is_reserve(func, args, kwargs):
+            return self.run(func, args, kwargs)
         recorded = args
-        if torch.Tag.inplace_view in func.tags:
+        if kind.changes_shape:
             recorded = (self._preserve(args[0]), *args[1:])
         result = self.run(func, args, kwargs)
         outputs = tensors_of((result,))

@@ -15,17 +15,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
+from easypruner.graph.recording.kinds import NMS, kind_of
 from easypruner.graph.recording.meta_shapes import run_operation, tensors_of
 
 aten = torch.ops.aten
 
-_ASKING = frozenset({
-    aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
-    aten.equal.default, aten._unique2.default, aten.unique_dim.default,
-    aten.unique_consecutive.default, aten.bincount.default, aten.repeat_interleave.Tensor,
-})  # fmt: skip
-"""Operations whose result, or its shape, depends on values."""
-_NMS = 'torchvision::nms'
+_BYTES = torch.uint8
+
+_pop_mode = torch._C._pop_torch_dispatch_stack
+_push_mode = torch._C._push_on_torch_dispatch_stack
+_count_modes = torch._C._len_torch_dispatch_stack
+_mode_at = torch._C._get_dispatch_stack_at
+_has_function_mode = torch._C._is_torch_function_mode_enabled
 
 Guess = Callable[[Any, tuple[Any, ...]], Any]
 
@@ -68,7 +69,7 @@ class Values:
         Raises:
             UnknownValueError: it needs a value that depends on weights.
         """
-        if func in _ASKING or func.name() == _NMS:
+        if kind_of(func).asks_values:
             if any(tensor.is_meta for tensor in tensors_of(args)):
                 return self._answer(func, args, kwargs)
         elif func is aten._to_copy.default and args[0].is_meta and _goes_to_cpu(kwargs):
@@ -169,11 +170,13 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         values: the values of tensors on the meta device; None if all tensors have values.
+        takes_leaves: whether layers may hand over their operations without torch.
     """
 
     supports_higher_order_operators = True
 
     values: Values | None = None
+    takes_leaves: bool = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -184,6 +187,29 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation and return its result."""
         run = run_operation if self.values is None else self.values.run
         return run(func, args, kwargs)
+
+    def hand_over(self, func: Any, *args: Any) -> Any:
+        """Handle an operation as if torch had dispatched it. The watcher must be active."""
+        # As torch does it, the mode is not active while it handles an operation.
+        _pop_mode(None)
+        try:
+            return self.__torch_dispatch__(func, (), args)  # type: ignore[no-untyped-call]
+        finally:
+            _push_mode(self)
+
+
+def active_watcher() -> Watcher | None:
+    """Return the watcher that gets the operations; None if anything else gets them as well."""
+    if _count_modes() == 1 and not _has_function_mode():
+        mode = _mode_at(0)
+        if isinstance(mode, Watcher) and mode.takes_leaves:
+            return mode
+    return None
+
+
+def is_reserve(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether an operation makes the empty tensor that torch reserves for a batch norm."""
+    return func is aten.empty.memory_format and not any(args[0]) and kwargs.get('dtype') is _BYTES
 
 
 def guess_result(func: Any, args: tuple[Any, ...]) -> Any:
@@ -200,7 +226,7 @@ def guess_result(func: Any, args: tuple[Any, ...]) -> Any:
         return False if x.dtype is torch.bool else 1 if not x.is_floating_point() else 1.0
     if func is aten.nonzero.default:
         return torch.empty((x.numel(), x.dim()), dtype=torch.int64, device='meta')
-    if func.name() == _NMS:
+    if func.name() == NMS:
         return torch.empty(x.shape[:1], dtype=torch.int64, device='meta')
     if func is aten._unique2.default:
         positions = torch.empty(x.shape, dtype=torch.int64, device='meta')

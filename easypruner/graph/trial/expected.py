@@ -14,10 +14,8 @@ from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.recording.inventory import numbers_of
+from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.tape import Operation, Tape
-
-BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device')
-"""Operations of autograd and of constants, which one run may have and another may not."""
 
 _HIDDEN = ('_parameters', '_buffers', '_modules', '_version')
 
@@ -56,7 +54,7 @@ class ExpectedTrace:
     @cached_property
     def operations(self) -> list[Operation]:
         """The operations that every run has, in order."""
-        return [op for op in self.tape.operations if op.name not in BOOKKEEPING]
+        return [op for op in self.tape.operations if not kind_of(op.func).is_bookkeeping]
 
     @cached_property
     def axes(self) -> dict[Operation, list[Axis]]:

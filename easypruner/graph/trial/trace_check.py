@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from easypruner.graph.recording.composites import is_composite, run_parts
+from easypruner.graph.recording.composites import run_parts
 from easypruner.graph.recording.inventory import StandIns
+from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.meta_shapes import tensors_of
 from easypruner.graph.recording.tape import Operation, name_of
-from easypruner.graph.recording.values import Watcher
-from easypruner.graph.trial.expected import BOOKKEEPING, ExpectedTrace
+from easypruner.graph.recording.values import Watcher, is_reserve
+from easypruner.graph.trial.expected import ExpectedTrace
 from easypruner.graph.trial.widths import Widths
 
 _LOOKAHEAD = 64
@@ -102,11 +103,15 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         self._missed: Operation | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if is_composite(func):
-            return run_parts(self, func, args, kwargs or {})
+        kwargs = kwargs or {}
+        kind = kind_of(func)
+        if kind.is_composite:
+            return run_parts(self, func, args, kwargs)
+        if is_reserve(func, args, kwargs):
+            return self.run(func, args, kwargs)
         self.begun += 1
-        result = self.run(func, args, kwargs or {})
-        if name_of(func) in BOOKKEEPING:
+        result = self.run(func, args, kwargs)
+        if kind.is_bookkeeping:
             return result
         operations = self._operations
         position, got = self._position, tensors_of((result,))

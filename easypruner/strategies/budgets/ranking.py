@@ -80,8 +80,7 @@ def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
     size = score.numel()
     kept = max(count, 1) if limits is NO_LIMITS else int(limits.nearest_widths(size)[count])
     mask = torch.ones(size, dtype=torch.bool)
-    mask[score.argsort(stable=True)[: size - kept]] = False
-    return mask
+    return mask.index_fill_(0, score.argsort(stable=True)[: size - kept], False)
 
 
 def within_limits(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.graph import ChannelGraph, ChannelGroup, Member
+from easypruner.graph.recording.inventory import find_module
 from easypruner.graph.recording.parametrized import computed_value, computed_weights, weight_norms
 
 OVER = ('producers', 'group')
@@ -70,10 +71,12 @@ def used_members(graph: ChannelGraph) -> dict[str, list[Member]]:
 
 def values_of(graph: ChannelGraph, member: Member) -> Tensor:
     """Return the values of a member of :func:`scored_members`, without a gradient."""
-    layer, local = graph.model.get_submodule(member.module), member.param.rpartition('.')[2]
-    if local in layer._parameters or local in layer._buffers:
-        return graph.parameter(member.param).detach()
-    return computed_value(layer, local)
+    path, _, local = member.param.rpartition('.')
+    layer = find_module(graph.model, path)
+    own: Tensor | None = layer._parameters.get(local)
+    if own is None:
+        own = layer._buffers.get(local)
+    return computed_value(layer, local) if own is None else own.detach()
 
 
 @dataclass(frozen=True)
@@ -207,8 +210,15 @@ def unit_sums(values: Tensor, member: Member) -> Tensor:
         ``(units,)``, on the device of ``values``.
     """
     others = [dim for dim in range(values.dim()) if dim != member.dim]
-    along = values.sum(dim=others) if others else values
-    return along[member.index.to(along.device)].sum(dim=1)
+    return sums_of_units(values.sum(dim=others) if others else values, member)
+
+
+def sums_of_units(values: Tensor, member: Member) -> Tensor:
+    """Add up the values of each unit of the indices in a dimension, ``(units,)``."""
+    index = member.index.to(values.device)
+    if index.shape[1] == 1:
+        return values.index_select(0, index.flatten())
+    return values[index].sum(dim=1)
 
 
 def unit_squares(graph: ChannelGraph, member: Member) -> Tensor:
@@ -245,6 +255,7 @@ def score_members(
     """Return the result of :func:`score_units` for members that :func:`scored_members` returned."""
     scores = {}
     for name, own in members.items():
-        layers = torch.stack([measure(member).cpu() for member in own])
+        measures = [measure(member).cpu() for member in own]
+        layers = measures[0][None] if len(own) == 1 else torch.stack(measures)
         scores[name] = layers if over == 'producers' else layers.sum(dim=0)
     return scores

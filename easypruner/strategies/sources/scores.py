@@ -16,7 +16,7 @@ def _reduce_by(reduce: Callable[[Tensor], Tensor]) -> Callable[[Mapping[str, Ten
 
 
 REDUCTIONS: dict[str, Callable[[Mapping[str, Tensor]], Scores]] = {
-    'mean': _reduce_by(lambda layers: layers.mean(dim=0)),
+    'mean': _reduce_by(lambda layers: layers[0] if len(layers) == 1 else layers.mean(dim=0)),
     'max': _reduce_by(lambda layers: layers.amax(dim=0)),
     'sum': _reduce_by(lambda layers: layers.sum(dim=0)),
     'first': _reduce_by(lambda layers: layers[0]),
@@ -118,20 +118,29 @@ def normalize(scores: Scores, normalization: str) -> Scores:
             f"combined with normalization={normalization!r}; use normalization='none'"
         )
     changed: dict[str, Tensor] = {}
-    for name, score in scores.items():
-        try:
-            changed[name] = change(score)
-        except EasyPrunerError as error:
-            raise EasyPrunerError(
-                f'normalization={normalization!r} needs scores of at least 0, '
-                f"but those of group {name!r} {error}; use normalization='gaussian' or 'none'"
-            ) from None
-        if changed[name].isnan().any():
-            raise EasyPrunerError(
-                f'normalization={normalization!r} turns the scores of group {name!r} into NaN: '
-                f'the highest is {float(score.max()):g}; the weights are damaged or have diverged'
-            )
+    try:
+        for group, score in scores.items():
+            changed[group] = change(score)
+    except EasyPrunerError as error:
+        raise EasyPrunerError(
+            f'normalization={normalization!r} needs scores of at least 0, '
+            f"but those of group {group!r} {error}; use normalization='gaussian' or 'none'"
+        ) from None
+    name = _find_nan(changed)
+    if name is not None:
+        raise EasyPrunerError(
+            f'normalization={normalization!r} turns the scores of group {name!r} into NaN: the '
+            f'highest is {float(scores[name].max()):g}; the weights are damaged or have diverged'
+        )
     return Scores(changed)
+
+
+def _find_nan(scores: Mapping[str, Tensor]) -> str | None:
+    """Return the first group that has a score which is not a number; None if there is none."""
+    # All groups at once first: there are many, and hardly ever one with such a score.
+    if not scores or not torch.cat([score.flatten() for score in scores.values()]).isnan().any():
+        return None
+    return next(name for name, score in scores.items() if score.isnan().any())
 
 
 def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:
@@ -147,13 +156,12 @@ def reduce_layers(scores: Mapping[str, Tensor], reduction: str) -> Scores:
     >>> reduce_layers({'g': torch.tensor([[1.0, 4.0], [3.0, 0.0]])}, 'mean')['g']
     tensor([2., 2.])
     """
-    layers: dict[str, Tensor] = {}
-    for name, score in scores.items():
-        score = score.detach().cpu()
-        if score.isnan().any():
-            raise EasyPrunerError(
-                f'group {name!r} has scores that are not numbers ({int(score.isnan().sum())} of '
-                f'{score.numel()} are NaN); the weights from which they were computed are damaged'
-            )
-        layers[name] = score if score.dim() == 2 else score[None]
+    own = {name: score.detach().cpu() for name, score in scores.items()}
+    name = _find_nan(own)
+    if name is not None:
+        raise EasyPrunerError(
+            f'group {name!r} has scores that are not numbers ({int(own[name].isnan().sum())} of '
+            f'{own[name].numel()} are NaN); the weights from which they were computed are damaged'
+        )
+    layers = {name: score if score.dim() == 2 else score[None] for name, score in own.items()}
     return REDUCTIONS[reduction](layers)

@@ -1,0 +1,72 @@
+"""Kinds of operations: what is asked about an operation each time it runs, found out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from easypruner.graph.recording.composites import is_composite
+from easypruner.graph.recording.grouped_products import is_grouped_product
+
+aten = torch.ops.aten
+
+_ASKING = frozenset({
+    aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
+    aten.equal.default, aten._unique2.default, aten.unique_dim.default,
+    aten.unique_consecutive.default, aten.bincount.default, aten.repeat_interleave.Tensor,
+})  # fmt: skip
+NMS = 'torchvision::nms'
+_BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device')
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known about an operation, whatever its arguments.
+
+    Attributes:
+        func: the operation.
+        name: its name, without ``aten::``.
+        is_composite: whether it takes functions, and runs others by them.
+        is_grouped: whether it multiplies groups of rows with a matrix each.
+        asks_values: whether its result, or the shape of that, depends on values.
+        changes_shape: whether it changes the shape of a tensor in place.
+        is_bookkeeping: whether it is of autograd or of constants, so that one run may have it and
+            another may not.
+    """
+
+    func: Any
+    name: str
+    is_composite: bool
+    is_grouped: bool
+    asks_values: bool
+    changes_shape: bool
+    is_bookkeeping: bool
+
+
+_KINDS: dict[int, Kind] = {}
+
+
+def kind_of(func: Any) -> Kind:
+    """Return the kind of an operation."""
+    # By identity: torch computes the hash of an operation in Python. A kind keeps its operation.
+    kind = _KINDS.get(id(func))
+    if kind is None:
+        kind = _KINDS[id(func)] = _describe(func)
+    return kind
+
+
+def _describe(func: Any) -> Kind:
+    if is_composite(func):
+        return Kind(func, func.name(), True, False, False, False, False)
+    name = str(func._schema.name).removeprefix('aten::')
+    return Kind(
+        func=func,
+        name=name,
+        is_composite=False,
+        is_grouped=is_grouped_product(func),
+        asks_values=func in _ASKING or func.name() == NMS,
+        changes_shape=torch.Tag.inplace_view in func.tags,
+        is_bookkeeping=name in _BOOKKEEPING,
+    )

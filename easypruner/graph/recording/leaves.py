@@ -1,0 +1,139 @@
+"""Leaves: frequent layers of torch, whose operations are handed straight to the watcher of a pass.
+
+Torch takes several times as long to call a layer and to dispatch its operation as the watcher takes
+to handle it. A leaf hands over the operation, with the arguments, that torch would come to. Where
+that is not certain it does nothing, and the layer is called in the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as of_modules
+
+from easypruner.graph.recording.values import Watcher, active_watcher
+
+aten = torch.ops.aten
+
+Leaf = Callable[[Watcher, Any, Tensor], Any]
+"""Hands over what a layer does to a tensor; returns its output, or NotImplemented."""
+
+_LEAVES: dict[type[nn.Module], Leaf] = {}
+
+
+def make_call(layer: nn.Module) -> Callable[..., Any]:
+    """Return a function that calls a layer, as a leaf if it is one and nothing is in the way."""
+    leaf, call = _LEAVES.get(type(layer)), layer._call_impl
+    own = layer.__dict__
+    if leaf is None or 'forward' in own:
+        return call
+    run: Leaf = leaf
+
+    def call_leaf(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and type(args[0]) is Tensor and args[0].is_meta:
+            watcher = active_watcher()
+            if watcher is not None and not _is_hooked(own):
+                result = run(watcher, layer, args[0])
+                if result is not NotImplemented:
+                    return result
+        return call(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    return call_leaf
+
+
+def _is_hooked(own: dict[str, Any]) -> bool:
+    return bool(
+        own['_forward_hooks']
+        or own['_forward_pre_hooks']
+        or own['_backward_hooks']
+        or own['_backward_pre_hooks']
+        or of_modules._global_forward_hooks
+        or of_modules._global_forward_pre_hooks
+        or of_modules._global_backward_hooks
+        or of_modules._global_backward_pre_hooks
+    )
+
+
+def _leaf(kind: type[nn.Module]) -> Callable[[Leaf], Leaf]:
+    def register(leaf: Leaf) -> Leaf:
+        _LEAVES[kind] = leaf
+        return leaf
+
+    return register
+
+
+@_leaf(nn.Conv2d)
+def _convolve(watcher: Watcher, layer: nn.Conv2d, x: Tensor) -> Any:
+    if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
+        return NotImplemented
+    weight, bias = layer._parameters.get('weight'), layer._parameters.get('bias')
+    if (
+        weight is None
+        or x.dim() != 4
+        or weight.dim() != 4
+        or not (weight.is_meta and weight.is_floating_point())
+    ):
+        return NotImplemented
+    return watcher.hand_over(
+        aten.convolution.default,
+        x, weight, bias, list(layer.stride), list(layer.padding), list(layer.dilation),
+        False, [0, 0], layer.groups,
+    )  # fmt: skip
+
+
+@_leaf(nn.BatchNorm2d)
+def _normalize(watcher: Watcher, layer: nn.BatchNorm2d, x: Tensor) -> Any:
+    if layer.training or x.dim() != 4 or not x.numel():
+        return NotImplemented
+    parameters, buffers, channels = layer._parameters, layer._buffers, x.shape[1]
+    tensors = (
+        parameters.get('weight'),
+        parameters.get('bias'),
+        buffers.get('running_mean'),
+        buffers.get('running_var'),
+    )
+    if any(tensor is None or tensor.shape[0] != channels for tensor in tensors):
+        return NotImplemented
+    momentum = 0.0 if layer.momentum is None else layer.momentum
+    outputs = watcher.hand_over(
+        aten.native_batch_norm.default, x, *tensors, False, momentum, layer.eps
+    )
+    return outputs[0]
+
+
+def _pointwise_leaf(kind: type[nn.Module], func: Any, in_place: Any = None, *options: Any) -> None:
+    def apply(watcher: Watcher, layer: Any, x: Tensor) -> Any:
+        inside = in_place is not None and layer.inplace
+        return watcher.hand_over(in_place if inside else func, x, *options)
+
+    _LEAVES[kind] = apply
+
+
+_pointwise_leaf(nn.ReLU, aten.relu.default, aten.relu_.default)
+_pointwise_leaf(nn.ReLU6, aten.hardtanh.default, aten.hardtanh_.default, 0.0, 6.0)
+_pointwise_leaf(nn.SiLU, aten.silu.default, aten.silu_.default)
+_pointwise_leaf(nn.Hardswish, aten.hardswish.default, aten.hardswish_.default)
+_pointwise_leaf(nn.Hardsigmoid, aten.hardsigmoid.default, aten.hardsigmoid_.default)
+_pointwise_leaf(nn.Sigmoid, aten.sigmoid.default)
+
+
+@_leaf(nn.AdaptiveAvgPool2d)
+def _pool(watcher: Watcher, layer: nn.AdaptiveAvgPool2d, x: Tensor) -> Any:
+    if layer.output_size not in (1, (1, 1)) or x.dim() != 4:
+        return NotImplemented
+    if not x.is_contiguous() or x.stride(1) == 1:  # torch may take it for channels last
+        return NotImplemented
+    return watcher.hand_over(aten.mean.dim, x, [-1, -2], True)
+
+
+@_leaf(nn.Dropout)
+def _drop(watcher: Watcher, layer: nn.Dropout, x: Tensor) -> Any:
+    return NotImplemented if layer.training else x
+
+
+@_leaf(nn.Identity)
+def _hand_on(watcher: Watcher, layer: nn.Identity, x: Tensor) -> Any:
+    return x
