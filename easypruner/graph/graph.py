@@ -42,7 +42,13 @@ from easypruner.graph.masks import Masks
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns, find_module
 from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
-from easypruner.graph.recording.wrappers import check_parts, find_cuttable, find_traceable
+from easypruner.graph.recording.wrappers import (
+    check_module,
+    check_parts,
+    find_cuttable,
+    find_traceable,
+    is_compiled,
+)
 from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.widths import AttributeModel, RepairedNumber
 
@@ -543,8 +549,10 @@ def prune(
     """Remove the units that ``masks`` do not keep, in place.
 
     Parameters stay the same objects, so optimizers, hooks and ties remain valid. Their gradients
-    are cut with them. If anything fails, the model, the optimizers and the copies are left as they
-    were. The graph is updated: it describes the pruned model afterwards.
+    are cut with them. If the model is compiled, what torch has compiled in this process is
+    forgotten: torch compiles a function for a few shapes only, and then runs it as it is. If
+    anything fails, the model, the optimizers and the copies are left as they were. The graph is
+    updated: it describes the pruned model afterwards.
 
     The config of a network of Hugging Face follows. If it cannot describe the widths,
     ``save_pretrained`` writes a folder for :func:`easypruner.from_pretrained`.
@@ -572,6 +580,8 @@ def prune(
             be built again after a cut.
         TraceError: ``model`` is not a network, or as for :func:`trace`.
     """
+    check_module(model)
+    compiled = is_compiled(model)
     model = find_cuttable(model)
     if graph is None:
         if example_inputs is None:
@@ -597,4 +607,6 @@ def prune(
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
     cut(inventory, kept, graph.handlers, attributes, states, copies)
     graph._shrink(checked)
+    if compiled:
+        torch.compiler.reset()
     return with_configs(record_of_cut, model, copies, graph.example_inputs)

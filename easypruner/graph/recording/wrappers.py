@@ -138,6 +138,14 @@ def find_cuttable(model: nn.Module) -> nn.Module:
     return _network_of(model)
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether ``torch.compile`` or ``module.compile()`` runs a network or parts of it."""
+    return any(
+        '_orig_mod' in part._modules or part.__dict__.get('_compiled_call_impl') is not None
+        for part in model.modules()
+    )
+
+
 def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:
     """Return the network of the class of ``model`` inside a copy, such as an averaged model.
 
