@@ -129,8 +129,8 @@ def print_explanations(graph: ChannelGraph, channels: Sequence[str], as_json: bo
     if as_json:
         print(json.dumps([explanation.to_json() for explanation in found], indent=2))
         return
-    report_console()  # prepares the output for characters that its encoding does not have
-    print(literal_text('\n\n'.join(map(str, found))).plain)
+    text = literal_text('\n\n'.join(map(str, found))).plain
+    report_console().out(text, highlight=False)
 
 
 def draw(kind: str, graph: ChannelGraph, title: str, file: Path) -> None:

@@ -28,8 +28,10 @@ from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition
 from easypruner.graph.coupling.layout import Bools
 
-_WIDTH_GOES = "attention={!r} removes width of every head; attention='heads' removes heads"
+_WIDTH_GOES = "attention='width' removes width of every head; attention='heads' removes heads"
+_ONLY_WIDTH = 'the width of these heads goes, because no whole head can'
 _HEADS_GO = "attention={!r} removes heads; attention='width' removes width of every head"
+_ONLY_HEADS = 'whole heads go, because their width cannot'
 _OF_WEIGHTS = {'convolution.weight': CONVOLUTION, 'linear.weight': MLP}
 
 
@@ -155,14 +157,16 @@ def _held_in_cells(cells: Cells, costs: _Costs) -> Iterator[tuple[str, Held]]:
 def _held_by_choice(coupling: Coupling, cells: Cells, costs: _Costs) -> Iterator[tuple[str, Held]]:
     """Yield heads where their width goes, and width where heads go. Both have the same weights."""
     option, attentions = coupling.splits.attention, find_attentions(coupling.splits)
+    why_width = _WIDTH_GOES if option == 'width' else _ONLY_WIDTH
+    why_heads = _ONLY_HEADS if option == 'width' else _HEADS_GO.format(option)
     for kind, other, reason, units in (
-        (HEADS, HEAD_WIDTH, _WIDTH_GOES, sum(a.heads for a in attentions if not a.loses_heads)),
-        (HEAD_WIDTH, HEADS, _HEADS_GO, sum(a.width for a in attentions if a.loses_heads)),
+        (HEADS, HEAD_WIDTH, why_width, sum(a.heads for a in attentions if not a.loses_heads)),
+        (HEAD_WIDTH, HEADS, why_heads, sum(a.width for a in attentions if a.loses_heads)),
     ):
         if units:
             of_other = cells.find(other, STREAM_WITH[other])
             cost = costs.going_with(n for n in of_other if cells.keys[n].is_split)
-            yield kind, Held(reason.format(option), units, cost)
+            yield kind, Held(reason, units, cost)
 
 
 def _held_constants(
