@@ -101,7 +101,7 @@ def speed(graph: ChannelGraph, runtime: Runtime, macs: float = 0.5, repeats: int
     session = runtime.session(copy_of(graph.model).eval(), inputs)
     run = synchronized(session.bind(inputs), device)
     (timed,) = measure([run], threads=runtime.threads, repeats=repeats, clock=times.clock)
-    forecast = Forecast(graph, times, timed.seconds.median)
+    forecast = Forecast(graph, times, times.at_first(timed.seconds.median))
     return Speed(
         runtime=describe_runtime(runtime, device),
         seconds=timed.seconds,

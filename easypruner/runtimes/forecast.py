@@ -162,7 +162,7 @@ class _Plan:
         first, second = self.knots
         times = np.array([known[layer] for layer in self.layers()]).reshape(len(first), len(second))
         times = _from_zero(_from_zero(times, first).T, second).T
-        times = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1)
+        times = _ascending(_ascending(times).T).T
         return np.array([0, *first], float), np.array([0, *second], float), times
 
 
@@ -230,6 +230,14 @@ def _knots(size: int, step: int) -> tuple[int, ...]:
     ((64, 128, 256), (48, 80, 144), (1, 2, 3))
     """
     return tuple(sorted({min(math.ceil(size * share / step) * step, size) for share in _SHARES}))
+
+
+def _ascending(times: Floats) -> Floats:
+    """Return times that do not fall with the width: half way between both bounds of each."""
+    above = np.maximum.accumulate(times, axis=0)
+    below = np.minimum.accumulate(times[::-1], axis=0)[::-1]
+    middle: Floats = (above + below) / 2
+    return middle
 
 
 def _from_zero(times: Floats, knots: Sequence[int]) -> Floats:

@@ -23,12 +23,14 @@ from easypruner.runtimes.passes import synchronized
 from easypruner.runtimes.runtime import Runtime, Session
 from easypruner.runtimes.timing import Clock, measure
 
-FORMAT = 'easypruner.layer_times/1'
+FORMAT = 'easypruner.layer_times/2'
 _AT_ONCE = 32
 _REPEATS = 15
 _WARMUP = 3
 _CALL = 'a call'
 """The key of the time that a pass takes besides the layers in it."""
+_REFERENCE = 'the reference'
+"""The key of the time of a layer that is timed with all others: a machine's speed changes."""
 _CHAIN = 9
 _LEAST = 0.1
 """The smallest share of a layer's time that is left when that of a call is taken off."""
@@ -40,7 +42,9 @@ class LayerTimes:
     """Times single layers in a runtime. What was measured before is read from a file.
 
     The file belongs to the runtime with its arguments, the versions, the processor and the clock.
-    Networks share its entries: an entry is a layer with its extents and widths.
+    Networks share its entries: an entry is a layer with its extents and widths. Layers that are
+    measured at different moments are comparable, because a reference layer is measured with them,
+    and all times are those at which the reference takes as long as it did first.
 
     Args:
         runtime: the runtime.
@@ -62,6 +66,7 @@ class LayerTimes:
         name = f'{runtime.name}-{content_hash(self.machine)[:16]}.json'
         self.path = cache_folder() / 'layers' / name
         self._known: dict[str, float] = {}
+        self._slowness = 1.0
 
     def seconds(self, layers: Iterable[Layer]) -> dict[Layer, float]:
         """Return the seconds of each layer in a network. Those that are not known are measured.
@@ -88,6 +93,16 @@ class LayerTimes:
             if seconds is not None
         }
 
+    def at_first(self, seconds: float) -> float:
+        """Return what was measured now as the time that it would have taken at first.
+
+        Args:
+            seconds: the time of a network in the runtime, measured just before.
+        """
+        self._known |= _read(self.path)
+        self._timed([])
+        return seconds / self._slowness
+
     def _measure_call(self) -> float:
         """Return the time of a small network that more layers would not take."""
         chain = [nn.Conv2d(16, 16, 1).requires_grad_(False) for _ in range(_CHAIN)]
@@ -108,10 +123,11 @@ class LayerTimes:
 
     def _timed(self, built: Sequence[tuple[nn.Module, Tensor]]) -> list[float | None]:
         """Return the seconds of a pass of each network; None for those without a session."""
-        sessions = self._sessions(built)
+        everything = [*built, self._reference()]
+        sessions = self._sessions(everything)
         bound = {
             number: (synchronized(session.bind(inputs), self._device), inputs)
-            for number, ((_, inputs), session) in enumerate(zip(built, sessions, strict=True))
+            for number, ((_, inputs), session) in enumerate(zip(everything, sessions, strict=True))
             if session is not None
         }
         if not bound:
@@ -126,7 +142,15 @@ class LayerTimes:
             before=[inputs.sum for _, inputs in bound.values()],
         )
         seconds = {n: each.seconds.median for n, each in zip(bound, timed, strict=True)}
-        return [seconds.get(number) for number in range(len(built))]
+        reference = seconds.pop(len(built), 0.0)
+        if reference:
+            self._slowness = reference / self._known.setdefault(_REFERENCE, reference)
+        found = {number: each / self._slowness for number, each in seconds.items()}
+        return [found.get(number) for number in range(len(built))]
+
+    def _reference(self) -> tuple[nn.Module, Tensor]:
+        layer = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False).eval()
+        return layer.to(self._device), torch.rand(1, 64, 28, 28, device=self._device)
 
     def _sessions(self, built: Sequence[tuple[Any, Any]]) -> list[Session | None]:
         try:

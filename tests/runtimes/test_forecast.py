@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.graph import ChannelGraph
-from easypruner.runtimes.forecast import Forecast
+from easypruner.runtimes.forecast import Forecast, _ascending
 from easypruner.runtimes.layer_times import LayerTimes
 from easypruner.runtimes.layers import layer_uses
 from tests.helpers.clocked import CLOCK, Clock, Clocked, network_seconds, use_clock
@@ -160,3 +161,13 @@ def test_tied_weights_and_other_classes() -> None:
     assert graph.groups
     share = forecast.seconds(masks) / forecast.whole
     assert share == pytest.approx(runtime.share(graph, masks))
+
+
+def test_a_time_that_was_too_long_does_not_spread_to_wider_layers() -> None:
+    right = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    assert np.array_equal(_ascending(right), right)
+    wrong = right.copy()
+    wrong[0, 0] = 7.0
+    found = _ascending(wrong)
+    assert (np.diff(found, axis=0) >= 0).all()
+    assert found[2, 0] < 7.0 and np.array_equal(found[:, 1], right[:, 1])

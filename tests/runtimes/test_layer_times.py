@@ -37,7 +37,14 @@ def test_layers_are_measured_once_and_without_the_call(clock: Clock) -> None:
     assert times(call=1e-6).seconds([BROAD]) == pytest.approx({BROAD: 1280e-9})
     assert clock.layers == loaded
     assert times(call=1e-6).seconds([BROAD, MIDDLE])[MIDDLE] == pytest.approx(640e-9)
-    assert clock.layers == loaded + 1
+    assert clock.layers == loaded + 2, 'the reference is measured with the layer'
+
+
+def test_a_machine_that_became_slower_changes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times().seconds([NARROW])
+    taking = Clocked._taking
+    monkeypatch.setattr(Clocked, '_taking', lambda self, seconds: taking(self, 3 * seconds))
+    assert times().seconds([NARROW, BROAD]) == pytest.approx({NARROW: 320e-9, BROAD: 1280e-9})
 
 
 def test_other_arguments_of_the_runtime_have_another_file(clock: Clock) -> None:

@@ -154,7 +154,7 @@ class Bench:
         """The forecast. It is made, and missing times of layers are measured, on first use."""
         graph = self.stopwatch.graph
         times = LayerTimes(self.runtime, device_of(graph))
-        return Forecast(graph, times, self.stopwatch.seconds(times.clock))
+        return Forecast(graph, times, times.at_first(self.stopwatch.seconds(times.clock)))
 
 
 # Budgets are copied, and sessions cannot be. The network of a bench is a copy.
