@@ -25,6 +25,7 @@ from easypruner.cli.new_plugin import NewPluginArguments, new_plugin
 from easypruner.cli.openmmlab import AUTO
 from easypruner.cli.options import add_command
 from easypruner.cli.prune import PruneArguments, prune
+from easypruner.cli.study import StudyArguments, study
 from easypruner.errors import EasyPrunerError, Interrupted
 
 
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         more = interrupt.arguments if isinstance(interrupt, Interrupted) else ()
         resumed = getattr(parsed, 'resume', None)
+        # It is a flag of some commands.
+        resumed = resumed if isinstance(resumed, str) else None
         _print(f'interrupted; {_how_to_go_on(given, more, resumed)}')
         return 130
 
@@ -102,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     summary = 'report what can be pruned in a network, what it costs, and what is frozen and why'
     add_command(commands, 'analyze', AnalyzeArguments, analyze, summary)
     add_command(commands, 'compare', CompareArguments, compare, 'compare finished runs')
+    summary = 'compare methods over seeds, budgets and other values'
+    add_command(commands, 'study', StudyArguments, study, summary)
     summary = 'write a network for runtimes such as OnnxRuntime, checked against torch'
     add_command(commands, 'export', ExportArguments, export, summary)
     summary = 'time networks side by side, each pruned one beside its unpruned one'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,6 @@ def _plugin_files(run: Run) -> Iterator[str]:
         yield from map(str, Path(file).parent.rglob('*.py') if package else [file])
 
 
-@cache
 def _code_hash(plugins: tuple[str, ...]) -> str:
     """Return a hash of the code that computes results: EasyPruner's and that of the plugins."""
     root = Path(__file__).parents[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+from easypruner.base.describe import shown
 from easypruner.report.comparison import Comparison
 from easypruner.report.result import RunResult
 
@@ -21,6 +23,37 @@ def list_differences(comparison: Comparison) -> tuple[str, ...]:
         *_different_versions(comparison),
         *_seeds(comparison),
     )
+
+
+def list_different_settings(methods: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return a sentence for each setting in which methods differ, before any of them has run.
+
+    Args:
+        methods: name of a method -> part of its config, such as ``'data'`` -> settings.
+
+    >>> list_different_settings({'a': {'data': {'size': 8}}, 'b': {'data': {'size': 4}}})
+    ('the data differ: size: 8 (a); 4 (b)',)
+    """
+    flat = {name: dict(_leaves(parts)) for name, parts in methods.items()}
+    sentences = []
+    for path in dict.fromkeys(path for leaves in flat.values() for path in leaves):
+        owners: dict[str, list[str]] = defaultdict(list)
+        for name, leaves in flat.items():
+            owners[shown(leaves[path]) if path in leaves else 'not set'].append(name)
+        if len(owners) > 1:
+            (part, *inner), verb = path, 'differ' if path[0] in ('data', 'epochs') else 'differs'
+            values = '; '.join(f'{value} ({", ".join(who)})' for value, who in owners.items())
+            sentences.append(f'the {part} {verb}: {".".join(inner)}: {values}')
+    return tuple(sentences)
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (path, value) of everything in nested dicts."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, str(key)))
+    else:
+        yield path, value
 
 
 def _different_parts(comparison: Comparison) -> Iterator[str]:

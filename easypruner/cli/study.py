@@ -1,0 +1,75 @@
+"""The command ``easypruner study``: compares methods over seeds, budgets and swept keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from easypruner.cli.options import CommonArguments, flag, option, positional
+
+
+def parse_count(text: str) -> int:
+    """Convert the text of an option to a whole number of at least 1."""
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyArguments(CommonArguments):
+    """The arguments of ``easypruner study``."""
+
+    study: str = positional('path of a study file', metavar='STUDY.py')
+    out: str | None = option('folder of the study; default: studies/NAME', metavar='DIR')
+    resume: bool = flag('continue the study in the folder: run what is not finished')
+    overwrite: bool = flag('replace an existing study')
+    plan: bool = flag('check the study and print the runs, without running them')
+    jobs: int = option(
+        'number of runs at the same time; default: 1', type=parse_count, metavar='N', default=1
+    )
+    threads: int | None = option(
+        'threads of each run; default: an equal share of the cores', type=parse_count, metavar='N'
+    )
+    store: str | None = option(
+        "folder of finished stages that runs share; default: in the user's cache", metavar='DIR'
+    )
+
+
+def study(arguments: StudyArguments) -> int:
+    """Run a study.
+
+    Raises:
+        EasyPrunerError: the study has mistakes, or runs have failed.
+    """
+    # These modules import torch and MMEngine, and --help has to be fast.
+    from easypruner.base.store import Store, default_store
+    from easypruner.report.text import report_console
+    from easypruner.study.executors import LocalExecutor, visible_gpus
+    from easypruner.study.record import check_folder
+    from easypruner.study.study import clear, plan_study, run_study
+    from easypruner.study.study_file import read_study
+
+    declared = read_study(Path(arguments.study))
+    folder = Path(arguments.out or Path('studies') / declared.name).resolve()
+    store = Path(arguments.store) if arguments.store else default_store()
+    Store(store)
+    if not arguments.plan:
+        check_folder(folder, arguments.resume, arguments.overwrite)
+    plan = plan_study(declared)
+    console = report_console()
+    once, separate = plan.trainings(plan.runs)
+    for label in dict.fromkeys(run.label for run in plan.runs):
+        seeds = ', '.join(str(run.seed) for run in plan.runs if run.label == label)
+        console.print(f'{label}: seeds {seeds}', markup=False, highlight=False)
+    text = f'{len(plan.runs)} runs with {separate} trainings, {once} of them different'
+    console.print(text, highlight=False)
+    for difference in plan.differences:
+        console.print(f'unfair: {difference}', style='yellow', markup=False, highlight=False)
+    if arguments.plan:
+        return 0
+    if arguments.overwrite:
+        clear(folder)
+    executor = LocalExecutor(arguments.jobs, arguments.threads, visible_gpus())
+    run_study(declared, plan, folder, executor, store.resolve(), console)
+    return 0

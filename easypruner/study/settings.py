@@ -1,0 +1,90 @@
+"""The config of a run of a study: that of its method, with the budget and the swept values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from easypruner.engine.config import read_config
+from easypruner.engine.foreign_configs import is_foreign
+from easypruner.errors import ConfigError, Mistakes, nearest
+from easypruner.pipeline.configs import find_config
+from easypruner.pipeline.preflight import PlannedStage, expand
+from easypruner.pipeline.recipes import Recipe, find_recipe
+from easypruner.study.baselines import baseline_stages
+from easypruner.study.runs import StudyRun
+
+_STAGES = 'stages.'
+
+
+def settings_of(run: StudyRun) -> Config:
+    """Return the config of a run.
+
+    Raises:
+        ConfigError: it cannot be read, or has not one of the keys.
+    """
+    budgets = () if run.budget is None else (run.budget,)
+    recipe = Recipe(None if run.recipe is None else find_recipe(run.recipe), budgets)
+    given = {**run.options, **run.swept}
+    # Names of stages are known when the recipe is there; keys of another kind stay as they are.
+    whole = read_config(
+        find_config(run.config),
+        {},
+        foreign=is_foreign(run.config),
+        complete=lambda config: recipe.complete(config, given),
+    )
+    names = [stage.get('name') or '' for stage in whole.get('stages') or []]
+    config = read_config(
+        find_config(run.config),
+        {_numbered(key, names): value for key, value in given.items()},
+        foreign=is_foreign(run.config),
+        complete=lambda read: recipe.complete(read, given),
+    )
+    if run.baseline is not None:
+        mistakes = Mistakes()
+        planned = expand(config.get('stages') or [], mistakes)
+        mistakes.raise_all()
+        content = [dict(entry.config) for entry in planned]
+        config.stages = baseline_stages(run.baseline, content, epochs_of(planned, config))
+    return config
+
+
+def epochs_of(stages: Sequence[PlannedStage], config: Config) -> list[int]:
+    """Return the number of epochs of each stage; 0 for those that do not train."""
+    return [entry.stage.length(config) if hasattr(entry.stage, 'length') else 0 for entry in stages]
+
+
+def _numbered(key: str, names: Sequence[str]) -> str:
+    """Return a key with the number of a stage in place of its name.
+
+    >>> _numbered('stages.finetune.epochs', ['baseline', 'finetune'])
+    'stages.1.epochs'
+    """
+    if not key.startswith(_STAGES):
+        return key
+    name, dot, rest = key.removeprefix(_STAGES).partition('.')
+    if name.isdecimal():
+        return key
+    if name not in names:
+        hint = nearest(name, filter(None, names))
+        raise ConfigError(f'{key}: there is no stage {name!r}; {hint}; or give its number')
+    return f'{_STAGES}{names.index(name)}{dot}{rest}'
+
+
+def plain_parts(config: Config, epochs: int) -> dict[str, Mapping[str, Any]]:
+    """Return what the configs of comparable methods have in common: part -> settings."""
+    content = config.to_dict()
+    keys = {
+        'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
+        'model': ('model', 'data_preprocessor'),
+        'recipe': ('optim_wrapper', 'param_scheduler', 'train_cfg', 'load_from'),
+        'graph': ('graph',),
+    }
+    parts = {
+        part: {key: content[key] for key in known if content.get(key) is not None}
+        for part, known in keys.items()
+    }
+    parts['recipe'].get('train_cfg', {}).pop('val_interval', None)
+    return {**parts, 'epochs': {'epochs of all stages': epochs}}

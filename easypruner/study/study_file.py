@@ -1,0 +1,204 @@
+"""The file that declares a study: methods, seeds, budgets and swept keys."""
+
+from __future__ import annotations
+
+import runpy
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from easypruner.base.describe import shown
+from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
+from easypruner.study.sweeps import Sweep, choice, grid, read_sweeps
+
+_KEYS = ('configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins')
+_METHOD_KEYS = ('config', 'recipe', 'options', 'sweep')
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of a study.
+
+    Attributes:
+        name: the name.
+        config: the path or name of its config.
+        recipe: the name of a recipe that replaces the stages; None keeps them.
+        options: key of the config -> value.
+        sweep: key of the config -> the values that it takes.
+        baseline: ``'random'`` or ``'scratch'`` for a method that the study adds: the stages of this
+            baseline replace those of the config.
+    """
+
+    name: str
+    config: str
+    recipe: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, Sweep] = field(default_factory=dict)
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Attributes:
+        name: the name of its file.
+        methods: the methods, with the added baselines.
+        seeds: the seeds of each method.
+        budgets: the budgets of each method; None keeps that of the config.
+        plugins: folders with plugins.
+    """
+
+    name: str
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    budgets: tuple[Mapping[str, Any] | None, ...]
+    plugins: tuple[str, ...] = ()
+
+
+def read_study(path: Path) -> Study:
+    """Read the file of a study.
+
+    Raises:
+        ConfigError: there is no such file, or it has mistakes; the message lists all.
+    """
+    content = _run(path)
+    mistakes = Mistakes()
+    for key in content:
+        if key not in _KEYS:
+            mistakes.add(f'unknown key {key!r}; {nearest(key, _KEYS)}')
+    methods: list[Method] = []
+    seeds: tuple[int, ...] = ()
+    budgets: tuple[Mapping[str, Any] | None, ...] = ()
+    with mistakes.collect():
+        methods = _methods(content)
+    with mistakes.collect():
+        seeds = _seeds(content.get('seeds', [0]))
+    with mistakes.collect():
+        budgets = _budgets(content.get('budgets'))
+    with mistakes.collect():
+        methods += _baselines(content, methods)
+    mistakes.raise_all()
+    return Study(path.stem, tuple(methods), seeds, budgets, _folders(content, path.parent))
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """Return the names that a study file defines."""
+    if not path.is_file():
+        raise ConfigError(f'there is no study file {str(path)!r}; give the path of a Python file')
+    try:
+        found = runpy.run_path(str(path), {'grid': grid, 'choice': choice})
+    except EasyPrunerError:
+        raise
+    except Exception as error:
+        raise ConfigError(f'{str(path)!r}: {type(error).__name__}: {error}') from error
+    return {
+        key: value
+        for key, value in found.items()
+        if not key.startswith('_')
+        and value is not grid
+        and value is not choice
+        and not isinstance(value, types.ModuleType | types.FunctionType | type)
+    }
+
+
+def _methods(content: Mapping[str, Any]) -> list[Method]:
+    given = content.get('configs')
+    if isinstance(given, list | tuple) and all(isinstance(entry, str) for entry in given):
+        given = {Path(entry).stem: entry for entry in given}
+    if not isinstance(given, Mapping) or not given:
+        raise ConfigError(
+            f'configs is {shown(given)}; expected a dict of name -> config, or a list of configs'
+        )
+    options = content.get('options', {})
+    if not isinstance(options, Mapping):
+        raise ConfigError(f'options is {shown(options)}; expected a dict of key -> value')
+    common = {'options': dict(options), 'sweep': read_sweeps(content.get('sweep', {}), 'sweep')}
+    mistakes, methods = Mistakes(), []
+    for name, entry in given.items():
+        with mistakes.collect(f'configs[{name!r}]'):
+            methods.append(_method(name, entry, common))
+    mistakes.raise_all()
+    return methods
+
+
+def _method(name: Any, entry: Any, common: Mapping[str, Any]) -> Method:
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f'the name is {name!r}; expected a string')
+    entry = {'config': entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, Mapping) or not isinstance(entry.get('config'), str):
+        raise ConfigError(
+            f'got {shown(entry)}; expected the name of a config, or dict(config=NAME, recipe=..., '
+            'options={...}, sweep={...})'
+        )
+    for key in entry:
+        if key not in _METHOD_KEYS:
+            raise ConfigError(f'unknown key {key!r}; {nearest(str(key), _METHOD_KEYS)}')
+    options = entry.get('options', {})
+    if not isinstance(options, Mapping):
+        raise ConfigError(f'options is {shown(options)}; expected a dict of key -> value')
+    return Method(
+        name,
+        entry['config'],
+        entry.get('recipe'),
+        {**common['options'], **options},
+        {**common['sweep'], **read_sweeps(entry.get('sweep', {}), 'sweep')},
+    )
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    if (
+        not isinstance(seeds, list | tuple | range)
+        or not seeds
+        or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+        or len(set(seeds)) < len(seeds)
+    ):
+        raise ConfigError(
+            f'seeds is {shown(given)}; expected a list of different whole numbers, such as '
+            '[0, 1, 2], or how many'
+        )
+    return tuple(seeds)
+
+
+def _budgets(given: Any) -> tuple[Mapping[str, Any] | None, ...]:
+    if given is None:
+        return (None,)
+    if not isinstance(given, list | tuple) or not given:
+        raise ConfigError(
+            f'budgets is {shown(given)}; expected a list of shares of MACs to keep, such as '
+            "[0.5, 0.3], or of dicts, such as dict(type='Params', keep=0.5)"
+        )
+    return tuple(_budget(entry, f'budgets[{number}]') for number, entry in enumerate(given))
+
+
+def _budget(entry: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(entry, Mapping) and isinstance(entry.get('type'), str):
+        return dict(entry)
+    if isinstance(entry, int | float) and not isinstance(entry, bool) and 0 < entry < 1:
+        return {'type': 'Macs', 'keep': entry}
+    raise ConfigError(
+        f'{where} is {shown(entry)}; expected the share of the MACs to keep, above 0 and below 1, '
+        "or a dict, such as dict(type='Params', keep=0.5)"
+    )
+
+
+def _baselines(content: Mapping[str, Any], methods: list[Method]) -> list[Method]:
+    """Return the baselines that a study adds unless it refuses them or has its own."""
+    added = []
+    for name in ('random', 'scratch'):
+        wanted = content.get(name, True)
+        if not isinstance(wanted, bool):
+            raise ConfigError(f'{name} is {shown(wanted)}; expected True or False')
+        if wanted and methods and name not in {method.name for method in methods}:
+            first = methods[0]
+            added.append(Method(name, first.config, first.recipe, first.options, baseline=name))
+    return added
+
+
+def _folders(content: Mapping[str, Any], parent: Path) -> tuple[str, ...]:
+    given = content.get('plugins', ())
+    folders = [given] if isinstance(given, str) else list(given)
+    return tuple(str((parent / folder).resolve()) for folder in folders)

@@ -1,0 +1,143 @@
+"""Studies: stages are shared, failures do not stop the rest, and a killed study goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easypruner.cli.main import main
+from easypruner.report.result import RunResult
+from easypruner.study import executors
+from easypruner.study.job import run_study_run
+from tests.helpers.tiny import tiny_config, write_config
+
+
+def stages_of(source: str) -> list[dict[str, Any]]:
+    return [
+        dict(type='Train', name='baseline', epochs=1, row='baseline'),
+        dict(
+            type='SelectMask',
+            source=dict(type=source, budget=dict(type='Macs', keep=0.5)),
+        ),
+        dict(type='Prune'),
+        dict(type='Report', runtimes=[]),
+    ]
+
+
+def write_study(folder: Path, more: str = '', **sources: str) -> Path:
+    """Write a study of tiny configs: name of a method -> its mask source."""
+    for name, source in sources.items():
+        write_config(folder, tiny_config(stages=stages_of(source)), name)
+    configs = {name: str(folder / f'{name}.py') for name in sources}
+    path = folder / 'mine.py'
+    path.write_text(f'configs = {configs!r}\n{more}\n')
+    return path
+
+
+class Ended(executors.Running):
+    """A run that has ended at once."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+    def outcome(self) -> str:
+        return self.problem
+
+    def stop(self) -> None:
+        raise AssertionError
+
+
+class Here(executors.LocalExecutor):
+    """Executes each run at once, in this process; those in ``failing`` fail."""
+
+    failing: tuple[str, ...] = ()
+
+    def start(self, file: Path, name: str) -> executors.Running:
+        if name in self.failing:
+            return Ended('something is wrong\nand more of it')
+        run_study_run(json.loads(file.read_bytes()))
+        return Ended('')
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let studies execute their runs in this process."""
+    monkeypatch.setattr(executors, 'LocalExecutor', Here)
+
+
+def run_study(study: Path, folder: Path, *arguments: str) -> int:
+    store = folder.parent / 'store'
+    return main(['study', str(study), '--out', str(folder), '--store', str(store), *arguments])
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    content = json.loads((folder / 'study.json').read_text())
+    return {run['id']: run['status'] for run in content['runs']}
+
+
+@pytest.mark.usefixtures('here')
+def test_stages_are_shared_and_a_failure_does_not_stop_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = write_study(tmp_path, 'scratch = False', l1='L1Norm'), tmp_path / 'out'
+    monkeypatch.setattr(Here, 'failing', ('l1_seed0',))
+    assert run_study(study, folder) == 2
+    captured = capsys.readouterr()
+    assert '2 runs with 2 trainings, 1 of them different' in captured.out
+    assert '[1/2] l1, seed 0: failed: something is wrong' in captured.out
+    assert '[2/2] random, seed 0: done' in captured.out
+    assert '1 of 2 runs failed' in captured.err
+    assert 'l1, seed 0: something is wrong\nand more of it' in captured.err
+    assert statuses(folder) == {'l1_seed0': 'failed', 'random_seed0': 'finished'}
+    assert run_study(study, folder) == 2
+    assert 'continue it with --resume' in capsys.readouterr().err
+    monkeypatch.setattr(Here, 'failing', ('random_seed0',))
+    assert run_study(study, folder, '--resume') == 0
+    output = capsys.readouterr().out
+    assert '0 baseline: linked from the store' in output and '[2/2] l1, seed 0: done' in output
+    assert statuses(folder) == {'l1_seed0': 'finished', 'random_seed0': 'finished'}
+    l1, other = (RunResult.load(folder / 'runs' / name) for name in statuses(folder))
+    assert (l1.name, other.name) == ('l1', 'random')
+    assert l1.baseline == other.baseline and l1.seconds['baseline'] == other.seconds['baseline']
+
+
+def test_unfair_differences_and_mistakes_are_named_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, 'scratch = random = False', l1='L1Norm', other='Random')
+    config = (tmp_path / 'other.py').read_text()
+    (tmp_path / 'other.py').write_text(f'{config}\nstages[0]["epochs"] = 3\n')
+    assert run_study(study, tmp_path / 'out', '--plan') == 0
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'unfair: the epochs differ: epochs of all stages: 1 (l1); 3 (other)' in output
+    (tmp_path / 'other.py').write_text(f'{config}\nstages[1]["source"]["type"] = "L1Nrm"\n')
+    study.write_text(f"{study.read_text()}\noptions = {{'stages.prun.row': 'x'}}\n")
+    assert run_study(study, tmp_path / 'out') == 2
+    assert "there is no stage 'prun'" in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    study = write_study(tmp_path, 'scratch = False\nseeds = [0, 1]', l1='L1Norm')
+    assert run_study(study, tmp_path / 'whole', '--jobs', '2') == 0
+    folder, store = tmp_path / 'killed', tmp_path / 'other_store'
+    call = ['study', str(study), '--out', str(folder), '--store', str(store), '--jobs', '2']
+    program = [sys.executable, '-m', 'easypruner', *call]
+    process = subprocess.Popen(program)
+    while not list(folder.glob('runs/*/00_baseline/state.json')):
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert main([*call, '--resume']) == 0
+    for name in statuses(folder):
+        mine = RunResult.load(folder / 'runs' / name)
+        theirs = RunResult.load(tmp_path / 'whole' / 'runs' / name)
+        assert mine.rows == theirs.rows

@@ -1,0 +1,127 @@
+"""Study files: what they declare becomes runs, and mistakes are named together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from easypruner.errors import ConfigError
+from easypruner.study import choice, grid
+from easypruner.study.baselines import baseline_stages
+from easypruner.study.runs import StudyRun, runs_of
+from easypruner.study.study_file import read_study
+
+FILE = """
+configs = dict(
+    l1='l1_r20_digits',
+    mine=dict(config='masksparsity_r20_digits', sweep={'stages.mask_sparsity.epochs': grid(3, 6)}),
+)
+seeds = [0, 1, 2]
+budgets = [0.5, dict(type='Params', keep=0.3)]
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / 'mine.py'
+    path.write_text(text)
+    return path
+
+
+def test_all_combinations_are_runs(tmp_path: Path) -> None:
+    runs = runs_of(read_study(written(tmp_path, FILE)))
+    count = Counter(run.method for run in runs)
+    assert count == {'l1': 6, 'mine': 12, 'random': 6, 'scratch': 6}
+    assert len({run.id for run in runs}) == len(runs)
+    assert all(StudyRun.from_json(run.to_json()) == run for run in runs)
+    mine = next(run for run in runs if run.method == 'mine')
+    assert mine.budget == {'type': 'Macs', 'keep': 0.5}
+    assert mine.swept == {'stages.mask_sparsity.epochs': 3}
+    assert mine.label == 'mine, Macs 0.5, epochs=3'
+
+
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
+    example = text.split('```python\n')[1].split('```')[0]
+    runs = runs_of(read_study(written(tmp_path, example)))
+    numbers = Counter(run.method for run in runs)
+    assert numbers == {'masksparsity': 12, 'l1': 6, 'random': 6, 'scratch': 6}
+
+
+def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
+    text = "configs = dict(l1='l1_r20_digits', random='random_r20_digits')\nscratch = False\n"
+    study = read_study(written(tmp_path, text))
+    assert [(method.name, method.baseline) for method in study.methods] == [
+        ('l1', None), ('random', None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('seeds = [0]', 'configs is None; expected a dict of name -> config'),
+        ("configs = ['a']\nseed = [0]", "unknown key 'seed'; did you mean 'seeds'?"),
+        ("configs = ['a']\nseeds = [0, 0]", 'expected a list of different whole numbers'),
+        ("configs = ['a']\nseeds = 0.5", 'seeds is 0.5'),
+        ("configs = ['a']\nbudgets = 0.5", 'budgets is 0.5; expected a list'),
+        ("configs = ['a']\nbudgets = [50]", r'budgets\[0\] is 50; expected the share'),
+        ("configs = dict(a=dict(config='a', option={}))", "did you mean 'options'"),
+        ("configs = ['a']\nsweep = {'k': 3}", r"sweep\['k'\] is 3; expected grid"),
+        ("configs = ['a']\nrandom = 'no'", "random is 'no'; expected True or False"),
+        ('configs = grid()', r'grid\(\) has no values'),
+        ('configs = 1 / 0', 'ZeroDivisionError'),
+    ],
+)
+def test_mistakes_are_named(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_study(written(tmp_path, text))
+
+
+def test_all_mistakes_are_named_together(tmp_path: Path) -> None:
+    text = "configs = dict(a=3, b=dict(config='b', recip=''))\nseeds = 'x'\nbudget = 1\n"
+    with pytest.raises(ConfigError) as caught:
+        read_study(written(tmp_path, text))
+    assert len(caught.value.mistakes) == 4
+
+
+def test_names_that_give_one_folder_are_refused(tmp_path: Path) -> None:
+    text = "configs = {'a b': 'x', 'a-b': 'y'}\nrandom = scratch = False\n"
+    with pytest.raises(ConfigError, match="the folder 'a-b_seed0'"):
+        runs_of(read_study(written(tmp_path, text)))
+
+
+def test_choices_are_some_of_the_values_and_always_the_same() -> None:
+    drawn = choice(*range(100), number=5)
+    assert len(drawn.values) == 5 and set(drawn.values) < set(range(100))
+    assert drawn == choice(range(100), number=5) != choice(range(100), number=5, seed=1)
+    with pytest.raises(ConfigError, match='at most 2'):
+        choice(1, 2, number=3)
+    with pytest.raises(ConfigError, match='a value twice'):
+        grid(1, 1)
+
+
+class TestBaselines:
+    """The stages of the added baselines."""
+
+    STAGES = (
+        dict(type='Train', name='baseline', epochs=8, row='baseline'),
+        dict(type='Train', name='push', epochs=6, regularizer=dict(type='GlobalSparsity')),
+        dict(type='SelectMask', source=dict(type='BNScale', budget=dict(type='Macs', keep=0.5))),
+        dict(type='Prune'),
+        dict(type='Train', name='tuned', epochs=4, lr='10%'),
+        dict(type='Report', runtimes=[]),
+    )
+    EPOCHS = (8, 6, 0, 0, 4, 0)
+
+    @pytest.mark.parametrize(('kind', 'trained'), [('random', 10), ('scratch', 18)])
+    def test_they_share_the_start_and_the_budget(self, kind: str, trained: int) -> None:
+        stages = baseline_stages(kind, self.STAGES, self.EPOCHS)
+        assert stages[0] == self.STAGES[0] and stages[-1] == self.STAGES[-1]
+        assert stages[1]['source']['budget'] == dict(type='Macs', keep=0.5)
+        trainings = [stage['epochs'] for stage in stages if stage['type'] == 'Train']
+        assert trainings == [8, trained]
+
+    def test_a_config_without_a_budget_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match='random = False'):
+            baseline_stages('random', self.STAGES[:1], self.EPOCHS[:1])
