@@ -221,7 +221,7 @@ def test_an_emptied_handler_fails_its_own_test(tmp_path: Path) -> None:
     (tmp_path / 'own.py').write_text(
         text.replace('            layer.channels =', '            _ =')
     )
-    command = ['-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    command = ['-q', '-p', 'no:cacheprovider', f'--basetemp={tmp_path / "base"}', str(tmp_path)]
     code, printed = run_copy(lambda: sys.exit(pytest.main(command)), tmp_path)
     assert code == 1
     assert "Own leaves channels=8 in '1', a OwnLayer; expected" in printed
