@@ -19,7 +19,7 @@ from tests.helpers.networks import NETWORKS, Shared, TwoInputs, cut_randomly, tr
 
 
 @pytest.mark.parametrize('build', NETWORKS)
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), remove=st.floats(0, 1))
 def test_pruned_equals_full_with_readers_zeroed(
     build: type[nn.Module], seed: int, remove: float

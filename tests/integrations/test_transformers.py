@@ -113,7 +113,9 @@ def test_a_training_makes_the_same_push(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize('strength', [{'until': 1e-3}, {'reach': 0.5}])
+@pytest.mark.parametrize(
+    'strength', [{'until': 1e-3}, pytest.param({'reach': 0.5}, marks=pytest.mark.slow)]
+)
 def test_a_training_resumes_from_a_checkpoint(strength: dict[str, float], tmp_path: Path) -> None:
     options = dict(regularizer='MaskSparsity', masks=MASKS, **strength)
     whole, _ = trained(tmp_path, options)

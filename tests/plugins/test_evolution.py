@@ -102,7 +102,9 @@ def vectors(mutation: float) -> tuple[list[tuple[float, ...]], list[tuple[float,
     return found[:40], found[40:]
 
 
-@pytest.mark.parametrize('mutation', [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    'mutation', [0.3, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.0, 1.0))]
+)
 def test_children_have_the_rates_of_the_best(mutation: float) -> None:
     first, second = vectors(mutation)
     # The loss is the number of the candidate: the first three are the best.

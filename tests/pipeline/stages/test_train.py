@@ -40,7 +40,13 @@ GRAD_DECAY = [
 
 
 @pytest.mark.parametrize(
-    ('ema', 'warns'), [(0.0002, True), (0.05, True), (0.5, False), (None, False)]
+    ('ema', 'warns'),
+    [
+        pytest.param(0.0002, True, marks=pytest.mark.slow),
+        (0.05, True),
+        (0.5, False),
+        pytest.param(None, False, marks=pytest.mark.slow),
+    ],
 )
 def test_an_average_with_weights_from_before_the_push_is_a_warning(
     ema: float | None, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

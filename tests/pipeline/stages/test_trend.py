@@ -53,7 +53,7 @@ def test_a_resumed_stage_says_the_same(tmp_path: Path) -> None:
     'content',
     [
         content_of(20.0, THRESHOLDS[0]),
-        content_of(0.1, dict(type='Ratio', keep=0.5)),
+        pytest.param(content_of(0.1, dict(type='Ratio', keep=0.5)), marks=pytest.mark.slow),
         # Its scores need data, which a training stage does not read for this.
         content_of(0.1, THRESHOLDS[0], 'Taylor'),
     ],
