@@ -29,6 +29,8 @@ FREE = frozenset({
 _LOADERS = ('train_dataloader', 'val_dataloader')
 _FREE_IN_LOADERS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'timeout')
 _FREE_HOOKS = ('CheckpointHook', 'LoggerHook', 'ProfilerHook', 'TimerHook', 'VisualizationHook')
+_CHECKPOINTS = ('checkpoint', 'load_from')
+_LENGTH = ('max_epochs', 'val_interval', 'val_begin', 'dynamic_intervals')
 _PARTS = {
     'model': ('model', 'data_preprocessor'),
     'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
@@ -42,6 +44,30 @@ def fingerprint(config: Config) -> str:
     return _hash({key: value for key, value in config.to_dict().items() if key not in _NOT_HASHED})
 
 
+def method_fingerprint(config: Config) -> str:
+    """Return a hash of what a config's results depend on, without its seed.
+
+    Runs with the same hash are repetitions of one method. The paths of checkpoints are left out,
+    because each seed may start from a network of its own.
+    """
+    content = plain(config.to_dict())
+    depends = essential(content) | {'val_evaluator': content.get('val_evaluator')}
+    named = {key: value for key, value in depends.items() if key not in _NOT_HASHED}
+    return _hash(_without_checkpoints(named))
+
+
+def _without_checkpoints(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_checkpoints(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: 'a file' if key in _CHECKPOINTS and isinstance(item, str)
+        else _without_checkpoints(item)
+        for key, item in value.items()
+    }  # fmt: skip
+
+
 def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
     """Return a hash for each part of a config that comparable runs have in common.
 
@@ -51,6 +77,9 @@ def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
     """
     content = config.to_dict()
     parts = {part: {key: content.get(key) for key in keys} for part, keys in _PARTS.items()}
+    # The stages have epochs of their own, and validation trains nothing.
+    length = content.get('train_cfg') or {}
+    parts['schedule']['train_cfg'] = {k: v for k, v in length.items() if k not in _LENGTH}
     parts['schedule']['epochs'] = epochs
     return {part: _hash(value) for part, value in parts.items()}
 

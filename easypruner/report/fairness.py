@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from easypruner.base.describe import shown
-from easypruner.report.comparison import Comparison
-from easypruner.report.result import RunResult
+from easypruner.report.comparison import Comparison, budget_text
 
 _SAME_ACCURACY = 0.005
 _SAME_MACS_LEFT = 1.0
@@ -60,7 +59,7 @@ def _different_parts(comparison: Comparison) -> Iterator[str]:
     for part in dict.fromkeys(part for run in comparison.runs for part in run.parts):
         hashes = [run.parts.get(part, 'unknown')[:_SHORT_HASH] for run in comparison.runs]
         yield from _differing(comparison, f'the configs differ in their {part}', hashes)
-    yield from _differing(comparison, 'the budgets differ', map(_budget, comparison.runs))
+    yield from _differing(comparison, 'the budgets differ', map(budget_text, comparison.runs))
     ends = [run.final.name for run in comparison.runs]
     yield from _differing(comparison, 'the runs end at different points', ends)
 
@@ -112,12 +111,6 @@ def _differing(comparison: Comparison, what: str, values: Iterable[str]) -> Iter
         names[value][owners[run.work_dir]] = None
     if len(names) > 1:
         yield f'{what}: ' + '; '.join(f'{value} ({", ".join(who)})' for value, who in names.items())
-
-
-def _budget(run: RunResult) -> str:
-    if run.budget is None:
-        return 'no budget'
-    return ' and '.join(f'{budget.kind} {budget.asked:g}' for budget in run.budget.each)
 
 
 def _range(values: list[float]) -> float:

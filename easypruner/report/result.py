@@ -18,6 +18,7 @@ from easypruner.errors import EasyPrunerError
 SUMMARY = 'summary.json'
 BASELINE = 'baseline'
 PRUNED = 'pruned'
+CALIBRATED = 'calibrated'
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,6 @@ class RunResult:
         original: the cost of the original network, to which all remaining shares refer; None if it
             is not known. Then it is that of the baseline.
         parts: part of the config ('model', 'data', 'schedule', ...) -> hash. Runs with different
-            parts cannot be compared fairly. Empty if not known.
     """
 
     name: str
@@ -128,6 +128,8 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     original: NetworkCost | None = None
+    method_hash: str = ''
+    epochs: int | None = None
 
     @property
     def whole(self) -> NetworkCost:
@@ -151,6 +153,19 @@ class RunResult:
         pairs = itertools.pairwise(self.rows)
         return next((pair for pair in reversed(list(pairs)) if pair[1].name == PRUNED), None)
 
+    @property
+    def calibrated(self) -> Row | None:
+        """The row after batch norms were recalibrated, behind the last cut; None if there is none.
+
+        The statistics of batch norms are those of the network before the cut, so that the accuracy
+        right after the cut says little about what is left.
+        """
+        names = [row.name for row in self.rows]
+        if PRUNED not in names:
+            return None
+        last = len(names) - 1 - names[::-1].index(PRUNED)
+        return next((row for row in self.rows[last:] if row.name == CALIBRATED), None)
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of summary.json."""
         content = dataclasses.asdict(self)
@@ -173,6 +188,7 @@ class RunResult:
         name, warnings = summary.get('name'), summary.get('warnings')
         budget, scales = summary.get('budget'), summary.get('scales')
         parts, original = summary.get('parts'), summary.get('original')
+        method, epochs = summary.get('method_hash'), summary.get('epochs')
         result = cls(
             name=name.text() if name else folder.resolve().name,
             work_dir=folder,
@@ -186,6 +202,8 @@ class RunResult:
             warnings=tuple(warning.text() for warning in warnings.items()) if warnings else (),
             parts={key: entry.text() for key, entry in parts.entries()} if parts else {},
             original=NetworkCost(**_read_costs(original)) if original else None,
+            method_hash=method.text() if method else '',
+            epochs=epochs.integer(0) if epochs else None,
         )
         # Summaries of other programs have no hash.
         found = summary.get('hash')

@@ -40,6 +40,8 @@ results = st.builds(
     | st.builds(ScaleStats, st.integers(1, 10**6), magnitudes, magnitudes, magnitudes),
     warnings=st.lists(st.text(), max_size=2).map(tuple),
     parts=st.dictionaries(st.text(), st.text(), max_size=2),
+    method_hash=st.text(),
+    epochs=st.none() | st.integers(0, 2**31),
 )
 
 

@@ -33,9 +33,7 @@ def test_intervals_and_tests_are_those_of_scipy(count: int, seed: int) -> None:
 
 @pytest.mark.parametrize('values', [draws(5, 0), draws(9, 1), [1.0, 1.0, -1.0, 0.0], [0.0, 0.0]])
 def test_permutation_test_counts_all_signs(values: list[float]) -> None:
-    sums = [
-        abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=len(values))
-    ]
+    sums = [abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=len(values))]
     expected = np.mean([total >= abs(sum(values)) - 1e-9 for total in sums])
     assert permutation_test(values) == pytest.approx(expected)
     paired = stats.permutation_test(

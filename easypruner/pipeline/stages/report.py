@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.registry import MODELS
 
+from easypruner.analysis.summary import aggregate
 from easypruner.base.distributed import is_main
 from easypruner.base.files import write_whole, write_with
 from easypruner.base.versions import versions_of
@@ -22,13 +23,19 @@ from easypruner.engine.pretrained import load_weights, weights_source
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph, Masks
-from easypruner.pipeline.fingerprint import PACKAGES, fingerprint, part_fingerprints
+from easypruner.pipeline.fingerprint import (
+    PACKAGES,
+    fingerprint,
+    method_fingerprint,
+    part_fingerprints,
+)
 from easypruner.pipeline.stages.common import loaded_runner, stage_runner, with_row, with_weights
 from easypruner.pipeline.stages.config_text import beside, config_text
 from easypruner.pipeline.stages.networks import current_network, unpruned_network
 from easypruner.pipeline.stages.times import measure_times
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import find_origins
+from easypruner.report.details import FrozenChannels, RunDetails
 from easypruner.report.result import BASELINE, NetworkCost, RunResult
 from easypruner.report.run_report import report_run
 from easypruner.report.scales import LayerChannels, Scales, gather_scales, joined, layer_channels
@@ -147,6 +154,11 @@ class Report(Stage):
             original.example_inputs,
             self.runtimes,
         )
+        frozen = tuple(
+            FrozenChannels(row.reason, row.channels, row.example)
+            for row in aggregate(original.frozen)
+        )
+        files.append(RunDetails.of(layers, scales, frozen).save(state.work_dir))
         written = report_run(
             result,
             scales=scales,
@@ -240,6 +252,7 @@ def with_report_warnings(state: PruningState, macs: int) -> PruningState:
 
 
 def _result(state: PruningState) -> RunResult:
+    epochs = sum(step.epochs for step in state.run.steps)
     return RunResult(
         name=state.run.name,
         work_dir=state.work_dir,
@@ -250,7 +263,9 @@ def _result(state: PruningState) -> RunResult:
         versions={**versions_of(*PACKAGES), 'python': platform.python_version()},
         seconds=state.seconds,
         warnings=state.warnings,
-        parts=part_fingerprints(state.config, sum(step.epochs for step in state.run.steps)),
+        parts=part_fingerprints(state.config, epochs),
+        method_hash=method_fingerprint(state.config),
+        epochs=epochs,
     )
 
 
