@@ -15,11 +15,14 @@ class CompareArguments(PluginArguments):
 
     work_dirs: Sequence[str] = positional('folder of a finished run', nargs='+', metavar='WORK_DIR')
     out: str = option('folder to write; default: comparison', default='comparison', metavar='DIR')
+    reference: str | None = option(
+        'method that the others are compared with; default: the first', metavar='NAME'
+    )
     overwrite: bool = flag('replace an earlier comparison')
 
 
 def compare(arguments: CompareArguments) -> int:
-    """Compare finished runs, print a table, and write a picture and comparison.json.
+    """Compare finished runs, print tables, and write comparison.json, report.html and pictures.
 
     Raises:
         EasyPrunerError: a run is missing, unfinished or damaged, or ``out`` is not empty.
@@ -29,6 +32,10 @@ def compare(arguments: CompareArguments) -> int:
 
     manager = arguments.load_plugins().manager
     compare_runs(
-        arguments.work_dirs, Path(arguments.out), overwrite=arguments.overwrite, manager=manager
+        arguments.work_dirs,
+        Path(arguments.out),
+        overwrite=arguments.overwrite,
+        reference=arguments.reference,
+        manager=manager,
     )
     return 0

@@ -59,11 +59,13 @@ class Line:
         bytes: the size of the final weights on disk.
         seconds: the wall time of the whole run, with the stages that it shares with others.
         group: the lines that have the same budget have the same group.
+        method: the name of the method in all groups; '' for that of the config.
     """
 
     name: str
     runs: tuple[RunResult, ...]
     group: str = ''
+    method: str = ''
 
     final = _over_runs(lambda run: run.final.accuracy)
     change = _over_runs(lambda run: run.final.accuracy - run.baseline.accuracy)
@@ -100,6 +102,10 @@ class Line:
         """The epochs of all training stages; None if they are not known."""
         known = [run.epochs for run in self.runs if run.epochs is not None]
         return Stat.of(known) if len(known) == len(self.runs) else None
+
+    def is_called(self, name: str) -> bool:
+        """Return whether this is the line or the method with a name."""
+        return name in (self.name, self.method, self.runs[0].name)
 
     def by_seed(self, quantity: Callable[[RunResult], float | None]) -> dict[int, float]:
         """Return seed -> the mean of a quantity over the runs with this seed that have it."""

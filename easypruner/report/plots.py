@@ -38,7 +38,7 @@ class Point:
 
     Attributes:
         name: the label in the legend.
-        macs: the multiply-adds of each run.
+        macs: the multiply-adds of each run, or another cost.
         accuracy: the accuracy of each run, in percent.
     """
 
@@ -83,12 +83,15 @@ def draw_channels(layers: Sequence[LayerChannels]) -> Figure:
     return figure
 
 
-def draw_accuracy(points: Sequence[Point], baselines: Point | None = None) -> Figure:
-    """Draw accuracy against MACs: the mean and standard deviation of each line, and its runs.
+def draw_accuracy(
+    points: Sequence[Point], baselines: Point | None = None, label: str = 'MACs'
+) -> Figure:
+    """Draw accuracy against MACs or another cost: the mean, deviation and runs of each line.
 
     Args:
         points: the lines. The legend sorts them by mean accuracy, the best first.
         baselines: the unpruned networks, drawn as stars, with a line at their mean accuracy.
+        label: what the costs are.
     """
     figure = _figure(9, 5)
     axes = figure.add_subplot()
@@ -101,7 +104,7 @@ def draw_accuracy(points: Sequence[Point], baselines: Point | None = None) -> Fi
         _draw_point(axes, point, number)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlim(left=0)
-    axes.set_xlabel('MACs')
+    axes.set_xlabel(label, parse_math=False)
     axes.set_ylabel('accuracy, %')
     legend = figure.legend(loc='outside right upper', frameon=False)
     for text in legend.get_texts():
@@ -110,8 +113,11 @@ def draw_accuracy(points: Sequence[Point], baselines: Point | None = None) -> Fi
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG atomically."""
-    write_with(path, lambda temporary: figure.savefig(temporary, format='png', dpi=_DPI))
+    """Write a figure atomically, as SVG if the path ends so, and else as PNG."""
+    kind = 'svg' if str(path).endswith('.svg') else 'png'
+    # The same picture is the same file.
+    more: dict[str, Any] = {'metadata': {'Date': None}} if kind == 'svg' else {}
+    write_with(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=_DPI, **more))
 
 
 def _figure(width: float, height: float) -> Figure:
