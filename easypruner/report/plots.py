@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from easypruner.base.files import write_with
 from easypruner.report.comparison import Stat
+from easypruner.report.text import literal_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,8 @@ def draw_channels(layers: Sequence[LayerChannels]) -> Figure:
     widest = float((kept + removed).max(initial=1.0))
     shares = [f'{layer.kept} of {layer.kept + layer.removed}' for layer in layers]
     axes.bar_label(bars, shares, padding=3, fontsize=7, color=_INK)
-    axes.set_yticks(positions, [layer.name for layer in layers], fontsize=7, parse_math=False)
+    names = [literal_text(layer.name).plain for layer in layers]
+    axes.set_yticks(positions, names, fontsize=7, parse_math=False)
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.set_xlim(0, widest * 1.14)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -104,7 +106,7 @@ def draw_accuracy(
         _draw_point(axes, point, number)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlim(left=0)
-    axes.set_xlabel(label, parse_math=False)
+    axes.set_xlabel(literal_text(label).plain, parse_math=False)
     axes.set_ylabel('accuracy, %')
     legend = figure.legend(loc='outside right upper', frameon=False)
     for text in legend.get_texts():
@@ -166,4 +168,4 @@ def _draw_point(axes: Axes, point: Point, number: int) -> None:
 
 def _label(point: Point) -> str:
     # The label starts with a number, because matplotlib hides labels that start with _.
-    return f'{Stat.of(point.accuracy).text()}   {point.name}'
+    return f'{Stat.of(point.accuracy).text()}   {literal_text(point.name).plain}'

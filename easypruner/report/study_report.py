@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pluggy
 
-from easypruner.base.json_fields import Field, read_json
+from easypruner.base.json_fields import Field, check_hash, read_json
 from easypruner.errors import EasyPrunerError, Mistakes
 from easypruner.report.answer import Answer, MissingRun
 from easypruner.report.answer_files import write_answer
@@ -85,7 +85,7 @@ def write(
         PluginError: a plugin returned something other than artifacts.
     """
     place = Path(folder)
-    planned, title, chosen = _planned(place, work_dirs)
+    planned, title, chosen, known = _planned(place, work_dirs)
     results: list[tuple[StudyRun, RunResult]] = []
     missing: list[MissingRun] = []
     for run in planned:
@@ -103,7 +103,7 @@ def write(
     answer = Answer(
         title=title,
         comparison=comparison,
-        notes=tuple(_notes(comparison)),
+        notes=tuple(dict.fromkeys([*known, *_notes(comparison)])),
         missing=tuple(missing),
         artifacts=collect_artifacts(manager, comparison.runs),
         reference=reference or chosen,
@@ -117,19 +117,24 @@ def read_study(folder: Path) -> list[StudyRun]:
     Raises:
         EasyPrunerError: a field is missing or has a wrong value.
     """
-    return [_read_run(entry, folder) for entry in read_json(folder / STUDY)['runs'].items()]
+    content = read_json(folder / STUDY)
+    if content.get('hash'):
+        check_hash(content)
+    return [_read_run(entry, folder) for entry in content['runs'].items()]
 
 
 def _planned(
     folder: Path, work_dirs: Sequence[str | os.PathLike[str]] | None
-) -> tuple[list[StudyRun], str, str | None]:
-    """Return the runs of a study, its title and its reference."""
-    title, reference = folder.resolve().name or 'study', None
+) -> tuple[list[StudyRun], str, str | None, list[str]]:
+    """Return the runs of a study, its title, its reference, and what it knows to be unfair."""
+    title, reference, notes = folder.resolve().name or 'study', None, []
     if work_dirs is not None:
         runs = [StudyRun(Path(work_dir)) for work_dir in work_dirs]
     elif (folder / STUDY).is_file():
         content = read_json(folder / STUDY)
         title, reference = _text(content, 'name') or title, _text(content, 'reference') or None
+        differences = content.get('differences')
+        notes = [entry.text() for entry in differences.items()] if differences else []
         runs = read_study(folder)
     else:
         found = sorted(path.parent for path in folder.rglob(SUMMARY))
@@ -140,7 +145,7 @@ def _planned(
             'folder of a study, or work directories of runs'
         )
     distinct = {run.work_dir.resolve(): run for run in reversed(runs)}
-    return list(distinct.values())[::-1], title, reference
+    return list(distinct.values())[::-1], title, reference, notes
 
 
 def _read_run(entry: Field, folder: Path) -> StudyRun:
@@ -149,11 +154,19 @@ def _read_run(entry: Field, folder: Path) -> StudyRun:
         work_dir=folder / entry['work_dir'].text(),
         method=entry['method'].text(),
         seed=seed.integer() if seed else None,
-        budget=_text(entry, 'budget'),
+        budget=_budget_text(entry.get('budget')),
         keys={key: str(value.value) for key, value in swept.entries()} if swept else {},
         status=_text(entry, 'status'),
         error=_text(entry, 'error'),
     )
+
+
+def _budget_text(budget: Field | None) -> str:
+    """Return a budget as text: it may be a config, such as ``dict(type='Macs', keep=0.5)``."""
+    if budget is None:
+        return ''
+    value = budget.value
+    return ' '.join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
 def _text(entry: Field, key: str) -> str:
