@@ -35,7 +35,7 @@ from tests.helpers.tiny import (
 
 LEFT = (
     'pruned.pth', 'architecture.json', 'masks.safetensors', 'summary.json', 'pruned_config.py',
-    'scales.png', 'channels.png',
+    'scales.png', 'channels.png', 'details.json',
 )  # fmt: skip
 ROWS = ['baseline', 'sparse', 'pruned', 'calibrated', 'finetuned']
 
