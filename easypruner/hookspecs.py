@@ -59,7 +59,8 @@ def easypruner_report(runs: Sequence[RunResult]) -> Iterable[Artifact]:  # type:
     ``[Artifact('Latency', columns=('run', 'ms'), rows=(('l1', '3.1'),))]``.
 
     EasyPruner calls this hook at the end of a run, with this run only. ``easypruner compare`` calls
-    it with all compared runs, in the order of its arguments.
+    it with all compared runs, in the order of its arguments, and puts tables and pictures into
+    sections of the page ``report.html``.
 
     Args:
         runs: finished runs, ``easypruner.report.result.RunResult``.
