@@ -68,6 +68,11 @@ TESTED: dict[str, dict[str, list[str]]] = {
         '`easypruner_report`': [_SIGNATURE],
     },
     'docs/transformers.md': {'Prune, save, load': [HERE], 'What it cannot say': [HERE]},
+    'docs/comparing.md': {
+        'Comparing methods': [
+            'tests/report/test_study_report.py::test_work_directories_without_a_study'
+        ],
+    },
     'docs/running.md': {'Logs and TensorBoard': [HERE]},
     'docs/study.md': {
         'Studies': ['tests/study/test_study_file.py::test_the_example_of_the_page'],
