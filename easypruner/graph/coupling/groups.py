@@ -98,6 +98,7 @@ class OwnedAxes:
     Each node of each axis is one row of ``node``, ``axis`` and ``index``.
 
     Attributes:
+        axes: the axes.
         axis_of: number of an owner -> number of its axis.
         sizes: the sizes of the axes.
         node: the node id of each row.
@@ -105,6 +106,7 @@ class OwnedAxes:
         index: the position in the axis of each row.
     """
 
+    axes: tuple[Axis, ...]
     axis_of: Ids
     sizes: Ids
     node: Ids
@@ -123,7 +125,17 @@ class OwnedAxes:
         axis = np.repeat(np.arange(sizes.size), sizes)
         index = np.arange(node.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         free = node >= 0
-        return cls(np.array(axis_of, dtype=np.int64), sizes, node[free], axis[free], index[free])
+        rows = node[free], axis[free], index[free]
+        return cls(tuple(number), np.array(axis_of, dtype=np.int64), sizes, *rows)
+
+    def count(self, stays: Bools) -> dict[Axis, int]:
+        """Return axis -> how many of its indices stay.
+
+        Args:
+            stays: id -> whether its index stays.
+        """
+        gone = np.bincount(self.axis[~stays[self.node]], minlength=self.sizes.size)
+        return dict(zip(self.axes, (self.sizes - gone).tolist(), strict=True))
 
 
 def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> Partition:

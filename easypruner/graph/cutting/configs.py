@@ -36,7 +36,7 @@ def with_configs(
     Returns:
         the record with the numbers that were set.
     """
-    if not cut.tensors or not find_pretrained(model):
+    if not find_pretrained(model) or not cut.tensors:
         return cut
     followed = follow(model, cut, lambda: _behaviour(model, example_inputs))
     for other in copies:

@@ -252,8 +252,10 @@ def _batch_norm(
                 f'a batch norm of {tensor.shape[0]} channels got an input of shape {tuple(x.shape)}'
             )
     # In training, the operation also returns the statistics of the batch.
-    statistics = (x.shape[1] if training else 0,)
-    return _empty(x.shape, x), _empty(statistics, x), _empty(statistics, x)
+    if training:
+        return _empty(x.shape, x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
+    nothing = _empty((0,), x)
+    return _empty(x.shape, x), nothing, nothing
 
 
 @_shortcut(aten.native_layer_norm.default)

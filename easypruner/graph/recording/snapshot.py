@@ -36,7 +36,9 @@ class Snapshot:
                     del attributes[name]
                 attributes.update(before)
         for value, content in self._contents:
-            restore_content(value, content)
+            # Most of them are dicts that did not change.
+            if type(value) is not dict or not _is_same_dict(value, content):
+                restore_content(value, content)
         for value in filter(None, self._empty):
             value.clear()
 
@@ -44,6 +46,10 @@ class Snapshot:
 def same_values(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     """Return whether two dicts have the same objects, in the same order."""
     return len(a) == len(b) and all(map(is_, a.values(), b.values()))
+
+
+def _is_same_dict(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
+    return len(a) == len(b) and all(map(is_, a.values(), b.values())) and all(map(is_, a, b))
 
 
 def is_container(value: Any) -> bool:

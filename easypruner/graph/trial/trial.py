@@ -91,7 +91,7 @@ class Trial:
     def choose_widths(self, round_number: int, groups: Iterable[int] | None = None) -> Widths:
         """Return the widths of a round in which ``groups``, by default all, are cut."""
         kept = choose_units(self.parts, groups, round_number)
-        return Widths(self.coupling, self.parts, kept, round_number)
+        return Widths(self.coupling, self.parts, kept, round_number, self.propagation.owned)
 
     def run(self, widths: Widths, repairs: Repairs) -> Failure | None:
         """Run the forward pass on cut stand-ins.

@@ -11,7 +11,7 @@ import numpy as np
 from easypruner.graph.coupling.axes import Axis, Ids
 from easypruner.graph.coupling.cost import AxisSizes, AxisTable
 from easypruner.graph.coupling.coupling import Coupling
-from easypruner.graph.coupling.groups import Partition
+from easypruner.graph.coupling.groups import OwnedAxes, Partition
 from easypruner.graph.coupling.layout import Bools
 from easypruner.graph.recording.inventory import Attributes, dotted_name
 
@@ -34,10 +34,16 @@ class Widths:
         parts: how the nodes fall into groups.
         kept: whether each unit is kept.
         round_number: the number of the round.
+        owned: the axes of parameters, if their widths shall be counted all at once.
     """
 
     def __init__(
-        self, coupling: Coupling, parts: Partition, kept: Bools, round_number: int
+        self,
+        coupling: Coupling,
+        parts: Partition,
+        kept: Bools,
+        round_number: int,
+        owned: OwnedAxes | None = None,
     ) -> None:
         axes = coupling.axes
         stays = np.ones(axes.nodes + len(axes.reasons.texts) + 1, dtype=bool)
@@ -46,7 +52,7 @@ class Widths:
         stays[: parts.unit_of.size][free] = kept[parts.unit_of[free]]
         self.stays = stays
         self.round_number = round_number
-        self._sizes: dict[Axis, int] = {}
+        self._sizes: dict[Axis, int] = {} if owned is None else owned.count(stays)
 
     def __call__(self, axis: Axis) -> int:
         """Return how many indices of an axis stay."""
