@@ -48,8 +48,8 @@ the list of a forward pass: they take and return tensors, and do not consist of 
 | without a rule | {without} |
 
 **The goal is that no model meets one.** Of {models} models of {libraries} in evaluation mode
-({unread} more could not be recorded within the limit), {share} meet an operation without a
-rule{met}.
+({unread} more do not run on the example inputs, or not within the limit), {share}
+meet an operation without a rule{met}.
 
 ## All of them
 

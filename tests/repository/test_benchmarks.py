@@ -369,7 +369,7 @@ class TestOperations:
         operations = module('operations')
         met = {('timm', 'a'): [], ('timm', 'b'): ['linalg_qr'], ('torchvision', 'c'): None}
         page = operations.page(met)
-        assert 'Of 2 models of timm' in page and '(1 more could' in page
+        assert 'Of 2 models of timm' in page and '(1 more do not run' in page
         assert '- `linalg_qr`: 1, as b' in page and '`linalg_qr`,' in page
         assert '`abs`' not in page and 'none meet' in ' '.join(
             operations.page({('timm', 'a'): []}).split()
