@@ -53,15 +53,20 @@ def compare_runs(
     artifacts = collect_artifacts(manager, comparison.runs)
     answer = Answer('Comparison', comparison, notes, artifacts=artifacts, reference=reference)
     written = write_answer(answer, out)
-    console = console or text.report_console()
-    console.print(*make_comparison_tables(comparison, console.width))
+    print_answer(answer, written, console or text.report_console())
+    return comparison
+
+
+def print_answer(answer: Answer, written: Sequence[Path], console: Console) -> None:
+    """Print the tables of an answer, what to know before comparing, and the paths of its files."""
+    if answer.comparison.lines:
+        console.print(*make_comparison_tables(answer.comparison, console.width))
     for name, differences in answer.differences().items():
         rows = [difference.cells() for difference in differences]
         console.print(text.make_table(f'Differences {TITLES[name]}', COLUMNS, rows, left=2))
-    text.print_lines(console, 'Before you compare', notes, style='yellow')
-    text.print_artifacts(console, artifacts)
+    text.print_lines(console, 'Before you compare', answer.notes, style='yellow')
+    text.print_artifacts(console, answer.artifacts)
     text.print_lines(console, 'Written', [str(path) for path in written])
-    return comparison
 
 
 def make_comparison_tables(comparison: Comparison, width: int) -> tuple[Table, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pluggy
+from rich.console import Console
 
 from easypruner.base.json_fields import Field, check_hash, read_json
 from easypruner.errors import EasyPrunerError, Mistakes
@@ -17,6 +18,7 @@ from easypruner.report.answer import Answer, MissingRun
 from easypruner.report.answer_files import write_answer
 from easypruner.report.artifacts import collect_artifacts
 from easypruner.report.comparison import Comparison, Line, compare_results
+from easypruner.report.comparison_report import print_answer
 from easypruner.report.fairness import list_differences
 from easypruner.report.result import SUMMARY, RunResult
 
@@ -36,6 +38,8 @@ class StudyRun:
         keys: the values of the keys that the study sweeps.
         status: how far the run came; '' if it is not known.
         error: why it failed; '' if it did not.
+        label: what its line is called, unique for its method, budget and keys; '' for a name that
+            is made of these.
     """
 
     work_dir: Path
@@ -45,17 +49,18 @@ class StudyRun:
     keys: dict[str, str] = field(default_factory=dict)
     status: str = ''
     error: str = ''
+    label: str = ''
 
-    @property
-    def label(self) -> str:
-        """The method with the values of swept keys."""
-        return ', '.join([self.method, *(f'{key}={value}' for key, value in self.keys.items())])
+    def line(self, several: bool) -> str:
+        """Return the name of its line: its label, or its method, swept values and budget."""
+        words = [self.method, *(f'{key}={value}' for key, value in self.keys.items())]
+        return self.label or ', '.join(filter(None, [*words, self.budget if several else '']))
 
     @property
     def name(self) -> str:
         """What the run is called where it has no result."""
         seed = '' if self.seed is None else f'seed {self.seed}'
-        return ', '.join(filter(None, [self.label or str(self.work_dir), self.budget, seed]))
+        return ', '.join(filter(None, [self.line(True) or str(self.work_dir), seed]))
 
 
 def write(
@@ -64,6 +69,7 @@ def write(
     *,
     reference: str | None = None,
     manager: pluggy.PluginManager | None = None,
+    console: Console | None = None,
 ) -> tuple[Path, ...]:
     """Write comparison.json, comparison.md, report.html and pictures into the folder of a study.
 
@@ -75,6 +81,7 @@ def write(
         work_dirs: the work directories of the runs, in place of study.json.
         reference: the method that the others are compared with; None for the first of each budget.
         manager: the plugin manager, which collects artifacts; None for no artifacts.
+        console: the console that the tables are printed to; None prints nothing.
 
     Returns:
         the paths of the written files.
@@ -108,7 +115,10 @@ def write(
         artifacts=collect_artifacts(manager, comparison.runs),
         reference=reference or chosen,
     )
-    return tuple(write_answer(answer, place))
+    written = write_answer(answer, place)
+    if console is not None:
+        print_answer(answer, written, console)
+    return tuple(written)
 
 
 def read_study(folder: Path) -> list[StudyRun]:
@@ -158,6 +168,7 @@ def _read_run(entry: Field, folder: Path) -> StudyRun:
         keys={key: str(value.value) for key, value in swept.entries()} if swept else {},
         status=_text(entry, 'status'),
         error=_text(entry, 'error'),
+        label=_text(entry, 'label'),
     )
 
 
@@ -177,26 +188,20 @@ def _text(entry: Field, key: str) -> str:
 
 def _comparison(results: Sequence[tuple[StudyRun, RunResult]]) -> Comparison:
     """Group runs by what the study says; those that it does not name, by their configs."""
-    runs = [result for _, result in results]
-    labels: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
+    several = len({run.budget for run, _ in results}) > 1
+    named: dict[tuple[str, str, str], list[RunResult]] = defaultdict(list)
     unnamed = []
     for run, result in results:
         if run.method:
-            labels[run.label, run.budget].append(result)
+            named[run.line(several), run.budget, run.method].append(result)
         else:
             unnamed.append(result)
-    methods = {(run.label, run.budget): run.method for run, _ in results}
-    budgets = {budget for _, budget in labels}
     lines = [
-        Line(
-            f'{label}, {budget}' if len(budgets) > 1 and budget else label,
-            tuple(sorted(members, key=lambda run: run.seed)),
-            budget,
-            methods[label, budget],
-        )
-        for (label, budget), members in labels.items()
+        Line(name, tuple(sorted(members, key=lambda run: run.seed)), budget, method)
+        for (name, budget, method), members in named.items()
     ]
-    return Comparison(tuple(runs), (*lines, *compare_results(unnamed).lines))
+    runs = tuple(result for _, result in results)
+    return Comparison(runs, (*lines, *compare_results(unnamed).lines))
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,3 @@ def is_finished(work_dir: Path) -> bool:
     except EasyPrunerError:
         return False
     return True
-
-
-def finished_dirs(record: Record, runs: Iterable[StudyRun]) -> list[Path]:
-    """Return the work directories of finished runs."""
-    return [record.work_dir(run) for run in runs if record.status[run.id] == FINISHED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from easypruner.errors import EasyPrunerError, Interrupted, Mistakes
 from easypruner.pipeline.fingerprint import essential, plain, stage_fingerprint
 from easypruner.pipeline.preflight import expand
 from easypruner.plugins import load_plugins
-from easypruner.report.comparison_report import compare_runs
+from easypruner.report import study_report
 from easypruner.report.fairness import list_different_settings
 from easypruner.report.text import format_duration
 from easypruner.study.executors import Executor, Running
@@ -31,7 +30,6 @@ from easypruner.study.record import (
     RUNNING,
     WAITING,
     Record,
-    finished_dirs,
     is_finished,
 )
 from easypruner.study.runs import StudyRun, runs_of
@@ -39,7 +37,6 @@ from easypruner.study.settings import epochs_of, plain_parts, settings_of
 from easypruner.study.study_file import Study
 
 _PAUSE = 0.2
-_REPORT = 'easypruner.report.study_report'
 
 
 @dataclass(frozen=True)
@@ -253,18 +250,12 @@ def run_study(
 
 
 def _report(record: Record, console: Console) -> None:
-    """Compare the finished runs."""
-    if importlib.util.find_spec(_REPORT) is not None:
-        importlib.import_module(_REPORT).write(record.folder)
-        return
-    finished = finished_dirs(record, record.runs)
-    if finished:
-        out = record.folder / 'comparison'
-        compare_runs(finished, out, overwrite=out.exists(), manager=load_plugins().manager)
+    """Compare the finished runs, and list the others."""
+    study_report.write(record.folder, manager=load_plugins().manager, console=console)
 
 
 def clear(folder: Path) -> None:
     """Remove the files of a study."""
-    for name in ('runs', 'jobs', 'comparison'):
+    for name in ('runs', 'jobs'):
         shutil.rmtree(folder / name, ignore_errors=True)
     make_folder(folder)
