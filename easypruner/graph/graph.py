@@ -39,6 +39,7 @@ from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
+from easypruner.graph.recording.config_numbers import attribute_of
 from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns, find_module
 from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
@@ -318,7 +319,7 @@ class ChannelGraph:
             masks: as for :meth:`cost`.
         """
         found = (
-            RepairedNumber(path, name, getattr(self.model.get_submodule(path), name), value)
+            RepairedNumber(path, name, attribute_of(self.model.get_submodule(path), name), value)
             for (path, name), value in self.attributes(masks).items()
         )
         return tuple(repair for repair in found if repair.before != repair.after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import reduce
+from functools import cached_property, reduce
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from easypruner.graph.coupling.history import History
 from easypruner.graph.coupling.positions import Positions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
+from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.recording.tape import Operation, Tape
 
 
@@ -68,8 +69,23 @@ class Coupling:
         self.mixed: list[tuple[Axis, Operation]] = []
         self.readers: list[Axis] = []
         self.is_ambiguous = False
+        self._tapes = tapes
         self._directions = directions
         self._vectors = vectors
+
+    @cached_property
+    def windows(self) -> TensorMap[set[tuple[int, int]]]:
+        """Tensor -> (dimension, size) of each window of neighbours that is sliced from it."""
+        found: TensorMap[set[tuple[int, int]]] = TensorMap()
+        for operation in (step for tape in self._tapes for step in tape.operations):
+            if operation.name in ('slice', 'slice_copy', 'narrow'):
+                source, (dim,) = operation.tensors[0], operation.dims()
+                size = operation.output.shape[dim]
+                if size != source.shape[dim] and operation.argument('step') in (None, 1):
+                    if source not in found:
+                        found[source] = set()
+                    found[source].add((dim, size))
+        return found
 
     # What every rule needs
 

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from easypruner.graph.recording.config_numbers import is_config
+
 Key = tuple[str | int, ...]
 """Names of attributes from the outermost config on, and the position in a list at the end."""
-
-
-def is_config(value: Any) -> bool:
-    """Return whether a value is a config of Hugging Face."""
-    return callable(getattr(value, 'to_json_string', None)) and hasattr(value, 'model_type')
 
 
 def numbers_in(config: Any) -> Iterator[tuple[Key, int | None]]:

@@ -15,9 +15,9 @@ from easypruner.graph.pretrained.building import (
     find_pretrained,
     stale_numbers,
 )
-from easypruner.graph.pretrained.config_keys import is_config
 from easypruner.graph.pretrained.saving import CutRecord, SavePruned, saver_of
 from easypruner.graph.pretrained.search import ConfigSearch, explain
+from easypruner.graph.recording.config_numbers import attribute_of, is_config
 from easypruner.graph.recording.inventory import Attributes, dotted_name, numbers_of
 
 
@@ -176,19 +176,34 @@ def _prepared(network: nn.Module, named: Attributes) -> dict[nn.Module, dict[str
         for module in modules.values():
             for name, own in _configs_of(module):
                 after.setdefault(module, {})[name] = copy.deepcopy(own, memo)
+    homes: dict[int, str] = {}
+    for path, module in modules.items():
+        for name in after.get(module, {}):
+            homes.setdefault(id(after[module][name]), path)
     for (path, name), value in named.items():
         module = modules[path]
         first, _, rest = name.partition('.')
         if not rest:
             after.setdefault(module, {})[name] = value
             continue
-        owner, *inner = after[module][first], *rest.split('.')
-        for part in inner[:-1]:
-            owner = getattr(owner, part)
-        # A record has tuples where a config has lists.
-        is_list = isinstance(getattr(owner, inner[-1], None), list)
-        setattr(owner, inner[-1], list(value) if is_list else value)
+        config = after[module][first]
+        if homes.get(id(config), path) != path and attribute_of(module, name) is not None:
+            # Other modules share it, and keep their number.
+            if vars(config).get(rest) == value:
+                continue
+            config = after[module][first] = copy.copy(config)
+            homes[id(config)] = path
+        _set_number(config, rest, value)
     return after
+
+
+def _set_number(config: Any, name: str, value: Any) -> None:
+    *inner, last = name.split('.')
+    for part in inner:
+        config = getattr(config, part)
+    # A record has tuples where a config has lists.
+    is_list = isinstance(getattr(config, last, None), list)
+    setattr(config, last, list(value) if is_list else value)
 
 
 def set_again(model: nn.Module, attributes: Attributes) -> None:

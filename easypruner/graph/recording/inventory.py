@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from easypruner.base.modules import needs_eval
 from easypruner.base.settings import changed_setting
+from easypruner.graph.recording.config_numbers import set_attribute
 from easypruner.graph.recording.forward_state import ForwardState
 from easypruner.graph.recording.leaves import make_call
 
@@ -112,7 +113,7 @@ def set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes) -> 
         attributes: the values to set.
     """
     for (path, name), value in attributes.items():
-        setattr(modules[path], name, value)
+        set_attribute(modules[path], name, value)
 
 
 def numbers_of(value: Any) -> tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from torch import nn
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.tensor_map import TensorMap
+from easypruner.graph.recording.config_numbers import attributes_of
 from easypruner.graph.recording.inventory import numbers_of
 from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.tape import Operation, Tape
@@ -103,7 +104,7 @@ class ExpectedTrace:
         found = {
             (path, name): numbers_of(value)
             for path, module in self.modules.items()
-            for name, value in vars(module).items()
+            for name, value in attributes_of(module)
             if name not in _HIDDEN
         }
         return {key: numbers for key, numbers in found.items() if numbers and max(numbers) > 1}

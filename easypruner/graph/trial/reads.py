@@ -52,26 +52,41 @@ class ReadLog:
 
     Args:
         modules: dotted path -> module.
-        keys: the attributes to watch. They must be in the modules' own dicts.
+        keys: the attributes to watch. They must be in the dicts of the modules or their configs.
         count: returns how many operations have begun.
+        running: returns the path of the module whose forward runs, which may share a config.
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], keys: Iterable[Key], count: Callable[[], int]
+        self,
+        modules: Mapping[str, nn.Module],
+        keys: Iterable[Key],
+        count: Callable[[], int],
+        running: Callable[[], str] = lambda: '',
     ) -> None:
         self.found: dict[Key, int] = {}
         self._count = count
-        self._keys: dict[tuple[int, str], Key] = {}
-        self._watched: dict[tuple[type[nn.Module], str], None] = {}
-        for path, name in keys:
-            module = modules[path]
-            self._keys[id(module), name] = path, name
-            self._watched[type(module), name] = None
+        self._modules = modules
+        self._running = running
+        self._keys: dict[tuple[int, str], dict[str, Key]] = {}
+        self._watched: dict[tuple[type[Any], str], None] = {}
+        self._asked = list(keys)
         self._reads: list[_Read] = []
+
+    def _find_owners(self) -> None:
+        """Find the modules and configs that have the attributes now."""
+        for path, name in self._asked:
+            owner: Any = self._modules[path]
+            first, _, rest = name.partition('.')
+            if rest:  # a number of a config, which several modules may share
+                owner = vars(owner)[first]
+            self._keys.setdefault((id(owner), rest or name), {})[path] = path, name
+            self._watched[type(owner), rest or name] = None
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Watch the attributes for a block. Their classes are as they were afterwards."""
+        self._find_owners()
         with contextlib.ExitStack() as undo:
             for cls, name in self._watched:
                 undo.enter_context(_watching(cls, name, self._note))
@@ -85,10 +100,14 @@ class ReadLog:
             finally:
                 self._reads.clear()
 
-    def _note(self, module: nn.Module, name: str) -> None:
-        key = self._keys.get((id(module), name))
+    def _note(self, owner: Any, name: str) -> None:
+        paths = self._keys.get((id(owner), name), {})
+        running = self._running()
+        key = next(iter(paths.values())) if len(paths) == 1 else paths.get(running)
         if key is not None:
             frame = sys._getframe(2)
+            while frame.f_code.co_name == '__getattribute__' and frame.f_back is not None:
+                frame = frame.f_back
             self._reads.append(_Read(key, frame, frame.f_lineno, self._count()))
 
     def _sort(self, trace: TracebackType | None) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, cycle
 
 from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.recording.config_numbers import attribute_of, attributes_of
 from easypruner.graph.recording.inventory import numbers_of
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import enclosing, outwards
@@ -140,7 +141,7 @@ class _Search:
             for place, number in enumerate(found):
                 if number == axes[0].size:
                     own = tuple(axes[0] if other == place else None for other in range(len(found)))
-                    yield Repair(path, name, own, found, type(vars(modules[path])[name]))
+                    yield Repair(path, name, own, found, type(attribute_of(modules[path], name)))
 
     def _doubt(self, repair: Repair) -> tuple[int, int]:
         """Return a key by which the least likely repairs are sorted first."""
@@ -176,7 +177,7 @@ class _Search:
                 module = None if path is None else self.trial.stand_ins.modules.get(path)
                 if path is None or module is None or (path, repair.attribute) in self.cause.settled:
                     continue
-                numbers = numbers_of(vars(module).get(repair.attribute))
+                numbers = numbers_of(attribute_of(module, repair.attribute))
                 found = tuple(
                     None if axis is None else axes[number_of[axis]] for axis in repair.axes
                 )
@@ -214,8 +215,10 @@ class _Search:
             if by_attribute:
                 yield [found[0] for found in by_attribute]
             if path == operation.module:
-                # Some numbers may be widths of other operations of the module.
-                yield from self._likeliest(path, about, keys)
+                # Some numbers may be widths of other operations of the module, or one of them.
+                for likeliest in self._likeliest(path, about, keys):
+                    yield likeliest
+                    yield from ([repair] for repair in likeliest[:_MOST_NUMBERS])
             every = [repair for found in by_attribute for repair in found]
             for count in range(1, min(_MOST_TOGETHER, len(by_attribute)) + 1):
                 yield from (
@@ -249,7 +252,7 @@ class _Search:
         by_size: dict[int, dict[Axis, None]] = {}
         for axis in axes:
             by_size.setdefault(axis.size, {})[axis] = None
-        for name, value in vars(self.trial.stand_ins.modules[path]).items():
+        for name, value in attributes_of(self.trial.stand_ins.modules[path]):
             numbers = numbers_of(value) if (path, name) in keys else None
             if numbers is not None and any(number in by_size for number in numbers):
                 yield (

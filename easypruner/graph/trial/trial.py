@@ -115,7 +115,12 @@ class Trial:
         """
         check = TraceCheck(self.expected, self.stand_ins, widths)
         check.takes_leaves = False  # the reads of layers are those of torch's own code
-        log = ReadLog(self.stand_ins.modules, self.expected.numbers, lambda: check.begun)
+        log = ReadLog(
+            self.stand_ins.modules,
+            self.expected.numbers,
+            lambda: check.begun,
+            lambda: self.stand_ins.path,
+        )
         self._run(check, repairs, log.active())
         return log.found
 

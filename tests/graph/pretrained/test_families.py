@@ -60,6 +60,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     'Gemma3Text': ('Gemma3ForCausalLM', {**TEXT, **WIDTH}, RECORD),
     'Mixtral': ('MixtralForCausalLM', {**EXPERTS, 'num_local_experts': 4}, CONFIG),
     'Phi': ('PhiForCausalLM', TEXT, CONFIG),
+    'Phi3': ('Phi3ForCausalLM', TEXT, CONFIG),
     'Starcoder2': ('Starcoder2ForCausalLM', TEXT, CONFIG),
     'Olmo2': ('Olmo2ForCausalLM', TEXT, CONFIG),
     'Cohere': ('CohereForCausalLM', TEXT, CONFIG),

@@ -44,6 +44,7 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
     """Give the output its part of an axis. If the axis has several parts of that size, couple them.
 
     Code computes bounds such as ``channels // 2`` from the shape, so equal parts must stay equal.
+    Windows of several sizes, such as those of queries, keys and values, are not parts of that kind.
     """
     axes = list(coupling.axes_of(operation.tensors[0]))
     (dim,) = operation.dims()
@@ -55,7 +56,9 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
         if left == 1:
             coupling.freeze(axis, _PICKED)
         axes[dim] = axis[window]
-        _couple_windows(coupling, axis, window)
+        windows = coupling.windows.get(operation.tensors[0]) or ()
+        if step != 1 or len({size for other, size in windows if other == dim}) < 2:
+            _couple_windows(coupling, axis, window)
     coupling.assign(operation.output, axes)
 
 
