@@ -77,9 +77,15 @@ class ConfigSearch:
         return None
 
     def _rounds(self) -> Iterator[Sequence[Numbers]]:
-        """Yield what to try: single numbers, pairs of them, and numbers where none stands."""
-        proposed = _propose(self.start, dict(numbers_in(self._config)))
-        yield [{key: value} for key, value in proposed]
+        """Yield what to try: single numbers, others instead, pairs, and those where none stands."""
+        numbers = dict(numbers_in(self._config))
+        proposed = _propose(self.start, numbers)
+        single = [{key: value} for key, value in proposed]
+        yield single
+        # A number that is equal to another one may have been taken for it.
+        taken = {key: number for key in self._numbers if (number := numbers.get(key)) is not None}
+        instead = [{old: taken[old], **new} for old in taken for new in single if old not in new]
+        yield [*instead, *single]
         pairs = itertools.combinations(proposed[:_MOST_IN_PAIRS], 2)
         yield [{a[0]: a[1], b[0]: b[1]} for a, b in pairs if a[0] != b[0]]
         wanted = dict.fromkeys(after for each in self.left for _, after in _changes(each))
