@@ -66,7 +66,7 @@ def _follow_one(
         reason = f'{kind} cannot be built from its config: {type(error).__name__}: {error}'
         config = None
     if config is not None:
-        change = _Change.of(network, config, search)
+        change = _Change.of(network, search)
         if change is None:
             reason = 'its config would change in more than whole numbers'
         elif _keeps_behaviour(change, behaviour):
@@ -114,8 +114,8 @@ class _Change:
     before: Mapping[nn.Module, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, network: Any, config: Any, search: ConfigSearch) -> _Change | None:
-        """Return the change that a found config means; None if a record cannot have it."""
+    def of(cls, network: Any, search: ConfigSearch) -> _Change | None:
+        """Return the change that a search has found; None if a record cannot have it."""
         named: dict[tuple[str, str], Any] = dict(stale_numbers(network, search.built))
         built, base = (dict(n.named_modules()) for n in (search.built, search.base))
         seen: set[int] = set()
@@ -129,7 +129,6 @@ class _Change:
                     if numbers_of(value) is None:
                         return None
                     named[path, f'{name}.{key}'] = value
-        del config
         after = _prepared(network, named)
         before = {m: {n: vars(m)[n] for n in values} for m, values in after.items()}
         return cls(named, after, before)
