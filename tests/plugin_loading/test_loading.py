@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -444,7 +445,7 @@ def test_no_built_in_imports_another() -> None:
 
     for file in Path(next(iter(easypruner_plugins.__path__))).glob('[!_]*.py'):
         text = file.read_text(encoding='utf-8')
-        assert 'easypruner_plugins' not in text and 'from .' not in text, file
+        assert not re.search(r'easypruner_plugins|^\s*from \.(?!_)', text, re.MULTILINE), file
 
 
 def test_a_built_in_may_have_helpers(copied_plugins: Path) -> None:
