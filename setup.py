@@ -38,6 +38,7 @@ TRAINERS = {
     'accelerate': ['accelerate>=1,<2'],
     'transformers': ['transformers>=4.46,<6', 'accelerate>=1,<2'],
 }
+EXECUTORS = {'submitit': ['submitit>=1.5,<2'], 'ray': ['ray>=2.40,<3']}
 # They are not among the packages for development: Ultralytics is under the AGPL.
 LIBRARIES = {'ultralytics': ['ultralytics>=8.4,<8.5'], 'peft': ['peft>=0.21,<0.22']}
 ONNX = ['onnx>=1.23,<2', 'onnxscript>=0.7,<0.8']
@@ -54,6 +55,7 @@ DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10', 'mkdocstrings[python]>=1,<
 EXTRAS = {
     **TRAINERS,
     **LIBRARIES,
+    **EXECUTORS,
     'test': TEST,
     'docs': DOCS,
     'tensorboard': TENSORBOARD,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from easypruner.cli.options import CommonArguments, flag, option, positional
+
+if TYPE_CHECKING:
+    from easypruner.study.executors import Executor
+    from easypruner.study.study_file import Study
 
 
 def parse_count(text: str) -> int:
@@ -28,6 +33,12 @@ class StudyArguments(CommonArguments):
     jobs: int = option(
         'number of runs at the same time; default: 1', type=parse_count, metavar='N', default=1
     )
+    executor: Literal['local', 'submitit', 'ray'] = option(
+        'where runs are executed: in processes of this machine, as jobs of submitit (Slurm), or as '
+        'tasks of Ray; default: local',
+        choices=('local', 'submitit', 'ray'),
+        default='local',
+    )
     threads: int | None = option(
         'threads of each run; default: an equal share of the cores', type=parse_count, metavar='N'
     )
@@ -45,7 +56,6 @@ def study(arguments: StudyArguments) -> int:
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
-    from easypruner.study.executors import LocalExecutor, visible_gpus
     from easypruner.study.record import check_folder
     from easypruner.study.study import clear, plan_study, run_study
     from easypruner.study.study_file import read_study
@@ -70,6 +80,22 @@ def study(arguments: StudyArguments) -> int:
         return 0
     if arguments.overwrite:
         clear(folder)
-    executor = LocalExecutor(arguments.jobs, arguments.threads, visible_gpus())
+    executor = _executor(arguments, declared, folder)
     run_study(declared, plan, folder, executor, store.resolve(), console)
     return 0
+
+
+def _executor(arguments: StudyArguments, declared: Study, folder: Path) -> Executor:
+    from easypruner.study import executors
+
+    threads = arguments.threads or executors.share_of_cores(arguments.jobs)
+    if arguments.executor == 'submitit':
+        from easypruner.study.submitit_jobs import SubmititExecutor
+
+        settings = declared.settings['submitit']
+        return SubmititExecutor(arguments.jobs, folder / 'submitit', threads, settings)
+    if arguments.executor == 'ray':
+        from easypruner.study.ray_tasks import RayExecutor
+
+        return RayExecutor(arguments.jobs, threads, declared.settings['ray'])
+    return executors.LocalExecutor(arguments.jobs, threads, executors.visible_gpus())

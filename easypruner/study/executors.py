@@ -85,12 +85,12 @@ class LocalExecutor(Executor):
 
     Attributes:
         jobs: the number of runs at the same time.
-        threads: the threads of each; None for an equal share of the cores.
+        threads: the threads of each.
         gpus: the GPUs, as CUDA_VISIBLE_DEVICES names them; run after run gets the next one.
     """
 
     jobs: int
-    threads: int | None = None
+    threads: int = 1
     gpus: tuple[str, ...] = ()
     _free: list[int] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ class LocalExecutor(Executor):
     def start(self, file: Path, name: str) -> Running:
         """Start a run on the cores and the GPU of a free slot."""
         slot = self._free.pop(0)
-        environment = thread_variables(self.threads or share_of_cores(self.jobs))
+        environment = thread_variables(self.threads)
         if self.gpus:
             environment['CUDA_VISIBLE_DEVICES'] = self.gpus[slot % len(self.gpus)]
         return _Process(file, begin(file, environment), slot, self._free)

@@ -13,7 +13,10 @@ from easypruner.base.describe import shown
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
 from easypruner.study.sweeps import Sweep, choice, grid, read_sweeps
 
-_KEYS = ('configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins')
+_EXECUTORS = ('submitit', 'ray')
+_KEYS = (
+    'configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins', *_EXECUTORS
+)  # fmt: skip
 _METHOD_KEYS = ('config', 'recipe', 'options', 'sweep')
 
 
@@ -49,6 +52,7 @@ class Study:
         seeds: the seeds of each method.
         budgets: the budgets of each method; None keeps that of the config.
         plugins: folders with plugins.
+        settings: name of an executor -> its settings.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Study:
     seeds: tuple[int, ...]
     budgets: tuple[Mapping[str, Any] | None, ...]
     plugins: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_study(path: Path) -> Study:
@@ -66,6 +71,10 @@ def read_study(path: Path) -> Study:
     """
     content = _run(path)
     mistakes = Mistakes()
+    settings = {key: content.get(key, {}) for key in _EXECUTORS}
+    for key, value in settings.items():
+        if not isinstance(value, Mapping):
+            mistakes.add(f'{key} is {shown(value)}; expected a dict of settings')
     for key in content:
         if key not in _KEYS:
             mistakes.add(f'unknown key {key!r}; {nearest(key, _KEYS)}')
@@ -81,7 +90,8 @@ def read_study(path: Path) -> Study:
     with mistakes.collect():
         methods += _baselines(content, methods)
     mistakes.raise_all()
-    return Study(path.stem, tuple(methods), seeds, budgets, _folders(content, path.parent))
+    folders = _folders(content, path.parent)
+    return Study(path.stem, tuple(methods), seeds, budgets, folders, settings)
 
 
 def _run(path: Path) -> dict[str, Any]:

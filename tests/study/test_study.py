@@ -141,3 +141,17 @@ def test_a_killed_study_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
         mine = RunResult.load(folder / 'runs' / name)
         theirs = RunResult.load(tmp_path / 'whole' / 'runs' / name)
         assert mine.rows == theirs.rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('executor', ['submitit', 'ray'])
+def test_every_executor_gives_the_same_results(executor: str, tmp_path: Path) -> None:
+    pytest.importorskip(executor)
+    study = write_study(tmp_path, 'scratch = random = False', l1='L1Norm')
+    rows = []
+    for place in ('local', executor):
+        folder, store = tmp_path / place, tmp_path / f'{place}_store'
+        arguments = ['--executor', place, '--threads', '1', '--store', str(store)]
+        assert main(['study', str(study), '--out', str(folder), *arguments]) == 0
+        rows.append(RunResult.load(folder / 'runs' / 'l1_seed0').rows)
+    assert rows[0] == rows[1]
