@@ -34,6 +34,11 @@ def test_command_writes_record_and_picture_and_prints(
     assert l1['final'] == {'mean': 97.5, 'std': None}
     assert l1['after_cut']['mean'] == pytest.approx(77.5)
     assert l1['seconds']['mean'] == pytest.approx(40.7)
+    assert l1['calibrated'] is None
+    assert {path.name for path in out.iterdir()} >= {'report.html', 'comparison.md'}
+    assert main(['compare', *map(str, runs), '--out', str(out), '--overwrite',
+                 '--reference', 'l2']) == 2  # fmt: skip
+    assert "no method is called 'l2'" in capsys.readouterr().err
 
 
 def test_output_goes_to_the_folder_comparison_by_default(
