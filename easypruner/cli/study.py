@@ -56,8 +56,8 @@ def study(arguments: StudyArguments) -> int:
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
-    from easypruner.study.record import check_folder
-    from easypruner.study.study import clear, plan_study, run_study
+    from easypruner.study.record import Record, check_folder
+    from easypruner.study.study import clear, plan_study, run_study, tune_study
     from easypruner.study.study_file import read_study
 
     declared = read_study(Path(arguments.study))
@@ -81,7 +81,15 @@ def study(arguments: StudyArguments) -> int:
     if arguments.overwrite:
         clear(folder)
     executor = _executor(arguments, declared, folder)
-    run_study(declared, plan, folder, executor, store.resolve(), console)
+    store = store.resolve()
+    # A study that is killed while it tunes can be resumed.
+    Record(folder, declared.name, plan.runs, plan.differences).write()
+    try:
+        final, tuned = tune_study(declared, folder, executor, store, console)
+        plan = plan_study(final) if tuned else plan
+        run_study(final, plan, folder, executor, store, console, tuned)
+    finally:
+        executor.close()
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Record:
         name: the name of the study.
         runs: all runs.
         differences: what makes the comparison unfair, in words.
+        tuned: the values that trials have chosen.
         status: id of a run -> its status.
         errors: id of a failed run -> why it failed.
     """
@@ -34,6 +35,7 @@ class Record:
     name: str
     runs: Sequence[StudyRun]
     differences: Sequence[str] = ()
+    tuned: Sequence[Mapping[str, Any]] = ()
     status: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -63,6 +65,7 @@ class Record:
         content = {
             'name': self.name,
             'differences': list(self.differences),
+            'tuned': list(self.tuned),
             'runs': list(map(self._entry, self.runs)),
         }
         write_json(self.folder / STUDY, with_hash(content))

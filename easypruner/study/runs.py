@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,7 @@ class StudyRun:
         baseline: the baseline whose stages replace those of the config, or None.
         seed: the seed.
         plugins: folders with plugins.
+        held_out: whether a part of the training data is held out, to validate on it.
     """
 
     id: str
@@ -42,6 +44,7 @@ class StudyRun:
     swept: Mapping[str, Any] = field(default_factory=dict)
     baseline: str | None = None
     plugins: tuple[str, ...] = ()
+    held_out: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as JSON can represent it."""
@@ -97,11 +100,17 @@ def _run(
         seed=seed,
         recipe=method.recipe,
         budget=budget,
-        options=dict(method.options),
+        options={**method.options, **method.chosen.get(budget_name(budget), {})},
         swept=swept,
         baseline=method.baseline,
         plugins=study.plugins,
+        held_out=method.held_out,
     )
+
+
+def budget_name(budget: Mapping[str, Any] | None) -> str:
+    """Return a text that names a budget."""
+    return json.dumps(budget, sort_keys=True, default=str)
 
 
 def _short(key: str, swept: Mapping[str, Any]) -> str:

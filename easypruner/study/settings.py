@@ -17,6 +17,7 @@ from easypruner.study.baselines import baseline_stages
 from easypruner.study.runs import StudyRun
 
 _STAGES = 'stages.'
+_DATASET = 'easypruner.HeldOut'
 
 
 def settings_of(run: StudyRun) -> Config:
@@ -42,6 +43,8 @@ def settings_of(run: StudyRun) -> Config:
         foreign=is_foreign(run.config),
         complete=lambda read: recipe.complete(read, given),
     )
+    if run.held_out:
+        hold_out(config)
     if run.baseline is not None:
         mistakes = Mistakes()
         planned = expand(config.get('stages') or [], mistakes)
@@ -71,6 +74,20 @@ def _numbered(key: str, names: Sequence[str]) -> str:
         hint = nearest(name, filter(None, names))
         raise ConfigError(f'{key}: there is no stage {name!r}; {hint}; or give its number')
     return f'{_STAGES}{names.index(name)}{dot}{rest}'
+
+
+def hold_out(config: Config) -> None:
+    """Let a config train on a part of its training data, and validate on the rest of it."""
+    training = config.train_dataloader.dataset.to_dict()
+    pipeline = config.val_dataloader.dataset.get('pipeline')
+    if 'pipeline' not in training or pipeline is None:
+        raise ConfigError(
+            'tune(...) validates on a part of the training data, and needs a pipeline of the data '
+            'sets in train_dataloader and val_dataloader; they have none'
+        )
+    config.train_dataloader.dataset = dict(type=_DATASET, dataset=training, held=False)
+    held = {**training, 'pipeline': pipeline}
+    config.val_dataloader.dataset = dict(type=_DATASET, dataset=held, held=True)
 
 
 def plain_parts(config: Config, epochs: int) -> dict[str, Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from easypruner.study.record import (
 from easypruner.study.runs import StudyRun, runs_of
 from easypruner.study.settings import epochs_of, plain_parts, settings_of
 from easypruner.study.study_file import Study
+from easypruner.study.tuning import FOLDER, Tuned, choose, trials_of, with_chosen
 
 _PAUSE = 0.2
 
@@ -163,8 +164,6 @@ class Scheduler:
         except KeyboardInterrupt:
             self._stop()
             raise Interrupted('--resume') from None
-        finally:
-            self.executor.close()
 
     def _next(self, waiting: Sequence[StudyRun], by_id: dict[str, StudyRun]) -> int:
         """Return which run to start: one that needs no stage which a running one computes."""
@@ -224,6 +223,7 @@ def run_study(
     executor: Executor,
     store: Path,
     console: Console,
+    tuned: Sequence[Tuned] = (),
 ) -> None:
     """Execute the unfinished runs of a study, and compare all runs.
 
@@ -234,7 +234,7 @@ def run_study(
     lock = FolderLock(folder)
     lock.acquire()
     try:
-        record = Record(folder, study.name, plan.runs, plan.differences)
+        record = Record(folder, study.name, plan.runs, plan.differences, list(map(asdict, tuned)))
         record.write()
         Scheduler(plan, record, executor, store, console).run()
         _report(record, console)
@@ -249,6 +249,27 @@ def run_study(
         lock.release()
 
 
+def tune_study(
+    study: Study, folder: Path, executor: Executor, store: Path, console: Console
+) -> tuple[Study, list[Tuned]]:
+    """Execute the trials of a study; return it with the chosen values, and these.
+
+    Raises:
+        EasyPrunerError: trials have failed.
+        Interrupted: Ctrl-C; finished stages and epochs are kept.
+    """
+    trials = trials_of(study)
+    if not trials.methods:
+        return study, []
+    plan = plan_study(trials)
+    console.print(f'tuning: {len(plan.runs)} trials', highlight=False)
+    run_study(trials, plan, folder / FOLDER, executor, store, console)
+    chosen = choose(study, plan.runs, lambda run: folder / FOLDER / 'runs' / run.id)
+    for entry in chosen:
+        console.print(f'{entry.method}: {entry.key}={entry.value}', markup=False, highlight=False)
+    return with_chosen(study, chosen), chosen
+
+
 def _report(record: Record, console: Console) -> None:
     """Compare the finished runs, and list the others."""
     study_report.write(record.folder, manager=load_plugins().manager, console=console)
@@ -256,6 +277,6 @@ def _report(record: Record, console: Console) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the files of a study."""
-    for name in ('runs', 'jobs'):
+    for name in ('runs', 'jobs', FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
     make_folder(folder)

@@ -11,13 +11,14 @@ from typing import Any
 
 from easypruner.base.describe import shown
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
-from easypruner.study.sweeps import Sweep, choice, grid, read_sweeps
+from easypruner.study.sweeps import Sweep, Tune, choice, grid, read_sweeps, tune
 
 _EXECUTORS = ('submitit', 'ray')
 _KEYS = (
     'configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins', *_EXECUTORS
 )  # fmt: skip
-_METHOD_KEYS = ('config', 'recipe', 'options', 'sweep')
+_METHOD_KEYS = ('config', 'recipe', 'options', 'sweep', 'tune')
+_FUNCTIONS = {'grid': grid, 'choice': choice, 'tune': tune}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Method:
         sweep: key of the config -> the values that it takes.
         baseline: ``'random'`` or ``'scratch'`` for a method that the study adds: the stages of this
             baseline replace those of the config.
+        tune: a key whose value is chosen by trials; None if there is none.
+        held_out: whether a part of the training data is held out, to validate on it.
+        chosen: name of a budget -> key of the config -> the value that trials have chosen.
     """
 
     name: str
@@ -40,6 +44,9 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     sweep: Mapping[str, Sweep] = field(default_factory=dict)
     baseline: str | None = None
+    tune: Tune | None = None
+    held_out: bool = False
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def _run(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f'there is no study file {str(path)!r}; give the path of a Python file')
     try:
-        found = runpy.run_path(str(path), {'grid': grid, 'choice': choice})
+        found = runpy.run_path(str(path), dict(_FUNCTIONS))
     except EasyPrunerError:
         raise
     except Exception as error:
@@ -108,8 +115,6 @@ def _run(path: Path) -> dict[str, Any]:
         key: value
         for key, value in found.items()
         if not key.startswith('_')
-        and value is not grid
-        and value is not choice
         and not isinstance(value, types.ModuleType | types.FunctionType | type)
     }
 
@@ -131,6 +136,7 @@ def _methods(content: Mapping[str, Any]) -> list[Method]:
         with mistakes.collect(f'configs[{name!r}]'):
             methods.append(_method(name, entry, common))
     mistakes.raise_all()
+    _check_trials(methods)
     return methods
 
 
@@ -155,7 +161,27 @@ def _method(name: Any, entry: Any, common: Mapping[str, Any]) -> Method:
         entry.get('recipe'),
         {**common['options'], **options},
         {**common['sweep'], **read_sweeps(entry.get('sweep', {}), 'sweep')},
+        tune=_tune(entry),
     )
+
+
+def _tune(entry: Mapping[str, Any]) -> Tune | None:
+    given = entry.get('tune')
+    if given is not None and not isinstance(given, Tune):
+        raise ConfigError(f'tune is {shown(given)}; expected tune(KEY, VALUES)')
+    if given is not None and entry.get('sweep'):
+        raise ConfigError('got sweep and tune; give one of them')
+    return given
+
+
+def _check_trials(methods: list[Method]) -> None:
+    """Raise ConfigError unless all tuned methods have the same number of trials."""
+    trials = {m.name: len(m.tune.sweep.values) for m in methods if m.tune is not None}
+    if len(set(trials.values())) > 1:
+        numbers = ', '.join(f'{name} {count}' for name, count in trials.items())
+        raise ConfigError(
+            f'the numbers of trials differ: {numbers}; give each tuned method as many values'
+        )
 
 
 def _seeds(given: Any) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ from easypruner.base.checks import check_count
 from easypruner.base.describe import shown
 from easypruner.errors import ConfigError
 
+VALIDATION = 'validation split'
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -52,6 +54,37 @@ def choice(*values: Any, number: int, seed: int = 0) -> Sweep:
         )
     drawn = set(random.Random(seed).sample(range(len(known)), number))
     return Sweep(tuple(value for place, value in enumerate(known) if place in drawn))
+
+
+@dataclass(frozen=True)
+class Tune:
+    """A key whose value is chosen by trials.
+
+    Attributes:
+        key: the key of the config.
+        sweep: the values.
+    """
+
+    key: str
+    sweep: Sweep
+
+
+def tune(key: str, values: Any, on: str = VALIDATION) -> Tune:
+    """Return a key whose value is chosen by a trial of each value.
+
+    Args:
+        key: the key of the config.
+        values: a list of values, or a sweep.
+        on: the data that the trials are compared on: a part of the training data.
+    """
+    if not isinstance(key, str):
+        raise ConfigError(f'the key of tune is {shown(key)}; expected a key of the config')
+    if on != VALIDATION:
+        raise ConfigError(
+            f'on={on!r} of tune; expected {VALIDATION!r}, a part of the training data, because the '
+            'final results are not for choosing'
+        )
+    return Tune(key, _read(values, 'values of tune'))
 
 
 def combinations(sweeps: Mapping[str, Sweep]) -> Iterator[dict[str, Any]]:

@@ -108,6 +108,31 @@ def test_stages_are_shared_and_a_failure_does_not_stop_the_rest(
     assert l1.baseline == other.baseline and l1.seconds['baseline'] == other.seconds['baseline']
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('here')
+def test_values_are_tuned_on_a_part_of_the_training_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(tmp_path, tiny_config(stages=stages_of('L1Norm')), 'l1')
+    study, folder = tmp_path / 'mine.py', tmp_path / 'out'
+    study.write_text(
+        'random = scratch = False\n'
+        f'configs = dict(l1=dict(config={str(tmp_path / "l1.py")!r},\n'
+        "    tune=tune('optim_wrapper.optimizer.lr', [1e-9, 0.05])))\n"
+    )
+    assert run_study(study, folder) == 0
+    assert 'tuning: 2 trials' in capsys.readouterr().out
+    [tuned] = json.loads((folder / 'study.json').read_text())['tuned']
+    best = max(tuned['trials'], key=lambda trial: trial[1])
+    assert tuned['value'] == best[0] and tuned['key'] == 'optim_wrapper.optimizer.lr'
+    config = json.loads((folder / 'runs' / 'l1_seed0' / 'run.json').read_text())['config']
+    assert config['optim_wrapper']['optimizer']['lr'] == tuned['value']
+    assert 'HeldOut' not in str(config)
+    [first, _] = sorted((folder / 'tuning' / 'runs').iterdir())
+    trial = json.loads((first / 'run.json').read_text())['config']
+    assert trial['val_dataloader']['dataset']['dataset']['split'] == 'train'
+
+
 def test_unfair_differences_and_mistakes_are_named_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

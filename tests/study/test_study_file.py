@@ -12,6 +12,7 @@ from easypruner.study import choice, grid
 from easypruner.study.baselines import baseline_stages
 from easypruner.study.runs import StudyRun, runs_of
 from easypruner.study.study_file import read_study
+from easypruner.study.tuning import trials_of
 
 FILE = """
 configs = dict(
@@ -49,6 +50,14 @@ def test_the_example_of_the_page(tmp_path: Path) -> None:
     assert numbers == {'masksparsity': 12, 'l1': 6, 'random': 6, 'scratch': 6}
 
 
+def test_the_example_of_tuning(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
+    example = text.split('```python\n')[2].split('```')[0]
+    trials = runs_of(trials_of(read_study(written(tmp_path, example))))
+    assert Counter(run.method for run in trials) == {'masksparsity': 3, 'l1': 3}
+    assert all(run.held_out for run in trials)
+
+
 def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
     text = "configs = dict(l1='l1_r20_digits', random='random_r20_digits')\nscratch = False\n"
     study = read_study(written(tmp_path, text))
@@ -69,6 +78,14 @@ def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
         ("configs = dict(a=dict(config='a', option={}))", "did you mean 'options'"),
         ("configs = ['a']\nsweep = {'k': 3}", r"sweep\['k'\] is 3; expected grid"),
         ("configs = ['a']\nrandom = 'no'", "random is 'no'; expected True or False"),
+        ("configs = dict(a=dict(config='a', tune=3))", r'expected tune\(KEY, VALUES\)'),
+        ("configs = dict(a=dict(config='a', tune=tune('k', [1], on='test')))", "on='test'"),
+        (
+            """configs = dict(
+                a=dict(config='a', tune=tune('k', [1])), b=dict(config='b', tune=tune('k', [1, 2]))
+            )""",
+            'numbers of trials differ: a 1, b 2',
+        ),
         ('configs = grid()', r'grid\(\) has no values'),
         ('configs = 1 / 0', 'ZeroDivisionError'),
     ],

@@ -1,0 +1,89 @@
+"""Tuning: each method gets the same number of trials, on samples that no final result uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from easypruner.report.result import RunResult
+from easypruner.study.runs import StudyRun, budget_name
+from easypruner.study.study_file import Method, Study
+
+FOLDER = 'tuning'
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The value that was chosen for a method and a budget.
+
+    Attributes:
+        method: the name of the method.
+        budget: the budget, or None.
+        key: the key of the config.
+        value: the value.
+        trials: the values and the accuracies on the validation split, in percent.
+    """
+
+    method: str
+    budget: Mapping[str, Any] | None
+    key: str
+    value: Any
+    trials: tuple[tuple[Any, float], ...]
+
+
+def trials_of(study: Study) -> Study:
+    """Return the study of all trials: the tuned methods, with the first seed."""
+    methods = [
+        replace(method, sweep={method.tune.key: method.tune.sweep}, tune=None, held_out=True)
+        for method in study.methods
+        if method.tune is not None
+    ]
+    return replace(study, methods=tuple(methods), seeds=study.seeds[:1])
+
+
+def choose(
+    study: Study, runs: Iterable[StudyRun], work_dir: Callable[[StudyRun], Path]
+) -> list[Tuned]:
+    """Return the best value for each method and budget; of equal ones, the first.
+
+    Args:
+        study: the study.
+        runs: the finished trials.
+        work_dir: returns the work directory of a trial.
+    """
+    found: dict[str, list[tuple[Any, float]]] = {}
+    for run in runs:
+        accuracy = RunResult.load(work_dir(run)).final.accuracy
+        [value] = run.swept.values()
+        found.setdefault(_name(run.method, run.budget), []).append((value, accuracy))
+    chosen = []
+    for method in study.methods:
+        for budget in study.budgets if method.tune is not None else ():
+            assert method.tune is not None
+            trials = found[_name(method.name, budget)]
+            value, _ = max(trials, key=lambda trial: trial[1])
+            chosen.append(Tuned(method.name, budget, method.tune.key, value, tuple(trials)))
+    return chosen
+
+
+def with_chosen(study: Study, chosen: Iterable[Tuned]) -> Study:
+    """Return a study whose methods have the chosen values."""
+    values = {(entry.method, budget_name(entry.budget)): entry for entry in chosen}
+
+    def changed(method: Method) -> Method:
+        return replace(
+            method,
+            chosen={
+                budget: {entry.key: entry.value}
+                for (name, budget), entry in values.items()
+                if name == method.name
+            },
+        )
+
+    return replace(study, methods=tuple(map(changed, study.methods)))
+
+
+def _name(method: str, budget: Mapping[str, Any] | None) -> str:
+    return f'{method} {budget_name(budget)}'
