@@ -15,7 +15,7 @@ from easypruner.errors import EasyPrunerError, Interrupted
 from tests.helpers.plugin_files import write_plugin
 
 HEAVY = ('torch', 'mmengine', 'mmpretrain', 'numpy', 'matplotlib', 'rich')
-COMMANDS = ('prune', 'analyze', 'compare', 'export', 'benchmark', 'plugins')
+COMMANDS = ('prune', 'analyze', 'compare', 'export', 'benchmark', 'plugins', 'study')
 TOOLS = Path(__file__).parents[2] / 'tools'
 
 REPORT_MODULES = """
