@@ -35,7 +35,8 @@ from easypruner.engine.train_loop import TrainLoop
 from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import ChannelGraph, LayerHandler, Limits
 from easypruner.graph.coupling.choice import PruningChoice
-from easypruner.graph.graph import WidthGrids, trace
+from easypruner.graph.graph import WidthGrids
+from easypruner.graph.tracing import trace
 
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _NEVER = 10**9

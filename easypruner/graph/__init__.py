@@ -2,8 +2,9 @@
 
 :func:`rule` adds the rule of an operation; it gets a :class:`Coupling` and an :class:`Operation`.
 
-``easypruner.trace`` and its companions are the functions of :mod:`easypruner.graph.graph`, given
-the layer handlers of plugins.
+``easypruner.trace`` and its companions are the functions of :mod:`easypruner.graph.tracing`,
+:mod:`easypruner.graph.pruning` and :mod:`easypruner.graph.verify`, given the layer handlers of
+plugins.
 """
 
 from easypruner.graph.answers.explanation import Explanation, Tied

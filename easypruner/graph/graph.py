@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import copy
-import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from easypruner.base.modules import evaluating
-from easypruner.base.nested import map_tensors
-from easypruner.base.settings import changed_setting
 from easypruner.errors import CutError, MaskError, TraceError
 from easypruner.graph.answers.answers import Answers
 from easypruner.graph.answers.explanation import Explanation
@@ -24,15 +20,12 @@ from easypruner.graph.answers.frozen import Frozen
 from easypruner.graph.answers.options import advise_on
 from easypruner.graph.answers.plan import Plan, make_plan
 from easypruner.graph.answers.shares import KindShare
-from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, PruningChoice, Uniform
-from easypruner.graph.coupling.cost import Cost, CostModel, build_cost_model, count_kept
-from easypruner.graph.coupling.demands import with_demands
-from easypruner.graph.coupling.groups import ChannelGroup, make_groups
+from easypruner.graph.coupling.cost import Cost, CostModel, count_kept
+from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.coupling.kinds import kinds_of
 from easypruner.graph.coupling.layout import Bools, UnitLayout
-from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.configs import with_configs
-from easypruner.graph.cutting.handlers import LayerHandler, counted_by, with_torch_layers
+from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
 from easypruner.graph.cutting.optimizer_states import OptimizerStates
 from easypruner.graph.cutting.record import ArchitectureRecord
@@ -40,17 +33,12 @@ from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
 from easypruner.graph.recording.config_numbers import attribute_of
-from easypruner.graph.recording.inventory import Attributes, Inventory, StandIns, find_module
-from easypruner.graph.recording.outputs import CountedOutputs, Outputs
-from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
+from easypruner.graph.recording.inventory import Attributes, Inventory, find_module
+from easypruner.graph.recording.outputs import CountedOutputs
+from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import (
-    check_module,
-    check_parts,
-    find_cuttable,
     find_traceable,
-    is_compiled,
 )
-from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.widths import AttributeModel, RepairedNumber
 
 
@@ -67,12 +55,6 @@ class WidthGrids(Protocol):
 
     def grids(self, graph: ChannelGraph) -> Mapping[str, int]:
         """Return group -> the number of units of which it should keep a multiple."""
-
-
-_GUESSED = (
-    'what the network selects depends on its weights, as after a non-maximum suppression: costs '
-    'are those of as many entries as the code allows'
-)
 
 
 @dataclass(repr=False, eq=False)
@@ -113,7 +95,7 @@ class ChannelGraph:
     _attributes: AttributeModel
     _answers: Answers
     _retrace: Callable[..., ChannelGraph]
-    pruner: Callable[..., ArchitectureRecord] = field(default_factory=lambda: prune)
+    pruner: Callable[..., ArchitectureRecord] = field(default_factory=lambda: cut_graph)
 
     def __repr__(self) -> str:
         units = sum(group.size for group in self.groups.values())
@@ -130,7 +112,9 @@ class ChannelGraph:
     def shares(self) -> tuple[KindShare, ...]:
         """How much of each kind of structure can go, such as heads, and what holds the rest.
 
+        >>> import torch
         >>> from torch import nn
+        >>> from easypruner import trace
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
         >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
         >>> [(share.kind, share.prunable, share.units) for share in graph.shares]
@@ -151,7 +135,9 @@ class ChannelGraph:
         Raises:
             ConfigError: there is no such channel.
 
+        >>> import torch
         >>> from torch import nn
+        >>> from easypruner import trace
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
         >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
         >>> print(graph.explain('0.weight', 0, 5))
@@ -171,7 +157,9 @@ class ChannelGraph:
         Raises:
             MaskError: masks do not fit, or remove all units of a group.
 
+        >>> import torch
         >>> from torch import nn
+        >>> from easypruner import trace
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
         >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
         >>> plan = graph.plan({'0': torch.arange(8) > 2})
@@ -377,217 +365,25 @@ class ChannelGraph:
         }
 
 
-# In inference mode, composite operations are recorded whole. The rules know their parts.
-@torch.inference_mode(False)
-# A trace allocates many objects that live to its end, so the garbage collector pauses.
-@changed_setting(gc.isenabled, lambda on: gc.enable() if on else gc.disable(), False)
-def trace(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
-    handlers: Sequence[LayerHandler] = (),
-    *,
-    ignore: Ignored | Iterable[Ignored] = (),
-    limits: Limits | Mapping[str, Any] | None = None,
-    attention: Attention = 'width',
-    grouped: Grouped | None = None,
-    uniform: Uniform = False,
-    outputs: Outputs | None = None,
-    calls: Sequence[Call] = (),
-    target: WidthGrids | None = None,
-) -> ChannelGraph:
-    """Find out which channels of a model can be removed, and which go together.
-
-    The model's own forward runs once on the meta device. No weight is copied, nothing is computed,
-    and the model is left as it was.
-
-    Args:
-        model: a network whose forward runs on ``example_inputs``. If it is wrapped in
-            DistributedDataParallel, DataParallel, ``torch.compile`` or a ``YOLO`` of Ultralytics,
-            the graph is that of the network inside, with its names.
-        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-            MACs are those of this input, the whole batch.
-        handlers: set the modules' own numbers after a cut, in order of precedence. Those for
-            torch's own layers come last. ``easypruner.trace`` adds those of plugins before them.
-        ignore: modules whose channels stay: paths (with all parts), globs, names of classes, or
-            classes. Their inputs may still lose channels.
-        limits: how many units of each group may go: :class:`easypruner.Limits` or a dict of its
-            attributes for all groups; or a dict of such by path, glob or name of a group, of which
-            the first that fits counts. Budgets observe them.
-        attention: ``'width'`` removes width of every head of an attention, ``'heads'`` removes
-            whole heads: those of keys and values with the heads of queries that share them.
-            ``'query_heads'`` removes heads of queries alone where several share one of keys.
-        grouped: ``'within'`` removes the same channels within each group of a grouped convolution,
-            so that the number of groups stays; ``'whole'`` removes whole groups, so that their
-            width stays. Where no whole group can go, channels within groups go, and ``notes`` of
-            the graph says why. Depthwise convolutions are the same in both. The default is
-            ``'whole'`` with a target, because runtimes are slow on narrow groups, else
-            ``'within'``. :func:`easypruner.slim` and runs always have a target: all runtimes.
-        uniform: whether groups of a kind, such as the MLPs of all layers, keep the same number of
-            units, as configs of Hugging Face demand; or the paths, globs or names of groups that
-            do. Budgets observe it.
-        outputs: the outputs that count, by default those that a handler of the network says, or
-            all: names or paths as ``graph.frozen``
-            prints them, such as ``'logits'`` or ``"[1]['boxes']"``, with all that is in them, also
-            globs; or a function of the network's output that returns the tensors that count.
-            Channels of the others, such as features that a detector returns beside its boxes, may
-            go, and :func:`easypruner.verify` does not compare them. A further call that returns
-            something else keeps all of it.
-        calls: further ways in which the network is used, whose code a cut must fit as well: other
-            example inputs, such as a batch of another size, or functions that take the model, call
-            it and return its outputs, such as a step of decoding with a cache. The model is in
-            evaluation mode; a function may call ``model.train()``. It must make itself what a
-            call changes, such as the cache.
-        target: the runtime in which the network will run: each group keeps a multiple of the
-            units with which its layers are fast there, unless its limits have a ``round_to``.
-            ``easypruner.trace`` takes the name of a runtime, such as ``'OnnxRuntime'``, a dict
-            with its arguments, or an object.
-
-    Raises:
-        ConfigError: an option cannot be used, or fits nothing.
-        TraceError: the forward pass fails or is not Python code (TorchScript), or parameters are
-            sharded over processes.
-
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
-    >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
-    >>> graph
-    ChannelGraph(Sequential: 1 groups, 8 units)
-    >>> [(m.param, m.dim, m.role) for m in graph.groups['0'].members]
-    [('0.weight', 0, 'out'), ('0.bias', 0, 'out'), ('2.weight', 1, 'in')]
-    >>> graph.cost().macs  # 36 positions x 8 x 3 x 9, and 36 x 4 x 8
-    8928
-    """
-    by_default: Grouped = 'within' if target is None or not target.implied else 'whole'
-    model = find_traceable(model)
-    handlers = with_torch_layers(handlers)
-    if outputs is None:
-        outputs = counted_by(model, handlers)
-    choice = PruningChoice.of(ignore, limits, attention, grouped or by_default, uniform, outputs)
-    check_calls(calls)
-    stand_ins = StandIns(model)
-    check_parts(stand_ins)
-    parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}
-    tapes = _record_tapes(stand_ins, example_inputs, parameters, choice.outputs)
-    elsewhere = choice.outputs.elsewhere()
-    of_calls = [_record_call(stand_ins, calls, number, elsewhere) for number in range(len(calls))]
-    propagation, repairs = resolve(stand_ins, tapes, of_calls, choice, handlers)
-    coupling, parts = propagation.coupling, propagation.parts
-    groups, layout = make_groups(coupling, propagation.owned, parts, tapes[0].parameters)
-    graph = ChannelGraph(
-        model=model,
-        groups=groups,
-        operands=coupling.tally.operands,
-        extents=coupling.tally.extents,
-        limits={},
-        handlers=handlers,
-        example_inputs=example_inputs,
-        target=target,
-        counted=choice.outputs,
-        notes=(*coupling.grouped.explain(), *(_GUESSED,) * tapes[0].backend.guesses),
-        _demanding=lambda limits: with_demands(limits, coupling, parts, list(groups)),
-        _layout=layout,
-        _build_cost=lambda: build_cost_model(coupling, parts, parameters),
-        _attributes=AttributeModel.build(repairs, parts),
-        _answers=Answers(coupling, parts, stand_ins.tensors, parameters),
-        _retrace=lambda **options: trace(
-            model,
-            example_inputs,
-            handlers,
-            ignore=ignore,
-            attention=options.get('attention', attention),
-            grouped=options.get('grouped', choice.grouped),
-            outputs=outputs,
-            calls=calls,
-        ),
-    )
-    graph.set_limits(choice.limits_of(groups))
-    return graph
-
-
-def _record_tapes(
-    stand_ins: StandIns,
-    example_inputs: ExampleInputs,
-    parameters: Iterable[str],
-    counted: CountedOutputs,
-) -> list[Tape]:
-    """Record the evaluation pass; if it does not read all parameters, the training pass as well.
-
-    Auxiliary heads run in training only, and read channels that the main path makes.
-    """
-    evaluation = record(stand_ins, example_inputs, counted=counted)
-    read = TensorMap((t, True) for operation in evaluation.operations for t in operation.tensors)
-    if all(evaluation.parameters[name] in read for name in parameters):
-        return [evaluation]
-    # In training, a batch norm needs several values per channel, even behind a global pool.
-    twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)
-    try:
-        elsewhere = counted.elsewhere()
-        return [evaluation, record(stand_ins, twice, True, evaluation.backend, elsewhere)]
-    except TraceError:
-        return [evaluation]
-
-
-def _record_call(
-    stand_ins: StandIns, calls: Sequence[Call], number: int, counted: CountedOutputs
-) -> Tape:
-    try:
-        return record(stand_ins, calls[number], counted=counted)
-    except TraceError as error:
-        raise TraceError(f'calls[{number}]: {error}') from error
-
-
-def prune(
+def cut_graph(
     model: nn.Module,
     masks: Mapping[str, Tensor],
     *,
-    graph: ChannelGraph | None = None,
-    example_inputs: ExampleInputs | None = None,
+    graph: ChannelGraph,
     optimizer: Optimizer | Sequence[Optimizer] = (),
     copies: nn.Module | Sequence[nn.Module] = (),
-    handlers: Sequence[LayerHandler] = (),
     optimizer_handlers: Sequence[OptimizerHandler] = (),
 ) -> ArchitectureRecord:
-    """Remove the units that ``masks`` do not keep, in place.
-
-    Parameters stay the same objects, so optimizers, hooks and ties remain valid. Their gradients
-    are cut with them. If the model is compiled, what torch has compiled in this process is
-    forgotten: torch compiles a function for a few shapes only, and then runs it as it is. If
-    anything fails, the model, the optimizers and the copies are left as they were. The graph is
-    updated: it describes the pruned model afterwards.
-
-    The config of a network of Hugging Face follows. If it cannot describe the widths,
-    ``save_pretrained`` writes a folder for :func:`easypruner.from_pretrained`.
+    """Remove the units that masks do not keep, in place; arguments and errors are those of prune().
 
     Args:
-        model: the network. Inside DataParallel or ``torch.compile``, the network in it is cut.
+        model: the network that the graph describes.
         masks: group -> bool tensor ``(units,)``, True = keep.
-        graph: the graph of this model; for another instance see :meth:`ChannelGraph.on`. Without
-            it, the model is traced on ``example_inputs``.
-        example_inputs: as for :func:`trace`; only needed without ``graph``.
-        optimizer: one or several optimizers, whose states (momentum, moments) are cut as well.
-        copies: networks of the same class and shapes with their own weights, from which the same
-            indices are cut: a teacher, or averaged weights such as
-            ``torch.optim.swa_utils.AveragedModel`` or MMEngine's ``ExponentialMovingAverage``.
-        handlers: as for :func:`trace`; only used without ``graph``.
+        graph: the graph; it describes the pruned network afterwards.
+        optimizer: one or several optimizers, whose states are cut as well.
+        copies: networks from which the same indices are cut.
         optimizer_handlers: handlers of optimizers, before those of plugins.
-
-    Returns:
-        The record from which :func:`load_pruned` rebuilds the architecture.
-
-    Raises:
-        MaskError: masks do not fit, or remove all units of a group.
-        CutError: the graph belongs to another instance, a copy is another network, the state of an
-            optimizer cannot be cut, or the model is wrapped in DistributedDataParallel, which must
-            be built again after a cut.
-        TraceError: ``model`` is not a network, or as for :func:`trace`.
     """
-    check_module(model)
-    compiled = is_compiled(model)
-    model = find_cuttable(model)
-    if graph is None:
-        if example_inputs is None:
-            raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
-        graph = trace(model, example_inputs, handlers)
     if graph.model is not model:
         # The graph would describe a cut that its own model has not undergone.
         raise CutError(
@@ -608,6 +404,4 @@ def prune(
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
     cut(inventory, kept, graph.handlers, attributes, states, copies)
     graph._shrink(checked)
-    if compiled:
-        torch.compiler.reset()
     return with_configs(record_of_cut, model, copies, graph.example_inputs)

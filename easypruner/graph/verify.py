@@ -17,8 +17,9 @@ from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.coupling.choice import Attention, Grouped, Ignored
 from easypruner.graph.cutting.handlers import LayerHandler
-from easypruner.graph.graph import ChannelGraph, prune, trace
+from easypruner.graph.graph import ChannelGraph
 from easypruner.graph.masks import Masks
+from easypruner.graph.pruning import prune
 from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.forward_state import unchanged
 from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
@@ -27,6 +28,7 @@ from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs, Outp
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Call, ExampleInputs, call_model, check_calls
 from easypruner.graph.recording.wrappers import check_values, find_traceable
+from easypruner.graph.tracing import trace
 
 aten = torch.ops.aten
 _TOLERANCE = 1e-5

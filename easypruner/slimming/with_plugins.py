@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from easypruner.graph import graph
+from easypruner.graph import ChannelGraph, pruning, tracing
 from easypruner.graph import verify as verification
 from easypruner.graph.cutting import network_record
 from easypruner.plugins.handlers import (
@@ -39,7 +39,7 @@ def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Argument
         if _TARGET in signature.parameters:
             given.arguments[_TARGET] = target_of(given.arguments.get(_TARGET))
         result = function(*given.args, **given.kwargs)
-        if isinstance(result, graph.ChannelGraph):  # its plans are applied with plugins as well
+        if isinstance(result, ChannelGraph):  # its plans are applied with plugins as well
             result.pruner = prune
         return result
 
@@ -47,7 +47,7 @@ def _with_plugins(function: Callable[_Arguments, _Result]) -> Callable[_Argument
     return with_plugins
 
 
-trace = _with_plugins(graph.trace)
-prune = _with_plugins(graph.prune)
+trace = _with_plugins(tracing.trace)
+prune = _with_plugins(pruning.prune)
 verify = _with_plugins(verification.verify)
 load_pruned = _with_plugins(network_record.load_pruned)

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from easypruner.base.modules import copy_of
 from easypruner.errors import EasyPrunerError
 from easypruner.graph import ChannelGraph
-from easypruner.graph.graph import prune
+from easypruner.graph.pruning import prune
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.runtimes import Exported, Runtime, Session
 

@@ -10,8 +10,8 @@ from easypruner.base.distributed import average_buffers
 from easypruner.base.randomness import fixed_seed
 from easypruner.engine.runner import StageRunner
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.graph import prune
 from easypruner.graph.masks import Masks
+from easypruner.graph.pruning import prune
 from easypruner.pipeline.stages.common import forward_pass, stage_context
 from easypruner.strategies import Regularizer
 from easypruner.strategies.measures.calibration import calibrate

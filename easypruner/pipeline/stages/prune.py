@@ -9,7 +9,7 @@ import torch
 from easypruner.base.checks import check_count, check_flag, check_name
 from easypruner.base.distributed import average_buffers
 from easypruner.graph import ChannelGraph, Masks
-from easypruner.graph.graph import prune
+from easypruner.graph.pruning import prune
 from easypruner.pipeline.stages.common import loaded_runner, stage_context, with_row, with_weights
 from easypruner.report.result import Row
 from easypruner.strategies.measures.calibration import calibrate

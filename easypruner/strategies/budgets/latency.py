@@ -17,7 +17,7 @@ from easypruner.base.checks import check_share
 from easypruner.base.modules import copy_of
 from easypruner.graph import ChannelGraph, Limits
 from easypruner.graph.coupling.cost import count_kept
-from easypruner.graph.graph import prune
+from easypruner.graph.pruning import prune
 from easypruner.graph.recording.tape import call_arguments
 from easypruner.runtimes.forecast import Forecast
 from easypruner.runtimes.layer_times import LayerTimes

@@ -25,7 +25,7 @@ from easypruner.base.modules import copy_of
 from easypruner.base.nested import tensors_in
 from easypruner.base.randomness import fixed_seed
 from easypruner.graph import ChannelGraph, Masks
-from easypruner.graph.graph import prune
+from easypruner.graph.pruning import prune
 from easypruner.graph.recording.inventory import named_tensors
 from easypruner.strategies.context import Context
 from easypruner.strategies.measures.calibration import calibrate
