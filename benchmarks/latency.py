@@ -44,7 +44,7 @@ NETWORKS = (
     'mobilenet_v3_large',
 )
 DEFAULT_RUNTIMES = ('OnnxRuntime', 'OpenVINO', 'TorchChannelsLast', 'TorchEager')
-FOR_SPEED = 0.1
+FOR_SPEED = 0.15
 _KEEP = 0.5
 _SEED = 0
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from easypruner.graph.recording.inventory import numbers_of
 from easypruner.runtimes import load_widths
 
 WEIGHTS, WIDTHS, LOADER = 'model.safetensors', 'widths.json', 'load_widths.py'
-_TRIES = 20
-"""The most numbers of a config of Hugging Face that are changed."""
 
 
 def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) -> tuple[str, ...]:
@@ -113,75 +111,20 @@ def _loads(network: nn.Module, folder: Path, original: nn.Module) -> bool:
 
 
 def _write_pretrained(network: Any, folder: Path) -> bool:
-    """Write the folder of a network of Hugging Face; return False if that is not possible."""
-    config = getattr(network, 'config', None)
-    if not hasattr(network, 'save_pretrained') or not hasattr(config, 'to_dict'):
+    """Write the folder of a network of Hugging Face; return False if its class cannot load it."""
+    if not hasattr(network, 'save_pretrained'):
         return False
     try:
-        fitting = _fitting_config(network, config)
-        if fitting is None:
-            return False
-        saved = copy.copy(network)
-        saved.config = fitting
-        saved.save_pretrained(folder)
-        again = type(network).from_pretrained(folder)
+        network.save_pretrained(folder)
+        again = type(network).from_pretrained(folder).state_dict()
     except Exception:  # the library raises errors of many classes
-        return False
-    state, got = network.state_dict(), again.state_dict()
-    return state.keys() == got.keys() and all(torch.equal(t, got[n]) for n, t in state.items())
-
-
-def _fitting_config(network: Any, config: Any) -> Any:
-    """Return a config whose network has the shapes of this one; None if none was found.
-
-    Numbers of the config are changed one by one, as long as fewer shapes differ.
-    """
-    current, wrong = copy.deepcopy(config), _differing(network, config)
-    for _ in range(_TRIES):
-        if not wrong:
-            return current
-        better = None
-        for changed in _changes(current, wrong):
-            left = _differing(network, changed)
-            if left is not None and len(left) < len(wrong):
-                better = changed, left
-                break
-        if better is None:
-            return None
-        current, wrong = better
-    return None
-
-
-def _differing(network: Any, config: Any) -> list[tuple[int, int]] | None:
-    """Return (size by the config, size in the network) of all dimensions that differ."""
-    try:
-        with torch.device('meta'):
-            built = type(network)(config)
-    except Exception:  # a config that does not make sense
-        return None
-    expected = {name: tuple(t.shape) for name, t in built.state_dict().items()}
-    actual = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    if expected.keys() != actual.keys():
-        return None
-    return [
-        (old, new)
-        for name, shape in actual.items()
-        for old, new in zip(expected[name], shape, strict=True)
-        if old != new
-    ]
-
-
-def _changes(config: Any, wrong: list[tuple[int, int]]) -> Iterator[Any]:
-    """Yield configs with one number changed from what the shapes have to what they need."""
-    for old, new in dict.fromkeys(wrong):
-        for name, value in config.to_dict().items():
-            entries = list(value) if isinstance(value, list | tuple) else [value]
-            for place, entry in enumerate(entries):
-                if type(entry) is int and entry == old:
-                    changed = [*entries[:place], new, *entries[place + 1 :]]
-                    result = copy.deepcopy(config)
-                    setattr(result, name, changed if isinstance(value, list | tuple) else new)
-                    yield result
+        again = {}
+    state = network.state_dict()
+    if state.keys() == again.keys() and all(torch.equal(t, again[n]) for n, t in state.items()):
+        return True
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return False
 
 
 def _umask() -> int:

@@ -34,7 +34,7 @@ def test_cuts_have_equal_macs_and_are_not_run_again(
     content = json.loads(text)
     assert list(content['runs']) == ['0.5 | 0', '0.25 | 0']
     for name, cuts in content['runs'].items():
-        assert list(cuts) == ['0.0', '0.05', '0.1']
+        assert list(cuts) == ['0.0', '0.05', '0.15']
         asked = float(name.split(' | ')[0])
         assert all(0.7 * asked < cut['macs'] <= asked for cut in cuts.values())
     benchmark.main()

@@ -171,7 +171,7 @@ class TestWeights:
         assert loaded.config.intermediate_size == 12
         got, expected = loaded.eval()(**inputs)[0], half.eval()(**inputs)[0]
         torch.testing.assert_close(got, expected)
-        assert half.config.intermediate_size == 24
+        assert network.config.intermediate_size == 24
 
 
 class TestAgreement:
