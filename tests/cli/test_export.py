@@ -52,6 +52,7 @@ def outputs(file: Path) -> torch.Tensor:
     return found
 
 
+@pytest.mark.slow
 def test_the_networks_of_a_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def run(config: str, work_dir: Path, *more: str) -> None:
     assert (work_dir / 'pruned_config.py').is_file()
 
 
+@pytest.mark.slow
 def test_one_runs_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_cifar10(tmp_path / 'data' / 'cifar10')
     # The checksums are those of the real files.

@@ -179,7 +179,11 @@ UNTIL = [
 
 
 @pytest.mark.parametrize('epoch', [3, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('push', UNTIL, ids=['MaskSparsity', 'GroupLasso'])
+@pytest.mark.parametrize(
+    'push',
+    [UNTIL[0], pytest.param(UNTIL[1], marks=pytest.mark.slow)],
+    ids=['MaskSparsity', 'GroupLasso'],
+)
 def test_strengths_that_have_risen_are_restored(
     push: dict[str, Any], epoch: int, tmp_path: Path
 ) -> None:

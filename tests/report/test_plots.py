@@ -59,6 +59,7 @@ def test_layer_names_do_not_overlap() -> None:
     assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
 
 
+@pytest.mark.slow
 def test_a_very_deep_network_still_fits_an_image() -> None:
     figure = draw_channels([LayerChannels(str(i), 1, 1) for i in range(2300)])
     assert figure.get_figheight() * 150 < 2**16, 'Agg draws no more'

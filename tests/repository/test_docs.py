@@ -86,7 +86,7 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'name',
     [
-        'BestUnits',
+        pytest.param('BestUnits', marks=pytest.mark.slow),
         pytest.param('FilterDecay', marks=pytest.mark.slow),
         'Halve',
         'Bfloat16Weights',

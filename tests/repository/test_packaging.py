@@ -116,6 +116,7 @@ class TestWheel:
             for file in files:
                 assert f'{package}/{file.relative_to(ROOT / folder).as_posix()}' in held
 
+    @pytest.mark.slow
     def test_it_finds_its_strategies_without_the_checkout(self, site: Path, tmp_path: Path) -> None:
         found = listing(site, tmp_path)
         built_in = {p['name']: p['file'] for p in found['plugins'] if p['name'] in BUILT_INS}
@@ -153,6 +154,7 @@ class TestWheel:
         assert set(BUILT_INS) - names == {'macs'}
 
 
+@pytest.mark.slow
 def test_a_plugin_that_pip_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / 'project'
     write_source(project, 'FromPip', 'from_pip.py')
