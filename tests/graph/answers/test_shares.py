@@ -11,7 +11,7 @@ import easypruner
 from easypruner.graph import ChannelGraph
 from easypruner.testing import example_inputs, random_masks, randomized_network
 from easypruner.testing.networks import Flattened, Plain, Residual, SqueezeExcite
-from tests.graph.coupling.rules.test_experts import EXPERTS, INNER, Experts
+from tests.graph.coupling.rules.test_experts import EXPERTS, INNER, Experts, needs_grouped
 from tests.helpers.networks import NETWORKS, traced_network
 
 HEADS, WIDTH = 4, 8
@@ -131,6 +131,7 @@ def test_heads_that_several_share_stay_for_heads_of_queries() -> None:
     assert share.held[0].reason.startswith('a head of keys and values that several')
 
 
+@needs_grouped
 def test_experts_and_their_width() -> None:
     model = randomized_network(lambda: Experts('grouped'), torch.randn(8, 5))
     found = counts(easypruner.trace(model, torch.randn(8, 5)))
