@@ -133,7 +133,7 @@ def ticks(low: float, high: float) -> list[float]:
     """
     raw = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * 0.999)
+    step = min((f * power for f in (1, 2, 5, 10)), key=lambda each: abs(math.log(each / raw)))
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) + 0.0 for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
