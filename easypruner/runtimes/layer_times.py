@@ -141,7 +141,7 @@ class LayerTimes:
             # In a network, the layer before has just written the input.
             before=[inputs.sum for _, inputs in bound.values()],
         )
-        seconds = {n: each.seconds.median for n, each in zip(bound, timed, strict=True)}
+        seconds = {n: each.fastest for n, each in zip(bound, timed, strict=True)}
         reference = seconds.pop(len(built), 0.0)
         if reference:
             self._slowness = reference / self._known.setdefault(_REFERENCE, reference)

@@ -65,10 +65,12 @@ class Timed:
     Attributes:
         seconds: the seconds of a pass.
         ratio: the ratio of its passes to the first network's passes of the same round.
+        fastest: the seconds of the fastest pass, which other load on the machine delayed least.
     """
 
     seconds: Reading
     ratio: Reading
+    fastest: float = math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -128,6 +130,7 @@ def measure(
         Timed(
             Reading.of([times[place] for times in counted]),
             Reading.of([times[place] / times[0] for times in counted]),
+            min(times[place] for times in counted),
         )
         for place in range(len(passes))
     )
