@@ -17,11 +17,15 @@ from easypruner.strategies.scores import Scores
 
 RANKS = ('score', 'per_macs', 'per_latency')
 _MOST = 5
+"""The number of networks that are measured, unless none of them is near the limit."""
+_LAST = 8
 """The most networks that are measured."""
 _AIM = 0.9925
 """The share of the limit that is aimed at, so that noise does not lead above it."""
 _ENOUGH = 0.98
 """The share of the limit from which a network is near enough to it."""
+_NEAR = 0.97
+"""The share of the limit from which no more than the usual number of networks are measured."""
 _SLOW = 0.5
 """The share of the distance to the limit that is left after a step that helped little."""
 _LEAST_RATE = 0.01
@@ -97,7 +101,7 @@ def search(
     known = [] if known is None else known
     line, least = _Line.through(known, _AIM * limit), predict(ranking.removing(len(ranking.order)))
     found: list[Candidate] = []
-    while len(found) < _MOST:
+    while not _ends(found, limit):
         masks = ranking.within(predict, max(line.aim, least), 'of the predicted time')
         if any(same(masks, candidate.masks) for candidate in found):
             break
@@ -108,6 +112,12 @@ def search(
             break
         line = line.after(predicted, share)
     return _best(found, limit, unit, least)
+
+
+def _ends(found: Sequence[Candidate], limit: float) -> bool:
+    """Return whether enough networks were measured."""
+    near = any(_NEAR * limit <= each.measured.median <= limit for each in found)
+    return len(found) >= (_MOST if near else _LAST)
 
 
 def _measured(measure: Callable[[Masks, bool], Reading], masks: Masks, limit: float) -> Reading:
