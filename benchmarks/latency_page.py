@@ -55,7 +55,8 @@ print(graph.target.describe())
 *any width*: `slim(model, image, macs=0.5, limits=dict(round_to=1))`. *on the grid*: the same with
 `target=` the runtime, so that grouped convolutions lose whole groups. *for speed*: the same with
 `budget=dict(type='Macs', keep=0.5, for_speed=0.15)`, which gives up at most 15 % of the kept scores
-for a faster network with the same MACs. *TP* and *TP 16*:
+for a faster network with the same MACs. The scores of random weights are alike, so that it finds
+more room here than in some trained networks. *TP* and *TP 16*:
 Torch-Pruning {tp} with the same ratio for all layers, found by bisection, without and with
 `round_to=16`; its share of the MACs stands in brackets if it is not 0.50. By MACs alone, 0.50 would
 be left.
