@@ -45,7 +45,8 @@ def values_of(model: nn.Module) -> dict[str, Tensor]:
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
     targets=st.lists(st.floats(-2, 2), min_size=12, max_size=12),
-    strength=st.floats(0, 1.5),
+    # Rounding hides strengths near 0.
+    strength=st.just(0.0) | st.floats(1e-3, 1.5),
     momentum=st.sampled_from([0.0, 0.5]),
 )
 def test_on_a_quadratic_it_ends_at_the_soft_threshold(
