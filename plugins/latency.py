@@ -43,7 +43,7 @@ class Latency(CostBudget):
     times of the network's layers, each measured alone at some widths. These times are kept in the
     user's cache, for all networks that have the same layers. Then networks are pruned as the
     forecast says, loaded into the runtime, and measured: their passes alternate with those of the
-    unpruned network. Two to four such measurements correct the forecast, until the measured share
+    unpruned network. Up to eight such measurements correct the forecast, until the measured share
     is at most the limit and at least 98 % of it, or no nearer width is allowed.
 
     With a table of :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is
