@@ -88,7 +88,8 @@ def compared(
     cuts = {str(value): cut(network, setting, data, keep, value) for value in FOR_SPEED}
     runtime = runtime_of(RUNTIME)
     passes = [
-        runtime.session(each, data.example).bind(data.example) for each in (network, *cuts.values())
+        runtime.fixed_session(each, data.example).bind(data.example)
+        for each in (network, *cuts.values())
     ]
     times = measure(passes, threads=1, repeats=_REPEATS, clock='cpu')[1:]
     whole = easypruner.trace(network, data.example).cost().macs

@@ -102,7 +102,7 @@ def _measured(name: str, runtime: Runtime, side: int, repeats: int) -> dict[str,
     """Return the times of all variants of a network in a runtime, with their MACs."""
     image = torch.randn(1, 3, side, side)
     variants = dict(_variants(name, runtime, image))
-    passes = [runtime.session(network, image).bind(image) for network in variants.values()]
+    passes = [runtime.fixed_session(network, image).bind(image) for network in variants.values()]
     times = measure(passes, threads=1, repeats=repeats, clock='cpu')
     macs = {each: trace(network, image).cost().macs for each, network in variants.items()}
     return {

@@ -20,9 +20,10 @@ from easypruner.runtimes import Runtime
 from easypruner.runtimes.layers import device_of
 from easypruner.runtimes.machine import describe_runtime
 from easypruner.runtimes.timing import Clock, Reading
+from easypruner.strategies.budgets.cost_scores import RANKS, ranked_scores
 from easypruner.strategies.budgets.costs import CostBudget
 from easypruner.strategies.budgets.latency import Bench, bench_of, tabulate
-from easypruner.strategies.budgets.latency_search import RANKS, Unit, ranked_scores, search
+from easypruner.strategies.budgets.latency_search import Unit, search
 from easypruner.strategies.budgets.latency_table import LatencyTable
 from easypruner.strategies.budgets.ranking import Ranking
 
@@ -44,7 +45,8 @@ class Latency(CostBudget):
     user's cache, for all networks that have the same layers. Then networks are pruned as the
     forecast says, loaded into the runtime, and measured: their passes alternate with those of the
     unpruned network. Up to eight such measurements correct the forecast, until the measured share
-    is at most the limit and at least 98 % of it, or no nearer width is allowed.
+    is at most the limit and at least 98 % of it, or no nearer width is allowed. If the time has a
+    step across the limit, the groups at the step keep the fewer units, and others more.
 
     With a table of :func:`easypruner.strategies.budgets.latency.measure_table`, nothing is
     measured: the savings of the groups are added up. This is fast and gives the same result each

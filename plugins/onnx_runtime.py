@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from easypruner import hookimpl
 from easypruner.errors import EasyPrunerError
@@ -46,6 +46,16 @@ class OnnxRuntime(Runtime):
 
     def load(self, path: Path) -> Session:
         return self._session(str(path))
+
+    def fixed_session(self, network: nn.Module, inputs: Any) -> Session:
+        folder = tempfile.TemporaryDirectory(prefix='easypruner-')
+        file = Path(folder.name) / 'network.onnx'
+        write_onnx(network, inputs, file, dynamic=False)
+
+        def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
+            return self.load(file).bind(inputs)
+
+        return Session(bind, folder)
 
     def layer_sessions(self, layers: Sequence[tuple[nn.Module, Any]]) -> list[Session]:
         # One export for all of them: each takes a second on its own.

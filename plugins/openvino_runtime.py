@@ -15,7 +15,7 @@ from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
 from easypruner.runtimes.folding import fold_batch_norms
 from easypruner.runtimes.onnx_files import feeds_of
-from easypruner.runtimes.program import export_program, first_lines, quiet
+from easypruner.runtimes.program import Program, export_program, first_lines, quiet
 
 
 class OpenVINO(Runtime):
@@ -47,12 +47,8 @@ class OpenVINO(Runtime):
         import openvino
 
         program = export_program(network, inputs)
-        fold_batch_norms(program.exported)
         path = folder / f'{name}.xml'
-        model = _model_of(program.exported)
-        for entries, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
-            for entry, known in zip(entries, names, strict=True):
-                entry.get_tensor().set_names({known})
+        model = _named_model(program)
         openvino.save_model(model, path, compress_to_fp16=False)
         return Exported(
             path, (path, path.with_suffix('.bin')), program.dynamic_batch, program.notes
@@ -69,6 +65,9 @@ class OpenVINO(Runtime):
             raise EasyPrunerError(
                 f'OpenVINO cannot load {str(path)!r}: {first_lines(error)}'
             ) from error
+
+    def fixed_session(self, network: nn.Module, inputs: Any) -> Session:
+        return self._session(_named_model(export_program(network, inputs, dynamic=False)))
 
     def layer_sessions(self, layers: Sequence[tuple[nn.Module, Any]]) -> list[Session]:
         # One export for all of them: torch.export takes a while for each.
@@ -109,6 +108,16 @@ class OpenVINO(Runtime):
             'ENABLE_CPU_PINNING': False,
         }
         return openvino.Core().compile_model(model, 'CPU', settings).create_infer_request()
+
+
+def _named_model(program: Program) -> Any:
+    """Convert a program, with batch norms folded and with the names of its tensors."""
+    fold_batch_norms(program.exported)
+    model = _model_of(program.exported)
+    for entries, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
+        for entry, known in zip(entries, names, strict=True):
+            entry.get_tensor().set_names({known})
+    return model
 
 
 def _model_of(program: Any) -> Any:

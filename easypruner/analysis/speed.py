@@ -98,7 +98,7 @@ def speed(graph: ChannelGraph, runtime: Runtime, macs: float = 0.5, repeats: int
     check_share(macs, 'macs', 'speed')
     device, inputs = device_of(graph), inputs_on_device(graph)
     times = LayerTimes(runtime, device)
-    session = runtime.session(copy_of(graph.model).eval(), inputs)
+    session = runtime.fixed_session(copy_of(graph.model).eval(), inputs)
     run = synchronized(session.bind(inputs), device)
     (timed,) = measure([run], threads=runtime.threads, repeats=repeats, clock=times.clock)
     forecast = Forecast(graph, times, times.at_first(timed.seconds.median))

@@ -24,19 +24,20 @@ _LARGEST = 1_900_000_000
 """Bytes of weights that still fit into one file: protobuf allows 2 GiB."""
 
 
-def write_onnx(network: nn.Module, inputs: Any, path: Path) -> Exported:
+def write_onnx(network: nn.Module, inputs: Any, path: Path, *, dynamic: bool = True) -> Exported:
     """Write a network as an ONNX file. Batch norms are folded into convolutions.
 
     Args:
         network: the network, in evaluation mode.
         inputs: its example inputs.
         path: the file to write.
+        dynamic: whether the batch may have any size, where the network allows it.
 
     Raises:
         EasyPrunerError: the network cannot be exported; with the exporter's reason.
     """
     _check_exporter()
-    program = export_program(network, inputs)
+    program = export_program(network, inputs, dynamic=dynamic)
     model = _onnx_of(network, program)
     weights = sum(t.numel() * t.element_size() for _, t in program.exported.state_dict.items())
     model.save(path, external_data=weights > _LARGEST)

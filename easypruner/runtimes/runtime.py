@@ -84,7 +84,7 @@ class Session:
         return run
 
 
-_NEED_PACKAGES = ('export', 'load', 'session', 'layer_sessions')
+_NEED_PACKAGES = ('export', 'load', 'session', 'fixed_session', 'layer_sessions')
 
 
 def _checked(method: _Method) -> _Method:
@@ -228,6 +228,18 @@ class Runtime(Component):
         session = self.load(self.export(network, inputs, Path(folder.name), 'network').path)
         session.keep = (session.keep, folder)
         return session
+
+    def fixed_session(self, network: nn.Module, inputs: Any) -> Session:
+        """Return a session that is only bound to inputs of the shapes of the example inputs.
+
+        A runtime overrides this if it loads such a network sooner. It should then load the network
+        anew for each binding: where in the memory it is changes its time by some percent.
+
+        Args:
+            network: the network, in evaluation mode.
+            inputs: its example inputs.
+        """
+        return self.session(network, inputs)
 
     def layer_sessions(self, layers: Sequence[tuple[nn.Module, Any]]) -> list[Session]:
         """Return a session of each of many small networks, for a probe.

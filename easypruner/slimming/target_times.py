@@ -129,5 +129,5 @@ class TargetSummary:
 
 
 def _times(runtime: Runtime, inputs: Any, networks: Sequence[nn.Module]) -> tuple[Timed, ...]:
-    passes = [runtime.session(network.eval(), inputs).bind(inputs) for network in networks]
+    passes = [runtime.fixed_session(network.eval(), inputs).bind(inputs) for network in networks]
     return measure(passes, threads=runtime.threads, repeats=_REPEATS, seconds=_SECONDS)

@@ -112,6 +112,7 @@ def _check_export(
 def _check_session(runtime: Runtime, model: nn.Module, inputs: Any, tolerance: float) -> None:
     before = _state_of(model)
     _compare(runtime.session(model, inputs), model, inputs, tolerance, 'in a session')
+    _compare(runtime.fixed_session(model, inputs), model, inputs, tolerance, 'in a fixed session')
     assert _state_of(model) == before, 'a session changes the network'
 
 

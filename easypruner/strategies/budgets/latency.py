@@ -29,7 +29,9 @@ from easypruner.runtimes.timing import Clock, Reading, measure
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 
 _MOST_KEPT = 2
-_BINDINGS = 3
+_BINDINGS = (2, 6)
+_ALL_BINDINGS = 600_000_000
+"""The bytes of the parameters of all bindings of a network, if they are more than the fewest."""
 _FEWEST = 2
 
 
@@ -122,15 +124,25 @@ class Stopwatch:
     def _pass_of(self, model: nn.Module) -> Callable[[], Any]:
         """Return a function that runs a network once."""
         if self._runtime is not None:
-            session = self._runtime.session(model, self._inputs)
+            session = self._runtime.fixed_session(model, self._inputs)
             # Some runtimes load the network for each binding. Where in the memory it is then
             # changes its time by some percent, so passes take turns.
             bound = itertools.cycle(
-                [synchronized(session.bind(self._inputs), self._device) for _ in range(_BINDINGS)]
+                [
+                    synchronized(session.bind(self._inputs), self._device)
+                    for _ in range(_bindings(model))
+                ]
             )
             return lambda: next(bound)()
         positional, named = call_arguments(self._inputs)
         return synchronized(lambda: model(*positional, **named), self._device)
+
+
+def _bindings(model: nn.Module) -> int:
+    """Return how often a network is loaded, which is less for a large one."""
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    fewest, most = _BINDINGS
+    return min(max(_ALL_BINDINGS // max(size, 1), fewest), most)
 
 
 class Bench:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from easypruner.errors import BudgetError
-from easypruner.graph import ChannelGraph, Masks
-from easypruner.runtimes.forecast import Forecast
+from easypruner.graph import Masks
 from easypruner.runtimes.timing import Reading
 from easypruner.strategies.budgets.ranking import Ranking
-from easypruner.strategies.scores import Scores
 
-RANKS = ('score', 'per_macs', 'per_latency')
 _MOST = 5
-"""The number of networks that are measured, unless none of them is near the limit."""
+"""The most networks of a ranking that are measured."""
 _LAST = 8
-"""The most networks that are measured."""
+"""The most networks that are measured, with those beside a step of the time."""
 _AIM = 0.9925
 """The share of the limit that is aimed at, so that noise does not lead above it."""
 _ENOUGH = 0.98
 """The share of the limit from which a network is near enough to it."""
 _NEAR = 0.97
-"""The share of the limit from which no more than the usual number of networks are measured."""
+"""The share of the limit below which a step of the time is taken to be in the way."""
+_UNIT = 'of the predicted time'
 _SLOW = 0.5
 """The share of the distance to the limit that is left after a step that helped little."""
-_LEAST_RATE = 0.01
-"""The least cost of a unit that scores are divided by, as a share of the mean."""
 
 Shares = tuple[float, float]
 """A predicted and a measured share."""
@@ -98,33 +94,106 @@ def search(
     Raises:
         BudgetError: the limit cannot be met, or is within the noise of the measurement.
     """
-    known = [] if known is None else known
-    line, least = _Line.through(known, _AIM * limit), predict(ranking.removing(len(ranking.order)))
-    found: list[Candidate] = []
-    while not _ends(found, limit):
-        masks = ranking.within(predict, max(line.aim, least), 'of the predicted time')
-        if any(same(masks, candidate.masks) for candidate in found):
-            break
-        found.append(Candidate(masks, predict(masks), _measured(measure, masks, limit)))
-        predicted, share = found[-1].predicted, found[-1].measured.median
-        known.append((predicted, share))
-        if _ENOUGH * limit <= share <= limit or (share > limit and predicted <= least):
-            break
-        line = line.after(predicted, share)
-    return _best(found, limit, unit, least)
+    least = predict(ranking.removing(len(ranking.order)))
+    run = _Search(ranking, predict, measure, limit, least, [] if known is None else known)
+    run.along(_MOST)
+    if not run.is_near:
+        run.beside_step(_LAST)
+        run.along(_LAST)
+    return _best(run.found, limit, unit, least)
 
 
-def _ends(found: Sequence[Candidate], limit: float) -> bool:
-    """Return whether enough networks were measured."""
-    near = any(_NEAR * limit <= each.measured.median <= limit for each in found)
-    return len(found) >= (_MOST if near else _LAST)
+class _Search:
+    """A search, and what it has measured so far.
 
+    Args:
+        ranking: the ranking of the units.
+        predict: the predicted share of the time under masks.
+        measure: measures this share, with few passes, or with many if the second argument is True.
+        limit: the largest share.
+        least: the predicted share when all units are removed that may be.
+        known: the predicted and the measured shares of masks of the ranking.
+    """
 
-def _measured(measure: Callable[[Masks, bool], Reading], masks: Masks, limit: float) -> Reading:
-    """Measure masks with few passes, and with many if the share may be near enough to the limit."""
-    glance = measure(masks, False)
-    near = _ENOUGH * limit - glance.noise <= glance.median <= limit + glance.noise
-    return measure(masks, True) if near else glance
+    def __init__(
+        self,
+        ranking: Ranking,
+        predict: Callable[[Masks], float],
+        measure: Callable[[Masks, bool], Reading],
+        limit: float,
+        least: float,
+        known: list[Shares],
+    ) -> None:
+        self.found: list[Candidate] = []
+        self._ranking, self._predict, self._measure = ranking, predict, measure
+        self._limit, self._least, self._known = limit, least, known
+        self._line = _Line.through(known, _AIM * limit)
+        self._ended = False
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a network is near enough to the limit, or no other can be."""
+        return self._ended or any(
+            _NEAR * self._limit <= each.measured.median <= self._limit for each in self.found
+        )
+
+    def along(self, most: int) -> None:
+        """Measure networks of the ranking, until there are as many as given."""
+        while len(self.found) < most and not self._ended:
+            masks = self._ranking.within(self._predict, max(self._line.aim, self._least), _UNIT)
+            if self._has(masks):
+                return
+            share = self._add(masks)
+            predicted = self.found[-1].predicted
+            self._known.append((predicted, share))
+            self._line = self._line.after(predicted, share)
+            if share > self._limit and predicted <= self._least:
+                self._ended = True
+
+    def beside_step(self, most: int) -> None:
+        """Measure networks beside a step of the time, which the ranking passes.
+
+        The groups in which the networks on both sides of the step differ keep the fewer units.
+        Others keep more instead.
+        """
+        met = [each for each in self.found if each.measured.median <= self._limit]
+        above = [each for each in self.found if each.measured.median > self._limit]
+        if not met or not above:
+            return
+        low = max(met, key=lambda each: each.measured.median)
+        step = min(above, key=lambda each: each.predicted)
+        held = {
+            name: int(mask.sum())
+            for name, mask in low.masks.items()
+            if int(mask.sum()) < int(step.masks[name].sum())
+        }
+
+        def cost(masks: Masks) -> float:
+            fits = all(int(masks[name].sum()) <= count for name, count in held.items())
+            return self._predict(masks) if fits else math.inf
+
+        part = 1.0
+        while len(self.found) < most and not self.is_near:
+            aim = low.predicted + part * (_AIM * self._limit - low.measured.median)
+            masks = self._ranking.within(cost, aim, _UNIT)
+            if self._has(masks):
+                return
+            if low.measured.median < self._add(masks) <= self._limit:
+                low = self.found[-1]
+            else:
+                part /= 2
+
+    def _has(self, masks: Masks) -> bool:
+        return any(same(masks, candidate.masks) for candidate in self.found)
+
+    def _add(self, masks: Masks) -> float:
+        """Measure masks with few passes, and with many if the share may be near enough."""
+        reading, limit = self._measure(masks, False), self._limit
+        if _ENOUGH * limit - reading.noise <= reading.median <= limit + reading.noise:
+            reading = self._measure(masks, True)
+        self.found.append(Candidate(masks, self._predict(masks), reading))
+        self._ended = _ENOUGH * limit <= reading.median <= limit
+        return reading.median
 
 
 def _best(found: Sequence[Candidate], limit: float, unit: Unit, least: float) -> Candidate:
@@ -207,44 +276,3 @@ def _infeasible(unit: Unit, limit: float, best: Reading, lowest: bool) -> Budget
         'keeps its best unit, or the units that its limits require, and frozen channels stay; '
         'raise the limit'
     )
-
-
-def ranked_scores(scores: Scores, graph: ChannelGraph, rank: str, forecast: Forecast) -> Scores:
-    """Return scores by which units are removed first that cost most for what they are worth.
-
-    Args:
-        scores: the scores, higher = keep.
-        graph: the channel graph of the network.
-        rank: a name of :data:`RANKS`: ``'per_latency'`` divides the scores of a group by the time
-            that one of its units saves, ``'per_macs'`` by its MACs.
-        forecast: the forecast of the network's time.
-    """
-    if rank == 'score':
-        return scores
-    saved = {name: saved_by(name, graph, forecast) for name in scores}
-    rates = {name: each[rank == 'per_latency'] for name, each in saved.items()}
-    mean = sum(rates.values()) / max(len(rates), 1) or 1.0
-    return divided(scores, {name: max(rate / mean, _LEAST_RATE) for name, rate in rates.items()})
-
-
-def divided(scores: Scores, rates: Mapping[str, float]) -> Scores:
-    """Divide scores by a rate of their group: what a unit of it costs, above 0."""
-    return Scores({name: _per(score, rates[name]) for name, score in scores.items()})
-
-
-def _per(score: Tensor, rate: float) -> Tensor:
-    """Divide scores by a rate. Those below zero are worth less, the cheaper they are to keep."""
-    value = score.double()
-    return value.where(value < 0, value / rate).where(value >= 0, value * rate)
-
-
-def saved_by(name: str, graph: ChannelGraph, forecast: Forecast) -> tuple[float, float]:
-    """Return the MACs and the seconds that a unit of a group saves, on average over half of it."""
-    size = graph.groups[name].size
-    kept = max(size // 2, 1)
-    if kept == size:
-        return 0.0, 0.0
-    masks = {name: torch.arange(size) < kept}
-    macs = graph.cost().macs - graph.cost(masks).macs
-    seconds = forecast.seconds() - forecast.seconds(masks)
-    return macs / (size - kept), seconds / (size - kept)

@@ -10,7 +10,7 @@ from torch import Tensor
 from easypruner.errors import BudgetError
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.runtimes.forecast import Forecast
-from easypruner.strategies.budgets.latency_search import divided, saved_by
+from easypruner.strategies.budgets.cost_scores import divided, saved_by
 from easypruner.strategies.budgets.ranking import Ranking
 from easypruner.strategies.scores import Scores
 

@@ -29,3 +29,24 @@ def test_a_narrow_stretch_below_the_limit_is_found(step: float) -> None:
     found = search(Ranking.of({'a': torch.arange(1000.0)}), predict, measure, LIMIT, Unit())
     assert 0.97 * LIMIT <= found.measured.median <= LIMIT
     assert len(counts) <= 8
+
+
+def test_other_groups_keep_more_where_the_time_has_a_step() -> None:
+    def predict(masks: Masks) -> float:
+        return sum(float(mask.double().mean()) for mask in masks.values()) / len(masks)
+
+    def measure(masks: Masks, sure: bool) -> Reading:
+        wide = int(masks['a'].sum()) > 72
+        return Reading(0.9 * predict(masks) + (0.1 if wide else 0.0), 0.0, 9)
+
+    scores = {name: torch.arange(100.0) for name in 'abc'}
+    ranking = Ranking.of(scores)
+    # On the ranking all groups have the same width: below the step the time is at most 0.648.
+    assert measure(ranking.within(predict, 0.72, ''), True).median <= 0.96 * LIMIT
+    assert measure(ranking.within(predict, 0.74, ''), True).median > LIMIT
+    found = search(ranking, predict, measure, LIMIT, Unit())
+    assert 0.97 * LIMIT <= found.measured.median <= LIMIT
+    assert int(found.masks['a'].sum()) <= 72 < int(found.masks['b'].sum())
+    for name, mask in found.masks.items():
+        kept, gone = scores[name][mask], scores[name][~mask]
+        assert kept.min() > gone.max()
