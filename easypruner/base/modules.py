@@ -12,11 +12,19 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from easypruner.base.nested import tensors_in
 
 _Model = TypeVar('_Model', bound=nn.Module)
+
+_WRAPPERS = {
+    'torch._dynamo.eval_frame.OptimizedModule': '_orig_mod',
+    'torch.nn.parallel.data_parallel.DataParallel': 'module',
+    'torch.nn.parallel.distributed.DistributedDataParallel': 'module',
+    'ultralytics.engine.model.Model': 'model',
+}
+"""Class of a wrapper -> the name under which it has the network. Classes are named instead of
+imported, because a wrapper may be of a package that is not installed."""
 
 
 @contextlib.contextmanager
@@ -105,18 +113,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Parameters, groups and records have the names of the inner network, so these names do not
     depend on the wrappers.
     """
-    while True:
-        # torch.compile() stores the original network under this name.
-        inner: nn.Module | None = model._modules.get('_orig_mod')
-        if isinstance(model, (DistributedDataParallel, DataParallel)):
-            inner = model.module
-        elif is_ultralytics(model):
-            inner = model._modules.get('model')
-        if inner is None:
-            return model
+    while (name := _wrapped_as(model)) is not None:
+        inner = model._modules[name]
+        assert inner is not None
         model = inner
+    return model
 
 
-def is_ultralytics(model: nn.Module) -> bool:
-    """Return whether a model is one of Ultralytics, such as ``YOLO``, which has its network."""
-    return any(cls.__module__ == 'ultralytics.engine.model' for cls in type(model).__mro__)
+def is_wrapper(model: nn.Module, library: str) -> bool:
+    """Return whether a library's class wraps a network."""
+    return _wrapped_as(model) is not None and any(
+        cls.__module__.startswith(f'{library}.') for cls in type(model).__mro__
+    )
+
+
+def _wrapped_as(model: nn.Module) -> str | None:
+    """Return the name of the network in a wrapper; None if the model is not a wrapper."""
+    names = (_WRAPPERS.get(f'{cls.__module__}.{cls.__qualname__}') for cls in type(model).__mro__)
+    return next((name for name in names if name and model._modules.get(name) is not None), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from easypruner.base.modules import is_ultralytics
+from easypruner.base.modules import is_wrapper
 from easypruner.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def with_network(model: nn.Module, network: nn.Module) -> nn.Module:
         model: a ``YOLO`` or another model of Ultralytics; or a network, which wraps nothing.
         network: the network of the copy.
     """
-    if not is_ultralytics(model):
+    if not is_wrapper(model, 'ultralytics'):
         return network
     base = type(model)
     kept: Any = (
@@ -43,7 +43,7 @@ def evaluating_like(
     model: nn.Module, evaluate: Callable[[nn.Module], float] | None
 ) -> Callable[[nn.Module], float] | None:
     """Return a function that evaluates a network inside what wraps the original one."""
-    if evaluate is None or not is_ultralytics(model):
+    if evaluate is None or not is_wrapper(model, 'ultralytics'):
         return evaluate
     # A validation changes the network that it gets, for example fuses its layers.
     return lambda network: evaluate(with_network(model, copy.deepcopy(network)))
