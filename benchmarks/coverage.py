@@ -1,4 +1,4 @@
-"""Tries EasyPruner on the models of torchvision, mmpretrain, timm and transformers.
+"""Tries EasyPruner on the models of seven libraries.
 
 python benchmarks/coverage.py [--source torchvision] [--only PATTERN] [--workers 2]
 
@@ -19,14 +19,22 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from coverage_check import Result, check
+from coverage_check import check
 from coverage_page import page
-from models import SOURCES, Entry, entries
+from coverage_result import Result
+from models import SOURCES, Entry, entries, package_of
 
 ROOT = Path(__file__).resolve().parent.parent
 _WORK_DIR = ROOT / 'work_dirs' / 'coverage'
 # A server imports the libraries once and forks a process for each model.
 _CONTEXT = multiprocessing.get_context('forkserver')
+_LOADED = {
+    'mmpretrain': ('mmpretrain.models',),
+    'transformers': ('transformers.modeling_utils', 'transformers.generation'),
+    'diffusers': ('diffusers.models.modeling_utils',),
+    'ultralytics': ('ultralytics.models',),
+}
+"""Package -> the modules that load what its models need, where the package itself does not."""
 
 # Used if a library does not state the number of parameters of a model.
 _USUAL_SIZE = 30_000_000
@@ -83,7 +91,9 @@ def measure(left: Sequence[Entry], workers: int, limit: float) -> Iterator[Resul
         workers: the number of models that are measured at the same time.
         limit: the time limit for each model in seconds.
     """
-    _CONTEXT.set_forkserver_preload(['easypruner', *{entry.source for entry in left}])
+    packages = {package_of(entry.source) for entry in left}
+    loaded = [module for package in packages for module in _LOADED.get(package, (package,))]
+    _CONTEXT.set_forkserver_preload(['easypruner.cli.find_network', *loaded])
     with ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(_measure, e, limit) for e in sorted(left, key=_size)]
         for job in as_completed(jobs):

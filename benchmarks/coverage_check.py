@@ -9,12 +9,13 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from operator import is_not
 from typing import Any
 
 import torch
-from models import Entry, kind_of
+from coverage_result import Result
+from models import Entry
+from network_kind import kind_of
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,120 +23,16 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph import ChannelGraph, Cost
+from easypruner.graph.answers.structure import HEAD_WIDTH, HEADS
 from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.verify import compute_outputs, relative_error, zero_readers
 
-TOLERANCE, TOLERANCE_SINGLE = 1e-5, 1e-3
-"""The relative errors that verification allows in double and in single precision."""
-
 META_PARAMS = 120_000_000
 """Models with more parameters than this are built on the meta device and not verified."""
 
-CAUSES = ('boundary', 'fixed', 'unused', 'unsupported')
-_STARTS = {
-    'boundary': ('an input of the model', 'an output of the model'),
-    'fixed': (
-        'a constant tensor',
-        'a spatial, batch or sequence extent',
-        'a table made in the forward pass',
-        'a table of integers',
-        'channels are sorted',
-        'code reads the values',
-        'coordinates of regions',
-        'coordinates of samples',
-        'entries are looked up by their position',
-        'entries are written by their position',
-        'has a single channel',
-        'one channel is picked by its position',
-        'rotated by a right angle',
-        'the channels within one group of a grouped convolution',
-        'the diagonal of a square',
-        'the extent of a convolution kernel',
-        'the position of a channel is used as a value',
-        'the triangle of a square',
-    ),
-    'unused': ('not used in the forward pass',),
-}
-"""Cause -> how the reasons for it begin. Any other reason counts as unsupported."""
-
 # Images with larger sides are scaled down for the verification.
 _VERIFY_SIDE = 96
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one model.
-
-    Attributes:
-        source: the library.
-        name: the name of the model in the library.
-        family: the family of which only this variant is measured.
-        status: 'measured'; 'failed', with ``error``; 'timeout'; or 'unusable' if the model's own
-            forward fails on the example inputs.
-        error: the exception, and the step in which it was raised.
-        kind: 'cnn' or 'other'.
-        params: the number of parameters.
-        seconds: the time of the trace.
-        groups: the number of groups.
-        prunable: the share of parameters that have a dimension in a group.
-        neither: the number of channels that are neither in a group nor frozen, or counted twice.
-        reasons: reason -> the number of dimensions that are frozen for it. Reasons have no numbers,
-            so that layers share them.
-        verify_error: the relative error of the verification; None if there was none.
-        verified_on: the inputs of the verification: 'full'; 'small' for smaller images; 'single'
-            for single precision, if the model's forward needs it; '' if there was none.
-        unchecked: groups that the verification cannot check, because their channels are mixed.
-        keeps_shapes: whether the pruned model runs and its outputs have the same shapes.
-        costs: compared part of the cost ('macs before', 'params after', ...) -> whether the graph's
-            number equals the measured one.
-        counted_on: 'meta', or 'values' if the number of operations depends on values. In the second
-            case, MACs after the cut cannot be predicted and are not compared.
-    """
-
-    source: str
-    name: str
-    family: str
-    status: str
-    error: str = ''
-    kind: str = ''
-    params: int = 0
-    seconds: float = 0.0
-    groups: int = 0
-    prunable: float = 0.0
-    neither: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    verify_error: float | None = None
-    verified_on: str = ''
-    unchecked: int = 0
-    keeps_shapes: bool = False
-    costs: Mapping[str, bool] = field(default_factory=dict)
-    counted_on: str = ''
-
-    def frozen(self, cause: str) -> dict[str, int]:
-        """Return reason -> number of frozen dimensions, for one cause."""
-        return {why: count for why, count in self.reasons.items() if cause_of(why) == cause}
-
-    @property
-    def complete(self) -> bool:
-        """Whether no dimension is unsupported: each is in a group, or the network freezes it."""
-        return self.status == 'measured' and not self.frozen('unsupported') and not self.neither
-
-    @property
-    def tolerance(self) -> float:
-        """Return the relative error that the verification allows."""
-        return TOLERANCE if self.verified_on != 'single' else TOLERANCE_SINGLE
-
-    @property
-    def handled(self) -> bool:
-        """Return whether all checks passed."""
-        return (
-            self.status == 'measured'
-            and not self.neither
-            and self.keeps_shapes
-            and all(self.costs.values())
-            and (self.verify_error is None or self.verify_error < self.tolerance)
-        )
 
 
 def check(entry: Entry) -> Result:
@@ -152,16 +49,20 @@ def check(entry: Entry) -> Result:
         found['kind'] = kind_of(model, inputs)
         if not on_meta:
             enliven(model, inputs)
+        start = time.process_time()
         shapes = [tensor.shape for tensor in compute_outputs(model, inputs)]
+        found['own_seconds'] = time.process_time() - start
         step = 'trace'
-        start = time.perf_counter()
+        start = time.process_time()
         graph = easypruner.trace(model, inputs)
-        found['seconds'] = time.perf_counter() - start
-        found |= structure(graph)
+        found['seconds'] = time.process_time() - start
+        found |= structure(graph) | shares(graph)
         masks = random_masks(graph)
         if not on_meta:
             step = 'verify'
             found |= verification(model, masks, inputs)
+        step = 'heads'
+        found |= heads(model, inputs, found)
         step = 'counting'
         depends, flops = count(model, inputs)
         # A guess of what a detector selects has other products than a run on these inputs.
@@ -245,14 +146,37 @@ def structure(graph: ChannelGraph) -> dict[str, Any]:
     }
 
 
-def cause_of(reason: str) -> str:
-    """Return the cause for which a dimension is frozen, one of CAUSES.
+def shares(graph: ChannelGraph) -> dict[str, Any]:
+    """Return how much of each kind of structure can go, and what holds the rest."""
+    found = graph.shares
+    return {
+        'shares': {
+            s.kind: (s.units, s.prunable, s.cost.params, s.prunable_cost.params) for s in found
+        },
+        'held': {s.kind: {h.reason: h.units for h in s.held} for s in found if s.held},
+    }
 
-    Reasons that do not come from the network itself count as unsupported.
-    """
-    return next(
-        (cause for cause, starts in _STARTS.items() if reason.startswith(starts)), 'unsupported'
-    )
+
+def heads(model: nn.Module, inputs: ExampleInputs, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Trace again for whole heads, if the model has any: their share, and a verification."""
+    if not {HEADS, HEAD_WIDTH} & found['shares'].keys():
+        return {}
+    start = time.process_time()
+    graph = easypruner.trace(model, inputs, attention='heads')
+    seconds = time.process_time() - start
+    other = shares(graph)
+    merged = {
+        key: {**found[key], **{k: v for k, v in other[key].items() if k == HEADS}}
+        for key in ('shares', 'held')
+    }
+    if HEADS not in other['held']:
+        merged['held'].pop(HEADS, None)
+    result = {**merged, 'heads_seconds': seconds}
+    if found.get('verified_on') in ('full', 'small'):
+        chosen = map_tensors(inputs, _shrunk) if found['verified_on'] == 'small' else inputs
+        checked = easypruner.verify(model, random_masks(graph), chosen, attention='heads')
+        result['heads_error'] = checked.error
+    return result
 
 
 def random_masks(graph: ChannelGraph) -> dict[str, Tensor]:

@@ -1,15 +1,19 @@
-"""The models on which EasyPruner is measured, from the registries of four libraries.
+"""The models on which EasyPruner is measured, from the registries of seven libraries.
 
-No model is selected by hand:
+Models are selected by rules:
 
-- torchvision: all models of its registry except quantized ones. Their weights are packed integers
-  instead of parameters, so they have no dimension that could be cut.
+- torchvision, and its detectors: all models of its registry except quantized ones. Their weights
+  are packed integers instead of parameters, so they have no dimension that could be cut.
 - mmpretrain: one variant of every architecture, which is a pair of model class and backbone class
   in its configurations: the smallest variant that builds without optional dependencies and without
   downloads.
 - timm: the smallest variant in every file of models, except models for timm's own tests.
 - transformers: every class for image classification of its auto class, and a few language models,
   with at most four layers if their configurations allow it.
+- text models of transformers, and networks of diffusers: tiny ones, of the families in
+  ``models_text.py`` and ``models_diffusers.py``.
+- Ultralytics: the smallest network of every architecture that reads nothing but an image.
+- segmentation-models-pytorch: every architecture, and one of them with a dozen encoders.
 """
 
 from __future__ import annotations
@@ -28,15 +32,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import models_dense
+import models_diffusers
+import models_text
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from easypruner.base.nested import tensors_in
 from easypruner.cli.find_network import find_model
-from easypruner.graph.recording.inventory import without_fast_path
-from easypruner.graph.recording.tape import ExampleInputs, call_arguments
+from easypruner.graph.recording.tape import ExampleInputs
 
 _SIDE = 224
 _DETECTION_SIDE = 320
@@ -83,9 +86,10 @@ def entries(
         cache: a folder for the list, because finding the smallest variants takes minutes.
         workers: the number of processes to find them.
     """
-    if importlib.util.find_spec(source) is None:
+    package = package_of(source)
+    if importlib.util.find_spec(package) is None:
         return []
-    file = cache / f'{source}-{importlib.metadata.version(source)}.json' if cache else None
+    file = cache / f'{source}-{importlib.metadata.version(package)}.json' if cache else None
     if file is not None and file.is_file():
         found = [Entry(*row) for row in json.loads(file.read_text(encoding='utf-8'))]
     else:
@@ -96,16 +100,35 @@ def entries(
     return [entry for entry in found if re.search(only, f'{entry.family} {entry.name}')]
 
 
+def package_of(source: str) -> str:
+    """Return the package of a source, such as torchvision for its detectors."""
+    return source.partition('.')[0]
+
+
 # torchvision
 
 
 def _list_torchvision(workers: int) -> Iterator[Entry]:
     from torchvision import models
 
-    modules = (models, models.segmentation, models.detection, models.video, models.optical_flow)
-    for name in sorted({name for module in modules for name in models.list_models(module=module)}):
+    modules = (models, models.segmentation, models.video, models.optical_flow)
+    names = sorted({name for module in modules for name in models.list_models(module=module)})
+    yield from _of_torchvision('torchvision', names)
+
+
+def _list_detectors(workers: int) -> Iterator[Entry]:
+    from torchvision import models
+
+    names = models.list_models(module=models.detection)
+    yield from _of_torchvision('torchvision.detection', names)
+
+
+def _of_torchvision(source: str, names: Iterable[str]) -> Iterator[Entry]:
+    from torchvision import models
+
+    for name in names:
         weights = next(iter(models.get_model_weights(name)), None)
-        yield Entry('torchvision', name, weights.meta['num_params'] if weights else 0)
+        yield Entry(source, name, weights.meta['num_params'] if weights else 0)
 
 
 def _build_torchvision(name: str) -> Built:
@@ -252,68 +275,32 @@ def _images(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
+def _list_of(source: str, names: Callable[[], Iterable[str]]) -> Callable[[int], Iterator[Entry]]:
+    return lambda workers: (Entry(source, name) for name in names())
+
+
 _LISTS: dict[str, Callable[[int], Iterator[Entry]]] = {
     'torchvision': _list_torchvision,
+    'torchvision.detection': _list_detectors,
     'mmpretrain': _list_mmpretrain,
     'timm': _list_timm,
     'transformers': _list_transformers,
+    'transformers.text': _list_of('transformers.text', models_text.names),
+    'ultralytics': _list_of('ultralytics', models_dense.list_ultralytics),
+    'diffusers': _list_of('diffusers', lambda: models_diffusers.NETWORKS),
+    'segmentation_models_pytorch': _list_of(
+        'segmentation_models_pytorch', models_dense.list_segmentation
+    ),
 }
 _BUILDERS: dict[str, Callable[[str], Built]] = {
     'torchvision': _build_torchvision,
+    'torchvision.detection': _build_torchvision,
     'mmpretrain': _build_mmpretrain,
     'timm': _build_timm,
     'transformers': _build_transformers,
+    'transformers.text': models_text.build,
+    'ultralytics': models_dense.build_ultralytics,
+    'diffusers': models_diffusers.build,
+    'segmentation_models_pytorch': models_dense.build_segmentation,
 }
 SOURCES = tuple(_LISTS)
-
-
-# What kind of network a model is
-
-
-@torch.no_grad()
-def kind_of(model: nn.Module, example_inputs: ExampleInputs) -> str:
-    """Return ``'cnn'`` or ``'other'``, depending on the operations of a forward pass.
-
-    A network is other if it mixes positions by something other than convolutions and pools: a
-    matrix product of two activations (attention, correlation volumes), a linear layer over a
-    sequence of tokens (an input of three dimensions), or a recurrent layer.
-    """
-    found: list[str] = []
-
-    def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(module, nn.RNNBase) or (args and args[0].dim() == 3):
-            found.append(type(module).__name__)
-
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.RNNBase)]
-    hooks = [layer.register_forward_pre_hook(watch) for layer in layers]
-    args, kwargs = call_arguments(example_inputs)
-    products = _ProductsOfActivations([tensor for _, tensor in tensors_in(example_inputs)])
-    try:
-        with without_fast_path(), products:
-            model(*args, **kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return 'other' if found or products.met else 'cnn'
-
-
-class _ProductsOfActivations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A mode that detects matrix products of two tensors that both depend on the inputs."""
-
-    def __init__(self, inputs: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.met = False
-        # Tensors are stored, so that no new tensor gets the id of a deleted one.
-        self._activations = {id(tensor): tensor for tensor in inputs}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        depend = [tensor for tensor in tensors if id(tensor) in self._activations]
-        if depend:
-            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            self._activations.update((id(tensor), tensor) for tensor in outputs)
-        name = func.overloadpacket.__name__
-        product = name in ('mm', 'bmm', 'addmm', 'baddbmm') and len(depend) > 1
-        self.met |= product or 'scaled_dot_product' in name
-        return result

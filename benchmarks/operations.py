@@ -1,4 +1,4 @@
-"""Lists the operations of ATen without a rule, and the models of four libraries that meet them.
+"""Lists the operations of ATen without a rule, and the models of seven libraries that meet them.
 
 python benchmarks/operations.py [--source timm] [--only PATTERN] [--limit 30]
 

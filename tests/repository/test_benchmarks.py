@@ -40,11 +40,11 @@ class TestCoverage:
         page = out.read_text()
         totals = {row[0]: row[1:] for row in table(page, '| | models')}
         assert totals['all'][:2] == ['1', '1 (100.0 %)'] and totals['cnn'] == [
-            '1', '1 (100.0 %)', '100 %', '1 (100.0 %)', '95 %',
+            '1', '1 (100.0 %)', '100 %', '1 (100.0 %)', '97 %',
         ]  # fmt: skip
         (row,) = table(page, '| model | kind')
         assert row[0] == 'squeezenet1_1'
-        assert row[4] == str(found['groups']) and row[9] == '0'
+        assert row[5] == str(found['groups']) and row[10] == '0'
 
         before = lines.read_text()
         run('coverage.py', *arguments, '--out', out, '--resume', lines)
@@ -86,7 +86,7 @@ class TestCoverage:
             'costs': {'MACs after': True}, 'counted_on': 'meta',
             'reasons': {'an output of the model (output)': 2},
         }  # fmt: skip
-        result, page = module('coverage_check').Result, module('coverage_page').page
+        result, page = module('coverage_result').Result, module('coverage_page').page
         assert result(**right).handled
         assert 'Not handled' not in page([result(**right)])
         bad = result(**{**right, **wrong})
@@ -95,7 +95,7 @@ class TestCoverage:
         assert 'timm `net`: ' in text[text.index('## Not handled') :]
 
     def test_channels_without_a_known_reason_count_as_frozen(self, module: Any) -> None:
-        cause_of = module('coverage_check').cause_of
+        cause_of = module('coverage_result').cause_of
         reasons = {
             'an output of the model (output)': 'boundary',
             'has a single channel': 'fixed',
@@ -114,6 +114,26 @@ class TestCoverage:
         assert all(p.std() > 0 for p in model.parameters())
         assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
         assert not torch.equal(model(example_inputs()), before)
+
+    def test_shares_and_slow_traces_stand_on_the_page(self, module: Any) -> None:
+        graph = easypruner.trace(Residual(), example_inputs())
+        found = module('coverage_check').shares(graph)
+        result = module('coverage_result').Result(
+            'timm',
+            'net',
+            'nets',
+            'measured',
+            seconds=4.0,
+            own_seconds=0.5,
+            heads_seconds=7.0,
+            **found,
+        )
+        page = module('coverage_page').page([result])
+        rows = {row[1]: row[3] for row in table(page, '| library | kind')}
+        for share in graph.shares:
+            assert rows[share.kind].startswith(f'{share.prunable} of {share.units} ')
+        slowest = [row[2:] for row in table(page, '| library | model')]
+        assert slowest == [["`attention='heads'`", '7.00', '0.50'], ['', '4.00', '0.50']]
 
     def test_masks_remove_half_but_never_all(self, module: Any) -> None:
         graph = easypruner.trace(torchvision.models.resnet18(), torch.zeros(1, 3, 32, 32))
@@ -148,7 +168,7 @@ class TestKinds:
         ids=['classifier', 'softmax', 'mixer', 'recurrent', 'attention'],
     )
     def test_kind(self, module: Any, build: Any, kind: str) -> None:
-        assert module('models').kind_of(build().eval(), torch.rand(2, 3, 4, 4)) == kind
+        assert module('network_kind').kind_of(build().eval(), torch.rand(2, 3, 4, 4)) == kind
 
     def test_a_product_with_a_weight_is_not_attention(self, module: Any) -> None:
         class Normed(nn.Linear):
@@ -159,18 +179,27 @@ class TestKinds:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return x.flatten(1) @ x.flatten(1).t()
 
-        kind_of = module('models').kind_of
+        kind_of = module('network_kind').kind_of
         assert kind_of(Normed(48, 2), torch.rand(2, 3, 4, 4)) == 'cnn'
         assert kind_of(Gram(), torch.rand(2, 3, 4, 4)) == 'other'
 
 
 class TestModels:
     def test_torchvision_is_complete_but_for_quantized_models(self, module: Any) -> None:
-        names = {entry.name for entry in module('models').entries('torchvision')}
+        entries = module('models').entries
+        sources = ('torchvision', 'torchvision.detection')
+        names = {entry.name for source in sources for entry in entries(source)}
         models = torchvision.models
         left_out = set(models.list_models()) - names
         assert left_out == set(models.list_models(module=models.quantization))
         assert names <= set(models.list_models())
+
+    def test_a_text_model_of_each_kind_runs(self, module: Any) -> None:
+        pytest.importorskip('transformers', minversion='5.0')
+        for name in ('LlamaForCausalLM', 'WhisperForConditionalGeneration'):
+            model, inputs = module('models').Entry('transformers.text', name).build()
+            assert sum(p.numel() for p in model.parameters()) < 100_000
+            assert model.eval()(**inputs).logits.isfinite().all()
 
     def test_transformers_are_listed_where_installed(self, module: Any) -> None:
         names = {entry.name for entry in module('models').entries('transformers')}
