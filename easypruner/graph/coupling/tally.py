@@ -42,6 +42,11 @@ class Width:
     attribute: str
     axis: Axis
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The path of the module and the name of the attribute."""
+        return self.module, self.attribute
+
 
 class Tally:
     """What the rules count and note.

@@ -26,7 +26,7 @@ _LEAVES: dict[type[nn.Module], Leaf] = {}
 
 def make_call(layer: nn.Module) -> Callable[..., Any]:
     """Return a function that calls a layer, as a leaf if it is one and nothing is in the way."""
-    leaf, call = _LEAVES.get(type(layer)), layer._call_impl
+    leaf, call = leaf_of(type(layer)), layer._call_impl
     own = layer.__dict__
     if leaf is None or 'forward' in own:
         return call
@@ -35,7 +35,7 @@ def make_call(layer: nn.Module) -> Callable[..., Any]:
     def call_leaf(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and type(args[0]) is Tensor and args[0].is_meta:
             watcher = active_watcher()
-            if watcher is not None and not _is_hooked(own):
+            if watcher is not None and not is_hooked(own):
                 result = run(watcher, layer, args[0])
                 if result is not NotImplemented:
                     return result
@@ -44,7 +44,13 @@ def make_call(layer: nn.Module) -> Callable[..., Any]:
     return call_leaf
 
 
-def _is_hooked(own: dict[str, Any]) -> bool:
+def leaf_of(kind: type[nn.Module]) -> Leaf | None:
+    """Return the leaf of a type of layers; None if it has none."""
+    return _LEAVES.get(kind) or _NAMED_LEAVES.get(f'{kind.__module__}.{kind.__qualname__}')
+
+
+def is_hooked(own: dict[str, Any]) -> bool:
+    """Return whether anything else runs when a module with these attributes is called."""
     return bool(
         own['_forward_hooks']
         or own['_forward_pre_hooks']
@@ -130,8 +136,15 @@ def _pool(watcher: Watcher, layer: nn.AdaptiveAvgPool2d, x: Tensor) -> Any:
 
 
 @_leaf(nn.Dropout)
-def _drop(watcher: Watcher, layer: nn.Dropout, x: Tensor) -> Any:
+def _drop(watcher: Watcher, layer: nn.Module, x: Tensor) -> Any:
     return NotImplemented if layer.training else x
+
+
+_NAMED_LEAVES: dict[str, Leaf] = {
+    'torchvision.ops.stochastic_depth.StochasticDepth': _drop,
+    'timm.layers.drop.DropPath': _drop,
+}
+"""Leaves of other packages, which are not imported for them, by the full names of their types."""
 
 
 @_leaf(nn.Identity)

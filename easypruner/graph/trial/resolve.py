@@ -83,6 +83,8 @@ def _resolve_calls(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:
     """
     propagation = trials[0].propagation
     repairs = find_known_repairs(trials[0])
+    if len(trials) == 1 and trials[0].is_needless(repairs):
+        return repairs, propagation.parts
     settled: frozenset[Key] = frozenset()
     passed = 0
     for start in cycle(trials):

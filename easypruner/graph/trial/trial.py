@@ -25,6 +25,7 @@ from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.recording.inventory import StandIns, set_attributes
 from easypruner.graph.recording.tape import Tape, run_forward
 from easypruner.graph.trial.expected import ExpectedTrace
+from easypruner.graph.trial.independence import is_independent
 from easypruner.graph.trial.reads import ReadLog, Reads
 from easypruner.graph.trial.trace_check import Failure, TraceCheck
 from easypruner.graph.trial.widths import Repairs, Widths, choose_units, count_rounds
@@ -74,6 +75,11 @@ class Trial:
         other = replace(self, propagation=propagation)
         other.__dict__['expected'] = self.expected
         return other
+
+    def is_needless(self, repairs: Repairs) -> bool:
+        """Return whether no trial can fail, given the repairs that rules have noted."""
+        widths = self.coupling.tally.widths
+        return is_independent(self.stand_ins.modules, self.tape, self.handlers, widths, repairs)
 
     def groups_of(self, axis: Axis) -> set[int]:
         """Return the numbers of the groups that have channels in an axis."""
