@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ from easypruner.graph.answers.shares import KindShare
 from easypruner.graph.coupling.cost import Cost, CostModel, count_kept
 from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.coupling.kinds import kinds_of
-from easypruner.graph.coupling.layout import Bools, UnitLayout
+from easypruner.graph.coupling.layout import UnitLayout
+from easypruner.graph.coupling.removal import Removal
 from easypruner.graph.cutting.configs import with_configs
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.cutting.optimizer_handler import OptimizerHandler
@@ -343,24 +344,24 @@ class ChannelGraph:
             (parameter or buffer, dimension) -> bool tensor of that dimension's size, True = keep,
             for each dimension that loses indices.
         """
-        return self._layout.spread(self._mark_kept(masks))
+        return self._removal(masks).masks()
 
-    def _mark_kept(self, masks: Mapping[str, Tensor]) -> Bools:
-        """Return whether each unit is kept."""
+    def _removal(self, masks: Mapping[str, Tensor]) -> Removal:
+        """Return what goes with the units that masks do not keep."""
         groups = self.groups.items()
-        return self._layout.mark_kept({g.number: masks[n] for n, g in groups if n in masks})
+        kept = self._layout.mark_kept({g.number: masks[n] for n, g in groups if n in masks})
+        return Removal(self._layout, kept)
 
-    def _shrink(self, masks: Mapping[str, Tensor]) -> None:
+    def _shrink(self, removal: Removal) -> None:
         """Update the graph after a cut."""
         # A share refers to the units before the cut, so it becomes a number of units.
         self.limits = {n: own.in_units(self.groups[n].size) for n, own in self.limits.items()}
-        kept = self._mark_kept(masks)
-        layout = self._layout.after(kept)
-        self._answers = self._answers.after(kept)
+        layout = removal.after()
+        self._answers = self._answers.after(removal.kept)
         sizes = np.diff(layout.first_unit).tolist()
         self._layout = layout
         self.groups = {
-            name: replace(group, size=size, layout=layout)
+            name: ChannelGroup(name, size, group.number, layout, group.mixed)
             for (name, group), size in zip(self.groups.items(), sizes, strict=True)
         }
 
@@ -373,6 +374,7 @@ def cut_graph(
     optimizer: Optimizer | Sequence[Optimizer] = (),
     copies: nn.Module | Sequence[nn.Module] = (),
     optimizer_handlers: Sequence[OptimizerHandler] = (),
+    inventory: Inventory | None = None,
 ) -> ArchitectureRecord:
     """Remove the units that masks do not keep, in place; arguments and errors are those of prune().
 
@@ -383,6 +385,7 @@ def cut_graph(
         optimizer: one or several optimizers, whose states are cut as well.
         copies: networks from which the same indices are cut.
         optimizer_handlers: handlers of optimizers, before those of plugins.
+        inventory: the inventory of the network, if the caller has it.
     """
     if graph.model is not model:
         # The graph would describe a cut that its own model has not undergone.
@@ -392,16 +395,15 @@ def cut_graph(
         )
     checked = masks if isinstance(masks, Masks) else Masks(masks)
     checked.check(graph)
-    keep = graph.keep(checked)
-    masks_of_axes = {id(mask): mask for mask in keep.values()}
-    index = {key: mask.nonzero().flatten() for key, mask in masks_of_axes.items()}
-    kept: Kept = {dimension: index[id(mask)] for dimension, mask in keep.items()}
-    attributes = graph.attributes(checked)
-    inventory = Inventory(model)
-    record_of_cut = ArchitectureRecord.of(inventory, kept, checked, attributes)
+    removal = graph._removal(checked)
+    kept: Kept = removal.indices()
+    attributes = graph.attributes(checked) if graph._attributes.repairs else {}
+    inventory = inventory or Inventory(model)
+    units = removal.units_of({name: group.number for name, group in graph.groups.items()})
+    record_of_cut = ArchitectureRecord.of(inventory, kept, units, attributes)
     optimizers = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
     states = OptimizerStates(optimizers, optimizer_handlers)
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
     cut(inventory, kept, graph.handlers, attributes, states, copies)
-    graph._shrink(checked)
+    graph._shrink(removal)
     return with_configs(record_of_cut, model, copies, graph.example_inputs)

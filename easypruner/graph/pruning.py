@@ -67,8 +67,9 @@ def prune(
         TraceError: ``model`` is not a network, or as for :func:`trace`.
     """
     check_module(model)
-    compiled = is_compiled(model)
-    model = find_cuttable(model)
+    inventory = find_cuttable(model)
+    compiled = is_compiled(model, inventory)
+    model = inventory.model
     if graph is None:
         if example_inputs is None:
             raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
@@ -80,6 +81,7 @@ def prune(
         optimizer=optimizer,
         copies=copies,
         optimizer_handlers=optimizer_handlers,
+        inventory=inventory,
     )
     if compiled:
         torch.compiler.reset()

@@ -1,13 +1,12 @@
 """The unit layout: where the units of all groups are in the parameters, as flat arrays.
 
-A row is one index of one axis. One pass over the rows turns the masks of groups into those of
-parameters, and one pass updates the graph after a cut.
+A row is one index of one axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -93,6 +92,11 @@ class UnitLayout:
     first_unit: Ids
 
     @cached_property
+    def keys(self) -> list[tuple[tuple[str, int], int]]:
+        """((parameter or buffer, dimension), number of its axis) of each dimension."""
+        return [((d.param, d.dim), d.axis) for d in self.dimensions]
+
+    @cached_property
     def _by_axis(self) -> list[list[int]]:
         """The dimensions of each axis."""
         found: list[list[int]] = [[] for _ in self.sizes]
@@ -159,52 +163,3 @@ class UnitLayout:
             begin, end = self.first_unit[number], self.first_unit[number + 1]
             kept[begin:end] = mask.numpy()
         return kept
-
-    def spread(self, kept: Bools) -> dict[tuple[str, int], Tensor]:
-        """Return (parameter or buffer, dimension) -> bool tensor, True = keep, if something goes.
-
-        Dimensions of the same axis share the tensor.
-        """
-        gone = ~kept[self.unit]
-        flat, offsets = self._flat(gone)
-        touched = np.zeros(self.sizes.size, dtype=bool)
-        touched[self.axis[gone]] = True
-        masks = {
-            number: torch.from_numpy(flat[offsets[number] : offsets[number] + self.sizes[number]])
-            for number in np.flatnonzero(touched).tolist()
-        }
-        return {
-            (dimension.param, dimension.dim): masks[dimension.axis]
-            for dimension in self.dimensions
-            if dimension.axis in masks
-        }
-
-    def after(self, kept: Bools) -> UnitLayout:
-        """Return the layout of the model that a cut leaves."""
-        stays = kept[self.unit]
-        flat, offsets = self._flat(~stays)
-        before = np.concatenate([[0], np.cumsum(flat)])
-        first = before[offsets]
-        axis, index = self.axis[stays], self.index[stays]
-        return replace(
-            self,
-            sizes=before[offsets + self.sizes] - first,
-            axis=axis,
-            index=before[offsets[axis] + index] - first[axis],
-            unit=(np.cumsum(kept) - 1)[self.unit[stays]],
-            reads=self.reads[stays],
-            starts=_count_up_to(stays, self.starts),
-            first_unit=_count_up_to(kept, self.first_unit),
-        )
-
-    def _flat(self, gone: Bools) -> tuple[Bools, Ids]:
-        """Return the concatenation of all axes, True = keep, and the start of each."""
-        offsets = np.cumsum(self.sizes) - self.sizes
-        flat = np.ones(int(self.sizes.sum()), dtype=bool)
-        flat[offsets[self.axis[gone]] + self.index[gone]] = False
-        return flat, offsets
-
-
-def _count_up_to(stays: Bools, bounds: Ids) -> Ids:
-    """Return how many entries stay before each bound."""
-    return np.concatenate([[0], np.cumsum(stays)])[bounds].astype(np.int64)

@@ -55,23 +55,14 @@ class TensorCut:
 
 
 def _list_cuts(
-    before: Mapping[str, tuple[int, ...]], kept: Mapping[tuple[str, int], Tensor]
+    before: Mapping[str, torch.Size], kept: Mapping[tuple[str, int], Tensor]
 ) -> dict[str, TensorCut]:
     """Return name -> how the tensor was cut, from its shape before and the indices that stay."""
     dims: dict[str, dict[int, tuple[int, ...]]] = {}
     listed = {id(index): tuple(index.tolist()) for index in kept.values()}
     for (name, dim), index in kept.items():
         dims.setdefault(name, {})[dim] = listed[id(index)]
-    return {name: TensorCut(before[name], cuts) for name, cuts in dims.items()}
-
-
-def _list_units(masks: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Return group -> the units that stay and the number before, for groups that lose units."""
-    return {
-        name: (tuple(mask.nonzero().flatten().tolist()), mask.numel())
-        for name, mask in masks.items()
-        if not bool(mask.all())
-    }
+    return {name: TensorCut(tuple(before[name]), cuts) for name, cuts in dims.items()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,7 +90,7 @@ class ArchitectureRecord(Transform):
         cls,
         inventory: Inventory,
         kept: Mapping[tuple[str, int], Tensor],
-        masks: Mapping[str, Tensor],
+        units: Mapping[str, tuple[tuple[int, ...], int]],
         attributes: Attributes,
     ) -> ArchitectureRecord:
         """Return the record of a cut that is not done yet.
@@ -107,16 +98,16 @@ class ArchitectureRecord(Transform):
         Args:
             inventory: the inventory of the network.
             kept: (parameter or buffer, dimension) -> the indices that stay.
-            masks: group -> bool tensor, True = keep.
+            units: group -> the units that stay and the number before, for groups that lose units.
             attributes: the attributes to set.
         """
         # Few cuts are looked at, so the lists of indices are made when somebody does.
-        before = {name: tuple(inventory.tensors[name].shape) for name, _ in kept}
-        copies = {name: mask.clone() for name, mask in masks.items()}
+        tensors = inventory.tensors
+        before = {name: tensors[name].shape for name in dict.fromkeys(name for name, _ in kept)}
         return cls(
             model=type(inventory.model).__name__,
             tensors=LazyDict(lambda: _list_cuts(before, kept)),
-            groups=LazyDict(lambda: _list_units(copies)),
+            groups=units,
             attributes={
                 key: value if isinstance(value, int) else tuple(value)
                 for key, value in attributes.items()
@@ -141,7 +132,7 @@ class ArchitectureRecord(Transform):
             RecordError: a tensor of the record does not exist in the model, or has another shape.
             CutError: the model is wrapped in DistributedDataParallel.
         """
-        inventory = Inventory(find_cuttable(model))
+        inventory = find_cuttable(model)
         self._check(inventory, is_cut=False)
         attributes = {key: self._fit_value(inventory, *key) for key in self.attributes}
         cut(

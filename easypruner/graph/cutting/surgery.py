@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from easypruner.errors import CutError
-from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
+from easypruner.graph.cutting.handlers import LayerHandler, find_resizes
 from easypruner.graph.cutting.optimizer_handler import like_layout
 from easypruner.graph.cutting.optimizer_states import OptimizerStates, StateChange
-from easypruner.graph.recording.inventory import Attributes, Inventory, set_attributes
+from easypruner.graph.recording.inventory import (
+    Attributes,
+    Inventory,
+    modules_of,
+    set_attributes,
+)
 from easypruner.graph.recording.parametrized import refresh, weight_norms
 from easypruner.graph.recording.snapshot import Snapshot
 from easypruner.graph.recording.wrappers import find_copy
@@ -61,18 +67,24 @@ def cut(
             swaps.setdefault(id(swap.tensor), swap)
     modules = [module for network in networks for module in network.modules.values()]
     with contextlib.ExitStack() as undo:
-        undo.callback(Snapshot([*modules, *copies]).restore)
-        for network in {id(n.model): n for n in networks}.values():
-            _resize(network, swaps, handlers, attributes)
+        undo.callback(Snapshot(copies).restore)
+        resized = [
+            module
+            for network in {id(n.model): n for n in networks}.values()
+            for module in _resize(network, swaps, handlers, attributes, undo)
+        ]
         begun: list[_Swap] = []
         undo.callback(_undo, begun)
+        blank = functools.cache(_blank)
         for swap in swaps.values():
             begun.append(swap)
-            swap.perform()
+            swap.perform(blank)
         for other in copies:
             _repoint(other, list(swaps.values()))
-        refresh(modules)
-        for module in modules:
+        hooked = [module for module in modules if module._forward_pre_hooks]
+        undo.callback(Snapshot(hooked).restore)
+        refresh(hooked)
+        for module in resized:
             # Fast kernels need the weights of a recurrent layer in one piece of memory.
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()
@@ -81,8 +93,9 @@ def cut(
 
 
 def _undo(swaps: Sequence[_Swap]) -> None:
+    blank = functools.cache(_blank)
     for swap in reversed(swaps):
-        swap.undo()
+        swap.undo(blank)
 
 
 def _find_alike(other: nn.Module, original: Inventory) -> Inventory:
@@ -106,32 +119,59 @@ def _resize(
     swaps: Mapping[int, _Swap],
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
-) -> None:
-    """Set the numbers of a network's modules for the new shapes of its tensors."""
+    undo: contextlib.ExitStack,
+) -> list[nn.Module]:
+    """Set the numbers of a network's modules for the new shapes of its tensors.
+
+    Returns:
+        the modules whose tensors change.
+    """
     shapes = {
         name: swaps[id(tensor)].data.shape
         for name, tensor in network.tensors.items()
         if id(tensor) in swaps
     }
-    set_attributes(network.modules, attributes)
-    resize_layers(network.modules, network.by_layer(shapes), handlers)
+    modules = network.modules
+    undo.callback(Snapshot([modules[path] for path, _ in attributes]).restore)
+    set_attributes(modules, attributes)
+    changed = network.by_layer(shapes)
+    resizes = find_resizes(modules, changed, handlers)
+    # A handler may change the parts of a layer as well.
+    undo.callback(Snapshot(_with_parts(resize.layer for resize in resizes)).restore)
+    for resize in resizes:
+        resize.perform()
+    return [modules[path] for path in changed]
+
+
+def _with_parts(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:
+    """Return modules and all their parts, each once."""
+    found: dict[int, nn.Module] = {}
+    for module in modules:
+        if module._modules:
+            found.update((id(part), part) for part in modules_of(module).values())
+        else:
+            found[id(module)] = module
+    return found.values()
 
 
 Cuts = Sequence[tuple[int, Tensor]]
 """(dimension, indices that stay) for each dimension of a tensor that loses indices."""
 
 
-def _select(value: Tensor, cuts: Cuts, sizes: torch.Size) -> Tensor:
-    """Return a tensor cut along those dimensions in which it has the given sizes."""
+def _select(value: Tensor, cuts: Cuts) -> Tensor:
+    """Return a tensor cut along some of its dimensions."""
     result = value
     for dim, index in cuts:
-        if value.shape[dim] == sizes[dim]:
-            result = result.index_select(dim, index if value.is_cpu else index.to(value.device))
+        result = result.index_select(dim, index)
     return result if value.dim() < 4 else like_layout(result, value)
 
 
-@dataclass(frozen=True)
-class _Swap:
+def _select_alike(value: Tensor, cuts: Cuts, sizes: torch.Size) -> Tensor:
+    """Return a tensor cut along those dimensions in which it has the given sizes."""
+    return _select(value, [(dim, index) for dim, index in cuts if value.shape[dim] == sizes[dim]])
+
+
+class _Swap(NamedTuple):
     """The new content of one tensor, computed before anything is changed.
 
     Attributes:
@@ -139,68 +179,92 @@ class _Swap:
         data: its new content.
         grad: its new gradient.
         states: the changes of optimizer states.
-        before: the old content and gradient.
+        before: the old content.
+        grad_before: the old gradient.
     """
 
     tensor: Tensor
     data: Tensor
     grad: Tensor | None
     states: tuple[StateChange, ...]
-    before: tuple[Tensor, Tensor | None] = field(repr=False)
+    before: Tensor
+    grad_before: Tensor | None
 
-    @classmethod
-    def plan(cls, name: str, tensor: Tensor, cuts: Cuts, states: OptimizerStates) -> _Swap:
-        content = tensor.detach()
-        if tensor.is_inference():  # its content must be made in inference mode as well
-            with torch.inference_mode():
-                data = _select(content, cuts, tensor.shape)
-        else:
-            data = _select(content, cuts, tensor.shape)
-        return cls(
-            tensor=tensor,
-            data=data,
-            grad=None if tensor.grad is None else _select(tensor.grad, cuts, tensor.shape),
-            states=tuple(states.plan(name, tensor, dict(cuts))) if states else (),
-            before=(content, tensor.grad),
-        )
-
-    def perform(self) -> None:
-        self._set(self.data, self.grad)
+    def perform(self, blank: Blank) -> None:
+        _set(self.tensor, self.data, self.grad, blank)
         for change in self.states:
             change.state.update(change.new)
 
-    def undo(self) -> None:
-        self._set(*self.before)
+    def undo(self, blank: Blank) -> None:
+        _set(self.tensor, self.before, self.grad_before, blank)
         for change in self.states:
             change.state.update(change.old)
 
-    def _set(self, data: Tensor, grad: Tensor | None) -> None:
-        self.tensor.grad = None
-        if self.tensor.requires_grad and not self.tensor.is_inference():
-            # As long as an old autograd graph is alive (a variable may hold a loss), so is the node
-            # that accumulates this gradient, and it expects the old shape. A change of the dtype
-            # makes autograd forget the node.
-            other = torch.float32 if data.dtype == torch.float16 else torch.float16
-            self.tensor.data = torch.empty(0, dtype=other, device=data.device)
-        self.tensor.data = data
-        self.tensor.grad = grad
+
+def _plan_swap(name: str, tensor: Tensor, cuts: Cuts, states: OptimizerStates) -> _Swap:
+    content, grad = tensor.detach(), tensor.grad
+    if tensor.is_inference():  # its content must be made in inference mode as well
+        with torch.inference_mode():
+            data = _select(content, cuts)
+    else:
+        data = _select(content, cuts)
+    new_grad = None if grad is None else _select_alike(grad, cuts, tensor.shape)
+    changes = tuple(states.plan(name, tensor, dict(cuts))) if states else ()
+    return _Swap(tensor, data, new_grad, changes, content, grad)
+
+
+Blank = Callable[[torch.dtype, torch.device], Tensor]
+"""Returns an empty tensor of another dtype on a device."""
+
+
+def _blank(dtype: torch.dtype, device: torch.device) -> Tensor:
+    other = torch.float32 if dtype == torch.float16 else torch.float16
+    return torch.empty(0, dtype=other, device=device)
+
+
+def _set(tensor: Tensor, data: Tensor, grad: Tensor | None, blank: Blank) -> None:
+    """Give a tensor another content and gradient."""
+    if tensor.grad is not None:
+        tensor.grad = None
+    if tensor.requires_grad and not tensor.is_inference():
+        # As long as an old autograd graph is alive (a variable may hold a loss), so is the node
+        # that accumulates this gradient, and it expects the old shape. A change of the dtype
+        # makes autograd forget the node.
+        tensor.data = blank(data.dtype, data.device)
+    tensor.data = data
+    if grad is not None:
+        tensor.grad = grad
+
+
+def _cuts_of(kept: Kept, tensors: Mapping[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
+    """Return name -> its cuts, with indices on the device of the tensor."""
+
+    @functools.cache
+    def on(index: int, device: torch.device) -> Tensor:
+        return by_id[index].to(device)
+
+    by_id = {id(index): index for index in kept.values()}
+    cuts: dict[str, list[tuple[int, Tensor]]] = {}
+    for (name, dim), index in kept.items():
+        tensor = tensors[name]
+        own = index if tensor.is_cpu else on(id(index), tensor.device)
+        cuts.setdefault(name, []).append((dim, own))
+    return cuts
 
 
 def _plan_swaps(network: Inventory, kept: Kept, states: OptimizerStates) -> Iterator[_Swap]:
     tensors = network.tensors
-    cuts: dict[str, list[tuple[int, Tensor]]] = {}
-    for (name, dim), index in kept.items():
-        cuts.setdefault(name, []).append((dim, index))
-    swaps = {name: _Swap.plan(name, tensors[name], parts, states) for name, parts in cuts.items()}
+    cuts = _cuts_of(kept, tensors)
+    swaps = {name: _plan_swap(name, tensors[name], own, states) for name, own in cuts.items()}
     for normed in weight_norms(network.modules):
         if all(dim == normed.dim for dim, _ in cuts.get(normed.direction, ())):
             continue
         length, direction = tensors[normed.length], tensors[normed.direction]
-        swap = swaps.get(normed.length) or _Swap.plan(normed.length, length, (), states)
+        swap = swaps.get(normed.length) or _plan_swap(normed.length, length, (), states)
         ratio = normed.ratio(length.detach(), direction.detach())
-        ratio = _select(ratio, cuts.get(normed.length, ()), length.shape)
+        ratio = _select_alike(ratio, cuts.get(normed.length, ()), length.shape)
         data = normed.rescaled(ratio, swaps[normed.direction].data).to(length.dtype)
-        swaps[normed.length] = replace(swap, data=data)
+        swaps[normed.length] = swap._replace(data=data)
     yield from swaps.values()
 
 
@@ -209,7 +273,7 @@ def _repoint(average: nn.Module, swaps: Sequence[_Swap]) -> None:
 
     It may keep a state dict of its network and update it in place.
     """
-    by_memory = {(swap.before[0].data_ptr(), swap.before[0].shape): swap for swap in swaps}
+    by_memory = {(swap.before.data_ptr(), swap.before.shape): swap for swap in swaps}
     for name, value in vars(average).items():
         if isinstance(value, dict) and name not in _OWN:
             # A copy of the dict is changed, so that the dict is as it was after a failure.

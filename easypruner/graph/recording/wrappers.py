@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from easypruner.base.modules import unwrapped
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.recording.inventory import Inventory, dotted_name
+from easypruner.graph.recording.inventory import Inventory, dotted_name, modules_of
 
 _SHARDED = ('torch.distributed.fsdp', 'torch.distributed._composable')
 """Packages whose types wrap a module, or become a base of its type, to share it out."""
@@ -29,7 +30,7 @@ def find_traceable(model: nn.Module) -> nn.Module:
             are sharded over processes.
     """
     check_module(model)
-    _check_unsharded(model, TraceError)
+    _check_unsharded(modules_of(model), TraceError)
     return _network_of(model)
 
 
@@ -89,14 +90,14 @@ def check_parts(inventory: Inventory) -> None:
             )
 
 
-def _check_unsharded(model: nn.Module, error: type[TraceError | CutError]) -> None:
-    """Raise an error if parameters of a network are sharded over processes.
+def _check_unsharded(modules: Mapping[str, nn.Module], error: type[TraceError | CutError]) -> None:
+    """Raise an error if parameters of modules, by their paths, are sharded over processes.
 
     The types tell it, and not the parameters alone: between a forward pass without gradients and
     the next training step those of FSDP are whole, but a shard of their own takes their place then.
     """
     seen: set[type[nn.Module]] = set()
-    for path, part in model.named_modules():
+    for path, part in modules.items():
         if type(part) not in seen:
             seen.add(type(part))
             _check_type(path, type(part), error)
@@ -118,8 +119,8 @@ def _check_type(path: str, cls: type[nn.Module], error: type[TraceError | CutErr
             )
 
 
-def find_cuttable(model: nn.Module) -> nn.Module:
-    """Return the network inside wrappers that still work after a cut.
+def find_cuttable(model: nn.Module) -> Inventory:
+    """Return the inventory of the network inside wrappers that still work after a cut.
 
     Raises:
         CutError: a wrapper would not work.
@@ -134,15 +135,23 @@ def find_cuttable(model: nn.Module) -> nn.Module:
             'was built with; prune its .module in every process, with the same masks, and '
             'wrap that anew'
         )
-    _check_unsharded(model, CutError)
-    return _network_of(model)
+    network = _network_of(model)
+    inventory = Inventory(network)
+    outside = {} if network is model else modules_of(model)
+    _check_unsharded(outside or inventory.modules, CutError)
+    return inventory
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Return whether ``torch.compile`` or ``module.compile()`` runs a network or parts of it."""
+def is_compiled(model: nn.Module, inventory: Inventory) -> bool:
+    """Return whether ``torch.compile`` or ``module.compile()`` runs a network or parts of it.
+
+    Args:
+        model: the network, or what wraps it.
+        inventory: the inventory of the network.
+    """
     return any(
-        '_orig_mod' in part._modules or part.__dict__.get('_compiled_call_impl') is not None
-        for part in model.modules()
+        part.__dict__.get('_compiled_call_impl') is not None or '_orig_mod' in part._modules
+        for part in chain(_wrapped(model, 'module', '_orig_mod'), inventory.modules.values())
     )
 
 
@@ -152,7 +161,7 @@ def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:
     Raises:
         CutError: there is none, or its parameters are sharded over processes.
     """
-    _check_unsharded(copy, CutError)
+    _check_unsharded(modules_of(copy), CutError)
     for part in _wrapped(copy, 'module', '_orig_mod'):
         if type(part) is type(model):
             return part
