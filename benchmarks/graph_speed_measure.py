@@ -32,6 +32,7 @@ import easypruner
 from easypruner import Context
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph import graph as graph_module
+from easypruner.graph import tracing as tracing_module
 from easypruner.graph.coupling import propagate as propagate_module
 from easypruner.graph.trial import resolve as resolve_module
 
@@ -45,11 +46,11 @@ Phases = dict[str, float]
 """Part of the work -> seconds."""
 
 _PARTS: tuple[tuple[str, Any, str], ...] = (
-    ('tape: the forward pass on meta', graph_module, '_record_tapes'),
+    ('tape: the forward pass on meta', tracing_module, '_record_tapes'),
     ('rules: axes and edges', resolve_module, 'propagate'),
     ('components and units', propagate_module, 'partition'),
-    ('groups', graph_module, 'make_groups'),
-    ('trials and repairs', graph_module, 'resolve'),
+    ('groups', tracing_module, 'make_groups'),
+    ('trials and repairs', tracing_module, 'resolve'),
     ('scores: L1 norms', L1Norm, 'score'),
     ('masks: half of each group', Ratio, '__call__'),
     ('architecture record', ArchitectureRecord, 'of'),

@@ -397,7 +397,7 @@ def cut_graph(
     checked.check(graph)
     removal = graph._removal(checked)
     kept: Kept = removal.indices()
-    attributes = graph.attributes(checked) if graph._attributes.repairs else {}
+    attributes = graph._attributes(removal.counts())
     inventory = inventory or Inventory(model)
     units = removal.units_of({name: group.number for name, group in graph.groups.items()})
     record_of_cut = ArchitectureRecord.of(inventory, kept, units, attributes)

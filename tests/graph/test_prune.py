@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import CutError, MaskError, PluginError, TraceError
+from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.recording.snapshot import Snapshot
 from easypruner.graph.verify import compute_outputs, relative_error
 from easypruner.testing import example_inputs, random_masks, randomized_network
 from easypruner.testing.networks import Depthwise, Grouped, Plain, Residual
@@ -322,3 +324,23 @@ def test_a_network_without_values_is_not_verified() -> None:
         model = Plain()
     with pytest.raises(TraceError, match=r'body\.0\.0\.weight of the Plain is on the meta device'):
         easypruner.verify(model, MASKS, example_inputs())
+
+
+def test_a_cut_looks_once_at_the_network_and_keeps_copies_of_what_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(6)))
+    graph = easypruner.trace(model, torch.ones(2, 8))
+    inventories, kept_copies = [], []
+    take, copy_of = Inventory.__init__, Snapshot.__init__
+    monkeypatch.setattr(
+        Inventory, '__init__', lambda self, net: (inventories.append(net), take(self, net))[1]
+    )
+    monkeypatch.setattr(
+        Snapshot,
+        '__init__',
+        lambda self, modules: (kept_copies.extend(own := list(modules)), copy_of(self, own))[1],
+    )
+    easypruner.prune(model, {'2.0': torch.arange(8) > 2}, graph=graph)
+    assert inventories == [model]
+    assert kept_copies == [model[2][0], model[2][1]]

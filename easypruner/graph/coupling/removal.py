@@ -89,6 +89,11 @@ class Removal:
 
         return LazyDict(list_units)
 
+    def counts(self) -> list[int]:
+        """Return how many units of each group stay."""
+        counts: list[int] = np.diff(_count_up_to(self.kept, self.layout.first_unit)).tolist()
+        return counts
+
     def after(self) -> UnitLayout:
         """Return the layout of the model that a cut leaves."""
         layout, stays, kept = self.layout, self._stays, self.kept

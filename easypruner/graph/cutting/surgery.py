@@ -126,11 +126,8 @@ def _resize(
     Returns:
         the modules whose tensors change.
     """
-    shapes = {
-        name: swaps[id(tensor)].data.shape
-        for name, tensor in network.tensors.items()
-        if id(tensor) in swaps
-    }
+    changing = ((name, swaps.get(id(tensor))) for name, tensor in network.tensors.items())
+    shapes = {name: swap.data.shape for name, swap in changing if swap is not None}
     modules = network.modules
     undo.callback(Snapshot([modules[path] for path, _ in attributes]).restore)
     set_attributes(modules, attributes)
@@ -238,17 +235,16 @@ def _set(tensor: Tensor, data: Tensor, grad: Tensor | None, blank: Blank) -> Non
 
 def _cuts_of(kept: Kept, tensors: Mapping[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
     """Return name -> its cuts, with indices on the device of the tensor."""
-
-    @functools.cache
-    def on(index: int, device: torch.device) -> Tensor:
-        return by_id[index].to(device)
-
     by_id = {id(index): index for index in kept.values()}
+    on = functools.cache(lambda index, device: by_id[index].to(device))
     cuts: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), index in kept.items():
         tensor = tensors[name]
         own = index if tensor.is_cpu else on(id(index), tensor.device)
-        cuts.setdefault(name, []).append((dim, own))
+        if name in cuts:
+            cuts[name].append((dim, own))
+        else:
+            cuts[name] = [(dim, own)]
     return cuts
 
 

@@ -51,9 +51,12 @@ class Inventory:
         for kind in ('_parameters', '_buffers'):
             for path, module in self.modules.items():
                 entries = module.__dict__[kind]
+                if not entries:
+                    continue
+                start = f'{path}.' if path else ''
                 for local, tensor in entries.items():
                     if tensor is not None:
-                        name = first.setdefault(id(tensor), dotted_name(path, local))
+                        name = first.setdefault(id(tensor), start + local)
                         self.tensors.setdefault(name, tensor)
                         self.slots.append(Slot(entries, path, local, name))
 

@@ -20,7 +20,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from easypruner.base.modules import evaluating
-from easypruner.graph.recording.inventory import Inventory, dotted_name, named_tensors
+from easypruner.graph.recording.inventory import (
+    Inventory,
+    dotted_name,
+    modules_of,
+    named_tensors,
+)
 
 _HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
 _SOURCES = ('_v', '_orig')
@@ -152,7 +157,7 @@ def computed_weights(model: nn.Module) -> dict[str, Computed]:
     """Return dotted name -> weight, for all computed weights of a model."""
     made = [
         (dotted_name(path, local), layer, maker, tensors)
-        for path, layer in model.named_modules()
+        for path, layer in modules_of(model).items()
         if layer._forward_pre_hooks or 'parametrizations' in layer._modules
         for local, maker, tensors in _makers(layer)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 
 import torch
@@ -12,10 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from easypruner.base.modules import unwrapped
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.recording.inventory import Inventory, dotted_name, modules_of
+from easypruner.graph.recording.inventory import Inventory
 
 _SHARDED = ('torch.distributed.fsdp', 'torch.distributed._composable')
 """Packages whose types wrap a module, or become a base of its type, to share it out."""
+_WHOLE = (nn.Parameter, torch.Tensor)
 _UNSHARDED = (
     'prune the model before fully_shard(), FullyShardedDataParallel or another way of sharding it, '
     'in every process with the same masks, and shard the pruned one'
@@ -30,8 +31,9 @@ def find_traceable(model: nn.Module) -> nn.Module:
             are sharded over processes.
     """
     check_module(model)
-    _check_unsharded(modules_of(model), TraceError)
-    return _network_of(model)
+    network = _network_of(model)
+    _check_unsharded(Inventory(model), TraceError)
+    return network
 
 
 def _network_of(model: nn.Module) -> nn.Module:
@@ -90,22 +92,20 @@ def check_parts(inventory: Inventory) -> None:
             )
 
 
-def _check_unsharded(modules: Mapping[str, nn.Module], error: type[TraceError | CutError]) -> None:
-    """Raise an error if parameters of modules, by their paths, are sharded over processes.
+def _check_unsharded(inventory: Inventory, error: type[TraceError | CutError]) -> None:
+    """Raise an error if parameters of a network are sharded over processes.
 
     The types tell it, and not the parameters alone: between a forward pass without gradients and
     the next training step those of FSDP are whole, but a shard of their own takes their place then.
     """
     seen: set[type[nn.Module]] = set()
-    for path, part in modules.items():
+    for path, part in inventory.modules.items():
         if type(part) not in seen:
             seen.add(type(part))
             _check_type(path, type(part), error)
-        for entries in (part._parameters, part._buffers):
-            for name, tensor in entries.items():
-                if type(tensor).__name__ == 'DTensor':
-                    name = dotted_name(path, name)
-                    raise error(f'{name} is sharded over processes (a DTensor); {_UNSHARDED}')
+    for name, tensor in inventory.tensors.items():
+        if type(tensor) not in _WHOLE and type(tensor).__name__ == 'DTensor':
+            raise error(f'{name} is sharded over processes (a DTensor); {_UNSHARDED}')
 
 
 def _check_type(path: str, cls: type[nn.Module], error: type[TraceError | CutError]) -> None:
@@ -137,8 +137,7 @@ def find_cuttable(model: nn.Module) -> Inventory:
         )
     network = _network_of(model)
     inventory = Inventory(network)
-    outside = {} if network is model else modules_of(model)
-    _check_unsharded(outside or inventory.modules, CutError)
+    _check_unsharded(inventory if network is model else Inventory(model), CutError)
     return inventory
 
 
@@ -161,7 +160,7 @@ def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:
     Raises:
         CutError: there is none, or its parameters are sharded over processes.
     """
-    _check_unsharded(modules_of(copy), CutError)
+    _check_unsharded(Inventory(copy), CutError)
     for part in _wrapped(copy, 'module', '_orig_mod'):
         if type(part) is type(model):
             return part

@@ -244,6 +244,8 @@ class AttributeModel:
 
     def __call__(self, units: Sequence[int]) -> Attributes:
         """Return the values if each group keeps the given number of units."""
+        if not self.repairs:
+            return {}
         sizes = self.sizes(units).tolist()
         return {
             key: repair.fill(lambda axis: sizes[self.table.number_of(axis)])
