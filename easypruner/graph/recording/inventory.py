@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from easypruner.base.settings import changed_setting
 from easypruner.graph.recording.config_numbers import set_attribute
 from easypruner.graph.recording.forward_state import ForwardState
 from easypruner.graph.recording.leaves import make_call
+from easypruner.graph.recording.plain_code import PlainCode
+from easypruner.graph.recording.snapshot import restore_content
 
 
 class Slot(NamedTuple):
@@ -148,11 +151,14 @@ class StandIns(Inventory):
     """A model whose forward pass can run on stand-ins for its parameters and buffers.
 
     It keeps once what a forward pass may change. Each run ends by restoring that.
+
+    Attributes:
+        code: what is proved about the code of the modules.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self._before = ForwardState(self.modules.values())
+        self.code = PlainCode(self.modules.values())
         # Recurrent layers list their weights a second time.
         self._recurrent = [m for m in self.modules.values() if '_flat_weights_names' in m.__dict__]
         self._running = ['']
@@ -162,13 +168,20 @@ class StandIns(Inventory):
         ]
         self._needs_eval = {path for path, m in self.modules.items() if needs_eval(m)}
 
+    @cached_property
+    def _before(self) -> ForwardState:
+        """All that code may change. It is first asked for when nothing has run, or changed it."""
+        return ForwardState(self.modules.values())
+
     @property
     def path(self) -> str:
         """The dotted path of the module whose forward is running; '' is the model itself."""
         return self._running[-1]
 
     @contextlib.contextmanager
-    def with_tensors(self, tensors: Mapping[str, Tensor], training: bool) -> Iterator[None]:
+    def with_tensors(
+        self, tensors: Mapping[str, Tensor], training: bool, only_calls: bool = False
+    ) -> Iterator[None]:
         """Give the modules other tensors for a block, in the given mode.
 
         What else the block changes, such as attributes of modules, is restored as well. Modes are
@@ -178,7 +191,10 @@ class StandIns(Inventory):
         Args:
             tensors: name of a parameter or buffer -> stand-in, for all of :attr:`tensors`.
             training: training mode instead of evaluation mode.
+            only_calls: whether the block does nothing but call the model.
         """
+        is_plain = only_calls and self.code.changes_nothing
+        restore = self._keep_tensors() if is_plain else self._before.restore
         try:
             self.swap(tensors)
             for path, entries, call in self._calls:
@@ -189,7 +205,25 @@ class StandIns(Inventory):
         finally:
             for _, entries, _ in self._calls:
                 entries.pop('_compiled_call_impl', None)
-            self._before.restore()
+            restore()
+
+    def _keep_tensors(self) -> Callable[[], None]:
+        """Keep what :meth:`with_tensors` itself changes, and the parts of modules.
+
+        Returns:
+            A function that restores it.
+        """
+        modes = [(entries, entries['training']) for _, entries, _ in self._calls]
+        parts = [(m._modules, m._modules.copy()) for m in self.modules.values() if m._modules]
+
+        def restore() -> None:
+            self.swap(self.tensors)
+            for entries, training in modes:
+                entries['training'] = training
+            for own, content in parts:
+                restore_content(own, content)
+
+        return restore
 
     def swap(self, tensors: Mapping[str, Tensor]) -> None:
         """Give the modules other tensors. Call this only in the block of :meth:`with_tensors`."""

@@ -223,7 +223,7 @@ def record(
         inputs = map_tensors(call, chosen.make)
         recorder = _Recorder(stand_ins)
         try:
-            with stand_ins.with_tensors(parameters, training):
+            with stand_ins.with_tensors(parameters, training, only_calls=not callable(call)):
                 output = run_forward(stand_ins.model, inputs, chosen, recorder)
         except Exception as error:
             reason = error

@@ -79,7 +79,7 @@ class Trial:
     def is_needless(self, repairs: Repairs) -> bool:
         """Return whether no trial can fail, given the repairs that rules have noted."""
         widths = self.coupling.tally.widths
-        return is_independent(self.stand_ins.modules, self.tape, self.handlers, widths, repairs)
+        return is_independent(self.stand_ins, self.tape, self.handlers, widths, repairs)
 
     def groups_of(self, axis: Axis) -> set[int]:
         """Return the numbers of the groups that have channels in an axis."""

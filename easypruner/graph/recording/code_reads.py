@@ -12,6 +12,7 @@ _READ_ATTRIBUTE = frozenset({'LOAD_ATTR', 'LOAD_METHOD', 'LOAD_SUPER_ATTR'})
 _READ_GLOBAL = frozenset({'LOAD_GLOBAL'})
 _OTHER = ('FORMAT_', 'CONVERT_VALUE', 'BUILD_STRING', 'MATCH_', 'SETUP_', 'LOAD_BUILD_CLASS')
 """How instructions begin that make texts or classes, match patterns or catch errors."""
+_WRITES_ITEM = ('STORE_SUBSCR', 'STORE_SLICE', 'DELETE_SUBSCR')
 _OWN_CLASS = '__class__'
 
 
@@ -22,10 +23,12 @@ class CodeReads:
     Attributes:
         names: the names of globals.
         attributes: the names of attributes, of whatever objects.
+        writes_items: whether it sets or deletes items, as in ``values[0] = x``.
     """
 
     names: frozenset[str]
     attributes: frozenset[str]
+    writes_items: bool
 
 
 @lru_cache(4096)
@@ -47,6 +50,7 @@ def find_reads(code: CodeType) -> CodeReads | None:
         return None
     names: set[str] = set()
     attributes: set[str] = set()
+    writes_items = False
     for part in _parts_of(code):
         if getattr(part, 'co_exceptiontable', b''):  # before Python 3.11, an instruction
             return None
@@ -57,7 +61,9 @@ def find_reads(code: CodeType) -> CodeReads | None:
                 names.add(step.argval)
             elif step.opcode in dis.hasname or step.opname.startswith(_OTHER):
                 return None
-    return CodeReads(frozenset(names), frozenset(attributes))
+            elif step.opname.startswith(_WRITES_ITEM):
+                writes_items = True
+    return CodeReads(frozenset(names), frozenset(attributes), writes_items)
 
 
 def _parts_of(code: CodeType) -> Iterator[CodeType]:
