@@ -8,7 +8,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import is_not
 from typing import Any
 
@@ -261,12 +261,25 @@ def count(model: nn.Module, inputs: ExampleInputs) -> tuple[bool, int]:
         return True, _flops(copy.deepcopy(model), inputs)
 
 
+def _grouped_flops(rows: Sequence[int], weights: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Return the operations of a product of each group of rows with a matrix of its own."""
+    return 2 * rows[0] * rows[1] * weights[-1]
+
+
+_UNCOUNTED = {torch.ops.aten._grouped_mm: _grouped_flops}
+"""The operations that torch's counter takes for free."""
+
+
 def _flops(model: nn.Module, inputs: ExampleInputs) -> int:
     # With gradients, the counter fails on parameters that modules get as arguments.
     model.requires_grad_(False)
     # The counter does not support the fused attention kernel for CPUs.
     plain = sdpa_kernel(SDPBackend.MATH)
-    with without_fast_path(), plain, FlopCounterMode(display=False) as counter:
+    with (
+        without_fast_path(),
+        plain,
+        FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter,
+    ):
         compute_outputs(model, inputs)
     return int(counter.get_total_flops())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
@@ -138,7 +138,9 @@ class OwnedAxes:
         return dict(zip(self.axes, (self.sizes - gone).tolist(), strict=True))
 
 
-def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> Partition:
+def partition(
+    coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis], lifted: Sequence[int] = ()
+) -> Partition:
     """Sort the nodes into units and groups.
 
     Args:
@@ -146,8 +148,9 @@ def partition(coupling: Coupling, owned: OwnedAxes, counted: Iterable[Axis]) -> 
         owned: the axes of parameters.
         counted: the axes whose kept sizes enter the cost. All units of a group must have the same
             number of indices in each.
+        lifted: the ids of the reasons for which nothing has to stay.
     """
-    labels, reasons = _components(coupling)
+    labels, reasons = _components(coupling, lifted)
     label = labels[owned.node]
     free = reasons[label] < 0
     label = label[free]
@@ -176,13 +179,16 @@ def make_groups(
     return groups, layout
 
 
-def _components(coupling: Coupling) -> tuple[Ids, Ids]:
+def _components(coupling: Coupling, lifted: Sequence[int]) -> tuple[Ids, Ids]:
     """Return the component of each node, and the reason of each component or -1.
 
     Here, reasons are nodes as well, with numbers behind all others.
     """
     nodes, reasons = coupling.axes.nodes, len(coupling.axes.reasons.texts)
     a, b = coupling.edges.arrays()
+    if lifted:
+        counts = ~(np.isin(a, lifted) | np.isin(b, lifted))
+        a, b = a[counts], b[counts]
     a, b = (np.where(ids < 0, nodes - ids - 1, ids) for ids in (a, b))
     total = nodes + reasons
     matrix = coo_array((np.ones(a.size, dtype=np.int8), (a, b)), shape=(total, total))

@@ -74,21 +74,61 @@ def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repai
     operation = cause.failure.operation
     if operation is None:
         return None
-    alike = trial.expected.alike(operation)
-    scopes = [[operation, *alike], [operation]] if alike else [[operation]]
     candidates = sorted(_candidates(trial, operation), key=lambda t: t.indices(trial, operation))
     for repairing in (False, True):
-        best: _Attempt | None = None
-        for tie, operations in product(candidates, scopes):
-            attempt = _try(trial, tie, operations, cause, repairs, repairing)
-            if attempt is not None and (best is None or attempt.progress > best.progress):
-                best = attempt
-            if best is not None and best.left_module:
-                break
+        best = _find_best(trial, candidates, cause, repairs, repairing)
         if best is not None:
             _couple(trial, best.tie, best.operations)
             return trial.regroup(), best.repairs
-    return None
+    return _find_tie_to_output(trial, cause, repairs)
+
+
+def _find_tie_to_output(
+    trial: Trial, cause: Cause, repairs: Repairs
+) -> tuple[Trial, Repairs] | None:
+    """Return a trial in which a width stays because code derives it from that of an output.
+
+    Outputs stay, so no cut shows that. It is tried as if they did not.
+    """
+    operation = cause.failure.operation
+    assert operation is not None, 'a failure behind the last operation has no axes'
+    other = trial.without_outputs()
+    if other.parts.group_of.size == trial.parts.group_of.size:
+        return None
+    candidates = [
+        tie
+        for tie in _candidates(other, operation)
+        if (wide := trial.expected.find_axis(operation, tie.wide)) is not None
+        and not trial.groups_of(wide)
+        and all(
+            (narrow := trial.expected.find_axis(operation, location)) is not None
+            and _is_free(trial, narrow)
+            for location in tie.narrow
+        )
+    ]
+    best = _find_best(other, candidates, cause, repairs, repairing=False)
+    if best is None:
+        return None
+    _couple(other, best.tie, best.operations)
+    return trial.regroup(), repairs
+
+
+def _find_best(
+    trial: Trial, candidates: Sequence[Tie], cause: Cause, repairs: Repairs, repairing: bool
+) -> _Attempt | None:
+    """Return the tie with which a trial gets furthest, or the first that leaves the module."""
+    operation = cause.failure.operation
+    assert operation is not None, 'a failure behind the last operation has no axes'
+    alike = trial.expected.alike(operation)
+    scopes = [[operation, *alike], [operation]] if alike else [[operation]]
+    best: _Attempt | None = None
+    for tie, operations in product(candidates, scopes):
+        attempt = _try(trial, tie, operations, cause, repairs, repairing)
+        if attempt is not None and (best is None or attempt.progress > best.progress):
+            best = attempt
+        if best is not None and best.left_module:
+            break
+    return best
 
 
 @dataclass(frozen=True)
@@ -127,7 +167,9 @@ def _try(
         tied = trial.regroup()
         if _leaves_single_unit(tied, tie, operations):
             return None
-        widths = tied.choose_widths(failure.round_number)
+        # What an output really keeps is cut only together with what may follow it.
+        cut = _groups_of(tied, tie, operations) if tied.lifted else None
+        widths = tied.choose_widths(failure.round_number, cut)
         found = find_repairs(tied, cause, widths, repairs) if repairing else repairs
         if found is None:
             return None
@@ -147,13 +189,13 @@ def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> None:
 
 def _leaves_single_unit(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:
     """Return whether a tie leaves a group of one unit. No trial fails at what cannot be cut."""
+    return any(tied.parts.sizes[group] == 1 for group in _groups_of(tied, tie, operations))
+
+
+def _groups_of(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> set[int]:
+    """Return the groups that have channels in the wide axis of a tie."""
     wide = (tied.expected.find_axis(operation, tie.wide) for operation in operations)
-    return any(
-        tied.parts.sizes[group] == 1
-        for axis in wide
-        if axis is not None
-        for group in tied.groups_of(axis)
-    )
+    return {group for axis in wide if axis is not None for group in tied.groups_of(axis)}
 
 
 def _candidates(trial: Trial, operation: Operation) -> Iterator[Tie]:

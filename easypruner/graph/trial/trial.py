@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from easypruner.base.nested import tensors_in
-from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.axes import OUTPUT, Axis
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition, partition
 from easypruner.graph.coupling.propagate import Propagation
@@ -42,12 +42,14 @@ class Trial:
         tape: the tape of its evaluation pass.
         propagation: which axes are coupled, and how their nodes fall into groups.
         handlers: set the modules' own numbers after a cut.
+        lifted: the ids of the reasons for which nothing has to stay.
     """
 
     stand_ins: StandIns
     tape: Tape
     propagation: Propagation
     handlers: Sequence[LayerHandler]
+    lifted: tuple[int, ...] = ()
 
     @property
     def coupling(self) -> Coupling:
@@ -67,8 +69,16 @@ class Trial:
     def regroup(self) -> Trial:
         """Return the trial of the groups that the coupling has by now."""
         found = self.propagation
-        parts = partition(found.coupling, found.owned, found.counted)
+        parts = partition(found.coupling, found.owned, found.counted, self.lifted)
         return self.with_propagation(replace(found, parts=parts))
+
+    def without_outputs(self) -> Trial:
+        """Return the trial of the groups that there would be if no output of the model counted."""
+        texts = self.coupling.axes.reasons.texts
+        outputs = tuple(-n - 1 for n, text in enumerate(texts) if text.startswith(OUTPUT))
+        other = replace(self, lifted=outputs)
+        other.__dict__['expected'] = self.expected
+        return other.regroup()
 
     def with_propagation(self, propagation: Propagation) -> Trial:
         """Return the trial of the same tape with the groups of another propagation."""

@@ -97,11 +97,27 @@ def split_evenly(coupling: Coupling, operation: Operation) -> None:
     """Give each output its part of the axis. Couple equal parts, so that they stay equal."""
     (dim,) = operation.dims()
     axis = coupling.axes_of(operation.tensors[0])[dim]
-    if len({output.shape[dim] for output in operation.outputs}) == 1:
-        coupling.couple_runs(axis, len(operation.outputs))
-    else:
-        coupling.freeze(axis, 'a split into unequal parts by one size')
+    sizes = [output.shape[dim] for output in operation.outputs]
+    if len(set(sizes)) == 1:
+        coupling.couple_runs(axis, len(sizes))
+    elif len(set(sizes[:-1])) == 1 and sizes[-1]:
+        _couple_with_shorter(coupling, axis, sizes[0], sizes[-1])
+    else:  # parts of tensor_split(), of which several have one channel more
+        coupling.freeze(axis, 'a split into unequal parts')
     split_by_sizes(coupling, operation)
+
+
+def _couple_with_shorter(coupling: Coupling, axis: Axis, size: int, last: int) -> None:
+    """Couple equal parts with a last part that is shorter, as ``chunk`` makes it.
+
+    The parts lose the same positions. The positions that the last part does not have go along with
+    its last one, so that the parts differ by as many channels as before, or by none.
+    """
+    parts = [axis[start : start + size] for start in range(0, axis.size - last, size)]
+    short = axis[axis.size - last :]
+    for part in parts:
+        coupling.couple(part[:last], short)
+        coupling.couple(part[last:], short[last - 1 :].repeated(size - last))
 
 
 @rule('as_strided')

@@ -55,9 +55,33 @@ def map_planes(coupling: Coupling, operation: Operation) -> None:
         coupling.assign(output, (*axes[:-count], *extents))
 
 
-@rule('constant_pad_nd', 'pad')
+@rule('constant_pad_nd')
 def pad(coupling: Coupling, operation: Operation) -> None:
-    """Freeze the dimensions that grow: the code says to which number they are padded."""
+    """Put constant indices before and behind the axes that grow, and cut those that shrink.
+
+    Where code computes the number of new indices from a width, a trial finds the groups at fault.
+    """
+    axes = list(coupling.axes_of(operation.tensors[0]))
+    amounts = operation.argument('pad')
+    for number in range(len(amounts) // 2):
+        dim = len(axes) - 1 - number
+        axes[dim] = _padded(coupling, axes[dim], *amounts[2 * number : 2 * number + 2])
+    coupling.assign(operation.output, axes)
+
+
+def _padded(coupling: Coupling, axis: Axis, before: int, behind: int) -> Axis:
+    if not before and not behind:
+        return axis
+    if axis.is_constant:
+        return axis.resized(axis.size + before + behind)
+    inner = axis[max(-before, 0) : axis.size - max(-behind, 0)]
+    sides = [coupling.make_constant(max(amount, 0)) for amount in (before, behind)]
+    return Axis.joined([side for side in (sides[0], inner, sides[1]) if side.size])
+
+
+@rule('pad')
+def pad_by_mode(coupling: Coupling, operation: Operation) -> None:
+    """Freeze the dimensions that grow."""
     sizes = zip(operation.tensors[0].shape, operation.output.shape, strict=True)
     grown = [dim for dim, (before, after) in enumerate(sizes) if before != after]
     drop_frozen(coupling, operation, grown, 'channels are padded to a fixed number')
