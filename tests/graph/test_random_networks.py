@@ -21,7 +21,7 @@ import easypruner
 from easypruner.graph import ArchitectureRecord, ChannelGraph
 from easypruner.graph.verify import compute_outputs, relative_error, zero_readers
 from tests.helpers.random_blocks import BLOCKS, Step
-from tests.helpers.random_networks import Description, descriptions
+from tests.helpers.random_networks import Description, Task, descriptions, tasks
 
 NUMBERS = 'the forward pass does not follow a cut'
 
@@ -114,7 +114,7 @@ def check(description: Description, seed: int, folder: Path, **options: Any) -> 
     """Check everything that a cut promises on a network, traced with the given options."""
     generator = torch.Generator().manual_seed(seed)
     # torch.einsum() sums over a single channel without a contraction that could be counted.
-    least = 2 if any(step.kind == 'einsum' for step in description.steps) else 1
+    least = 2 if any(step.kind in ('einsum', 'experts') for step in description.steps) else 1
     model, inputs = description.build(), description.example_inputs()
     graph = easypruner.trace(model, inputs, **options)
     if not description.keeps_numbers:
@@ -174,6 +174,22 @@ def test_every_kind_of_block_is_cut_right(
     kind: str, data: st.DataObject, seed: int, tmp_path: Path
 ) -> None:
     check(data.draw(descriptions((kind, 'conv'))), seed, tmp_path)
+
+
+@settings(FIXED, max_examples=5)
+@given(task=tasks())
+def test_a_random_transformer_is_cut_right(task: Task) -> None:
+    model, inputs = task.description.build(), task.description.example_inputs()
+    hooks = [dict(module._forward_hooks) for module in model.modules()]
+    graph = easypruner.trace(model, inputs, **dict(task.options))
+    assert [dict(module._forward_hooks) for module in model.modules()] == hooks
+    generator = torch.Generator().manual_seed(task.seed)
+    masks = random_masks(graph, generator, 1)
+    assert easypruner.verify(model, masks, inputs, graph=graph).passed
+    predicted = graph.cost(masks)
+    easypruner.prune(model, masks, graph=graph)
+    assert predicted.params == sum(p.numel() for p in model.parameters())
+    model(*inputs)
 
 
 GROUPED = ('grouped', 'conv', 'depthwise', 'shuffle', 'residual', 'gathering_groups')

@@ -155,3 +155,72 @@ def test_looped_experts_lose_their_inner_widths_and_stay_whole() -> None:
     assert units == {'inner': 12, **{f'up.{number}': 7 for number in range(4)}}
     reasons = {f.reason for f in easypruner.trace(net, x).frozen if f.param == 'router.weight'}
     assert reasons == {'positions of channels are used as values: eq in the model itself'}
+
+
+class SharedWidth(nn.Module):
+    """Attention whose code takes the width from its input, in two blocks, one at an output."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.proj = nn.Linear(24, 72), nn.Linear(24, 24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            b, n, c = x.shape
+            q, k, v = self.qkv(x).reshape(b, n, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+            mixed = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+            return x + self.proj(mixed.transpose(1, 2).reshape(b, n, c))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.between = nn.Linear(5, 24), nn.Linear(24, 24)
+        self.one, self.two = self.Block(), self.Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.between(self.one(self.stem(x))))
+
+
+def test_a_width_that_follows_an_output_stays_for_its_sake() -> None:
+    net, x = SharedWidth(), torch.randn(2, 7, 5)
+    assert _check(net, x) == {'stem': 12}
+    held = {(entry.param, entry.dim): entry for entry in easypruner.trace(net, x).frozen}
+    assert held['two.qkv.weight', 0].reason.startswith('an output of the model')
+    assert held['two.qkv.weight', 0].channels == 72
+
+
+class Chunks(nn.Module):
+    """Splits a width into parts of which the last one is shorter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.expand, self.project = nn.Conv2d(3, width, 1), nn.Conv2d(width, 4, 1)
+        part = -(-width // 3)
+        self.second = nn.Conv2d(part, part, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, third = self.expand(x).chunk(3, 1)
+        return self.project(torch.cat([first, self.second(second), third], 1))
+
+
+@pytest.mark.parametrize('width', [20, 22])
+def test_a_last_part_may_be_shorter(width: int) -> None:
+    sizes = _check(Chunks(width).double(), torch.randn(1, 3, 5, 5).double())
+    # The last channels of the longer parts go along with one of the shorter part.
+    assert sizes['expand'] == 5 and sizes['expand#2'] == 1
+
+
+class PaddedValues(nn.Module):
+    """Linear attention: a row of ones sums the keys, and divides the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.v, self.out = nn.Linear(6, 8), nn.Linear(6, 9), nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.k(x).relu(), nn.functional.pad(self.v(x), (0, 1), value=1.0)
+        sums = k @ (k.transpose(-2, -1) @ v)
+        return self.out(sums[..., :-1] / (sums[..., -1:] + 1))
+
+
+def test_channels_beside_a_padded_one_may_go() -> None:
+    assert _check(PaddedValues().double(), torch.randn(1, 5, 6).double()) == {'k': 8, 'v': 9}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tests.helpers.random_pieces
-import tests.helpers.random_tokens  # noqa: F401  (both register their blocks)
+import tests.helpers.random_tokens  # noqa: F401  (these register their blocks)
 from tests.helpers.random_blocks import BLOCKS, KEEPS_NUMBERS, Block, Step
+from tests.helpers.random_transformers import TRANSFORMERS
 
 SIDE = 8
 _INPUTS = ('image', 'two images', 'image and words')
@@ -132,6 +133,34 @@ def _head(kind: str, channels: int, height: int, width: int) -> nn.Module:
         ),
     }
     return builders[kind]()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network to prune, and how.
+
+    Attributes:
+        description: the network.
+        options: options of ``trace`` and of ``verify``.
+        seed: chooses what is removed.
+    """
+
+    description: Description
+    options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    """Draw a network that has heads, experts or modules that change at a first forward."""
+    known = descriptions((*TRANSFORMERS, *TRANSFORMERS, *BLOCKS))
+    description = draw(known.filter(lambda d: any(s.kind in TRANSFORMERS for s in d.steps)))
+    options: dict[str, Any] = {
+        'attention': draw(st.sampled_from(('width', 'heads', 'query_heads')))
+    }
+    if description.outputs == 'dict' and draw(st.booleans()):
+        options['outputs'] = 'scores'
+    return Task(description, tuple(options.items()), draw(st.integers(0, 2**31)))
 
 
 @st.composite

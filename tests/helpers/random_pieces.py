@@ -86,6 +86,19 @@ def written_in_place(shape: Shape, step: Step) -> nn.Module:
 
 
 @block
+def shorter_part(shape: Shape, step: Step) -> nn.Module:
+    """Parts of which the last one may be shorter, as ``chunk`` makes them."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        *parts, last = self.both(x).chunk(3, 1)
+        return torch.cat([step.pick(0, parts[0] * parts[-1], self.layer(parts[-1])), last], 1)
+
+    part = step.width // 2 + 2
+    both = nn.Conv2d(shape[0], 3 * part - step.pick(1, 0, 1, 2), 1)
+    return Block(forward, both=both, layer=nn.Conv2d(part, part, 1))
+
+
+@block
 def glu(shape: Shape, step: Step) -> nn.Module:
     fit, _ = fitted(shape[0], 2)
     return nn.Sequential(fit, nn.GLU(dim=step.pick(0, 1, -3)))

@@ -141,6 +141,10 @@ class ExpectedTrace:
         roles, by_role = self._roles
         return [other for other in by_role[roles[operation]] if other is not operation]
 
+    def is_later(self, operation: Operation, other: Operation) -> bool:
+        """Return whether an operation runs after another one."""
+        return self._order[operation] > self._order[other]
+
     @cached_property
     def _roles(self) -> tuple[dict[Operation, _Role], dict[_Role, list[Operation]]]:
         """Operation -> its role, and role -> operations.

@@ -158,7 +158,10 @@ def _run_rounds(trial: Trial, repairs: Repairs) -> tuple[Widths, Failure | None]
 
 
 def _corresponding_groups(trial: Trial, failure: Failure, groups: set[int]) -> set[int]:
-    """Return the groups that have the role of the given ones in other modules of the type."""
+    """Return the groups that have the role of the given ones in later modules of the type.
+
+    The trial has got past the earlier ones.
+    """
     if failure.operation is None:
         return set()
     expected = trial.expected
@@ -170,6 +173,7 @@ def _corresponding_groups(trial: Trial, failure: Failure, groups: set[int]) -> s
     return {
         group
         for other in expected.alike(failure.operation)
+        if expected.is_later(other, failure.operation)
         for number in numbers
         for group in trial.groups_of(expected.axes[other][number])
     }

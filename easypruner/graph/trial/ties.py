@@ -46,14 +46,23 @@ class Tie:
         wide = trial.expected.find_axis(operation, self.wide)
         return wide.size * len(self.narrow) if wide is not None else 0
 
-    def couple(self, trial: Trial, operation: Operation) -> None:
-        """Couple the axes at an operation index by index, if they are free and fit."""
+    def couple(self, trial: Trial, operation: Operation, binding: bool = False) -> None:
+        """Couple the axes at an operation index by index, if they fit.
+
+        Args:
+            trial: knows the axes.
+            operation: the operation.
+            binding: whether an axis stays if the other one has to. Where a tie is only tried, it
+                must not get past a failure by that.
+        """
         wide = trial.expected.find_axis(operation, self.wide)
-        if wide is None or not _is_free(trial, wide):
+        if wide is None or not (binding or _is_free(trial, wide)):
             return
         for location in self.narrow:
             narrow = trial.expected.find_axis(operation, location)
-            if narrow is None or not _is_free(trial, narrow) or wide.size % narrow.size:
+            if narrow is None or not narrow.size or wide.size % narrow.size:
+                continue
+            if not (binding or _is_free(trial, narrow)):
                 continue
             times = wide.size // narrow.size
             follower = narrow.tiled(times) if self.inner else narrow.repeated(times)
@@ -78,7 +87,7 @@ def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repai
     for repairing in (False, True):
         best = _find_best(trial, candidates, cause, repairs, repairing)
         if best is not None:
-            _couple(trial, best.tie, best.operations)
+            _couple(trial, best.tie, best.operations, binding=True)
             return trial.regroup(), best.repairs
     return _find_tie_to_output(trial, cause, repairs)
 
@@ -109,7 +118,7 @@ def _find_tie_to_output(
     best = _find_best(other, candidates, cause, repairs, repairing=False)
     if best is None:
         return None
-    _couple(other, best.tie, best.operations)
+    _couple(other, best.tie, best.operations, binding=True)
     return trial.regroup(), repairs
 
 
@@ -182,9 +191,9 @@ def _try(
     return _Attempt(tie, operations, found, progress_of(later), left_module=not inside)
 
 
-def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation]) -> None:
+def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation], binding: bool = False) -> None:
     for operation in operations:
-        tie.couple(trial, operation)
+        tie.couple(trial, operation, binding)
 
 
 def _leaves_single_unit(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:

@@ -53,7 +53,7 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
     start, _, step = bounds.indices(axis.size)
     window = slice(start, start + left * step, step)
     if left != axis.size:
-        if left == 1:
+        if left == 1 and axis.ids[start] >= 0:  # another index may be the constant of a padding
             coupling.freeze(axis, _PICKED)
         axes[dim] = axis[window]
         windows = coupling.windows.get(operation.tensors[0]) or ()
@@ -110,8 +110,8 @@ def split_evenly(coupling: Coupling, operation: Operation) -> None:
 def _couple_with_shorter(coupling: Coupling, axis: Axis, size: int, last: int) -> None:
     """Couple equal parts with a last part that is shorter, as ``chunk`` makes it.
 
-    The parts lose the same positions. The positions that the last part does not have go along with
-    its last one, so that the parts differ by as many channels as before, or by none.
+    The parts lose the same positions. The positions that the last part does not have belong to one
+    unit with its last one, so that the parts differ by as many channels as before.
     """
     parts = [axis[start : start + size] for start in range(0, axis.size - last, size)]
     short = axis[axis.size - last :]
