@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,11 @@ from easypruner.strategies.measures.units import pushed_members
 from easypruner.strategies.regularizers.pushing import PushedRow, ensure_gradients
 from easypruner.strategies.regularizers.schedule import Progress
 from easypruner.strategies.regularizers.stepping import by_size, with_states
+from easypruner.strategies.regularizers.weight_rows import (
+    square_sums,
+    square_sums_of,
+    with_factors,
+)
 
 
 @dataclass(frozen=True)
@@ -113,14 +119,32 @@ class UnitNorms(PushedRow):
         """The number of units."""
         return len(self.factors)
 
+    @cached_property
+    def _weights(self) -> list[tuple[Tensor, list[int], list[int]]]:
+        """Each parameter, its dimensions with units, and their positions in the lists."""
+        found: dict[int, tuple[Tensor, list[int], list[int]]] = {}
+        for position, (tensor, dim) in enumerate(zip(self.tensors, self.dims, strict=True)):
+            _, dims, positions = found.setdefault(id(tensor), (tensor, [], []))
+            dims.append(dim)
+            positions.append(position)
+        return list(found.values())
+
     def squares(self) -> Tensor:
-        """Return the sum of squares of each unit, ``(units,)``, with a gradient."""
-        along = [
-            _square_sums(t, dim).to(self.factors)
-            for t, dim in zip(self.tensors, self.dims, strict=True)
-        ]
-        sums = self.factors.new_zeros(self.units + 1)
-        return sums.index_add(0, self.unit, torch.cat(along))[:-1]
+        """Return the sum of squares of each unit, ``(units,)``; with a gradient if enabled."""
+        if torch.is_grad_enabled():
+            along = list(map(square_sums_of, self.tensors, self.dims))
+        else:
+            along = self._squares_at_once()
+        row = torch.cat([sums.to(self.factors) for sums in along])
+        return self.factors.new_zeros(self.units + 1).index_add(0, self.unit, row)[:-1]
+
+    def _squares_at_once(self) -> list[Tensor]:
+        """Return the sums of squares along the dimensions; each weight is read once."""
+        along: dict[int, Tensor] = {}
+        found = square_sums([(tensor, dims) for tensor, dims, _ in self._weights])
+        for (_, _, positions), sums in zip(self._weights, found, strict=True):
+            along.update(zip(positions, sums, strict=True))
+        return [along[position] for position in range(len(self.tensors))]
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each unit, ``(units,)``; its gradient at zero is 0."""
@@ -148,8 +172,17 @@ class UnitNorms(PushedRow):
         Args:
             pushes: the factors, ``(units,)``. A weight of several units gets the sum of theirs.
         """
-        factors = self._at_weights(pushes, outside=0.0)
-        torch._foreach_addcmul_(ensure_gradients(self.tensors), self.tensors, factors)
+        parts = self._at_indices(pushes, outside=0.0)
+        gradients = ensure_gradients(tensor for tensor, *_ in self._weights)
+        factors: list[Tensor] = []
+        targets: list[Tensor] = []
+        weights: list[Tensor] = []
+        # The weights that were read last may still be in the cache.
+        for gradient, own in reversed([*zip(gradients, self._weights, strict=True)]):
+            products = with_factors(_chosen(parts, *own), gradient, own[0])
+            for row, more in zip((factors, targets, weights), products, strict=True):
+                row.extend(more)
+        torch._foreach_addcmul_(targets, weights, factors)
 
     def move(self, pushes: Tensor, optimizer: Optimizer, progress: Progress) -> None:
         """Shrink each unit by a share of it, at most to zero.
@@ -160,22 +193,30 @@ class UnitNorms(PushedRow):
             progress: the progress of the training.
         """
         for tensors, size in by_size(self.tensors, optimizer, progress):
-            left = self._at_weights((1 - size * pushes).clamp(min=0), outside=1.0)
-            for tensor, factor in zip(self.tensors, left, strict=True):
-                if id(tensor) in tensors:
-                    for values in with_states(optimizer, tensor):
-                        values.mul_(factor)
+            parts = self._at_indices((1 - size * pushes).clamp(min=0), outside=1.0)
+            factors: list[Tensor] = []
+            targets: list[Tensor] = []
+            for own in reversed(self._weights):
+                for values in with_states(optimizer, own[0]) if id(own[0]) in tensors else ():
+                    products = with_factors(_chosen(parts, *own), values)
+                    for row, more in zip((factors, targets), products, strict=True):
+                        row.extend(more)
+            torch._foreach_mul_(targets, factors)
 
-    def _at_weights(self, values: Tensor, outside: float) -> list[Tensor]:
-        """Spread a value of each unit over weights, in shapes that broadcast to the weights."""
+    def _at_indices(self, values: Tensor, outside: float) -> tuple[Tensor, ...]:
+        """Spread a value of each unit over the indices of each dimension with units."""
         every = torch.cat([values, values.new_full((1,), outside)]).index_select(0, self.unit)
-        parts = torch.split(
-            every, [t.shape[dim] for t, dim in zip(self.tensors, self.dims, strict=True)]
-        )
-        return [
-            _broadcast(part.to(t), t, dim)
-            for part, t, dim in zip(parts, self.tensors, self.dims, strict=True)
-        ]
+        sizes = [t.shape[dim] for t, dim in zip(self.tensors, self.dims, strict=True)]
+        return torch.split(every, sizes)
+
+
+def _chosen(
+    parts: Sequence[Tensor], tensor: Tensor, dims: Sequence[int], positions: Sequence[int]
+) -> list[tuple[int, Tensor]]:
+    """Return the factors of a parameter's dimensions, in its type."""
+    return [
+        (dim, parts[position].to(tensor)) for dim, position in zip(dims, positions, strict=True)
+    ]
 
 
 def _factors(group: ChannelGroup, factor: float, pushed: Mapping[str, Tensor] | None) -> Tensor:
@@ -193,22 +234,3 @@ def _write_numbers(
     size = graph.parameter(member.param).shape[member.dim]
     row = rows.setdefault((member.param, member.dim), torch.full((size,), -1, dtype=torch.int64))
     row[member.index] = first + torch.arange(len(member.index))[:, None]
-
-
-def _square_sums(tensor: Tensor, dim: int) -> Tensor:
-    """Return the sum of squares for each index of a dimension."""
-    if dim == 1 and tensor.dim() > 1 and tensor.is_contiguous():
-        # Sum over whole rows first, which is several times faster than other orders.
-        within = tensor.flatten(1).square().sum(dim=0)
-        return within.view(tensor.shape[1], -1).sum(dim=1)
-    others = [d for d in range(tensor.dim()) if d != dim]
-    return torch.linalg.vector_norm(tensor, dim=others).square() if others else tensor.square()
-
-
-def _broadcast(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
-    """Return values for the indices of a dimension in a shape that broadcasts to the tensor."""
-    rows = values.view([-1 if d == dim else 1 for d in range(tensor.dim())])
-    if dim == 0:
-        return rows
-    # Expanded to the last dimension, so that the inner loop runs over whole rows.
-    return rows.expand([*rows.shape[:dim], *tensor.shape[dim:]]).contiguous()
