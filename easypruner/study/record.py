@@ -40,17 +40,22 @@ class Record:
     errors: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.tuned = [*self._tuned_before(), *self.tuned]
         for run in self.runs:
             finished = is_finished(self.work_dir(run))
             self.status.setdefault(run.id, FINISHED if finished else WAITING)
 
+    def _tuned_before(self) -> list[Mapping[str, Any]]:
+        """Return what study.json says about methods and budgets that are not tuned now."""
+        if not (self.folder / STUDY).is_file():
+            return []
+        now = [(entry['method'], entry['budget']) for entry in self.tuned]
+        before = read_json(self.folder / STUDY)['tuned'].value
+        return [entry for entry in before if (entry['method'], entry['budget']) not in now]
+
     def work_dir(self, run: StudyRun) -> Path:
         """Return the work directory of a run."""
         return self.folder / 'runs' / run.id
-
-    def with_status(self, status: str) -> list[StudyRun]:
-        """Return the runs that stand like this."""
-        return [run for run in self.runs if self.status[run.id] == status]
 
     def note(self, run: StudyRun, status: str, error: str = '') -> None:
         """Change how a run stands, and write study.json."""

@@ -89,7 +89,7 @@ def _run(
     study: Study,
 ) -> StudyRun:
     words = [method.name]
-    if budget is not None and len(study.budgets) > 1:
+    if budget is not None and study.names_budgets:
         words.append(' '.join(str(value) for value in budget.values()))
     words += [f'{_short(key, swept)}={value}' for key, value in swept.items()]
     return StudyRun(

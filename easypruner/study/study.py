@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from easypruner.report import study_report
 from easypruner.report.fairness import list_different_settings
 from easypruner.report.text import format_duration
 from easypruner.study.executors import Executor, Running
+from easypruner.study.parts import Part
 from easypruner.study.record import (
     FAILED,
     FINISHED,
     RUNNING,
+    STUDY,
     WAITING,
     Record,
     is_finished,
@@ -149,7 +151,7 @@ class Scheduler:
         waiting = [run for run in self.plan.runs if self.record.status[run.id] != FINISHED]
         by_id = {run.id: run for run in waiting}
         self._begin, self._done = time.monotonic(), len(self.plan.runs) - len(waiting)
-        self._before = self.plan.epochs(self.record.with_status(FINISHED))
+        self._before = self.plan.epochs(self._with_status(FINISHED))
         try:
             while waiting or self._running:
                 while waiting and len(self._running) < self.executor.jobs:
@@ -168,13 +170,17 @@ class Scheduler:
     def _next(self, waiting: Sequence[StudyRun], by_id: dict[str, StudyRun]) -> int:
         """Return which run to start: one that needs no stage which a running one computes."""
         busy = {self.plan.stages[key][0][0] for key in self._running if self.plan.stages[key]}
-        finished = self.record.with_status(FINISHED)
+        finished = self._with_status(FINISHED)
         done = {self.plan.stages[run.id][0][0] for run in finished if self.plan.stages[run.id]}
         for place, run in enumerate(waiting):
             first = self.plan.stages[run.id][0][0] if self.plan.stages[run.id] else ''
             if first in done or first not in busy:
                 return place
         return 0
+
+    def _with_status(self, *statuses: str) -> list[StudyRun]:
+        """Return the runs of the plan that stand like this; the study may have others."""
+        return [run for run in self.plan.runs if self.record.status[run.id] in statuses]
 
     def _start(self, run: StudyRun) -> None:
         file = self.record.folder / 'jobs' / f'{run.id}.json'
@@ -200,7 +206,7 @@ class Scheduler:
 
     def _time_left(self) -> str:
         """Return the time left, by the epochs that are not trained yet."""
-        ended = [r for r in self.plan.runs if self.record.status[r.id] in (FINISHED, FAILED)]
+        ended = self._with_status(FINISHED, FAILED)
         done, total = self.plan.epochs(ended), self.plan.epochs(self.plan.runs)
         if done <= self._before or total <= done:
             return ''
@@ -225,7 +231,16 @@ def run_study(
     console: Console,
     tuned: Sequence[Tuned] = (),
 ) -> None:
-    """Execute the unfinished runs of a study, and compare all runs.
+    """Execute the unfinished runs of a plan, and compare all finished runs of a study.
+
+    Args:
+        study: the whole study.
+        plan: the plan of the study or of a part of it.
+        folder: the folder of the study.
+        executor: where the runs are executed.
+        store: the folder of stages that they share.
+        console: prints the progress.
+        tuned: the values that trials have chosen.
 
     Raises:
         EasyPrunerError: runs have failed, which the message names; the others are finished.
@@ -234,11 +249,12 @@ def run_study(
     lock = FolderLock(folder)
     lock.acquire()
     try:
-        record = Record(folder, study.name, plan.runs, plan.differences, list(map(asdict, tuned)))
+        chosen = [asdict(entry) for entry in tuned]
+        record = Record(folder, study.name, runs_of(study), plan.differences, chosen)
         record.write()
         Scheduler(plan, record, executor, store, console).run()
         _report(record, console)
-        failed = record.with_status(FAILED)
+        failed = [run for run in plan.runs if record.status[run.id] == FAILED]
         if failed:
             lines = [f'{run.label}, seed {run.seed}: {record.errors[run.id]}' for run in failed]
             raise EasyPrunerError(
@@ -250,21 +266,22 @@ def run_study(
 
 
 def tune_study(
-    study: Study, folder: Path, executor: Executor, store: Path, console: Console
+    study: Study, part: Part, folder: Path, executor: Executor, store: Path, console: Console
 ) -> tuple[Study, list[Tuned]]:
-    """Execute the trials of a study; return it with the chosen values, and these.
+    """Execute the trials of a part of a study; return the study with the chosen values, and these.
 
     Raises:
         EasyPrunerError: trials have failed.
         Interrupted: Ctrl-C; finished stages and epochs are kept.
     """
-    trials = trials_of(study)
-    if not trials.methods:
+    trials, needed = trials_of(study), trials_of(part.of(study))
+    if not needed.methods:
         return study, []
-    plan = plan_study(trials)
+    # The seed of the trials is that of the whole study.
+    plan = plan_study(replace(needed, seeds=trials.seeds))
     console.print(f'tuning: {len(plan.runs)} trials', highlight=False)
     run_study(trials, plan, folder / FOLDER, executor, store, console)
-    chosen = choose(study, plan.runs, lambda run: folder / FOLDER / 'runs' / run.id)
+    chosen = choose(part.of(study), plan.runs, lambda run: folder / FOLDER / 'runs' / run.id)
     for entry in chosen:
         console.print(f'{entry.method}: {entry.key}={entry.value}', markup=False, highlight=False)
     return with_chosen(study, chosen), chosen
@@ -279,4 +296,5 @@ def clear(folder: Path) -> None:
     """Remove the files of a study."""
     for name in ('runs', 'jobs', FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / STUDY).unlink(missing_ok=True)
     make_folder(folder)

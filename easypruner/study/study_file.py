@@ -33,7 +33,7 @@ class Method:
         sweep: key of the config -> the values that it takes.
         baseline: ``'random'`` or ``'scratch'`` for a method that the study adds: the stages of this
             baseline replace those of the config.
-        tune: a key whose value is chosen by trials; None if there is none.
+        tune: the keys whose values are chosen by trials; None if there are none.
         held_out: whether a part of the training data is held out, to validate on it.
         chosen: name of a budget -> key of the config -> the value that trials have chosen.
     """
@@ -60,6 +60,7 @@ class Study:
         budgets: the budgets of each method; None keeps that of the config.
         plugins: folders with plugins.
         settings: name of an executor -> its settings.
+        names_budgets: whether names of runs have their budgets, because there are several.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Study:
     budgets: tuple[Mapping[str, Any] | None, ...]
     plugins: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    names_budgets: bool = False
 
 
 def read_study(path: Path) -> Study:
@@ -98,7 +100,8 @@ def read_study(path: Path) -> Study:
         methods += _baselines(content, methods)
     mistakes.raise_all()
     folders = _folders(content, path.parent)
-    return Study(path.stem, tuple(methods), seeds, budgets, folders, settings)
+    several = len(budgets) > 1
+    return Study(path.stem, tuple(methods), seeds, budgets, folders, settings, several)
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def _tune(entry: Mapping[str, Any]) -> Tune | None:
 
 def _check_trials(methods: list[Method]) -> None:
     """Raise ConfigError unless all tuned methods have the same number of trials."""
-    trials = {m.name: len(m.tune.sweep.values) for m in methods if m.tune is not None}
+    trials = {m.name: m.tune.trials for m in methods if m.tune is not None}
     if len(set(trials.values())) > 1:
         numbers = ', '.join(f'{name} {count}' for name, count in trials.items())
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,33 +59,41 @@ def choice(*values: Any, number: int, seed: int = 0) -> Sweep:
 
 @dataclass(frozen=True)
 class Tune:
-    """A key whose value is chosen by trials.
+    """Keys whose values are chosen by trials of all combinations.
 
     Attributes:
-        key: the key of the config.
-        sweep: the values.
+        sweeps: key of the config -> the values.
     """
 
-    key: str
-    sweep: Sweep
+    sweeps: Mapping[str, Sweep]
+
+    @property
+    def trials(self) -> int:
+        """The number of trials for each budget."""
+        return math.prod(len(sweep.values) for sweep in self.sweeps.values())
 
 
-def tune(key: str, values: Any, on: str = VALIDATION) -> Tune:
+def tune(key: Any, values: Any = None, on: str = VALIDATION) -> Tune:
     """Return a key whose value is chosen by a trial of each value.
 
     Args:
-        key: the key of the config.
+        key: the key of the config; or a dict of key -> values, for trials of all combinations.
         values: a list of values, or a sweep.
         on: the data that the trials are compared on: a part of the training data.
     """
-    if not isinstance(key, str):
-        raise ConfigError(f'the key of tune is {shown(key)}; expected a key of the config')
+    several = isinstance(key, Mapping) and values is None
+    given = key if several else {key: values} if isinstance(key, str) else None
+    if not given or not all(isinstance(name, str) for name in given):
+        raise ConfigError(
+            f'the key of tune is {shown(key)}; expected a key of the config and its values, or a '
+            'dict of key -> values'
+        )
     if on != VALIDATION:
         raise ConfigError(
             f'on={on!r} of tune; expected {VALIDATION!r}, a part of the training data, because the '
             'final results are not for choosing'
         )
-    return Tune(key, _read(values, 'values of tune'))
+    return Tune({name: _read(entry, f'tune({name!r})') for name, entry in given.items()})
 
 
 def combinations(sweeps: Mapping[str, Sweep]) -> Iterator[dict[str, Any]]:

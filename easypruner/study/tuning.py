@@ -21,22 +21,29 @@ class Tuned:
     Attributes:
         method: the name of the method.
         budget: the budget, or None.
-        key: the key of the config.
-        value: the value.
+        key: the key of the config; a list if there are several.
+        value: the value; a list of those of several keys.
         trials: the values and the accuracies on the validation split, in percent.
     """
 
     method: str
     budget: Mapping[str, Any] | None
-    key: str
+    key: str | list[str]
     value: Any
     trials: tuple[tuple[Any, float], ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Key of the config -> its value."""
+        if isinstance(self.key, str):
+            return {self.key: self.value}
+        return dict(zip(self.key, self.value, strict=True))
 
 
 def trials_of(study: Study) -> Study:
     """Return the study of all trials: the tuned methods, with the first seed."""
     methods = [
-        replace(method, sweep={method.tune.key: method.tune.sweep}, tune=None, held_out=True)
+        replace(method, sweep=dict(method.tune.sweeps), tune=None, held_out=True)
         for method in study.methods
         if method.tune is not None
     ]
@@ -56,7 +63,8 @@ def choose(
     found: dict[str, list[tuple[Any, float]]] = {}
     for run in runs:
         accuracy = RunResult.load(work_dir(run)).final.accuracy
-        [value] = run.swept.values()
+        values = list(run.swept.values())
+        value = values[0] if len(values) == 1 else values
         found.setdefault(_name(run.method, run.budget), []).append((value, accuracy))
     chosen = []
     for method in study.methods:
@@ -64,7 +72,9 @@ def choose(
             assert method.tune is not None
             trials = found[_name(method.name, budget)]
             value, _ = max(trials, key=lambda trial: trial[1])
-            chosen.append(Tuned(method.name, budget, method.tune.key, value, tuple(trials)))
+            keys = list(method.tune.sweeps)
+            key = keys[0] if len(keys) == 1 else keys
+            chosen.append(Tuned(method.name, budget, key, value, tuple(trials)))
     return chosen
 
 
@@ -76,7 +86,7 @@ def with_chosen(study: Study, chosen: Iterable[Tuned]) -> Study:
         return replace(
             method,
             chosen={
-                budget: {entry.key: entry.value}
+                budget: entry.options
                 for (name, budget), entry in values.items()
                 if name == method.name
             },

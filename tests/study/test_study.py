@@ -110,6 +110,30 @@ def test_stages_are_shared_and_a_failure_does_not_stop_the_rest(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('here')
+def test_parts_of_a_study_add_up(tmp_path: Path) -> None:
+    study, folder = write_study(tmp_path, 'scratch = random = False', l1='L1Norm'), tmp_path / 'out'
+    study.write_text(
+        f'{study.read_text()}\nseeds = [3, 4]\n'
+        "configs['l1'] = dict(config=configs['l1'],\n"
+        "    tune=tune('optim_wrapper.optimizer.lr', [1e-9, 0.05]))\n"
+        'budgets = [0.5, 0.6]\n'
+    )
+    assert run_study(study, folder, '--seeds', '4', '--budgets', '0.5') == 0
+    first = json.loads((folder / 'study.json').read_text())['tuned']
+    assert [entry['budget']['keep'] for entry in first] == [0.5]
+    assert sorted(statuses(folder).values()) == ['finished', *['waiting'] * 3]
+    assert run_study(study, folder, '--resume', '--budgets', '0.6', '--seeds', '3') == 0
+    content = json.loads((folder / 'study.json').read_text())
+    assert [entry['budget']['keep'] for entry in content['tuned']] == [0.5, 0.6]
+    assert content['tuned'][0] == first[0]
+    waits = [run['status'] == 'waiting' for run in content['runs']]
+    assert waits == [True, False, False, True]
+    trials = json.loads((folder / 'tuning' / 'study.json').read_text())['runs']
+    assert [(run['seed'], run['status']) for run in trials] == [(3, 'finished')] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('here')
 def test_values_are_tuned_on_a_part_of_the_training_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,10 @@ import pytest
 from easypruner.errors import ConfigError
 from easypruner.study import choice, grid
 from easypruner.study.baselines import baseline_stages
+from easypruner.study.parts import Part
 from easypruner.study.runs import StudyRun, runs_of
 from easypruner.study.study_file import read_study
-from easypruner.study.tuning import trials_of
+from easypruner.study.tuning import Tuned, trials_of, with_chosen
 
 FILE = """
 configs = dict(
@@ -56,6 +57,36 @@ def test_the_example_of_tuning(tmp_path: Path) -> None:
     trials = runs_of(trials_of(read_study(written(tmp_path, example))))
     assert Counter(run.method for run in trials) == {'masksparsity': 3, 'l1': 3}
     assert all(run.held_out for run in trials)
+
+
+def test_several_keys_are_tuned_in_all_combinations(tmp_path: Path) -> None:
+    text = (
+        "configs = dict(l1=dict(config='l1_r20_digits', tune=tune({'a.b': [1, 2], 'c': [3, 4]})))"
+    )
+    study = read_study(written(tmp_path, text))
+    trials = runs_of(trials_of(study))
+    assert [dict(run.swept) for run in trials] == [
+        {'a.b': first, 'c': second} for first in (1, 2) for second in (3, 4)
+    ]
+    chosen = [Tuned('l1', None, ['a.b', 'c'], [2, 3], ())]
+    runs = runs_of(with_chosen(study, chosen))
+    assert [dict(run.options) for run in runs if run.method == 'l1'] == [{'a.b': 2, 'c': 3}]
+
+
+def test_a_part_has_the_runs_of_the_whole_study(tmp_path: Path) -> None:
+    study = read_study(written(tmp_path, FILE))
+    part = Part(only=['l1'], seeds=[2], budgets=[0.3]).of(study)
+    (run,) = runs_of(part)
+    assert (run.method, run.seed, run.budget) == ('l1', 2, {'type': 'Params', 'keep': 0.3})
+    assert run in runs_of(study)
+    with pytest.raises(ConfigError) as caught:
+        Part(only=['mina'], seeds=[3], budgets=[0.4]).of(study)
+    for text in (
+        "--only mina: the study has no such method; did you mean 'mine'",
+        '0, 1, 2',
+        '0.5',
+    ):
+        assert text in str(caught.value)
 
 
 def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
