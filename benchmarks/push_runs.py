@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 Stages = Sequence[Mapping[str, Any]]
 
 DIGITS = 'r20_digits.py'
-MNIST = 'r20_mnist5k_hard.py'
+MNIST = 'r20_mnist5k_hard_short.py'
 SIZES = {DIGITS: 8, MNIST: 28}
 """File of configs/_base_ -> height and width of its images."""
 _LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)

@@ -1,7 +1,7 @@
 """Generates model-index.yml and a metafile.yml for each method, in the layout of OpenMMLab.
 
-Run ``python docs/metafiles.py`` after configs were added or renamed, or docs/digits.md or
-docs/push.md has changed. ``mim search easypruner`` reads these files.
+Run ``python docs/metafiles.py`` after configs were added or renamed, or docs/digits.md
+has changed. ``mim search easypruner`` reads these files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ METHODS = {
 
 NETWORKS = {
     'r20': 'ResNet-20', 'r50': 'ResNet-50', 'r56': 'ResNet-56', 'r110': 'ResNet-110',
-    'vgg16bn': 'VGG-16-BN', 'mobilenetv2': 'MobileNetV2',
+    'vgg16bn': 'VGG-16-BN', 'vgg6bn': 'VGG-6-BN', 'mobilenetv2': 'MobileNetV2',
 }  # fmt: skip
 DATA = {
     'digits': 'Digits (scikit-learn)', 'mnist5k_hard': 'MNIST (5,000 images, distorted)',
@@ -119,9 +119,6 @@ def _measured() -> dict[str, tuple[str, dict[str, float]]]:
         if config.endswith('_digits'):
             metrics = {'Top 1 Accuracy': _mean(cells[5]), 'MACs Left': _mean(cells[6])}
             found[config] = ('docs/digits.md, mean of 3 seeds', metrics)
-    (cells,) = (c for c in _rows('push.md') if c[:3] == ['mnist', 'SGD', '15%'] and len(c) == 8)
-    metrics = {'Top 1 Accuracy': _mean(cells[7]), 'MACs Left': 15.0}
-    found['masksparsity_l1_r20_mnist5k_hard'] = ('docs/push.md, mean of 5 seeds', metrics)
     return found
 
 

@@ -13,8 +13,6 @@ from torch.utils.data import Dataset
 class HeldOut(Dataset[Any]):
     """The held-out samples of a data set, or all others.
 
-    Samples that are made of the same one, which ``origins`` of the data set names, stay together.
-
     Args:
         dataset: the config of the data set.
         held: whether these are the held-out samples.
@@ -27,12 +25,9 @@ class HeldOut(Dataset[Any]):
     ) -> None:
         self.dataset: Any = DATASETS.build(dict(dataset))
         self.full_init()
-        origins = getattr(self.dataset, 'origins', range(len(self.dataset)))
-        distinct = sorted(set(origins))
-        order = np.random.default_rng(seed).permutation(len(distinct)).tolist()
+        order = np.random.default_rng(seed).permutation(len(self.dataset))
         count = max(1, round(share * len(order)))
-        chosen = {distinct[number] for number in (order[:count] if held else order[count:])}
-        self.indices = [index for index, origin in enumerate(origins) if origin in chosen]
+        self.indices = sorted((order[:count] if held else order[count:]).tolist())
 
     @property
     def metainfo(self) -> Any:

@@ -34,7 +34,8 @@ class Mnist5kHard(BaseDataset):
     Args:
         split: ``'train'`` or ``'val'``.
         variants: how many times each image of the training split is distorted, each time in
-            another way. The first ones are the images of ``variants=1``.
+            another way. An epoch has each image once, in one of its variants, which is drawn from
+            numpy's random numbers. The first variants are the images of ``variants=1``.
         pipeline: the transforms.
         **kwargs: other arguments of mmpretrain's BaseDataset.
 
@@ -68,19 +69,20 @@ class Mnist5kHard(BaseDataset):
         """Return the samples of the split."""
         images, labels = _distorted()
         chosen = slice(_VALIDATION) if self.split == 'val' else slice(_VALIDATION, None)
-        images, labels = images[chosen], labels[chosen]
-        more = [_further_variant(number) for number in range(1, self.variants)]
         return [
-            {'img': image[:, :, None], 'gt_label': int(label)}
-            for version in (images, *more)
-            for image, label in zip(version, labels, strict=True)
+            {'img': image[:, :, None], 'gt_label': int(label), 'number': number}
+            for number, (image, label) in enumerate(
+                zip(images[chosen], labels[chosen], strict=True)
+            )
         ]
 
-    @property
-    def origins(self) -> list[int]:
-        """The number of the original image of each sample."""
-        self.full_init()
-        return [number % (len(self) // self.variants) for number in range(len(self))]
+    def prepare_data(self, idx: int) -> Any:
+        """Return a sample after the transforms."""
+        sample = self.get_data_info(idx)
+        drawn = np.random.randint(self.variants) if self.variants > 1 else 0  # noqa: NPY002
+        if drawn:
+            sample['img'] = _further_variant(drawn)[sample['number'], :, :, None]
+        return self.pipeline(sample)
 
 
 @cache

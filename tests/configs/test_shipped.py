@@ -20,6 +20,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py'))
 FLAT = [path.name for path in FILES if path.parent == Path()]
 DIGITS = [name for name in FLAT if name.endswith('_digits.py')]
+HARD = [name for name in FLAT if name.endswith('_mnist5k_hard.py')]
 ROWS = ['baseline', 'sparse', 'pruned', 'calibrated', 'finetuned']
 
 
@@ -52,7 +53,7 @@ def test_none_needs_the_configs_of_another_package(file: Path) -> None:
 @pytest.mark.parametrize('name', FLAT)
 def test_names_contain_strategy_model_and_data(name: str) -> None:
     pattern = (
-        r'[a-z0-9]+(_l1)?_(r\d+|vgg16bn|mobilenetv2)_(digits|mnist5k_hard|cifar10|in1k)'
+        r'[a-z0-9]+(_l1)?_(r\d+|vgg\d+bn|mobilenetv2)_(digits|mnist5k_hard|cifar10|in1k)'
         r'(_from_released_mask)?\.py'
     )
     assert re.fullmatch(pattern, name)
@@ -65,6 +66,19 @@ def test_those_on_embedded_data_are_clean(
 ) -> None:
     assert prune(CONFIGS / name, tmp_path / 'run', '--plan') == 0
     assert 'Warnings' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', HARD)
+def test_those_on_hard_images_train_for_the_same_number_of_epochs(name: str) -> None:
+    load_plugins()
+    config = read(name)
+    planned = expand(config.stages, Mistakes())
+    lengths = [p.stage.length(config) for p in planned if isinstance(p.stage, Train)]
+    # New weights are trained for as long as the others in all.
+    assert sum(lengths) - (lengths[0] if 'scratch' in name else 0) == 78
+    assert [s.source.budget for s in config.stages if 'source' in s] == [config.budget]
+    rival = read(name.replace(name.partition('_r20')[0].partition('_vgg6bn')[0], 'l1', 1))
+    assert part_fingerprints(config, 78) == part_fingerprints(rival, 78)
 
 
 @pytest.mark.slow

@@ -49,6 +49,8 @@ def test_networks_of_the_metafiles_are_those_of_the_configs(metafiles: ModuleTyp
             backbone = Config.fromfile(ROOT / model['Config']).model.backbone
             network = model['Metadata']['Architecture']
             depth = str(backbone.get('depth', ''))
+            if 'stages' in backbone:
+                depth = str(sum(map(len, backbone.stages)) + 1)
             assert backbone.type.removeprefix('easypruner.')[:3] == network[:3], path
             assert depth == ''.join(filter(str.isdigit, network)).removesuffix('2' * (not depth))
 

@@ -1,0 +1,3 @@
+"""The setting of all configs of a small VGG on hard MNIST images."""
+
+_base_ = ['models/vgg6bn_mnist.py', 'mnist5k_hard.py']

@@ -1,0 +1,6 @@
+"""Filters near the geometric median (arXiv 1811.00250): a small VGG on hard MNIST images."""
+
+_base_ = ['_base_/vgg6bn_mnist5k_hard.py', '_recipes_/fpgm.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget

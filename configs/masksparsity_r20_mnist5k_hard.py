@@ -1,0 +1,6 @@
+"""MaskSparsity (arXiv 2201.06776): ResNet-20 on hard MNIST images."""
+
+_base_ = ['_base_/r20_mnist5k_hard.py', '_recipes_/masksparsity.py']
+
+stages = _base_.stages
+stages[2].source.budget = _base_.budget

@@ -1,0 +1,6 @@
+"""MaskSparsity (arXiv 2201.06776): a small VGG on hard MNIST images."""
+
+_base_ = ['_base_/vgg6bn_mnist5k_hard.py', '_recipes_/masksparsity.py']
+
+stages = _base_.stages
+stages[2].source.budget = _base_.budget

@@ -1,0 +1,6 @@
+"""First-order Taylor scores of the loss (arXiv 1906.10771): ResNet-20 on hard MNIST images."""
+
+_base_ = ['_base_/r20_mnist5k_hard.py', '_recipes_/taylor.py']
+
+stages = _base_.stages
+stages[1].source.budget = _base_.budget
