@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from easypruner.errors import ConfigError, Mistakes, nearest
 from easypruner.pipeline.configs import find_config
 from easypruner.pipeline.preflight import PlannedStage, expand
 from easypruner.pipeline.recipes import Recipe, find_recipe
+from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.study.baselines import baseline_stages
 from easypruner.study.runs import StudyRun
 
@@ -36,7 +38,7 @@ def settings_of(run: StudyRun) -> Config:
         foreign=is_foreign(run.config),
         complete=lambda config: recipe.complete(config, given),
     )
-    names = [stage.get('name') or '' for stage in whole.get('stages') or []]
+    names = [stage.get('name') or _default_name(stage) for stage in whole.get('stages') or []]
     config = read_config(
         find_config(run.config),
         {_numbered(key, names): value for key, value in given.items()},
@@ -57,6 +59,26 @@ def settings_of(run: StudyRun) -> Config:
 def epochs_of(stages: Sequence[PlannedStage], config: Config) -> list[int]:
     """Return the number of epochs of each stage; 0 for those that do not train."""
     return [entry.stage.length(config) if hasattr(entry.stage, 'length') else 0 for entry in stages]
+
+
+def trained_epochs(stages: Sequence[PlannedStage], epochs: Sequence[int]) -> int:
+    """Return the number of epochs that the final weights are trained for.
+
+    Args:
+        stages: the stages.
+        epochs: the number of epochs of each of them.
+    """
+    renewed = [n for n, entry in enumerate(stages) if isinstance(entry.stage, Reinitialise)]
+    return sum(epochs[max(renewed, default=0) :])
+
+
+def _default_name(stage: Mapping[str, Any]) -> str:
+    """Return the name that a stage has if the config gives none.
+
+    >>> _default_name({'type': 'SelectMask'})
+    'select_mask'
+    """
+    return re.sub('(?<!^)(?=[A-Z])', '_', str(stage.get('type', ''))).lower()
 
 
 def _numbered(key: str, names: Sequence[str]) -> str:

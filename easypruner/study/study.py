@@ -35,7 +35,7 @@ from easypruner.study.record import (
     is_finished,
 )
 from easypruner.study.runs import StudyRun, runs_of
-from easypruner.study.settings import epochs_of, plain_parts, settings_of
+from easypruner.study.settings import epochs_of, plain_parts, settings_of, trained_epochs
 from easypruner.study.study_file import Study
 from easypruner.study.tuning import FOLDER, Tuned, choose, trials_of, with_chosen
 
@@ -98,7 +98,7 @@ def plan_study(study: Study) -> Plan:
                 keys.append((key, length))
             stages[run.id] = tuple(keys)
             if run.baseline is None:
-                parts[run.label] = plain_parts(config, sum(epochs))
+                parts[run.label] = plain_parts(config, trained_epochs(planned, epochs))
     mistakes.raise_all()
     return Plan(tuple(runs), stages, list_different_settings(_by_method(runs, parts)))
 

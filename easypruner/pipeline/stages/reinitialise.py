@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from easypruner.errors import ConfigError
 from easypruner.graph import LayerHandler, NetworkRecord
 from easypruner.graph.recording.inventory import own_tensors
 from easypruner.pipeline.stages.common import stage_runner, with_row, with_weights
-from easypruner.strategies.stages.forecast import Forecast
+from easypruner.strategies.stages.forecast import Forecast, Step
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState
 
@@ -75,7 +76,7 @@ class Reinitialise(RowStage):
                 "remove what loads them, such as pretrained=True, from the model's config, and "
                 'start from a checkpoint by load_from instead'
             )
-        return before
+        return replace(before, step=Step(renews=True))
 
     def run(self, state: PruningState) -> PruningState:
         """Draw the weights, save them, evaluate."""

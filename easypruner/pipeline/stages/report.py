@@ -42,7 +42,7 @@ from easypruner.report.scales import LayerChannels, Scales, gather_scales, joine
 from easypruner.report.text import format_share
 from easypruner.runtimes import Runtime
 from easypruner.strategies import Stage
-from easypruner.strategies.stages.forecast import Forecast, Step
+from easypruner.strategies.stages.forecast import Forecast, Step, trained_epochs
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import Cut, PruningState
 
@@ -263,7 +263,7 @@ def _result(state: PruningState) -> RunResult:
         versions={**versions_of(*PACKAGES), 'python': platform.python_version()},
         seconds=state.seconds,
         warnings=state.warnings,
-        parts=part_fingerprints(state.config, epochs),
+        parts=part_fingerprints(state.config, trained_epochs(state.run.steps)),
         method_hash=method_fingerprint(state.config),
         epochs=epochs,
     )

@@ -44,6 +44,7 @@ class Step:
         taught: whether its teacher is the unpruned network of this run.
         margin: if it selects channels by a threshold, how far the lowest score is above it.
         rewinds: whether it returns to the weights of the unpruned network.
+        renews: whether it draws all weights again.
     """
 
     epochs: int = 0
@@ -54,6 +55,17 @@ class Step:
     taught: bool = False
     margin: Margin | None = None
     rewinds: bool = False
+    renews: bool = False
+
+
+def trained_epochs(steps: Sequence[Step]) -> int:
+    """Return the number of epochs that the final weights are trained for.
+
+    >>> trained_epochs([Step(epochs=8), Step(renews=True), Step(epochs=26)])
+    26
+    """
+    first = max((number for number, step in enumerate(steps) if step.renews), default=0)
+    return sum(step.epochs for step in steps[first:])
 
 
 @dataclass(frozen=True)
