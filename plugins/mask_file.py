@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,20 @@ import torch
 
 from easypruner import Context, Masks, MaskSource, hookimpl
 from easypruner.base.checks import check_name, check_path, refuse
+from easypruner.base.distributed import is_main
 from easypruner.checkpoints.rename import Rename, rename_of
 from easypruner.errors import ConfigError
 from easypruner.graph import ChannelGraph
-from easypruner.strategies.sources import layer_masks
+from easypruner.strategies.sources.mask_files.contents import (
+    CONFLICTS,
+    WHICH,
+    GroupMasks,
+    How,
+    MaskContent,
+)
+from easypruner.strategies.sources.mask_files.layer_masks import LayerMasks
+from easypruner.strategies.sources.mask_files.reading import read_masks
+from easypruner.strategies.sources.mask_files.renaming import new_names
 
 _MEANINGS = ('keep', 'remove')
 
@@ -28,6 +39,9 @@ class MaskFile(MaskSource):
     layer name -> bool tensor over the layer's channels, in the format of ``torch.save`` or
     safetensors. The MaskSparsity repository (arXiv 2201.06776) releases its masks in this form,
     by the names of batch norms. A layer without a mask does not affect its group.
+
+    The results of other programs are read as they are: structures of timm, sub-networks of
+    mmrazor, masks of NNI, and histories of Torch-Pruning. The format is recognized by the content.
 
     Use when:
         The masks are known: from another run, from a paper's code, or from a tool of your own.
@@ -53,6 +67,8 @@ class MaskFile(MaskSource):
             ``'remove'``.
         conflict: what happens to units on which coupled layers disagree: ``'error'`` raises an
             error, and ``'keep'`` removes a unit only if all layers with a mask do.
+        which: which channels stay if a file says only how many (timm, mmrazor): ``'l1'``, those
+            with the largest L1 norms, or ``'first'``. Without it, ``'l1'`` and a warning.
     """
 
     def __init__(
@@ -61,18 +77,20 @@ class MaskFile(MaskSource):
         rename: Mapping[str, str] | str | Sequence[Any] | None = None,
         true: str = 'keep',
         conflict: str = 'error',
+        which: str | None = None,
     ) -> None:
         super().__init__()
         self.paths = _paths(path)
         self.rename = _rules(rename)
         self.true = check_name(true, 'true', 'MaskFile', _MEANINGS)
-        self.conflict = check_name(conflict, 'conflict', 'MaskFile', layer_masks.CONFLICTS)
+        self.conflict = check_name(conflict, 'conflict', 'MaskFile', CONFLICTS)
+        self.which = None if which is None else check_name(which, 'which', 'MaskFile', WHICH)
 
     def check(self) -> None:
-        self._loaded()
+        self._contents()
 
     def dry_run(self, graph: ChannelGraph, context: Context) -> None:
-        self.select(graph, context)
+        self._selected(graph)
 
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         """Return the combined masks of all files.
@@ -80,32 +98,66 @@ class MaskFile(MaskSource):
         Raises:
             MaskError: a file does not exist or is damaged, or its masks do not fit the network.
         """
-        masks = Masks()
-        for loaded, of_groups in self._loaded():
-            if of_groups:
-                masks = masks.then(Masks(loaded))
-            else:
-                found = layer_masks.to_groups(loaded, graph, masks, self.conflict)
-                masks = Masks({**masks, **found})
+        masks = self._selected(graph)
+        if any(content.only_widths for _, content in self._contents()) and is_main():
+            self._warn_of_widths(graph, masks)
+        return masks
+
+    def _warn_of_widths(self, graph: ChannelGraph, masks: Masks) -> None:
+        """Warn of what a file leaves open that says how many channels stay."""
+        path = self.paths[0]
+        if self.which is None:
+            warnings.warn(
+                f'MaskFile: {path!r} says how many channels stay, but not which; those with the '
+                "largest L1 norms do. which='l1' confirms it, which='first' keeps the first ones",
+                stacklevel=4,
+            )
+        silent = [name for name in graph.groups if name not in masks]
+        if silent:
+            warnings.warn(
+                f'MaskFile: {path!r} says nothing of {len(silent)} of {len(graph.groups)} groups, '
+                f'such as {silent[0]!r}, so they stay whole; is it the structure of another '
+                'network?',
+                stacklevel=4,
+            )
+
+    def _selected(self, graph: ChannelGraph) -> Masks:
+        masks, how = Masks(), How(self.conflict, self.which or 'l1')
+        for _, content in self._contents():
+            masks = content.fit(graph, masks, how)
             masks.check(graph)
         return masks
 
-    def _loaded(self) -> list[tuple[layer_masks.LayerMasks, bool]]:
-        """Return the masks of each file, True = keep, and whether they are masks of groups."""
-        files = [layer_masks.load_masks(path) for path in self.paths]
-        if (self.rename or self.true == 'remove') and all(of_groups for _, of_groups in files):
+    def _contents(self) -> list[tuple[str, MaskContent]]:
+        """Return what each file says, with the network's names, True = keep."""
+        contents = [read_masks(path) for path in self.paths]
+        of_groups = [content for content in contents if isinstance(content, GroupMasks)]
+        if (self.rename or self.true == 'remove') and len(of_groups) == len(contents):
             raise ConfigError(
                 "rename= and true='remove' of MaskFile are for masks of layers, but these files "
-                'have masks of groups, which EasyPruner wrote; leave the arguments out'
+                f'have {GroupMasks.kind}; leave the arguments out'
             )
-        return [(m if of_groups else self._converted(m), of_groups) for m, of_groups in files]
+        if self.true == 'remove' and not any(isinstance(c, LayerMasks) for c in contents):
+            raise ConfigError(
+                f"true='remove' of MaskFile is for masks of layers, but {self.paths[0]!r} is "
+                f'{contents[0].kind}; leave it out'
+            )
+        if self.which is not None and not any(content.only_widths for content in contents):
+            raise ConfigError(
+                f'which={self.which!r} of MaskFile is for files that only say how many channels '
+                f'stay, but {self.paths[0]!r} has {contents[0].kind}; leave it out'
+            )
+        return list(zip(self.paths, map(self._converted, contents), strict=True))
 
-    def _converted(self, masks: layer_masks.LayerMasks) -> layer_masks.LayerMasks:
+    def _converted(self, content: MaskContent) -> MaskContent:
+        names = content.names
         if isinstance(self.rename, Rename):
-            found = {new: masks[old] for old, new in self.rename.apply(masks).items()}
-        else:
-            found = layer_masks.renamed(masks, self.rename)
-        return {n: ~m for n, m in found.items()} if self.true == 'remove' else found
+            content = content.renamed(self.rename.apply(names))
+        elif self.rename:
+            content = content.renamed(new_names(names, self.rename))
+        if self.true == 'remove' and isinstance(content, LayerMasks):
+            return content.inverted()
+        return content
 
     @classmethod
     def example(cls, graph: ChannelGraph, folder: Path) -> Mapping[str, Any]:

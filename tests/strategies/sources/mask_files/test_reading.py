@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 
 from easypruner import Masks
 from easypruner.errors import MaskError
-from easypruner.strategies.sources.layer_masks import load_masks
+from easypruner.strategies.sources.mask_files.contents import GroupMasks
+from easypruner.strategies.sources.mask_files.layer_masks import LayerMasks
+from easypruner.strategies.sources.mask_files.nni_masks import NniMasks
+from easypruner.strategies.sources.mask_files.reading import read_masks
 
 
 def header_length(path: Path) -> int:
@@ -23,7 +27,7 @@ def test_our_own_files_are_recognized_whatever_the_length_of_their_header(tmp_pa
     for length in range(1, 300):
         masks = Masks({'g' * length: torch.tensor([True, False, True, True])})
         masks.save(path)
-        assert load_masks(path) == (masks, True)
+        assert read_masks(path) == GroupMasks(masks)
         actual.add(header_length(path) % 256)
     # Headers are padded to multiples of 8. One of these is 0x80, with which a pickle begins.
     assert actual == set(range(0, 256, 8))
@@ -35,19 +39,20 @@ def test_safetensors_of_others_begin_with_any_two_bytes(tmp_path: Path) -> None:
     for length in (*range(256, 512), int.from_bytes(b'PK', 'little')):
         header = json.dumps(entry).encode().ljust(length)
         path.write_bytes(length.to_bytes(8, 'little') + header + bytes([1, 0] * 4))
-        masks, of_groups = load_masks(path)
-        assert masks['body.0.1'].tolist() == [True, False] * 4 and not of_groups
+        content = read_masks(path)
+        assert isinstance(content, LayerMasks)
+        assert content.masks['body.0.1'].tolist() == [True, False] * 4
 
 
 @pytest.mark.parametrize('kept', [0, 2, 3, 40])
 def test_missing_and_damaged_files(kept: int, tmp_path: Path) -> None:
     path = tmp_path / 'mask.pth'
     with pytest.raises(MaskError, match='there is no mask file'):
-        load_masks(path)
+        read_masks(path)
     torch.save({'body.0.1': torch.ones(8) > 0}, path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(MaskError, match='cannot be read as masks'):
-        load_masks(path)
+        read_masks(path)
 
 
 def test_nothing_is_run_from_a_file(tmp_path: Path) -> None:
@@ -57,7 +62,7 @@ def test_nothing_is_run_from_a_file(tmp_path: Path) -> None:
 
     torch.save({'body.0.1': Harmful()}, tmp_path / 'mask.pth')
     with pytest.raises(MaskError, match='cannot be read as masks') as caught:
-        load_masks(tmp_path / 'mask.pth')
+        read_masks(tmp_path / 'mask.pth')
     assert not (tmp_path / 'ran').exists()
     # torch's message about such a file says how to run its code, in bold.
     reported = str(caught.value)
@@ -76,7 +81,40 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(MaskError, match='neither a safetensors file nor one'):
-            load_masks(path)
+            read_masks(path)
     Masks().save(path)
     with pytest.raises(MaskError, match='holds no masks'):
-        load_masks(path)
+        read_masks(path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('{"a": 1', 'as JSON or YAML it cannot be read: Expecting'),
+        ('a: [1', 'as JSON or YAML it cannot be read: .* line 1'),
+        ('[' * 100_000, 'as JSON or YAML it cannot be read'),
+        ('[' * 30 + ']' * 30, 'nested more than 20 levels deep'),
+        ('a: &a [1, 2]\nb: *a', r'references \(\*name\)'),
+        ('!!python/object/apply:os.system [ls]', 'as JSON or YAML it cannot be read'),
+        ('{"conv1": [1, 0, 1]}', 'as a text it holds a dict'),
+        ('3', 'as a text it holds an int'),
+    ],
+)
+def test_texts_in_no_known_format(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / 'masks.txt'
+    path.write_text(text)
+    with pytest.raises(MaskError, match=words) as caught:
+        read_masks(path)
+    assert 'a structure of timm, a sub-network of mmrazor' in str(caught.value)
+    assert len(str(caught.value)) < 900
+
+
+def test_a_default_dict_is_read_without_its_default(tmp_path: Path) -> None:
+    masks = defaultdict(dict, {'body.0.0': {'weight': torch.ones(8, 3, 3, 3)}})
+    torch.save(masks, tmp_path / 'mask.pth')
+    before = torch.serialization.get_safe_globals()
+    content = read_masks(tmp_path / 'mask.pth')
+    assert isinstance(content, NniMasks) and type(content.masks) is dict
+    assert set(torch.serialization.get_safe_globals()) == set(before)
+    with pytest.raises(Exception, match=r'weights_only|Weights only'):
+        torch.load(tmp_path / 'mask.pth', weights_only=True)

@@ -1,0 +1,1 @@
+"""Files of masks, of EasyPruner and of other programs: one module for each format."""
