@@ -83,7 +83,7 @@ def write_mmrazor(path: Path, graph: ChannelGraph, masks: Masks, dump: Any = jso
         for name, choice in units_of(graph, masks).items()
     }
     unit = dict(type='L1MutableChannelUnit', default_args={}, units=units)
-    parse = dict(type='ChannelAnalyzer', demo_input=[1, 3, 8, 8], tracer_type='BackwardTracer')
+    parse = dict(type='ChannelAnalyzer', demo_input=(1, 3, 8, 8), tracer_type='BackwardTracer')
     path.write_text(dump(dict(type='ChannelMutator', channel_unit_cfg=unit, parse_cfg=parse)))
 
 
@@ -92,7 +92,8 @@ def write_choices(path: Path, graph: ChannelGraph, masks: Masks) -> None:
 
 
 def write_yaml(path: Path, graph: ChannelGraph, masks: Masks) -> None:
-    write_mmrazor(path, graph, masks, yaml.safe_dump)
+    # With !!python/tuple, as mmrazor writes it.
+    write_mmrazor(path, graph, masks, yaml.dump)
 
 
 Content = dict[str, dict[str, Tensor | None]]

@@ -33,6 +33,7 @@ _PICKLED_NUMBER = b'l\xfc\x9cF\xf9 j\xa8P\x19'
 _LONGEST_HEADER = 100_000_000
 _LONGEST_TEXT = 64_000_000
 _DEEPEST = 20
+_YAML_TUPLE = 'tag:yaml.org,2002:python/tuple'
 
 
 def read_masks(path: str | os.PathLike[str]) -> MaskContent:
@@ -122,10 +123,15 @@ def _parsed_yaml(text: str) -> Any:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        pass
+
+    # mmrazor writes tuples, such as the shape of an input.
+    Loader.add_constructor(_YAML_TUPLE, Loader.construct_sequence)
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader)):
             raise ValueError('it has references (*name); write it as JSON')
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)  # a safe one
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
