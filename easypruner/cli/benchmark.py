@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from easypruner.cli.export import DEFAULT_RUNTIME, NetworkArguments
 from easypruner.cli.options import flag, option, parse_seconds, positional
@@ -47,6 +47,12 @@ class BenchmarkArguments(NetworkArguments):
         default=2.0,
         metavar='S',
     )
+    clock: Literal['wall', 'cpu'] = option(
+        'wall: the time that passes; cpu: the time of this process on all its threads, which other '
+        'processes delay less; default: wall',
+        choices=('wall', 'cpu'),
+        default='wall',
+    )
     no_memory: bool = flag('do not measure the memory')
     no_unpruned: bool = flag('leave out the unpruned networks of runs and records')
     json: str | None = option('write the results to this file', metavar='FILE')
@@ -77,6 +83,7 @@ def benchmark(arguments: BenchmarkArguments) -> int:
         repeats=arguments.repeats,
         seconds=arguments.seconds,
         memory=not arguments.no_memory,
+        clock=arguments.clock,
     )
     print_benchmark(found, report_console())
     if file is not None:

@@ -26,6 +26,8 @@ def print_benchmark(found: Benchmark, console: Console) -> None:
     for runtime, rows in groupby(found.rows, lambda row: row.runtime):
         ordered = list(rows)
         title = f'{runtime}, {plural(ordered[0].threads, "thread")}'
+        if found.clock == 'cpu':
+            title += ', CPU time'
         columns = _COLUMNS if several else _COLUMNS[:-2]
         cells = [row_cells(row)[: len(columns)] for row in ordered]
         console.print(make_table(title, columns, cells))

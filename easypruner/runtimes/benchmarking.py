@@ -18,7 +18,7 @@ from easypruner.runtimes.agreement import with_batch
 from easypruner.runtimes.memory import peak_memory
 from easypruner.runtimes.program import on_cpu
 from easypruner.runtimes.runtime import Exported, Runtime, Session
-from easypruner.runtimes.timing import Reading, Timed, measure
+from easypruner.runtimes.timing import Clock, Reading, Timed, measure
 
 _LEAST = 0.005
 """The smallest share of the time that counts as a difference: copies of a network in other places
@@ -109,11 +109,13 @@ class Benchmark:
         rows: what was measured; by runtime, then by batch, then by network.
         machine: the processor, and package -> version.
         problems: what could not be measured, and why.
+        clock: the clock of the times.
     """
 
     rows: tuple[Measured, ...]
     machine: Mapping[str, str]
     problems: tuple[str, ...] = ()
+    clock: Clock = 'wall'
 
     def row(self, name: str, runtime: str, batch: int = 1) -> Measured:
         """Return what was measured of a network."""
@@ -125,7 +127,12 @@ class Benchmark:
     def to_json(self) -> dict[str, Any]:
         """Return the content of the file of ``easypruner benchmark --json``."""
         rows = [row.to_json() for row in self.rows]
-        return {'machine': dict(self.machine), 'rows': rows, 'problems': list(self.problems)}
+        return {
+            'machine': dict(self.machine),
+            'clock': self.clock,
+            'rows': rows,
+            'problems': list(self.problems),
+        }
 
     def __str__(self) -> str:
         from easypruner.runtimes.benchmark_table import benchmark_text
@@ -142,6 +149,7 @@ def benchmark_networks(
     seconds: float | None = 2.0,
     limit: float | None = None,
     memory: bool = True,
+    clock: Clock = 'wall',
 ) -> Benchmark:
     """Time networks in rounds in which each of them runs once, for each runtime and batch.
 
@@ -157,15 +165,17 @@ def benchmark_networks(
         limit: the most time of the rounds of one runtime and batch, after five rounds; None for
             no limit.
         memory: whether the memory is measured, for which each network is loaded again.
+        clock: which clock.
 
     Raises:
-        EasyPrunerError: nothing could be measured; with the reasons.
+        EasyPrunerError: nothing could be measured; with the reasons. Or a runtime has no CPU time.
     """
     rows: list[Measured] = []
     problems: list[str] = []
-    rounds = {'repeats': repeats, 'seconds': seconds, 'limit': limit}
+    rounds = {'repeats': repeats, 'seconds': seconds, 'limit': limit, 'clock': clock}
     for runtime in runtimes:
         runtime.check()
+        _check_clock(clock, runtime)
         with tempfile.TemporaryDirectory(prefix='easypruner-') as folder:
             loaded = [
                 _Loaded(candidate, runtime, Path(folder) / str(number))
@@ -176,7 +186,16 @@ def benchmark_networks(
     if not rows:
         raise EasyPrunerError('nothing could be measured: ' + '; '.join(problems))
     versions = {k: v for runtime in runtimes for k, v in runtime.versions().items()}
-    return Benchmark(tuple(rows), {'processor': processor(), **versions}, tuple(problems))
+    return Benchmark(tuple(rows), {'processor': processor(), **versions}, tuple(problems), clock)
+
+
+def _check_clock(clock: Clock, runtime: Runtime) -> None:
+    """Raise EasyPrunerError if a pass of a runtime does not run on the clock."""
+    if clock == 'cpu' and runtime.clock != 'cpu':
+        raise EasyPrunerError(
+            f"{runtime.name} does not run on the processor, so clock='cpu' does not time its "
+            "passes; use clock='wall'"
+        )
 
 
 def has_files(runtime: Runtime) -> bool:

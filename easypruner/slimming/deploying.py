@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
-from easypruner.base.checks import check_count, check_number, refuse
+from easypruner.base.checks import check_count, check_name, check_number, refuse
 from easypruner.base.describe import describe
 from easypruner.errors import ConfigError
 from easypruner.graph.recording.tape import ExampleInputs
@@ -17,6 +17,7 @@ from easypruner.plugins.targets import runtime_of
 from easypruner.runtimes import Runtime
 from easypruner.runtimes.benchmarking import Benchmark, Candidate, benchmark_networks
 from easypruner.runtimes.exporting import Export, export_network
+from easypruner.runtimes.timing import Clock
 
 RuntimeName = str | Mapping[str, Any] | Runtime
 """The name of a runtime, a dict with its arguments, or the runtime itself."""
@@ -71,6 +72,7 @@ def benchmark(
     repeats: int = 20,
     seconds: float | None = 2.0,
     memory: bool = True,
+    clock: Clock = 'wall',
 ) -> Benchmark:
     """Time networks side by side, and compare them with the first. ``print()`` shows a table.
 
@@ -88,12 +90,17 @@ def benchmark(
         repeats: the least number of rounds.
         seconds: the least time of the rounds of one runtime and batch; None for ``repeats`` rounds.
         memory: whether the memory is measured, for which each network is loaded again.
+        clock: ``'wall'``, the time that passes, or ``'cpu'``, the time of this process on all its
+            threads, which other processes delay less.
 
     Raises:
-        ConfigError: there is no such runtime, or a number is not a whole number of at least 1.
-        EasyPrunerError: the runtime is not installed, or nothing could be measured.
+        ConfigError: there is no such runtime or clock, or a number is not a whole number of at
+            least 1.
+        EasyPrunerError: the runtime is not installed or has no CPU time, or nothing could be
+            measured.
     """
     check_count(repeats, 'repeats', 'benchmark')
+    check_name(clock, 'clock', 'benchmark', get_args(Clock))
     if seconds is not None:
         check_number(seconds, 'seconds', 'benchmark', least=0)
     if isinstance(batches, int) or not batches:
@@ -107,6 +114,7 @@ def benchmark(
         repeats=repeats,
         seconds=seconds,
         memory=memory,
+        clock=clock,
     )
 
 

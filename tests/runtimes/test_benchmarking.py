@@ -65,6 +65,39 @@ class TestDifferences:
         entry = found.to_json()['rows'][1]
         assert entry['differs'] is False and entry['ratio'] is None
 
+    def test_the_clock_is_the_one_asked_for(
+        self, times: list[Timed], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        times.append(timed(0.004, 1, 0.01))
+        clocks: list[str] = []
+        given = benchmarking.measure
+
+        def measure(passes: Any, **settings: Any) -> Any:
+            clocks.append(settings['clock'])
+            return given(passes, **settings)
+
+        monkeypatch.setattr(benchmarking, 'measure', measure)
+        found = easypruner.benchmark(SMALL, INPUTS, clock='cpu')
+        assert 'TorchEager, 1 thread, CPU time' in str(found)
+        assert found.to_json()['clock'] == 'cpu'
+        assert 'CPU time' not in str(easypruner.benchmark(SMALL, INPUTS))
+        assert clocks == ['cpu', 'wall']
+        with pytest.raises(ConfigError, match="clock='cpus' of benchmark"):
+            easypruner.benchmark(SMALL, INPUTS, clock='cpus')  # type: ignore[arg-type]
+
+    def test_a_runtime_elsewhere_has_no_cpu_time(self) -> None:
+        class Elsewhere(Runtime):
+            clock = 'wall'
+
+            def export(self, *args: Any) -> Exported:
+                raise AssertionError
+
+            def load(self, path: Path) -> Session:
+                raise AssertionError
+
+        with pytest.raises(EasyPrunerError, match='Elsewhere does not run on the processor'):
+            easypruner.benchmark(SMALL, INPUTS, Elsewhere(), clock='cpu')
+
     def test_a_single_network_is_compared_with_nothing(self, times: list[Timed]) -> None:
         times.append(timed(0.004, 1, 0.01))
         found = easypruner.benchmark(SMALL, INPUTS)
