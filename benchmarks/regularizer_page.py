@@ -42,7 +42,8 @@ to 1, `'warmup'` over the first tenth, or `dict(warmup=0.2)` |
 or a name matches |
 | `Train(regularize_every=16)` | pushes at every 16th update only, but 16 times as strongly (lazy \
 regularization, Karras et al., 2020, 1912.04958, section 3.1). Over the stage, this is the same \
-push in a sixteenth of the time. For quadratic penalties, keep 16 · lr · λ well below 1 |
+push in a sixteenth of the time. For quadratic penalties, keep 16 · lr · λ well below 1. The study \
+`benchmarks/lazy_push_study.py` measures what this costs in accuracy |
 
 ## Cost
 
