@@ -32,7 +32,8 @@ def make(layout: str, *shape: int) -> Tensor:
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('shape', [(7, 6, 3, 3), (9, 4, 1, 1), (5, 30)])
 def test_sums_and_products(layout: str, dims: list[int], shape: tuple[int, ...]) -> None:
-    weight, gradient = make(layout, *shape), torch.zeros(shape).to(make(layout, *shape))
+    weight = make(layout, *shape)
+    gradient = torch.zeros_like(weight)
     exact = weight.double()
     others = [[d for d in range(len(shape)) if d != dim] for dim in dims]
     (found,) = weight_rows.square_sums([(weight, dims)])
