@@ -135,7 +135,7 @@ def verify(
     checked = Masks(masks)
     check_calls(calls)
     model = find_traceable(model)
-    check_values(model)
+    check_values(model, 'verify')
     full = copy_of(model).double()
     given = dict(attention=attention, grouped=grouped, ignore=ignore)
     options: Any = {name: value for name, value in given.items() if value is not None}

@@ -184,7 +184,7 @@ def slim(
         forward=feed.forward,
     )
     original = find_traceable(model)
-    check_values(original)
+    check_values(original, _OWNER)
     earlier = None if record is None else record_of(record, 'record', _OWNER)
     if earlier is not None:
         earlier.check_cut(original)

@@ -322,7 +322,9 @@ def test_inputs_that_the_network_cannot_take_are_reported() -> None:
 def test_a_network_without_values_is_not_verified() -> None:
     with torch.device('meta'):
         model = Plain()
-    with pytest.raises(TraceError, match=r'body\.0\.0\.weight of the Plain is on the meta device'):
+    with pytest.raises(
+        TraceError, match=r"verify needs values, but 'body\.0\.0\.weight' of the Plain"
+    ):
         easypruner.verify(model, MASKS, example_inputs())
 
 

@@ -235,8 +235,23 @@ def record(
             return Tape(recorder.operations, parameters, inputs, outputs, kept, chosen)
     raise TraceError(
         f'the forward pass of {type(stand_ins.model).__name__} fails on the given example inputs: '
-        f'{type(reason).__name__}: {reason}'
+        f'{type(reason).__name__}: {reason}{_advise_values(stand_ins, reason)}'
     ) from reason
+
+
+def _advise_values(stand_ins: StandIns, reason: Exception | None) -> str:
+    """Return what to do if a forward pass asks for a value that the model does not have; else ''.
+
+    Such a value is mostly a number of its own.
+    """
+    empty = [name for name, tensor in stand_ins.tensors.items() if tensor.is_meta]
+    if not empty or 'meta tensor' not in str(reason):
+        return ''
+    name = min(empty, key=lambda name: stand_ins.tensors[name].numel())
+    return (
+        f'; the pass needs a value, and parameters or buffers such as {name!r} are on the meta '
+        'device and have none; build the model on a real device'
+    )
 
 
 def _is_worth_guessing(recorder: _Recorder, parameters: Mapping[str, Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 from collections.abc import Iterator
 from itertools import chain
@@ -61,15 +62,41 @@ def check_module(model: object) -> None:
     raise TraceError(f'the model is {got}; expected a torch.nn.Module: {advice}')
 
 
-def check_values(model: nn.Module) -> None:
-    """Raise TraceError if a parameter or buffer is on the meta device, where it has no values."""
+def check_values(model: nn.Module, owner: str) -> None:
+    """Raise TraceError if a parameter or buffer is on the meta device, where it has no values.
+
+    Args:
+        model: the network.
+        owner: what needs the values, for the message.
+    """
     for name, tensor in Inventory(model).tensors.items():
         if tensor.is_meta:
             raise TraceError(
-                f'{name} of the {type(model).__name__} is on the meta device and has no values; '
-                'build the model on a real device and load its weights (a meta model can only be '
-                'traced)'
+                f'{owner} needs values, but {name!r} of the {type(model).__name__} is on the meta '
+                'device and has none; build the model on a real device and load its weights '
+                '(trace, costs, plans and the shapes of a cut need no values)'
             )
+
+
+@contextlib.contextmanager
+def explained_without_values(model: nn.Module, owner: str) -> Iterator[None]:
+    """Explain an error in a block by a parameter without values, if there is one.
+
+    Args:
+        model: the network.
+        owner: what the block runs, for the message.
+
+    Raises:
+        TraceError: the block failed, and a parameter or buffer is on the meta device.
+    """
+    try:
+        yield
+    except Exception as error:
+        try:
+            check_values(model, owner)
+        except TraceError as explained:
+            raise explained from error
+        raise
 
 
 def check_parts(inventory: Inventory) -> None:

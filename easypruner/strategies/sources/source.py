@@ -17,6 +17,7 @@ from easypruner.base.modules import copy_of
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import ConfigError, PluginError, nearest
 from easypruner.graph import ChannelGraph, Masks
+from easypruner.graph.recording.wrappers import explained_without_values
 from easypruner.strategies.budgets.budget import Budget
 from easypruner.strategies.budgets.costs import Tightest
 from easypruner.strategies.context import Context
@@ -72,7 +73,8 @@ class MaskSource(Strategy):
     def select(self, graph: ChannelGraph, context: Context) -> Masks:
         """Return the masks; by default the budget makes them from :meth:`ranking_scores`."""
         budget = self.needed_budget()
-        masks = budget(self.ranking_scores(graph, context), graph, context)
+        with explained_without_values(graph.model, type(self).__name__):
+            masks = budget(self.ranking_scores(graph, context), graph, context)
         return _checked_masks(masks, f'the budget {type(budget).__name__}')
 
     def ranking_scores(self, graph: ChannelGraph, context: Context) -> Scores:
@@ -199,8 +201,11 @@ def _with_checked_result(select: Callable[..., Any]) -> Callable[..., Masks]:
     """Return a select() that checks its result."""
 
     @functools.wraps(select)
-    def checked(self: MaskSource, *args: Any, **kwargs: Any) -> Masks:
-        return _checked_masks(select(self, *args, **kwargs), f'{type(self).__name__}.select()')
+    def checked(self: MaskSource, graph: ChannelGraph, *args: Any, **kwargs: Any) -> Masks:
+        owner = type(self).__name__
+        with explained_without_values(graph.model, owner):
+            masks = select(self, graph, *args, **kwargs)
+        return _checked_masks(masks, f'{owner}.select()')
 
     return checked
 
