@@ -17,11 +17,10 @@ from easypruner.graph.coupling.choice import Attention, Grouped, Ignored, Prunin
 from easypruner.graph.coupling.cost import build_cost_model
 from easypruner.graph.coupling.demands import with_demands
 from easypruner.graph.coupling.groups import make_groups
-from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.cutting.handlers import LayerHandler, counted_by, with_torch_layers
 from easypruner.graph.graph import ChannelGraph, WidthGrids
 from easypruner.graph.limits import Limits
-from easypruner.graph.recording.inventory import StandIns
+from easypruner.graph.recording.inventory import StandIns, is_parameter
 from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
 from easypruner.graph.recording.wrappers import check_parts, find_traceable
@@ -123,7 +122,7 @@ def trace(
     check_calls(calls)
     stand_ins = StandIns(model)
     check_parts(stand_ins)
-    parameters = {n: t for n, t in stand_ins.tensors.items() if isinstance(t, nn.Parameter)}
+    parameters = {n: t for n, t in stand_ins.tensors.items() if is_parameter(t)}
     tapes = _record_tapes(stand_ins, example_inputs, parameters, choice.outputs)
     elsewhere = choice.outputs.elsewhere()
     of_calls = [_record_call(stand_ins, calls, number, elsewhere) for number in range(len(calls))]
@@ -172,8 +171,8 @@ def _record_tapes(
     Auxiliary heads run in training only, and read channels that the main path makes.
     """
     evaluation = record(stand_ins, example_inputs, counted=counted)
-    read = TensorMap((t, True) for operation in evaluation.operations for t in operation.tensors)
-    if all(evaluation.parameters[name] in read for name in parameters):
+    read = {id(tensor) for operation in evaluation.operations for tensor in operation.tensors}
+    if all(id(evaluation.parameters[name]) in read for name in parameters):
         return [evaluation]
     # In training, a batch norm needs several values per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)

@@ -292,11 +292,16 @@ class TensorAxes:
 
     def derive(self, operation: Operation) -> None:
         """Note that an operation's outputs are computed from parameters alone, if they are."""
-        names = [self._made_of.get(tensor) for tensor in operation.tensors]
-        if names and names[0] is not None and None not in names:
+        first: str | None = None
+        for tensor in operation.tensors:
+            name = self._made_of.get(tensor)
+            if name is None:
+                return
+            first = first or name
+        if first is not None:
             for output in operation.outputs:
                 if output not in self._made_of:
-                    self._made_of[output] = names[0]
+                    self._made_of[output] = first
 
     def derive_from(self, output: Tensor, tensor: Tensor) -> None:
         """Note that an output has entries of another tensor only."""

@@ -42,7 +42,6 @@ class Positions:
         self.axes: list[Axis] = []
         self._axes: TensorMap[Axis] = TensorMap()
         self._unused: dict[int, tuple[Axis, str]] = {}
-        self._any = False
 
     def note(self, tensor: Tensor, axis: Axis, reason: str) -> None:
         """Note that a tensor has positions in an axis.
@@ -52,14 +51,13 @@ class Positions:
             axis: the axis.
             reason: why all its indices stay unless the positions look something up.
         """
-        self._any = True
         self.axes.append(axis)
         self._axes[tensor] = axis
         self._unused[id(axis)] = axis, reason
 
     def of(self, tensor: Tensor) -> Axis | None:
         """Return the axis in which a tensor has positions, if it has."""
-        return self._axes.get(tensor) if self._any else None
+        return self._axes.get(tensor) if self.axes else None
 
     def use(self, axis: Axis) -> None:
         """Note that positions in an axis look something up."""
@@ -71,8 +69,6 @@ class Positions:
 
     def follow(self, operation: Operation) -> Iterator[Axis]:
         """Follow positions through an operation; yield the axes of those that it uses otherwise."""
-        if not self._any:
-            return
         name = operation.name.removesuffix('_')
         looks_up = name in LOOK_UPS
         for tensor in operation.tensors:

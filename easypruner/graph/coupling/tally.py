@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from easypruner.graph.coupling.axes import Axis, TensorAxes
+from easypruner.graph.recording.kinds import once_each
 from easypruner.graph.recording.tape import Operation, name_of
 
 _UNDECLARED_VIEWS = ('_unsafe_view', 'unsafe_split', 'unsafe_split_with_sizes', 'unsafe_chunk')
@@ -82,7 +82,7 @@ class Tally:
                     self.activations.append(Term(1, axes.of(output), operation.module))
 
 
-@cache
+@once_each
 def _makes_memory(func: Any) -> bool:
     """Return whether an operation returns new tensors, not views or arguments changed in place."""
     if name_of(func) in _UNDECLARED_VIEWS:

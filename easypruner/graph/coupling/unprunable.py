@@ -25,10 +25,11 @@ def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
                 if name.startswith(prefix):
                     dims = range(tensor.dim())
                     found |= {(dotted_name(path, name), dim): reason for dim in dims}
-        for name, tensor in own_tensors(module):
-            if tensor.numel() == 0:
-                dims = range(tensor.dim())
-                found |= {(dotted_name(path, name), dim): _EMPTY for dim in dims}
+        if module._parameters or module._buffers:
+            for name, tensor in own_tensors(module):
+                if tensor.numel() == 0:
+                    dims = range(tensor.dim())
+                    found |= {(dotted_name(path, name), dim): _EMPTY for dim in dims}
         if isinstance(module, nn.LSTM) and module.proj_size:
             names = [name for name, _ in own_tensors(module) if 'weight_hr' in name]
             found |= {(dotted_name(path, name), 1): _PROJECTED for name in names}
@@ -40,6 +41,7 @@ def find_vectors(modules: Mapping[str, nn.Module]) -> frozenset[str]:
     return frozenset(
         dotted_name(path, name)
         for path, module in modules.items()
+        if module._parameters or module._buffers
         for name, tensor in own_tensors(module)
         if not tensor.requires_grad and max(tensor.shape, default=1) == tensor.numel() > 1
     )

@@ -91,6 +91,11 @@ def modules_of(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def is_parameter(tensor: Tensor) -> bool:
+    """Return whether a tensor is a parameter. For any other type, torch decides it in Python."""
+    return type(tensor) is nn.Parameter or isinstance(tensor, nn.Parameter)
+
+
 def dotted_name(path: str, local: str) -> str:
     """Return the dotted name of a tensor or module from the path of the module that has it.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,12 +22,30 @@ NMS = 'torchvision::nms'
 _BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device')
 
 
+_Answer = TypeVar('_Answer')
+
+
+def once_each(ask: Callable[[Any], _Answer]) -> Callable[[Any], _Answer]:
+    """Return a function of operations that asks about each of them once, found by identity.
+
+    Torch computes the hash of an operation in Python, so that a dict of operations is slow.
+    """
+    known: dict[int, tuple[Any, _Answer]] = {}
+
+    def answer(func: Any) -> _Answer:
+        found = known.get(id(func))
+        if found is None:  # the operation is kept, so that no other one gets its id
+            found = known[id(func)] = func, ask(func)
+        return found[1]
+
+    return answer
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is known about an operation, whatever its arguments.
 
     Attributes:
-        func: the operation.
         name: its name, without ``aten::``.
         is_composite: whether it takes functions, and runs others by them.
         is_grouped: whether it multiplies groups of rows with a matrix each.
@@ -36,7 +55,6 @@ class Kind:
             another may not.
     """
 
-    func: Any
     name: str
     is_composite: bool
     is_grouped: bool
@@ -45,24 +63,13 @@ class Kind:
     is_bookkeeping: bool
 
 
-_KINDS: dict[int, Kind] = {}
-
-
+@once_each
 def kind_of(func: Any) -> Kind:
     """Return the kind of an operation."""
-    # By identity: torch computes the hash of an operation in Python. A kind keeps its operation.
-    kind = _KINDS.get(id(func))
-    if kind is None:
-        kind = _KINDS[id(func)] = _describe(func)
-    return kind
-
-
-def _describe(func: Any) -> Kind:
     if is_composite(func):
-        return Kind(func, func.name(), True, False, False, False, False)
+        return Kind(func.name(), True, False, False, False, False)
     name = str(func._schema.name).removeprefix('aten::')
     return Kind(
-        func=func,
         name=name,
         is_composite=False,
         is_grouped=is_grouped_product(func),

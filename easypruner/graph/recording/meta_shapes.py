@@ -9,7 +9,7 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph.recording.grouped_products import multiply_groups
-from easypruner.graph.recording.kinds import kind_of
+from easypruner.graph.recording.kinds import kind_of, once_each
 
 aten = torch.ops.aten
 
@@ -50,8 +50,12 @@ def tensors_of(values: Iterable[Any]) -> tuple[Tensor, ...]:
     """Return the tensors among the arguments, or results, of an operation and in lists of them."""
     found: list[Tensor] = []
     for value in values:
-        if isinstance(value, Tensor):
+        kind = type(value)
+        # The most frequent types come first: torch decides in Python what a tensor is.
+        if kind is Tensor or isinstance(value, Tensor):
             found.append(value)
+        elif kind is int or value is None:
+            continue
         elif isinstance(value, (list, tuple)):
             found.extend(item for item in value if isinstance(item, Tensor))
     return tuple(found)
@@ -59,6 +63,8 @@ def tensors_of(values: Iterable[Any]) -> tuple[Tensor, ...]:
 
 def _is_meta(args: tuple[Any, ...]) -> bool:
     first = args[0] if args else None
+    if type(first) is Tensor:
+        return first.is_meta
     if isinstance(first, list | tuple):
         first = first[0] if first else None
     return isinstance(first, Tensor) and first.is_meta
@@ -76,7 +82,7 @@ def _run_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     return func(*args, **kwargs)
 
 
-@cache
+@once_each
 def _find_shortcut(func: Any) -> Shortcut | None:
     known = _SHORTCUTS.get(func)
     if func.namespace != 'aten':

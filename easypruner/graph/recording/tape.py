@@ -7,7 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.recording.composites import run_parts, without_compilation
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
-from easypruner.graph.recording.kinds import kind_of
+from easypruner.graph.recording.kinds import kind_of, once_each
 from easypruner.graph.recording.meta_shapes import tensors_of
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
 from easypruner.graph.recording.values import (
@@ -36,6 +36,7 @@ ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
 
 _MANY_MACS = 2**29
+_WITH_SHAPE = (Tensor, nn.Parameter)
 
 Call = Any
 """Example inputs, or a function that takes the model, calls it and returns outputs."""
@@ -46,7 +47,7 @@ def name_of(func: Any) -> str:
     return kind_of(func).name
 
 
-@cache
+@once_each
 def _defaults_of(func: Any) -> dict[str, Any]:
     """Return name -> default of the arguments of an operation, in order."""
     return {entry.name: entry.default_value for entry in func._schema.arguments}
@@ -212,7 +213,7 @@ def record(
         TraceError: the forward pass fails, or a parameter has no shape yet.
     """
     for name, tensor in stand_ins.tensors.items():
-        if nn.parameter.is_lazy(tensor):
+        if type(tensor) not in _WITH_SHAPE and nn.parameter.is_lazy(tensor):
             raise TraceError(
                 f'parameter {name!r} has no shape yet (a lazy module); '
                 'run the model once on real data before tracing it'
@@ -316,7 +317,7 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
         if kind.changes_shape:
             recorded = (self._preserve(args[0]), *args[1:])
         result = self.run(func, args, kwargs)
-        outputs = tensors_of((result,))
+        outputs = (result,) if type(result) is Tensor else tensors_of((result,))
         self.operations.append(Operation(func, recorded, kwargs, outputs, self._stand_ins.path))
         return result
 

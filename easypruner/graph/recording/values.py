@@ -21,6 +21,7 @@ from easypruner.graph.recording.meta_shapes import run_operation, tensors_of
 aten = torch.ops.aten
 
 _BYTES = torch.uint8
+_EMPTY, _INDEX, _TO_COPY = aten.empty.memory_format, aten.index.Tensor, aten._to_copy.default
 
 _pop_mode = torch._C._pop_torch_dispatch_stack
 _push_mode = torch._C._push_on_torch_dispatch_stack
@@ -72,9 +73,9 @@ class Values:
         if kind_of(func).asks_values:
             if any(tensor.is_meta for tensor in tensors_of(args)):
                 return self._answer(func, args, kwargs)
-        elif func is aten._to_copy.default and args[0].is_meta and _goes_to_cpu(kwargs):
+        elif func is _TO_COPY and args[0].is_meta and _goes_to_cpu(kwargs):
             return self._answer(func, args, kwargs, on_meta=False)
-        elif func is aten.index.Tensor:
+        elif func is _INDEX:
             args = (args[0], [self._positions(index) for index in args[1]])
         result = run_operation(func, args, kwargs)
         self._log.append((func, args, kwargs, result))
@@ -209,7 +210,7 @@ def active_watcher() -> Watcher | None:
 
 def is_reserve(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return whether an operation makes the empty tensor that torch reserves for a batch norm."""
-    return func is aten.empty.memory_format and not any(args[0]) and kwargs.get('dtype') is _BYTES
+    return func is _EMPTY and not any(args[0]) and kwargs.get('dtype') is _BYTES
 
 
 def guess_result(func: Any, args: tuple[Any, ...]) -> Any:

@@ -42,7 +42,8 @@ def apply_rule(coupling: Coupling, operation: Operation) -> None:
                 f'an output is given no axes by the rule of {operation}; '
                 'call coupling.assign(output, axes) for each output'
             )
-    for axis in coupling.positions.follow(operation):
-        coupling.freeze(axis, 'positions of channels are used as values')
+    if coupling.positions.axes:
+        for axis in coupling.positions.follow(operation):
+            coupling.freeze(axis, 'positions of channels are used as values')
     coupling.axes.derive(operation)
     coupling.tally.add_outputs(operation, coupling.axes)

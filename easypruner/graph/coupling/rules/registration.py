@@ -8,13 +8,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.coupling import Coupling
+from easypruner.graph.recording.kinds import once_each
 from easypruner.graph.recording.tape import Operation, name_of
 
 __all__ = ['WITHOUT_RULE', 'Coupling', 'Operation', 'find_rule', 'operations_of', 'rule']
@@ -133,7 +133,7 @@ def _known_rule(func: Any) -> Rule | None:
     return known
 
 
-@cache
+@once_each
 def _is_pointwise(func: Any) -> bool:
     """Return whether torch tags an operation, or the one of which it is the in-place variant."""
     if torch.Tag.pointwise in func.tags:
