@@ -193,8 +193,7 @@ class Reasons:
         return axis
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(NamedTuple):
     """A dimension of a parameter or buffer, and its axis, which may be that of another tensor.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from easypruner.graph.coupling.axes import Axis, TensorAxes
 from easypruner.graph.recording.kinds import once_each
@@ -13,8 +13,7 @@ _UNDECLARED_VIEWS = ('_unsafe_view', 'unsafe_split', 'unsafe_split_with_sizes', 
 """Operations that return views, though their schemas do not declare it."""
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """A product in the cost: ``factor`` times the kept sizes of ``axes``.
 
     Attributes:

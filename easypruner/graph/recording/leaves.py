@@ -95,14 +95,11 @@ def _normalize(watcher: Watcher, layer: nn.BatchNorm2d, x: Tensor) -> Any:
     if layer.training or x.dim() != 4 or not x.numel():
         return NotImplemented
     parameters, buffers, channels = layer._parameters, layer._buffers, x.shape[1]
-    tensors = (
-        parameters.get('weight'),
-        parameters.get('bias'),
-        buffers.get('running_mean'),
-        buffers.get('running_var'),
-    )
-    if any(tensor is None or tensor.shape[0] != channels for tensor in tensors):
-        return NotImplemented
+    weight, bias = parameters.get('weight'), parameters.get('bias')
+    tensors = weight, bias, buffers.get('running_mean'), buffers.get('running_var')
+    for tensor in tensors:
+        if tensor is None or tensor.shape[0] != channels:
+            return NotImplemented
     momentum = 0.0 if layer.momentum is None else layer.momentum
     outputs = watcher.hand_over(
         aten.native_batch_norm.default, x, *tensors, False, momentum, layer.eps

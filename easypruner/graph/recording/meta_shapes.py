@@ -22,6 +22,8 @@ from easypruner.graph.recording.kinds import kind_of, once_each
 aten = torch.ops.aten
 
 
+META = torch.device('meta')
+
 Shortcut = Callable[..., Any]
 _SHORTCUTS: dict[Any, Shortcut] = {}
 
@@ -124,7 +126,13 @@ def _shortcut(*overloads: Any) -> Callable[[Shortcut], Shortcut]:
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device='meta')
+    return torch.empty(shape, dtype=like.dtype, device=META)
+
+
+@lru_cache(64)
+def _nothing(dtype: torch.dtype) -> Tensor:
+    """Return the empty tensor that stands for statistics which nobody reads."""
+    return torch.empty((0,), dtype=dtype, device=META)
 
 
 def _pointwise(*args: Any, **options: Any) -> Any:
@@ -149,7 +157,7 @@ def _pointwise(*args: Any, **options: Any) -> Any:
     strides = layouts.pop()
     if layouts or not _is_dense(shape, strides):
         return NotImplemented
-    return torch.empty_strided(shape, strides, dtype=first.dtype, device='meta')
+    return torch.empty_strided(shape, strides, dtype=first.dtype, device=META)
 
 
 def _in_place(x: Tensor, *others: Any, **options: Any) -> Any:
@@ -206,8 +214,11 @@ def _convolution(
         )
     if not transposed and made % groups:
         raise RuntimeError(f'{made} output channels do not divide into {groups} groups')
-    windows = (tuple(value) for value in (stride, padding, dilation, output_padding))
-    extents = _extents(x.shape[2:], weight.shape[2:], *windows, transposed)
+    sizes, kernels = x.shape[2:], weight.shape[2:]
+    if transposed:
+        extents = _extents_transposed(sizes, kernels, stride, padding, dilation, output_padding)
+    else:
+        extents = _extents(sizes, kernels, stride, padding, dilation)
     if min(extents) <= 0:
         raise RuntimeError(
             f'a convolution with kernel {tuple(weight.shape[2:])} is larger than its '
@@ -216,28 +227,38 @@ def _convolution(
     return _empty((x.shape[0], made, *extents), x)
 
 
-@lru_cache(4096)
 def _extents(
-    sizes: tuple[int, ...],
-    kernels: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    output_padding: tuple[int, ...],
-    transposed: bool,
-) -> tuple[int, ...]:
+    sizes: Sequence[int],
+    kernels: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
     """Return the extents of the output of a convolution."""
-    count = len(sizes)
-    each = (stride, padding, dilation, output_padding)
-    stride, padding, dilation, extra = (v * count if len(v) == 1 else v for v in each)
-    extents = []
-    for i, (size, kernel) in enumerate(zip(sizes, kernels, strict=True)):
-        span = dilation[i] * (kernel - 1)
-        if transposed:
-            extents.append((size - 1) * stride[i] - 2 * padding[i] + span + extra[i] + 1)
-        else:
-            extents.append((size + 2 * padding[i] - span - 1) // stride[i] + 1)
-    return tuple(extents)
+    windows = zip(sizes, kernels, *_each(len(sizes), stride, padding, dilation), strict=True)
+    return [(size + 2 * p - d * (kernel - 1) - 1) // s + 1 for size, kernel, s, p, d in windows]
+
+
+def _extents_transposed(
+    sizes: Sequence[int],
+    kernels: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_padding: Sequence[int],
+) -> list[int]:
+    """Return the extents of the output of a transposed convolution."""
+    each = _each(len(sizes), stride, padding, dilation, output_padding)
+    windows = zip(sizes, kernels, *each, strict=True)
+    return [
+        (size - 1) * s - 2 * p + d * (kernel - 1) + extra + 1
+        for size, kernel, s, p, d, extra in windows
+    ]
+
+
+def _each(count: int, *numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Return lists of a number for each dimension. A single number counts for all."""
+    return [list(own) * count if len(own) == 1 else own for own in numbers]
 
 
 @_shortcut(aten.native_batch_norm.default)
@@ -260,7 +281,7 @@ def _batch_norm(
     # In training, the operation also returns the statistics of the batch.
     if training:
         return _empty(x.shape, x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
-    nothing = _empty((0,), x)
+    nothing = _nothing(x.dtype)
     return _empty(x.shape, x), nothing, nothing
 
 

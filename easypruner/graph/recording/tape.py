@@ -21,7 +21,7 @@ from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.recording.composites import run_parts, without_compilation
 from easypruner.graph.recording.inventory import StandIns, without_fast_path
 from easypruner.graph.recording.kinds import kind_of, once_each
-from easypruner.graph.recording.meta_shapes import tensors_of
+from easypruner.graph.recording.meta_shapes import META, tensors_of
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
 from easypruner.graph.recording.values import (
     Guess,
@@ -48,9 +48,12 @@ def name_of(func: Any) -> str:
 
 
 @once_each
-def _defaults_of(func: Any) -> dict[str, Any]:
-    """Return name -> default of the arguments of an operation, in order."""
-    return {entry.name: entry.default_value for entry in func._schema.arguments}
+def _arguments_of(func: Any) -> dict[str, tuple[int, Any]]:
+    """Return name -> (position, default) of the arguments of an operation."""
+    return {
+        entry.name: (position, entry.default_value)
+        for position, entry in enumerate(func._schema.arguments)
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,10 @@ class Operation:
 
     def argument(self, *names: str) -> Any:
         """Return the argument that has one of the names, or its default; None if there is none."""
-        for position, (name, default) in enumerate(_defaults_of(self.func).items()):
-            if name in names:
+        known = _arguments_of(self.func)
+        for name in names:
+            if name in known:
+                position, default = known[name]
                 given = position < len(self.args)
                 return self.args[position] if given else self.kwargs.get(name, default)
         return None
@@ -158,8 +163,8 @@ def _make_meta(tensor: Tensor) -> Tensor:
     # torch.empty_like() runs Python code on this device, which takes ten times as long.
     shape = tensor.shape
     if tensor.layout is not torch.strided:  # a sparse matrix has the axes of a dense one
-        return torch.empty(shape, dtype=tensor.dtype, device='meta')
-    return torch.empty_strided(shape, tensor.stride(), dtype=tensor.dtype, device='meta')
+        return torch.empty(shape, dtype=tensor.dtype, device=META)
+    return torch.empty_strided(shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
 @contextlib.contextmanager
