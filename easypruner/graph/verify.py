@@ -248,6 +248,11 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # The guard against torch.compile, which is off here, would import it: a second of CPU time.
+        return False
+
     def __init__(self, of_function: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._converts = of_function

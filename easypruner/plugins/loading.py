@@ -14,9 +14,16 @@ from easypruner import hookspecs
 from easypruner.errors import PluginError, nearest
 from easypruner.hookspecs import GROUP, HOOKS
 from easypruner.plugins.checks import Imported
-from easypruner.plugins.discovery import Candidate, find_plugins
+from easypruner.plugins.discovery import CORE_STAGES, Candidate, find_plugins
 from easypruner.plugins.info import ComponentInfo, DisabledPlugin, PluginInfo, SkippedPlugin
-from easypruner.plugins.registry import LAYER_HANDLERS, OPTIMIZER_HANDLERS, REGISTRIES, note_absent
+from easypruner.plugins.registry import (
+    LAYER_HANDLERS,
+    OPTIMIZER_HANDLERS,
+    REGISTRIES,
+    STAGES,
+    ComponentRegistry,
+    note_absent,
+)
 
 DISABLE_VARIABLE = 'EASYPRUNER_DISABLE_PLUGINS'
 
@@ -38,6 +45,10 @@ class Plugins:
     components: tuple[ComponentInfo, ...]
     skipped: tuple[SkippedPlugin, ...] = ()
     disabled: tuple[DisabledPlugin, ...] = ()
+
+    def classes_of(self, registry: ComponentRegistry) -> list[type[Any]]:
+        """Return the classes for a registry."""
+        return [c.cls for c in self.components if c.kind == registry.kind]
 
 
 def load_plugins(
@@ -68,7 +79,31 @@ def load_plugins(
             does not exist; there is no plugin of a name in ``disable``.
         ConfigError: ``custom_imports`` has something other than names of modules.
     """
-    candidates = find_plugins(folders, custom_imports)
+    plugins = _load(find_plugins(folders, custom_imports), skip_broken, disable)
+    for registry in REGISTRIES:
+        registry.fill(plugins.classes_of(registry))
+    return plugins
+
+
+def load_without_stages() -> None:
+    """Load all plugins but the built-in stages, which take most of the time: they need MMEngine.
+
+    All stages are loaded when somebody asks for one.
+
+    Raises:
+        PluginError: as for :func:`load_plugins`.
+    """
+    others = [candidate for candidate in find_plugins() if candidate.module != CORE_STAGES]
+    plugins = _load(others)
+    for registry in REGISTRIES:
+        if registry is not STAGES:
+            registry.fill(plugins.classes_of(registry))
+    STAGES.fill_later(lambda: _load(find_plugins()).classes_of(STAGES))
+
+
+def _load(
+    candidates: Sequence[Candidate], skip_broken: bool = False, disable: Sequence[str] = ()
+) -> Plugins:
     disabled = tuple(_disabled(candidates, disable))
     off = {plugin.address for plugin in disabled}
     loader = _Loader(skip_broken)
@@ -76,8 +111,6 @@ def load_plugins(
         if candidate.address not in off:
             loader.load(candidate)
     plugins = loader.finish(disabled)
-    for registry in REGISTRIES:
-        registry.fill(c.cls for c in plugins.components if c.kind == registry.kind)
     note_absent([*plugins.disabled, *plugins.skipped])
     return plugins
 

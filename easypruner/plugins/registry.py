@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,14 +25,21 @@ class ComponentRegistry:
         kind: the name of this kind of component, for messages.
         contract: the base class of all classes in the registry.
         parameter: the name of arguments of this kind; a dict under this name is built as well.
-        classes: name -> class.
     """
 
     def __init__(self, kind: str, contract: type[Component], parameter: str) -> None:
         self.kind = kind
         self.contract = contract
         self.parameter = parameter
-        self.classes: Mapping[str, type[Any]] = {}
+        self._classes: Mapping[str, type[Any]] = {}
+        self._later: Callable[[], Iterable[type[Component]]] | None = None
+
+    @property
+    def classes(self) -> Mapping[str, type[Any]]:
+        """Name -> class."""
+        if self._later is not None:
+            self.fill(self._later())
+        return self._classes
 
     def class_of(self, config: Mapping[str, Any]) -> type[Any] | None:
         """Return the class under ``type`` of a config dict; None if it is not known.
@@ -45,7 +52,12 @@ class ComponentRegistry:
 
     def fill(self, classes: Iterable[type[Component]]) -> None:
         """Replace the contents of the registry with ``classes``."""
-        self.classes = MappingProxyType({cls.__name__: cls for cls in classes})
+        self._later = None
+        self._classes = MappingProxyType({cls.__name__: cls for cls in classes})
+
+    def fill_later(self, find: Callable[[], Iterable[type[Component]]]) -> None:
+        """Replace the contents by what ``find`` returns when somebody asks for them."""
+        self._classes, self._later = {}, find
 
 
 MASK_SOURCES = ComponentRegistry('mask source', MaskSource, 'source')

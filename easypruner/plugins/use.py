@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from easypruner.plugins.loading import load_plugins
+from easypruner.plugins.loading import load_without_stages
 from easypruner.plugins.registry import REGISTRIES, ComponentRegistry, hint
 
 
 def ensure_loaded() -> None:
     """Load the plugins, unless they were loaded before."""
     if not any(registry.classes for registry in REGISTRIES):
-        load_plugins()
+        load_without_stages()
 
 
 def component_of(registry: ComponentRegistry, name: str, module: str) -> type[Any]:
