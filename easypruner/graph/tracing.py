@@ -23,7 +23,7 @@ from easypruner.graph.limits import Limits
 from easypruner.graph.recording.inventory import StandIns, is_parameter
 from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
-from easypruner.graph.recording.wrappers import check_parts, find_traceable
+from easypruner.graph.recording.wrappers import check_parts, find_network
 from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.widths import AttributeModel
 
@@ -114,7 +114,7 @@ def trace(
     8928
     """
     by_default: Grouped = 'within' if target is None or not target.implied else 'whole'
-    model = find_traceable(model)
+    model = find_network(model)
     handlers = with_torch_layers(handlers)
     if outputs is None:
         outputs = counted_by(model, handlers)

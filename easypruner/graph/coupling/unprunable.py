@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import nn
 from torch.nn.utils.parametrizations import _Orthogonal
@@ -20,11 +20,10 @@ def find_unprunable(modules: Mapping[str, nn.Module]) -> dict[Dim, str]:
     """Return dimension of a parameter or buffer -> the reason for which all its indices stay."""
     found: dict[Dim, str] = {}
     for path, module in modules.items():
-        for prefix, reason in _reasons(module):
+        if isinstance(module, ParametrizationList) and _is_orthogonal(module):
             for name, tensor in named_tensors(module).items():
-                if name.startswith(prefix):
-                    dims = range(tensor.dim())
-                    found |= {(dotted_name(path, name), dim): reason for dim in dims}
+                dims = range(tensor.dim())
+                found |= {(dotted_name(path, name), dim): _ORTHOGONAL for dim in dims}
         if module._parameters or module._buffers:
             for name, tensor in own_tensors(module):
                 if tensor.numel() == 0:
@@ -47,9 +46,5 @@ def find_vectors(modules: Mapping[str, nn.Module]) -> frozenset[str]:
     )
 
 
-def _reasons(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield (start of the names of tensors, reason for which these tensors stay whole)."""
-    if isinstance(module, ParametrizationList):
-        for part in module.children():
-            if isinstance(part, _Orthogonal):
-                yield '', _ORTHOGONAL
+def _is_orthogonal(parametrizations: ParametrizationList) -> bool:
+    return any(isinstance(part, _Orthogonal) for part in parametrizations.children())

@@ -24,6 +24,20 @@ _UNSHARDED = (
 )
 
 
+def find_network(model: nn.Module) -> nn.Module:
+    """Return the network inside wrappers, which :func:`check_parts` has to check.
+
+    Raises:
+        TraceError: ``model`` is not a network, its forward is not Python code, or a wrapper shares
+            parameters out over processes.
+    """
+    check_module(model)
+    network = _network_of(model)
+    if network is not model:
+        _check_unsharded(Inventory(model), TraceError)
+    return network
+
+
 def find_traceable(model: nn.Module) -> nn.Module:
     """Return the network inside wrappers.
 
@@ -31,9 +45,9 @@ def find_traceable(model: nn.Module) -> nn.Module:
         TraceError: ``model`` is not a network, its forward is not Python code, or its parameters
             are sharded over processes.
     """
-    check_module(model)
-    network = _network_of(model)
-    _check_unsharded(Inventory(model), TraceError)
+    network = find_network(model)
+    if network is model:
+        _check_unsharded(Inventory(model), TraceError)
     return network
 
 
@@ -103,8 +117,10 @@ def check_parts(inventory: Inventory) -> None:
     """Check the parts of a network.
 
     Raises:
-        TraceError: the forward of a part is not Python code, or its buckets would not follow a cut.
+        TraceError: the forward of a part is not Python code, its buckets would not follow a cut, or
+            parameters are sharded over processes.
     """
+    _check_unsharded(inventory, TraceError)
     for path, part in inventory.modules.items():
         if isinstance(part, torch.jit.ScriptModule):
             raise TraceError(
