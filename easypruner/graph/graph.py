@@ -33,6 +33,7 @@ from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
+from easypruner.graph.recording.composites import forget_compiled
 from easypruner.graph.recording.config_numbers import attribute_of
 from easypruner.graph.recording.inventory import Attributes, Inventory, find_module
 from easypruner.graph.recording.outputs import CountedOutputs
@@ -375,6 +376,7 @@ def cut_graph(
     copies: nn.Module | Sequence[nn.Module] = (),
     optimizer_handlers: Sequence[OptimizerHandler] = (),
     inventory: Inventory | None = None,
+    is_copy: bool = False,
 ) -> ArchitectureRecord:
     """Remove the units that masks do not keep, in place; arguments and errors are those of prune().
 
@@ -386,6 +388,7 @@ def cut_graph(
         copies: networks from which the same indices are cut.
         optimizer_handlers: handlers of optimizers, before those of plugins.
         inventory: the inventory of the network, if the caller has it.
+        is_copy: whether no compiled function can call the network.
     """
     if graph.model is not model:
         # The graph would describe a cut that its own model has not undergone.
@@ -406,4 +409,6 @@ def cut_graph(
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
     cut(inventory, kept, graph.handlers, attributes, states, copies)
     graph._shrink(removal)
+    if not is_copy:
+        forget_compiled()
     return with_configs(record_of_cut, model, copies, graph.example_inputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,7 +15,6 @@ from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import (
     check_module,
     find_cuttable,
-    is_compiled,
 )
 from easypruner.graph.tracing import trace
 
@@ -35,10 +33,10 @@ def prune(
     """Remove the units that ``masks`` do not keep, in place.
 
     Parameters stay the same objects, so optimizers, hooks and ties remain valid. Their gradients
-    are cut with them. If the model is compiled, what torch has compiled in this process is
-    forgotten: torch compiles a function for a few shapes only, and then runs it as it is. If
-    anything fails, the model, the optimizers and the copies are left as they were. The graph is
-    updated: it describes the pruned model afterwards.
+    are cut with them. What torch.compile has compiled in this process is forgotten: torch compiles
+    a function for a few shapes only, and then runs it as it is. If anything fails, the model, the
+    optimizers and the copies are left as they were. The graph is updated: it describes the pruned
+    model afterwards.
 
     The config of a network of Hugging Face follows. If it cannot describe the widths,
     ``save_pretrained`` writes a folder for :func:`easypruner.from_pretrained`.
@@ -68,13 +66,12 @@ def prune(
     """
     check_module(model)
     inventory = find_cuttable(model)
-    compiled = is_compiled(model, inventory)
     model = inventory.model
     if graph is None:
         if example_inputs is None:
             raise TypeError('prune() needs graph= (from easypruner.trace) or example_inputs=')
         graph = trace(model, example_inputs, handlers)
-    done = cut_graph(
+    return cut_graph(
         model,
         masks,
         graph=graph,
@@ -83,6 +80,3 @@ def prune(
         optimizer_handlers=optimizer_handlers,
         inventory=inventory,
     )
-    if compiled:
-        torch.compiler.reset()
-    return done

@@ -17,9 +17,8 @@ from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.coupling.choice import Attention, Grouped, Ignored
 from easypruner.graph.cutting.handlers import LayerHandler
-from easypruner.graph.graph import ChannelGraph
+from easypruner.graph.graph import ChannelGraph, cut_graph
 from easypruner.graph.masks import Masks
-from easypruner.graph.pruning import prune
 from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.forward_state import unchanged
 from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
@@ -156,7 +155,7 @@ def verify(
     unchecked = tuple(name for name in losing if graph.groups[name].mixed)
     checked = Masks({name: checked[name] for name in losing if name not in unchecked})
     pruned = copy_of(full)
-    prune(pruned, checked, graph=graph.on(pruned))
+    cut_graph(pruned, checked, graph=graph.on(pruned), is_copy=True)
     compared = [
         _compare_call(call, full, pruned, checked, graph)
         for call in (

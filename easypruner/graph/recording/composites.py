@@ -69,3 +69,16 @@ def without_compilation() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[Any] = set_stance('force_eager')
     return stance
+
+
+def forget_compiled() -> None:
+    """Let torch forget what it has compiled, after the shapes of a network have changed.
+
+    Torch compiles a function for a few shapes only, eight by default, and then runs it uncompiled.
+    The network itself does not tell whether a compiled function calls it.
+    """
+    frames = sys.modules.get('torch._dynamo.convert_frame')
+    if frames is not None:
+        codes = getattr(frames, 'output_codes', None)
+        if getattr(codes, 'seen', True):
+            torch.compiler.reset()

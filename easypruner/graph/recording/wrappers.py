@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import reprlib
 from collections.abc import Iterator
-from itertools import chain
 
 import torch
 from torch import nn
@@ -182,19 +181,6 @@ def find_cuttable(model: nn.Module) -> Inventory:
     inventory = Inventory(network)
     _check_unsharded(inventory if network is model else Inventory(model), CutError)
     return inventory
-
-
-def is_compiled(model: nn.Module, inventory: Inventory) -> bool:
-    """Return whether ``torch.compile`` or ``module.compile()`` runs a network or parts of it.
-
-    Args:
-        model: the network, or what wraps it.
-        inventory: the inventory of the network.
-    """
-    return any(
-        part.__dict__.get('_compiled_call_impl') is not None or '_orig_mod' in part._modules
-        for part in chain(_wrapped(model, 'module', '_orig_mod'), inventory.modules.values())
-    )
 
 
 def find_copy(copy: nn.Module, model: nn.Module) -> nn.Module:
