@@ -6,6 +6,8 @@ _VARIANTS = {
     'masks by L1 norm': {'stages.select_mask.source.type': 'L1Norm'},
     'random masks': {'stages.select_mask.source.type': 'Random'},
     'masks of plain scales': {'stages.global_sparsity.regularizer.strength.reach': 0.01},
+    'masks of strong push': {'stages.global_sparsity.regularizer.strength.reach': 5.0},
+    'cut without compensation': {'stages.prune.compensate': None},
     'reach 5': {f'{_PUSH}.regularizer.strength.reach': 5.0},
     'reach 80': {f'{_PUSH}.regularizer.strength.reach': 80.0},
     'proximal': {f'{_PUSH}.regularizer.apply': 'proximal'},
