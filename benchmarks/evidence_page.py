@@ -70,7 +70,7 @@ def _study(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _accuracies(lines: Sequence[Mapping[str, Any]]) -> str:
-    columns = ('method', 'seeds', 'baseline', 'loss of the sparsity stage', *_ROWS.values(),
+    columns = ('method', 'seeds', 'baseline', 'change by the sparsity stage', *_ROWS.values(),
                'MACs left', 'minutes')  # fmt: skip
     rows = []
     for line in lines:
