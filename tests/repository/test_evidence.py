@@ -83,7 +83,7 @@ def test_short_runs_fill_the_page_and_are_not_repeated(tmp_path: Path) -> None:
     printed = run('evidence.py', *arguments, '--seeds', '0')
     assert '[2/2]' in printed
     page = (tmp_path / 'work' / 'evidence.md').read_text()
-    assert 'They say nothing about methods' in page and '2 of 4 runs have finished' in page
+    assert 'They say nothing about methods' in page and '2 of 24 runs have finished' in page
     printed = run('evidence.py', *arguments)
     assert 'masksparsity, seed 0: done' not in printed and 'seed 1: done' in printed
     page = (tmp_path / 'work' / 'evidence.md').read_text()
