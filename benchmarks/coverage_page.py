@@ -38,7 +38,8 @@ Each model is checked in a process of its own:
   an operation mixes, such as a layer norm, are left whole and counted as *unchecked*, because to
   zero such a channel is not to remove it. To save time, models that also run on images of 96 px
   are verified on those.
-- *shapes*: the pruned model runs, and its outputs have the same shapes as before.
+- *shapes*: the pruned model runs, and its outputs have the same shapes as before. Outputs that do
+  not count, such as the features that a YOLO returns beside its boxes, may lose channels.
 - *costs*: the MACs and parameters that `graph.cost` predicts, for the full and for the pruned
   model, equal those that torch's `FlopCounterMode` (halved) counts and those of the model.
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_DETECTION_SIDE, _SEGMENTATION_SIDE = 128, 64
+_DETECTION_SIDE, _SEGMENTATION_SIDE = 128, 96
 # Networks that read words need another network, and the variants for other sizes of images and
 # the larger scales have the same layers.
-_OTHERS = re.compile(r'world|yoloe|-p[26]|resnet101|rtdetr-x|v10[^n]|v9[^t]')
+_OTHERS = re.compile(r'world|yoloe|-p[26]|cls-resnet|v8-rtdetr|rtdetr-(resnet101|x)|v10[^n]|v9[^t]')
 _ENCODERS = (
     'resnet18', 'resnext50_32x4d', 'se_resnet50', 'vgg11_bn', 'densenet121', 'dpn68',
     'efficientnet-b0', 'mobilenet_v2', 'mobileone_s0', 'inceptionv4', 'xception', 'mit_b0',

@@ -79,7 +79,7 @@ NETWORKS = {
          'conditioning_embedding_out_channels': (8, 16)},
         lambda: _image(4) | _step() | _words() | {'controlnet_cond': _normal(1, 3, 32, 32)}),
     'UNet1DModel': _Network(
-        {'block_out_channels': (16, 16, 32), 'sample_size': 64, 'extra_in_channels': 32},
+        {'block_out_channels': (32, 32, 64), 'sample_size': 64, 'extra_in_channels': 64},
         lambda: {'sample': _normal(1, 2, 64)} | _step()),
     'UNet3DConditionModel': _Network(
         {**_CONDITIONED, 'down_block_types': ('DownBlock3D', 'CrossAttnDownBlock3D'),

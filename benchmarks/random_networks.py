@@ -25,7 +25,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import easypruner
-from easypruner.testing import random_masks
+from easypruner.graph import ChannelGraph, Limits, Masks
+from easypruner.strategies.budgets.ranking import keep_best
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -117,7 +118,7 @@ def _prune(task: Task, outcome: Outcome) -> None:
     outcome.seconds = time.process_time() - start
     outcome.groups = len(graph.groups)
     outcome.steps.append('traced')
-    masks = random_masks(graph, seed=task.seed)
+    masks = random_masks(graph, task.seed)
     checked = easypruner.verify(model, masks, inputs, graph=graph)
     if not checked.passed:
         raise AssertionError(f'the pruned network differs by {checked.error:.1e}')
@@ -129,6 +130,17 @@ def _prune(task: Task, outcome: Outcome) -> None:
     if params != predicted.params:
         raise AssertionError(f'{params} parameters are left, predicted were {predicted.params}')
     outcome.steps.append('cut')
+
+
+def random_masks(graph: ChannelGraph, number: int) -> Masks:
+    """Return masks that keep a random number of random units of each group, within its limits."""
+    generator = torch.Generator().manual_seed(number)
+    masks = {}
+    for name, group in graph.groups.items():
+        scores = torch.rand(group.size, generator=generator)
+        keep = int(torch.randint(1, group.size + 1, (), generator=generator))
+        masks[name] = keep_best(scores, keep, graph.limits.get(name, Limits()))
+    return Masks(masks)
 
 
 @contextlib.contextmanager

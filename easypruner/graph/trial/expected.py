@@ -31,11 +31,13 @@ class Location:
         up: how many modules outwards from the operation's own.
         position: the position of the operation that has the axis, among those of that module.
         number: the number of the axis among the axes of that operation.
+        name: the name of that operation. A module that runs another one there works otherwise.
     """
 
     up: int
     position: int
     number: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class ExpectedTrace:
         """Yield the axes of the operations in a module, with their locations ``up`` levels out."""
         for position, operation in enumerate(self.within[path]):
             for number, axis in enumerate(self.axes[operation]):
-                yield operation, Location(up, position, number), axis
+                yield operation, Location(up, position, number, operation.name), axis
 
     def find_axis(self, operation: Operation, location: Location | int) -> Axis | None:
         """Return the axis at a location relative to an operation; None if there is none.
@@ -200,7 +202,10 @@ class ExpectedTrace:
             inside = self.within[outwards(operation.module, location.up)]
             if location.position >= len(inside):
                 return None
-            axes, number = self.axes[inside[location.position]], location.number
+            other = inside[location.position]
+            axes, number = self.axes[other], location.number
+            if other.name != location.name:
+                return None
         return axes[number] if number < len(axes) else None
 
     @cached_property

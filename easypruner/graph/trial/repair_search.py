@@ -50,6 +50,8 @@ def find_known_repairs(trial: Trial) -> Repairs:
         value = vars(trial.stand_ins.modules[width.module]).get(width.attribute)
         if type(value) is int and value == width.axis.size:
             found.append(Repair(width.module, width.attribute, (width.axis,), (value,), int))
+        elif type(value) is tuple and value == (width.axis.size,):
+            found.append(Repair(width.module, width.attribute, (width.axis,), value, tuple))
     return join({}, found)
 
 

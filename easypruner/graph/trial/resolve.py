@@ -108,6 +108,7 @@ def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tu
         settled: the attributes that other calls need as they are.
     """
     failures: Counter[Operation | None] = Counter()
+    trial = trial.counting(repairs)
     # It ends: a tie or a freeze leaves fewer units, and an operation is repaired a few times only.
     while (trial.parts.sizes > 1).any():
         widths, failure = _run_rounds(trial, repairs)
@@ -118,11 +119,11 @@ def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tu
             cause = Cause(failure, trial.find_reads(widths, repairs), settled)
             better = find_repairs(trial, cause, widths, repairs)
             if better is not None:
-                repairs = better
+                repairs, trial = better, trial.counting(better)
                 continue
             tied = find_tie(trial, cause, repairs)
             if tied is not None:
-                trial, repairs = tied
+                trial, repairs = tied[0].counting(tied[1]), tied[1]
                 continue
         groups = trial.find_at_fault(failure, repairs)
         groups |= _corresponding_groups(trial, failure, groups)

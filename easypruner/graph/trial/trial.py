@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from easypruner.base.nested import tensors_in
-from easypruner.graph.coupling.axes import OUTPUT, Axis
+from easypruner.graph.coupling.axes import OUTPUT, Axis, Ids
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition, partition
 from easypruner.graph.coupling.propagate import Propagation
@@ -71,6 +71,30 @@ class Trial:
         found = self.propagation
         parts = partition(found.coupling, found.owned, found.counted, self.lifted)
         return self.with_propagation(replace(found, parts=parts))
+
+    def counting(self, repairs: Repairs) -> Trial:
+        """Return the trial with groups whose units have equally many indices in each repaired axis.
+
+        Then the number of units that stay decides the numbers of modules. So it is not if one of
+        them is the width of a part of a dimension: that part gets a group of its own.
+        """
+        axes = [axis for repair in repairs.values() for axis in repair.axes if axis is not None]
+        uneven = [axis for axis in dict.fromkeys(axes) if not self._is_even(axis)]
+        if not uneven:
+            return self
+        found = self.propagation
+        return self.with_propagation(replace(found, counted=[*found.counted, *uneven])).regroup()
+
+    def _is_even(self, axis: Axis) -> bool:
+        """Return whether all units of each group have equally many indices in an axis."""
+        parts = self.parts
+        units = parts.unit_of[axis.nodes]
+        units = units[units >= 0]
+        groups = np.unique(parts.group_of[units])
+        counts = np.bincount(units, minlength=parts.group_of.size)
+        inside = counts[np.isin(parts.group_of, groups)]
+        sizes = parts.sizes[groups]
+        return bool((inside == np.repeat(counts[_first_units(parts)[groups]], sizes)).all())
 
     def without_outputs(self) -> Trial:
         """Return the trial of the groups that there would be if no output of the model counted."""
@@ -207,3 +231,8 @@ class Trial:
             self._bisect(half, round_number, repairs) for half in (groups[:middle], groups[middle:])
         )
         return first | second or set(groups)
+
+
+def _first_units(parts: Partition) -> Ids:
+    """Return the number of the first unit of each group. Units are numbered group by group."""
+    return np.cumsum(parts.sizes) - parts.sizes

@@ -270,3 +270,31 @@ def test_a_hard_coded_number_freezes_only_its_own_channels(groups: int) -> None:
     assert list(graph.groups) == ['a', 'g', 'b']
     assert graph.groups['g'].size == 12 // groups
     assert frozen_by_trials(graph) == {'out.weight', 'out.bias', 'head.weight'}
+
+
+class PartsOfOneWidth(nn.Module):
+    """Keeps the sizes of two parts of a table, as rotary tables of several dimensions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = 12, 4
+        self.make, self.read = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.register_buffer('table', torch.rand(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.table.split([self.first, self.second])
+        return self.read(self.make(x) * torch.cat([b, a]))
+
+
+def test_numbers_of_parts_of_a_width_follow_whichever_channels_go() -> None:
+    net, x = PartsOfOneWidth(), torch.rand(2, 5)
+    graph = easypruner.trace(net, x)
+    sizes = sorted(group.size for group in graph.groups.values())
+    assert sizes == [4, 12]
+    masks = {
+        name: torch.arange(g.size) < (2 if g.size == 4 else 9) for name, g in graph.groups.items()
+    }
+    assert easypruner.verify(net, masks, x, graph=graph).passed
+    easypruner.prune(net, masks, graph=graph)
+    assert (net.first, net.second) == (9, 2)
+    net(x)

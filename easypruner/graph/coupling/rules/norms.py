@@ -38,6 +38,8 @@ def layer_norm(coupling: Coupling, operation: Operation) -> None:
     axes = list(coupling.axes_of(x))
     kind = 'rms_norm' if 'rms' in operation.name else 'layer_norm'
     _couple_weights(coupling, operation, kind, axes, len(axes) - count)
+    if count == 1 and operation.argument('weight') is None:
+        coupling.note_width('normalized_shape', axes[-1])
     for axis in axes[-count:]:
         coupling.note_mixing(axis)
     coupling.assign(operation.output, axes)
