@@ -59,11 +59,16 @@ def find_reads(code: CodeType) -> CodeReads | None:
                 attributes.add(step.argval)
             elif step.opname in _READ_GLOBAL:
                 names.add(step.argval)
-            elif step.opcode in dis.hasname or step.opname.startswith(_OTHER):
+            elif step.opcode in dis.hasname or step.opname.startswith(_OTHER) or _formats(step):
                 return None
             elif step.opname.startswith(_WRITES_ITEM):
                 writes_items = True
     return CodeReads(frozenset(names), frozenset(attributes), writes_items)
+
+
+def _formats(step: dis.Instruction) -> bool:
+    """Return whether an instruction may make a text of a value, as ``'%s' % x`` does."""
+    return step.opname == 'BINARY_MODULO' or (step.opname == 'BINARY_OP' and '%' in step.argrepr)
 
 
 def _parts_of(code: CodeType) -> Iterator[CodeType]:

@@ -63,17 +63,15 @@ class PlainCode:
         modules: all modules of the network.
 
     Attributes:
-        own_types: the types of modules whose code is not that of torch, with a module of each.
+        types: the types of modules, with a module of each.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._modules = list(modules)
         self._known = set(map(id, self._modules))
-        types_of = {type(module): module for module in self._modules}
-        self.own_types = {kind: module for kind, module in types_of.items() if not _is_torch(kind)}
-        self._others = [kind for kind in types_of if kind not in self.own_types]
+        self.types = {type(module): module for module in self._modules}
         self._own_classes = {
-            cls: None for kind in self.own_types for cls in kind.__mro__ if not _is_torch(cls)
+            cls: None for kind in self.types for cls in kind.__mro__ if not _is_torch(cls)
         }
         self._attributes: set[str] = set()
         self._functions: set[types.FunctionType] = set()
@@ -84,9 +82,7 @@ class PlainCode:
         """Whether the code of the modules reads nothing that a cut changes."""
         if any(is_hooked(own := vars(m)) or 'forward' in own for m in self._modules):
             return False
-        if not all(map(_is_safe_base, self._others)):
-            return False
-        if not all(map(self._is_safe_type, self.own_types)):
+        if not all(map(self._is_safe_type, self.types)):
             return False
         checked = {'training'}
         # Safe functions read more attributes. It ends, because code has finitely many names.
@@ -111,11 +107,11 @@ class PlainCode:
 
     def _is_safe_type(self, kind: type[nn.Module]) -> bool:
         """Return whether the forward pass of a type reads nothing unsafe, if its names are safe."""
-        if leaf_of(kind) is not None:
-            return True
-        base: Any = next(filter(_is_torch, kind.__mro__))
-        if not _is_safe_base(base):
+        base: Any = _base_of(kind)
+        if base not in LAYERS and base not in _CONTAINERS:
             return False
+        if kind is base or leaf_of(kind) is not None:
+            return True
         own = {name for cls in kind.__mro__ if not _is_torch(cls) for name in vars(cls)}
         special = {name for name in own if name.startswith('__')} - _INERT
         # The forward pass of a layer calls other methods of it.
@@ -169,7 +165,7 @@ class PlainCode:
             own = vars(module)
             if not names.isdisjoint(own):
                 read = [own[name] for name in names if name in own]
-                if type(module) in LAYERS:  # a cut may set its numbers
+                if _base_of(type(module)) in LAYERS:  # a cut may set its numbers
                     if not all(type(value) in _NO_NUMBERS for value in read):
                         return False
                 elif not all(map(self._is_safe_value, read)):
@@ -198,8 +194,9 @@ def _is_torch(cls: type) -> bool:
     return cls is object or cls.__module__.startswith('torch.')
 
 
-def _is_safe_base(cls: type) -> bool:
-    return cls in LAYERS or cls in _CONTAINERS
+def _base_of(kind: type[nn.Module]) -> type:
+    """Return the type of torch from which a type is derived, or which it is."""
+    return next(filter(_is_torch, kind.__mro__))
 
 
 def _writes_items(function: types.FunctionType) -> bool:

@@ -229,7 +229,9 @@ def record(
         inputs = map_tensors(call, chosen.make)
         recorder = _Recorder(stand_ins)
         try:
-            with stand_ins.with_tensors(parameters, training, only_calls=not callable(call)):
+            # On real tensors, layers such as dropout in training draw random numbers.
+            only_calls = not callable(call) and not chosen.has_values
+            with stand_ins.with_tensors(parameters, training, only_calls):
                 output = run_forward(stand_ins.model, inputs, chosen, recorder)
         except Exception as error:
             reason = error

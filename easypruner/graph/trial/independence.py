@@ -61,7 +61,7 @@ def is_independent(
         and code.learns_no_width
         and all(_is_of_layer(w.module, stand_ins) and w.key in repairs for w in widths)
         and all(_follows(operation, stand_ins) for operation in tape.operations)
-        and not _handle_any(handlers, code.own_types.values())
+        and not _handle_any(handlers, code.types.values())
     )
 
 
@@ -87,8 +87,9 @@ def _is_of_layer(path: str, stand_ins: StandIns) -> bool:
 def _follows(operation: Operation, stand_ins: StandIns) -> bool:
     """Return whether an operation makes its outputs of whatever widths its inputs have."""
     name = operation.name
-    if name in _NUMBERED:
-        return _is_of_layer(operation.module, stand_ins)
+    if name in _NUMBERED:  # the handler of a norm knows its width by its weight
+        has_weight = operation.argument('weight') is not None
+        return has_weight and _is_of_layer(operation.module, stand_ins)
     rule = find_rule(operation)
     # A rule of the user may be wrong, which a trial shows.
     return rule is pointwise or (name in _FOLLOWING and rule.__module__.startswith(_OWN_RULES))

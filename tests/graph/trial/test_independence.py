@@ -102,6 +102,7 @@ LEARNING = {
     'length': lambda self, x: x * 2 if len(x[0]) == 8 else x,
     'count': lambda self, x: x * 2 if x.numel() == 512 else x,
     'text': lambda self, x: x * 2 if f'{x}' else x,
+    'text by an operator': lambda self, x: x * 2 if '%s' % x else x,  # noqa: UP031
     'number of a layer': lambda self, x: x * 2 if self.first.out_channels == 8 else x,
     'number of a norm': lambda self, x: x * 2 if self.norm.num_features == 8 else x,
     'by name': lambda self, x: x * 2 if getattr(x, 'shape')[1] == 8 else x,  # noqa: B009
@@ -148,6 +149,33 @@ class Replaced(nn.Conv2d):
         return super()._conv_forward(x, weight, bias) * weight.shape[0]
 
 
+class Norm(nn.BatchNorm2d):
+    """Learns a width by a number that a cut sets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return x * 2 if self.num_features == 8 else x
+
+
+class Wide(nn.Linear):
+    """Learns a width by a number that a cut sets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return x * 2 if self.out_features == 8 else x
+
+
+class LastNorm(nn.Module):
+    """Normalizes channels without a weight, so that no handler sets the shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8, elementwise_affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Property(nn.Module):
     """Learns a width by a property."""
 
@@ -188,6 +216,11 @@ OTHERS = {
     'index': lambda: replaced('parts', Item([nn.Conv2d(8, 8, 1), nn.ReLU()])),
     'call': lambda: replaced('norm', Called()),
     'part of a layer': lambda: replaced('first', Replaced(3, 8, 3, padding=1)),
+    'number of a norm': lambda: nn.Sequential(nn.Conv2d(3, 8, 1), Norm(8), nn.Conv2d(8, 4, 1)),
+    'number of a linear layer': lambda: nn.Sequential(Wide(8, 8), nn.Linear(8, 4)),
+    'norm without a weight': lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 1), LastNorm(), nn.Conv2d(8, 4, 1)
+    ),
     'property': Property,
     'hook': hooked,
     'forward of an instance': own_forward,
@@ -208,6 +241,8 @@ def test_a_handler_of_the_user_may_change_any_number() -> None:
         def resize(self, layer: nn.Module, shapes: object) -> None:
             layer.training = True
 
+    assert not is_proved(Plain(), example_inputs(1), [Own()])
+    Own.handles = (nn.ReLU,)
     assert not is_proved(Plain(), example_inputs(1), [Own()])
 
 
