@@ -54,18 +54,28 @@ JOBS = (
     Job(
         'regularizers',
         ('regularizer_overhead.py',),
-        ('regularizer_overhead.py --quick --out {out}/page.md --results {out}/results.json',),
+        (
+            (
+                'regularizer_overhead.py --quick --pairs 3 --rounds 1 --out {out}/regularizers.md '
+                '--results {out}/regularizers.json'
+            ),
+        ),
     ),
     Job(
         'strategies',
         ('strategy_cost.py', 'stage_overhead.py', '../docs/cards.py'),
         ('strategy_cost.py --only L1Norm --calls 1 --out {out}/strategies.json',
-         'stage_overhead.py --pairs 1 --epochs 1 --out {out}/stages.json'),
+         'stage_overhead.py --pairs 2 --epochs 1 --out {out}/stages.json'),
     ),
     Job(
         'quantized',
         ('quantized.py',),
-        ('quantized.py --quick --parts widths --out {out}/page.md --results {out}/results.json',),
+        (
+            (
+                'quantized.py --quick --parts widths --out {out}/quantized.md '
+                '--results {out}/quantized.json'
+            ),
+        ),
     ),
     Job('digits', ('digits.py', '../docs/metafiles.py')),
     Job(
