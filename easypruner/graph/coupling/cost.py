@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import coo_array
 from torch import Tensor
 
 from easypruner.errors import MaskError
@@ -43,23 +44,46 @@ class Cost:
 
 @dataclass(frozen=True)
 class AxisSizes:
-    """The kept sizes of axes: ``base + share @ units``, for the kept units of each group."""
+    """The kept sizes of axes: each is a base plus, for groups, a share of their kept units.
+
+    Most axes have channels of few groups. So there is an entry for each group of each axis.
+
+    Attributes:
+        base: the number of indices of each axis that stay in any case.
+        axis: the number of the axis of each entry, ascending.
+        group: the number of the group of each entry.
+        share: how many indices of the axis each unit of the group has.
+    """
 
     base: npt.NDArray[np.float64]
+    axis: Ids
+    group: Ids
     share: npt.NDArray[np.float64]
 
     def __call__(self, units: Sequence[int]) -> Ids:
         """Return the sizes if each group keeps the given number of units."""
-        sizes = np.rint(self.base + self.share @ np.asarray(units, dtype=np.float64))
-        return sizes.astype(np.int64)
+        kept = self.share * np.asarray(units, dtype=np.float64)[self.group]
+        return np.rint(self.base + np.bincount(self.axis, kept, self.base.size)).astype(np.int64)
 
     def distinct(self) -> tuple[AxisSizes, Ids]:
         """Return the sizes without repetitions, and for each axis the number of its size there."""
-        numbers: dict[bytes, int] = {}
-        rows = np.column_stack([self.base, self.share])
-        number = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        numbers: dict[tuple[float, bytes, bytes], int] = {}
+        bounds = np.searchsorted(self.axis, np.arange(self.base.size + 1)).tolist()
+        number = np.array(
+            [
+                numbers.setdefault(
+                    (base, self.group[i:j].tobytes(), self.share[i:j].tobytes()), len(numbers)
+                )
+                for base, (i, j) in zip(self.base.tolist(), pairwise(bounds), strict=True)
+            ],
+            dtype=np.int64,
+        )
         _, first = np.unique(number, return_index=True)
-        return AxisSizes(self.base[first], self.share[first]), np.array(number, dtype=np.int64)
+        is_first = np.zeros(number.size, dtype=bool)
+        is_first[first] = True
+        used = is_first[self.axis]
+        axis = number[self.axis[used]]
+        return AxisSizes(self.base[first], axis, self.group[used], self.share[used]), number
 
 
 @dataclass(frozen=True)
@@ -227,6 +251,10 @@ class AxisTable:
         unit = np.append(parts.unit_of, -1)[np.maximum(ids, -1)]
         stays = unit < 0
         base = np.bincount(row[stays], minlength=count).astype(np.float64)
-        cell = row[~stays] * groups + parts.group_of[unit[~stays]]
-        share = np.bincount(cell, minlength=count * groups).reshape(count, groups)
-        return AxisSizes(base, share / parts.sizes if groups else share.astype(np.float64))
+        of_axis, of_group = row[~stays], parts.group_of[unit[~stays]]
+        counted = coo_array((np.ones(of_axis.size), (of_axis, of_group)), shape=(count, groups))
+        entries = counted.tocsr()  # which adds up what has the same axis and group
+        entries.sum_duplicates()
+        axis = np.repeat(np.arange(count), np.diff(entries.indptr))
+        group = entries.indices.astype(np.int64)
+        return AxisSizes(base, axis, group, entries.data / parts.sizes[group])
