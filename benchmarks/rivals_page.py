@@ -1,0 +1,147 @@
+"""The page docs/rivals.md."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from easypruner.base.files import write_whole
+
+_TEMPLATE = """# Beside Torch-Pruning
+
+Written by `python benchmarks/rivals.py page`; the results are those of
+`python benchmarks/rivals.py run`, which took {time} on one thread ({machine}, {versions}).
+
+The pruners of Torch-Pruning and methods of EasyPruner on the same network, images and epochs:
+ResNet-20 of width {width}, {images} images of `mnist5k_hard` to train on and 1,000 to test on,
+{epochs} epochs for the baseline. Methods that push train {push_epochs} epochs before the cut and
+{finetune_epochs} after it; the others train all {total} after it. The optimizer is SGD with a
+momentum of 0.9 and a cosine schedule that begins at {lr:g}. The baseline reaches {baseline} %.
+
+Torch-Pruning is used as its own script for CIFAR does: one global ranking, no weight decay while it
+regularizes, small steps until the MACs are met. {tuning}
+
+- *cut*: accuracy right after the cut; *calibrated*: after the statistics of batch norms were
+  estimated again; *fine-tuned*: at the end. The mean over seeds, with the standard deviation.
+- *CPU time*: of all training and pruning after the baseline; *before the cut*: the part of it until
+  the network was cut. *Memory*: how far pruning or fine-tuning raised the memory of the
+  process, at the peak.
+- *narrowest*: the fewest channels that a layer has in any seed.
+
+{tables}
+"""
+_TUNED = (
+    'Each method has the strength and the learning rate of fine-tuning that were best of {trials} '
+    'trials on validation images, which the table does not use, at {keep:.0%} of the MACs.'
+)
+_UNTUNED = (
+    "Nothing is tuned: strengths are those of Torch-Pruning's script, scaled to this length of "
+    "training, and those of EasyPruner's recipes; fine-tuning begins at a rate of {lr:g}."
+)
+
+Runs = Sequence[Mapping[str, Any]]
+
+
+def write_page(results: Path, out: Path) -> None:
+    """Write the page of some results.
+
+    Args:
+        results: the file of the results.
+        out: the page.
+    """
+    write_whole(out, page(json.loads(results.read_text(encoding='utf-8'))))
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """Return the page for the content of the results."""
+    setting, runs = content['setting'], content['runs']
+    shares = sorted({name.split(' | ')[1] for name in runs}, key=float, reverse=True)
+    text = _TEMPLATE.format(
+        time=_time(content),
+        machine=content['machine'],
+        versions=', '.join(f'{name} {version}' for name, version in content['versions'].items()),
+        baseline=_mean([row['accuracy'] for row in _baselines(content)]),
+        total=setting['push_epochs'] + setting['finetune_epochs'],
+        tuning=_tuning(content),
+        tables='\n\n'.join('\n'.join(_table(share, runs)) for share in shares),
+        **setting,
+    )
+    return '\n\n'.join(_wrapped(block) for block in text.split('\n\n'))
+
+
+def _wrapped(block: str) -> str:
+    """Return a paragraph in lines of equal length; headings, lists and tables stay."""
+    if block.startswith(('#', '|', '-')):
+        return block
+    return textwrap.fill(' '.join(block.split()), 100, break_on_hyphens=False)
+
+
+def _time(content: Mapping[str, Any]) -> str:
+    kinds = ('baselines', 'trials', 'runs')
+    seconds = sum(row['seconds'] for kind in kinds for row in content[kind].values())
+    hours = seconds / 3600
+    return f'{hours:.1f} CPU hours' if hours >= 1 else f'{seconds / 60:.0f} CPU minutes'
+
+
+def _baselines(content: Mapping[str, Any]) -> Runs:
+    return [row for row in content['baselines'].values() if row['method'] == 'baseline']
+
+
+def _tuning(content: Mapping[str, Any]) -> str:
+    setting, trials = content['setting'], content['trials']
+    if setting['untuned']:
+        return _UNTUNED.format(lr=setting['lr'])
+    keeps = {float(name.split(' | ')[1]) for name in trials}
+    most = max(_trials(content, row['method']) for row in content['runs'].values())
+    return _TUNED.format(trials=most, keep=max(keeps))
+
+
+def _trials(content: Mapping[str, Any], method: str) -> int:
+    return sum(row['method'] == method for row in content['trials'].values())
+
+
+def _table(share: str, runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of the section of a share of MACs, best methods first."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for name, row in runs.items():
+        method, own, _ = name.split(' | ')
+        if own == share:
+            found.setdefault(method, []).append(row)
+    yield f'## {float(share):.0%} of the MACs'
+    yield ''
+    yield (
+        '| method | seeds | MACs | cut | calibrated | fine-tuned | CPU time | before the cut | '
+        'memory | narrowest |'
+    )
+    yield '|' + ' -- |' * 10
+    for method in sorted(found, key=lambda each: -_average(found[each], 'finetuned')):
+        rows = found[method]
+        cells = [
+            _title(method),
+            str(len(rows)),
+            f'{_average(rows, "macs"):.1%}',
+            *(_mean([row[key] for row in rows]) for key in ('cut', 'calibrated', 'finetuned')),
+            f'{_average(rows, "seconds"):.0f} s',
+            f'{_average(rows, "prune_seconds"):.0f} s',
+            f'{_average(rows, "peak") / 2**20:.0f} MiB',
+            str(min(row['narrowest'] for row in rows)),
+        ]
+        yield f'| {" | ".join(cells)} |'
+
+
+def _title(method: str) -> str:
+    own = method.removeprefix('TP ')
+    return f'`{method}`' if own == method else f'Torch-Pruning, {own}'
+
+
+def _average(rows: Runs, key: str) -> float:
+    return statistics.fmean(row[key] for row in rows)
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = f'{statistics.fmean(values):.1f}'
+    return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
