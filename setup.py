@@ -39,6 +39,7 @@ TRAINERS = {
     'transformers': ['transformers>=4.46,<6', 'accelerate>=1,<2'],
 }
 EXECUTORS = {'submitit': ['submitit>=1.5,<2'], 'ray': ['ray>=2.40,<3']}
+OPTUNA = ['optuna>=4,<6']
 # They are not among the packages for development: Ultralytics is under the AGPL.
 LIBRARIES = {'ultralytics': ['ultralytics>=8.4,<8.5'], 'peft': ['peft>=0.21,<0.22']}
 ONNX = ['onnx>=1.23,<2', 'onnxscript>=0.7,<0.8']
@@ -56,6 +57,7 @@ EXTRAS = {
     **TRAINERS,
     **LIBRARIES,
     **EXECUTORS,
+    'optuna': OPTUNA,
     'test': TEST,
     'docs': DOCS,
     'tensorboard': TENSORBOARD,
@@ -77,6 +79,8 @@ EXTRAS = {
         'pytorch_optimizer>=4.1,<5',
         # The tests of their loops are skipped without them.
         *(requirement for group in TRAINERS.values() for requirement in group),
+        # The tests of searches are skipped without it.
+        *OPTUNA,
         # The tests of their runtimes are skipped without them.
         *(requirement for name in ('onnx', 'openvino', 'ncnn') for requirement in RUNTIMES[name]),
     ],

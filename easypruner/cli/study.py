@@ -78,8 +78,9 @@ def study(arguments: StudyArguments) -> int:
     from easypruner.study.parts import Part
     from easypruner.study.record import Record, check_folder
     from easypruner.study.runs import runs_of
-    from easypruner.study.study import clear, plan_study, run_study, tune_study
+    from easypruner.study.study import clear, plan_study, run_study
     from easypruner.study.study_file import read_study
+    from easypruner.study.trials import tune_study
 
     declared = read_study(Path(arguments.study))
     folder = Path(arguments.out or Path('studies') / declared.name).resolve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from easypruner.report import study_report
 from easypruner.report.fairness import list_different_settings
 from easypruner.report.text import format_duration
 from easypruner.study.executors import Executor, Running
-from easypruner.study.parts import Part
 from easypruner.study.record import (
     FAILED,
     FINISHED,
@@ -37,7 +36,7 @@ from easypruner.study.record import (
 from easypruner.study.runs import StudyRun, runs_of
 from easypruner.study.settings import epochs_of, plain_parts, settings_of, trained_epochs
 from easypruner.study.study_file import Study
-from easypruner.study.tuning import FOLDER, Tuned, choose, trials_of, with_chosen
+from easypruner.study.tuning import FOLDER, SEARCHES, Tuned
 
 _PAUSE = 0.2
 
@@ -73,11 +72,20 @@ def plan_study(study: Study) -> Plan:
     Raises:
         ConfigError: some have mistakes; the message lists all.
     """
+    return plan_runs(runs_of(study), study.plugins)
+
+
+def plan_runs(runs: Sequence[StudyRun], plugins: Sequence[str]) -> Plan:
+    """Check the configs of runs.
+
+    Raises:
+        ConfigError: some have mistakes; the message lists all.
+    """
     prepare()
-    runs, mistakes = runs_of(study), Mistakes()
+    mistakes = Mistakes()
     stages: dict[str, tuple[tuple[str, int], ...]] = {}
     parts: dict[str, dict[str, Any]] = {}
-    load_plugins(study.plugins)
+    load_plugins(plugins)
     for run in runs:
         first = next(other for other in runs if other.label == run.label)
         if first is not run:
@@ -253,48 +261,30 @@ def run_study(
         record = Record(folder, study.name, runs_of(study), plan.differences, chosen)
         record.write()
         Scheduler(plan, record, executor, store, console).run()
-        _report(record, console)
-        failed = [run for run in plan.runs if record.status[run.id] == FAILED]
-        if failed:
-            lines = [f'{run.label}, seed {run.seed}: {record.errors[run.id]}' for run in failed]
-            raise EasyPrunerError(
-                f'{len(failed)} of {len(plan.runs)} runs failed; the others are finished. Correct '
-                'the causes, and run these again with --resume:\n  - ' + '\n  - '.join(lines)
-            )
+        report(record, plan.runs, console)
     finally:
         lock.release()
 
 
-def tune_study(
-    study: Study, part: Part, folder: Path, executor: Executor, store: Path, console: Console
-) -> tuple[Study, list[Tuned]]:
-    """Execute the trials of a part of a study; return the study with the chosen values, and these.
+def report(record: Record, runs: Sequence[StudyRun], console: Console) -> None:
+    """Compare the finished runs of a study.
 
     Raises:
-        EasyPrunerError: trials have failed.
-        Interrupted: Ctrl-C; finished stages and epochs are kept.
+        EasyPrunerError: some of ``runs`` have failed, which the message names.
     """
-    trials, needed = trials_of(study), trials_of(part.of(study))
-    if not needed.methods:
-        return study, []
-    # The seed of the trials is that of the whole study.
-    plan = plan_study(replace(needed, seeds=trials.seeds))
-    console.print(f'tuning: {len(plan.runs)} trials', highlight=False)
-    run_study(trials, plan, folder / FOLDER, executor, store, console)
-    chosen = choose(part.of(study), plan.runs, lambda run: folder / FOLDER / 'runs' / run.id)
-    for entry in chosen:
-        console.print(f'{entry.method}: {entry.key}={entry.value}', markup=False, highlight=False)
-    return with_chosen(study, chosen), chosen
-
-
-def _report(record: Record, console: Console) -> None:
-    """Compare the finished runs, and list the others."""
     study_report.write(record.folder, manager=load_plugins().manager, console=console)
+    failed = [run for run in runs if record.status[run.id] == FAILED]
+    if failed:
+        lines = [f'{run.label}, seed {run.seed}: {record.errors[run.id]}' for run in failed]
+        raise EasyPrunerError(
+            f'{len(failed)} of {len(runs)} runs failed; the others are finished. Correct '
+            'the causes, and run these again with --resume:\n  - ' + '\n  - '.join(lines)
+        )
 
 
 def clear(folder: Path) -> None:
     """Remove the files of a study."""
-    for name in ('runs', 'jobs', FOLDER):
+    for name in ('runs', 'jobs', FOLDER, SEARCHES):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / STUDY).unlink(missing_ok=True)
     make_folder(folder)

@@ -11,14 +11,16 @@ from typing import Any
 
 from easypruner.base.describe import shown
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
-from easypruner.study.sweeps import Sweep, Tune, choice, grid, read_sweeps, tune
+from easypruner.study.proposals import between
+from easypruner.study.sweeps import Sweep, choice, grid, read_sweeps
+from easypruner.study.tuned_keys import Tune, tune
 
 _EXECUTORS = ('submitit', 'ray')
 _KEYS = (
     'configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins', *_EXECUTORS
 )  # fmt: skip
 _METHOD_KEYS = ('config', 'recipe', 'options', 'sweep', 'tune')
-_FUNCTIONS = {'grid': grid, 'choice': choice, 'tune': tune}
+_FUNCTIONS = {'grid': grid, 'choice': choice, 'between': between, 'tune': tune}
 
 
 @dataclass(frozen=True)

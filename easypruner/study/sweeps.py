@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from typing import Any
 from easypruner.base.checks import check_count
 from easypruner.base.describe import shown
 from easypruner.errors import ConfigError
-
-VALIDATION = 'validation split'
 
 
 @dataclass(frozen=True)
@@ -57,45 +54,6 @@ def choice(*values: Any, number: int, seed: int = 0) -> Sweep:
     return Sweep(tuple(value for place, value in enumerate(known) if place in drawn))
 
 
-@dataclass(frozen=True)
-class Tune:
-    """Keys whose values are chosen by trials of all combinations.
-
-    Attributes:
-        sweeps: key of the config -> the values.
-    """
-
-    sweeps: Mapping[str, Sweep]
-
-    @property
-    def trials(self) -> int:
-        """The number of trials for each budget."""
-        return math.prod(len(sweep.values) for sweep in self.sweeps.values())
-
-
-def tune(key: Any, values: Any = None, on: str = VALIDATION) -> Tune:
-    """Return a key whose value is chosen by a trial of each value.
-
-    Args:
-        key: the key of the config; or a dict of key -> values, for trials of all combinations.
-        values: a list of values, or a sweep.
-        on: the data that the trials are compared on: a part of the training data.
-    """
-    several = isinstance(key, Mapping) and values is None
-    given = key if several else {key: values} if isinstance(key, str) else None
-    if not given or not all(isinstance(name, str) for name in given):
-        raise ConfigError(
-            f'the key of tune is {shown(key)}; expected a key of the config and its values, or a '
-            'dict of key -> values'
-        )
-    if on != VALIDATION:
-        raise ConfigError(
-            f'on={on!r} of tune; expected {VALIDATION!r}, a part of the training data, because the '
-            'final results are not for choosing'
-        )
-    return Tune({name: _read(entry, f'tune({name!r})') for name, entry in given.items()})
-
-
 def combinations(sweeps: Mapping[str, Sweep]) -> Iterator[dict[str, Any]]:
     """Yield key -> value for each combination of the values of sweeps.
 
@@ -115,10 +73,11 @@ def read_sweeps(given: Any, where: str) -> dict[str, Sweep]:
     """
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise ConfigError(f'{where} is {shown(given)}; expected a dict of key -> grid(...)')
-    return {key: _read(value, f'{where}[{key!r}]') for key, value in given.items()}
+    return {key: read_sweep(value, f'{where}[{key!r}]') for key, value in given.items()}
 
 
-def _read(value: Any, where: str) -> Sweep:
+def read_sweep(value: Any, where: str) -> Sweep:
+    """Return a sweep; a list counts as a grid."""
     if isinstance(value, Sweep):
         return value
     if isinstance(value, list):

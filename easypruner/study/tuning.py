@@ -10,8 +10,9 @@ from typing import Any
 from easypruner.report.result import RunResult
 from easypruner.study.runs import StudyRun, budget_name
 from easypruner.study.study_file import Method, Study
+from easypruner.study.tuned_keys import Tune
 
-FOLDER = 'tuning'
+FOLDER, SEARCHES = 'tuning', 'search'
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Tuned:
         key: the key of the config; a list if there are several.
         value: the value; a list of those of several keys.
         trials: the values and the accuracies on the validation split, in percent.
+        sampler: what proposed the values, if not all were tried.
     """
 
     method: str
@@ -31,6 +33,7 @@ class Tuned:
     key: str | list[str]
     value: Any
     trials: tuple[tuple[Any, float], ...]
+    sampler: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -41,11 +44,11 @@ class Tuned:
 
 
 def trials_of(study: Study) -> Study:
-    """Return the study of all trials: the tuned methods, with the first seed."""
+    """Return the study of all trials of grids: the tuned methods, with the first seed."""
     methods = [
         replace(method, sweep=dict(method.tune.sweeps), tune=None, held_out=True)
         for method in study.methods
-        if method.tune is not None
+        if method.tune is not None and method.tune.search is None
     ]
     return replace(study, methods=tuple(methods), seeds=study.seeds[:1])
 
@@ -63,19 +66,38 @@ def choose(
     found: dict[str, list[tuple[Any, float]]] = {}
     for run in runs:
         accuracy = RunResult.load(work_dir(run)).final.accuracy
-        values = list(run.swept.values())
-        value = values[0] if len(values) == 1 else values
-        found.setdefault(_name(run.method, run.budget), []).append((value, accuracy))
+        found.setdefault(_name(run.method, run.budget), []).append((value_of(run.swept), accuracy))
     chosen = []
     for method in study.methods:
-        for budget in study.budgets if method.tune is not None else ():
-            assert method.tune is not None
+        if method.tune is None or method.tune.search is not None:
+            continue
+        for budget in study.budgets:
             trials = found[_name(method.name, budget)]
-            value, _ = max(trials, key=lambda trial: trial[1])
-            keys = list(method.tune.sweeps)
-            key = keys[0] if len(keys) == 1 else keys
-            chosen.append(Tuned(method.name, budget, key, value, tuple(trials)))
+            chosen.append(best_of(method.name, budget, method.tune, trials))
     return chosen
+
+
+def value_of(swept: Mapping[str, Any]) -> Any:
+    """Return the value of a trial; a list of those of several keys."""
+    values = list(swept.values())
+    return values[0] if len(values) == 1 else values
+
+
+def best_of(
+    method: str, budget: Mapping[str, Any] | None, tune: Tune, trials: list[tuple[Any, float]]
+) -> Tuned:
+    """Return the best value of some trials; of equal ones, the first.
+
+    Args:
+        method: the name of the method.
+        budget: the budget, or None.
+        tune: the keys.
+        trials: the values and the accuracies.
+    """
+    value, _ = max(trials, key=lambda trial: trial[1])
+    key = tune.keys[0] if len(tune.keys) == 1 else tune.keys
+    sampler = tune.search.text if tune.search else None
+    return Tuned(method, budget, key, value, tuple(trials), sampler)
 
 
 def with_chosen(study: Study, chosen: Iterable[Tuned]) -> Study:

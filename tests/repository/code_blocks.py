@@ -78,6 +78,9 @@ TESTED: dict[str, dict[str, list[str]]] = {
     'docs/study.md': {
         'Studies': ['tests/study/test_study_file.py::test_the_example_of_the_page'],
         'Tuning': ['tests/study/test_study_file.py::test_the_example_of_tuning'],
+        'Where a grid is not enough': [
+            'tests/study/test_study_file.py::test_the_example_of_a_search'
+        ],
     },
     'docs/your_data.md': {
         'In a config': [f'{_DOCS}::test_the_example_of_a_data_set_trains_a_network'] * 2,

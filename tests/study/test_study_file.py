@@ -59,6 +59,20 @@ def test_the_example_of_tuning(tmp_path: Path) -> None:
     assert all(run.held_out for run in trials)
 
 
+def test_the_example_of_a_search(tmp_path: Path) -> None:
+    pytest.importorskip(
+        'optuna', reason="optuna is not installed: pip install 'easypruner[optuna]'"
+    )
+    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
+    example = text.split('```python\n')[3].split('```')[0]
+    study = read_study(written(tmp_path, example))
+    numbers = {m.name: (m.tune.trials, m.tune.keys) for m in study.methods if m.tune}
+    rate = 'stages.finetune.optim_wrapper.optimizer.lr'
+    assert numbers['l1'] == (12, [rate])
+    assert numbers['masksparsity'][0] == 12 and rate in numbers['masksparsity'][1]
+    assert not runs_of(trials_of(study))
+
+
 def test_several_keys_are_tuned_in_all_combinations(tmp_path: Path) -> None:
     text = (
         "configs = dict(l1=dict(config='l1_r20_digits', tune=tune({'a.b': [1, 2], 'c': [3, 4]})))"

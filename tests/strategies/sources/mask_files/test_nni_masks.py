@@ -37,6 +37,15 @@ def test_coupled_layers_that_disagree_as_in_nni(tmp_path: Path) -> None:
     assert masks['stem.0'].tolist() == [True] * 4 + [False] * 4
 
 
+def test_masks_of_inputs_alone_remove_what_makes_them(tmp_path: Path) -> None:
+    mask = torch.ones(12, 8, 3, 3)
+    mask[:, [1, 5]] = 0
+    graph = traced_network(Plain)
+    assert graph.parameter('body.1.0.weight').shape == mask.shape
+    masks = fit({'body.1.0': {'weight': mask}}, Plain, tmp_path)
+    assert (~masks['body.0.0']).nonzero().flatten().tolist() == [1, 5] and len(masks) == 1
+
+
 def test_a_mask_of_a_whole_weight_keeps_its_channels(tmp_path: Path) -> None:
     content = {'body.0.0': {'weight': WHOLE, 'bias': None}}
     assert bool(fit(content, Plain, tmp_path)['body.0.0'].all())
