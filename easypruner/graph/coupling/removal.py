@@ -110,7 +110,9 @@ class Removal:
             starts=_count_up_to(stays, layout.starts),
             first_unit=_count_up_to(kept, layout.first_unit),
         )
-        later.__dict__['keys'] = layout.keys
+        # What depends on the dimensions alone stays as it is.
+        for name in ('keys', '_by_axis'):
+            later.__dict__[name] = getattr(layout, name)
         return later
 
 

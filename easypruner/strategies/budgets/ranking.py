@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,8 +80,13 @@ def keep_best(score: Tensor, count: int, limits: Limits = NO_LIMITS) -> Tensor:
     """
     size = score.numel()
     kept = max(count, 1) if limits is NO_LIMITS else int(limits.nearest_widths(size)[count])
-    mask = torch.ones(size, dtype=torch.bool)
-    return mask.index_fill_(0, score.argsort(stable=True)[: size - kept], False)
+    values = score.detach().cpu()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.double()
+    # NumPy takes a third of the time of torch for a few hundred units.
+    mask = np.ones(size, dtype=np.bool_)
+    mask[np.argsort(values.numpy(), kind='stable')[: size - kept]] = False
+    return torch.from_numpy(mask)
 
 
 def within_limits(
