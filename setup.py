@@ -86,6 +86,7 @@ EXTRAS = {
     ],
     'bench': ['torch-pruning==1.6.1', 'mlxtend>=0.23,<1', 'timm>=1,<2', 'schedulefree>=1.4,<2'],
     **RUNTIMES,
+    'pitch': [*RUNTIMES['onnx'], 'torchcrepe>=0.0.24,<0.1'],
     'int8': [*RUNTIMES['onnx'], *RUNTIMES['openvino'], 'nncf>=3.4,<4', 'torchao>=0.18,<0.19'],
 }
 

@@ -25,6 +25,7 @@ CARD = {
 WHOLE = {
     'docs/checkpoints.md': 'tests/repository/test_checkpoints_page.py',
     'docs/detectors.md': 'tests/repository/test_detectors_page.py',
+    'docs/example_pitch.md': 'tests/repository/test_pitch_page.py',
     'docs/export.md': 'tests/repository/test_export_page.py',
     'docs/masks_from_elsewhere.md': 'tests/repository/test_masks_from_elsewhere_page.py',
     'docs/mmpretrain.md': 'tests/repository/test_mmpretrain_page.py',
