@@ -42,12 +42,17 @@ def test_what_needs_no_values_is_that_of_a_network_with_values() -> None:
     assert found.cost(masks) == expected.cost(masks) and found.frozen == expected.frozen
     assert str(found.plan(masks)) == str(expected.plan(masks))
     assert str(found.explain('neck.bias', 0, 2)) == str(expected.explain('neck.bias', 0, 2))
+    optimizer = torch.optim.SGD(empty.parameters(), lr=0.1, momentum=0.9)
+    for parameter in empty.parameters():
+        optimizer.state[parameter]['momentum_buffer'] = torch.empty_like(parameter)
     records = [
-        easypruner.prune(net, masks, graph=graph).to_json()
+        easypruner.prune(net, masks, graph=graph, optimizer=optimizer).to_json()
         for net, graph in ((empty, found), (real, expected))
     ]
     assert records[0] == records[1]
     cut, wanted = ({n: t.shape for n, t in net.state_dict().items()} for net in (empty, real))
+    states = [optimizer.state[p]['momentum_buffer'].shape for p in empty.parameters()]
+    assert states == [p.shape for p in empty.parameters()]
     assert cut == wanted and all(tensor.is_meta for tensor in empty.state_dict().values())
 
 

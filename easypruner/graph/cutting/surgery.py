@@ -198,15 +198,23 @@ class _Swap(NamedTuple):
             change.state.update(change.old)
 
 
-def _plan_swap(name: str, tensor: Tensor, cuts: Cuts, states: OptimizerStates) -> _Swap:
+def _plan_swap(
+    name: str,
+    tensor: Tensor,
+    cuts: Cuts,
+    states: OptimizerStates,
+    on: Callable[[Tensor, torch.device], Tensor],
+) -> _Swap:
     content, grad = tensor.detach(), tensor.grad
+    changes = tuple(states.plan(name, tensor, dict(cuts))) if states else ()
+    if not tensor.is_cpu:
+        cuts = [(dim, on(index, tensor.device)) for dim, index in cuts]
     if tensor.is_inference():  # its content must be made in inference mode as well
         with torch.inference_mode():
             data = _select(content, cuts)
     else:
         data = _select(content, cuts)
     new_grad = None if grad is None else _select_alike(grad, cuts, tensor.shape)
-    changes = tuple(states.plan(name, tensor, dict(cuts))) if states else ()
     return _Swap(tensor, data, new_grad, changes, content, grad)
 
 
@@ -233,32 +241,31 @@ def _set(tensor: Tensor, data: Tensor, grad: Tensor | None, blank: Blank) -> Non
         tensor.grad = grad
 
 
-def _cuts_of(kept: Kept, tensors: Mapping[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
-    """Return name -> its cuts, with indices on the device of the tensor."""
-    by_id = {id(index): index for index in kept.values()}
-    on = functools.cache(lambda index, device: by_id[index].to(device))
+def _cuts_of(kept: Kept) -> dict[str, list[tuple[int, Tensor]]]:
+    """Return name -> its cuts."""
     cuts: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), index in kept.items():
-        tensor = tensors[name]
-        own = index if tensor.is_cpu else on(id(index), tensor.device)
         if name in cuts:
-            cuts[name].append((dim, own))
+            cuts[name].append((dim, index))
         else:
-            cuts[name] = [(dim, own)]
+            cuts[name] = [(dim, index)]
     return cuts
 
 
 def _plan_swaps(network: Inventory, kept: Kept, states: OptimizerStates) -> Iterator[_Swap]:
     tensors = network.tensors
-    cuts = _cuts_of(kept, tensors)
-    swaps = {name: _plan_swap(name, tensors[name], own, states) for name, own in cuts.items()}
+    cuts = _cuts_of(kept)
+    # Dimensions share indices, and each copy to a GPU waits for it.
+    on = functools.cache(Tensor.to)
+    swaps = {name: _plan_swap(name, tensors[name], own, states, on) for name, own in cuts.items()}
     for normed in weight_norms(network.modules):
         if all(dim == normed.dim for dim, _ in cuts.get(normed.direction, ())):
             continue
         length, direction = tensors[normed.length], tensors[normed.direction]
-        swap = swaps.get(normed.length) or _plan_swap(normed.length, length, (), states)
+        swap = swaps.get(normed.length) or _plan_swap(normed.length, length, (), states, on)
         ratio = normed.ratio(length.detach(), direction.detach())
-        ratio = _select_alike(ratio, cuts.get(normed.length, ()), length.shape)
+        own = [(dim, on(index, ratio.device)) for dim, index in cuts.get(normed.length, ())]
+        ratio = _select_alike(ratio, own, length.shape)
         data = normed.rescaled(ratio, swaps[normed.direction].data).to(length.dtype)
         swaps[normed.length] = swap._replace(data=data)
     yield from swaps.values()
