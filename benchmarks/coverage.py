@@ -1,6 +1,6 @@
 """Tries EasyPruner on the models of seven libraries.
 
-python benchmarks/coverage.py [--source torchvision] [--only PATTERN] [--workers 2]
+python benchmarks/coverage.py [--source torchvision timm] [--only PATTERN] [--workers 2]
 
 Each model is measured in its own process with a time limit. Results are appended to a file of JSON
 lines, and models with a result in this file are not measured again. At the end, docs/coverage.md is
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from coverage_check import check
 from coverage_page import page
+from coverage_parts import random_section
 from coverage_result import Result
 from models import SOURCES, Entry, entries, package_of
 
@@ -45,18 +46,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--source', choices=SOURCES, help='the one library to try')
+    parser.add_argument(
+        '--source', choices=SOURCES, nargs='+', default=SOURCES, help='the libraries to try'
+    )
+    parser.add_argument('--title', default='Which models can be pruned', help='that of the page')
     parser.add_argument('--only', default='', help='a regular expression for names and families')
     parser.add_argument('--workers', type=int, default=2, help='models that are measured at once')
     parser.add_argument('--limit', type=float, default=300, help='seconds for one model')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'coverage.md')
     parser.add_argument('--resume', type=Path, default=_WORK_DIR / 'results.jsonl')
     parser.add_argument(
+        '--random',
+        type=Path,
+        default=_WORK_DIR / 'random_networks.json',
+        help='the results of benchmarks/random_networks.py, for a section of the page',
+    )
+    parser.add_argument(
         '--page', action='store_true', help='measure nothing; write what has been measured so far'
     )
     args = parser.parse_args()
-    chosen = [args.source] if args.source else SOURCES
-    found = [e for s in chosen for e in entries(s, args.only, _WORK_DIR, args.workers)]
+    found = [e for s in args.source for e in entries(s, args.only, _WORK_DIR, args.workers)]
     every = len(found)
     results = load(args.resume)
     left = [entry for entry in found if (entry.source, entry.name) not in results]
@@ -71,7 +80,8 @@ def main() -> None:
             print(_line(result), flush=True)
     # In the order of the lists of the libraries.
     rows = [results[entry.source, entry.name] for entry in found]
-    args.out.write_text(page(rows, missing=every - len(rows)), encoding='utf-8')
+    text = page(rows, missing=every - len(rows), title=args.title)
+    args.out.write_text(text + random_section(args.random), encoding='utf-8')
 
 
 def load(path: Path) -> dict[tuple[str, str], Result]:

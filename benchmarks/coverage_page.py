@@ -19,10 +19,10 @@ _LIBRARIES = (
 )  # fmt: skip
 _REASON_LENGTH = 220
 
-_TEMPLATE = """# Which models can be pruned
+_TEMPLATE = """# {title}
 
-Written by `benchmarks/coverage.py`, which tries EasyPruner on the models of seven libraries, with
-random weights: {sources}.
+Written by `benchmarks/coverage.py`, which tries EasyPruner on models of libraries, with random
+weights: {sources}.
 `benchmarks/models.py` says how they are selected.{missing}
 Measured with {versions} on {machine}.
 
@@ -92,16 +92,20 @@ def _missing(count: int) -> str:
     return f' {count} more, the largest or slowest among them, were not reached.' if count else ''
 
 
-def page(results: Sequence[Result], missing: int = 0) -> str:
+def page(
+    results: Sequence[Result], missing: int = 0, title: str = 'Which models can be pruned'
+) -> str:
     """Return the page with all results.
 
     Args:
         results: the results of the measured models.
         missing: the number of models that were not measured.
+        title: the title of the page.
     """
     usable = [result for result in results if result.status != 'unusable']
     sources = [f'{len(list(rows))} of {source}' for source, rows in by_source(usable)]
     return _TEMPLATE.format(
+        title=title,
         sources=', '.join(sources),
         missing=_missing(missing),
         versions=', '.join(_versions()),

@@ -135,6 +135,17 @@ class TestCoverage:
         slowest = [row[2:] for row in table(page, '| library | model')]
         assert slowest == [["`attention='heads'`", '7.00', '0.50'], ['', '4.00', '0.50']]
 
+    def test_random_networks_stand_on_the_page(self, module: Any, tmp_path: Path) -> None:
+        found = module('random_networks').summary(module('random_networks').draw(2))
+        assert [found[key] for key in ('networks', 'traced', 'verified', 'cut')] == [2] * 4
+        section = module('coverage_parts').random_section
+        assert section(tmp_path / 'random.json') == ''
+        (tmp_path / 'random.json').write_text(json.dumps(found))
+        text = ' '.join(section(tmp_path / 'random.json').split())
+        assert (
+            'Of 2 networks, 2 were traced, 2 verified and 2 cut' in text and 'none failed' in text
+        )
+
     def test_masks_remove_half_but_never_all(self, module: Any) -> None:
         graph = easypruner.trace(torchvision.models.resnet18(), torch.zeros(1, 3, 32, 32))
         masks = module('coverage_check').random_masks(graph)
