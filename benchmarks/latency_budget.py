@@ -14,10 +14,9 @@ other load on the machine hardly matters.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -33,7 +32,7 @@ from easypruner.base.files import write_json
 from easypruner.base.modules import copy_of
 from easypruner.plugins.targets import runtime_of
 from easypruner.runtimes import Runtime
-from easypruner.runtimes.timing import measure
+from easypruner.runtimes.timing import Pass, measure
 from easypruner.strategies.budgets.latency import bench_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,11 +125,10 @@ def _cuts(
         )
 
 
-def _loaded(runtime: Runtime, network: nn.Module, image: Tensor) -> Callable[[], Any]:
+def _loaded(runtime: Runtime, network: nn.Module, image: Tensor) -> Pass:
     """Load a network; its passes take turns among six places in the memory, if it has them."""
     session = runtime.fixed_session(network, image)
-    bound = itertools.cycle([session.bind(image) for _ in range(_BINDINGS)])
-    return lambda: next(bound)()
+    return [session.bind(image) for _ in range(_BINDINGS)]
 
 
 if __name__ == '__main__':

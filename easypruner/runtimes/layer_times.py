@@ -140,6 +140,7 @@ class LayerTimes:
             clock=self.clock,
             # In a network, the layer before has just written the input.
             before=[inputs.sum for _, inputs in bound.values()],
+            settle=False,
         )
         seconds = {n: each.fastest for n, each in zip(bound, timed, strict=True)}
         reference = seconds.pop(len(built), 0.0)

@@ -148,7 +148,12 @@ def _measured(runtime: Runtime) -> dict[str, Any]:
         sessions = runtime.layer_sessions(layers)
     passes = [s.bind(inputs) for s, (_, inputs) in zip(sessions, layers, strict=True)]
     times = measure(
-        passes, threads=runtime.threads, repeats=_REPEATS, warmup=_WARMUP, clock=runtime.clock
+        passes,
+        threads=runtime.threads,
+        repeats=_REPEATS,
+        warmup=_WARMUP,
+        clock=runtime.clock,
+        settle=False,
     )
     found: dict[str, dict[str, float]] = {kind: {} for kind in LAYERS}
     for (kind, width), timed in zip(cases, times, strict=True):

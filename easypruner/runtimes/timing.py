@@ -1,4 +1,4 @@
-"""Timing: passes of several networks alternate, so that other load on the machine affects all."""
+"""Timing: networks take turns, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ _MEDIAN_ERROR = 1.2533
 
 _FEWEST = 5
 """The rounds after which a limit of the time counts."""
+_SETTLING = 0.025
+"""The most seconds of the passes by which a network finds its data in the caches again."""
+_MOST_SETTLING = 5
+"""The most such passes."""
+
+Run = Callable[[], Any]
+"""Runs a network once."""
+Pass = Run | Sequence[Run]
+"""Runs a network once; or several that do, of the same network at several places in the memory."""
 
 Clock = Literal['wall', 'cpu']
 """``'wall'`` is the time that passes; ``'cpu'`` is that of this process alone, on all threads."""
@@ -85,7 +94,7 @@ class Timed:
 
 
 def measure(
-    passes: Sequence[Callable[[], Any]],
+    passes: Sequence[Pass],
     *,
     threads: int = 1,
     repeats: int = 20,
@@ -93,14 +102,18 @@ def measure(
     seconds: float | None = None,
     limit: float | None = None,
     clock: Clock = 'wall',
-    before: Sequence[Callable[[], Any]] = (),
+    before: Sequence[Run] = (),
+    settle: bool = True,
 ) -> tuple[Timed, ...]:
     """Time functions that each run a network once.
 
-    In each round each of them runs once; who begins changes from round to round.
+    In each round each of them is timed once; who begins changes from round to round. A short pass
+    is timed after untimed ones of the same network, as if it ran alone: the others have just
+    taken its place in the caches, without which it takes up to a fourth more time.
 
     Args:
-        passes: the functions; the first is the one that the others are compared with.
+        passes: the functions; the first is the one that the others are compared with. If several
+            run the same network, another one does in each round.
         threads: the number of threads that torch may use meanwhile.
         repeats: the number of rounds that count.
         warmup: the number of rounds before these.
@@ -108,6 +121,7 @@ def measure(
         limit: if given, rounds end when this time is used up, after at least five of them.
         clock: which clock.
         before: for each of the functions one that runs before it, and is not timed; or none.
+        settle: whether short passes are timed after untimed ones.
 
     Raises:
         ConfigError: there is no such clock.
@@ -115,6 +129,7 @@ def measure(
     now = _CLOCKS.get(clock)
     if now is None:
         raise ConfigError(f"clock is {clock!r}; expected 'wall' or 'cpu'")
+    turns = [(each,) if callable(each) else tuple(each) for each in passes]
     rounds: list[list[float]] = []
     with torch.no_grad(), torch_threads(threads), _without_collector():
         started = perf_counter()
@@ -124,7 +139,10 @@ def measure(
             used = perf_counter() - started
             if limit is not None and used > limit and len(rounds) >= warmup + _FEWEST:
                 break
-            rounds.append(_round(passes, before, len(rounds), now))
+            number = len(rounds)
+            runs = [each[number % len(each)] for each in turns]
+            untimed = [_settling(time) for time in rounds[-1]] if settle and rounds else []
+            rounds.append(_round(runs, before, untimed, number, now))
     counted = rounds[warmup:]
     return tuple(
         Timed(
@@ -136,16 +154,24 @@ def measure(
     )
 
 
+def _settling(seconds: float) -> int:
+    """Return the number of untimed passes before one that takes a time."""
+    return min(int(_SETTLING / max(seconds, 1e-9)), _MOST_SETTLING)
+
+
 def _round(
-    passes: Sequence[Callable[[], Any]],
-    before: Sequence[Callable[[], Any]],
+    passes: Sequence[Run],
+    before: Sequence[Run],
+    untimed: Sequence[int],
     number: int,
     now: Callable[[], float],
 ) -> list[float]:
-    """Run each function once, and return its time, in their order."""
+    """Return the time of each function, in their order."""
     times = [0.0] * len(passes)
     for step in range(len(passes)):
         place = (number + step) % len(passes)
+        for _ in range(untimed[place] if untimed else 0):
+            passes[place]()
         if before:
             before[place]()
         start = now()

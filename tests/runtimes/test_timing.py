@@ -57,6 +57,33 @@ class TestMeasure:
         measure(passes, repeats=3, warmup=1)
         assert machine.ran == 'abc' 'bca' 'cab' 'abc'  # fmt: skip
 
+    def test_short_passes_are_timed_in_warm_caches(self, machine: Machine) -> None:
+        last = []
+
+        def caching(name: str, *seconds: float) -> Callable[[], None]:
+            """Return a pass that takes twice its time if another network ran just before."""
+            run = machine.taking(name, *seconds)
+
+            def one_pass() -> None:
+                before = machine.now
+                run()
+                machine.now += (machine.now - before) * (last[-1:] != [name])
+                last.append(name)
+
+            return one_pass
+
+        passes = [caching('a', 0.002), caching('b', 0.001), caching('c', 1.0)]
+        short, shorter, long = measure(passes, repeats=6)
+        assert short.seconds.median == pytest.approx(0.002)
+        assert shorter.seconds.median == pytest.approx(0.001)
+        assert long.seconds.median == pytest.approx(2.0), 'not worth the time'
+        assert measure(passes, settle=False)[0].seconds.median == pytest.approx(0.004)
+
+    def test_places_of_a_network_take_turns_by_rounds(self, machine: Machine) -> None:
+        places = [machine.taking(name, 0.001) for name in 'ab']
+        measure([places], repeats=4, warmup=0)
+        assert machine.ran == 'a' + 6 * 'b' + 6 * 'a' + 6 * 'b'
+
     def test_warm_up_does_not_count(self, machine: Machine) -> None:
         (timed,) = measure([machine.taking('a', 9.0, 9.0, 1.0, 1.0, 1.0)], repeats=3, warmup=2)
         assert timed.seconds.median == 1 and timed.seconds.spread == 0

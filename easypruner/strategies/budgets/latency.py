@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from easypruner.runtimes.layers import device_of, inputs_on_device
 from easypruner.runtimes.machine import describe_runtime, device_name, runtime_arguments
 from easypruner.runtimes.passes import synchronized
 from easypruner.runtimes.runtime import Runtime
-from easypruner.runtimes.timing import Clock, Reading, measure
+from easypruner.runtimes.timing import Clock, Pass, Reading, measure
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 
 _MOST_KEPT = 2
@@ -83,7 +82,7 @@ class Stopwatch:
         self._model = copy_of(graph.model).eval()
         self.graph = graph.on(self._model)
         self._whole = self._pass_of(self._model)
-        self._pruned: dict[tuple[int, ...], Callable[[], Any]] = {}
+        self._pruned: dict[tuple[int, ...], Pass] = {}
 
     @property
     def threads(self) -> int:
@@ -116,24 +115,21 @@ class Stopwatch:
         rounds = {**self._rounds, 'repeats': self._repeats, 'clock': clock}
         return measure([self._whole], threads=self.threads, **rounds)[0].seconds.median
 
-    def _cut(self, masks: Mapping[str, Tensor]) -> Callable[[], Any]:
+    def _cut(self, masks: Mapping[str, Tensor]) -> Pass:
         pruned = copy_of(self._model)
         prune(pruned, masks, graph=self.graph.on(pruned))
         return self._pass_of(pruned)
 
-    def _pass_of(self, model: nn.Module) -> Callable[[], Any]:
-        """Return a function that runs a network once."""
+    def _pass_of(self, model: nn.Module) -> Pass:
+        """Return what runs a network once."""
         if self._runtime is not None:
             session = self._runtime.fixed_session(model, self._inputs)
             # Some runtimes load the network for each binding. Where in the memory it is then
-            # changes its time by some percent, so passes take turns.
-            bound = itertools.cycle(
-                [
-                    synchronized(session.bind(self._inputs), self._device)
-                    for _ in range(_bindings(model))
-                ]
-            )
-            return lambda: next(bound)()
+            # changes its time by some percent, so several take turns.
+            return [
+                synchronized(session.bind(self._inputs), self._device)
+                for _ in range(_bindings(model))
+            ]
         positional, named = call_arguments(self._inputs)
         return synchronized(lambda: model(*positional, **named), self._device)
 

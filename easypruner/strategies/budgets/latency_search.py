@@ -21,8 +21,6 @@ _AIM = 0.9925
 """The share of the limit that is aimed at, so that noise does not lead above it."""
 _ENOUGH = 0.98
 """The share of the limit from which a network is near enough to it."""
-_NEAR = 0.97
-"""The share of the limit below which a step of the time is taken to be in the way."""
 _UNIT = 'of the predicted time'
 _SLOW = 0.5
 """The share of the distance to the limit that is left after a step that helped little."""
@@ -134,7 +132,7 @@ class _Search:
     def is_near(self) -> bool:
         """Whether a network is near enough to the limit, or no other can be."""
         return self._ended or any(
-            _NEAR * self._limit <= each.measured.median <= self._limit for each in self.found
+            _ENOUGH * self._limit <= each.measured.median <= self._limit for each in self.found
         )
 
     def along(self, most: int) -> None:
