@@ -22,9 +22,9 @@ _LIMIT = 0.55
 _TEMPLATE = """# Faster where it runs
 
 Written by `benchmarks/latency.py` on {processor}, with {versions}. One thread, one image of
-{side} px, random weights (times do not depend on them). All networks of a table row run alternately
-in one process, and the time is that of the process's CPU. A number is the median of the ratios to
-the unpruned network.
+{side} px, random weights (times do not depend on them). All networks of a table row take turns in
+one process, and the time is that of the process's CPU. A short pass is timed after untimed ones of
+the same network, in warm caches. A number is the median of the ratios to the unpruned network.
 
 ## Widths
 
