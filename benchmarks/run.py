@@ -96,6 +96,17 @@ JOBS = (
     Job('push', tuple(f'push.py {part}' for part in _PUSH)),
     Job('reliability', ('reliability.py',)),
     Job(
+        'pitch',
+        ('pitch.py',),
+        ('pitch.py --quick --out {out}/pitch.md --results {out}/pitch.json',),
+    ),
+    Job(
+        'rivals',
+        ('rivals.py tune', 'rivals.py run', 'rivals.py page'),
+        (('rivals.py run --quick --shrunk --untuned --seeds 0 --keeps 0.3 --methods L1Norm '
+         '--work-dir {out}/rivals --results {out}/rivals.json'),),
+    ),
+    Job(
         'evidence',
         ('evidence.py',),
         (('evidence.py --quick --studies methods_vgg6bn --only masksparsity l1 --seeds 0 '

@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import torch
+from torch import nn
 
+import easypruner
 from easypruner import Context, MaskSource
 from easypruner.graph import ChannelGraph
 from easypruner.strategies.strategy import Strategy
@@ -62,4 +65,4 @@ def test_a_source_changes_them_and_its_selection_is_checked() -> None:
 
     assert Source().reduction == 'max' and MaskSource().reduction == 'mean'
     with pytest.raises(Exception, match=r'easypruner\.Masks'):
-        Source().select(None, Context())  # type: ignore[arg-type]
+        Source().select(easypruner.trace(nn.Linear(2, 2), torch.ones(1, 2)), Context())

@@ -46,7 +46,7 @@ class Refusing(Files):
 def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     load_plugins()
     own = {name: cls for name, cls in RUNTIMES.classes.items() if name == 'TorchEager'}
-    monkeypatch.setattr(RUNTIMES, 'classes', {'Files': Files, **own})
+    monkeypatch.setattr(RUNTIMES, '_classes', {'Files': Files, **own})
 
 
 @pytest.mark.usefixtures('plugins')
