@@ -152,7 +152,7 @@ def _distribution(space: Sweep | Between) -> Any:
     if isinstance(space, Sweep):
         # Their places, because Optuna knows only numbers and texts.
         return distributions.CategoricalDistribution(range(len(space.values)))
-    kind = distributions.IntDistribution if space.whole else distributions.FloatDistribution
+    kind: Any = distributions.IntDistribution if space.whole else distributions.FloatDistribution
     step = space.step or (1 if space.whole else None)
     return kind(space.low, space.high, log=space.log, step=step)
 

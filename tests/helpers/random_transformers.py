@@ -13,6 +13,7 @@ from tests.helpers.random_tokens import OnTokens
 
 HEAD = 4
 """The width of a head, other than the numbers of heads, so that each is known by its size."""
+HAS_FUSED = 'enable_gqa' in (functional.scaled_dot_product_attention.__doc__ or '')
 
 
 class Attention(nn.Module):
@@ -45,7 +46,8 @@ class Attention(nn.Module):
         times = self.heads // self.groups
         if times == 1:
             return k, v
-        way = self.step.pick(0, 'repeat', 'expand', 'fused')
+        # torch before 2.5 has no enable_gqa.
+        way = self.step.pick(0, 'repeat', 'expand', 'fused' if HAS_FUSED else 'expand')
         if way == 'repeat':
             return k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
         if way == 'expand':
@@ -54,8 +56,10 @@ class Attention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         grouped = k.shape[1] != q.shape[1]
-        if grouped or self.step.pick(1, True, False):
-            return functional.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+        if grouped:
+            return functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        if self.step.pick(1, True, False):
+            return functional.scaled_dot_product_attention(q, k, v)
         return ((q @ k.transpose(-2, -1)) * HEAD**-0.5).softmax(-1) @ v
 
 

@@ -153,7 +153,9 @@ class _PlainDict:
         return {}
 
 
-_PlainDict.__module__, _PlainDict.__qualname__ = 'collections', 'defaultdict'
+_PlainDict.__module__ = 'collections'
+# Older torch compares the first of them.
+_PlainDict.__name__ = _PlainDict.__qualname__ = 'defaultdict'
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ def test_texts_in_no_known_format(text: str, words: str, tmp_path: Path) -> None
 def test_a_default_dict_is_read_without_its_default(tmp_path: Path) -> None:
     masks = defaultdict(dict, {'body.0.0': {'weight': torch.ones(8, 3, 3, 3)}})
     torch.save(masks, tmp_path / 'mask.pth')
-    before = torch.serialization.get_safe_globals()
+    before = [*torch.serialization.get_safe_globals()]
     content = read_masks(tmp_path / 'mask.pth')
     assert isinstance(content, NniMasks) and type(content.masks) is dict
     assert set(torch.serialization.get_safe_globals()) == set(before)
