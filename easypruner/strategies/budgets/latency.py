@@ -29,7 +29,7 @@ from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, T
 
 _MOST_KEPT = 2
 _BINDINGS = (2, 6)
-_ALL_BINDINGS = 600_000_000
+_ALL_BINDINGS = 300_000_000
 """The bytes of the parameters of all bindings of a network, if they are more than the fewest."""
 _FEWEST = 2
 

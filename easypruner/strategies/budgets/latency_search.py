@@ -151,8 +151,8 @@ class _Search:
     def beside_step(self, most: int) -> None:
         """Measure networks beside a step of the time, which the ranking passes.
 
-        The groups in which the networks on both sides of the step differ keep the fewer units.
-        Others keep more instead.
+        The groups in which the networks on both sides of the step differ keep the fewer units, and
+        others more instead: all of these groups, or else a half of them, as one may be the cause.
         """
         met = [each for each in self.found if each.measured.median <= self._limit]
         above = [each for each in self.found if each.measured.median > self._limit]
@@ -160,11 +160,25 @@ class _Search:
             return
         low = max(met, key=lambda each: each.measured.median)
         step = min(above, key=lambda each: each.predicted)
-        held = {
-            name: int(mask.sum())
+        names = [
+            name
             for name, mask in low.masks.items()
             if int(mask.sum()) < int(step.masks[name].sum())
-        }
+        ]
+        half = len(names) // 2
+        for held in (names, names[:half], names[half:]):
+            if held:
+                low = self._raise_others(low, held, most)
+
+    def _raise_others(self, low: Candidate, names: Sequence[str], most: int) -> Candidate:
+        """Measure networks that keep no more units of some groups; return the best within limits.
+
+        Args:
+            low: the best so far.
+            names: the groups that keep as many units as it has.
+            most: the most networks that are measured.
+        """
+        held = {name: int(low.masks[name].sum()) for name in names}
 
         def cost(masks: Masks) -> float:
             fits = all(int(masks[name].sum()) <= count for name, count in held.items())
@@ -175,11 +189,12 @@ class _Search:
             aim = low.predicted + part * (_AIM * self._limit - low.measured.median)
             masks = self._ranking.within(cost, aim, _UNIT)
             if self._has(masks):
-                return
+                break
             if low.measured.median < self._add(masks) <= self._limit:
                 low = self.found[-1]
             else:
                 part /= 2
+        return low
 
     def _has(self, masks: Masks) -> bool:
         return any(same(masks, candidate.masks) for candidate in self.found)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from easypruner import Masks
+from easypruner.graph import Limits
 from easypruner.runtimes.timing import Reading
 from easypruner.strategies.budgets.latency_search import Unit, search
 from easypruner.strategies.budgets.ranking import Ranking
@@ -50,3 +51,18 @@ def test_other_groups_keep_more_where_the_time_has_a_step() -> None:
     for name, mask in found.masks.items():
         kept, gone = scores[name][mask], scores[name][~mask]
         assert kept.min() > gone.max()
+
+
+def test_one_of_the_groups_at_a_step_is_its_cause() -> None:
+    def predict(masks: Masks) -> float:
+        return sum(float(mask.double().mean()) for mask in masks.values()) / len(masks)
+
+    def measure(masks: Masks, sure: bool) -> Reading:
+        return Reading(0.9 * predict(masks) + (0.1 if int(masks['a'].sum()) > 112 else 0.0), 0.0, 9)
+
+    # All groups differ at each step of the ranking, so that none is left to keep more.
+    limits = {name: Limits(round_to=8) for name in 'abcd'}
+    ranking = Ranking.of({name: torch.arange(160.0) / 160 for name in limits}, limits)
+    found = search(ranking, predict, measure, LIMIT, Unit())
+    assert 0.97 * LIMIT <= found.measured.median <= LIMIT
+    assert int(found.masks['a'].sum()) <= 112 < int(found.masks['d'].sum())
