@@ -34,13 +34,13 @@ def read_json(
     file = str(path)
     try:
         value = json.loads(Path(path).read_bytes())
-        _check_depth(value)
+        check_depth(value)
         return Field(value, file, error=error)
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f'{file!r} cannot be read as JSON: {problem}; {_DAMAGED}') from problem
 
 
-def _check_depth(value: Any) -> None:
+def check_depth(value: Any) -> None:
     """Raise ValueError if a value is nested so deeply that functions cannot recurse into it."""
     level = [value]
     for _ in range(_DEEPEST):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from easypruner.base.describe import describe
 from easypruner.base.files import zip_damage
+from easypruner.base.json_fields import check_depth
 from easypruner.errors import MaskError
 from easypruner.graph import Masks
 from easypruner.strategies.sources.mask_files import (
@@ -32,7 +33,6 @@ _PICKLED_NUMBER = b'l\xfc\x9cF\xf9 j\xa8P\x19'
 # safetensors refuses a longer header, so a longer one means another format.
 _LONGEST_HEADER = 100_000_000
 _LONGEST_TEXT = 64_000_000
-_DEEPEST = 20
 _YAML_TUPLE = 'tag:yaml.org,2002:python/tuple'
 
 
@@ -107,7 +107,7 @@ def _parsed(text: str, file: Path) -> Any:
     """Return the content of JSON or YAML."""
     try:
         content = json.loads(text) if text.lstrip()[:1] in ('{', '[') else _parsed_yaml(text)
-        _check_depth(content)
+        check_depth(content)
     except (ValueError, RecursionError) as error:
         problem = ' '.join(str(error).split())[:200]
         raise _unknown(file, f'as JSON or YAML it cannot be read: {problem}') from None
@@ -134,16 +134,6 @@ def _parsed_yaml(text: str) -> Any:
         return yaml.load(text, Loader)  # a safe one
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
-
-
-def _check_depth(content: Any) -> None:
-    level = [content]
-    for _ in range(_DEEPEST):
-        containers = [item for item in level if isinstance(item, dict | list)]
-        level = [x for c in containers for x in (c.values() if isinstance(c, dict) else c)]
-        if not level:
-            return
-    raise ValueError(f'it is nested more than {_DEEPEST} levels deep')
 
 
 class _PlainDict:

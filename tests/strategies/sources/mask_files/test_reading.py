@@ -93,7 +93,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         ('{"a": 1', 'as JSON or YAML it cannot be read: Expecting'),
         ('a: [1', 'as JSON or YAML it cannot be read: .* line 1'),
         ('[' * 100_000, 'as JSON or YAML it cannot be read'),
-        ('[' * 30 + ']' * 30, 'nested more than 20 levels deep'),
+        ('[' * 60 + ']' * 60, 'nested more than 50 levels deep'),
         ('a: &a [1, 2]\nb: *a', r'references \(\*name\)'),
         ('!!python/object/apply:os.system [ls]', 'as JSON or YAML it cannot be read'),
         ('{"conv1": [1, 0, 1]}', 'as a text it holds a dict'),
