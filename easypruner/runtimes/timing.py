@@ -109,7 +109,7 @@ def measure(
 
     In each round each of them is timed once; who begins changes from round to round. A short pass
     is timed after untimed ones of the same network, as if it ran alone: the others have just
-    taken its place in the caches, without which it takes up to a fourth more time.
+    taken its place in the caches, and it takes longer until it has its data there again.
 
     Args:
         passes: the functions; the first is the one that the others are compared with. If several
