@@ -27,6 +27,7 @@ import easypruner
 from easypruner.base.files import write_json
 from easypruner.base.versions import versions_of
 from easypruner.plugins.targets import runtime_of
+from easypruner.runtimes.passes import loaded
 from easypruner.runtimes.timing import measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +89,7 @@ def compared(
     cuts = {str(value): cut(network, setting, data, keep, value) for value in FOR_SPEED}
     runtime = runtime_of(RUNTIME)
     passes = [
-        runtime.fixed_session(each, data.example).bind(data.example)
+        loaded(runtime, each, data.example, data.example.device)
         for each in (network, *cuts.values())
     ]
     times = measure(passes, threads=1, repeats=_REPEATS, clock='cpu')[1:]

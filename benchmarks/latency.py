@@ -29,6 +29,7 @@ from easypruner.base.files import write_json
 from easypruner.plugins.registry import RUNTIMES
 from easypruner.plugins.use import ensure_loaded
 from easypruner.runtimes import Runtime
+from easypruner.runtimes.passes import loaded
 from easypruner.runtimes.probe import LAYERS
 from easypruner.runtimes.timing import Timed, measure
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument('--only', default='', help='a regular expression for the networks')
     parser.add_argument('--runtimes', nargs='+', default=DEFAULT_RUNTIMES, metavar='NAME')
     parser.add_argument('--side', type=int, default=224, help='pixels of a side of the image')
-    parser.add_argument('--repeats', type=int, default=25, help='rounds that count')
+    parser.add_argument('--repeats', type=int, default=32, help='rounds that count')
     parser.add_argument('--again', action='store_true', help='measure everything again')
     parser.add_argument('--results', type=Path, default=RESULTS)
     parser.add_argument('--docs', type=Path, default=ROOT / 'docs')
@@ -102,7 +103,7 @@ def _measured(name: str, runtime: Runtime, side: int, repeats: int) -> dict[str,
     """Return the times of all variants of a network in a runtime, with their MACs."""
     image = torch.randn(1, 3, side, side)
     variants = dict(_variants(name, runtime, image))
-    passes = [runtime.fixed_session(network, image).bind(image) for network in variants.values()]
+    passes = [loaded(runtime, each, image, image.device) for each in variants.values()]
     times = measure(passes, threads=1, repeats=repeats, clock='cpu')
     macs = {each: trace(network, image).cost().macs for each, network in variants.items()}
     return {

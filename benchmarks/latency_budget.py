@@ -6,8 +6,8 @@ python benchmarks/latency_budget.py [--networks NAME ...] [--runtimes NAME ...] 
 Writes benchmarks/results/latency_budget.json after each cut. What the file already has is not
 measured again. The times of layers are measured before a search where the user's cache does not
 have them: the time of a search is that with a warm table. To measure afresh, the pruned and the
-unpruned network are loaded anew, and their passes alternate in one process, with one thread and a
-batch of one image. All times are those of the process's CPU, so that
+unpruned network are loaded anew, up to 48 times, because where they are in the memory changes their
+time; their passes alternate in one process, with one thread and a batch of one image. All times are those of the process's CPU, so that
 other load on the machine hardly matters.
 """
 
@@ -24,22 +24,21 @@ from typing import Any
 import torch
 import torchvision
 from latency_budget_page import section
-from torch import Tensor, nn
 
 import easypruner
 from easypruner.base.cache import processor
 from easypruner.base.files import write_json
 from easypruner.base.modules import copy_of
 from easypruner.plugins.targets import runtime_of
-from easypruner.runtimes import Runtime
-from easypruner.runtimes.timing import Pass, measure
+from easypruner.runtimes.passes import loaded
+from easypruner.runtimes.timing import measure
 from easypruner.strategies.budgets.latency import bench_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'latency_budget.json'
 NETWORKS = ('resnet18', 'resnet50', 'mobilenet_v2')
 RUNTIMES = ('OnnxRuntime', 'TorchChannelsLast', 'OpenVINO')
-_REPEATS, _WARMUP, _BINDINGS = 20, 3, 6
+_REPEATS, _WARMUP, _PLACES = 20, 3, 48
 _SEED = 0
 
 
@@ -95,7 +94,7 @@ def _cuts(
     bench = bench_of(graph, runtime, _REPEATS, _WARMUP, 'cpu')
     loading = process_time() - start
     _ = bench.forecast
-    anew = _loaded(runtime, copy_of(model), image)
+    anew = loaded(runtime, copy_of(model), image, image.device, _PLACES)
     for keep in shares:
         bench.shares.clear()
         budget = easypruner.budgets.Latency(
@@ -107,7 +106,7 @@ def _cuts(
         searching = process_time() - start
         pruned = copy_of(model)
         easypruner.prune(pruned, masks, graph=graph.on(pruned))
-        run = _loaded(runtime, pruned, image)
+        run = loaded(runtime, pruned, image, image.device, _PLACES)
         fresh = measure([anew, run], repeats=repeats, clock='cpu')[1]
         yield (
             _key(network, name, keep),
@@ -123,12 +122,6 @@ def _cuts(
                 'measured': [list(pair) for pair in bench.shares],
             },
         )
-
-
-def _loaded(runtime: Runtime, network: nn.Module, image: Tensor) -> Pass:
-    """Load a network; its passes take turns among six places in the memory, if it has them."""
-    session = runtime.fixed_session(network, image)
-    return [session.bind(image) for _ in range(_BINDINGS)]
 
 
 if __name__ == '__main__':

@@ -1,14 +1,43 @@
-"""Passes of networks on accelerators: a pass is over when the device has finished."""
+"""Passes of networks, to be timed: on accelerators, and at several places in the memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
+
+from easypruner.runtimes.runtime import Runtime
+from easypruner.runtimes.timing import Pass, Run
+
+_FEWEST, MOST = 2, 16
+_SIZE = 15_000_000
+"""The bytes of the parameters up to which a network is loaded as often as it should be."""
 
 
-def synchronized(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+def loaded(
+    runtime: Runtime, network: nn.Module, inputs: Any, device: torch.device, places: int = MOST
+) -> Pass:
+    """Return the passes of a network in a runtime, at several places in the memory.
+
+    Where a network is in the memory changes the time of its passes. With six places each, the
+    median ratio of two networks of MobileNetV2's size still differs by 1.5 % (standard deviation)
+    from one loading to the next, in ONNX Runtime and in OpenVINO.
+
+    Args:
+        runtime: the runtime; it loads a network anew for each binding, if this is soon done.
+        network: the network, in evaluation mode.
+        inputs: its inputs, on ``device``.
+        device: the device on which it runs.
+        places: the number of places; less for a large network, at least two.
+    """
+    session = runtime.fixed_session(network, inputs)
+    size = sum(p.numel() * p.element_size() for p in network.parameters())
+    count = min(max(places * _SIZE // max(size, 1), _FEWEST), places)
+    return [synchronized(session.bind(inputs), device) for _ in range(count)]
+
+
+def synchronized(run: Run, device: torch.device) -> Run:
     """Return a function that runs a network and waits for the device.
 
     Args:

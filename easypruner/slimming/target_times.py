@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from easypruner.base.cache import processor
 from easypruner.graph import ChannelGraph, Masks
 from easypruner.runtimes.off_grid import OffGrid, describe_off_grid, off_grid
+from easypruner.runtimes.passes import loaded
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.timing import Timed, measure
 from easypruner.runtimes.widths import Target
 
 _SECONDS = 1.0
 _REPEATS = 15
+_PLACES = 6
 
 
 @dataclass(frozen=True)
@@ -129,5 +132,8 @@ class TargetSummary:
 
 
 def _times(runtime: Runtime, inputs: Any, networks: Sequence[nn.Module]) -> tuple[Timed, ...]:
-    passes = [runtime.fixed_session(network.eval(), inputs).bind(inputs) for network in networks]
+    passes = [
+        loaded(runtime, network.eval(), inputs, torch.device('cpu'), _PLACES)
+        for network in networks
+    ]
     return measure(passes, threads=runtime.threads, repeats=_REPEATS, seconds=_SECONDS)

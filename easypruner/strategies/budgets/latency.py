@@ -22,15 +22,12 @@ from easypruner.runtimes.forecast import Forecast
 from easypruner.runtimes.layer_times import LayerTimes
 from easypruner.runtimes.layers import device_of, inputs_on_device
 from easypruner.runtimes.machine import describe_runtime, device_name, runtime_arguments
-from easypruner.runtimes.passes import synchronized
+from easypruner.runtimes.passes import loaded, synchronized
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.timing import Clock, Pass, Reading, measure
 from easypruner.strategies.budgets.latency_table import LatencyTable, Savings, Together
 
 _MOST_KEPT = 2
-_BINDINGS = (2, 6)
-_ALL_BINDINGS = 300_000_000
-"""The bytes of the parameters of all bindings of a network, if they are more than the fewest."""
 _FEWEST = 2
 
 
@@ -123,22 +120,9 @@ class Stopwatch:
     def _pass_of(self, model: nn.Module) -> Pass:
         """Return what runs a network once."""
         if self._runtime is not None:
-            session = self._runtime.fixed_session(model, self._inputs)
-            # Some runtimes load the network for each binding. Where in the memory it is then
-            # changes its time by some percent, so several take turns.
-            return [
-                synchronized(session.bind(self._inputs), self._device)
-                for _ in range(_bindings(model))
-            ]
+            return loaded(self._runtime, model, self._inputs, self._device)
         positional, named = call_arguments(self._inputs)
         return synchronized(lambda: model(*positional, **named), self._device)
-
-
-def _bindings(model: nn.Module) -> int:
-    """Return how often a network is loaded, which is less for a large one."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    fewest, most = _BINDINGS
-    return min(max(_ALL_BINDINGS // max(size, 1), fewest), most)
 
 
 class Bench:
