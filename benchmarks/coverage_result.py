@@ -26,6 +26,7 @@ _STARTS = {
         'entries are written by their position',
         'has a single channel',
         'one channel is picked by its position',
+        'positions of channels are used as values',
         'rotated by a right angle',
         'the channels within one group of a grouped convolution',
         'the diagonal of a square',

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from easypruner.graph.coupling.rules.fills import TABLE, TABLES
 from easypruner.graph.recording.composites import run_parts
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.kinds import kind_of
@@ -52,6 +53,7 @@ class Failure:
         round_number: the number of the round of the trial.
         earlier: the first expected operation that did not run, if the trial went on with others.
             The cause may be there.
+        is_deviation: whether the operation ran, and made tensors of other shapes than expected.
     """
 
     position: int
@@ -60,10 +62,17 @@ class Failure:
     line: str
     round_number: int
     earlier: Operation | None
+    is_deviation: bool
 
     @property
     def reason(self) -> str:
-        """The reason for which the groups at fault are frozen, for a user to read."""
+        """The reason for which the groups at fault are frozen, for a user to read.
+
+        Code that counts channels to make a table, such as the numbers of the classes, gives each
+        of them a value by its position. A shorter table would give others to those that stay.
+        """
+        if self.is_deviation and self.operation is not None and self.operation.name in TABLES:
+            return f'{TABLE} has an entry for each channel: {self.operation}'
         where = f' at {self.line}' if self.line else ''
         return f'the forward pass does not follow a cut: {self.text}{where}: {self.operation}'
 
@@ -101,6 +110,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         self.widths = widths
         self._position = 0
         self._missed: Operation | None = None
+        self._extra: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -112,6 +122,8 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         self.begun += 1
         result = self.run(func, args, kwargs)
         if kind.is_bookkeeping:
+            if self._extra:
+                self._is_extra(args, kwargs, tensors_of((result,)))
             return result
         operations = self._operations
         position, got = self._position, tensors_of((result,))
@@ -119,15 +131,27 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             # Where operations are missing, one may be taken for another of the same kind.
             uncertain = self._missed is not None
             fits = not uncertain or self._fits(operations[position].outputs, got)
-            if not fits and self._resume_behind(func, got):
+            if not fits and (self._resume_behind(func, got) or self._is_extra(args, kwargs, got)):
                 return result
             self._compare(operations[position].outputs, got, name_of(func) in _REARRANGING)
             if func in _WINDOWS:
                 self._compare_window(operations[position], args)
             self._position += 1
-        else:
-            self._resume_behind(func, got)
+        elif not self._resume_behind(func, got):
+            self._is_extra(args, kwargs, got)
         return result
+
+    def _is_extra(self, args: Any, kwargs: Any, got: Sequence[Tensor]) -> bool:
+        """Return whether an operation that is not expected works on nothing of the network.
+
+        Its inputs are none, or made by such operations. So it is a part of code that makes a table
+        anew, because a width is not that for which the table was made. An operation that combines
+        the table with tensors of the network is compared.
+        """
+        found = all(id(tensor) in self._extra for tensor in tensors_of((*args, *kwargs.values())))
+        if found:
+            self._extra.update({id(tensor): tensor for tensor in got})
+        return found
 
     def _resume_behind(self, func: Any, got: Sequence[Tensor]) -> bool:
         """Find the operation that ran among the next expected ones; return whether it is there.
@@ -193,7 +217,8 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     def describe(self, error: Exception) -> Failure:
         """Return the failure of a trial that raised an error."""
         text = next(iter(str(error).strip().splitlines()), '')
-        if not isinstance(error, DeviationError):
+        is_deviation = isinstance(error, DeviationError)
+        if not is_deviation:
             text = f'{type(error).__name__}: {text}'
         return Failure(
             position=self._position,
@@ -202,6 +227,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             line=_user_line(error.__traceback__),
             round_number=self.widths.round_number,
             earlier=self._missed,
+            is_deviation=is_deviation,
         )
 
 

@@ -14,11 +14,16 @@ def fill(coupling: Coupling, operation: Operation) -> None:
         coupling.assign(output, [make_copies(coupling, size) for size in output.shape])
 
 
-@rule('arange', 'linspace', 'logspace', 'eye', 'randint', 'randperm', 'tril_indices',
-      'triu_indices', 'hann_window')  # fmt: skip
+TABLE = 'a table made in the forward pass'
+TABLES = ('arange', 'linspace', 'logspace', 'eye', 'randint', 'randperm', 'tril_indices',
+          'triu_indices', 'hann_window')  # fmt: skip
+"""Operations that make tables, without values of other tensors."""
+
+
+@rule(*TABLES)
 def make_table(coupling: Coupling, operation: Operation) -> None:
     """Keep all entries: each has a value of its own, on which others may depend."""
-    reason = coupling.explain('a table made in the forward pass')
+    reason = coupling.explain(TABLE)
     for output in operation.outputs:
         coupling.assign_constants(output, reason)
 
