@@ -1,4 +1,4 @@
-"""Tables that code makes without values of the network: anchors of a detector, numbers of classes."""
+"""Tables that code makes itself: the anchors of a detector, the numbers of classes."""
 
 from __future__ import annotations
 
