@@ -7,8 +7,8 @@ Writes benchmarks/results/latency_budget.json after each cut. What the file alre
 measured again. The times of layers are measured before a search where the user's cache does not
 have them: the time of a search is that with a warm table. To measure afresh, the pruned and the
 unpruned network are loaded anew, up to 48 times, because where they are in the memory changes their
-time; their passes alternate in one process, with one thread and a batch of one image. All times are those of the process's CPU, so that
-other load on the machine hardly matters.
+time; their passes alternate in one process, with one thread and a batch of one image. All times are
+those of the process's CPU, so that other load on the machine hardly matters.
 """
 
 from __future__ import annotations
