@@ -109,6 +109,16 @@ class Axis:
         return self.ids[self.ids >= 0]
 
     @property
+    def dimensions(self) -> tuple[Axis, ...]:
+        """The axes whose kept sizes multiply to that of this one: itself, or what was merged.
+
+        Where several of the merged axes may lose indices, each of them says what it keeps.
+        """
+        if self.is_constant or not self.factors or self.ids.max() >= 0:
+            return (self,)
+        return tuple(axis for factor in self.factors for axis in factor.dimensions)
+
+    @property
     def is_made(self) -> bool:
         """Whether the axis is a part of a split, or merged of others."""
         return self.part is not None or bool(self.factors)

@@ -126,6 +126,11 @@ class Coupling:
             raise TraceError(
                 f'axes of sizes {a.size} and {b.size} are coupled by the rule of {self.operation}'
             )
+        parts, others = a.dimensions, b.dimensions
+        if len(parts) > 1 and [p.size for p in parts] == [other.size for other in others]:
+            for part, other in zip(parts, others, strict=True):
+                self.edges.couple(part, other)
+            return a
         return self.edges.couple(a, b)
 
     def couple_all(self, axes: Sequence[Axis]) -> Axis:
@@ -233,8 +238,7 @@ class Coupling:
 
     def note_reading(self, axis: Axis) -> None:
         """Note that a parameter's axis reads channels: the operation sums over it."""
-        if not axis.is_constant:
-            self.readers.append(axis)
+        self.readers += (part for part in axis.dimensions if not part.is_constant)
 
     def note_mixing(self, axis: Axis) -> None:
         """Note that the operation mixes channels, as a layer norm does: each changes the others."""
@@ -242,7 +246,7 @@ class Coupling:
             # A length under weight norm depends on the whole direction. A cut corrects it.
             sources = {self.parameter_of(tensor) for tensor in self.operation.tensors[:1]}
             if not sources & self._directions:
-                self.mixed.append((axis, self.operation))
+                self.mixed += ((part, self.operation) for part in axis.dimensions)
 
     def note_use(
         self, tensor: Tensor | None, operand: str, extent: Sequence[int] | None = None
@@ -289,7 +293,8 @@ class Coupling:
                 'whole number of 0 or more as the factor, and then axes, as axes_of() returns them'
             )
         if self.tally.is_counting:
-            self.tally.macs.append(Term(factor, axes, self.operation.module))
+            each = tuple(part for axis in axes for part in axis.dimensions)
+            self.tally.macs.append(Term(factor, each, self.operation.module))
 
     # For use after the rules
 

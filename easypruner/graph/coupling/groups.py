@@ -156,12 +156,11 @@ def partition(
     label = label[free]
     signature = _signatures(owned, owned.axis[free], label, labels, list(counted), reasons.size)
     unit_of_label, group_of = _number_units(label, signature)
-    of_nodes = labels[: coupling.axes.nodes]
     return Partition(
         sizes=np.bincount(group_of),
-        unit_of=unit_of_label[of_nodes],
+        unit_of=unit_of_label[labels],
         group_of=group_of,
-        reason_of=reasons[of_nodes],
+        reason_of=reasons[labels],
     )
 
 
@@ -182,21 +181,23 @@ def make_groups(
 def _components(coupling: Coupling, lifted: Sequence[int]) -> tuple[Ids, Ids]:
     """Return the component of each node, and the reason of each component or -1.
 
-    Here, reasons are nodes as well, with numbers behind all others.
+    A reason is no node: components that stay for the same one may stay for others as well, which
+    are not those of each other.
     """
-    nodes, reasons = coupling.axes.nodes, len(coupling.axes.reasons.texts)
+    nodes, none = coupling.axes.nodes, len(coupling.axes.reasons.texts)
     a, b = coupling.edges.arrays()
     if lifted:
         counts = ~(np.isin(a, lifted) | np.isin(b, lifted))
         a, b = a[counts], b[counts]
-    a, b = (np.where(ids < 0, nodes - ids - 1, ids) for ids in (a, b))
-    total = nodes + reasons
-    matrix = coo_array((np.ones(a.size, dtype=np.int8), (a, b)), shape=(total, total))
+    inner, outer = (a >= 0) & (b >= 0), (a < 0) != (b < 0)
+    pairs = a[inner], b[inner]
+    matrix = coo_array((np.ones(pairs[0].size, dtype=np.int8), pairs), shape=(nodes, nodes))
     count, labels = connected_components(matrix, directed=False)
-    reason_of = np.full(count, -1, dtype=np.int64)
-    # If there are several reasons, the first one counts, so it is written last.
-    backwards = np.arange(reasons)[::-1]
-    reason_of[labels[nodes + backwards]] = backwards
+    a, b = a[outer], b[outer]
+    # If there are several reasons, the first one counts.
+    reason_of = np.full(count, none, dtype=np.int64)
+    np.minimum.at(reason_of, labels[np.maximum(a, b)], -np.minimum(a, b) - 1)
+    reason_of[reason_of == none] = -1
     return labels.astype(np.int64), reason_of
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 
+import numpy as np
+
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import Location
@@ -52,21 +54,20 @@ class Tie:
         Args:
             trial: knows the axes.
             operation: the operation.
-            binding: whether an axis stays if the other one has to. Where a tie is only tried, it
-                must not get past a failure by that.
+            binding: whether an axis stays if the other one has to. Where a tie is only tried, some
+                indices must go from both, so that it does not get past a failure by that.
         """
         wide = trial.expected.find_axis(operation, self.wide)
-        if wide is None or not (binding or _is_free(trial, wide)):
+        if wide is None:
             return
         for location in self.narrow:
             narrow = trial.expected.find_axis(operation, location)
             if narrow is None or not narrow.size or wide.size % narrow.size:
                 continue
-            if not (binding or _is_free(trial, narrow)):
-                continue
             times = wide.size // narrow.size
             follower = narrow.tiled(times) if self.inner else narrow.repeated(times)
-            trial.coupling.edges.couple(wide, follower)
+            if binding or _can_go(trial, wide, follower):
+                trial.coupling.edges.couple(wide, follower)
 
 
 def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repairs] | None:
@@ -111,7 +112,7 @@ def _find_tie_to_output(
         and not trial.groups_of(wide)
         and all(
             (narrow := trial.expected.find_axis(operation, location)) is not None
-            and _is_free(trial, narrow)
+            and _can_go(trial, narrow)
             for location in tie.narrow
         )
     ]
@@ -174,7 +175,7 @@ def _try(
         undo.callback(edges.revert, edges.mark())
         _couple(trial, tie, operations)
         tied = trial.regroup()
-        if _leaves_single_unit(tied, tie, operations):
+        if not _is_trial(tied, tie, operations):
             return None
         # What an output really keeps is cut only together with what may follow it.
         cut = _groups_of(tied, tie, operations) if tied.lifted else None
@@ -196,9 +197,10 @@ def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation], binding: bo
         tie.couple(trial, operation, binding)
 
 
-def _leaves_single_unit(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:
-    """Return whether a tie leaves a group of one unit. No trial fails at what cannot be cut."""
-    return any(tied.parts.sizes[group] == 1 for group in _groups_of(tied, tie, operations))
+def _is_trial(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:
+    """Return whether all that a tie couples can be cut. No trial fails at what cannot."""
+    groups = _groups_of(tied, tie, operations)
+    return bool(groups) and all(tied.parts.sizes[group] > 1 for group in groups)
 
 
 def _groups_of(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> set[int]:
@@ -234,10 +236,10 @@ def _pairs(
     """
     narrow: dict[_Kind, Location | int] = {}
     for location, axis in found:
-        if axis.size > 1 and _is_free(trial, axis):
+        if axis.size > 1 and _can_go(trial, axis):
             narrow.setdefault(_kind(trial, axis), location)
     for wide, axis in trial.expected.around(operation, _MOST_UP):
-        if axis.size < 2 or not _is_free(trial, axis):
+        if axis.size < 2 or not _can_go(trial, axis):
             continue
         kind = _kind(trial, axis)
         for size, chosen in _fitting(kind, narrow):
@@ -270,5 +272,8 @@ def _kind(trial: Trial, axis: Axis) -> _Kind:
     return frozenset(trial.groups_of(axis)), axis.size
 
 
-def _is_free(trial: Trial, axis: Axis) -> bool:
-    return bool((axis.ids >= 0).all()) and bool((trial.parts.unit_of[axis.ids] >= 0).all())
+def _can_go(trial: Trial, *axes: Axis) -> bool:
+    """Return whether there are several units that may go at positions of all the axes."""
+    unit_of = np.append(trial.parts.unit_of, -1)  # reasons, whose ids are negative, find the last
+    units = np.stack([unit_of[np.maximum(axis.ids, -1)] for axis in axes])
+    return np.unique(units[0, (units >= 0).all(axis=0)]).size > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,7 +59,12 @@ class Widths:
         """Return how many indices of an axis stay."""
         size = self._sizes.get(axis)
         if size is None:
-            size = self._sizes[axis] = int(np.count_nonzero(self.stays[axis.ids]))
+            parts = axis.dimensions
+            if parts == (axis,):
+                size = int(np.count_nonzero(self.stays[axis.ids]))
+            else:
+                size = math.prod(map(self, parts))
+            self._sizes[axis] = size
         return size
 
     def attributes(self, repairs: Repairs) -> Attributes:

@@ -247,7 +247,7 @@ def convolve_deformed(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(output, (batch, out, *extents_after(coupling, extents, output)))
 
 
-@rule('cdist', '_cdist_forward')
+@rule('cdist', '_cdist_forward', '_euclidean_dist')
 def measure_distances(coupling: Coupling, operation: Operation) -> None:
     """Couple the coordinates of the points on both sides, over which the operation sums."""
     a, b = operation.tensors[0], operation.args[1]

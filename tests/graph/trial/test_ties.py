@@ -1,0 +1,70 @@
+"""Ties: widths that code derives from one number lose the same channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import easypruner
+from easypruner.testing import random_masks, randomized_network
+
+HEADS, WIDTH, TURNED = 3, 10, 4
+
+
+class PartlyTurned(nn.Module):
+    """Rotary positions turn a part of each query and key; values are as wide as both.
+
+    One number of the module is the width of all three.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = WIDTH
+        self.q, self.k, self.v = (nn.Linear(12, HEADS * WIDTH) for _ in range(3))
+        self.o = nn.Linear(HEADS * WIDTH, 12)
+
+    def turn(self, x: Tensor) -> Tensor:
+        turned, rest = x[..., :TURNED], x[..., TURNED:]
+        first, second = turned.chunk(2, dim=-1)
+        angles = torch.outer(torch.arange(5.0), torch.tensor([1.0, 0.1])).tile(2).to(x)
+        turned = turned * angles.cos() + torch.cat([-second, first], -1) * angles.sin()
+        return torch.cat([turned, rest], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).view(*x.shape[:2], HEADS, self.width).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        mixed = functional.scaled_dot_product_attention(self.turn(q), self.turn(k), v, scale=0.3)
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+
+def test_a_width_follows_another_of_which_a_part_stays() -> None:
+    model, x = randomized_network(PartlyTurned), torch.randn(2, 5, 12)
+    full = [layer.weight.detach().clone() for layer in (model.v, model.o)]
+    graph = easypruner.trace(model, x)
+    assert [group.size for group in graph.groups.values()] == [WIDTH - TURNED]
+    assert not [f for f in graph.frozen if 'does not follow a cut' in f.reason]
+    (name,) = graph.groups
+    mask = torch.tensor([True, False, True, True, False, True])
+    whole = randomized_network(PartlyTurned)
+    easypruner.prune(model, {name: mask}, graph=graph)
+    kept = torch.cat([torch.arange(TURNED), TURNED + mask.nonzero().flatten()])
+    rows = (torch.arange(HEADS)[:, None] * WIDTH + kept).flatten()
+    assert torch.equal(model.v.weight, full[0][rows])
+    assert torch.equal(model.o.weight, full[1][:, rows])
+    # A removed channel of queries adds nothing to the products if its weights are zero.
+    gone = torch.ones(HEADS * WIDTH, dtype=torch.bool).index_fill(0, rows, False)
+    with torch.no_grad():
+        for tensor in (whole.q.weight, whole.q.bias, whole.o.weight.T):
+            tensor[gone] = 0
+    assert torch.allclose(model(x), whole(x), atol=1e-5)
+
+
+def test_random_cuts_of_tied_widths_run() -> None:
+    model, x = randomized_network(PartlyTurned), torch.randn(2, 5, 12)
+    graph = easypruner.trace(model, x)
+    easypruner.prune(model, random_masks(graph), graph=graph)
+    assert model(x).shape == (2, 5, 12)
+    assert model.width == model.v.out_features // HEADS < WIDTH
