@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
@@ -24,10 +26,13 @@ from easypruner.errors import ConfigError, EasyPrunerError, nearest
 from easypruner.graph import NetworkRecord
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
+from easypruner.runtimes.exporting import SUMMARY
 from easypruner.strategies.stages.state import ARCHITECTURE
 
 CONFIG, WEIGHTS = 'pruned_config.py', 'pruned.pth'
 _OWN = 'easypruner.PrunedModel'
+_PYTHON = '.py:'
+"""What separates a file of Python from one of its functions."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ def find_pruned(
         found = _of_record(path, _original_of(path, original, shape, plugins), weights)
     else:
         note = 'the weights are random: give those of a checkpoint with --weights'
-        found = Deployed(_of_name(name, shape, plugins), notes=() if weights else (note,))
+        # A function has built its network with weights that only it knows.
+        known = weights is not None or _PYTHON in name
+        found = Deployed(_of_name(name, shape, plugins), notes=() if known else (note,))
     if weights is not None:
         load_weights(found.subject.model, weights, '--weights')
     return found
@@ -87,6 +94,12 @@ def _run_of(path: Path) -> bool:
 
 
 def _of_run(folder: Path, shape: Sequence[int] | None, plugins: PluginArguments) -> Deployed:
+    if (folder / SUMMARY).is_file():
+        raise EasyPrunerError(
+            f'{str(folder)!r} has what an export wrote, which only easypruner benchmark takes; '
+            'give what it was exported from: the folder of a run, a record, a config, a model, or '
+            'FILE.py:FUNCTION'
+        )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise EasyPrunerError(
@@ -147,23 +160,36 @@ def _of_record(path: Path, original: Subject, weights: str | None) -> Deployed:
 
 
 def _of_name(name: str, shape: Sequence[int] | None, plugins: PluginArguments) -> Subject:
-    file, colon, function = name.rpartition('.py:')
+    file, colon, function = name.rpartition(_PYTHON)
     if not colon:
         return find_network(name, shape, plugins)
     plugins.load_plugins()
     return _of_python(Path(f'{file}.py'), function, shape)
 
 
+def _import(file: Path) -> ModuleType:
+    """Import a file as Python runs a script: it finds modules that are beside it."""
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        # It stays there, because functions may import later.
+        sys.path.append(folder)
+        importlib.invalidate_caches()
+    # Dataclasses look for the module of their class. The name is none that a file could import.
+    name = f'easypruner file {file.resolve()}'
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _of_python(file: Path, function: str, shape: Sequence[int] | None) -> Subject:
     """Return the network that a function in a file of Python returns, with its inputs or alone."""
     if not file.is_file():
         raise ConfigError(f'there is no file {str(file)!r}')
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     name = f'{file}:{function}'
     with building(name):
-        spec.loader.exec_module(module)
+        module = _import(file)
     if not callable(getattr(module, function, None)):
         known = [each for each, value in vars(module).items() if callable(value)]
         raise ConfigError(f'{str(file)!r} has no function {function!r}; {nearest(function, known)}')

@@ -16,7 +16,7 @@ from easypruner.base.nested import map_tensors
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.agreement import with_batch
 from easypruner.runtimes.memory import peak_memory
-from easypruner.runtimes.program import on_cpu
+from easypruner.runtimes.program import advise_dtype, on_cpu
 from easypruner.runtimes.runtime import Exported, Runtime, Session
 from easypruner.runtimes.timing import Clock, Reading, Timed, measure
 
@@ -216,6 +216,11 @@ class _Loaded:
         self._exported: dict[int, Exported] = {}
         self._has_files = has_files(runtime)
 
+    @property
+    def advice(self) -> str:
+        """What to do about the network if the runtime cannot take it; '' if that is not known."""
+        return '' if self._network is None else advise_dtype(self._network)
+
     def passing(self, batch: int) -> Callable[[], tuple[Tensor, ...]]:
         """Return a function that runs the network once."""
         inputs = with_batch(self._inputs, batch)
@@ -294,7 +299,8 @@ def _rows(
             passes.append(each.passing(batch))
             running.append(each)
         except EasyPrunerError as error:  # noqa: PERF203
-            problems.append(f'{each.name}, {runtime.name}, batch {batch}: {error}')
+            reason = f'{error}{each.advice}'
+            problems.append(f'{each.name}, {runtime.name}, batch {batch}: {reason}')
     if not running:
         return
     twin = [running[0].passing(batch)] if len(running) > 1 else []

@@ -20,7 +20,7 @@ from easypruner.base.versions import versions_of
 from easypruner.errors import EasyPrunerError
 from easypruner.report.text import format_size
 from easypruner.runtimes.agreement import check_agreement
-from easypruner.runtimes.program import input_tensors, on_cpu
+from easypruner.runtimes.program import advise_dtype, input_tensors, on_cpu
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.weights_folder import write_weights
 
@@ -129,7 +129,7 @@ def export_network(
         networks[UNPRUNED] = on_cpu(unpruned)
     with _whole(folder) as new:
         files = [
-            _export_for(runtime, each, inputs, new, name)
+            _explained(runtime, each, inputs, new, name)
             for runtime in runtimes
             for name, each in networks.items()
         ]
@@ -147,6 +147,16 @@ def export_network(
         del content['folder']
         write_json(new / SUMMARY, content)
     return export
+
+
+def _explained(
+    runtime: Runtime, network: nn.Module, inputs: Any, folder: Path, name: str
+) -> NetworkFile:
+    """Write one network for one runtime; say of a failure that it may be due to the dtype."""
+    try:
+        return _export_for(runtime, network, inputs, folder, name)
+    except EasyPrunerError as error:
+        raise EasyPrunerError(f'{error}{advise_dtype(network)}') from error
 
 
 def _export_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from easypruner.runtimes.runtime import Exported
 _LARGEST = 1_900_000_000
 """Bytes of weights that still fit into one file: protobuf allows 2 GiB."""
 
+_BATCH = 'batch'
+"""The name of the dimension that may have any size."""
+
 
 def write_onnx(network: nn.Module, inputs: Any, path: Path, *, dynamic: bool = True) -> Exported:
     """Write a network as an ONNX file. Batch norms are folded into convolutions.
@@ -39,6 +43,7 @@ def write_onnx(network: nn.Module, inputs: Any, path: Path, *, dynamic: bool = T
     _check_exporter()
     program = export_program(network, inputs, dynamic=dynamic)
     model = _onnx_of(network, program)
+    _name_batch(model.model)
     weights = sum(t.numel() * t.element_size() for _, t in program.exported.state_dict.items())
     model.save(path, external_data=weights > _LARGEST)
     files = (path, *path.parent.glob(f'{path.name}.data'))
@@ -70,6 +75,30 @@ def _onnx_of(network: nn.Module, program: Program) -> Any:
         raise EasyPrunerError(
             f'torch.onnx cannot export this {type(network).__name__}: {_reason(error)}'
         ) from error
+
+
+def _name_batch(model: Any) -> None:
+    """Name the only dimension that may have any size, which torch names after a symbol.
+
+    Args:
+        model: the model of ``onnx_ir``.
+    """
+    import onnx_ir
+
+    def is_symbol(dim: Any) -> bool:
+        return isinstance(dim, onnx_ir.SymbolicDim) and dim.value is not None
+
+    shapes = [value.shape or () for value in model.graph.inputs]
+    symbols = {dim.value for shape in shapes for dim in shape if is_symbol(dim)}
+    if len(symbols) != 1:
+        return
+    # A dimension may be computed, as in 2*s77.
+    symbol = re.compile(rf'\b{re.escape(symbols.pop())}\b')
+    values = {id(value): value for node in model.graph.all_nodes() for value in node.outputs}
+    for value in (*model.graph.inputs, *model.graph.outputs, *values.values()):
+        if value.shape is not None and any(map(is_symbol, value.shape)):
+            dims = (symbol.sub(_BATCH, d.value) if is_symbol(d) else d for d in value.shape)
+            value.shape = onnx_ir.Shape(dims)
 
 
 def _reason(error: BaseException) -> str:

@@ -24,7 +24,10 @@ from easypruner.base.modules import copy_of, evaluating, unwrapped
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.base.settings import changed_setting
 from easypruner.errors import EasyPrunerError
+from easypruner.graph.recording.input_advice import advise_inputs
 from easypruner.graph.recording.tape import call_arguments, call_model
+from easypruner.graph.recording.wrappers import check_values, find_traceable
+from easypruner.runtimes.plain_weights import with_plain_weights
 
 _LINES = 3
 """The number of lines of torch's reason that a message shows."""
@@ -110,7 +113,8 @@ def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> 
     Raises:
         EasyPrunerError: torch cannot export the network; with its reason.
     """
-    network, inputs = on_cpu(network), map_tensors(inputs, lambda t: t.detach().cpu())
+    network = with_plain_weights(on_cpu(find_traceable(network)))
+    inputs = map_tensors(inputs, lambda t: t.detach().cpu())
     kind = type(network).__name__
     with evaluating(network):
         outputs = _output_names(network, inputs, kind)
@@ -151,12 +155,33 @@ def _export(network: nn.Module, tensors: tuple[Tensor, ...], *, dynamic: bool) -
 
 
 def on_cpu(network: nn.Module) -> nn.Module:
-    """Return the network inside wrappers, or a copy of it if it is on another device."""
+    """Return the network inside wrappers, or a copy of it if it is on another device.
+
+    Raises:
+        TraceError: a parameter or buffer has no values.
+    """
     network = unwrapped(network)
+    if not isinstance(network, torch.jit.ScriptModule):
+        check_values(network, 'a runtime')
     tensors = (*network.parameters(), *network.buffers())
     if all(tensor.device.type == 'cpu' for tensor in tensors):
         return network
     return copy_of(network).cpu()
+
+
+def advise_dtype(network: nn.Module) -> str:
+    """Return what to do if a runtime cannot take a network whose weights are not float32; else ''.
+
+    It is to be appended to the reason of the runtime.
+    """
+    dtypes = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
+    if not dtypes:
+        return ''
+    names = ' and '.join(sorted(str(dtype).removeprefix('torch.') for dtype in dtypes))
+    return (
+        f'; its weights are {names}, and most runtimes expect float32: give network.float() and '
+        'inputs of float32'
+    )
 
 
 def input_tensors(inputs: Any) -> tuple[Tensor, ...]:
@@ -179,7 +204,7 @@ def _output_names(network: nn.Module, inputs: Any, kind: str) -> tuple[str, ...]
         except Exception as error:  # a forward raises errors of any class
             raise EasyPrunerError(
                 f'the forward pass of {kind} fails on the given example inputs: '
-                f'{type(error).__name__}: {first_lines(error)}'
+                f'{type(error).__name__}: {first_lines(error)}{advise_inputs(inputs)}'
             ) from error
     paths = [path for path, _ in tensors_in(outputs)]
     if not paths:

@@ -13,14 +13,21 @@ from easypruner.cli.main import main
 from easypruner.testing import run_stages
 
 PYTHON = """
+from __future__ import annotations
+from dataclasses import dataclass
 import torch
 from torch import nn
+
+@dataclass
+class Settings:
+    width: int = 4
 
 def bare():
     return nn.Conv2d(3, 4, 3)
 
 def both():
-    return bare(), (torch.rand(1, 3, 6, 6),)
+    from beside import WIDTH
+    return nn.Conv2d(3, WIDTH, 3), (torch.rand(1, 3, 6, 6),)
 
 def neither():
     return 'a network'
@@ -82,9 +89,13 @@ def test_a_function_of_a_file(
 ) -> None:
     file = tmp_path / 'networks.py'
     file.write_text(PYTHON)
+    (tmp_path / 'beside.py').write_text('WIDTH = 4')
     name, *options = function.split()
     assert export(f'{file}:{name}', *options, '--out', tmp_path / 'e') == 0
-    assert 'the weights are random' in capsys.readouterr().out
+    # Only the function knows which weights these are.
+    assert 'the weights are random' not in capsys.readouterr().out
+    assert export(tmp_path / 'e', '--out', tmp_path / 'f') == 2
+    assert 'has what an export wrote' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

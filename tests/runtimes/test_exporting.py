@@ -121,9 +121,58 @@ class TestExport:
         inputs = {'image': torch.rand(1, 4), 'mode': 'tensor'}
         found = easypruner.export(Named(), inputs, tmp_path / 'e')
         session = onnxruntime.InferenceSession(str(found.file('OnnxRuntime')))
+        assert [value.shape for value in session.get_inputs()] == [['batch', 4]]
+        assert [value.shape for value in session.get_outputs()] == [['batch', 4]]
         images = torch.rand(5, 4)
         (output,) = session.run(['logits'], {'image': images.numpy()})
         torch.testing.assert_close(torch.as_tensor(output), Named()(images, 'tensor')['logits'])
+
+    def test_weights_that_are_parametrized_become_plain(self, tmp_path: Path) -> None:
+        pytest.importorskip('onnxscript')
+        network = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+        # ONNX has no operation for it.
+        nn.utils.parametrizations.orthogonal(network[0])
+        nn.utils.parametrizations.spectral_norm(network[2])
+        before = copy.deepcopy(network.state_dict())
+        found = easypruner.export(
+            network, torch.rand(1, 6), tmp_path / 'e', ['OnnxRuntime', 'TorchEager']
+        )
+        assert all(file.error < 1e-5 and file.dynamic_batch for file in found.files)
+        after = network.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+        network(torch.rand(1, 6)).sum().backward()
+        program = torch.export.load(found.file('TorchEager'))
+        assert sorted(program.state_dict) == [
+            f'network.{layer}.{name}' for layer in (0, 2) for name in ('bias', 'weight')
+        ]
+
+    @pytest.mark.parametrize(
+        ('network', 'message'),
+        [
+            (nn.Linear(4, 2).double(), 'weights are float64, .*give network.float()'),
+            (nn.LazyLinear(2), 'no shape yet'),
+            (nn.Linear(4, 2, device='meta'), 'on the meta device'),
+        ],
+    )
+    def test_a_network_that_no_runtime_takes(
+        self, network: nn.Module, message: str, tmp_path: Path
+    ) -> None:
+        load_plugins()
+
+        class FloatOnly(eager()):  # type: ignore[misc]
+            def load(self, path: Path) -> Session:
+                raise EasyPrunerError('only float32')
+
+        given = torch.rand(1, 4, dtype=next(network.parameters()).dtype)
+        with pytest.raises(EasyPrunerError, match=message):
+            easypruner.export(network, given, tmp_path / 'e', FloatOnly())
+        assert not list(tmp_path.iterdir())
+
+    def test_torchscript_is_refused(self, tmp_path: Path) -> None:
+        scripted = torch.jit.trace(nn.Linear(4, 2), torch.rand(1, 4))
+        with pytest.raises(EasyPrunerError, match='TorchScript'):
+            easypruner.export(scripted, torch.rand(1, 4), tmp_path / 'e', 'TorchEager')
 
 
 class Named(nn.Module):

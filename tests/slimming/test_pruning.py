@@ -347,6 +347,27 @@ def test_a_network_without_values_is_reported() -> None:
         slim(model, example_inputs(), macs=0.5, verify=False)
 
 
+def test_a_lazy_network_is_reported() -> None:
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.LazyConv2d(4, 1))
+    with pytest.raises(TraceError, match=r"'0\.weight' has no shape yet .* run the model once"):
+        slim(model, torch.rand(1, 3, 8, 8), macs=0.5)
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'advice'),
+    [
+        (np.zeros((1, 3, 8, 8), dtype=np.float32), 'from_numpy'),
+        ({'x': np.zeros((1, 3, 8, 8))}, 'from_numpy'),
+        ([1, 3, 8, 8], r'torch\.rand\(1, 3, 8, 8\)'),
+        ('image.png', 'the example inputs are a str, without a tensor'),
+    ],
+)
+def test_example_inputs_without_a_tensor_are_explained(inputs: Any, advice: str) -> None:
+    with pytest.raises(TraceError, match=advice) as caught:
+        slim(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)), inputs, macs=0.5)
+    assert '\n' not in str(caught.value)
+
+
 @pytest.mark.parametrize('given', [Plain, randomized_network, None, 'resnet18'])
 def test_a_value_that_is_not_a_network_is_refused(given: Any) -> None:
     with pytest.raises(TraceError, match=r'expected a torch\.nn\.Module'):

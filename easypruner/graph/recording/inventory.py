@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from easypruner.base.modules import needs_eval
 from easypruner.base.settings import changed_setting
+from easypruner.errors import TraceError
 from easypruner.graph.recording.config_numbers import set_attribute
 from easypruner.graph.recording.forward_state import ForwardState
 from easypruner.graph.recording.leaves import make_call
 from easypruner.graph.recording.plain_code import PlainCode
 from easypruner.graph.recording.snapshot import restore_content
+
+_WITH_SHAPE = (Tensor, nn.Parameter)
 
 
 class Slot(NamedTuple):
@@ -71,6 +74,16 @@ class Inventory:
             if shape is not None:
                 layers.setdefault(slot.path, {})[slot.local] = shape
         return layers
+
+
+def check_shapes(tensors: Mapping[str, Tensor]) -> None:
+    """Raise TraceError if a parameter or buffer has no shape yet."""
+    for name, tensor in tensors.items():
+        if type(tensor) not in _WITH_SHAPE and nn.parameter.is_lazy(tensor):
+            raise TraceError(
+                f'parameter {name!r} has no shape yet (a lazy module); '
+                'run the model once on real data before tracing it'
+            )
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -19,7 +19,8 @@ from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
 from easypruner.graph.recording.composites import run_parts, without_compilation
-from easypruner.graph.recording.inventory import StandIns, without_fast_path
+from easypruner.graph.recording.input_advice import advise_inputs
+from easypruner.graph.recording.inventory import StandIns, check_shapes, without_fast_path
 from easypruner.graph.recording.kinds import kind_of, once_each
 from easypruner.graph.recording.meta_shapes import META, tensors_of
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
@@ -36,7 +37,6 @@ ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
 
 _MANY_MACS = 2**29
-_WITH_SHAPE = (Tensor, nn.Parameter)
 
 Call = Any
 """Example inputs, or a function that takes the model, calls it and returns outputs."""
@@ -217,12 +217,7 @@ def record(
         ConfigError: the choice of outputs does not fit what the model returns.
         TraceError: the forward pass fails, or a parameter has no shape yet.
     """
-    for name, tensor in stand_ins.tensors.items():
-        if type(tensor) not in _WITH_SHAPE and nn.parameter.is_lazy(tensor):
-            raise TraceError(
-                f'parameter {name!r} has no shape yet (a lazy module); '
-                'run the model once on real data before tracing it'
-            )
+    check_shapes(stand_ins.tensors)
     reason: Exception | None = None
     for chosen in make_backends() if backend is None else (backend,):
         parameters = {name: chosen.make(t) for name, t in stand_ins.tensors.items()}
@@ -243,8 +238,14 @@ def record(
             return Tape(recorder.operations, parameters, inputs, outputs, kept, chosen)
     raise TraceError(
         f'the forward pass of {type(stand_ins.model).__name__} fails on the given example inputs: '
-        f'{type(reason).__name__}: {reason}{_advise_values(stand_ins, reason)}'
+        f'{_reason(reason, advise_inputs(call))}{_advise_values(stand_ins, reason)}'
     ) from reason
+
+
+def _reason(error: Exception | None, advice: str) -> str:
+    """Return the message of an error; its first line if there is advice on the cause."""
+    message = str(error)
+    return f'{type(error).__name__}: {message.splitlines()[0] if advice else message}{advice}'
 
 
 def _advise_values(stand_ins: StandIns, reason: Exception | None) -> str:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from easypruner.base.modules import unwrapped
 from easypruner.errors import CutError, TraceError
-from easypruner.graph.recording.inventory import Inventory
+from easypruner.graph.recording.inventory import Inventory, check_shapes
 
 _SHARDED = ('torch.distributed.fsdp', 'torch.distributed._composable')
 """Packages whose types wrap a module, or become a base of its type, to share it out."""
@@ -76,13 +76,15 @@ def check_module(model: object) -> None:
 
 
 def check_values(model: nn.Module, owner: str) -> None:
-    """Raise TraceError if a parameter or buffer is on the meta device, where it has no values.
+    """Raise TraceError if a parameter or buffer has no values: on the meta device, or lazy.
 
     Args:
         model: the network.
         owner: what needs the values, for the message.
     """
-    for name, tensor in Inventory(model).tensors.items():
+    tensors = Inventory(model).tensors
+    check_shapes(tensors)
+    for name, tensor in tensors.items():
         if tensor.is_meta:
             raise TraceError(
                 f'{owner} needs values, but {name!r} of the {type(model).__name__} is on the meta '
