@@ -7,116 +7,57 @@ python benchmarks/evidence.py --collect             the results of what has fini
 
 It needs the extra ``bench``. The studies are those of benchmarks/studies. The most telling runs
 come first: all methods at 15 % of the MACs with one seed, then with all seeds, then all others.
-Runs and the stages that they share are kept in the user's cache, and a run that has finished is not
-repeated, so the command may be stopped at any time.
+A method is tuned once, at the first of its budgets, with its first seed.
+
+Runs and the stages that they share are kept in the user's cache, so the command may be stopped at
+any time. What has finished is in benchmarks/results/evidence.json and is not repeated, not on
+another machine either.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import evidence_results
 from coverage_page import machine
 from evidence_page import write_page
-from evidence_results import collect
+from evidence_plan import PHASES, STUDIES, Part, Phase, parts, planned
 
 from easypruner.base.cache import cache_folder
 from easypruner.base.files import write_json, write_whole
 from easypruner.base.versions import versions_of
-from easypruner.study.study_file import Study, read_study
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / 'results' / 'evidence.json'
-STUDIES = ('methods_r20', 'methods_vgg6bn', 'variants_r20', 'variants_vgg6bn')
 _INTERRUPTED = 130
-_QUICK = """
-from runpy import run_path as _run_path
-_study = _run_path({file!r}, dict(grid=grid, choice=choice, tune=tune))
-configs = {{
-    name: {{key: value for key, value in entry.items() if key != 'tune'}}
-    for name, entry in _study['configs'].items()
-}}
-options = {{**_study['options'], **{options!r}}}
-budgets = _study['budgets'][:1]
-seeds = [0, 1]
-random = scratch = False
-"""
-"""A study file that is a short form of another one."""
-_QUICK_OPTIONS = {
-    'train_cfg.max_epochs': 4,
-    'train_dataloader.dataset.indices': 256,
-    'train_dataloader.dataset.variants': 2,
-    'val_dataloader.dataset.indices': 250,
-}
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of a study; empty lists stand for all.
-
-    Attributes:
-        study: the name of the study.
-        budgets: the shares of MACs to keep.
-        seeds: the seeds.
-        only: the names of methods.
-    """
-
-    study: str
-    budgets: Sequence[float] = ()
-    seeds: Sequence[int] = ()
-    only: Sequence[str] = ()
-
-    def within(self, study: Study, only: Sequence[str], seeds: Sequence[int]) -> Phase | None:
-        """Return what is left of the phase for some methods and seeds; None if nothing is.
-
-        Args:
-            study: the study.
-            only: names of methods; empty for all.
-            seeds: seeds; empty for all.
-        """
-        names = [m.name for m in study.methods if not only or m.name in only]
-        found = [
-            seed for seed in self.seeds or study.seeds if seed in (seeds or study.seeds)
-        ]  # fmt: skip
-        if not names or not found:
-            return None
-        return Phase(self.study, self.budgets, found, names)
-
-    def options(self) -> list[str]:
-        """Return the options of ``easypruner study``."""
-        given = {'--budgets': self.budgets, '--seeds': self.seeds, '--only': self.only}
-        return [text for name, values in given.items() if values
-                for text in (name, *map(str, values))]  # fmt: skip
-
-
-PHASES = (
-    *(Phase(study, (0.15,), seeds) for study in STUDIES[:2] for seeds in ((0,), ())),
-    *(Phase(study) for study in STUDIES[2:]),
-    *(Phase(study) for study in STUDIES[:2]),
-)
-"""The parts of all studies, the most telling ones first."""
 
 
 def main() -> None:
     """Run the studies, write the results and the page."""
     args = _arguments()
     folder = args.work_dir or cache_folder() / ('evidence_quick' if args.quick else 'evidence')
-    status = 0 if args.collect else max(_execute(args, folder), default=0)
-    results = {
-        'quick': args.quick,
-        'studies': {name: collect(folder / name) for name in STUDIES
-                    if (folder / name / 'study.json').is_file()},
-        'machine': machine(),
-        'versions': versions_of('torch'),
-    }  # fmt: skip
     out = args.results or (folder / 'evidence.json' if args.quick else RESULTS)
-    write_json(out, results)
     page = args.page or (folder / 'evidence.md' if args.quick else ROOT.parent / 'docs/evidence.md')
-    write_whole(page, write_page(results))
+    results = json.loads(out.read_text()) if out.is_file() else {'quick': args.quick, 'studies': {}}
+    _collect(results, folder)
+    status = 0
+    for phase in () if args.collect else map(Phase, STUDIES) if args.quick else PHASES:
+        if phase.study not in args.studies:
+            continue
+        known = results['studies'].setdefault(phase.study, {'lines': {}, 'tuned': []})
+        for part in list(parts(phase, known['lines'], args.only, args.seeds, args.quick)):
+            code = _execute(part, evidence_results.chosen(known), folder, args)
+            _collect(results, folder)
+            _write(results, out, page)
+            if code == _INTERRUPTED:
+                sys.exit(code)
+            status = max(status, code)
+    _write(results, out, page)
     print(f'written: {out}, {page}')
     sys.exit(status)
 
@@ -138,37 +79,38 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _execute(args: argparse.Namespace, folder: Path) -> Iterator[int]:
-    """Run all phases; yield the exit code of each."""
-    files = {name: _study_file(name, args.quick, folder) for name in args.studies}
-    studies = {name: read_study(file) for name, file in files.items()}
-    phases = [
-        part
-        for phase in ([Phase(name) for name in args.studies] if args.quick else PHASES)
-        if phase.study in studies
-        and (part := phase.within(studies[phase.study], args.only, args.seeds)) is not None
-    ]
-    for number, phase in enumerate(phases, 1):
-        print(f'part {number} of {len(phases)}: {phase.study} {" ".join(phase.options())}')
-        own = folder / phase.study
-        command = [sys.executable, '-m', 'easypruner', 'study', str(files[phase.study])]
-        command += ['--out', str(own), '--jobs', str(args.jobs), *phase.options()]
-        command += ['--store', args.store] if args.store else []
-        command += ['--resume'] if (own / 'study.json').is_file() else []
-        code = subprocess.run(command, check=False).returncode
-        if code == _INTERRUPTED:
-            sys.exit(code)
-        yield code
+def _execute(
+    part: Part, chosen: dict[str, dict[str, Any]], folder: Path, args: argparse.Namespace
+) -> int:
+    """Run a part of a study, and return the exit code."""
+    text = part.text(chosen)
+    own = folder / part.study / part.folder(text)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    file = own.parent / f'{own.name}.py'
+    write_whole(file, text)
+    seeds = ', '.join(map(str, part.seeds))
+    print(f'{part.study}, {part.keep:g} of the MACs, seeds {seeds}: {", ".join(part.methods)}')
+    command = [sys.executable, '-m', 'easypruner', 'study', str(file), '--out', str(own)]
+    command += ['--jobs', str(args.jobs), *(['--store', args.store] if args.store else [])]
+    command += ['--resume'] if (own / 'study.json').is_file() else []
+    return subprocess.run(command, check=False).returncode
 
 
-def _study_file(name: str, quick: bool, folder: Path) -> Path:
-    file = ROOT / 'studies' / f'{name}.py'
-    if not quick:
-        return file
-    short = folder / 'studies' / f'{name}.py'
-    short.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(short, _QUICK.format(file=str(file), options=_QUICK_OPTIONS))
-    return short
+def _collect(results: dict[str, Any], folder: Path) -> None:
+    """Add what has finished in the folders of all parts."""
+    for name in STUDIES:
+        known = results['studies'].setdefault(name, {'lines': {}, 'tuned': []})
+        for file in sorted((folder / name).glob('*/study.json')):
+            evidence_results.add(known, file.parent)
+
+
+def _write(results: dict[str, Any], out: Path, page: Path) -> None:
+    """Write the results and the page."""
+    results |= {'machine': machine(), 'versions': versions_of('torch')}
+    for name, study in results['studies'].items():
+        study['planned'] = planned(name)
+    write_json(out, results)
+    write_whole(page, write_page(results))
 
 
 if __name__ == '__main__':

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from evidence_results import REFERENCE, differences
+
 from easypruner.report.markup import markdown_table
 
 NETWORKS = {'r20': 'ResNet-20 of width 8', 'vgg6bn': 'a small VGG'}
@@ -22,11 +24,13 @@ torch {torch}. {state}
 
 The data are `mnist5k_hard`: 5,000 MNIST images, distorted and cluttered, of which 4,000 are trained
 on and 1,000 are tested on. All methods train for the same number of epochs in all, and share the
-baseline of each seed. Each was tuned by four trials for each budget, on a fifth of the training
-data and with the first seed: the strength of its penalty and the learning rate of fine-tuning, or
-the latter alone. Accuracies are top-1 in percent, mean ± standard deviation over the seeds;
-differences are paired by seed, with 95 % intervals of Student's t, and the verdict is corrected by
-Holm's method (see [comparing.md](comparing.md)).
+baseline of each seed. Each was tuned by four trials, at the share of MACs that the table of tuned
+values says, on a fifth of the training data and with the first seed: the strength of its penalty
+and the learning rate of fine-tuning, or the latter alone. Accuracies are top-1 in percent, mean ±
+standard deviation over the seeds; differences are paired by seed, with 95 % intervals of Student's
+t, and the verdict is corrected by Holm's method for all comparisons of an accuracy in a study (see
+[comparing.md](comparing.md)). *Minutes* are those of a run with the stages that it shares, beside
+other runs.
 
 `scratch` trains new weights in the widths of `l1`, and `scratch_masksparsity` in those of
 `masksparsity`, for as many epochs as the others train in all.
@@ -56,14 +60,11 @@ def _study(study: Mapping[str, Any]) -> Iterator[str]:
     runs = sum(len(line['seeds']) for line in study['lines'].values())
     if runs < study['planned']:
         yield f'{runs} of {study["planned"]} runs have finished.'
-    lines = study['lines'].values()
-    for keep in dict.fromkeys(line['keep'] for line in lines):
-        own = [line for line in lines if line['keep'] == keep]
-        removed = '' if keep is None else f'### {1 - keep:.0%} of the MACs removed'
-        yield removed
-        yield _accuracies(own)
-        known = [d for d in study['differences'] if study['lines'][d['line']] in own]
-        yield from _differences(known, study['lines'])
+    lines, known = study['lines'], differences(study['lines'])
+    for keep in dict.fromkeys(line['keep'] for line in lines.values()):
+        yield f'### {1 - keep:.0%} of the MACs removed'
+        yield _accuracies([line for line in lines.values() if line['keep'] == keep])
+        yield from _differences([d for d in known if lines[d['line']]['keep'] == keep], lines)
     if study['tuned']:
         yield '### Tuned values'
         yield _tuned(study['tuned'])
@@ -81,7 +82,7 @@ def _accuracies(lines: Sequence[Mapping[str, Any]]) -> str:
             _stat(lost, '+.2f'),
             *(_stat([run[row] for run in runs if row in run]) for row in _ROWS),
             f'{fmean(run["macs"] for run in runs):.1f} %',
-            f'{fmean(run["seconds"] for run in runs) / 60:.1f}',
+            f'{fmean(run["seconds"] for run in runs) / 60:.0f}',
         ))  # fmt: skip
     return markdown_table(columns, rows).rstrip()
 
@@ -93,17 +94,14 @@ def _stat(values: Sequence[float], form: str = '.2f') -> str:
     return f'{fmean(values):{form}}{spread}'
 
 
-def _differences(
-    differences: Sequence[Mapping[str, Any]], lines: Mapping[str, Any]
-) -> Iterator[str]:
+def _differences(found: Sequence[Mapping[str, Any]], lines: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of differences from the reference, and a sentence for each accuracy."""
     titles = {'calibrated': 'recalibrated, before fine-tuning', 'final': 'at the end'}
     for quantity, title in titles.items():
-        own = [d for d in differences if d['quantity'] == quantity and d['mean'] is not None]
+        own = [d for d in found if d['quantity'] == quantity]
         if not own:
             continue
-        reference = lines[own[0]['reference']]['method']
-        yield f'Difference from `{reference}`, {title}: {_verdicts(own, lines)}.'
+        yield f'Difference from `{REFERENCE}`, {title}: {_verdicts(own, lines)}.'
         rows = [
             (lines[d['line']]['method'], str(len(d['seeds'])), f'{d["mean"]:+.2f}',
              _interval(d), _verdict(d))
@@ -119,7 +117,7 @@ def _interval(difference: Mapping[str, Any]) -> str:
 
 
 def _verdict(difference: Mapping[str, Any]) -> str:
-    return difference['verdict'] or 'too few seeds'
+    return str(difference['verdict'])
 
 
 def _verdicts(differences: Sequence[Mapping[str, Any]], lines: Mapping[str, Any]) -> str:

@@ -11,10 +11,9 @@ _TEMPLATE = """## A share of the time
 `benchmarks/latency_budget.py` asks `dict(type='Latency', keep=..., runtime=...)` for a share of the
 time, with L1Norm and widths on the grid of the runtime, and then loads and measures the pruned and
 the unpruned network afresh: in turns, each at up to 48 places in the memory, one thread, one image
-of {side} px, on {processor}. *Off*
-is the difference to what was asked, as a share of it. *Search* is the CPU time of the search, of
-which most is the export of networks, when the times of the layers are in the cache. *Networks* is
-the number of pruned networks that were measured on the way.
+of {side} px, on {processor}. *Off* is the difference to what was asked, as a share of it. *Search*
+is the CPU time of the search, of which most is the export of networks, when the times of the layers
+are in the cache. *Networks* is the number of pruned networks that were measured on the way.
 
 {table}
 

@@ -25,8 +25,8 @@ stages = [
         row='sparse',
         regularizer=dict(type='MaskSparsity', strength=dict(reach=20.0)),
     ),
-    # A silenced channel still adds its bias, which the paper leaves; the next layer takes it over.
-    dict(type='Prune', compensate='mean'),
+    # A silenced channel still adds its bias, which the paper leaves; Prune gives it to the next
+    dict(type='Prune'),
     dict(type='Calibrate'),
     dict(
         type='Train',

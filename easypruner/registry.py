@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
@@ -27,3 +28,8 @@ OPTIM_WRAPPERS = Registry(
     locations=['easypruner.engine.amp'],
 )
 """Optimizer wrappers: training stages use them on devices that MMEngine's do not support."""
+
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, scope='easypruner', locations=['easypruner.engine.memory_format']
+)
+"""Hooks: an MMEngine config names one as ``type='easypruner.ChannelsLastHook'``."""

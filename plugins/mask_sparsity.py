@@ -23,7 +23,7 @@ class MaskSparsity(ScalePenalty, without_scales='error', biases=None):
     Fails when:
         The reach is below twice the largest scale to remove: then scales are not at zero when they
         are cut, and the plan warns. As a gradient, it leaves the biases, which a removed channel
-        still contributes; ``Prune(compensate='mean')`` moves them to the following layer.
+        still contributes; ``Prune`` moves them to the following layer.
 
     Values:
         ``dict(until=1e-3)`` raises the strength until the removed channels are silent. The released

@@ -19,7 +19,7 @@ stages = [
         row='sparse',
         regularizer=dict(type='MaskSparsity', strength=dict(reach=20.0)),
     ),
-    dict(type='Prune', compensate='mean'),
+    dict(type='Prune'),
     dict(type='Calibrate'),
     dict(
         type='Train',

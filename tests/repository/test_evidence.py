@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from easypruner.study.parts import Part
 from easypruner.study.runs import runs_of
 from easypruner.study.study_file import Study, read_study
 from tests.helpers.benchmarks import BENCHMARKS, run, table
@@ -20,26 +19,60 @@ def studies() -> dict[str, Study]:
     return {name: read_study(BENCHMARKS / 'studies' / f'{name}.py') for name in NAMES}
 
 
+def lines_of(parts: list[Any]) -> dict[str, Any]:
+    """Return results in which all runs of parts of a study have finished."""
+    lines: dict[str, Any] = {}
+    for part in parts:
+        for name in part.methods:
+            line = lines.setdefault(f'{name}, {part.keep:g}', {'seeds': {}})
+            line['seeds'] |= {str(seed): {} for seed in part.seeds}
+    return lines
+
+
 def test_the_parts_are_all_runs_and_the_most_telling_ones_first(
     module: Any, studies: dict[str, Study]
 ) -> None:
-    evidence = module('evidence')
-    assert sorted(evidence.STUDIES) == NAMES
-    order: dict[tuple[str, str], None] = {}
-    for phase in evidence.PHASES:
-        part = Part(phase.only, phase.seeds, phase.budgets).of(studies[phase.study])
-        order |= dict.fromkeys((phase.study, found.id) for found in runs_of(part))
-    assert set(order) == {(name, found.id) for name in NAMES for found in runs_of(studies[name])}
-    first = list(order)[: len(studies['methods_r20'].methods)]
-    assert all(study == 'methods_r20' and '0.15_seed0' in name for study, name in first)
+    plan = module('evidence_plan')
+    assert sorted(plan.STUDIES) == NAMES
+    done: dict[str, list[Any]] = {name: [] for name in NAMES}
+    first: list[Any] = []
+    for phase in plan.PHASES:
+        parts = list(plan.parts(phase, lines_of(done[phase.study])))
+        done[phase.study] += parts
+        first = first or parts
+    for name, parts in done.items():
+        runs = [(p.keep, m, n) for p in parts for m in p.methods for n in p.seeds]
+        assert len(runs) == len(set(runs)) == len(runs_of(studies[name])) == plan.planned(name)
+    (part,) = first
+    assert (part.study, part.keep, part.seeds) == ('methods_r20', 0.15, (0,))
+    assert list(part.methods) == [method.name for method in studies['methods_r20'].methods]
 
 
-def test_a_phase_has_only_what_is_asked_for(module: Any, studies: dict[str, Study]) -> None:
-    phase, study = module('evidence').Phase('methods_r20', (0.15,)), studies['methods_r20']
-    part = phase.within(study, ['l1', 'no method of this study'], [3, 7])
-    assert part.options() == ['--budgets', '0.15', '--seeds', '3', '--only', 'l1']
-    assert phase.within(study, ['no method of this study'], []) is None
-    assert phase.within(study, [], [7]) is None
+def test_a_phase_has_only_what_is_asked_for_and_left(module: Any) -> None:
+    plan = module('evidence_plan')
+    phase = plan.Phase('methods_r20', (0.15,))
+    (part,) = plan.parts(phase, {}, ['l1', 'no method of this study'], [3, 7])
+    assert (part.methods, part.seeds) == (('l1',), (3,))
+    assert not list(plan.parts(phase, {}, ['no method of this study']))
+    assert not list(plan.parts(phase, {}, [], [7]))
+    known = {'l1, 0.15': {'seeds': {'0': {}, '3': {}}}}
+    parts = list(plan.parts(phase, known, ['l1', 'fpgm']))
+    assert {p.methods: p.seeds for p in parts} == {('l1',): (1, 2, 4), ('fpgm',): (0, 1, 2, 3, 4)}
+
+
+def test_what_trials_have_chosen_is_not_tuned_again(module: Any, tmp_path: Path) -> None:
+    plan, results = module('evidence_plan'), module('evidence_results')
+    keys = ['stages.global_sparsity.regularizer.strength.reach', 'stages.finetune.lr']
+    tuned = [dict(method='slimming', key=keys, value=[1.0, '50%']),
+             dict(method='slimming', key=keys, value=[2.5, '10%'])]  # fmt: skip
+    part = plan.Part('methods_r20', 0.5, (1,), ('slimming', 'l1'))
+    file = tmp_path / 'part.py'
+    file.write_text(part.text(results.chosen({'tuned': tuned})))
+    slimming, l1 = read_study(file).methods
+    assert slimming.tune is None and l1.tune is not None
+    assert {key: slimming.options[key] for key in keys} == dict(
+        zip(keys, [1.0, '50%'], strict=True)
+    )
 
 
 def test_methods_differ_in_nothing_but_their_stages(studies: dict[str, Study]) -> None:
@@ -52,26 +85,25 @@ def test_methods_differ_in_nothing_but_their_stages(studies: dict[str, Study]) -
 
 def test_the_page_says_what_differs(module: Any) -> None:
     def line(method: str, *finals: float) -> dict[str, Any]:
-        row = {'baseline': 92.0, 'sparse': 90.5, 'pruned': 20.0, 'calibrated': 60.0, 'macs': 15.0}
-        seeds = {str(n): {**row, 'finetuned': f, 'seconds': 60.0} for n, f in enumerate(finals)}
+        row = {'baseline': 92.0, 'sparse': 90.5, 'pruned': 20.0, 'macs': 15.0, 'seconds': 60.0}
+        seeds = {str(n): {**row, 'finetuned': f, 'final': f} for n, f in enumerate(finals)}
         return {'method': method, 'keep': 0.15, 'seeds': seeds}
 
-    lines = {'m, Macs 0.15': line('m', 91.0, 91.5), 'l1, Macs 0.15': line('l1', 89.0, 90.5)}
-    differs = dict(
-        line='l1, Macs 0.15', reference='m, Macs 0.15', quantity='final', mean=-1.5, low=-2.0,
-        high=-1.0, seeds=[0, 1], verdict='worse',
-    )  # fmt: skip
+    names = 'masksparsity', 'l1'
+    given = [line(names[0], 91.0, 91.5, 91.0), line(names[1], 89.0, 89.5, 88.9)]
+    lines = {f'{name}, 0.15': each for name, each in zip(names, given, strict=True)}
     trials = [['10%', 80.0], ['50%', 70.0]]
     tuned = dict(method='l1', budget={'keep': 0.15}, key='lr', value='10%', trials=trials)
-    study = {'lines': lines, 'differences': [differs], 'tuned': [tuned], 'planned': 5}
+    study = {'lines': lines, 'tuned': [tuned], 'planned': 7}
     results = {'quick': False, 'machine': 'a machine', 'versions': {'torch': '2'}}
     page = module('evidence_page').write_page({**results, 'studies': {'methods_r20': study}})
-    assert '4 of 5 runs have finished' in page and '### 85% of the MACs removed' in page
+    assert '6 of 7 runs have finished' in page and '### 85% of the MACs removed' in page
     first = table(page, '| method | seeds | baseline')[0]
-    assert first == ['m', '2', '92.00 ± 0.00', '-1.50 ± 0.00', '90.50 ± 0.00', '20.00 ± 0.00',
-                     '60.00 ± 0.00', '91.25 ± 0.35', '15.0 %', '1.0']  # fmt: skip
+    assert first == ['masksparsity', '3', '92.00 ± 0.00', '-1.50 ± 0.00', '90.50 ± 0.00',
+                     '20.00 ± 0.00', '', '91.17 ± 0.29', '15.0 %', '1']  # fmt: skip
     assert 'at the end: worse: `l1`.' in page
-    assert table(page, '| method | seeds | points')[0][2:] == ['-1.50', '-2.00 to -1.00', 'worse']
+    row = table(page, '| method | seeds | points')[0]
+    assert row[2] == '-2.03' and row[4] == 'worse'
     assert table(page, '| method | removed')[0] == ['l1', '85%', 'lr = 10%', '70.0 to 80.0']
 
 
@@ -81,7 +113,7 @@ def test_short_runs_fill_the_page_and_are_not_repeated(tmp_path: Path) -> None:
     arguments = ('--quick', '--studies', 'methods_vgg6bn', '--only', 'masksparsity', 'l1',
                  '--work-dir', tmp_path / 'work', '--store', tmp_path / 'store')  # fmt: skip
     printed = run('evidence.py', *arguments, '--seeds', '0')
-    assert '[2/2]' in printed
+    assert '[2/2]' in printed, printed
     page = (tmp_path / 'work' / 'evidence.md').read_text()
     assert 'They say nothing about methods' in page and '2 of 24 runs have finished' in page
     printed = run('evidence.py', *arguments)

@@ -34,12 +34,14 @@ class Prune(RowStage):
         without a cut.
 
     Fails when:
-        ``compensate='mean'`` cannot compensate a layer without a bias or a batch norm behind it, or
-        channels that an operation mixes, such as a layer norm; a warning names them.
+        A layer without a bias or a batch norm behind it reads removed channels, or an operation
+        mixes them, such as a layer norm: the means of these channels cannot be compensated. A
+        warning names them.
 
     Values:
-        ``compensate='mean'`` if no training follows, or if scales were pushed to zero: a channel
-        with scale 0 still contributes its bias. 50 ``batches`` are enough for the means.
+        ``compensate='mean'``, the default: a channel whose scale was pushed to zero still
+        contributes its bias, and others contribute their means. 50 ``batches`` are enough for the
+        means. ``compensate=None`` where the cut has to be that of a paper.
 
     Args:
         row: the name of the result's row in the final table; None for no row.
@@ -53,7 +55,7 @@ class Prune(RowStage):
     def __init__(
         self,
         row: str | None = 'pruned',
-        compensate: str | None = None,
+        compensate: str | None = 'mean',
         batches: int = 50,
         name: str = 'prune',
     ) -> None:
@@ -118,7 +120,7 @@ class Zero(RowStage):
 
     As in the paper, only filters are set to zero. Such a channel still has the constant that its
     norm or bias adds. If that was zero as well, no gradient would pass a ReLU behind it, and the
-    channel could not return. ``Prune(compensate='mean')`` compensates such constants.
+    channel could not return. ``Prune`` compensates such constants.
 
     Use when:
         Channels should be able to return: within ``Iterative`` with ``schedule='constant'``, each

@@ -60,7 +60,7 @@ def features(model: nn.Module) -> Tensor:
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp('cut')
-    return cut_by(folder / 'plain'), cut_by(folder / 'mean', compensate='mean', batches=3)
+    return cut_by(folder / 'plain', compensate=None), cut_by(folder / 'mean', batches=3)
 
 
 def test_the_classifier_s_bias_by_hand(runs: tuple[Path, Path]) -> None:
@@ -92,7 +92,7 @@ def test_nothing_but_biases_and_running_means_differs(runs: tuple[Path, Path]) -
 
 
 def test_channels_that_cannot_be_compensated_are_a_warning(tmp_path: Path) -> None:
-    content = config(compensate='mean', batches=1)
+    content = config(batches=1)
     content['model']['neck'] = dict(type='easypruner.Biasless')
     assert prune(write_config(tmp_path, content), tmp_path / 'run') == 0
     (warning,) = summary(tmp_path / 'run')['warnings']
