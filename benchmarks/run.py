@@ -107,6 +107,12 @@ JOBS = (
          '--work-dir {out}/rivals --results {out}/rivals.json'),),
     ),
     Job(
+        'study_kills',
+        ('study_kills.py',),
+        (('study_kills.py --epochs 1 --methods l1 masksparsity --seeds 0 --out {out}/kills.md '
+         '--results {out}/kills.json'),),
+    ),
+    Job(
         'evidence',
         ('evidence.py',),
         (('evidence.py --quick --studies methods_vgg6bn --only masksparsity l1 --seeds 0 '
