@@ -25,6 +25,9 @@ Ids = npt.NDArray[np.int64]
 Dim = tuple[str, int]
 """A dimension of a parameter or buffer: its dotted name, and the number of the dimension."""
 
+Staying = Mapping[Dim, Sequence[str | None]]
+"""Dimension -> for each index the reason for which it is known to stay, or None."""
+
 SplitKey = tuple[int, int]
 """A split of one dimension into several: the numbers of its operation and of it within that."""
 
@@ -136,7 +139,9 @@ class Axis:
         return own + [axis for factor in self.factors for axis in factor.copies]
 
     def __getitem__(self, window: slice) -> Axis:
-        return Axis(self.ids[window], self.reason)
+        return (
+            Axis(self.ids[window], self.reason) if self.is_constant else Axis.of(self.ids[window])
+        )
 
     def tiled(self, count: int) -> Axis:
         """Return ``count`` copies of the axis, concatenated: 0 1 0 1, as of ``cat([x, x])``."""
@@ -227,13 +232,21 @@ class TensorAxes:
         reasons: the reasons for which indices stay.
         owners: dimension -> its owner, in the order in which the operations read them.
         nodes: the number of node ids.
+
+    Args:
+        tapes: the operations.
+        unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
+        staying: the dimensions of which some indices are known to stay.
     """
 
-    def __init__(self, tapes: Sequence[Tape], unprunable: Mapping[Dim, str]) -> None:
+    def __init__(
+        self, tapes: Sequence[Tape], unprunable: Mapping[Dim, str], staying: Staying
+    ) -> None:
         self.reasons = Reasons()
         self.owners: dict[Dim, Owner] = {}
         self.nodes = 0
         self._unprunable = unprunable
+        self._staying = staying
         self._of_parameter: dict[str, tuple[Axis, ...]] = {}
         named = [(tensor, name) for tape in tapes for name, tensor in tape.parameters.items()]
         self._names = TensorMap(named)
@@ -350,6 +363,12 @@ class TensorAxes:
         reason = SINGLE if size <= 1 else self._unprunable.get((name, dim))
         if reason is not None:
             return self.reasons.make_axis(size, reason)
-        axis = self.make_free(size) if given is None else given
+        stays = self._staying.get((name, dim))
+        if stays is not None:
+            ids = [self.reasons.id_of(text) if text else -1 for text in stays]
+            free = np.array([text is None for text in stays])
+            given, axis = None, Axis(np.where(free, self.make_free(size).ids, ids))
+        else:
+            axis = self.make_free(size) if given is None else given
         self.owners[name, dim] = Owner(name, dim, axis, None if given is None else reads)
         return axis

@@ -8,7 +8,16 @@ from functools import cached_property, reduce
 from torch import Tensor
 
 from easypruner.errors import TraceError
-from easypruner.graph.coupling.axes import INNER, SHARED, SINGLE, Axis, Dim, Ids, TensorAxes
+from easypruner.graph.coupling.axes import (
+    INNER,
+    SHARED,
+    SINGLE,
+    Axis,
+    Dim,
+    Ids,
+    Staying,
+    TensorAxes,
+)
 from easypruner.graph.coupling.edges import Edges
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.history import History
@@ -42,6 +51,7 @@ class Coupling:
     Args:
         tapes: the operations.
         unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
+        staying: the dimensions of which some indices are known to stay.
         directions: the names of the parameters that weight norm divides by their length.
         vectors: the names of vectors that are not trained.
         splits: the dimensions that are split into several, and which of them should stay free.
@@ -54,12 +64,13 @@ class Coupling:
         self,
         tapes: Sequence[Tape],
         unprunable: Mapping[Dim, str],
+        staying: Staying,
         directions: Set[str],
         vectors: Set[str],
         splits: Splits,
         grouped: GroupedConvolutions,
     ) -> None:
-        self.axes = TensorAxes(tapes, unprunable)
+        self.axes = TensorAxes(tapes, unprunable, staying)
         self.edges = Edges()
         self.history = History()
         self.tally = Tally()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from easypruner.graph.coupling.axes import MERGED, OUTPUT, Axis, Dim, SplitKey
+from easypruner.graph.coupling.axes import MERGED, OUTPUT, Axis, Dim, SplitKey, Staying
 from easypruner.graph.coupling.choice import PruningChoice
 from easypruner.graph.coupling.cost import find_counted_axes
 from easypruner.graph.coupling.coupling import Coupling
@@ -68,12 +68,13 @@ def propagate(
     preferred: dict[SplitKey, int] = {}
     tried: set[tuple[SplitKey, int]] = set()
     fixed: frozenset[SplitKey] = frozenset()
+    staying: Staying = {}
     # It ends: each time, a part of a split is preferred for the first time, or a convolution loses
-    # no whole groups any more, or an expansion or a dimension is known to stay.
+    # no whole groups any more, or an expansion, a dimension or an index of one is known to stay.
     while True:
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
         splits = Splits(choice.attention, preferred, fixed)
-        coupling = Coupling(tapes, unprunable, directions, vectors, splits, grouped)
+        coupling = Coupling(tapes, unprunable, staying, directions, vectors, splits, grouped)
         coupling.positions.is_followed = choice.experts
         _apply_rules(coupling, tapes)
         wanted = splits.wanted()
@@ -98,9 +99,10 @@ def propagate(
         # What stays only because dimensions are merged may go once it is known which of them stay.
         lasting = {dim: why for dim, why in frozen.items() if not why.startswith(MERGED)}
         found = frozen if lasting.keys() <= unprunable.keys() else lasting
-        if found.keys() <= unprunable.keys():
+        partly = _find_partly(coupling, parts) if coupling.is_ambiguous else {}
+        if found.keys() <= unprunable.keys() and _count(partly) <= _count(staying):
             return Propagation(coupling, owned, parts, counted)
-        unprunable = {**unprunable, **found}
+        unprunable, staying = {**unprunable, **found}, partly
 
 
 def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
@@ -149,6 +151,29 @@ def _find_whole(coupling: Coupling, parts: Partition) -> dict[Dim, str]:
         if (numbers >= 0).all():
             found[dimension] = coupling.axes.reasons.texts[numbers[0]]
     return found
+
+
+def _find_partly(coupling: Coupling, parts: Partition) -> dict[Dim, list[str | None]]:
+    """Return the dimensions that lose some indices only -> for each index why it stays, or None.
+
+    Those that adopted the axis of another tensor are left out: that has the indices that stay.
+    """
+    texts: list[str | None] = [*coupling.axes.reasons.texts, None]
+    # What stays only because dimensions are merged may go once it is known which of them stay.
+    merged = [number for number, text in enumerate(texts) if text and text.startswith(MERGED)]
+    found = {}
+    for dimension, owner in coupling.axes.owners.items():
+        if owner.reads is None:
+            numbers = parts.reasons_at(owner.axis)
+            stays = (numbers >= 0) & ~np.isin(numbers, merged)
+            if stays.any() and not stays.all():
+                found[dimension] = [texts[n] for n in np.where(stays, numbers, -1).tolist()]
+    return found
+
+
+def _count(staying: Staying) -> int:
+    """Return how many indices are known to stay."""
+    return sum(text is not None for texts in staying.values() for text in texts)
 
 
 def find_stuck(coupling: Coupling, parts: Partition) -> dict[str, str]:

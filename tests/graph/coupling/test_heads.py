@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +165,58 @@ def test_a_tensor_repeated_beside_channels_follows_them() -> None:
     assert [group.size for group in graph.groups.values()] == [8]
     masks = {'first': torch.arange(8) % 3 != 1}
     assert easypruner.verify(model, masks, torch.randn(5, 6), graph=graph).passed
+
+
+class SharedByAll(nn.Module):
+    """One layer makes the queries of all heads, and one key and one value that they share.
+
+    Args:
+        shaped: returns queries, keys and values from what the layer makes.
+        form: computes the attention.
+    """
+
+    def __init__(self, shaped: Callable, form: Callable) -> None:
+        super().__init__()
+        self.shaped, self.form = shaped, form
+        self.heads, self.width = 5, WIDTH
+        self.all = self.heads * self.width
+        self.qkv = nn.Linear(12, (self.heads + 2) * self.width)
+        self.o = nn.Linear(self.all, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.shaped(self, self.qkv(x))
+        return self.o(self.form(self, q, k, v).transpose(1, 2).reshape(*x.shape[:2], -1))
+
+
+def by_sizes(net: SharedByAll, x: Tensor) -> tuple[Tensor, ...]:
+    q, k, v = x.unsqueeze(1).split((net.all, net.width, net.width), dim=-1)
+    return q.view(*x.shape[:2], -1, net.width).transpose(1, 2), k, v
+
+
+def repeated(net: SharedByAll, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    n, _, length, width = k.shape
+    k, v = (t[:, :, None].expand(n, 1, q.shape[1], length, width).flatten(1, 2) for t in (k, v))
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def broadcast(net: SharedByAll, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
+@pytest.mark.parametrize('shaped', [by_sizes])
+@pytest.mark.parametrize('form', [repeated, broadcast])
+@pytest.mark.parametrize('attention', ['heads', 'query_heads'])
+def test_heads_of_queries_go_where_all_share_one_key(
+    shaped: Callable, form: Callable, attention: Any
+) -> None:
+    model, x = randomized_network(lambda: SharedByAll(shaped, form)), torch.randn(2, 6, 12)
+    whole = copy.deepcopy(model)
+    graph = easypruner.trace(model, x, attention=attention)
+    assert [(group.size, group.mixed) for group in graph.groups.values()] == [(5, ())]
+    mask = torch.tensor([True, False, True, True, False])
+    easypruner.prune(model, {'qkv': mask}, graph=graph)
+    rows = torch.cat([mask, torch.tensor([True, True])]).repeat_interleave(WIDTH)
+    assert torch.equal(model.qkv.weight, whole.qkv.weight[rows])
+    with torch.no_grad():
+        whole.o.weight[:, ~mask.repeat_interleave(WIDTH)] = 0
+    assert torch.allclose(model(x), whole(x), atol=1e-5)
