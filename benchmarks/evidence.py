@@ -6,8 +6,8 @@ python benchmarks/evidence.py --quick               two short runs of each metho
 python benchmarks/evidence.py --collect             the results of what has finished, and the page
 
 It needs the extra ``bench``. The studies are those of benchmarks/studies. The most telling runs
-come first: all methods at 15 % of the MACs with one seed, then with all seeds, then all others.
-A method is tuned once, at the first of its budgets, with its first seed.
+come first: four methods at 15 % of the MACs, then all, then other budgets. A method is tuned once,
+at the first of its budgets, with its first seed.
 
 Runs and the stages that they share are kept in the user's cache, so the command may be stopped at
 any time. What has finished is in benchmarks/results/evidence.json and is not repeated, not on
@@ -50,8 +50,8 @@ def main() -> None:
         if phase.study not in args.studies:
             continue
         known = results['studies'].setdefault(phase.study, {'lines': {}, 'tuned': []})
-        for part in list(parts(phase, known['lines'], args.only, args.seeds, args.quick)):
-            code = _execute(part, evidence_results.chosen(known), folder, args)
+        for part in list(parts(phase, known, args.only, args.seeds, args.quick)):
+            code = _execute(part, part.text(known), folder, args)
             _collect(results, folder)
             _write(results, out, page)
             if code == _INTERRUPTED:
@@ -79,11 +79,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _execute(
-    part: Part, chosen: dict[str, dict[str, Any]], folder: Path, args: argparse.Namespace
-) -> int:
-    """Run a part of a study, and return the exit code."""
-    text = part.text(chosen)
+def _execute(part: Part, text: str, folder: Path, args: argparse.Namespace) -> int:
+    """Run a part of a study, with the text of its study file; return the exit code."""
     own = folder / part.study / part.folder(text)
     own.parent.mkdir(parents=True, exist_ok=True)
     file = own.parent / f'{own.name}.py'

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evidence_results import chosen
+
 from easypruner.study.study_file import Study, read_study
 
 ROOT = Path(__file__).resolve().parent
@@ -43,6 +45,11 @@ _QUICK = {
 """Options of short runs."""
 
 
+_FIRST = ('masksparsity', 'slimming', 'l1', 'scratch')
+"""The methods that are compared first."""
+_HARDEST = (0.15,)
+
+
 @dataclass(frozen=True)
 class Phase:
     """A part of a study; empty lists stand for all.
@@ -51,15 +58,18 @@ class Phase:
         study: the name of the study.
         budgets: the shares of MACs to keep.
         seeds: the seeds.
+        methods: the names of the methods.
     """
 
     study: str
     budgets: Sequence[float] = ()
     seeds: Sequence[int] = ()
+    methods: Sequence[str] = ()
 
 
 PHASES = (
-    *(Phase(study, (0.15,), seeds) for study in STUDIES[:2] for seeds in ((0,), ())),
+    Phase(STUDIES[0], _HARDEST, (0, 1, 2), _FIRST),
+    *(Phase(study, _HARDEST, (), methods) for methods in (_FIRST, ()) for study in STUDIES[:2]),
     *(Phase(study) for study in STUDIES[2:]),
     *(Phase(study) for study in STUDIES[:2]),
 )
@@ -84,14 +94,14 @@ class Part:
     methods: tuple[str, ...]
     quick: bool = False
 
-    def text(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
-        """Return the text of a study file.
+    def text(self, known: Mapping[str, Any]) -> str:
+        """Return the text of a study file. Methods are tuned if no trials have chosen for them.
 
         Args:
-            chosen: method -> the values of keys that its trials have chosen. Methods that are
-                not in it are tuned.
+            known: the results of the study.
         """
-        values = {name: dict(chosen[name]) for name in self.methods if name in chosen}
+        tuned = chosen(known)
+        values = {name: tuned[name] for name in self.methods if name in tuned}
         if self.quick:
             values = {name: {} for name in self.methods}
         return _PART.format(
@@ -110,33 +120,44 @@ class Part:
 
 def parts(
     phase: Phase,
-    lines: Mapping[str, Any],
+    known: Mapping[str, Any],
     only: Sequence[str] = (),
     seeds: Sequence[int] = (),
     quick: bool = False,
 ) -> Iterator[Part]:
-    """Yield the parts of a phase that have not finished; methods with the same seeds share one.
+    """Yield the parts of a phase that have not finished.
+
+    Methods that lack the same seeds share a part. One that is yet to be tuned has its own, so that
+    its values are known as soon as its trials are over.
 
     Args:
         phase: the phase.
-        lines: the lines of the results of its study.
+        known: the results of its study.
         only: names of methods; empty for all.
         seeds: seeds; empty for all.
         quick: whether the runs are short: two seeds of the first budget.
     """
-    study = study_of(phase.study)
-    wanted = tuple(phase.seeds or study.seeds[: 2 if quick else None])
-    budgets = _shares(study)[: 1 if quick else None]
-    for keep in phase.budgets or budgets:
-        left: dict[tuple[int, ...], list[str]] = {}
-        for method in study.methods:
-            done = lines.get(f'{method.name}, {keep:g}', {'seeds': {}})['seeds']
-            missing = tuple(
-                n for n in wanted if str(n) not in done and (not seeds or n in seeds)
-            )  # fmt: skip
-            if missing and (not only or method.name in only):
-                left.setdefault(missing, []).append(method.name)
-        for missing, methods in left.items():
+    study, tuned = study_of(phase.study), chosen(known)
+    names = [
+        method.name
+        for method in study.methods
+        if method.name in (only or (method.name,))
+        and method.name in (phase.methods or (method.name,))
+    ]
+    alone = {m.name for m in study.methods if m.tune and m.name not in tuned and not quick}
+    wanted = [
+        seed
+        for seed in phase.seeds or study.seeds[: 2 if quick else None]
+        if seed in (seeds or (seed,))
+    ]
+    for keep in phase.budgets or _shares(study)[: 1 if quick else None]:
+        left: dict[tuple[Any, ...], list[str]] = {}
+        for name in names:
+            done = known['lines'].get(f'{name}, {keep:g}', {'seeds': {}})['seeds']
+            missing = tuple(seed for seed in wanted if str(seed) not in done)
+            if missing:
+                left.setdefault((missing, name if name in alone else None), []).append(name)
+        for (missing, _), methods in left.items():
             yield Part(phase.study, keep, missing, tuple(methods), quick)
 
 

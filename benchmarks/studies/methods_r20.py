@@ -13,7 +13,8 @@ _RATE = 'stages.finetune.lr'
 configs = {
     name: dict(
         config=f'{name}_r20_mnist5k_hard',
-        tune=tune({f'stages.{stage}.regularizer.strength.reach': reaches, _RATE: ['10%', '50%']}),
+        # The trials of one rate come first: they share no stage, so they can run at the same time.
+        tune=tune({_RATE: ['10%', '50%'], f'stages.{stage}.regularizer.strength.reach': reaches}),
     )
     for name, (stage, reaches) in _PUSHED.items()
 }

@@ -19,14 +19,15 @@ def studies() -> dict[str, Study]:
     return {name: read_study(BENCHMARKS / 'studies' / f'{name}.py') for name in NAMES}
 
 
-def lines_of(parts: list[Any]) -> dict[str, Any]:
-    """Return results in which all runs of parts of a study have finished."""
-    lines: dict[str, Any] = {}
+def finished(parts: list[Any]) -> dict[str, Any]:
+    """Return the results of a study of which parts have finished."""
+    known: dict[str, Any] = {'lines': {}, 'tuned': []}
     for part in parts:
         for name in part.methods:
-            line = lines.setdefault(f'{name}, {part.keep:g}', {'seeds': {}})
+            line = known['lines'].setdefault(f'{name}, {part.keep:g}', {'seeds': {}})
             line['seeds'] |= {str(seed): {} for seed in part.seeds}
-    return lines
+            known['tuned'].append({'method': name, 'key': 'a', 'value': 1})
+    return known
 
 
 def test_the_parts_are_all_runs_and_the_most_telling_ones_first(
@@ -37,37 +38,48 @@ def test_the_parts_are_all_runs_and_the_most_telling_ones_first(
     done: dict[str, list[Any]] = {name: [] for name in NAMES}
     first: list[Any] = []
     for phase in plan.PHASES:
-        parts = list(plan.parts(phase, lines_of(done[phase.study])))
+        parts = list(plan.parts(phase, finished(done[phase.study])))
         done[phase.study] += parts
         first = first or parts
     for name, parts in done.items():
         runs = [(p.keep, m, n) for p in parts for m in p.methods for n in p.seeds]
         assert len(runs) == len(set(runs)) == len(runs_of(studies[name])) == plan.planned(name)
-    (part,) = first
-    assert (part.study, part.keep, part.seeds) == ('methods_r20', 0.15, (0,))
-    assert list(part.methods) == [method.name for method in studies['methods_r20'].methods]
+    assert first[0].methods == ('masksparsity',)
+    assert {(part.study, part.keep, part.seeds) for part in first} == {
+        ('methods_r20', 0.15, (0, 1, 2))
+    }
 
 
 def test_a_phase_has_only_what_is_asked_for_and_left(module: Any) -> None:
     plan = module('evidence_plan')
-    phase = plan.Phase('methods_r20', (0.15,))
-    (part,) = plan.parts(phase, {}, ['l1', 'no method of this study'], [3, 7])
+    phase, nothing = plan.Phase('methods_r20', (0.15,)), finished([])
+    (part,) = plan.parts(phase, nothing, ['l1', 'no method of this study'], [3, 7])
     assert (part.methods, part.seeds) == (('l1',), (3,))
-    assert not list(plan.parts(phase, {}, ['no method of this study']))
-    assert not list(plan.parts(phase, {}, [], [7]))
-    known = {'l1, 0.15': {'seeds': {'0': {}, '3': {}}}}
+    assert not list(plan.parts(phase, nothing, ['no method of this study']))
+    assert not list(plan.parts(phase, nothing, [], [7]))
+    known = finished([plan.Part('methods_r20', 0.15, (0, 3), ('l1',))])
     parts = list(plan.parts(phase, known, ['l1', 'fpgm']))
     assert {p.methods: p.seeds for p in parts} == {('l1',): (1, 2, 4), ('fpgm',): (0, 1, 2, 3, 4)}
 
 
+def test_methods_that_are_tuned_share_a_part(module: Any) -> None:
+    plan = module('evidence_plan')
+    names = ('masksparsity', 'l1', 'taylor')
+    known = finished([plan.Part('methods_r20', 0.15, (0,), names)])
+    parts = list(plan.parts(plan.Phase('methods_r20', (0.5,)), known, [*names, 'fpgm', 'greg']))
+    assert {frozenset(p.methods) for p in parts} == {
+        frozenset(names), frozenset(['fpgm']), frozenset(['greg'])
+    }  # fmt: skip
+
+
 def test_what_trials_have_chosen_is_not_tuned_again(module: Any, tmp_path: Path) -> None:
-    plan, results = module('evidence_plan'), module('evidence_results')
+    plan = module('evidence_plan')
     keys = ['stages.global_sparsity.regularizer.strength.reach', 'stages.finetune.lr']
     tuned = [dict(method='slimming', key=keys, value=[1.0, '50%']),
              dict(method='slimming', key=keys, value=[2.5, '10%'])]  # fmt: skip
     part = plan.Part('methods_r20', 0.5, (1,), ('slimming', 'l1'))
     file = tmp_path / 'part.py'
-    file.write_text(part.text(results.chosen({'tuned': tuned})))
+    file.write_text(part.text({'lines': {}, 'tuned': tuned}))
     slimming, l1 = read_study(file).methods
     assert slimming.tune is None and l1.tune is not None
     assert {key: slimming.options[key] for key in keys} == dict(
