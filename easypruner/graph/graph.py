@@ -411,4 +411,4 @@ def cut_graph(
     graph._shrink(removal)
     if not is_copy:
         forget_compiled()
-    return with_configs(record_of_cut, model, copies, graph.example_inputs)
+    return with_configs(record_of_cut, inventory, copies, graph.example_inputs)

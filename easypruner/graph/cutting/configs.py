@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from easypruner.base.nested import map_tensors
 from easypruner.graph.cutting.record import ArchitectureRecord
-from easypruner.graph.pretrained.building import find_pretrained
+from easypruner.graph.pretrained.building import has_pretrained
 from easypruner.graph.pretrained.following import check, follow, set_again
-from easypruner.graph.recording.inventory import StandIns
+from easypruner.graph.recording.inventory import Inventory, StandIns
 from easypruner.graph.recording.tape import ExampleInputs, record
 from easypruner.graph.recording.wrappers import find_copy
 
@@ -21,7 +21,7 @@ _MOST_VALUES = 2**16
 
 def with_configs(
     cut: ArchitectureRecord,
-    model: nn.Module,
+    inventory: Inventory,
     copies: Sequence[nn.Module],
     example_inputs: ExampleInputs,
 ) -> ArchitectureRecord:
@@ -29,15 +29,16 @@ def with_configs(
 
     Args:
         cut: the record of the cut.
-        model: the model.
+        inventory: the inventory of the model.
         copies: networks that were cut alike.
         example_inputs: for the check that a new config does not change what is computed.
 
     Returns:
         the record with the numbers that were set.
     """
-    if not find_pretrained(model) or not cut.tensors:
+    if not has_pretrained(inventory.modules.values()) or not cut.tensors:
         return cut
+    model = inventory.model
     followed = follow(model, cut, lambda: _behaviour(model, example_inputs))
     for other in copies:
         network = find_copy(other, model)

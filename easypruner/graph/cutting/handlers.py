@@ -6,10 +6,9 @@ import functools
 import sys
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError, PluginError
-from easypruner.graph.cutting.handles import fault_of_handles, find_handler
+from easypruner.graph.cutting.handles import HandlerTable, fault_of_handles
 from easypruner.graph.recording.parametrized import LayerShapes, with_computed
 
 Shapes = Mapping[str, torch.Size]
@@ -181,9 +180,20 @@ def with_torch_layers(handlers: Sequence[LayerHandler]) -> tuple[LayerHandler, .
     return (*handlers, *TORCH_HANDLERS)
 
 
+def table_of(handlers: Sequence[LayerHandler]) -> HandlerTable[LayerHandler]:
+    """Return the table of handlers, which is kept for the next call with the same ones."""
+    # A module that is imported later may export a type under the name that a handler handles.
+    return _table_of(tuple(handlers), len(sys.modules))
+
+
+@functools.lru_cache(maxsize=8)
+def _table_of(handlers: tuple[LayerHandler, ...], imported: int) -> HandlerTable[LayerHandler]:
+    return HandlerTable(handlers)
+
+
 def counted_by(model: nn.Module, handlers: Sequence[LayerHandler]) -> Callable[[Any], Any] | None:
     """Return what chooses the outputs of a network that count; None if all of them do."""
-    handler = find_handler(model, handlers)
+    handler = table_of(handlers).find(model)
     chooses = handler is not None and type(handler).counted is not LayerHandler.counted
     return handler.counted if handler is not None and chooses else None
 
@@ -247,49 +257,26 @@ def find_resizes(
     handlers: Sequence[LayerHandler],
 ) -> list[Resize]:
     """Return what handlers are to do; the arguments are those of :func:`resize_layers`."""
-    # A module that is imported later may export a type under the name that a handler handles.
-    found = _finder_of(tuple(handlers), len(sys.modules))
+    table = table_of(handlers)
     changed: LayerShapes = with_computed(modules, shapes)
-    if any(handler.inner for handler in handlers):
-        changed = _with_inner(modules, changed, found)
+    kinds = {type(module): module for module in modules.values()}
+    handler_of = {kind: table.find(module) for kind, module in kinds.items()}
+    asking = {kind for kind, handler in handler_of.items() if handler and handler.inner}
+    if asking:
+        changed = _with_inner(modules, changed, asking)
     resizes = []
     for path, own in changed.items():
-        handler = found(modules[path])
+        layer = modules[path]
+        handler = handler_of[type(layer)]
         if handler is not None:
-            resizes.append(Resize(path, modules[path], handler, own))
+            resizes.append(Resize(path, layer, handler, own))
     return resizes
 
 
-class _HandlerOf:
-    """Finds the handler of a module, once for each type."""
-
-    def __init__(self, handlers: Sequence[LayerHandler]) -> None:
-        self._handlers = handlers
-        self._by_type = WeakKeyDictionary[type[nn.Module], LayerHandler | None]()
-
-    def __call__(self, layer: nn.Module) -> LayerHandler | None:
-        cls = type(layer)
-        if cls not in self._by_type:
-            self._by_type[cls] = find_handler(layer, self._handlers)
-        return self._by_type[cls]
-
-
-@functools.lru_cache(maxsize=8)
-def _finder_of(handlers: tuple[LayerHandler, ...], imported: int) -> _HandlerOf:
-    return _HandlerOf(handlers)
-
-
 def _with_inner(
-    modules: Mapping[str, nn.Module], shapes: LayerShapes, handler_of: _HandlerOf
+    modules: Mapping[str, nn.Module], shapes: LayerShapes, asking: Set[type[nn.Module]]
 ) -> LayerShapes:
-    """Return shapes with those of parts for each module whose handler asks for them, inside out."""
-    asking = set()
-    for kind, module in {type(module): module for module in modules.values()}.items():
-        handler = handler_of(module)
-        if handler is not None and handler.inner:
-            asking.add(kind)
-    if not asking:
-        return shapes
+    """Return shapes with those of parts for each module of the asking types, inside out."""
     result = {path: dict(own) for path, own in shapes.items()}
     for path, own in shapes.items():
         around, part = path, ''

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 
 class Handler(Protocol):
@@ -48,22 +48,45 @@ def fault_of_handles(handler: Handler, kind: str = 'module') -> str:
 
 def find_handler(subject: object, handlers: Sequence[_Handler]) -> _Handler | None:
     """Return the first handler for the type of an object or for a base class of it."""
-    names = {f'{base.__module__}.{base.__qualname__}' for base in type(subject).__mro__}
-    for handler in handlers:
-        for handled in handler.handles:
-            if isinstance(handled, str):
-                if handled in names or isinstance(subject, _imported(handled)):
-                    return handler
-            elif isinstance(subject, handled):
-                return handler
-    return None
+    return HandlerTable(handlers).find(subject)
 
 
-def _imported(name: str) -> type | tuple[()]:
-    """Return the type with a full name if its module is imported; else no type.
+class HandlerTable(Generic[_Handler]):
+    """The handlers by the types that they handle, to find those of many objects.
+
+    Args:
+        handlers: the handlers in order of precedence.
+    """
+
+    def __init__(self, handlers: Sequence[_Handler]) -> None:
+        self._handlers = handlers
+        self._ranks: dict[type | str, int] = {}
+        self._checked: list[tuple[type, int]] = []
+        for rank, handler in enumerate(handlers):
+            for handled in handler.handles:
+                self._ranks.setdefault(handled, rank)
+                kind = _imported(handled) if isinstance(handled, str) else handled
+                if kind is not None:
+                    self._ranks.setdefault(kind, rank)
+                    # Such a type may have instances that are not of subclasses.
+                    if type(kind).__instancecheck__ is not type.__instancecheck__:
+                        self._checked.append((kind, rank))
+
+    def find(self, subject: object) -> _Handler | None:
+        """Return the first handler for the type of an object or for a base class of it."""
+        ranks = [rank for kind, rank in self._checked if isinstance(subject, kind)]
+        for base in type(subject).__mro__:
+            for key in (base, f'{base.__module__}.{base.__qualname__}'):
+                if key in self._ranks:
+                    ranks.append(self._ranks[key])
+        return self._handlers[min(ranks)] if ranks else None
+
+
+def _imported(name: str) -> type | None:
+    """Return the type with a full name if its module is imported; else None.
 
     A library may export a type under another name than that of the module that defines it.
     """
     module, _, local = name.rpartition('.')
     found = getattr(sys.modules.get(module), '__dict__', {}).get(local)
-    return found if isinstance(found, type) else ()
+    return found if isinstance(found, type) else None

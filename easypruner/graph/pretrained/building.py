@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,14 @@ def find_pretrained(model: nn.Module, nested: bool = False) -> dict[str, Any]:
         if isinstance(module, library.PreTrainedModel) and (nested or not inside):
             found[path] = module
     return found
+
+
+def has_pretrained(modules: Iterable[nn.Module]) -> bool:
+    """Return whether one of some modules is a network of Hugging Face."""
+    library: Any = sys.modules.get(_LIBRARY)
+    return library is not None and any(
+        issubclass(kind, library.PreTrainedModel) for kind in set(map(type, modules))
+    )
 
 
 def build_empty(kind: Any, config: Any) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,17 @@ from easypruner.base.settings import changed_setting
 from easypruner.errors import TraceError
 from easypruner.graph.recording.config_numbers import set_attribute
 from easypruner.graph.recording.forward_state import ForwardState
-from easypruner.graph.recording.leaves import make_call
+from easypruner.graph.recording.leaves import leaf_of, make_call
 from easypruner.graph.recording.plain_code import PlainCode
 from easypruner.graph.recording.snapshot import restore_content
 
 _WITH_SHAPE = (Tensor, nn.Parameter)
 
 
-class Slot(NamedTuple):
-    """An entry of a module that has a parameter or buffer.
-
-    Attributes:
-        entries: the module's dict of parameters, or of buffers.
-        path: the path of the module.
-        local: the name of the entry.
-        name: the first of the dotted names that the tensor has in the model.
-    """
-
-    entries: dict[str, Any]
-    path: str
-    local: str
-    name: str
+Slot = tuple[dict[str, Any], str, str, str]
+"""An entry of a module that has a parameter or buffer: the module's dict of parameters, or of
+buffers; the path of the module; the name of the entry; and the first of the dotted names that the
+tensor has in the model."""
 
 
 class Inventory:
@@ -53,6 +43,7 @@ class Inventory:
         self.modules = modules_of(model)
         self.tensors: dict[str, Tensor] = {}
         self.slots: list[Slot] = []
+        tensors, slots = self.tensors, self.slots
         first: dict[int, str] = {}
         for kind in ('_parameters', '_buffers'):
             for path, module in self.modules.items():
@@ -61,18 +52,20 @@ class Inventory:
                     continue
                 start = f'{path}.' if path else ''
                 for local, tensor in entries.items():
-                    if tensor is not None:
-                        name = first.setdefault(id(tensor), start + local)
-                        self.tensors.setdefault(name, tensor)
-                        self.slots.append(Slot(entries, path, local, name))
+                    if tensor is None:
+                        continue
+                    name = first.get(id(tensor))
+                    if name is None:
+                        name = first[id(tensor)] = start + local
+                        tensors.setdefault(name, tensor)
+                    slots.append((entries, path, local, name))
 
     def by_layer(self, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Size]]:
         """Return path of a module -> local name -> shape, for all slots of the named tensors."""
         layers: dict[str, dict[str, torch.Size]] = {}
-        for slot in self.slots:
-            shape = shapes.get(slot.name)
-            if shape is not None:
-                layers.setdefault(slot.path, {})[slot.local] = shape
+        for _, path, local, name in self.slots:
+            if name in shapes:
+                layers.setdefault(path, {})[local] = shapes[name]
         return layers
 
 
@@ -87,21 +80,23 @@ def check_shapes(tensors: Mapping[str, Tensor]) -> None:
 
 
 def modules_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Return dotted path -> module, as ``named_modules`` does in less than half of the time."""
-    found: dict[str, nn.Module] = {}
-    seen: set[int] = set()
-    ahead: list[tuple[str, nn.Module]] = [('', model)]
-    while ahead:
-        path, module = ahead.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        found[path] = module
-        if module._modules:
-            start = f'{path}.' if path else ''
-            parts = [(start + name, m) for name, m in module._modules.items() if m is not None]
-            ahead.extend(reversed(parts))
+    """Return dotted path -> module, as ``named_modules`` does in a fraction of the time."""
+    found = {'': model}
+    _add_parts(model, '', found, {id(model)})
     return found
+
+
+def _add_parts(
+    module: nn.Module, start: str, found: dict[str, nn.Module], seen: set[int]
+) -> None:
+    """Add the parts of a module to those found, each followed by its own parts."""
+    for name, part in module._modules.items():
+        if part is not None and id(part) not in seen:
+            seen.add(id(part))
+            path = start + name
+            found[path] = part
+            if part._modules:
+                _add_parts(part, f'{path}.', found, seen)
 
 
 def is_parameter(tensor: Tensor) -> bool:
@@ -180,11 +175,16 @@ class StandIns(Inventory):
         # Recurrent layers list their weights a second time.
         self._recurrent = [m for m in self.modules.values() if '_flat_weights_names' in m.__dict__]
         self._running = ['']
+        leaves = {kind: leaf_of(kind) for kind in self.code.types}
         self._calls = [
-            (path, module.__dict__, _tracked(make_call(module), path, self._running))
-            for path, module in self.modules.items()
+            (path, m.__dict__, make_call(m, leaves[type(m)], path, self._running))
+            for path, m in self.modules.items()
         ]
-        self._needs_eval = {path for path, m in self.modules.items() if needs_eval(m)}
+        # Few types do more in train() than nn.Module does.
+        special = {kind for kind in self.code.types if kind.train is not nn.Module.train}
+        self._needs_eval = {
+            path for path, m in self.modules.items() if special and needs_eval(m)
+        }
 
     @cached_property
     def _before(self) -> ForwardState:
@@ -245,24 +245,11 @@ class StandIns(Inventory):
 
     def swap(self, tensors: Mapping[str, Tensor]) -> None:
         """Give the modules other tensors. Call this only in the block of :meth:`with_tensors`."""
-        for slot in self.slots:
-            slot.entries[slot.local] = tensors[slot.name]
+        for entries, _, local, name in self.slots:
+            entries[local] = tensors[name]
         for module in self._recurrent:
             own = module.__dict__
             own['_flat_weights'] = [getattr(module, name) for name in own['_flat_weights_names']]
-
-
-def _tracked(call: Callable[..., Any], path: str, running: list[str]) -> Callable[..., Any]:
-    """Return a function that calls ``call`` while ``path`` is the last of the running modules."""
-
-    def tracked(*args: Any, **kwargs: Any) -> Any:
-        running.append(path)
-        try:
-            return call(*args, **kwargs)
-        finally:
-            running.pop()
-
-    return tracked
 
 
 def without_fast_path() -> contextlib.AbstractContextManager[None]:

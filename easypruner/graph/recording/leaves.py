@@ -24,22 +24,43 @@ Leaf = Callable[[Watcher, Any, Tensor], Any]
 _LEAVES: dict[type[nn.Module], Leaf] = {}
 
 
-def make_call(layer: nn.Module) -> Callable[..., Any]:
-    """Return a function that calls a layer, as a leaf if it is one and nothing is in the way."""
-    leaf, call = leaf_of(type(layer)), layer._call_impl
+def make_call(
+    layer: nn.Module, leaf: Leaf | None, path: str, running: list[str]
+) -> Callable[..., Any]:
+    """Return a function that calls a layer, as a leaf if it is one and nothing is in the way.
+
+    Args:
+        layer: the layer.
+        leaf: the leaf of its type; None if it has none.
+        path: the path of the layer, which is the last of the running ones during the call.
+        running: the paths of the modules whose forward is running.
+    """
+    call = layer._call_impl
     own = layer.__dict__
+
+    def call_usually(*args: Any, **kwargs: Any) -> Any:
+        running.append(path)
+        try:
+            return call(*args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            running.pop()
+
     if leaf is None or 'forward' in own:
-        return call
+        return call_usually
     run: Leaf = leaf
 
     def call_leaf(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and type(args[0]) is Tensor and args[0].is_meta:
             watcher = active_watcher()
             if watcher is not None and not is_hooked(own):
-                result = run(watcher, layer, args[0])
+                running.append(path)
+                try:
+                    result = run(watcher, layer, args[0])
+                finally:
+                    running.pop()
                 if result is not NotImplemented:
                     return result
-        return call(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return call_usually(*args, **kwargs)
 
     return call_leaf
 

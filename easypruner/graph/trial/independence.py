@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from easypruner.graph.coupling.rules.pointwise import pointwise
 from easypruner.graph.coupling.rules.registration import find_rule
 from easypruner.graph.coupling.tally import Width
-from easypruner.graph.cutting.handlers import TORCH_HANDLERS, LayerHandler
-from easypruner.graph.cutting.handles import find_handler
+from easypruner.graph.cutting.handlers import TORCH_HANDLERS, LayerHandler, table_of
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.plain_code import CONSTANTS, LAYERS
 from easypruner.graph.recording.tape import Operation, Tape
@@ -67,8 +66,8 @@ def is_independent(
 
 def _handle_any(handlers: Sequence[LayerHandler], modules: Iterable[nn.Module]) -> bool:
     """Return whether a handler that is not one of torch's layers may set numbers of modules."""
-    own = [handler for handler in handlers if handler not in TORCH_HANDLERS]
-    return any(find_handler(module, own) is not None for module in modules)
+    table = table_of(handlers)
+    return any(table.find(module) not in (None, *TORCH_HANDLERS) for module in modules)
 
 
 def _is_plain(inputs: Any) -> bool:

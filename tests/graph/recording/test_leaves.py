@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.graph.recording.inventory import StandIns
-from easypruner.graph.recording.leaves import make_call
+from easypruner.graph.recording.leaves import leaf_of, make_call
 from easypruner.graph.recording.tape import Tape, record
 from easypruner.graph.recording.values import Watcher
 
@@ -98,4 +98,5 @@ def test_a_layer_with_a_hook_or_code_of_its_own_is_called() -> None:
 
 def test_without_a_watcher_a_leaf_is_called() -> None:
     layer = nn.ReLU()
-    assert make_call(layer)(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
+    call = make_call(layer, leaf_of(nn.ReLU), '', [])
+    assert call(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
