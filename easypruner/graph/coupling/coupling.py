@@ -25,6 +25,7 @@ from easypruner.graph.coupling.positions import Positions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
 from easypruner.graph.coupling.tensor_map import TensorMap
+from easypruner.graph.coupling.unprunable import is_vector
 from easypruner.graph.recording.tape import Operation, Tape
 
 
@@ -50,10 +51,10 @@ class Coupling:
 
     Args:
         tapes: the operations.
+        tensors: name -> parameter or buffer of the model.
         unprunable: dimension of a parameter or buffer -> the reason for which it stays whole.
         staying: the dimensions of which some indices are known to stay.
         directions: the names of the parameters that weight norm divides by their length.
-        vectors: the names of vectors that are not trained.
         splits: the dimensions that are split into several, and which of them should stay free.
         grouped: which grouped convolutions lose whole groups.
     """
@@ -63,10 +64,10 @@ class Coupling:
     def __init__(
         self,
         tapes: Sequence[Tape],
+        tensors: Mapping[str, Tensor],
         unprunable: Mapping[Dim, str],
         staying: Staying,
         directions: Set[str],
-        vectors: Set[str],
         splits: Splits,
         grouped: GroupedConvolutions,
     ) -> None:
@@ -82,7 +83,7 @@ class Coupling:
         self.is_ambiguous = False
         self._tapes = tapes
         self._directions = directions
-        self._vectors = vectors
+        self._tensors = tensors
 
     @cached_property
     def windows(self) -> TensorMap[set[tuple[int, int]]]:
@@ -239,7 +240,8 @@ class Coupling:
         self.couple(axis_a, axis_b)
         sides = ((axis_a, self.parameter_of(a)), (axis_b, self.parameter_of(b)))
         readers = [axis for axis, name in sides if name is not None]
-        is_norm = len(readers) == 2 and any(name in self._vectors for _, name in sides)
+        names = [name for _, name in sides if name is not None]
+        is_norm = len(names) == 2 and any(is_vector(self._tensors[name]) for name in names)
         if not readers or is_norm:
             for axis, _ in sides:
                 self.note_mixing(axis)
@@ -255,8 +257,8 @@ class Coupling:
         """Note that the operation mixes channels, as a layer norm does: each changes the others."""
         if not axis.is_constant:
             # A length under weight norm depends on the whole direction. A cut corrects it.
-            sources = {self.parameter_of(tensor) for tensor in self.operation.tensors[:1]}
-            if not sources & self._directions:
+            first = self.operation.tensors[:1] if self._directions else ()
+            if not any(self.parameter_of(tensor) in self._directions for tensor in first):
                 self.mixed += ((part, self.operation) for part in axis.dimensions)
 
     def note_use(

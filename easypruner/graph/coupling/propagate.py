@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from easypruner.graph.coupling.axes import MERGED, OUTPUT, Axis, Dim, SplitKey, Staying
 from easypruner.graph.coupling.choice import PruningChoice
@@ -16,7 +15,8 @@ from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
 from easypruner.graph.coupling.rules import apply_rule
 from easypruner.graph.coupling.splits import Splits
-from easypruner.graph.coupling.unprunable import find_unprunable, find_vectors
+from easypruner.graph.coupling.unprunable import find_unprunable
+from easypruner.graph.recording.inventory import Inventory
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Tape
 
@@ -44,7 +44,7 @@ class Propagation:
 
 
 def propagate(
-    modules: Mapping[str, nn.Module],
+    inventory: Inventory,
     tapes: Sequence[Tape],
     choice: PruningChoice,
     within: Mapping[str, str],
@@ -56,15 +56,14 @@ def propagate(
     dimensions that lose nothing.
 
     Args:
-        modules: dotted path -> module of the model.
+        inventory: the inventory of the model.
         tapes: the tape of the evaluation pass, and that of the training pass if there is one.
         choice: what may be pruned.
         within: weight -> the reason for which its convolution cannot lose whole groups.
     """
-    unprunable = find_unprunable(modules)
-    directions = frozenset(normed.direction for normed in weight_norms(modules))
-    vectors = find_vectors(modules)
-    ignored = choice.ignored(modules) if choice.ignore else {}
+    unprunable = find_unprunable(inventory)
+    directions = frozenset(normed.direction for normed in weight_norms(inventory.modules))
+    ignored = choice.ignored(inventory.modules) if choice.ignore else {}
     preferred: dict[SplitKey, int] = {}
     tried: set[tuple[SplitKey, int]] = set()
     fixed: frozenset[SplitKey] = frozenset()
@@ -74,7 +73,9 @@ def propagate(
     while True:
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
         splits = Splits(choice.attention, preferred, fixed)
-        coupling = Coupling(tapes, unprunable, staying, directions, vectors, splits, grouped)
+        coupling = Coupling(
+            tapes, inventory.tensors, unprunable, staying, directions, splits, grouped
+        )
         coupling.positions.is_followed = choice.experts
         _apply_rules(coupling, tapes)
         wanted = splits.wanted()

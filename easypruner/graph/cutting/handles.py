@@ -76,9 +76,8 @@ class HandlerTable(Generic[_Handler]):
         """Return the first handler for the type of an object or for a base class of it."""
         ranks = [rank for kind, rank in self._checked if isinstance(subject, kind)]
         for base in type(subject).__mro__:
-            for key in (base, f'{base.__module__}.{base.__qualname__}'):
-                if key in self._ranks:
-                    ranks.append(self._ranks[key])
+            keys = (base, f'{base.__module__}.{base.__qualname__}')
+            ranks += [self._ranks[key] for key in keys if key in self._ranks]
         return self._handlers[min(ranks)] if ranks else None
 
 

@@ -60,6 +60,14 @@ class Inventory:
                         tensors.setdefault(name, tensor)
                     slots.append((entries, path, local, name))
 
+    @cached_property
+    def kinds(self) -> dict[type[nn.Module], str]:
+        """Type -> the path of the first module of this type."""
+        kinds: dict[type[nn.Module], str] = {}
+        for path, module in self.modules.items():
+            kinds.setdefault(type(module), path)
+        return kinds
+
     def by_layer(self, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, torch.Size]]:
         """Return path of a module -> local name -> shape, for all slots of the named tensors."""
         layers: dict[str, dict[str, torch.Size]] = {}
@@ -86,9 +94,7 @@ def modules_of(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _add_parts(
-    module: nn.Module, start: str, found: dict[str, nn.Module], seen: set[int]
-) -> None:
+def _add_parts(module: nn.Module, start: str, found: dict[str, nn.Module], seen: set[int]) -> None:
     """Add the parts of a module to those found, each followed by its own parts."""
     for name, part in module._modules.items():
         if part is not None and id(part) not in seen:
@@ -182,9 +188,7 @@ class StandIns(Inventory):
         ]
         # Few types do more in train() than nn.Module does.
         special = {kind for kind in self.code.types if kind.train is not nn.Module.train}
-        self._needs_eval = {
-            path for path, m in self.modules.items() if special and needs_eval(m)
-        }
+        self._needs_eval = {path for path, m in self.modules.items() if special and needs_eval(m)}
 
     @cached_property
     def _before(self) -> ForwardState:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 
 from easypruner.graph.recording.composites import is_composite
-from easypruner.graph.recording.grouped_products import is_grouped_product
 
 aten = torch.ops.aten
 
@@ -48,7 +47,6 @@ class Kind:
     Attributes:
         name: its name, without ``aten::``.
         is_composite: whether it takes functions, and runs others by them.
-        is_grouped: whether it multiplies groups of rows with a matrix each.
         asks_values: whether its result, or the shape of that, depends on values.
         changes_shape: whether it changes the shape of a tensor in place.
         is_bookkeeping: whether it is of autograd or of constants, so that one run may have it and
@@ -57,7 +55,6 @@ class Kind:
 
     name: str
     is_composite: bool
-    is_grouped: bool
     asks_values: bool
     changes_shape: bool
     is_bookkeeping: bool
@@ -67,12 +64,11 @@ class Kind:
 def kind_of(func: Any) -> Kind:
     """Return the kind of an operation."""
     if is_composite(func):
-        return Kind(func.name(), True, False, False, False, False)
+        return Kind(func.name(), True, False, False, False)
     name = str(func._schema.name).removeprefix('aten::')
     return Kind(
         name=name,
         is_composite=False,
-        is_grouped=is_grouped_product(func),
         asks_values=func in _ASKING or func.name() == NMS,
         changes_shape=torch.Tag.inplace_view in func.tags,
         is_bookkeeping=name in _BOOKKEEPING,

@@ -52,7 +52,7 @@ def make_call(
     def call_leaf(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and type(args[0]) is Tensor and args[0].is_meta:
             watcher = active_watcher()
-            if watcher is not None and not is_hooked(own):
+            if watcher is not None and not (has_hooks(own) or has_global_hooks()):
                 running.append(path)
                 try:
                     result = run(watcher, layer, args[0])
@@ -70,14 +70,20 @@ def leaf_of(kind: type[nn.Module]) -> Leaf | None:
     return _LEAVES.get(kind) or _NAMED_LEAVES.get(f'{kind.__module__}.{kind.__qualname__}')
 
 
-def is_hooked(own: dict[str, Any]) -> bool:
-    """Return whether anything else runs when a module with these attributes is called."""
+def has_hooks(own: dict[str, Any]) -> bool:
+    """Return whether hooks of its own run when a module with these attributes is called."""
     return bool(
         own['_forward_hooks']
         or own['_forward_pre_hooks']
         or own['_backward_hooks']
         or own['_backward_pre_hooks']
-        or of_modules._global_forward_hooks
+    )
+
+
+def has_global_hooks() -> bool:
+    """Return whether hooks run when any module is called."""
+    return bool(
+        of_modules._global_forward_hooks
         or of_modules._global_forward_pre_hooks
         or of_modules._global_backward_hooks
         or of_modules._global_backward_pre_hooks

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from easypruner.base.nested import map_tensors, tensors_in
-from easypruner.graph.recording.grouped_products import multiply_groups
-from easypruner.graph.recording.kinds import kind_of, once_each
+from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
+from easypruner.graph.recording.kinds import once_each
 
 aten = torch.ops.aten
 
@@ -38,9 +38,9 @@ _SAME_KIND = (
 
 def run_operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation, on the meta device by its shortcut if there is one."""
-    if kind_of(func).is_grouped:
-        return multiply_groups(*args, **kwargs)
     shortcut = _find_shortcut(func)
+    if shortcut is multiply_groups:
+        return multiply_groups(*args, **kwargs)
     if shortcut is not None and _is_meta(args):
         result = shortcut(*args, **kwargs)
         if result is not NotImplemented:
@@ -86,6 +86,8 @@ def _run_kernel(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 
 @once_each
 def _find_shortcut(func: Any) -> Shortcut | None:
+    if is_grouped_product(func):
+        return multiply_groups
     known = _SHORTCUTS.get(func)
     if func.namespace != 'aten':
         return known
@@ -129,6 +131,11 @@ def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=META)
 
 
+def _alike(x: Tensor) -> Tensor:
+    """Return a new tensor of the same shape, dtype and strides. There is no memory to share."""
+    return x.detach()
+
+
 @lru_cache(64)
 def _nothing(dtype: torch.dtype) -> Tensor:
     """Return the empty tensor that stands for statistics which nobody reads."""
@@ -150,14 +157,15 @@ def _pointwise(*args: Any, **options: Any) -> Any:
         if together is None:
             return NotImplemented
         shape = together
-    layouts = {tensor.stride() for tensor in tensors if list(tensor.shape) == shape}
-    if not layouts:
+    whole = [tensor for tensor in tensors if list(tensor.shape) == shape]
+    if not whole:
         plain = all(tensor.is_contiguous() for tensor in tensors)
         return _empty(shape, first) if plain else NotImplemented
-    strides = layouts.pop()
-    if layouts or not _is_dense(shape, strides):
+    strides = whole[0].stride()
+    if any(tensor.stride() != strides for tensor in whole[1:]):
         return NotImplemented
-    return torch.empty_strided(shape, strides, dtype=first.dtype, device=META)
+    is_dense = whole[0].is_contiguous() or _is_dense(shape, strides)
+    return _alike(whole[0]) if is_dense else NotImplemented
 
 
 def _in_place(x: Tensor, *others: Any, **options: Any) -> Any:
@@ -280,9 +288,9 @@ def _batch_norm(
             )
     # In training, the operation also returns the statistics of the batch.
     if training:
-        return _empty(x.shape, x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
+        return _alike(x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
     nothing = _nothing(x.dtype)
-    return _empty(x.shape, x), nothing, nothing
+    return _alike(x), nothing, nothing
 
 
 @_shortcut(aten.native_layer_norm.default)
@@ -313,7 +321,7 @@ def _matrix_product(a: Tensor, b: Tensor) -> Any:
 
 @_shortcut(aten._softmax.default, aten._log_softmax.default)
 def _softmax(x: Tensor, dim: int, other_dtype: Any = None) -> Any:
-    return _empty(x.shape, x) if x.is_contiguous() and not other_dtype else NotImplemented
+    return _alike(x) if x.is_contiguous() and not other_dtype else NotImplemented
 
 
 if hasattr(aten, '_safe_softmax'):  # since torch 2.5

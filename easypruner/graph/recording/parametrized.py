@@ -61,10 +61,11 @@ def weight_norms(modules: Mapping[str, nn.Module]) -> Iterator[Normed]:
         if isinstance(module, _WeightNorm):
             owner = path.rpartition('.')[0]
             yield Normed(f'{owner}.original0', f'{owner}.original1', module.dim)
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm):
-                name = dotted_name(path, hook.name)
-                yield Normed(f'{name}_g', f'{name}_v', hook.dim)
+        if module._forward_pre_hooks:
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, WeightNorm):
+                    name = dotted_name(path, hook.name)
+                    yield Normed(f'{name}_g', f'{name}_v', hook.dim)
 
 
 @dataclass(frozen=True, eq=False)

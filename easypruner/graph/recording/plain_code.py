@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from easypruner.graph.recording.code_reads import find_reads
-from easypruner.graph.recording.leaves import is_hooked, leaf_of
+from easypruner.graph.recording.leaves import has_global_hooks, has_hooks, leaf_of
 
 LAYERS = frozenset({
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.BatchNorm1d, nn.BatchNorm2d,
@@ -53,6 +53,7 @@ _INERT = frozenset({
 _REPLACEABLE = frozenset({'forward', 'extra_repr'})
 CONSTANTS = frozenset({bool, int, float, str, type(None)})
 _NO_NUMBERS = CONSTANTS - {int}
+_REGISTERED = ('_modules', '_parameters', '_buffers')
 _CHANGING = frozenset({'append', 'extend', 'insert', 'pop'})
 
 
@@ -80,7 +81,7 @@ class PlainCode:
     @cached_property
     def learns_no_width(self) -> bool:
         """Whether the code of the modules reads nothing that a cut changes."""
-        if any(is_hooked(own := vars(m)) or 'forward' in own for m in self._modules):
+        if has_global_hooks() or any(map(_has_own_call, map(vars, self._modules))):
             return False
         if not all(map(self._is_safe_type, self.types)):
             return False
@@ -148,28 +149,29 @@ class PlainCode:
             return False
         values = [vars(cls)[name] for cls in self._own_classes if name in vars(cls)]
         functions = [value.fget if isinstance(value, property) else value for value in values]
-        found = bool(values) or name in _SAFE or name in self._names
+        found = bool(values) or name in _SAFE or self._is_of_module(name)
         return found and all(map(self._is_safe_value, functions))
 
-    @cached_property
-    def _names(self) -> set[str]:
-        """The names of the attributes, parts, parameters and buffers of all modules."""
-        names: set[str] = set()
-        for own in map(vars, self._modules):
-            names.update(own, own['_modules'], own['_parameters'], own['_buffers'])
-        return names
+    def _is_of_module(self, name: str) -> bool:
+        """Return whether a module has an attribute, part, parameter or buffer of a name."""
+        return any(
+            name in own or any(name in own[kind] for kind in _REGISTERED)
+            for own in map(vars, self._modules)
+        )
 
     def _has_safe_values(self, names: Set[str]) -> bool:
         """Return whether the attributes of modules that code may read are no widths."""
+        layers = {kind for kind in self.types if _base_of(kind) in LAYERS}
         for module in self._modules:
             own = vars(module)
-            if not names.isdisjoint(own):
-                read = [own[name] for name in names if name in own]
-                if _base_of(type(module)) in LAYERS:  # a cut may set its numbers
-                    if not all(type(value) in _NO_NUMBERS for value in read):
-                        return False
-                elif not all(map(self._is_safe_value, read)):
+            if own.keys().isdisjoint(names):
+                continue
+            read = [own[name] for name in names if name in own]
+            if type(module) in layers:  # a cut may set its numbers
+                if not all(type(value) in _NO_NUMBERS for value in read):
                     return False
+            elif not all(map(self._is_safe_value, read)):
+                return False
         return True
 
     def _is_safe_value(self, value: Any) -> bool:
@@ -197,6 +199,11 @@ def _is_torch(cls: type) -> bool:
 def _base_of(kind: type[nn.Module]) -> type:
     """Return the type of torch from which a type is derived, or which it is."""
     return next(filter(_is_torch, kind.__mro__))
+
+
+def _has_own_call(own: dict[str, Any]) -> bool:
+    """Return whether a module with these attributes runs more, or other code, than its type."""
+    return 'forward' in own or has_hooks(own)
 
 
 def _writes_items(function: types.FunctionType) -> bool:

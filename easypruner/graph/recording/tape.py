@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,7 +55,7 @@ def _arguments_of(func: Any) -> dict[str, tuple[int, Any]]:
     }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Operation:
     """An operation of a forward pass. Two are equal only if they are the same object.
 
@@ -66,6 +65,7 @@ class Operation:
         kwargs: the keyword arguments, likewise.
         outputs: the tensors that the operation returned, in order.
         module: the dotted path of the module whose forward ran it; '' is the model itself.
+        tensors: the tensors among the arguments, including those in lists.
     """
 
     func: Any
@@ -73,11 +73,21 @@ class Operation:
     kwargs: dict[str, Any]
     outputs: tuple[Tensor, ...]
     module: str
+    tensors: tuple[Tensor, ...] = field(init=False, repr=False)
 
-    @cached_property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors among the arguments, including those in lists."""
-        return tensors_of((*self.args, *self.kwargs.values()))
+    def __init__(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        outputs: tuple[Tensor, ...],
+        module: str,
+    ) -> None:
+        tensors = tensors_of((*args, *kwargs.values()) if kwargs else args)
+        # There are many, and to set the attributes one by one takes twice as long.
+        self.__dict__.update(
+            func=func, args=args, kwargs=kwargs, outputs=outputs, module=module, tensors=tensors
+        )
 
     @property
     def output(self) -> Tensor:
@@ -301,7 +311,7 @@ def run_forward(
         backend: the kind of stand-ins.
         watcher: the mode that gets each operation.
     """
-    watcher.values = backend.start()
+    watcher.start(backend.start())
     with torch.no_grad(), without_fast_path(), without_compilation(), backend.active(), watcher:
         return call_model(model, call)
 
@@ -310,7 +320,7 @@ class _Recorder(Watcher):  # type: ignore[no-untyped-call]
     """Records every operation while it is active."""
 
     def __init__(self, stand_ins: StandIns) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.operations: list[Operation] = []
         self._stand_ins = stand_ins
 

@@ -170,24 +170,30 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode without the overhead of torch's own.
 
     Attributes:
-        values: the values of tensors on the meta device; None if all tensors have values.
+        run: runs an operation, given its arguments, and returns its result.
         takes_leaves: whether layers may hand over their operations without torch.
     """
 
     supports_higher_order_operators = True
 
-    values: Values | None = None
     takes_leaves: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] = run_operation
+
+    def start(self, values: Values | None) -> None:
+        """Start a run.
+
+        Args:
+            values: the values of tensors on the meta device; None if all tensors have values.
+        """
+        self.run = run_operation if values is None else values.run
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # To guard an operation against torch.compile takes as long as to compute its shape.
         return False
-
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation and return its result."""
-        run = run_operation if self.values is None else self.values.run
-        return run(func, args, kwargs)
 
     def hand_over(self, func: Any, *args: Any) -> Any:
         """Handle an operation as if torch had dispatched it. The watcher must be active."""

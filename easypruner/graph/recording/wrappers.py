@@ -122,14 +122,14 @@ def check_parts(inventory: Inventory) -> None:
             parameters are sharded over processes.
     """
     _check_unsharded(inventory, TraceError)
-    for path, part in inventory.modules.items():
-        if isinstance(part, torch.jit.ScriptModule):
+    for kind, path in inventory.kinds.items():
+        if issubclass(kind, torch.jit.ScriptModule):
             raise TraceError(
                 f'{path or "the model"} is a TorchScript module, which has no Python forward to '
                 'record; trace the model with the module from which it was made, and script it '
                 'after the cut'
             )
-        if isinstance(part, DistributedDataParallel):
+        if issubclass(kind, DistributedDataParallel):
             raise TraceError(
                 f'{path} is wrapped in DistributedDataParallel, whose buckets would not follow '
                 'a cut; prune the model before its parts are wrapped'
@@ -142,11 +142,8 @@ def _check_unsharded(inventory: Inventory, error: type[TraceError | CutError]) -
     The types tell it, and not the parameters alone: between a forward pass without gradients and
     the next training step those of FSDP are whole, but a shard of their own takes their place then.
     """
-    seen: set[type[nn.Module]] = set()
-    for path, part in inventory.modules.items():
-        if type(part) not in seen:
-            seen.add(type(part))
-            _check_type(path, type(part), error)
+    for kind, path in inventory.kinds.items():
+        _check_type(path, kind, error)
     for name, tensor in inventory.tensors.items():
         if type(tensor) not in _WHOLE and type(tensor).__name__ == 'DTensor':
             raise error(f'{name} is sharded over processes (a DTensor); {_UNSHARDED}')

@@ -47,7 +47,7 @@ def resolve(
     """
     within: Mapping[str, str] = {}
     while True:
-        found = propagate(stand_ins.modules, [*tapes, *of_calls], choice, within)
+        found = propagate(stand_ins, [*tapes, *of_calls], choice, within)
         trials = [Trial(stand_ins, tape, found, handlers) for tape in (tapes[0], *of_calls)]
         repairs, parts = _resolve_calls(trials)
         if _lost_experts(found, parts):

@@ -100,7 +100,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, expected: ExpectedTrace, stand_ins: StandIns, widths: Widths) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.begun = 0
         self._operations = expected.operations
         self._coupling = expected.coupling

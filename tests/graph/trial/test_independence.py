@@ -33,7 +33,7 @@ def make_trial(model: nn.Module, inputs: object, handlers: Sequence[LayerHandler
     stand_ins = StandIns(model)
     tape = record(stand_ins, inputs)
     choice = PruningChoice.of((), None, 'width', 'within', False, None)
-    found = propagate(stand_ins.modules, [tape], choice, {})
+    found = propagate(stand_ins, [tape], choice, {})
     return Trial(stand_ins, tape, found, with_torch_layers(handlers))
 
 
