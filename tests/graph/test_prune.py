@@ -341,7 +341,10 @@ def test_a_cut_looks_once_at_the_network_and_keeps_copies_of_what_it_changes(
     monkeypatch.setattr(
         Snapshot,
         '__init__',
-        lambda self, modules: (kept_copies.extend(own := list(modules)), copy_of(self, own))[1],
+        lambda self, modules, **options: (
+            kept_copies.extend(own := list(modules)),
+            copy_of(self, own, **options),
+        )[1],
     )
     easypruner.prune(model, {'2.0': torch.arange(8) > 2}, graph=graph)
     assert inventories == [model]

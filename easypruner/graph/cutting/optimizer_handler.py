@@ -192,9 +192,11 @@ def without(*dims: int, keep: bool = False) -> Layout:
 
 def like_layout(result: Tensor, original: Tensor) -> Tensor:
     """Return a part of a tensor in the memory layout of the whole, such as channels last."""
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(original.dim())
     # A tensor that is contiguous in both layouts is in none of its own.
-    if layout is None or original.is_sparse or original.is_contiguous():
+    if original.is_sparse or original.is_contiguous():
+        return result
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(original.dim())
+    if layout is None:
         return result
     keeps_layout = original.is_contiguous(memory_format=layout)
     return result.contiguous(memory_format=layout) if keeps_layout else result

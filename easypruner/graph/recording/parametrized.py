@@ -57,8 +57,9 @@ class Normed:
 
 def weight_norms(modules: Mapping[str, nn.Module]) -> Iterator[Normed]:
     """Yield the weights of modules that are under weight norm."""
+    normed = any(issubclass(kind, _WeightNorm) for kind in set(map(type, modules.values())))
     for path, module in modules.items():
-        if isinstance(module, _WeightNorm):
+        if normed and isinstance(module, _WeightNorm):
             owner = path.rpartition('.')[0]
             yield Normed(f'{owner}.original0', f'{owner}.original1', module.dim)
         if module._forward_pre_hooks:

@@ -16,13 +16,17 @@ _MOST_ITEMS = 20_000
 
 
 class Snapshot:
-    """A copy of the attributes of modules, including the contents of lists, dicts and sets."""
+    """A copy of the attributes of modules, including the contents of lists, dicts and sets.
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    Args:
+        modules: the modules.
+        contents: whether the contents are included.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], contents: bool = True) -> None:
         self._attributes = [(m.__dict__, m.__dict__.copy()) for m in modules]
-        containers = [
-            v for _, before in self._attributes for v in before.values() if type(v) in _COPIED
-        ]
+        copied = self._attributes if contents else ()
+        containers = [v for _, before in copied for v in before.values() if type(v) in _COPIED]
         self._contents = [(value, value.copy()) for value in containers if value]
         # Nearly all containers of modules are empty.
         self._empty = [value for value in containers if not value]

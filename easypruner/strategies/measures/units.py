@@ -215,7 +215,7 @@ def unit_sums(values: Tensor, member: Member) -> Tensor:
 
 def sums_of_units(values: Tensor, member: Member) -> Tensor:
     """Add up the values of each unit of the indices in a dimension, ``(units,)``."""
-    index = member.index.to(values.device)
+    index = member.index if values.is_cpu else member.index.to(values.device)
     if index.shape[1] == 1:
         return values.index_select(0, index.flatten())
     return values[index].sum(dim=1)

@@ -16,7 +16,7 @@ def _reduce_by(reduce: Callable[[Tensor], Tensor]) -> Callable[[Mapping[str, Ten
 
 
 REDUCTIONS: dict[str, Callable[[Mapping[str, Tensor]], Scores]] = {
-    'mean': _reduce_by(lambda layers: layers[0] if len(layers) == 1 else layers.mean(dim=0)),
+    'mean': _reduce_by(lambda layers: layers[0] if layers.shape[0] == 1 else layers.mean(dim=0)),
     'max': _reduce_by(lambda layers: layers.amax(dim=0)),
     'sum': _reduce_by(lambda layers: layers.sum(dim=0)),
     'first': _reduce_by(lambda layers: layers[0]),
