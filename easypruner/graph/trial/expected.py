@@ -79,6 +79,11 @@ class ExpectedTrace:
         }
 
     @cached_property
+    def distinct_axes(self) -> list[Axis]:
+        """The axes of all operations, each once."""
+        return list(dict.fromkeys(axis for axes in self.axes.values() for axis in axes))
+
+    @cached_property
     def axes_near(self) -> dict[Operation, list[Axis]]:
         """Operation -> its axes and those of the next operation.
 

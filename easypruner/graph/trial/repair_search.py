@@ -14,7 +14,7 @@ from itertools import combinations, cycle
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.config_numbers import attribute_of, attributes_of
-from easypruner.graph.recording.inventory import numbers_of
+from easypruner.graph.recording.inventory import numbers_of, own_tensors
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import enclosing, outwards
 from easypruner.graph.trial.reads import AT_LINE, IN_CALL, NEARNESS, Key, Reads
@@ -41,18 +41,6 @@ class Cause:
     failure: Failure
     reads: Reads
     settled: frozenset[Key] = field(default_factory=frozenset)
-
-
-def find_known_repairs(trial: Trial) -> Repairs:
-    """Return the repairs that rules have noted, such as the number of groups of a convolution."""
-    found = []
-    for width in trial.coupling.tally.widths:
-        value = vars(trial.stand_ins.modules[width.module]).get(width.attribute)
-        if type(value) is int and value == width.axis.size:
-            found.append(Repair(width.module, width.attribute, (width.axis,), (value,), int))
-        elif type(value) is tuple and value == (width.axis.size,):
-            found.append(Repair(width.module, width.attribute, (width.axis,), value, tuple))
-    return join({}, found)
 
 
 def find_repairs(trial: Trial, cause: Cause, widths: Widths, repairs: Repairs) -> Repairs | None:
@@ -170,9 +158,14 @@ class _Search:
         number_of: dict[Axis, int] = {}
         for number, axis in enumerate(expected.axes_about(operation)):
             number_of.setdefault(axis, number)
+        near = [
+            repair
+            for repair in candidates
+            if all(axis is None or axis in number_of for axis in repair.axes)
+        ]
         for other in expected.alike(operation):
             axes = expected.axes_about(other)
-            for repair in candidates:
+            for repair in near:
                 if any(axis is not None and number_of[axis] >= len(axes) for axis in repair.axes):
                     continue
                 path = _counterpart(repair.module, operation, other)
@@ -228,9 +221,30 @@ class _Search:
                     for choice in combinations(every, count)
                     if len({repair.attribute for repair in choice}) == count
                 )
-        elsewhere = (path for path, _ in self._keys(IN_CALL) if path not in around)
+        elsewhere = [path for path, _ in self._keys(IN_CALL) if path not in around]
         for path in dict.fromkeys([*expected.recent_parts(operation), *elsewhere]):
             yield from self._likeliest(path, axes, keys)
+        near = frozenset(group for axis in axes for group in self.trial.groups_of(axis))
+        for path in dict.fromkeys([*around, *elsewhere]):
+            yield from self._likeliest(path, self._axes_of_groups(path, near), keys)
+
+    def _axes_of_groups(self, path: str, near: frozenset[int]) -> list[Axis]:
+        """Return the axes that are cut with some groups or a module's own tensors, of each size.
+
+        Code may read a number before any operation has such a width, as where the width of a head
+        decides how many frequencies there are; or the number may be that of a part, as of tokens
+        that stand before a sequence.
+        """
+        expected, trial = self.trial.expected, self.trial
+        start = f'{path}.' if path else ''
+        names = (f'{start}{name}' for name, _ in own_tensors(trial.stand_ins.modules[path]))
+        own = [axis for name in names for axis in expected.coupling.axes.of_parameter(name) or ()]
+        groups = near.union(*map(trial.groups_of, own))
+        found: dict[tuple[int, int], Axis] = {}
+        for axis in (*own, *(expected.distinct_axes if groups else ())):
+            if axis.size > 1 and self._is_cut(axis) and groups & trial.groups_of(axis):
+                found.setdefault((axis.size, self.widths(axis)), axis)
+        return list(found.values())
 
     def _is_cut(self, axis: Axis) -> bool:
         return self.widths(axis) != axis.size

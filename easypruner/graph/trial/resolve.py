@@ -15,8 +15,10 @@ from easypruner.graph.coupling.propagate import Propagation, find_stuck, propaga
 from easypruner.graph.cutting.handlers import LayerHandler
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.tape import Operation, Tape
+from easypruner.graph.trial.known_repairs import find_known_repairs
+from easypruner.graph.trial.multiples import find_multiple
 from easypruner.graph.trial.reads import Key
-from easypruner.graph.trial.repair_search import Cause, find_known_repairs, find_repairs
+from easypruner.graph.trial.repair_search import Cause, find_repairs
 from easypruner.graph.trial.ties import find_tie
 from easypruner.graph.trial.trace_check import Failure
 from easypruner.graph.trial.trial import Trial
@@ -71,8 +73,8 @@ def _resolve_calls(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:
     """Run trials in which all groups are cut until every shape is the expected one.
 
     After a failure, attributes of modules are repaired. If that does not help, two widths are
-    tied. If that does not help either, the groups at fault are frozen. What helps for one module is
-    tried on all modules of its type.
+    tied, or units joined. If that does not help either, the groups at fault are frozen. What helps
+    for one module is tried on all modules of its type.
 
     Args:
         trials: those of the calls of the model. A number that one of them needs at a width is not
@@ -125,6 +127,10 @@ def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tu
             if tied is not None:
                 trial, repairs = tied[0].counting(tied[1]), tied[1]
                 continue
+            joined = find_multiple(trial, cause, repairs)
+            if joined is not None:
+                trial = joined.counting(repairs)
+                continue
         groups = trial.find_at_fault(failure, repairs)
         groups |= _corresponding_groups(trial, failure, groups)
         trial = _freeze(trial, groups, failure.reason)
@@ -161,14 +167,16 @@ def _run_rounds(trial: Trial, repairs: Repairs) -> tuple[Widths, Failure | None]
 def _corresponding_groups(trial: Trial, failure: Failure, groups: set[int]) -> set[int]:
     """Return the groups that have the role of the given ones in later modules of the type.
 
-    The trial has got past the earlier ones.
+    The trial has got past the earlier ones. Modules of other widths are tried for themselves: a tie
+    may fit them.
     """
     if failure.operation is None:
         return set()
     expected = trial.expected
+    own = expected.axes[failure.operation]
     numbers = [
         number
-        for number, axis in enumerate(expected.axes[failure.operation])
+        for number, axis in enumerate(own)
         if trial.groups_of(axis) and trial.groups_of(axis) <= groups
     ]
     return {
@@ -176,6 +184,7 @@ def _corresponding_groups(trial: Trial, failure: Failure, groups: set[int]) -> s
         for other in expected.alike(failure.operation)
         if expected.is_later(other, failure.operation)
         for number in numbers
+        if expected.axes[other][number].size == own[number].size
         for group in trial.groups_of(expected.axes[other][number])
     }
 

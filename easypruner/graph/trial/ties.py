@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 
 import numpy as np
@@ -19,6 +19,8 @@ from easypruner.graph.trial.widths import Repairs
 
 _MOST_UP = 2
 _MOST_TRIED = 16
+_MOST_WITH_REPAIRS = 32
+_MOST_BEHIND = 4
 
 _Kind = tuple[frozenset[int], int]
 """The groups that have channels in an axis, and its size."""
@@ -37,16 +39,24 @@ class Tie:
         narrow: the locations of the others, all of one size. A number is that of an axis among
             those near the operation.
         inner: whether a narrow axis varies faster within the wide one.
+        by_unit: whether indices are coupled in the order of their units, if both have one size. So
+            few units are joined where those of one axis are not as wide as those of the other.
     """
 
     wide: Location
     narrow: tuple[Location | int, ...]
     inner: bool
+    by_unit: bool = False
 
     def indices(self, trial: Trial, operation: Operation) -> int:
         """Return how many indices the tie couples at an operation. The fewer, the likelier."""
         wide = trial.expected.find_axis(operation, self.wide)
         return wide.size * len(self.narrow) if wide is not None else 0
+
+    def fits_evenly(self, trial: Trial, operation: Operation) -> bool:
+        """Return whether all axes have one size at an operation."""
+        found = (trial.expected.find_axis(operation, place) for place in (self.wide, *self.narrow))
+        return len({axis.size for axis in found if axis is not None}) == 1
 
     def couple(self, trial: Trial, operation: Operation, binding: bool = False) -> None:
         """Couple the axes at an operation index by index, if they fit.
@@ -66,6 +76,8 @@ class Tie:
                 continue
             times = wide.size // narrow.size
             follower = narrow.tiled(times) if self.inner else narrow.repeated(times)
+            if self.by_unit:
+                wide, follower = (_sorted_by_unit(trial, axis) for axis in (wide, follower))
             if binding or _can_go(trial, wide, follower):
                 trial.coupling.edges.couple(wide, follower)
 
@@ -85,8 +97,11 @@ def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repai
     if operation is None:
         return None
     candidates = sorted(_candidates(trial, operation), key=lambda t: t.indices(trial, operation))
-    for repairing in (False, True):
-        best = _find_best(trial, candidates, cause, repairs, repairing)
+    sorted_ones = [
+        replace(tie, by_unit=True) for tie in candidates if tie.fits_evenly(trial, operation)
+    ]
+    for ties, repairing in ((candidates, False), (candidates, True), (sorted_ones, False)):
+        best = _find_best(trial, ties, cause, repairs, repairing)
         if best is not None:
             _couple(trial, best.tie, best.operations, binding=True)
             return trial.regroup(), best.repairs
@@ -126,16 +141,24 @@ def _find_tie_to_output(
 def _find_best(
     trial: Trial, candidates: Sequence[Tie], cause: Cause, repairs: Repairs, repairing: bool
 ) -> _Attempt | None:
-    """Return the tie with which a trial gets furthest, or the first that leaves the module."""
+    """Return the tie with which a trial gets furthest, or the first that leaves the module.
+
+    A try with repairs takes many trials. So there are few of them, and few behind one that helps.
+    """
     operation = cause.failure.operation
     assert operation is not None, 'a failure behind the last operation has no axes'
     alike = trial.expected.alike(operation)
     scopes = [[operation, *alike], [operation]] if alike else [[operation]]
     best: _Attempt | None = None
+    left = _MOST_WITH_REPAIRS if repairing else len(candidates) * len(scopes)
     for tie, operations in product(candidates, scopes):
+        if not left:
+            break
+        left -= 1
         attempt = _try(trial, tie, operations, cause, repairs, repairing)
         if attempt is not None and (best is None or attempt.progress > best.progress):
             best = attempt
+            left = min(left, _MOST_BEHIND) if repairing else left
         if best is not None and best.left_module:
             break
     return best
@@ -198,9 +221,12 @@ def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation], binding: bo
 
 
 def _is_trial(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:
-    """Return whether all that a tie couples can be cut. No trial fails at what cannot."""
-    groups = _groups_of(tied, tie, operations)
-    return bool(groups) and all(tied.parts.sizes[group] > 1 for group in groups)
+    """Return whether all that a tie couples can be cut. No trial fails at what cannot.
+
+    Where units are joined whatever their widths are, one of other widths may be left over.
+    """
+    several = [tied.parts.sizes[group] > 1 for group in _groups_of(tied, tie, operations)]
+    return any(several) if tie.by_unit else bool(several) and all(several)
 
 
 def _groups_of(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> set[int]:
@@ -277,3 +303,10 @@ def _can_go(trial: Trial, *axes: Axis) -> bool:
     unit_of = np.append(trial.parts.unit_of, -1)  # reasons, whose ids are negative, find the last
     units = np.stack([unit_of[np.maximum(axis.ids, -1)] for axis in axes])
     return np.unique(units[0, (units >= 0).all(axis=0)]).size > 1
+
+
+def _sorted_by_unit(trial: Trial, axis: Axis) -> Axis:
+    """Return an axis with the indices of each unit next to each other, wider units last."""
+    units = np.where(axis.ids < 0, -1, trial.parts.unit_of[axis.ids])
+    _, numbers, widths = np.unique(units, return_inverse=True, return_counts=True)
+    return Axis(axis.ids[np.lexsort((numbers, widths[numbers]))])

@@ -20,7 +20,7 @@ from easypruner.graph.coupling.rules.registration import Coupling, Operation
 from easypruner.graph.cutting.handlers import LayerHandler, with_torch_layers
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.tape import record
-from easypruner.graph.trial.repair_search import find_known_repairs
+from easypruner.graph.trial.known_repairs import find_known_repairs
 from easypruner.graph.trial.trial import Trial
 from easypruner.testing import example_inputs, random_masks
 from tests.helpers.networks import NETWORKS

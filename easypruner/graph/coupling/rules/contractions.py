@@ -11,9 +11,7 @@ from torch import Tensor
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.rules.pointwise import broadcast
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
-from easypruner.graph.coupling.rules.spatial import extents_after, make_extent
-
-KERNEL = 'the extent of a convolution kernel'
+from easypruner.graph.coupling.rules.spatial import KERNEL, extents_after, make_extent
 
 
 @rule('convolution', '_convolution', 'conv1d', 'conv2d', 'conv3d', 'mkldnn_convolution')

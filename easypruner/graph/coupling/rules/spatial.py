@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from easypruner.graph.coupling.rules.pointwise import drop_frozen
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 from easypruner.graph.coupling.rules.views import merge
 
+KERNEL = 'the extent of a convolution kernel'
 POSITIONS = 'channels are read as positions'
 
 
@@ -122,13 +124,28 @@ def unfold(coupling: Coupling, operation: Operation) -> None:
 
 @rule('col2im')
 def fold(coupling: Coupling, operation: Operation) -> None:
-    """Couple the columns from which one channel is put together."""
+    """Couple the columns from which one channel is put together.
+
+    If channels and positions in the window were merged to columns, the positions stay.
+    """
     *batch, columns, windows = coupling.axes_of(operation.tensors[0])
     output = operation.output
-    channels = coupling.couple_within(columns, columns.size // output.shape[-3])
+    window = columns.size // output.shape[-3]
+    for factor in _last_factors(columns, window):
+        coupling.freeze(factor, KERNEL)
+    channels = coupling.couple_within(columns, window)
     coupling.freeze(windows, POSITIONS)
     extents = [coupling.make_constant(size) for size in output.shape[-2:]]
     coupling.assign(output, (*batch, channels, *extents))
+
+
+def _last_factors(axis: Axis, size: int) -> tuple[Axis, ...]:
+    """Return the last factors of a merged axis that have a size together; none if none have."""
+    for count in range(1, len(axis.factors) + 1):
+        last = axis.factors[-count:]
+        if math.prod(factor.size for factor in last) == size:
+            return last
+    return ()
 
 
 @rule('unfold', 'unfold_copy')
