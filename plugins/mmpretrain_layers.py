@@ -9,6 +9,9 @@ import torch
 
 from easypruner import LayerHandler, hookimpl
 from easypruner.graph.cutting.handlers import SizesHandler
+from easypruner.graph.recording.leaves import note_drops
+
+note_drops('mmcv.cnn.bricks.drop.DropPath')
 
 
 class ChannelsFirstLayerNorm(LayerHandler):

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from easypruner import LayerHandler, hookimpl
+from easypruner.graph.recording.leaves import note_drops
 
 _TOKENS = ('pos_embed', 'cls_token')
 _WIDTHS = ('embed_dim', 'num_features', 'head_hidden_size')
+
+note_drops('timm.layers.drop.DropPath')
 
 
 class TimmTransformer(LayerHandler):

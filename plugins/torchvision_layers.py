@@ -8,6 +8,9 @@ from typing import Any
 import torch
 
 from easypruner import LayerHandler, hookimpl
+from easypruner.graph.recording.leaves import note_drops
+
+note_drops('torchvision.ops.stochastic_depth.StochasticDepth')
 
 
 class DeformableConvolution(LayerHandler):

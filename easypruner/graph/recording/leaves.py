@@ -164,11 +164,19 @@ def _drop(watcher: Watcher, layer: nn.Module, x: Tensor) -> Any:
     return NotImplemented if layer.training else x
 
 
-_NAMED_LEAVES: dict[str, Leaf] = {
-    'torchvision.ops.stochastic_depth.StochasticDepth': _drop,
-    'timm.layers.drop.DropPath': _drop,
-}
+_NAMED_LEAVES: dict[str, Leaf] = {}
 """Leaves of other packages, which are not imported for them, by the full names of their types."""
+
+
+def note_drops(*names: str) -> None:
+    """Note that layers return their only argument as it is in evaluation mode, as a dropout does.
+
+    A plugin calls this, so that such layers need not be called in a trace.
+
+    Args:
+        names: the full names of their types, such as ``'timm.layers.drop.DropPath'``.
+    """
+    _NAMED_LEAVES.update(dict.fromkeys(names, _drop))
 
 
 @_leaf(nn.Identity)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.graph.recording.inventory import StandIns
-from easypruner.graph.recording.leaves import leaf_of, make_call
+from easypruner.graph.recording.leaves import leaf_of, make_call, note_drops
 from easypruner.graph.recording.tape import Tape, record
 from easypruner.graph.recording.values import Watcher
 
@@ -100,3 +100,17 @@ def test_without_a_watcher_a_leaf_is_called() -> None:
     layer = nn.ReLU()
     call = make_call(layer, leaf_of(nn.ReLU), '', [])
     assert call(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
+
+
+class Halves(nn.Module):
+    """Is said to do nothing in evaluation mode, which shows that it is not called there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_a_layer_that_a_plugin_names_is_called_in_training_only(training: bool) -> None:
+    note_drops(f'{Halves.__module__}.{Halves.__qualname__}')
+    tape = _record(nn.Sequential(Halves(), nn.ReLU()), torch.zeros(1, 3, 2, 2), training)
+    assert [op.name for op in tape.operations] == (['div', 'relu'] if training else ['relu'])
