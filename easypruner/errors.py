@@ -79,8 +79,11 @@ class Interrupted(KeyboardInterrupt):
         self.arguments = arguments
 
 
+_MOST_NAMES = 40
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint that names the closest known name, or lists all known names.
+    """Return a hint that names the closest known name, or lists known names.
 
     The comparison ignores case.
 
@@ -94,7 +97,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if close:
         return f'did you mean {by_lower[close[0]]!r}?'
-    return 'known names: ' + (', '.join(names) or 'none')
+    more = len(names) - _MOST_NAMES
+    listed = ', '.join(names[:_MOST_NAMES]) + (f' and {more} more' if more > 0 else '')
+    return f'known names: {listed or "none"}'
 
 
 def missing_package(package: str, module: str) -> ImportError:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
-from easypruner.engine.config import building, model_settings, read_config
+from easypruner.engine.config import DEFAULT_SCOPE, building, model_settings, read_config
 from easypruner.engine.runner import example_input, graph_options
 from easypruner.errors import ConfigError
 from easypruner.graph.recording.tape import ExampleInputs
@@ -206,7 +206,7 @@ _LIBRARIES = {'torchvision': _torchvision, 'mmpretrain': _mmpretrain, 'timm': _t
 
 def of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subject:
     """Build the model of a config, with the input on which a run would trace it."""
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    init_default_scope(config.get('default_scope', DEFAULT_SCOPE))
     if config.get('model') is None:
         raise ConfigError(
             f'{name!r} has no model; give a config that has one, or FILE.py:FUNCTION with a '

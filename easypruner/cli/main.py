@@ -7,6 +7,7 @@ runs.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if argv is None else list(argv)
     parsed = _parser().parse_args(given)
+    # Imports of packages that others import log what only their authors can change.
+    logging.getLogger('torch.utils._pytree').addFilter(_is_of_interest)
     try:
         return parsed.run(parsed)
     except EasyPrunerError as error:
@@ -57,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         resumed = resumed if isinstance(resumed, str) else None
         _print(f'interrupted; {_how_to_go_on(given, more, resumed)}')
         return 130
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return 'register_constant' not in record.getMessage()
 
 
 def _end(message: str, verbose: bool) -> int:

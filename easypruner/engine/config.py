@@ -16,6 +16,8 @@ from easypruner.base.describe import shown
 from easypruner.engine.config_keys import NO_KEYS, FileKeys, mark_unchecked
 from easypruner.engine.foreign_configs import base_files, enable_foreign_configs
 from easypruner.engine.shares import mark_schedule
+from easypruner.engine.stage_keys import numbered, stage_names
+from easypruner.engine.unknown_names import explain_unknown
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 
 _DICT = (Mapping,), 'a dict'
@@ -47,6 +49,9 @@ _BUILT_BY = {
 }  # fmt: skip
 """Method of MMEngine's Runner -> the key of the config that it builds something from."""
 
+
+DEFAULT_SCOPE = 'mmpretrain'
+"""The package whose classes a config names if it has no ``default_scope``."""
 
 _SCHEDULERS = 'param_scheduler'
 _MIXED_STYLES = re.compile(
@@ -109,6 +114,9 @@ def model_settings(config: Config) -> dict[str, Any]:
 def _first_line(error: BaseException) -> str:
     # str() of a KeyError is the repr of its message.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    unknown = explain_unknown(text)
+    if unknown is not None:
+        return unknown
     lines = text.strip().splitlines()
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
 
@@ -134,20 +142,47 @@ def read_config(
     config = complete(config_of_file(path))
     own = NO_KEYS if foreign else FileKeys.of(Path(path))
     epochs = _written_for(path, config, own)
-    mistakes = Mistakes()
-    for key, value in options.items():
-        try:
-            config.merge_from_dict({key: value}, allow_list_keys=True)
-        except (KeyError, TypeError, AssertionError, IndexError, AttributeError):  # noqa: PERF203
-            mistakes.add(f'--cfg-options {key}={value}: the config does not have this key')
-    mistakes.raise_all()
+    _apply(options, config)
     _check_values(config)
-    if config.get('default_scope', '') is None:
-        config.pop('default_scope')
+    if config.get('default_scope') is None:
+        # MMEngine's Runner would look for classes in MMEngine alone.
+        config.default_scope = DEFAULT_SCOPE
     mark_unchecked(config, own, options)
     rewritten = any(key.partition('.')[0] == _SCHEDULERS for key in options)
     mark_schedule(config, None if rewritten else epochs)
     return config
+
+
+def _apply(options: Mapping[str, Any], config: Config) -> None:
+    """Set the keys of a config that ``--cfg-options`` names, stages by their number or name."""
+    names = stage_names(config.get('stages'))
+    mistakes = Mistakes()
+    for key, value in options.items():
+        try:
+            config.merge_from_dict({numbered(key, names): value}, allow_list_keys=True)
+        except ConfigError as error:  # noqa: PERF203
+            mistakes.add(f'--cfg-options {error}')
+        except (KeyError, TypeError, AssertionError, IndexError, AttributeError):
+            reason = _no_such_key(config, numbered(key, names))
+            mistakes.add(f'--cfg-options {key}={value}: the config does not have this key{reason}')
+    mistakes.raise_all()
+
+
+def _no_such_key(config: Config, key: str) -> str:
+    """Return why a config cannot have a key, to be appended; '' if that is not known."""
+    value: Any = config.to_dict()
+    parts = key.split('.')
+    for number, part in enumerate(parts):
+        path = '.'.join(parts[:number])
+        if isinstance(value, list | tuple):
+            if not part.isdecimal() or int(part) >= len(value):
+                return f': {path} is a list of {len(value)} entries, which are numbered from 0'
+            value = value[int(part)]
+        elif isinstance(value, Mapping):
+            value = value.get(part, {})
+        else:
+            return f': {path} is {shown(value)}, which has no keys'
+    return ''
 
 
 def _written_for(path: str | Path, config: Config, own: FileKeys) -> Any:

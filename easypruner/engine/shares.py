@@ -30,7 +30,7 @@ def read_share(value: Any, argument: str, owner: str) -> float:
     match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     share = float(match[1]) / 100 if match else 0.0
     if not 0 < share <= _MOST:
-        refuse(value, argument, owner, "a share of the config's own, such as '50%'")
+        refuse(value, argument, owner, "a number, or a share of the config's own, such as '50%'")
     return share
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from easypruner.engine.foreign_configs import foreign_config, is_foreign, own_folders
@@ -37,6 +39,14 @@ def find_config(name: str) -> Path:
         return shipped[name]
     if path.is_dir():
         raise ConfigError(f'{name!r} is a folder; expected the path of a config')
-    raise ConfigError(
-        f'there is no config {name!r}; among the shipped configs: {nearest(path.stem, shipped)}'
-    )
+    raise ConfigError(f'there is no config {name!r}; {_similar(path, shipped)}')
+
+
+def _similar(path: Path, shipped: Iterable[str]) -> str:
+    """Return a hint with the config that a path may have been meant for."""
+    if path.suffix or path.parent.name:
+        beside = {file.name: file for file in path.parent.glob('*.py')}
+        close = difflib.get_close_matches(f'{path.stem}.py', beside, n=1)
+        if close:
+            return f'did you mean {str(beside[close[0]])!r}?'
+    return f'among the shipped configs: {nearest(path.stem, shipped)}'

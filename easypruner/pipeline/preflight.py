@@ -82,7 +82,13 @@ ALSO_KNOWN = frozenset({'custom_imports', 'env_cfg', 'default_scope', 'data_prep
                          'auto_scale_lr', 'find_unused_parameters', 'sync_bn'})  # fmt: skip
 _LOADERS = ('train_dataloader', 'val_dataloader')
 _DICTS = ('model', *_LOADERS)
-_NEEDED = (*_DICTS, 'val_evaluator', 'val_cfg')
+_NEEDED = {
+    'model': "model=dict(type='ImageClassifier', ...)",
+    **{name: f'{name}=dict(batch_size=64, dataset=dict(type=...), ...)' for name in _LOADERS},
+    'val_evaluator': "val_evaluator=dict(type='Accuracy')",
+    'val_cfg': 'val_cfg=dict()',
+}
+"""Key that a config needs -> an example."""
 _TYPO = 0.8
 _MOST_WORKERS = 1024
 
@@ -185,9 +191,9 @@ def _check_keys(config: Config, mistakes: Mistakes) -> None:
                 'argument of an MMEngine Runner or one of '
                 + ', '.join(sorted(OWN_KEYS | ALSO_KNOWN))
             )
-    for key in _NEEDED:
+    for key, example in _NEEDED.items():
         if key not in content or (content[key] is None and key != 'val_cfg'):
-            mistakes.add(f'the config has no {key}')
+            mistakes.add(f'the config has no {key}; add it, as in {example}')
         elif key in _DICTS and not isinstance(content[key], Mapping):
             mistakes.add(f'expected a dict, got {content[key]!r}', key)
 

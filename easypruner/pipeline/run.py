@@ -27,6 +27,7 @@ from easypruner.base.randomness import seed_everything
 from easypruner.base.stopping import GRACE, Stop
 from easypruner.base.store import Store
 from easypruner.engine.compat import prepare, quiet
+from easypruner.engine.config import DEFAULT_SCOPE
 from easypruner.engine.failures import explained
 from easypruner.engine.pretrained import starts_trained
 from easypruner.engine.runner import Tracer
@@ -185,7 +186,7 @@ def _prepared(
     run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes
 ) -> tuple[PruningState, Preflight]:
     """Check the config of a run and print the plan; return the state at the start."""
-    init_default_scope(run.config.get('default_scope', 'mmpretrain'))
+    init_default_scope(run.config.get('default_scope', DEFAULT_SCOPE))
     seed_everything(run.seed)
     preflight = check(run, stages, mistakes)
     state = PruningState(replace(run, steps=preflight.steps))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ from mmengine.config import Config
 
 from easypruner.engine.config import read_config
 from easypruner.engine.foreign_configs import is_foreign
-from easypruner.errors import ConfigError, Mistakes, nearest
+from easypruner.engine.stage_keys import numbered, stage_names
+from easypruner.errors import ConfigError, Mistakes
 from easypruner.pipeline.configs import find_config
 from easypruner.pipeline.preflight import PlannedStage, expand
 from easypruner.pipeline.recipes import Recipe, find_recipe
@@ -18,7 +18,6 @@ from easypruner.pipeline.stages.reinitialise import Reinitialise
 from easypruner.study.baselines import baseline_stages
 from easypruner.study.runs import StudyRun
 
-_STAGES = 'stages.'
 _DATASET = 'easypruner.HeldOut'
 
 
@@ -38,10 +37,10 @@ def settings_of(run: StudyRun) -> Config:
         foreign=is_foreign(run.config),
         complete=lambda config: recipe.complete(config, given),
     )
-    names = [stage.get('name') or _default_name(stage) for stage in whole.get('stages') or []]
+    names = stage_names(whole.get('stages'))
     config = read_config(
         find_config(run.config),
-        {_numbered(key, names): value for key, value in given.items()},
+        {numbered(key, names): value for key, value in given.items()},
         foreign=is_foreign(run.config),
         complete=lambda read: recipe.complete(read, given),
     )
@@ -70,32 +69,6 @@ def trained_epochs(stages: Sequence[PlannedStage], epochs: Sequence[int]) -> int
     """
     renewed = [n for n, entry in enumerate(stages) if isinstance(entry.stage, Reinitialise)]
     return sum(epochs[max(renewed, default=0) :])
-
-
-def _default_name(stage: Mapping[str, Any]) -> str:
-    """Return the name that a stage has if the config gives none.
-
-    >>> _default_name({'type': 'SelectMask'})
-    'select_mask'
-    """
-    return re.sub('(?<!^)(?=[A-Z])', '_', str(stage.get('type', ''))).lower()
-
-
-def _numbered(key: str, names: Sequence[str]) -> str:
-    """Return a key with the number of a stage in place of its name.
-
-    >>> _numbered('stages.finetune.epochs', ['baseline', 'finetune'])
-    'stages.1.epochs'
-    """
-    if not key.startswith(_STAGES):
-        return key
-    name, dot, rest = key.removeprefix(_STAGES).partition('.')
-    if name.isdecimal():
-        return key
-    if name not in names:
-        hint = nearest(name, filter(None, names))
-        raise ConfigError(f'{key}: there is no stage {name!r}; {hint}; or give its number')
-    return f'{_STAGES}{names.index(name)}{dot}{rest}'
 
 
 def hold_out(config: Config) -> None:

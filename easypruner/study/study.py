@@ -16,6 +16,7 @@ from easypruner.base.files import make_folder, write_json
 from easypruner.base.json_fields import content_hash
 from easypruner.base.lock import FolderLock
 from easypruner.engine.compat import prepare
+from easypruner.engine.config import DEFAULT_SCOPE
 from easypruner.errors import EasyPrunerError, Interrupted, Mistakes
 from easypruner.pipeline.fingerprint import essential, plain, stage_fingerprint
 from easypruner.pipeline.preflight import expand
@@ -94,7 +95,7 @@ def plan_runs(runs: Sequence[StudyRun], plugins: Sequence[str]) -> Plan:
             continue
         with mistakes.collect(run.label):
             config = settings_of(run)
-            init_default_scope(config.get('default_scope', 'mmpretrain'))
+            init_default_scope(config.get('default_scope', DEFAULT_SCOPE))
             found = Mistakes()
             planned = expand(config.get('stages') or [], found)
             found.raise_all()

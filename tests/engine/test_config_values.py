@@ -46,7 +46,7 @@ def test_all_mistakes_are_reported_together_and_long_values_are_shortened(tmp_pa
 def test_none_is_as_good_as_absent(tmp_path: Path) -> None:
     keys = ('visualizer', 'randomness', 'env_cfg', 'default_scope', 'load_from', 'seed')
     config = read(tmp_path, **dict.fromkeys(keys))
-    assert 'default_scope' not in config
+    assert config.default_scope == 'mmpretrain'
 
 
 def test_what_a_runner_builds_is_named_by_its_key() -> None:

@@ -89,7 +89,16 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     'a key that nothing reads': (changed(zoo=3), ["unknown key 'zoo'"]),
     'no stages': (changed(stages=None), ['stages']),
     'stages that are not a list': (changed(stages=dict(type='Train')), ['list of stages']),
-    'no model': (changed(model=None), ['no model']),
+    'no model': (changed(model=None), ['no model', "model=dict(type='ImageClassifier', ...)"]),
+    'no val_cfg': (changed(val_cfg=None), ['no val_cfg; add it, as in val_cfg=dict()']),
+    'an unknown backbone': (
+        at('model', 'backbone', 'type', value='ResNetCifa'),
+        ["model: cannot be built: unknown model 'ResNetCifa'", "did you mean 'ResNetCifar'?"],
+    ),
+    'a learning rate that is a word': (
+        at('optim_wrapper', 'optimizer', 'lr', value='fast'),
+        ['stages[0]', "'lr': 'fast'", 'TypeError'],
+    ),
     'no optimizer': (changed(optim_wrapper=None), ['optim_wrapper']),
     'no length': (
         lambda folder: tiny_config(train_cfg=None, stages=[dict(type='Train')]),
@@ -134,7 +143,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'an unknown transform': (
         at('val_dataloader', 'dataset', 'pipeline', value=[dict(type='PackInput')]),
-        ['val_dataloader', 'PackInput'],
+        ['val_dataloader', "unknown transform 'PackInput'", "did you mean 'PackInputs'?"],
     ),
     'no data': (
         at('train_dataloader', 'dataset', value=IMAGENET),
@@ -142,7 +151,7 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
     ),
     'an unknown metric': (
         changed(val_evaluator=dict(type='Acuracy')),
-        ['val_evaluator', 'Acuracy'],
+        ['val_evaluator', "unknown metric 'Acuracy'", "did you mean 'Accuracy'?"],
     ),
     'workers that are not a number': (
         at('train_dataloader', 'num_workers', value='two'),
@@ -331,12 +340,36 @@ def test_mistakes_of_rounds_are_reported_with_all_others(
         assert part in message
 
 
+def test_a_config_without_a_scope_names_classes_of_mmpretrain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, tiny_config(default_scope=None))
+    assert 'default_scope' not in config.read_text()
+    assert prune(config, tmp_path / 'work', '--plan') == 0
+    assert 'mask_sparsity' in capsys.readouterr().out
+
+
+def test_a_misspelled_path_names_the_config_beside_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_config(tmp_path)
+    assert prune(tmp_path / 'tniy.py', tmp_path / 'work') == 2
+    assert f'did you mean {str(tmp_path / "tiny.py")!r}?' in one_message(capfd)
+    assert prune(Path('qqqqqq'), tmp_path / 'work') == 2
+    assert len(one_message(capfd)) < 1500
+
+
 class TestOptions:
     def test_they_change_elements_of_lists(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         config = write_config(tmp_path)
-        arguments = ['--plan', '--cfg-options', 'stages.0.epochs=17', 'stages.2.epochs=23']
+        arguments = [
+            '--plan',
+            '--cfg-options',
+            'stages.0.epochs=17',
+            'stages.mask_sparsity.epochs=23',
+        ]
         assert prune(config, tmp_path / 'work', *arguments) == 0
         assert 'train 17 epochs' in (plan := capsys.readouterr().out)
         assert 'train 23 epochs' in plan

@@ -27,5 +27,5 @@ def test_a_path_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_typo_of_a_shipped_name() -> None:
     name = next(iter(shipped_configs()))
-    with pytest.raises(ConfigError, match=f'did you mean {name!r}'):
+    with pytest.raises(ConfigError, match=f"did you mean '(configs/)?{name}"):
         find_config(f'configs/{name}s.py')

@@ -18,7 +18,7 @@ from easypruner.base.distributed import is_main
 from easypruner.base.files import write_whole, write_with
 from easypruner.base.versions import versions_of
 from easypruner.engine.averaging import averaging_hooks
-from easypruner.engine.config import model_settings
+from easypruner.engine.config import DEFAULT_SCOPE, model_settings
 from easypruner.engine.pretrained import load_weights, weights_source
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.errors import EasyPrunerError
@@ -204,7 +204,7 @@ def _pruned_config(state: PruningState) -> str:
     if averaging:
         # They expect averages in the file of the weights.
         content['custom_hooks'] = [h for h in content['custom_hooks'] if h not in averaging]
-    content.setdefault('default_scope', config.get('default_scope', 'mmpretrain'))
+    content.setdefault('default_scope', config.get('default_scope', DEFAULT_SCOPE))
     if state.architecture is not None:
         plugins = find_origins(type(transform) for transform in state.record().transforms)
         content['model'] = dict(

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from easypruner.base.checks import check_count, check_number, is_number, refuse
+from easypruner.base.describe import shown
 from easypruner.base.distributed import is_main
 from easypruner.base.files import write_json
 from easypruner.engine import hooks
@@ -146,12 +147,13 @@ class Train(RowStage):
                 f'stage {self.name!r} does not have an optimizer; give the stage or the config '
                 "optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))"
             )
-        return measure_schedule(merged, epoch_length, self.length(config), model)
+        optimizer = merged.optim_wrapper.get('optimizer')
+        with building(f'its optimizer {shown(optimizer)} or a scheduler'):
+            return measure_schedule(merged, epoch_length, self.length(config), model)
 
     def forecast(self, before: Forecast) -> Forecast:
         before.check_not_fixed()
-        with building('its optimizer or scheduler'):
-            schedule = self.schedule(before.config, before.epoch_length, before.graph.model)
+        schedule = self.schedule(before.config, before.epoch_length, before.graph.model)
         push = None if self.regularizer is None else self._forecast_push(before, schedule)
         return replace(before, step=Step(epochs=self.length(before.config), push=push))
 
