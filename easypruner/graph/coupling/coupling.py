@@ -28,6 +28,13 @@ from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.coupling.unprunable import is_vector
 from easypruner.graph.recording.tape import Operation, Tape
 
+_VIEWS = frozenset(
+    ('view', '_reshape_alias', 'reshape', 'flatten', 'unflatten', 'permute', 'transpose', 't',
+     'unsqueeze', 'squeeze', 'expand', 'slice', 'narrow', 'select', 'unbind', 'split', 'chunk',
+     'split_with_sizes', 'detach', 'alias', '_to_copy', 'to')
+)  # fmt: skip
+"""Operations whose output may lie in the memory of their input, such as ``x.float()``."""
+
 
 class Coupling:
     """Which axes belong together, collected operation by operation.
@@ -97,6 +104,16 @@ class Coupling:
                     if source not in found:
                         found[source] = set()
                     found[source].add((dim, size))
+        return found
+
+    @cached_property
+    def viewed(self) -> TensorMap[Tensor]:
+        """Tensor -> the one in whose memory it may lie."""
+        found: TensorMap[Tensor] = TensorMap()
+        for operation in (step for tape in self._tapes for step in tape.operations):
+            if operation.name in _VIEWS:
+                for output in operation.outputs:
+                    found[output] = operation.tensors[0]
         return found
 
     # What every rule needs

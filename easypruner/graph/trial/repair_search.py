@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import combinations, cycle
+from itertools import combinations, cycle, islice
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.recording.config_numbers import attribute_of, attributes_of
@@ -221,6 +221,10 @@ class _Search:
                     for choice in combinations(every, count)
                     if len({repair.attribute for repair in choice}) == count
                 )
+            if path == operation.module:
+                # A number near the failing line may be the width of what a later line takes apart.
+                for found in self._candidates(path, about, keys & self._keys(IN_CALL)):
+                    yield from ([repair] for repair in islice(found, 1, _MOST_NUMBERS))
         elsewhere = [path for path, _ in self._keys(IN_CALL) if path not in around]
         for path in dict.fromkeys([*expected.recent_parts(operation), *elsewhere]):
             yield from self._likeliest(path, axes, keys)

@@ -68,3 +68,32 @@ def test_random_cuts_of_tied_widths_run() -> None:
     easypruner.prune(model, random_masks(graph), graph=graph)
     assert model(x).shape == (2, 5, 12)
     assert model.width == model.v.out_features // HEADS < WIDTH
+
+
+class Latent(nn.Module):
+    """Keys and values of all heads are made by one layer, of a width that code adds up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value = 6, 9
+        self.q = nn.Linear(12, HEADS * self.key)
+        self.kv = nn.Linear(12, HEADS * (self.key + self.value))
+        self.o = nn.Linear(HEADS * self.value, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:2], -1, self.key + self.value)
+        q = self.q(x).view(*x.shape[:2], -1, self.key).transpose(1, 2)
+        both = self.kv(x).view(shape).transpose(1, 2)
+        k, v = both.split([self.key, self.value], dim=-1)
+        mixed = functional.scaled_dot_product_attention(q, k, v, scale=0.3)
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+
+def test_both_widths_that_code_adds_are_cut() -> None:
+    model, x = randomized_network(Latent), torch.randn(2, 5, 12)
+    graph = easypruner.trace(model, x)
+    assert {name: group.size for name, group in graph.groups.items()} == {'q': 6, 'kv': 9}
+    masks = {'q': torch.arange(6) != 1, 'kv': torch.arange(9) % 4 != 2}
+    assert easypruner.verify(model, masks, x, graph=graph).passed
+    easypruner.prune(model, masks, graph=graph)
+    assert (model.key, model.value) == (5, 7)

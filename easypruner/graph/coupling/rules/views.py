@@ -197,13 +197,22 @@ def resize(coupling: Coupling, operation: Operation) -> None:
 
 @rule('view_as_real', 'view_as_complex')
 def view_complex(coupling: Coupling, operation: Operation) -> None:
-    """Hand the axes on. The one for real and imaginary part stays."""
-    axes, output = coupling.axes_of(operation.tensors[0]), operation.output
+    """Hand the axes on. The one for real and imaginary part stays.
+
+    Complex numbers need even strides. So channels in whose memory they lie go in pairs.
+    """
+    x, output = operation.tensors[0], operation.output
+    axes = coupling.axes_of(x)
     if output.dim() > len(axes):
         coupling.assign(output, (*axes, coupling.make_constant(2)))
-    else:
-        coupling.freeze(axes[-1], 'real and imaginary part')
-        coupling.assign(output, axes[:-1])
+        return
+    coupling.freeze(axes[-1], 'real and imaginary part')
+    coupling.assign(output, axes[:-1])
+    base = x
+    while (source := coupling.viewed.get(base)) is not None:
+        base = source
+    if base.numel() != x.numel() and base.dim() and base.shape[-1] % 2 == 0:
+        coupling.couple_within(coupling.axes_of(base)[-1], 2)
 
 
 @rule('diagonal', 'diagonal_copy')

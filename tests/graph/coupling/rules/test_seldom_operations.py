@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import easypruner
 from easypruner.graph.coupling.rules.registration import has_rule
+from easypruner.testing import randomized_network
 
 
 class Net(nn.Module):
@@ -90,3 +91,31 @@ def test_an_operation_in_place_has_the_rule_of_the_other() -> None:
     aten = torch.ops.aten
     assert all(map(has_rule, (aten.abs_.default, aten.eq_.Tensor, aten.heaviside_.default)))
     assert not has_rule(aten.linalg_qr.default)
+
+
+class Turning(nn.Module):
+    """Positions turn pairs of channels, as complex numbers, behind others of one layer's rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 14), nn.Linear(14, 3)
+        self.plain = 10
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain, turned = self.first(x).split([self.plain, 4], dim=-1)
+        pairs = torch.view_as_complex(turned.float().reshape(*turned.shape[:-1], -1, 2))
+        angles = torch.outer(torch.arange(5.0), torch.tensor([1.0, 0.1]))
+        turns = torch.polar(torch.ones_like(angles), angles)
+        return self.last(torch.cat([plain, torch.view_as_real(pairs * turns).flatten(-2)], -1))
+
+
+def test_channels_beside_complex_numbers_go_in_pairs() -> None:
+    """Complex numbers need even strides, in which these channels are counted."""
+    net, x = randomized_network(Turning), torch.randn(2, 5, 6)
+    graph = easypruner.trace(net, x)
+    assert {n: g.size for n, g in graph.groups.items()} == {'first': 5}
+    mask = torch.tensor([True, False, True, True, True])
+    assert easypruner.verify(net, {'first': mask}, x, graph=graph).passed
+    easypruner.prune(net, {'first': mask}, graph=graph)
+    assert net.first.out_features == 12
+    assert net(x).shape == (2, 5, 3)
