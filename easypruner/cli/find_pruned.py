@@ -17,6 +17,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from easypruner.base.modules import copy_of
+from easypruner.base.modules_beside import import_beside
 from easypruner.cli.find_network import Subject, example_images, find_network, of_config
 from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
@@ -169,11 +170,7 @@ def _of_name(name: str, shape: Sequence[int] | None, plugins: PluginArguments) -
 
 def _import(file: Path) -> ModuleType:
     """Import a file as Python runs a script: it finds modules that are beside it."""
-    folder = str(file.resolve().parent)
-    if folder not in sys.path:
-        # It stays there, because functions may import later.
-        sys.path.append(folder)
-        importlib.invalidate_caches()
+    import_beside(file)
     # Dataclasses look for the module of their class. The name is none that a file could import.
     name = f'easypruner file {file.resolve()}'
     spec = importlib.util.spec_from_file_location(name, file)

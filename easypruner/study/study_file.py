@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import runpy
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from easypruner.base.describe import shown
+from easypruner.base.modules_beside import import_beside
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
 from easypruner.study.proposals import between
 from easypruner.study.sweeps import Sweep, choice, grid, read_sweeps
@@ -88,7 +89,10 @@ def read_study(path: Path) -> Study:
             mistakes.add(f'{key} is {shown(value)}; expected a dict of settings')
     for key in content:
         if key not in _KEYS:
-            mistakes.add(f'unknown key {key!r}; {nearest(key, _KEYS)}')
+            mistakes.add(
+                f'unknown key {key!r}; {nearest(key, _KEYS)}; begin the name of a variable of your '
+                f'own with an underscore: _{key}'
+            )
     methods: list[Method] = []
     seeds: tuple[int, ...] = ()
     budgets: tuple[Mapping[str, Any] | None, ...] = ()
@@ -100,8 +104,10 @@ def read_study(path: Path) -> Study:
         budgets = _budgets(content.get('budgets'))
     with mistakes.collect():
         methods += _baselines(content, methods)
+    folders: tuple[str, ...] = ()
+    with mistakes.collect():
+        folders = _folders(content, path.parent)
     mistakes.raise_all()
-    folders = _folders(content, path.parent)
     several = len(budgets) > 1
     return Study(path.stem, tuple(methods), seeds, budgets, folders, settings, several)
 
@@ -110,11 +116,12 @@ def _run(path: Path) -> dict[str, Any]:
     """Return the names that a study file defines."""
     if not path.is_file():
         raise ConfigError(f'there is no study file {str(path)!r}; give the path of a Python file')
+    import_beside(path)
     try:
         found = runpy.run_path(str(path), dict(_FUNCTIONS))
     except EasyPrunerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f'{str(path)!r}: {type(error).__name__}: {error}') from error
     return {
         key: value
@@ -127,15 +134,13 @@ def _run(path: Path) -> dict[str, Any]:
 def _methods(content: Mapping[str, Any]) -> list[Method]:
     given = content.get('configs')
     if isinstance(given, list | tuple) and all(isinstance(entry, str) for entry in given):
-        given = {Path(entry).stem: entry for entry in given}
+        given = _by_stem(given)
     if not isinstance(given, Mapping) or not given:
         raise ConfigError(
             f'configs is {shown(given)}; expected a dict of name -> config, or a list of configs'
         )
-    options = content.get('options', {})
-    if not isinstance(options, Mapping):
-        raise ConfigError(f'options is {shown(options)}; expected a dict of key -> value')
-    common = {'options': dict(options), 'sweep': read_sweeps(content.get('sweep', {}), 'sweep')}
+    options = _options(content)
+    common = {'options': options, 'sweep': read_sweeps(content.get('sweep', {}), 'sweep')}
     mistakes, methods = Mistakes(), []
     for name, entry in given.items():
         with mistakes.collect(f'configs[{name!r}]'):
@@ -157,17 +162,38 @@ def _method(name: Any, entry: Any, common: Mapping[str, Any]) -> Method:
     for key in entry:
         if key not in _METHOD_KEYS:
             raise ConfigError(f'unknown key {key!r}; {nearest(str(key), _METHOD_KEYS)}')
-    options = entry.get('options', {})
-    if not isinstance(options, Mapping):
-        raise ConfigError(f'options is {shown(options)}; expected a dict of key -> value')
+    recipe = entry.get('recipe')
+    if recipe is not None and not isinstance(recipe, str):
+        raise ConfigError(f'recipe is {shown(recipe)}; expected the name of a recipe')
     return Method(
         name,
         entry['config'],
-        entry.get('recipe'),
-        {**common['options'], **options},
+        recipe,
+        {**common['options'], **_options(entry)},
         {**common['sweep'], **read_sweeps(entry.get('sweep', {}), 'sweep')},
         tune=_tune(entry),
     )
+
+
+def _options(content: Mapping[str, Any]) -> dict[str, Any]:
+    options = content.get('options', {})
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise ConfigError(
+            f'options is {shown(options)}; expected a dict of key -> value, such as '
+            "{'train_dataloader.batch_size': 64}"
+        )
+    return dict(options)
+
+
+def _by_stem(configs: Sequence[str]) -> dict[str, str]:
+    """Return name -> config, with the names of their files."""
+    named = {Path(config).stem: config for config in configs}
+    if len(named) < len(configs):
+        raise ConfigError(
+            f'configs is {shown(configs)}, of which two have the same name; give a dict of '
+            'name -> config'
+        )
+    return named
 
 
 def _tune(entry: Mapping[str, Any]) -> Tune | None:
@@ -212,7 +238,10 @@ def _budgets(given: Any) -> tuple[Mapping[str, Any] | None, ...]:
             f'budgets is {shown(given)}; expected a list of shares of MACs to keep, such as '
             "[0.5, 0.3], or of dicts, such as dict(type='Params', keep=0.5)"
         )
-    return tuple(_budget(entry, f'budgets[{number}]') for number, entry in enumerate(given))
+    budgets = [_budget(entry, f'budgets[{number}]') for number, entry in enumerate(given)]
+    if any(budget in budgets[:number] for number, budget in enumerate(budgets)):
+        raise ConfigError(f'budgets is {shown(given)}; expected different ones')
+    return tuple(budgets)
 
 
 def _budget(entry: Any, where: str) -> Mapping[str, Any]:
@@ -241,5 +270,7 @@ def _baselines(content: Mapping[str, Any], methods: list[Method]) -> list[Method
 
 def _folders(content: Mapping[str, Any], parent: Path) -> tuple[str, ...]:
     given = content.get('plugins', ())
-    folders = [given] if isinstance(given, str) else list(given)
+    folders = [given] if isinstance(given, str | Path) else given
+    if not isinstance(folders, list | tuple) or not all(isinstance(f, str | Path) for f in folders):
+        raise ConfigError(f'plugins is {shown(given)}; expected a list of folders')
     return tuple(str((parent / folder).resolve()) for folder in folders)

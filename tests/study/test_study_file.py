@@ -133,11 +133,36 @@ def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
         ),
         ('configs = grid()', r'grid\(\) has no values'),
         ('configs = 1 / 0', 'ZeroDivisionError'),
+        ('raise SystemExit(3)', 'SystemExit: 3'),
+        ("configs = ['a']\nplugins = 3", 'plugins is 3; expected a list of folders'),
+        ("configs = ['a']\nplugins = [3]", r'plugins is \[3\]; expected a list of folders'),
+        ("configs = ['a']\noptions = {3: 1}", 'options is {3: 1}; expected a dict of key'),
+        ("configs = dict(a=dict(config='a', options={None: 1}))", 'options is {None: 1}; expected'),
+        ("configs = dict(a=dict(config='a', recipe=3))", 'recipe is 3; expected the name'),
+        ("configs = ['a']\nbudgets = [0.5, 0.5]", 'expected different ones'),
+        ("configs = ['a/x.py', 'b/x.py']", 'two have the same name; give a dict'),
+        ("configs = ['a']\nrate = 0.1", "unknown key 'rate'; .*underscore: _rate"),
     ],
 )
 def test_mistakes_are_named(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=expected):
         read_study(written(tmp_path, text))
+
+
+def test_a_file_has_variables_and_imports_what_is_beside_it(tmp_path: Path) -> None:
+    (tmp_path / 'shares_of_this_study.py').write_text('SHARES = [0.5, 0.3]')
+    text = """
+from pathlib import Path
+from shares_of_this_study import SHARES as _shares
+_rate = 0.1
+configs = {'a': dict(config='x', options={'optim_wrapper.optimizer.lr': _rate})}
+budgets = _shares
+plugins = Path('mine')
+"""
+    study = read_study(written(tmp_path, text))
+    assert study.methods[0].options == {'optim_wrapper.optimizer.lr': 0.1}
+    assert [budget and budget['keep'] for budget in study.budgets] == [0.5, 0.3]
+    assert study.plugins == (str(tmp_path / 'mine'),)
 
 
 def test_all_mistakes_are_named_together(tmp_path: Path) -> None:
