@@ -158,7 +158,7 @@ def _log_sums(weight: Tensor, member: Member, p: float) -> Tensor:
 
 def _in_parts(rows: Tensor) -> tuple[Tensor, ...]:
     count = max(_PART // rows.shape[1], 1)
-    return (rows,) if len(rows) <= count else torch.split(rows, count)
+    return (rows,) if rows.shape[0] <= count else torch.split(rows, count)
 
 
 easypruner_components = hookimpl(lambda: [LpNorm, L1Norm, L2Norm])

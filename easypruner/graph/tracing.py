@@ -143,7 +143,7 @@ def trace(
         _demanding=lambda limits: with_demands(limits, coupling, parts, list(groups)),
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
-        _attributes=AttributeModel.build(repairs, parts),
+        _attributes=AttributeModel(repairs, parts),
         _answers=Answers(coupling, parts, stand_ins.tensors, parameters),
         _retrace=lambda **options: trace(
             model,

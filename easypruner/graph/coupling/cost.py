@@ -13,7 +13,6 @@ from itertools import chain, pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import coo_array
 from torch import Tensor
 
 from easypruner.errors import MaskError
@@ -252,9 +251,6 @@ class AxisTable:
         stays = unit < 0
         base = np.bincount(row[stays], minlength=count).astype(np.float64)
         of_axis, of_group = row[~stays], parts.group_of[unit[~stays]]
-        counted = coo_array((np.ones(of_axis.size), (of_axis, of_group)), shape=(count, groups))
-        entries = counted.tocsr()  # which adds up what has the same axis and group
-        entries.sum_duplicates()
-        axis = np.repeat(np.arange(count), np.diff(entries.indptr))
-        group = entries.indices.astype(np.int64)
-        return AxisSizes(base, axis, group, entries.data / parts.sizes[group])
+        entries, indices = np.unique(of_axis * groups + of_group, return_counts=True)
+        axis, group = np.divmod(entries, max(groups, 1))
+        return AxisSizes(base, axis, group, indices / parts.sizes[group])

@@ -161,20 +161,17 @@ def _make_meta_backend(guess: Guess | None = None) -> TensorBackend:
     known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def make(tensor: Tensor) -> Tensor:
-        stand_in = _make_meta(tensor)
+        if tensor.layout is not torch.strided:  # a sparse matrix has the axes of a dense one
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
+        # torch.empty_like() runs Python code on this device, which takes ten times as long.
+        stand_in = torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META
+        )
         if is_known(tensor):
             known[id(stand_in)] = stand_in, tensor
         return stand_in
 
     return TensorBackend(False, make, start=lambda: Values(known, guess), guesses=guess is not None)
-
-
-def _make_meta(tensor: Tensor) -> Tensor:
-    # torch.empty_like() runs Python code on this device, which takes ten times as long.
-    shape = tensor.shape
-    if tensor.layout is not torch.strided:  # a sparse matrix has the axes of a dense one
-        return torch.empty(shape, dtype=tensor.dtype, device=META)
-    return torch.empty_strided(shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
 @contextlib.contextmanager

@@ -41,9 +41,9 @@ def is_known(tensor: Tensor) -> bool:
 
     They are if no cut changes the tensor: integers, such as a mask or a table, and single numbers.
     """
-    return tensor.layout is torch.strided and (
-        tensor.numel() == 1 or not (tensor.is_floating_point() or tensor.is_complex())
-    )
+    if tensor.numel() != 1 and (tensor.is_floating_point() or tensor.is_complex()):
+        return False
+    return tensor.layout is torch.strided
 
 
 class Values:

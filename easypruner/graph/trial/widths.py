@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -232,28 +233,31 @@ class AttributeModel:
 
     Attributes:
         repairs: the repairs.
-        table: the numbers of their axes in ``sizes``.
-        sizes: the kept sizes of the axes.
+        parts: how the nodes fall into groups.
     """
 
     repairs: Repairs
-    table: AxisTable
-    sizes: AxisSizes
+    parts: Partition
 
-    @classmethod
-    def build(cls, repairs: Repairs, parts: Partition) -> AttributeModel:
-        """Number the axes of ``repairs`` and find their sizes for any choice of units."""
+    @cached_property
+    def _table(self) -> AxisTable:
+        """The numbers of the axes of the repairs."""
         table = AxisTable()
-        for repair in repairs.values():
+        for repair in self.repairs.values():
             repair.fill(table.number_of)  # gives each axis its number
-        return cls(repairs, table, table.find_sizes(parts))
+        return table
+
+    @cached_property
+    def _sizes(self) -> AxisSizes:
+        """The kept sizes of these axes."""
+        return self._table.find_sizes(self.parts)
 
     def __call__(self, units: Sequence[int]) -> Attributes:
         """Return the values if each group keeps the given number of units."""
         if not self.repairs:
             return {}
-        sizes = self.sizes(units).tolist()
+        sizes, number_of = self._sizes(units).tolist(), self._table.number_of
         return {
-            key: repair.fill(lambda axis: sizes[self.table.number_of(axis)])
+            key: repair.fill(lambda axis: sizes[number_of(axis)])
             for key, repair in self.repairs.items()
         }
