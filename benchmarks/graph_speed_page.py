@@ -15,7 +15,9 @@ _TEMPLATE = """# How fast the graph is
 Written by `benchmarks/graph_speed.py`, with {versions} on {machine}.
 One process, one thread, batch 1, 224 px, random weights. Seconds are CPU time of the process, so
 other work on the machine has little influence. The best of {repeats} runs counts. A run that takes
-more than five seconds is not repeated. The time to build and copy the model is not included.
+more than five seconds is not repeated. The time to build and copy the model, and to
+make the image, is not included. Before each run EasyPruner forgets what it knows of the code of
+classes, so that each network is new to it.
 
 ## From a model to a pruned model
 
