@@ -6,6 +6,9 @@ import numpy as np
 
 from easypruner.graph.coupling.axes import Axis, Ids
 
+_MANY = 4096
+"""An axis of more indices mostly repeats nodes, as one of all positions at which boxes are."""
+
 
 class Edges:
     """Pairs of ids that live or die together. A node that is paired with a reason stays."""
@@ -19,7 +22,10 @@ class Edges:
         known = b if b.is_made and not a.is_made else a
         if a is b or (a.is_constant and b.is_constant):
             return known
-        self._pairs.append((a.ids, b.ids))
+        if a.ids.size > _MANY and (a.is_constant or b.is_constant):
+            self._freeze_alike(*((a, b) if a.is_constant else (b, a)))
+        else:
+            self._pairs.append((a.ids, b.ids))
         if a.is_constant:
             return a
         if b.is_constant:
@@ -50,7 +56,15 @@ class Edges:
 
     def freeze(self, ids: Ids, reason: int) -> None:
         """Pair ids with a reason, so that their indices stay."""
-        self._pairs.append((ids, np.full(ids.size, reason, dtype=np.int64)))
+        nodes = _nodes_among(ids) if ids.size > _MANY else ids
+        self._pairs.append((nodes, np.full(nodes.size, reason, dtype=np.int64)))
+
+    def _freeze_alike(self, constant: Axis, axis: Axis) -> None:
+        """Pair each index of an axis with the reason that a constant axis has at that index."""
+        reasons = np.unique(constant.ids)
+        for reason in reasons.tolist():
+            ids = axis.ids if reasons.size == 1 else axis.ids[constant.ids == reason]
+            self.freeze(ids, reason)
 
     def mark(self) -> int:
         """Return a mark to which :meth:`revert` can go back."""
@@ -70,3 +84,10 @@ class Edges:
         empty = np.empty(0, dtype=np.int64)
         a, b = map(np.concatenate, zip((empty, empty), *self._pairs, strict=True))
         return a, b
+
+
+def _nodes_among(ids: Ids) -> Ids:
+    """Return the nodes among ids, each once."""
+    seen = np.zeros(max(int(ids.max()), -1) + 1, dtype=bool)
+    seen[ids[ids >= 0]] = True
+    return np.flatnonzero(seen)

@@ -48,3 +48,19 @@ def test_edges_are_taken_back() -> None:
     edges.revert(mark)
     assert [ids.tolist() for ids in edges.arrays()] == [[0, 1], [2, 3]]
     assert [ids.tolist() for ids in Edges().arrays()] == [[], []]
+
+
+def test_many_repetitions_of_a_node_are_one_edge() -> None:
+    repeated, two_reasons = np.tile(np.arange(-1, 5), 5000), np.repeat([-2, -3], 15_000)
+    expected = {
+        'freeze': {(node, -2) for node in range(5)},
+        'couple': {(node, reason) for node in range(5) for reason in (-2, -3)},
+    }
+    edges = {name: Edges() for name in expected}
+    edges['freeze'].freeze(repeated, -2)
+    handed_on = edges['couple'].couple(Axis(repeated), Axis.of(two_reasons))
+    assert (handed_on.ids == two_reasons).all()
+    for name, found in edges.items():
+        nodes, reasons = found.arrays()
+        assert set(zip(nodes.tolist(), reasons.tolist(), strict=True)) == expected[name]
+        assert nodes.size == len(expected[name]) and (found.numbers() < found.mark()).all()
