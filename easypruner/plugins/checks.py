@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from easypruner.base.describe import shown
 from easypruner.errors import PluginError
 from easypruner.graph.coupling.rules.registration import operations_of
 from easypruner.graph.cutting.handles import fault_of_handles
@@ -102,12 +103,21 @@ class Imported:
         """Call the plugin's hook for components.
 
         Raises:
-            PluginError: the hook fails.
+            PluginError: the hook fails, or returns something else than classes.
         """
         try:
-            return list(components())
+            found = components()
+            # A generator runs the code of the plugin now.
+            classes = list(found) if isinstance(found, Iterable) else None
         except Exception as error:
             raise self.error(f'fails in easypruner_components():\n{_traceback(error)}') from error
+        if classes is None:
+            got = f'the class {found.__name__}' if isinstance(found, type) else shown(found)
+            raise self.error(
+                f'returns {got} from easypruner_components(); expected a list of classes, as in '
+                'return [MySource]'
+            )
+        return classes
 
     def find_kind(self, cls: Any) -> str:
         """Return the kind of a class that the plugin contributes.

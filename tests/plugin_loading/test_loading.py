@@ -205,7 +205,11 @@ BROKEN = {
     ),
     'hook returns nothing': (
         MARKED + 'def easypruner_components(): pass',
-        r"fails in easypruner_components\(\).*'NoneType' object is not iterable",
+        r'returns None from easypruner_components\(\); expected a list of classes',
+    ),
+    'hook returns a class': (
+        MARKED + 'def easypruner_components(): return MaskSource',
+        r'returns the class MaskSource from easypruner_components\(\); expected a list',
     ),
     'no class': (MARKED + 'def easypruner_components(): return [3]', 'contributes 3; expected'),
     'no component': (
