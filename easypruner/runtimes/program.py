@@ -155,7 +155,7 @@ def _export(network: nn.Module, tensors: tuple[Tensor, ...], *, dynamic: bool) -
 
 
 def on_cpu(network: nn.Module) -> nn.Module:
-    """Return the network inside wrappers, or a copy of it if it is on another device.
+    """Return the network inside wrappers, or a copy if it is on another device or compiled.
 
     Raises:
         TraceError: a parameter or buffer has no values.
@@ -164,7 +164,9 @@ def on_cpu(network: nn.Module) -> nn.Module:
     if not isinstance(network, torch.jit.ScriptModule):
         check_values(network, 'a runtime')
     tensors = (*network.parameters(), *network.buffers())
-    if all(tensor.device.type == 'cpu' for tensor in tensors):
+    # A copy is not compiled any more. Each shape of the checks would be compiled anew.
+    is_compiled = any(module._compiled_call_impl is not None for module in network.modules())
+    if all(tensor.device.type == 'cpu' for tensor in tensors) and not is_compiled:
         return network
     return copy_of(network).cpu()
 

@@ -169,6 +169,18 @@ class TestExport:
             easypruner.export(network, given, tmp_path / 'e', FloatOnly())
         assert not list(tmp_path.iterdir())
 
+    def test_a_network_that_is_compiled_in_place_is_not_compiled_by_checks(
+        self, tmp_path: Path
+    ) -> None:
+        def refuse(*args: Any) -> Any:
+            raise AssertionError('compiled')
+
+        network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        network[1].compile(backend=refuse)
+        found = easypruner.export(network, torch.rand(1, 4), tmp_path / 'e', 'TorchEager')
+        assert found.files[0].dynamic_batch
+        assert network[1]._compiled_call_impl is not None
+
     def test_torchscript_is_refused(self, tmp_path: Path) -> None:
         scripted = torch.jit.trace(nn.Linear(4, 2), torch.rand(1, 4))
         with pytest.raises(EasyPrunerError, match='TorchScript'):
