@@ -220,6 +220,12 @@ def config_of_file(path: str | Path) -> Config:
 
 def _reason(error: Exception) -> str:
     """Return why MMEngine could not read a config."""
+    if isinstance(error, RuntimeError) and not str(error):
+        # MMEngine raises it where a config of the new style calls what it has imported.
+        return (
+            'it calls something that it imports, which a config cannot; the network of a file with '
+            'code is given as FILE.py:FUNCTION'
+        )
     mixed = _MIXED_STYLES.search(str(error))
     if mixed is None:
         return f'{type(error).__name__}: {error}'
