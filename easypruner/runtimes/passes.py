@@ -20,9 +20,8 @@ def loaded(
 ) -> Pass:
     """Return the passes of a network in a runtime, at several places in the memory.
 
-    Where a network is in the memory changes the time of its passes. With six places each, the
-    median ratio of two networks of MobileNetV2's size still differs by 1.5 % (standard deviation)
-    from one loading to the next, in ONNX Runtime and in OpenVINO.
+    Where a network is in the memory changes the time of its passes. Loaded once, two networks may
+    seem to differ by some percent more or less than they do over many places.
 
     Args:
         runtime: the runtime; it loads a network anew for each binding, if this is soon done.

@@ -174,7 +174,7 @@ def note_drops(*names: str) -> None:
     A plugin calls this, so that such layers need not be called in a trace.
 
     Args:
-        names: the full names of their types, such as ``'timm.layers.drop.DropPath'``.
+        names: the full names of their types, such as ``'my_package.layers.DropPath'``.
     """
     _NAMED_LEAVES.update(dict.fromkeys(names, _drop))
 
