@@ -16,7 +16,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -82,7 +81,6 @@ class Study:
             [sys.executable, '-m', 'easypruner', *command],
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,
         )
 
     def finish(self) -> str:
@@ -99,7 +97,8 @@ class Study:
         try:
             process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            # The processes of its runs are in sessions of their own.
+            subprocess.run(['pkill', '-KILL', '-f', str(self.folder)], check=True)
             process.communicate()
 
     def lines(self) -> list[dict[str, Any]]:
