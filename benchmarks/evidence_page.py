@@ -134,10 +134,25 @@ def _tuned(tuned: Sequence[Mapping[str, Any]]) -> str:
         several = isinstance(entry['key'], list)
         keys = entry['key'] if several else [entry['key']]
         values = entry['value'] if several else [entry['value']]
-        chosen = ', '.join(f'{k} = {v}' for k, v in zip(keys, values, strict=True))
+        tried = zip(*(trial if several else [trial] for trial, _ in entry['trials']), strict=True)
+        chosen = ', '.join(
+            f'{key} = {value}{_at_end(value, each)}'
+            for key, value, each in zip(keys, values, tried, strict=True)
+        )
         spread = [accuracy for _, accuracy in entry['trials']]
         keep = (entry['budget'] or {}).get('keep')
         rows.append((entry['method'], '' if keep is None else f'{1 - keep:.0%}', chosen,
                      f'{min(spread):.1f} to {max(spread):.1f}'))  # fmt: skip
     columns = ('method', 'removed', 'chosen', 'accuracies of the trials')
     return markdown_table(columns, rows).rstrip()
+
+
+def _at_end(value: Any, tried: Sequence[Any]) -> str:
+    """Say that a value is at an end of those that were tried: one beyond it may be better."""
+    numbers = [_number(each) for each in tried]
+    ends = {max(numbers): ' (largest tried)', min(numbers): ' (smallest tried)'}
+    return ends.get(_number(value), '')
+
+
+def _number(value: Any) -> float:
+    return float(str(value).removesuffix('%'))

@@ -104,9 +104,12 @@ def test_the_page_says_what_differs(module: Any) -> None:
     names = 'masksparsity', 'l1'
     given = [line(names[0], 91.0, 91.5, 91.0), line(names[1], 89.0, 89.5, 88.9)]
     lines = {f'{name}, 0.15': each for name, each in zip(names, given, strict=True)}
-    trials = [['10%', 80.0], ['50%', 70.0]]
-    tuned = dict(method='l1', budget={'keep': 0.15}, key='lr', value='10%', trials=trials)
-    study = {'lines': lines, 'tuned': [tuned], 'planned': 7}
+    trials = [['100%', 70.0], ['25%', 80.0], ['10%', 75.0]]
+    tuned = dict(budget={'keep': 0.15}, key='lr', value='25%', trials=trials)
+    pairs = [[['10%', 5.0], 70.0], [['10%', 20.0], 80.0], [['50%', 5.0], 60.0]]
+    both = {**tuned, 'key': ['lr', 'reach'], 'value': ['10%', 20.0], 'trials': pairs}
+    study = {'lines': lines, 'planned': 7,
+             'tuned': [{**tuned, 'method': 'l1'}, {**both, 'method': 'masksparsity'}]}  # fmt: skip
     results = {'quick': False, 'machine': 'a machine', 'versions': {'torch': '2'}}
     page = module('evidence_page').write_page({**results, 'studies': {'methods_r20': study}})
     assert '6 of 7 runs have finished' in page and '### 85% of the MACs removed' in page
@@ -116,7 +119,11 @@ def test_the_page_says_what_differs(module: Any) -> None:
     assert 'at the end: worse: `l1`.' in page
     row = table(page, '| method | seeds | points')[0]
     assert row[2] == '-2.03' and row[4] == 'worse'
-    assert table(page, '| method | removed')[0] == ['l1', '85%', 'lr = 10%', '70.0 to 80.0']
+    assert table(page, '| method | removed') == [
+        ['l1', '85%', 'lr = 25%', '70.0 to 80.0'],
+        ['masksparsity', '85%', 'lr = 10% (smallest tried), reach = 20.0 (largest tried)',
+         '60.0 to 80.0'],
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
