@@ -10,7 +10,14 @@ from typing import Any
 from easypruner.errors import EasyPrunerError, nearest
 from easypruner.report.comparison import Comparison, Line
 from easypruner.report.result import RunResult
-from easypruner.report.statistics import FEWEST, LEVEL, Paired, compare_paired, corrected
+from easypruner.report.statistics import (
+    FEWEST,
+    LEVEL,
+    Paired,
+    compare_paired,
+    corrected,
+    resolution,
+)
 from easypruner.report.text import format_change, plural
 
 QUANTITIES: dict[str, Callable[[RunResult], float | None]] = {
@@ -93,7 +100,10 @@ def find_differences(
         chosen = choose_reference(lines, reference)
         pairs += [(line, chosen) for line in lines if line is not chosen]
     value = QUANTITIES[quantity]
-    compared = [compare_paired(line.by_seed(value), ref.by_seed(value)) for line, ref in pairs]
+    step = resolution(row.accuracy for run in comparison.runs for row in run.rows)
+    compared = [
+        compare_paired(line.by_seed(value), ref.by_seed(value), step) for line, ref in pairs
+    ]
     return [
         Difference(line, ref, quantity, paired)
         for (line, ref), paired in zip(pairs, corrected(compared), strict=True)

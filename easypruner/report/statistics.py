@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
@@ -17,6 +17,8 @@ FEWEST = 3
 _EXACT = 16
 _ROUNDING = 1e-9
 """The relative error that sums of the same numbers in another order may have."""
+_EQUAL = 1e-4
+"""Accuracies in percent that are closer are equal: no validation set has a million samples."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Paired:
         seeds: the common seeds.
         mean: the mean of the differences, in percentage points for accuracies.
         std: their sample standard deviation; None for less than two.
-        low: the lower end of the interval of the mean by Student's t; None for less than two.
+        low: the lower end of the interval of the mean by Student's t; None for less than two. It
+            and ``p`` count the variance that rounding adds; see :func:`compare_paired`.
         high: the upper end.
         p: the p-value of the paired t-test, two-sided; None for less than two.
         exact: the p-value of the exact permutation test, which flips the signs of the differences;
@@ -63,20 +66,42 @@ class Paired:
         return 'better' if self.mean > 0 else 'worse'
 
 
-def compare_paired(method: Mapping[int, float], reference: Mapping[int, float]) -> Paired:
+def resolution(accuracies: Iterable[float]) -> float:
+    """Return the smallest step between different accuracies; 0 if all are equal.
+
+    It is that of one sample of the validation data if there are enough runs, and never smaller.
+
+    >>> resolution([97.5, 98.0, 97.5, 99.0])
+    0.5
+    """
+    ordered = sorted(accuracies)
+    steps = (after - before for before, after in itertools.pairwise(ordered))
+    return min((step for step in steps if step > _EQUAL), default=0.0)
+
+
+def compare_paired(
+    method: Mapping[int, float], reference: Mapping[int, float], step: float = 0.0
+) -> Paired:
     """Compare two methods over the seeds that both have.
+
+    Accuracies are multiples of a step, one sample of the validation data. Where the spread over
+    seeds is not much larger, a few differences are often equal by chance, and look as if they were
+    certain. The variance that rounding two numbers adds, 2 * step^2 / 12, is therefore added to
+    that of the differences.
 
     Args:
         method: seed -> accuracy of the method.
         reference: seed -> accuracy of the method that it is compared with.
+        step: the step; see :func:`resolution`.
 
     >>> compare_paired({0: 91.0, 1: 92.1, 2: 91.4}, {0: 89.5, 1: 90.5, 2: 90.0}).verdict
     'better'
     """
     seeds = tuple(sorted(method.keys() & reference.keys()))
     differences = [method[seed] - reference[seed] for seed in seeds]
-    low, high = t_interval(differences) or (None, None)
-    p = t_test(differences)
+    rounding = step**2 / 6
+    low, high = t_interval(differences, rounding=rounding) or (None, None)
+    p = t_test(differences, rounding)
     return Paired(
         seeds=seeds,
         mean=fmean(differences) if differences else 0.0,
@@ -107,20 +132,35 @@ def corrected(comparisons: Sequence[Paired]) -> list[Paired]:
     ]
 
 
-def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """Return the interval of the mean by Student's t; None for less than two values."""
+def t_interval(
+    values: Sequence[float], level: float = LEVEL, rounding: float = 0.0
+) -> tuple[float, float] | None:
+    """Return the interval of the mean by Student's t; None for less than two values.
+
+    Args:
+        values: the values.
+        level: the level.
+        rounding: the variance that is added to that of the values.
+    """
     if len(values) < 2:
         return None
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values)
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * math.hypot(
+        stdev(values), math.sqrt(rounding)
+    )
     half /= math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
 
 
-def t_test(values: Sequence[float]) -> float | None:
-    """Return the two-sided p-value that the mean is 0; None for less than two values."""
+def t_test(values: Sequence[float], rounding: float = 0.0) -> float | None:
+    """Return the two-sided p-value that the mean is 0; None for less than two values.
+
+    Args:
+        values: the values.
+        rounding: the variance that is added to that of the values.
+    """
     if len(values) < 2:
         return None
-    mean, deviation = fmean(values), stdev(values)
+    mean, deviation = fmean(values), math.hypot(stdev(values), math.sqrt(rounding))
     # Equal differences of rounded numbers are equal up to rounding.
     if deviation <= _ROUNDING * max(map(abs, values)):
         return 0.0 if mean else 1.0

@@ -14,6 +14,7 @@ from easypruner.report.statistics import (
     corrected,
     holm,
     permutation_test,
+    resolution,
     t_interval,
     t_test,
 )
@@ -69,6 +70,32 @@ def test_noise_is_called_noise_at_the_nominal_rate() -> None:
     single = np.mean([family[0].p < 0.05 for family in families])
     assert wrong <= 0.05 + 3 * 0.009
     assert abs(single - 0.05) <= 3 * 0.009
+
+
+@pytest.mark.parametrize('step', [0.7, 1.4])
+def test_equal_differences_of_coarse_accuracies_are_no_certainty(step: float) -> None:
+    rng = np.random.default_rng(9)
+    wrong, covered = [], []
+    for _ in range(600):
+        # The samples are few, so that three differences are often equal by chance.
+        accuracies = np.round(rng.normal(90, 0.7, (9, 3)) / step) * step
+        reference, *methods = (dict(enumerate(row.tolist())) for row in accuracies)
+        found = resolution(accuracies.ravel().tolist())
+        pairs = corrected([compare_paired(method, reference, found) for method in methods])
+        wrong.append(any(pair.verdict != 'within noise' for pair in pairs))
+        low, high = pairs[0].low, pairs[0].high
+        assert low is not None and high is not None
+        covered.append(low <= 0 <= high)
+    assert np.mean(wrong) <= 0.05
+    assert np.mean(covered) >= 0.95
+
+
+def test_the_resolution_is_that_of_a_sample() -> None:
+    accuracies = [100 * float(np.float32(right / 60)) for right in (50, 51, 54, 57)]
+    assert resolution(accuracies) == pytest.approx(100 / 60, rel=1e-4)
+    # The same accuracy, computed in two ways.
+    assert resolution([*accuracies, 100 * 50 / 60]) == pytest.approx(100 / 60, rel=1e-4)
+    assert resolution([90.0, 90.0]) == resolution([]) == 0
 
 
 def test_a_method_that_is_better_by_a_point_and_a_half_is_found() -> None:
