@@ -35,8 +35,8 @@ def find_config(name: str) -> Path:
     if is_foreign(name):
         return foreign_config(name)
     shipped = shipped_configs()
-    if name in shipped:
-        return shipped[name]
+    if name.removesuffix('.py') in shipped:
+        return shipped[name.removesuffix('.py')]
     if path.is_dir():
         raise ConfigError(f'{name!r} is a folder; expected the path of a config')
     raise ConfigError(f'there is no config {name!r}; {_similar(path, shipped)}')

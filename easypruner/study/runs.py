@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from easypruner.errors import ConfigError
-from easypruner.study.study_file import Method, Study
-from easypruner.study.sweeps import combinations
+from easypruner.study.methods import Method
+from easypruner.study.study_file import Study
+from easypruner.study.sweeps import combinations, value_text
+
+_LONGEST = 120
+"""The most bytes of the name of a folder. File systems allow 255, and files have suffixes."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,12 @@ def _run(
     words = [method.name]
     if budget is not None and study.names_budgets:
         words.append(' '.join(str(value) for value in budget.values()))
-    words += [f'{_short(key, swept)}={value}' for key, value in swept.items()]
+    words += [f'{_short(key, swept)}={value_text(value)}' for key, value in swept.items()]
     return StudyRun(
-        id='_'.join(filter(None, map(_slug, [*words, f'seed{seed}']))),
+        id=_folder_name(words, f'seed{seed}'),
         method=method.name,
         label=', '.join(words),
-        config=_resolved(method.config),
+        config=method.config,
         seed=seed,
         recipe=method.recipe,
         budget=budget,
@@ -120,10 +124,14 @@ def _short(key: str, swept: Mapping[str, Any]) -> str:
     return key if any(other.rpartition('.')[2] == last for other in others) else last
 
 
+def _folder_name(words: Sequence[str], seed: str) -> str:
+    """Return the name of the folder of a run; that of a long name ends with a hash of it."""
+    name = '_'.join(filter(None, map(_slug, words)))
+    if len(name.encode()) > _LONGEST:
+        digest = hashlib.sha256(', '.join(words).encode()).hexdigest()[:8]
+        name = f'{name.encode()[:_LONGEST].decode(errors="ignore")}-{digest}'
+    return f'{name}_{seed}' if name else seed
+
+
 def _slug(text: str) -> str:
-    return re.sub(r'[^A-Za-z0-9.=-]+', '-', text).strip('-.')
-
-
-def _resolved(config: str) -> str:
-    """Return the absolute path of a config file; names of shipped configs stay."""
-    return str(Path(config).resolve()) if Path(config).is_file() else config
+    return re.sub(r'[^\w.=-]+', '-', text).strip('-.')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,16 @@ from typing import Any
 from easypruner.base.describe import shown
 from easypruner.base.modules_beside import import_beside
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
+from easypruner.study.methods import Method, read_methods
 from easypruner.study.proposals import between
-from easypruner.study.sweeps import Sweep, choice, grid, read_sweeps
-from easypruner.study.tuned_keys import Tune, tune
+from easypruner.study.sweeps import choice, grid, plain_value
+from easypruner.study.tuned_keys import tune
 
 _EXECUTORS = ('submitit', 'ray')
 _KEYS = (
     'configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins', *_EXECUTORS
 )  # fmt: skip
-_METHOD_KEYS = ('config', 'recipe', 'options', 'sweep', 'tune')
 _FUNCTIONS = {'grid': grid, 'choice': choice, 'between': between, 'tune': tune}
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method of a study.
-
-    Attributes:
-        name: the name.
-        config: the path or name of its config.
-        recipe: the name of a recipe that replaces the stages; None keeps them.
-        options: key of the config -> value.
-        sweep: key of the config -> the values that it takes.
-        baseline: ``'random'`` or ``'scratch'`` for a method that the study adds: the stages of this
-            baseline replace those of the config.
-        tune: the keys whose values are chosen by trials; None if there are none.
-        held_out: whether a part of the training data is held out, to validate on it.
-        chosen: name of a budget -> key of the config -> the value that trials have chosen.
-    """
-
-    name: str
-    config: str
-    recipe: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    sweep: Mapping[str, Sweep] = field(default_factory=dict)
-    baseline: str | None = None
-    tune: Tune | None = None
-    held_out: bool = False
-    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +69,7 @@ def read_study(path: Path) -> Study:
     seeds: tuple[int, ...] = ()
     budgets: tuple[Mapping[str, Any] | None, ...] = ()
     with mistakes.collect():
-        methods = _methods(content)
+        methods = read_methods(content, path.parent)
     with mistakes.collect():
         seeds = _seeds(content.get('seeds', [0]))
     with mistakes.collect():
@@ -131,91 +103,8 @@ def _run(path: Path) -> dict[str, Any]:
     }
 
 
-def _methods(content: Mapping[str, Any]) -> list[Method]:
-    given = content.get('configs')
-    if isinstance(given, list | tuple) and all(isinstance(entry, str) for entry in given):
-        given = _by_stem(given)
-    if not isinstance(given, Mapping) or not given:
-        raise ConfigError(
-            f'configs is {shown(given)}; expected a dict of name -> config, or a list of configs'
-        )
-    options = _options(content)
-    common = {'options': options, 'sweep': read_sweeps(content.get('sweep', {}), 'sweep')}
-    mistakes, methods = Mistakes(), []
-    for name, entry in given.items():
-        with mistakes.collect(f'configs[{name!r}]'):
-            methods.append(_method(name, entry, common))
-    mistakes.raise_all()
-    _check_trials(methods)
-    return methods
-
-
-def _method(name: Any, entry: Any, common: Mapping[str, Any]) -> Method:
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f'the name is {name!r}; expected a string')
-    entry = {'config': entry} if isinstance(entry, str) else entry
-    if not isinstance(entry, Mapping) or not isinstance(entry.get('config'), str):
-        raise ConfigError(
-            f'got {shown(entry)}; expected the name of a config, or dict(config=NAME, recipe=..., '
-            'options={...}, sweep={...})'
-        )
-    for key in entry:
-        if key not in _METHOD_KEYS:
-            raise ConfigError(f'unknown key {key!r}; {nearest(str(key), _METHOD_KEYS)}')
-    recipe = entry.get('recipe')
-    if recipe is not None and not isinstance(recipe, str):
-        raise ConfigError(f'recipe is {shown(recipe)}; expected the name of a recipe')
-    return Method(
-        name,
-        entry['config'],
-        recipe,
-        {**common['options'], **_options(entry)},
-        {**common['sweep'], **read_sweeps(entry.get('sweep', {}), 'sweep')},
-        tune=_tune(entry),
-    )
-
-
-def _options(content: Mapping[str, Any]) -> dict[str, Any]:
-    options = content.get('options', {})
-    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        raise ConfigError(
-            f'options is {shown(options)}; expected a dict of key -> value, such as '
-            "{'train_dataloader.batch_size': 64}"
-        )
-    return dict(options)
-
-
-def _by_stem(configs: Sequence[str]) -> dict[str, str]:
-    """Return name -> config, with the names of their files."""
-    named = {Path(config).stem: config for config in configs}
-    if len(named) < len(configs):
-        raise ConfigError(
-            f'configs is {shown(configs)}, of which two have the same name; give a dict of '
-            'name -> config'
-        )
-    return named
-
-
-def _tune(entry: Mapping[str, Any]) -> Tune | None:
-    given = entry.get('tune')
-    if given is not None and not isinstance(given, Tune):
-        raise ConfigError(f'tune is {shown(given)}; expected tune(KEY, VALUES)')
-    if given is not None and entry.get('sweep'):
-        raise ConfigError('got sweep and tune; give one of them')
-    return given
-
-
-def _check_trials(methods: list[Method]) -> None:
-    """Raise ConfigError unless all tuned methods have the same number of trials."""
-    trials = {m.name: m.tune.trials for m in methods if m.tune is not None}
-    if len(set(trials.values())) > 1:
-        numbers = ', '.join(f'{name} {count}' for name, count in trials.items())
-        raise ConfigError(
-            f'the numbers of trials differ: {numbers}; give each tuned method as many values'
-        )
-
-
 def _seeds(given: Any) -> tuple[int, ...]:
+    given = given.tolist() if hasattr(given, 'tolist') else given
     seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
     if (
         not isinstance(seeds, list | tuple | range)
@@ -233,6 +122,7 @@ def _seeds(given: Any) -> tuple[int, ...]:
 def _budgets(given: Any) -> tuple[Mapping[str, Any] | None, ...]:
     if given is None:
         return (None,)
+    given = given.tolist() if hasattr(given, 'tolist') else given
     if not isinstance(given, list | tuple) or not given:
         raise ConfigError(
             f'budgets is {shown(given)}; expected a list of shares of MACs to keep, such as '
@@ -246,7 +136,7 @@ def _budgets(given: Any) -> tuple[Mapping[str, Any] | None, ...]:
 
 def _budget(entry: Any, where: str) -> Mapping[str, Any]:
     if isinstance(entry, Mapping) and isinstance(entry.get('type'), str):
-        return dict(entry)
+        return dict(plain_value(entry, where))
     if isinstance(entry, int | float) and not isinstance(entry, bool) and 0 < entry < 1:
         return {'type': 'Macs', 'keep': entry}
     raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ def choice(*values: Any, number: int, seed: int = 0) -> Sweep:
     """
     known = _distinct(values, 'choice')
     check_count(number, 'number', 'choice')
+    check_count(seed, 'seed', 'choice', least=0)
     if number > len(known):
         raise ConfigError(
             f'choice has {len(known)} values and number={number}; expected at most {len(known)}'
@@ -85,11 +87,57 @@ def read_sweep(value: Any, where: str) -> Sweep:
     raise ConfigError(f'{where} is {shown(value)}; expected grid(...), choice(...) or a list')
 
 
+def plain_value(value: Any, where: str) -> Any:
+    """Return a value of a config as JSON can represent it: numbers of numpy become Python's.
+
+    Args:
+        value: the value.
+        where: what has the value, for messages.
+
+    Raises:
+        ConfigError: JSON cannot represent it, so a run in another process could not have it.
+    """
+    if hasattr(value, 'tolist'):
+        # An array or a number of numpy or torch.
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: plain_value(item, where) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain_value(item, where) for item in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ConfigError(
+        f'{where} has the value {shown(value)}; expected a number, a string, True, False, None, or '
+        'a list or dict of these'
+    )
+
+
+def value_text(value: Any) -> str:
+    """Return a value for the name of a run.
+
+    >>> value_text({'type': 'L1Norm', 'budget': {'type': 'Macs', 'keep': 0.5}})
+    'L1Norm(budget=Macs(keep=0.5))'
+    """
+    if isinstance(value, Mapping):
+        inner = ', '.join(f'{key}={value_text(v)}' for key, v in value.items() if key != 'type')
+        return f'{value.get("type", "")}({inner})' if inner else str(value.get('type', '{}'))
+    if isinstance(value, list):
+        return f'[{", ".join(map(value_text, value))}]'
+    return str(value)
+
+
 def _distinct(values: Sequence[Any], function: str) -> tuple[Any, ...]:
-    if len(values) == 1 and isinstance(values[0], list | tuple | range):
+    if len(values) == 1 and (isinstance(values[0], list | tuple | range) or _is_array(values[0])):
         values = tuple(values[0])
+    values = [plain_value(value, function) for value in values]
     if not values:
         raise ConfigError(f'{function}() has no values; expected at least one')
     if any(value in values[:place] for place, value in enumerate(values)):
         raise ConfigError(f'{function} has a value twice: {", ".join(map(repr, values))}')
     return tuple(values)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, 'tolist') and bool(getattr(value, 'shape', ()))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.report.result import RunResult
+from easypruner.study.methods import Method
 from easypruner.study.runs import StudyRun, budget_name
-from easypruner.study.study_file import Method, Study
+from easypruner.study.study_file import Study
 from easypruner.study.tuned_keys import Tune
 
 FOLDER, SEARCHES = 'tuning', 'search'
