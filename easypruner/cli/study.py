@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from easypruner.cli.options import CommonArguments, flag, option, positional
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from easypruner.study.executors import Executor
+    from easypruner.study.plan import Plan
     from easypruner.study.study_file import Study
 
 
@@ -76,9 +79,10 @@ def study(arguments: StudyArguments) -> int:
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
     from easypruner.study.parts import Part
+    from easypruner.study.plan import plan_study
     from easypruner.study.record import Record, check_folder
     from easypruner.study.runs import runs_of
-    from easypruner.study.study import clear, plan_study, run_study
+    from easypruner.study.study import clear, run_study
     from easypruner.study.study_file import read_study
     from easypruner.study.trials import tune_study
 
@@ -89,16 +93,8 @@ def study(arguments: StudyArguments) -> int:
     if not arguments.plan:
         check_folder(folder, arguments.resume, arguments.overwrite)
     part = Part(arguments.only, arguments.seeds, arguments.budgets)
-    plan = plan_study(part.of(declared))
-    console = report_console()
-    once, separate = plan.trainings(plan.runs)
-    for label in dict.fromkeys(run.label for run in plan.runs):
-        seeds = ', '.join(str(run.seed) for run in plan.runs if run.label == label)
-        console.print(f'{label}: seeds {seeds}', markup=False, highlight=False)
-    text = f'{len(plan.runs)} runs with {separate} trainings, {once} of them different'
-    console.print(text, highlight=False)
-    for difference in plan.differences:
-        console.print(f'unfair: {difference}', style='yellow', markup=False, highlight=False)
+    plan, console = plan_study(part.of(declared)), report_console()
+    _check(part.of(declared), plan, console, data=arguments.executor == 'local')
     if arguments.plan:
         return 0
     if arguments.overwrite:
@@ -109,11 +105,44 @@ def study(arguments: StudyArguments) -> int:
     Record(folder, declared.name, runs_of(declared), plan.differences).write()
     try:
         final, tuned = tune_study(declared, part, folder, executor, store, console)
-        plan = plan_study(part.of(final)) if tuned else plan
+        if tuned:
+            # Values that were tuned differ on purpose.
+            plan = replace(plan_study(part.of(final)), differences=plan.differences)
         run_study(final, plan, folder, executor, store, console, tuned)
     finally:
         executor.close()
     return 0
+
+
+def _check(study: Study, plan: Plan, console: Console, data: bool) -> None:
+    """Check the configs of a study, and print its plan.
+
+    Args:
+        study: the study.
+        plan: the plan.
+        console: prints the plan.
+        data: whether models and data are checked, which the machine that submits may not have.
+    """
+    from easypruner.report.text import format_numbers, plural
+    from easypruner.study.plan import check_study, plan_study
+    from easypruner.study.tuning import example_trials
+
+    once, separate = plan.trainings(plan.runs)
+    for label in dict.fromkeys(run.label for run in plan.runs):
+        seeds = format_numbers(run.seed for run in plan.runs if run.label == label)
+        console.print(f'{label}: seeds {seeds}', markup=False, highlight=False)
+    text = f'{plural(len(plan.runs), "run")} with {plural(separate, "training")}, '
+    console.print(f'{text}{once} of them different', highlight=False)
+    trials = sum(method.tune.trials for method in study.methods if method.tune is not None)
+    if trials:
+        text = plural(trials * len(study.budgets), 'trial')
+        console.print(f'before them, {text} on a part of the training data', highlight=False)
+    for difference in plan.differences:
+        console.print(f'unfair: {difference}', style='yellow', markup=False, highlight=False)
+    examples = example_trials(study)
+    plan_study(examples)
+    for warning in [*check_study(study), *check_study(examples)] if data else []:
+        console.print(f'warning: {warning}', style='yellow', markup=False, highlight=False)
 
 
 def _executor(arguments: StudyArguments, declared: Study, folder: Path) -> Executor:

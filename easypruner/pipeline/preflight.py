@@ -127,10 +127,7 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
         ConfigError: the config has mistakes; the message has all of them, each with its path.
     """
     config = run.config
-    if not stages and not mistakes.found:
-        mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
-    _check_keys(config, mistakes)
-    _check_stages(stages, mistakes)
+    check_outline(config, stages, mistakes)
     samples = [
         read_samples(name, _loader(config, name, mistakes), run.seed, mistakes) for name in _LOADERS
     ]
@@ -158,6 +155,20 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
     if end is not None and end.masks:
         found_in_run += _NOT_CUT
     return Preflight(stages, steps, graph, found_in_run, tuple(loaded))
+
+
+def check_outline(config: Config, stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:
+    """Check the keys of a config and its stages, without its model and data.
+
+    Args:
+        config: the config.
+        stages: the stages of the config.
+        mistakes: gets the mistakes; has those that were found when the stages were built.
+    """
+    if not stages and not mistakes.found:
+        mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
+    _check_keys(config, mistakes)
+    _check_stages(stages, mistakes)
 
 
 def _forecast(
@@ -258,15 +269,10 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
         f'{format_count(cost.params)} params, {len(graph.groups)} groups'
     )
     rows = []
-    warnings = [*preflight.warnings]
     for number, (planned, step) in enumerate(zip(preflight.stages, preflight.steps, strict=True)):
-        stage, push = planned.stage, step.push
-        reach = '' if push is None else push.reach
+        stage = planned.stage
+        reach = '' if step.push is None else step.push.reach
         rows.append((str(number), stage.name, stage.plan(state), reach))
-        if push is not None:
-            weak = push.weak if pushes_last(preflight.steps, number) else ''
-            found = [*push.warnings, weak]
-            warnings += [f'{stage.name}: {warning}' for warning in found if warning]
     console.print(literal_text(title), style='bold', soft_wrap=True)
     console.print(make_table('', ('', 'stage', 'does', 'reach'), rows, left=4))
     teacher = unpruned_before(preflight.steps, starts_trained(state.config))
@@ -278,4 +284,15 @@ def print_plan(console: Console, state: PruningState, preflight: Preflight) -> N
     for line in preflight.loaded:
         console.print(f'weights: {literal_text(line)}', highlight=False, soft_wrap=True)
     console.print(f'work directory: {literal_text(str(state.work_dir))}', highlight=False)
-    print_lines(console, 'Warnings', warnings, style='yellow')
+    print_lines(console, 'Warnings', list_warnings(preflight), style='yellow')
+
+
+def list_warnings(preflight: Preflight) -> list[str]:
+    """Return the warnings about a run and its stages."""
+    warnings = [*preflight.warnings]
+    for number, (planned, step) in enumerate(zip(preflight.stages, preflight.steps, strict=True)):
+        if step.push is not None:
+            weak = step.push.weak if pushes_last(preflight.steps, number) else ''
+            found = filter(None, [*step.push.warnings, weak])
+            warnings += [f'{planned.stage.name}: {warning}' for warning in found]
+    return warnings

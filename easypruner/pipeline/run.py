@@ -32,9 +32,15 @@ from easypruner.engine.failures import explained
 from easypruner.engine.pretrained import starts_trained
 from easypruner.engine.runner import Tracer
 from easypruner.errors import ConfigError, EasyPrunerError, Interrupted, Mistakes
-from easypruner.graph.graph import WidthGrids
+from easypruner.pipeline.config_check import target_in
 from easypruner.pipeline.fingerprint import run_fingerprint, stage_fingerprint
-from easypruner.pipeline.preflight import PlannedStage, Preflight, check, expand, print_plan
+from easypruner.pipeline.preflight import (
+    PlannedStage,
+    Preflight,
+    check,
+    expand,
+    print_plan,
+)
 from easypruner.pipeline.stored_stages import StoredStages
 from easypruner.pipeline.work_dir import (
     DEFAULT_MODE,
@@ -48,7 +54,6 @@ from easypruner.pipeline.work_dir import (
     with_initial_weights,
 )
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
-from easypruner.plugins.targets import target_of
 from easypruner.report.result import RunResult
 from easypruner.report.run_report import print_run
 from easypruner.report.text import format_duration, report_console
@@ -109,7 +114,7 @@ def start(
             seed=chosen,
             manager=manager,
             console=report_console(),
-            trace=Tracer(config, plugin_handlers(), _target(config, mistakes)),
+            trace=Tracer(config, plugin_handlers(), target_in(config, mistakes)),
             handlers=plugin_handlers(),
             transforms=plugin_transforms(),
             launcher=launcher,
@@ -122,15 +127,6 @@ def start(
             check_path(run.work_dir, mode)
             with owned(run.work_dir) as lock:
                 return _execute(run, stages, mistakes, mode, lock, shared)
-
-
-def _target(config: Config, mistakes: Mistakes) -> WidthGrids | None:
-    """Return the target of a config: the runtime, or all runtimes, that its widths suit."""
-    options = config.get('graph')
-    with mistakes.collect('graph'):
-        given = options.get('target') if isinstance(options, Mapping) else None
-        return target_of(given, implied=True)
-    return None
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         (
             line.name,
             line.group,
-            ', '.join(map(str, line.seeds)),
+            text.format_numbers(line.seeds),
             line.final.text(),
             line.change.text(text.format_change),
             maybe(line.calibrated),

@@ -80,7 +80,7 @@ def make_comparison_tables(comparison: Comparison, width: int) -> tuple[Table, .
         width: the width of the output in characters.
     """
     rows = [
-        ((line.name, ', '.join(map(str, line.seeds))), _accuracy_cells(line), _cost_cells(line))
+        ((line.name, text.format_numbers(line.seeds)), _accuracy_cells(line), _cost_cells(line))
         for line in comparison.lines
     ]
     columns = (*_NAMES, *_ACCURACIES, *_COSTS)

@@ -18,7 +18,7 @@ from easypruner.report.statistics import (
     corrected,
     resolution,
 )
-from easypruner.report.text import format_change, plural
+from easypruner.report.text import format_change, format_numbers, plural
 
 QUANTITIES: dict[str, Callable[[RunResult], float | None]] = {
     'final': lambda run: run.final.accuracy,
@@ -50,7 +50,7 @@ class Difference:
         return (
             self.line.name,
             self.reference.name,
-            ', '.join(map(str, pair.seeds)) or '-',
+            format_numbers(pair.seeds) or '-',
             format_change(pair.mean) if pair.seeds else '-',
             f'{format_change(pair.low or 0)} to {format_change(pair.high or 0)}' if known else '-',
             _p_text(pair.corrected),

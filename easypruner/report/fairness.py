@@ -8,6 +8,7 @@ from typing import Any
 
 from easypruner.base.describe import shown
 from easypruner.report.comparison import Comparison, budget_text
+from easypruner.report.text import format_numbers
 
 _SAME_ACCURACY = 0.005
 _SAME_MACS_LEFT = 1.0
@@ -93,7 +94,7 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
         )
     if len({line.seeds for line in comparison.lines}) > 1:
         yield 'the seeds differ: ' + '; '.join(
-            f'{", ".join(map(str, line.seeds))} ({line.name})' for line in comparison.lines
+            f'{format_numbers(line.seeds)} ({line.name})' for line in comparison.lines
         )
     for line in comparison.lines:
         repeated = [str(seed) for seed, times in Counter(line.seeds).items() if times > 1]

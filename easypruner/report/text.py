@@ -18,6 +18,8 @@ from easypruner.report.result import Artifact, BudgetResult
 _PIPE_WIDTH = 200
 _DECIMAL = ('', 'k', 'M', 'G', 'T', 'P')
 _BINARY = ('B', 'KiB', 'MiB', 'GiB', 'TiB')
+_ROW = 6
+"""The fewest consecutive numbers that are shortened."""
 
 
 def format_count(value: float) -> str:
@@ -45,6 +47,23 @@ def plural(number: int, thing: str) -> str:
     ('1 epoch', '2 epochs')
     """
     return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
+
+
+def format_numbers(numbers: Iterable[int]) -> str:
+    """Format a list of whole numbers, such as seeds; six or more in a row are shortened.
+
+    >>> format_numbers([0, 1, 2]), format_numbers([7, *range(60)])
+    ('0, 1, 2', '7, 0 to 59')
+    """
+    rows: list[list[int]] = []
+    for number in numbers:
+        if rows and rows[-1][-1] == number - 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    short = [f'{row[0]} to {row[-1]}' if len(row) >= _ROW else ', '.join(map(str, row))
+             for row in rows]  # fmt: skip
+    return ', '.join(short)
 
 
 def format_duration(seconds: float) -> str:

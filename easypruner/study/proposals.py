@@ -98,6 +98,11 @@ def search_of(
     return Search(spaces, trials, sampler, seed)
 
 
+def first_of(space: Sweep | Between) -> Any:
+    """Return the first or lowest value that may be proposed."""
+    return space.values[0] if isinstance(space, Sweep) else space.low
+
+
 class Proposals:
     """The values of the trials of one search, each proposed from the results of those before.
 

@@ -1,30 +1,23 @@
-"""Runs a study: checks it, executes its runs, and keeps study.json up to date."""
+"""Runs a study: executes its runs, and keeps study.json up to date."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from mmengine.registry import init_default_scope
 from rich.console import Console
 
 from easypruner.base.files import make_folder, write_json
-from easypruner.base.json_fields import content_hash
 from easypruner.base.lock import FolderLock
-from easypruner.engine.compat import prepare
-from easypruner.engine.config import DEFAULT_SCOPE
-from easypruner.errors import EasyPrunerError, Interrupted, Mistakes
-from easypruner.pipeline.fingerprint import essential, plain, stage_fingerprint
-from easypruner.pipeline.preflight import expand
+from easypruner.errors import EasyPrunerError, Interrupted
 from easypruner.plugins import load_plugins
 from easypruner.report import study_report
-from easypruner.report.fairness import list_different_settings
 from easypruner.report.text import format_duration
 from easypruner.study.executors import Executor, Running
+from easypruner.study.plan import Plan
 from easypruner.study.record import (
     FAILED,
     FINISHED,
@@ -35,98 +28,10 @@ from easypruner.study.record import (
     is_finished,
 )
 from easypruner.study.runs import StudyRun, runs_of
-from easypruner.study.settings import epochs_of, plain_parts, settings_of, trained_epochs
 from easypruner.study.study_file import Study
 from easypruner.study.tuning import FOLDER, SEARCHES, Tuned
 
 _PAUSE = 0.2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study will do.
-
-    Attributes:
-        runs: all runs.
-        stages: id of a run -> the key of each of its stages and their epochs. Stages of equal keys
-            are computed once.
-        differences: what makes the comparison unfair, in words.
-    """
-
-    runs: tuple[StudyRun, ...]
-    stages: dict[str, tuple[tuple[str, int], ...]]
-    differences: tuple[str, ...]
-
-    def epochs(self, runs: Iterable[StudyRun]) -> int:
-        """Return the number of epochs to train for some runs, those that they share once."""
-        return sum({key: n for run in runs for key, n in self.stages[run.id]}.values())
-
-    def trainings(self, runs: Iterable[StudyRun]) -> tuple[int, int]:
-        """Return the number of trainings of some runs: with shared ones once, and without."""
-        keys = [key for run in runs for key, epochs in self.stages[run.id] if epochs]
-        return len(set(keys)), len(keys)
-
-
-def plan_study(study: Study) -> Plan:
-    """Check the configs of a study.
-
-    Raises:
-        ConfigError: some have mistakes; the message lists all.
-    """
-    return plan_runs(runs_of(study), study.plugins)
-
-
-def plan_runs(runs: Sequence[StudyRun], plugins: Sequence[str]) -> Plan:
-    """Check the configs of runs.
-
-    Raises:
-        ConfigError: some have mistakes; the message lists all.
-    """
-    prepare()
-    mistakes = Mistakes()
-    stages: dict[str, tuple[tuple[str, int], ...]] = {}
-    parts: dict[str, dict[str, Any]] = {}
-    load_plugins(plugins)
-    for run in runs:
-        first = next(other for other in runs if other.label == run.label)
-        if first is not run:
-            if first.id in stages:
-                stages[run.id] = tuple((f'{run.seed} {key}', n) for key, n in stages[first.id])
-            continue
-        with mistakes.collect(run.label):
-            config = settings_of(run)
-            init_default_scope(config.get('default_scope', DEFAULT_SCOPE))
-            found = Mistakes()
-            planned = expand(config.get('stages') or [], found)
-            found.raise_all()
-            epochs = epochs_of(planned, config)
-            key = content_hash({'config': _without_stages(config), 'seed': run.seed})
-            keys = []
-            for entry, length in zip(planned, epochs, strict=True):
-                key = stage_fingerprint(entry.config, key)
-                keys.append((key, length))
-            stages[run.id] = tuple(keys)
-            if run.baseline is None:
-                parts[run.label] = plain_parts(config, trained_epochs(planned, epochs))
-    mistakes.raise_all()
-    return Plan(tuple(runs), stages, list_different_settings(_by_method(runs, parts)))
-
-
-def _without_stages(config: Any) -> dict[str, Any]:
-    content = essential(plain(config.to_dict()))
-    content.pop('stages', None)
-    return content
-
-
-def _by_method(
-    runs: Sequence[StudyRun], parts: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return the parts of each method's first config: swept keys and budgets differ on purpose."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        if run.label in parts:
-            found.setdefault(run.method, parts[run.label])
-    return found
 
 
 @dataclass

@@ -14,10 +14,11 @@ from easypruner.report.result import RunResult
 from easypruner.study.executors import Executor
 from easypruner.study.methods import Method
 from easypruner.study.parts import Part
+from easypruner.study.plan import plan_runs, plan_study
 from easypruner.study.proposals import Proposals
 from easypruner.study.record import FINISHED, Record, is_finished
 from easypruner.study.runs import StudyRun, runs_of
-from easypruner.study.study import Scheduler, plan_runs, plan_study, report, run_study
+from easypruner.study.study import Scheduler, report, run_study
 from easypruner.study.study_file import Study
 from easypruner.study.sweeps import Sweep
 from easypruner.study.tuned_keys import Tune

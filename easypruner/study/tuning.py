@@ -9,8 +9,10 @@ from typing import Any
 
 from easypruner.report.result import RunResult
 from easypruner.study.methods import Method
+from easypruner.study.proposals import first_of
 from easypruner.study.runs import StudyRun, budget_name
 from easypruner.study.study_file import Study
+from easypruner.study.sweeps import Sweep
 from easypruner.study.tuned_keys import Tune
 
 FOLDER, SEARCHES = 'tuning', 'search'
@@ -52,6 +54,25 @@ def trials_of(study: Study) -> Study:
         if method.tune is not None and method.tune.search is None
     ]
     return replace(study, methods=tuple(methods), seeds=study.seeds[:1])
+
+
+def example_trials(study: Study) -> Study:
+    """Return the study of the trials that are known before the first one: to check their configs.
+
+    These are all trials of grids, and one of each search.
+    """
+    searched = [
+        replace(
+            method,
+            sweep={key: Sweep((first_of(space),)) for key, space in tune.search.spaces.items()},
+            tune=None,
+            held_out=True,
+        )
+        for method in study.methods
+        if (tune := method.tune) is not None and tune.search is not None
+    ]
+    trials = trials_of(study)
+    return replace(trials, methods=(*trials.methods, *searched))
 
 
 def choose(

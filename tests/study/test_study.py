@@ -173,6 +173,36 @@ def test_unfair_differences_and_mistakes_are_named_before_anything_starts(
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    ('more', 'expected'),
+    [
+        ("options = {'optim_wraper.optimizer.lr': 1.0}", "l1; random; scratch: unknown key 'opti"),
+        ("options = {'model.backbone.depth': 9}", 'depth=9 of ResNetCifar'),
+        ("options = {'stages': [dict(type='Train', epochs=1)]}\nrandom = scratch = False",
+         'l1: no stage writes the results'),
+        ("configs['l1'] = dict(config=configs['l1'], tune=tune('train_cg.x', [1, 2]))",
+         "l1, x=1; l1, x=2: unknown key 'train_cg'"),
+    ],
+)  # fmt: skip
+def test_what_a_run_would_refuse_is_refused_before_anything_starts(
+    more: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, more, l1='L1Norm')
+    assert run_study(study, tmp_path / 'out') == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_study_warns_as_its_runs_will(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_config()
+    config['stages'][2]['regularizer']['strength'] = 1e-9
+    write_config(tmp_path, config, 'weak')
+    study = tmp_path / 'mine.py'
+    study.write_text(f'configs = [{str(tmp_path / "weak.py")!r}]\nrandom = scratch = False\n')
+    assert run_study(study, tmp_path / 'out', '--plan') == 0
+    assert 'warning: weak: mask_sparsity: ' in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_killed_study_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     study = write_study(tmp_path, 'scratch = False\nseeds = [0, 1]', l1='L1Norm')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -141,6 +142,16 @@ def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
         ("configs = dict(a=dict(config='a', recipe=3))", 'recipe is 3; expected the name'),
         ("configs = ['a']\nbudgets = [0.5, 0.5]", 'expected different ones'),
         ("configs = ['a/x.py', 'b/x.py']", 'two have the same name; give a dict'),
+        ("configs = ['a']\noptions = {'seed': 1}", "the key 'seed'; leave it out: seeds"),
+        ("configs = ['a']\nsweep = {'randomness.seed': [1, 2]}", "sweep has the key 'random"),
+        ("configs = dict(a=dict(config='a', tune=tune('work_dir', ['x'])))", 'folder in that of'),
+        ("configs = ['a']\nsweep = {'k': [object()]}", 'grid has the value <object'),
+        ("configs = ['a']\noptions = {'k': {1}}", r"options\['k'\] has the value {1}"),
+        ("configs = ['a']\nsweep = {'k': choice(1, 2, number=1, seed=None)}", 'seed=None of ch'),
+        (
+            "configs = dict(a=dict(config='a', tune=tune('k', [1])))\nsweep = {'j': [2]}",
+            "got tune and a sweep of 'j'",
+        ),
         ("configs = ['a']\nrate = 0.1", "unknown key 'rate'; .*underscore: _rate"),
     ],
 )
@@ -163,6 +174,53 @@ plugins = Path('mine')
     assert study.methods[0].options == {'optim_wrapper.optimizer.lr': 0.1}
     assert [budget and budget['keep'] for budget in study.budgets] == [0.5, 0.3]
     assert study.plugins == (str(tmp_path / 'mine'),)
+
+
+def test_files_are_found_beside_the_study_and_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, other = tmp_path / 'here', tmp_path / 'other'
+    for file in (here / 'a.py', here / 'r.py', other / 'a.py', other / 'b.py'):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    monkeypatch.chdir(other)
+    text = """
+from pathlib import Path
+configs = dict(a='a.py', b=dict(config='b.py', recipe='r.py'), c='l1_r20_digits', d=Path('x/d.py'))
+"""
+    methods = {method.name: method for method in read_study(written(here, text)).methods}
+    assert methods['a'].config == str(here / 'a.py')
+    assert (methods['b'].config, methods['b'].recipe) == (str(other / 'b.py'), str(here / 'r.py'))
+    assert (methods['c'].config, methods['d'].config) == ('l1_r20_digits', str(here / 'x' / 'd.py'))
+
+
+def test_values_of_numpy_are_values_of_json(tmp_path: Path) -> None:
+    text = """
+import numpy as np
+configs = dict(a=dict(config='x', sweep={'lr': grid(np.array([0.5, 0.25])), 'k': grid(np.int64(3))},
+                      options={'scale': np.float32(0.5)}))
+seeds = np.arange(2)
+budgets = np.array([0.5, 0.25])
+random = scratch = False
+"""
+    runs = runs_of(read_study(written(tmp_path, text)))
+    again = [StudyRun.from_json(json.loads(json.dumps(run.to_json()))) for run in runs]
+    assert again == runs and len(runs) == 8
+    assert runs[0].swept == {'lr': 0.5, 'k': 3}
+
+
+def test_folders_have_names_of_any_script_and_length(tmp_path: Path) -> None:
+    text = """
+configs = {'日本': 'x', '中国': 'x', 'a' * 300: 'x', 'a' * 299 + 'b': 'x', '../..': 'x'}
+sweep = {'stages.1.source': [dict(type='L1Norm', p=2), dict(type='L1Norm', p=[1, None])]}
+random = scratch = False
+"""
+    runs = runs_of(read_study(written(tmp_path, text)))
+    for run in runs:
+        (tmp_path / f'{run.id}.error.json').touch()
+        assert run.id.isprintable() and '/' not in run.id and not run.id.startswith('.')
+    assert len({run.id for run in runs}) == 10
+    assert runs[0].label == '日本, source=L1Norm(p=2)'
 
 
 def test_all_mistakes_are_named_together(tmp_path: Path) -> None:
