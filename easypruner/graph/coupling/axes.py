@@ -38,6 +38,7 @@ INNER = 'a spatial, batch or sequence extent, which no parameter decides'
 MERGED = 'two free dimensions are merged'
 SHARED = 'a head of keys and values that several heads of queries share'
 SINGLE = 'has a single channel'
+SPLIT = 'channels are split into dimensions, of which this one keeps its size'
 TABLE = 'a table of integers'
 UNUSED = 'not used in the forward pass'
 
@@ -312,18 +313,27 @@ class TensorAxes:
         """Return the parameter that a tensor is, or from which alone it is computed; else None."""
         return self._made_of.get(tensor)
 
-    def derive(self, operation: Operation) -> None:
-        """Note that an operation's outputs are computed from parameters alone, if they are."""
+    def derive(self, operation: Operation) -> bool:
+        """Note that an operation's outputs are computed from parameters alone, if they are.
+
+        Returns:
+            Whether they are computed from several tensors of that kind.
+        """
         first: str | None = None
         for tensor in operation.tensors:
             name = self._made_of.get(tensor)
             if name is None:
-                return
+                return False
             first = first or name
         if first is not None:
             for output in operation.outputs:
                 if output not in self._made_of:
                     self._made_of[output] = first
+        return len(operation.tensors) > 1
+
+    def forget_origin(self, tensor: Tensor) -> None:
+        """Note that a tensor has values that are not computed from parameters alone."""
+        self._made_of.discard(tensor)
 
     def derive_from(self, output: Tensor, tensor: Tensor) -> None:
         """Note that an output has entries of another tensor only."""

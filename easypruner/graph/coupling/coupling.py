@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import cached_property, reduce
+from functools import reduce
 
 from torch import Tensor
 
@@ -21,19 +21,12 @@ from easypruner.graph.coupling.axes import (
 from easypruner.graph.coupling.edges import Edges
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.history import History
+from easypruner.graph.coupling.memory import Memory
 from easypruner.graph.coupling.positions import Positions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
-from easypruner.graph.coupling.tensor_map import TensorMap
 from easypruner.graph.coupling.unprunable import is_vector
 from easypruner.graph.recording.tape import Operation, Tape
-
-_VIEWS = frozenset(
-    ('view', '_reshape_alias', 'reshape', 'flatten', 'unflatten', 'permute', 'transpose', 't',
-     'unsqueeze', 'squeeze', 'expand', 'slice', 'narrow', 'select', 'unbind', 'split', 'chunk',
-     'split_with_sizes', 'detach', 'alias', '_to_copy', 'to')
-)  # fmt: skip
-"""Operations whose output may lie in the memory of their input, such as ``x.float()``."""
 
 
 class Coupling:
@@ -51,8 +44,10 @@ class Coupling:
         splits: the dimensions that were split into several.
         grouped: the grouped convolutions, and which of them lose whole groups.
         positions: the tensors of positions in axes.
+        memory: which tensors are views of others, and which parts of tensors are read.
         mixed: (axis, operation) for each axis whose channels an operation mixes.
         readers: the axes of parameters that read channels.
+        alike: the numbers of the calls that made edges between parameters of one weight.
         is_ambiguous: whether dimensions were merged of which several may lose indices. A second
             propagation, which knows what stays, may then find more.
 
@@ -84,37 +79,14 @@ class Coupling:
         self.tally = Tally()
         self.splits = splits
         self.positions = Positions()
+        self.memory = Memory(tapes)
         self.grouped = grouped
         self.mixed: list[tuple[Axis, Operation]] = []
         self.readers: list[Axis] = []
+        self.alike: list[range] = []
         self.is_ambiguous = False
-        self._tapes = tapes
         self._directions = directions
         self._tensors = tensors
-
-    @cached_property
-    def windows(self) -> TensorMap[set[tuple[int, int]]]:
-        """Tensor -> (dimension, size) of each window of neighbours that is sliced from it."""
-        found: TensorMap[set[tuple[int, int]]] = TensorMap()
-        for operation in (step for tape in self._tapes for step in tape.operations):
-            if operation.name in ('slice', 'slice_copy', 'narrow'):
-                source, (dim,) = operation.tensors[0], operation.dims()
-                size = operation.output.shape[dim]
-                if size != source.shape[dim] and operation.argument('step') in (None, 1):
-                    if source not in found:
-                        found[source] = set()
-                    found[source].add((dim, size))
-        return found
-
-    @cached_property
-    def viewed(self) -> TensorMap[Tensor]:
-        """Tensor -> the one in whose memory it may lie."""
-        found: TensorMap[Tensor] = TensorMap()
-        for operation in (step for tape in self._tapes for step in tape.operations):
-            if operation.name in _VIEWS:
-                for output in operation.outputs:
-                    found[output] = operation.tensors[0]
-        return found
 
     # What every rule needs
 
@@ -156,10 +128,17 @@ class Coupling:
                 f'axes of sizes {a.size} and {b.size} are coupled by the rule of {self.operation}'
             )
         parts, others = a.dimensions, b.dimensions
-        if len(parts) > 1 and [p.size for p in parts] == [other.size for other in others]:
-            for part, other in zip(parts, others, strict=True):
-                self.edges.couple(part, other)
-            return a
+        if len(parts) > 1 or len(others) > 1:
+            # The one that has a single free factor is handed on: it does not depend on what is
+            # found out about the other one.
+            known = a if len(others) > 1 else b
+            parts, others = (
+                own if len(own) > 1 else axis.factors for own, axis in ((parts, a), (others, b))
+            )
+            if [part.size for part in parts] == [other.size for other in others]:
+                for part, other in zip(parts, others, strict=True):
+                    self.edges.couple(part, other)
+                return known
         return self.edges.couple(a, b)
 
     def couple_all(self, axes: Sequence[Axis]) -> Axis:
@@ -225,6 +204,36 @@ class Coupling:
     def parameter_of(self, tensor: Tensor) -> str | None:
         """Return the parameter that a tensor is, or from which alone it is computed; else None."""
         return self.axes.parameter_of(tensor)
+
+    def note_writing(self, tensor: Tensor, pairs: Iterable[tuple[Axis, Axis]] = ()) -> None:
+        """Note that the operation writes into a tensor, such as a buffer that is a cache of keys.
+
+        If what it writes is not computed from parameters alone, the tensor is no weight any more,
+        and nor is another one in whose memory it lies.
+
+        Args:
+            tensor: the tensor, which may be a view of another one. That is read afterwards.
+            pairs: (axis of the tensor, axis of what is written) where these have the same size.
+        """
+        if all(self.parameter_of(each) is not None for each in self.operation.tensors):
+            return
+        made = {
+            old: old.marked(new.part)
+            for old, new in pairs
+            if new.part is not None and not old.is_made and old.size > 1
+        }
+        for each in self.memory.with_bases(tensor):
+            self.axes.forget_origin(each)
+            if made:
+                axes = self.axes_of(each)
+                self.axes.assign(each, tuple(made.get(axis, axis) for axis in axes))
+
+    def note_alike(self) -> None:
+        """Note that the operation computes a weight from several parameters, such as their sum.
+
+        Where one of them reads channels, so does another one that it couples with that.
+        """
+        self.alike.append(range(self.history.edges, self.edges.mark()))
 
     def couple_parameter(
         self, tensor: Tensor, given: Mapping[int, Axis], reads: int | None = None

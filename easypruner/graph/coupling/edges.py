@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from easypruner.graph.coupling.axes import Axis, Ids
@@ -81,9 +83,21 @@ class Edges:
 
     def arrays(self) -> tuple[Ids, Ids]:
         """Return the two ids of every edge, as two arrays."""
-        empty = np.empty(0, dtype=np.int64)
-        a, b = map(np.concatenate, zip((empty, empty), *self._pairs, strict=True))
-        return a, b
+        return _joined(self._pairs)
+
+    def arrays_of(self, calls: Iterable[range]) -> tuple[Ids, Ids]:
+        """Return the two ids of every edge between nodes that calls of some numbers made."""
+        a, b = _joined(
+            pair for numbers in calls for pair in self._pairs[numbers.start : numbers.stop]
+        )
+        inner = (a >= 0) & (b >= 0)
+        return a[inner], b[inner]
+
+
+def _joined(pairs: Iterable[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+    empty = np.empty(0, dtype=np.int64)
+    a, b = map(np.concatenate, zip((empty, empty), *pairs, strict=True))
+    return a, b
 
 
 def _nodes_among(ids: Ids) -> Ids:

@@ -276,6 +276,9 @@ def _reading_nodes(coupling: Coupling) -> Bools:
     """Return for each node whether its parameter reads channels there."""
     reads = np.zeros(coupling.axes.nodes, dtype=bool)
     reads[np.concatenate([_EMPTY, *(axis.nodes for axis in coupling.readers)])] = True
+    a, b = coupling.edges.arrays_of(coupling.alike)
+    while (reads[a] != reads[b]).any():
+        reads[a] = reads[b] = reads[a] | reads[b]
     return reads
 
 

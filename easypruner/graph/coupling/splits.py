@@ -119,8 +119,6 @@ class Splits:
 
 
 def _free_dimension(grid: Ids) -> int:
-    """Choose the dimension that stays free: the only one along which ids vary, else the largest."""
+    """Choose the dimension that stays free: the largest of those along which ids vary."""
     varies = [i for i in range(grid.ndim) if not (grid == np.take(grid, [0], axis=i)).all()]
-    if len(varies) == 1:
-        return varies[0]
-    return max(range(grid.ndim), key=lambda i: (grid.shape[i], i))
+    return max(varies or range(grid.ndim), key=lambda i: (grid.shape[i], i))

@@ -36,6 +36,10 @@ class TensorMap(Generic[Value]):
     def __setitem__(self, tensor: Tensor, value: Value) -> None:
         self._values[id(tensor)] = value
 
+    def discard(self, tensor: Tensor) -> None:
+        """Remove a tensor, if the map has it."""
+        self._values.pop(id(tensor), None)
+
     def get(self, tensor: Tensor) -> Value | None:
         """Return the value of a tensor; None if it has none."""
         return self._values.get(id(tensor))

@@ -45,5 +45,6 @@ def apply_rule(coupling: Coupling, operation: Operation) -> None:
     if coupling.positions.axes:
         for axis in coupling.positions.follow(operation):
             coupling.freeze(axis, 'positions of channels are used as values')
-    coupling.axes.derive(operation)
+    if coupling.axes.derive(operation):
+        coupling.note_alike()
     coupling.tally.add_outputs(operation, coupling.axes)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import takewhile
 
+import numpy as np
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
@@ -37,12 +38,19 @@ def convolve(coupling: Coupling, operation: Operation) -> None:
         kernel = coupling.couple_parameter(weight, given)
         name = coupling.parameter_of(weight)
         one = groups == weight.shape[0] or weight.shape[1] == 1
-        if one or coupling.grouped.takes_wholes(name):
+        # All groups stay if each belongs to an image of a batch, or to a channel of an input.
+        of_groups = kernel[0] if groups == weight.shape[0] and not transposed else channels
+        if (one and not of_groups.is_constant) or coupling.grouped.takes_wholes(name):
             group, out = _couple_whole_groups(coupling, channels, kernel, groups, transposed)
             if name is not None and not one:
                 coupling.grouped.note(name, group)
         else:
             out = _couple_within_groups(coupling, channels, kernel, groups, transposed)
+            summed = kernel[0] if transposed else kernel[1]
+            if name is None and not _are_of_one_parameter(coupling, kernel[0], kernel[1]):
+                coupling.note_mixing(summed)
+            else:
+                coupling.note_reading(summed)
     _add_bias(coupling, operation, 'convolution', out)
     after = _convolve_extents(coupling, operation, extents)
     coupling.assign(output, (batch, out, *after))
@@ -96,8 +104,20 @@ def _couple_within_groups(
     read, rows = (coupling.couple_runs(axis, groups) for axis in (channels, first))
     reader = rows if transposed else second
     coupling.couple(read, reader)
-    coupling.note_reading(first if transposed else second)
     return second.tiled(groups) if transposed else first
+
+
+def _are_of_one_parameter(coupling: Coupling, one: Axis, other: Axis) -> bool:
+    """Return whether axes are dimensions of one parameter, as of weights scaled for each image."""
+    dims, others = (
+        {
+            (owner.param, owner.dim)
+            for owner in coupling.axes.owners.values()
+            if owner.reads is None and np.isin(axis.nodes[:1], owner.axis.ids).any()
+        }
+        for axis in (one, other)
+    )
+    return any(a == b and i != j for a, i in dims for b, j in others)
 
 
 def _add_bias(coupling: Coupling, operation: Operation, kind: str, out: Axis) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
+from easypruner.graph.coupling.memory import window_of
 from easypruner.graph.coupling.rules.pointwise import drop_frozen
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 
 _PICKED = 'one channel is picked by its position'
+_STACKED = 'one entry for each of the tensors that are stacked'
+_UNREAD = 'lies outside of the part that the code reads of a parameter'
 _WRITTEN = 'a part is written at a fixed position'
 
 
@@ -35,7 +38,7 @@ def stack(coupling: Coupling, operation: Operation) -> None:
     dimensions = zip(*(coupling.axes_of(tensor) for tensor in tensors), strict=True)
     result = [coupling.couple_all(axes) for axes in dimensions]
     dim = operation.argument('dim') % operation.output.dim()
-    result.insert(dim, coupling.make_constant(len(tensors)))
+    result.insert(dim, coupling.make_constant(len(tensors), coupling.explain(_STACKED)))
     coupling.assign(operation.output, result)
 
 
@@ -46,31 +49,37 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
     Code computes bounds such as ``channels // 2`` from the shape, so equal parts must stay equal.
     Windows of several sizes, such as those of queries, keys and values, are not parts of that kind.
     """
-    axes = list(coupling.axes_of(operation.tensors[0]))
-    (dim,) = operation.dims()
+    x, (dim,) = operation.tensors[0], operation.dims()
+    axes, window = list(coupling.axes_of(x)), window_of(operation)
     axis, left = axes[dim], operation.output.shape[dim]
-    bounds = slice(*map(operation.argument, ('start', 'end', 'step')))
-    start, _, step = bounds.indices(axis.size)
-    window = slice(start, start + left * step, step)
     if left != axis.size:
-        if left == 1 and axis.ids[start] >= 0:  # another index may be the constant of a padding
+        if left == 1 and axis.ids[window.start] >= 0:  # another one may be that of a padding
             coupling.freeze(axis, _PICKED)
         axes[dim] = axis[window]
-        windows = coupling.windows.get(operation.tensors[0]) or ()
-        if step != 1 or len({size for other, size in windows if other == dim}) < 2:
+        windows = coupling.memory.windows.get(x) or ()
+        of_one_size = len({size for other, size in windows if other == dim}) < 2
+        if window.step != 1 or (of_one_size and _has_equal_parts(axis, window)):
             _couple_windows(coupling, axis, window)
+        elif coupling.parameter_of(x) is not None and not axis.is_constant:
+            coupling.freeze(Axis(axis.ids[coupling.memory.unread(x, dim)]), _UNREAD)
     coupling.assign(operation.output, axes)
 
 
+def _has_equal_parts(axis: Axis, window: slice) -> bool:
+    """Return whether an axis consists of a window of neighbours and others of its size."""
+    size = window.stop - window.start
+    return size > 1 and axis.size % size == 0 and window.start % size == 0
+
+
 def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
-    """Couple a window with the other parts of an axis if all parts are equally large."""
-    step, size = window.step, window.stop - window.start
+    """Couple a window with the other parts of an axis, which are equally large."""
+    step = window.step
     if step != 1 and axis.size % step:
         coupling.freeze(axis, f'one of {step} channels is picked, and the last step is shorter')
     elif step != 1:
         coupling.couple_within(axis, step)
-    elif size > 1 and axis.size % size == 0 and window.start % size == 0:
-        coupling.couple_runs(axis, axis.size // size)
+    else:
+        coupling.couple_runs(axis, axis.size // (window.stop - window.start))
 
 
 @rule('select', 'select_copy', 'unbind', 'unbind_copy')

@@ -49,6 +49,8 @@ def pointwise(coupling: Coupling, operation: Operation) -> None:
         axes = broadcast(coupling, map(coupling.axes_of, tensors), output.dim())
         if not coupling.has_axes(output):
             coupling.assign(output, axes)
+        else:
+            coupling.note_writing(output)
     for position, tensor in enumerate(tensors):
         if coupling.parameter_of(tensor) is not None:
             kind, names = operation.name.removesuffix('_'), operation.func._schema.arguments
@@ -63,6 +65,10 @@ def overwrite(coupling: Coupling, operation: Operation) -> None:
     if target.shape == source.shape and coupling.parameter_of(target) is not None:
         coupling.couple_parameter(target, dict(enumerate(coupling.axes_of(source))))
     pointwise(coupling, operation)
+    pairs = zip(
+        reversed(coupling.axes_of(target)), reversed(coupling.axes_of(source)), strict=False
+    )
+    coupling.note_writing(target, [(a, b) for a, b in pairs if a.size == b.size])
 
 
 def drop(coupling: Coupling, operation: Operation, dims: Sequence[int]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from easypruner.graph.coupling.axes import MERGED, SHARED, SINGLE, Axis, Part
+from easypruner.graph.coupling.axes import MERGED, SHARED, SINGLE, SPLIT, Axis, Part
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 from easypruner.graph.coupling.splits import WHOLE
 
@@ -33,24 +33,29 @@ def regroup(coupling: Coupling, axes: Sequence[Axis], shape: Sequence[int]) -> l
     result = [coupling.make_constant(1, SINGLE)] * len(shape)
     old = [axis for axis in axes if axis.size != 1]
     new = [position for position, size in enumerate(shape) if size != 1]
-    start = 0
-    while old:
-        taken, placed = 1, 1
-        left, right = old[0].size, shape[new[start]]
-        while left != right:
-            if left < right:
-                left *= old[taken].size
-                taken += 1
-            else:
-                right *= shape[new[start + placed]]
-                placed += 1
-        block, old = old[:taken], old[taken:]
-        positions = new[start : start + placed]
-        start += placed
-        parts = split(coupling, merge(coupling, block), [shape[p] for p in positions])
+    for before, after in _blocks([axis.size for axis in old], [shape[p] for p in new]):
+        positions = new[after]
+        parts = split(coupling, merge(coupling, old[before]), [shape[p] for p in positions])
         for position, part in zip(positions, parts, strict=True):
             result[position] = part
     return result
+
+
+def _blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yield the smallest blocks of two shapes, without ones, that have equal products."""
+    start = placed = 0
+    while start < len(old):
+        stop, end = start + 1, placed + 1
+        left, right = old[start], new[placed]
+        while left != right:
+            if left < right:
+                left *= old[stop]
+                stop += 1
+            else:
+                right *= new[end]
+                end += 1
+        yield slice(start, stop), slice(placed, end)
+        start, placed = stop, end
 
 
 def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
@@ -88,6 +93,9 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         return list(axis.factors)
     if axis.is_constant:
         return [axis.resized(size) for size in sizes]
+    merged = [factor for factor in axis.dimensions if factor.size != 1]
+    if len(list(_blocks([factor.size for factor in merged], sizes))) > 1:
+        return regroup(coupling, merged, sizes)
     grid = axis.ids.reshape(sizes)
     key, free = coupling.splits.choose(grid)
     if free == WHOLE:
@@ -95,8 +103,9 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         return [coupling.make_constant(size).marked(Part(key, i)) for i, size in enumerate(sizes)]
     rows = Axis(np.moveaxis(grid, free, -1).reshape(-1))
     kept = coupling.couple_runs(rows, rows.size // sizes[free])
+    stays = coupling.explain(SPLIT)
     return [
-        (kept if i == free else coupling.make_constant(size)).marked(Part(key, i))
+        (kept if i == free else coupling.make_constant(size, stays)).marked(Part(key, i))
         for i, size in enumerate(sizes)
     ]
 
@@ -208,9 +217,7 @@ def view_complex(coupling: Coupling, operation: Operation) -> None:
         return
     coupling.freeze(axes[-1], 'real and imaginary part')
     coupling.assign(output, axes[:-1])
-    base = x
-    while (source := coupling.viewed.get(base)) is not None:
-        base = source
+    *_, base = coupling.memory.with_bases(x)
     if base.numel() != x.numel() and base.dim() and base.shape[-1] % 2 == 0:
         coupling.couple_within(coupling.axes_of(base)[-1], 2)
 

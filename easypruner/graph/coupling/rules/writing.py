@@ -37,7 +37,7 @@ def _write_beside(
     """
     known = None if table is None else coupling.positions.of(table)
     written = operation.dims()
-    result = []
+    result, pairs = [], []
     for dim, axes in enumerate(zip(*map(coupling.axes_of, tensors), strict=True)):
         if dim in written and known is not None and table is not None:
             coupling.look_up(axes[0], table, WRITTEN)
@@ -50,7 +50,10 @@ def _write_beside(
             result.append(axes[0])
         else:
             result.append(coupling.couple_all(axes))
-    if not coupling.has_axes(operation.output):
+            pairs += [(axes[0], axis) for axis in axes[1:]]
+    if coupling.has_axes(operation.output):
+        coupling.note_writing(operation.output, pairs)
+    else:
         coupling.assign(operation.output, result)
 
 
@@ -65,13 +68,16 @@ def write_picked(coupling: Coupling, operation: Operation) -> None:
     # The values are broadcast to the shape of the entries that are picked.
     count = max(1 if is_mask(table) else table.dim() for table in tables if table is not None)
     picked = [*rest[:start], *([None] * count), *rest[start:]]
+    pairs = []
     for axis, other in zip(reversed(coupling.axes_of(values)), reversed(picked), strict=False):
         if other is None:
             coupling.freeze(axis, WRITTEN)
         elif axis.size != 1:
             coupling.couple(axis, other)
+            pairs.append((other, axis))
     if not coupling.has_axes(operation.output):
         coupling.assign(operation.output, coupling.axes_of(x))
+    coupling.note_writing(operation.output, pairs)
 
 
 @rule('masked_scatter', 'put')
