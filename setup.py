@@ -65,6 +65,7 @@ EXTRAS = {
         *TEST,
         *DOCS,
         *TENSORBOARD,
+        'pytest-xdist>=3.6,<4',
         'ruff>=0.17,<0.18',
         'mypy>=2.4,<2.5',
         'import-linter>=2.5,<3',

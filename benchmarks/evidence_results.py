@@ -10,7 +10,7 @@ from typing import Any
 
 from easypruner.errors import EasyPrunerError
 from easypruner.report.result import RunResult
-from easypruner.report.statistics import compare_paired, corrected
+from easypruner.report.statistics import compare_paired, corrected, resolution
 
 REFERENCE = 'masksparsity'
 QUANTITIES = ('calibrated', 'final')
@@ -84,7 +84,8 @@ def _differences(lines: Mapping[str, Any], quantity: str) -> Iterator[dict[str, 
         for name, line in lines.items()
         if line['method'] != REFERENCE and values.get(f'{REFERENCE}, {line["keep"]:g}')
     ]
-    found = [compare_paired(values[name], values[reference]) for name, reference in pairs]
+    step = resolution(value for line in values.values() for value in line.values())
+    found = [compare_paired(values[name], values[reference], step) for name, reference in pairs]
     for (name, _), paired in zip(pairs, corrected(found), strict=True):
         if paired.seeds:
             yield {

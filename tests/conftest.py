@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker('in_ci'):
+        item.add_marker('slow')
+
+
 # After the marks have deselected slow cases.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -49,6 +49,7 @@ def test_a_typo_names_the_nearest(module: ModuleType, name: str, message: str) -
     assert message in str(raised.value)
 
 
+@pytest.mark.in_ci
 def test_plugins_are_found_on_first_use_and_not_before() -> None:
     code = (
         'import sys, easypruner; from easypruner import sources; '

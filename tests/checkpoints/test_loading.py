@@ -163,6 +163,7 @@ class TestLoading:
         with pytest.raises(EasyPrunerError, match=message):
             load(network(), network().state_dict(), tmp_path, **options)
 
+    @pytest.mark.in_ci
     def test_it_does_without_mmengine(self) -> None:
         code = 'import sys, easypruner as e; e.load_checkpoint; sys.exit("mmengine" in sys.modules)'
         assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

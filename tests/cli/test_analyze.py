@@ -45,6 +45,7 @@ class TestCommand:
         reasons = {row.reason for row in analyze(squeezenet).frozen}
         assert reasons == {row[0] for row in cells[-6:] if row[0] in reasons}
 
+    @pytest.mark.in_ci
     def test_times_in_a_runtime(
         self,
         capsys: pytest.CaptureFixture[str],

@@ -67,6 +67,7 @@ def test_bases_are_read_without_pkg_resources(
     assert config.model.type == 'ImageClassifier'
 
 
+@pytest.mark.in_ci
 def test_packages_are_found_by_module_and_by_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
     enable_foreign_configs()

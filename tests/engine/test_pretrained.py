@@ -134,6 +134,7 @@ def test_nothing_is_unpickled(tmp_path: Path, weights: dict[str, torch.Tensor]) 
     assert not (tmp_path / 'trap').exists()
 
 
+@pytest.mark.in_ci
 def test_a_run_cuts_and_trains_a_network_with_an_init(
     tmp_path: Path, weights: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:

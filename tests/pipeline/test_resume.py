@@ -255,6 +255,7 @@ def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
 
 
+@pytest.mark.in_ci
 def test_a_warning_about_a_weak_penalty_is_that_of_the_start(tmp_path: Path) -> None:
     weak = dict(type='GlobalSparsity', strength=dict(reach=0.7))
     content = tiny_config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from easypruner import Masks
@@ -42,6 +43,7 @@ def shapes(work_dir: Path) -> dict[str, torch.Size]:
     return {name: t.shape for name, t in read_weights(work_dir / 'pruned.pth').items()}
 
 
+@pytest.mark.in_ci
 def test_a_largest_share_refers_to_the_units_of_the_original(tmp_path: Path) -> None:
     limits = dict(graph=dict(limits=dict(max_removed=0.25)))
     budget = dict(type='Ratio', keep=0.3, scope='layer')
@@ -52,6 +54,7 @@ def test_a_largest_share_refers_to_the_units_of_the_original(tmp_path: Path) -> 
     assert {masks.kept(name) / mask.numel() for name, mask in masks.items()} == {0.75}
 
 
+@pytest.mark.in_ci
 def test_the_masks_are_those_of_all_cuts_over_the_units_of_the_original(tmp_path: Path) -> None:
     in_steps = run(tmp_path / 'steps', steps(3, type='Macs', keep=0.4))
     masks = in_steps / 'masks.safetensors'

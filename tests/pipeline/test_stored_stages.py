@@ -46,6 +46,7 @@ def linked(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.split()[1].rstrip(':') for line in lines if line.endswith('from the store')]
 
 
+@pytest.mark.in_ci
 def test_stages_with_the_same_past_are_linked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -306,6 +306,7 @@ class TestBrokenPlugins:
 
 
 class TestClashes:
+    @pytest.mark.in_ci
     def test_two_classes_of_one_name_name_both_origins(self, tmp_path: Path) -> None:
         one = write_source(tmp_path, 'Same', 'one.py')
         two = write_source(tmp_path, 'Same', 'two.py')

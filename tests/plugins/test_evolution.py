@@ -63,6 +63,7 @@ class Many(nn.Module):
         return torch.stack([head(layer(x)) for head, layer in pairs]).sum((0, 3, 4))
 
 
+@pytest.mark.in_ci
 def test_breeding_finds_more_than_random_search_with_as_many_candidates() -> None:
     torch.manual_seed(0)
     graph = easypruner.trace(Many().eval(), example_inputs())

@@ -247,6 +247,7 @@ def test_layers_that_descend_from_a_named_type_are_handled() -> None:
     assert type(handler).__name__ == 'DeformableConvolution'
 
 
+@pytest.mark.in_ci
 def test_built_in_handlers_import_no_library_of_models() -> None:
     """They are available without loaded plugins, and do not import timm and the like."""
     code = (

@@ -245,6 +245,7 @@ def test_it_comes_back_without_pickle_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(copy.deepcopy(again)(IMAGES), expected)
 
 
+@pytest.mark.in_ci
 def test_loading_needs_no_mmengine(tmp_path: Path) -> None:
     weights, record, _ = saved(tmp_path)
     code = (

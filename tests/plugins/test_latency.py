@@ -134,6 +134,7 @@ class TestMeasured:
         masks = Latency(keep=0.6, runtime=runtime)(some_scores(0, WIDE), WIDE, Context())
         assert 0.97 * 0.6 <= runtime.share(WIDE, masks) <= 0.61
 
+    @pytest.mark.in_ci
     def test_passes_take_turns_among_bindings_that_differ(self) -> None:
         class Placed(Clocked):
             """Each binding of a network takes longer than the one before."""

@@ -188,6 +188,7 @@ class Repeats(nn.Module):
         return [z, {'x': x}, z, None, y.sum(1)]
 
 
+@pytest.mark.in_ci
 @pytest.mark.parametrize('name', ['OnnxRuntime', 'OpenVINO', 'TorchEager'])
 def test_outputs_may_be_the_same_tensor(name: str, tmp_path: Path) -> None:
     found, inputs = runtime(name), (torch.randn(2, 3), torch.randn(2, 3))

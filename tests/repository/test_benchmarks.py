@@ -376,6 +376,7 @@ class TestLatency:
         assert '| resnet18 |' in (tmp_path / 'latency.md').read_text()
 
 
+@pytest.mark.in_ci
 class TestLatencyBudget:
     def test_the_section_counts_what_is_near(self, module: Any) -> None:
         cut = {'network': 'resnet18', 'runtime': 'OpenVINO', 'asked': 0.5, 'noise': 0.004,

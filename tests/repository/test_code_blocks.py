@@ -107,6 +107,7 @@ def test_the_pages_of_your_own_model_and_data(
         assert names['slimmed'].summary.after.macs < names['slimmed'].summary.before.macs
 
 
+@pytest.mark.in_ci
 def test_the_folder_of_images_is_a_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ class Staged(nn.Module):
         return self.head(self.extra(self.stages(x)).mean((2, 3)))
 
 
+@pytest.mark.in_ci
 def test_what_may_go() -> None:
     class Named(Staged):
         def forward(self, x: Tensor) -> Any:

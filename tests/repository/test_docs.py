@@ -175,6 +175,7 @@ def section_of(page: str, heading: str) -> list[str]:
     return re.findall(r'```python\n(.*?)```\n', text, re.DOTALL)
 
 
+@pytest.mark.in_ci
 def test_the_example_of_a_data_set_trains_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

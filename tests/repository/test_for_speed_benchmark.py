@@ -13,6 +13,7 @@ from tests.helpers.benchmarks import table
 from tests.helpers.clocked import Clocked, use_clock
 
 
+@pytest.mark.in_ci
 def test_cuts_have_equal_macs_and_are_not_run_again(
     module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

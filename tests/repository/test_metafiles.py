@@ -43,6 +43,7 @@ def test_every_metafile_is_imported_and_every_config_named_once() -> None:
             assert Path(model['Config']).stem == model['Name']
 
 
+@pytest.mark.in_ci
 def test_networks_of_the_metafiles_are_those_of_the_configs(metafiles: ModuleType) -> None:
     for path, text in metafiles.files().items():
         for model in yaml.safe_load(text).get('Models', ()):

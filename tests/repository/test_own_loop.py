@@ -43,6 +43,7 @@ def run(blocks: list[str], names: dict[str, Any]) -> None:
         exec(block.replace('EPOCHS = 8', 'EPOCHS = 1').replace('size=32', 'size=16'), names)
 
 
+@pytest.mark.in_ci
 def test_the_sections_for_plain_pytorch(names: dict[str, Any]) -> None:
     assert 'MaskSparsity (proximal' in str(names['slimmed'])
     assert names['slimmed'].summary.after.macs <= 0.5 * names['slimmed'].summary.before.macs
@@ -51,6 +52,7 @@ def test_the_sections_for_plain_pytorch(names: dict[str, Any]) -> None:
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in full.parameters())
 
 
+@pytest.mark.in_ci
 @pytest.mark.parametrize('section', TRAINERS)
 def test_the_sections_of_trainers(
     section: str, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -94,6 +94,7 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.in_ci
 class TestWheel:
     def test_its_entry_points_are_the_files_of_plugins(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as content:

@@ -128,6 +128,7 @@ class OneBatch(Runtime):
 
 
 class TestBenchmark:
+    @pytest.mark.in_ci
     def test_a_file_for_each_batch_if_the_batch_is_fixed(self) -> None:
         runtime = OneBatch()
         found = easypruner.benchmark(
@@ -150,6 +151,7 @@ class TestBenchmark:
         with pytest.raises(EasyPrunerError, match='nothing could be measured: 0 Linear, OneBatch'):
             easypruner.benchmark(LARGE, INPUTS, OneBatch(), **settings)
 
+    @pytest.mark.in_ci
     def test_it_is_json(self) -> None:
         found = easypruner.benchmark([SMALL, LARGE], INPUTS, repeats=2, seconds=None, threads=2)
         content = json.loads(json.dumps(found.to_json()))
@@ -177,6 +179,7 @@ class TestBenchmark:
             easypruner.benchmark(**given)
 
 
+@pytest.mark.in_ci
 @pytest.mark.skipif(peak_memory(lambda: 0) is None, reason='the system does not tell the memory')
 def test_the_peak_of_memory_counts() -> None:
     size = 64 * 2**20

@@ -211,6 +211,7 @@ class TestWeights:
             assert torch.equal(loaded(IMAGES), pruned.eval()(IMAGES))
             assert repr(loaded) == repr(pruned)
 
+    @pytest.mark.in_ci
     def test_a_folder_of_hugging_face(self, tmp_path: Path) -> None:
         transformers = pytest.importorskip('transformers')
         config = transformers.BertConfig(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _CODE = """
 import sys
 import torch
@@ -25,6 +27,7 @@ assert {'Prune', 'Train'} <= STAGES.classes.keys() and 'mmengine' in sys.modules
 """
 
 
+@pytest.mark.in_ci
 def test_a_plain_network_is_slimmed_without_other_libraries() -> None:
     done = subprocess.run(
         [sys.executable, '-c', _CODE], capture_output=True, text=True, check=False

@@ -107,6 +107,7 @@ def tuned(folder: Path) -> list[dict[str, Any]]:
     return sorted(content, key=lambda entry: (entry['method'], entry['budget']['keep']))
 
 
+@pytest.mark.in_ci
 def test_a_killed_search_ends_like_an_undisturbed_one(
     tmp_path: Path, told: type[Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def statuses(folder: Path) -> dict[str, str]:
     return {run['id']: run['status'] for run in content['runs']}
 
 
+@pytest.mark.in_ci
 @pytest.mark.usefixtures('here')
 def test_stages_are_shared_and_a_failure_does_not_stop_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -150,6 +150,7 @@ def gradual(**arguments: Any) -> Content:
     )
 
 
+@pytest.mark.in_ci
 def test_a_run_prunes_by_its_schedule_and_can_be_resumed(tmp_path: Path) -> None:
     config = write_config(tmp_path, gradual(schedule='agp'))
     assert prune(config, tmp_path / 'run') == 0

@@ -75,6 +75,7 @@ class TestMeasureTimes:
             build(STAGES, dict(type='Report', runtimes=['TorchEagr']))
 
 
+@pytest.mark.in_ci
 def test_a_run_has_times_unless_it_asks_for_none(tmp_path: Path) -> None:
     assert prune(write_config(tmp_path), tmp_path / 'run') == 0
     found = RunTimes.load(tmp_path / 'run')

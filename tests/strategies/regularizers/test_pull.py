@@ -75,6 +75,7 @@ def test_under_sgd_it_is_the_gradient_that_leads_away_from_zero(name: str, form:
     assert [measured.pull for measured in found] == pytest.approx([0.2] * 4, rel=1e-4)
 
 
+@pytest.mark.in_ci
 @given(st.floats(0.01, 1.0), st.floats(0.5, 2.0))
 def test_above_it_an_entry_comes_to_zero_and_below_it_does_not(slope: float, weight: float) -> None:
     def end(share: float) -> float:

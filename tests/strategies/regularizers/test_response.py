@@ -116,6 +116,7 @@ def test_an_optimizer_that_is_derived_from_sgd_is_run() -> None:
     assert response.distance(RATES, GRADIENTS) == pytest.approx(2 * plain)
 
 
+@pytest.mark.in_ci
 @pytest.mark.parametrize('kind', [SGD, optim.AdamW])
 def test_a_long_schedule_is_compressed(kind: type[Optimizer]) -> None:
     """It keeps the sums of rates and of pushes, so the distance differs by little."""
