@@ -36,7 +36,9 @@ def claimed(
             starts without the claim.
     """
     owner = Owner.this_process()
-    make_folder(path.parent)
+    # Where it cannot be, there are no claims.
+    with contextlib.suppress(OSError):
+        make_folder(path.parent)
     has_waited = False
     while not _place(path, owner) and is_needed():
         found = _read(path)
@@ -66,7 +68,7 @@ def _place(path: Path, owner: Owner) -> bool:
     except FileExistsError:
         return False
     except OSError:
-        # On a file system without links, two processes may do the same work.
+        # On a file system without links, or one that is read-only, two processes may do the same.
         return True
     finally:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -23,6 +24,9 @@ _ENTRY = 'entry.json'
 _FILES = 'files'
 _CLAIMS = 'claims'
 _OUTGOING = '.'
+# Other names are not of a store: the folder may be given by mistake, and hold anything.
+_KEY = re.compile('[0-9a-f]{64}')
+_LEFTOVER = re.compile(r'\.([0-9a-f]{64})\.[0-9a-f]{16,32}')
 _WHOLE = ('.pth', '.safetensors')
 """The suffixes of large files, which are written whole. Others, such as logs, may still grow."""
 _DAY = 24 * 3600
@@ -91,8 +95,10 @@ class Store:
             for name in sorted(files, key=lambda name: name == last):
                 _link(place / _FILES / name, target / name)
             flush_folder(target)
-            os.utime(place / _ENTRY)
-        except (EasyPrunerError, FileNotFoundError):
+            # A store may be read-only.
+            with contextlib.suppress(OSError):
+                os.utime(place / _ENTRY)
+        except (EasyPrunerError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
             # Another process may have removed it just now.
             self._discard(place)
             return False
@@ -141,11 +147,22 @@ class Store:
         with claimed(self.folder / _CLAIMS / key, waiting, lambda: not self.has(key)):
             yield
 
+    def check_writable(self) -> None:
+        """Raise OSError if the store cannot be written."""
+        make_folder(self.folder)
+        probe = self.folder / f'{_OUTGOING}{secrets.token_hex(8)}'
+        probe.mkdir()
+        probe.rmdir()
+
     def entries(self) -> list[Entry]:
         """Return all readable entries, the last used one first."""
-        found = [_entry(file) for file in self.folder.glob(f'[!.]*/[!.]*/{_ENTRY}')]
+        found = [_entry(place / _ENTRY) for place in self._places()]
         entries = [entry for entry in found if entry is not None]
         return sorted(entries, key=lambda entry: (-entry.used, entry.key))
+
+    def damaged(self) -> int:
+        """Return the number of entries that cannot be read."""
+        return sum(_entry(place / _ENTRY) is None for place in self._places())
 
     def prune(self, days: float) -> list[Entry]:
         """Remove entries that were not used for a time, unreadable ones, and leftovers.
@@ -159,14 +176,25 @@ class Store:
         removed = [entry for entry in self.entries() if now - entry.used >= days * _DAY]
         for entry in removed:
             self._discard(self._place(entry.key))
-        for file in self.folder.glob(f'[!.]*/[!.]*/{_ENTRY}'):
-            if _entry(file) is None:
-                self._discard(file.parent)
+        for place in self._places():
+            if _entry(place / _ENTRY) is None:
+                self._discard(place)
         for left in self.folder.glob(f'*/{_OUTGOING}*'):
+            named = _LEFTOVER.fullmatch(left.name)
+            if named is None or left.parent.name not in (named[1][:2], _CLAIMS):
+                continue
             with contextlib.suppress(OSError):
                 if now - left.stat().st_mtime >= _UNFINISHED:
                     _remove(left)
         return removed
+
+    def _places(self) -> list[Path]:
+        """Return the folders of entries, readable or not."""
+        return [
+            place
+            for place in self.folder.glob('[0-9a-f][0-9a-f]/[!.]*')
+            if _KEY.fullmatch(place.name) and place.parent.name == place.name[:2]
+        ]
 
     def _place(self, key: str) -> Path:
         return self.folder / key[:2] / key

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from easypruner.cli.options import CommonArguments, option, positional
+from easypruner.cli.options import CommonArguments, expecting, option, positional
 from easypruner.errors import ConfigError
 
 
+@expecting('a number of days of at least 0')
 def parse_days(text: str) -> float:
     """Convert the text of an option to a finite number of days, at least 0."""
     days = float(text)
@@ -50,7 +51,7 @@ def store(arguments: StoreArguments) -> int:
     from rich.table import Table
 
     from easypruner.base.store import Store, default_store
-    from easypruner.report.text import format_duration, format_size, report_console
+    from easypruner.report.text import format_duration, format_size, plural, report_console
 
     folder = Path(arguments.store) if arguments.store else default_store()
     if not folder.exists():
@@ -59,9 +60,11 @@ def store(arguments: StoreArguments) -> int:
         )
     console, found = report_console(), Store(folder)
     if arguments.action == 'prune':
-        removed = found.prune(arguments.days)
+        damaged, removed = found.damaged(), found.prune(arguments.days)
         size = format_size(sum(entry.bytes for entry in removed))
-        console.print(f'removed {len(removed)} stages, {size}', highlight=False)
+        more = f', and {plural(damaged, "damaged stage")}' if damaged else ''
+        text = f'removed {plural(len(removed), "stage")}, {size}{more}'
+        console.print(text, highlight=False)
         return 0
     entries = found.entries()
     table = Table('stage', 'of', 'seed', 'took', 'size', 'not used for', box=None)
@@ -72,5 +75,8 @@ def store(arguments: StoreArguments) -> int:
         table.add_row(*map(escape, (*cells, format_size(entry.bytes), unused)))
     console.print(table)
     total = format_size(sum(entry.bytes for entry in entries))
-    console.print(f'{len(entries)} stages, {total}, in {folder}', highlight=False, markup=False)
+    text = f'{plural(len(entries), "stage")}, {total}, in {folder}'
+    if damaged := found.damaged():
+        text += f'; {damaged} more cannot be read: easypruner store prune removes them'
+    console.print(text, highlight=False, markup=False)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from easypruner.plugins import Plugins
 
 _Arguments = TypeVar('_Arguments')
+_Value = TypeVar('_Value')
 
 
 def positional(text: str, **settings: Any) -> Any:
@@ -44,6 +46,27 @@ def repeated(text: str, metavar: str) -> Any:
     return option(f'{text}; may be repeated', action='append', default=[], metavar=metavar)
 
 
+def expecting(what: str) -> Callable[[Callable[[str], _Value]], Callable[[str], _Value]]:
+    """Let a function that converts the text of an option say what it expects.
+
+    Args:
+        what: what the function accepts; it raises ValueError for anything else.
+    """
+
+    def decorated(convert: Callable[[str], _Value]) -> Callable[[str], _Value]:
+        @functools.wraps(convert)
+        def checked(text: str) -> _Value:
+            try:
+                return convert(text)
+            except ValueError:
+                raise argparse.ArgumentTypeError(f'got {text!r}; expected {what}') from None
+
+        return checked
+
+    return decorated
+
+
+@expecting('a number of seconds of at least 0')
 def parse_seconds(text: str) -> float:
     """Convert the text of an option to a finite number of seconds, at least 0."""
     seconds = float(text)

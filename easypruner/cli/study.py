@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from easypruner.cli.options import CommonArguments, flag, option, positional
+from easypruner.cli.options import CommonArguments, expecting, flag, option, positional
+from easypruner.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from easypruner.study.study_file import Study
 
 
+@expecting('a whole number of at least 1')
 def parse_count(text: str) -> int:
     """Convert the text of an option to a whole number of at least 1."""
     count = int(text)
@@ -25,6 +27,7 @@ def parse_count(text: str) -> int:
     return count
 
 
+@expecting('a whole number of at least 0')
 def parse_seed(text: str) -> int:
     """Convert the text of an option to a seed."""
     seed = int(text)
@@ -76,6 +79,7 @@ def study(arguments: StudyArguments) -> int:
         EasyPrunerError: the study has mistakes, or runs have failed.
     """
     # These modules import torch and MMEngine, and --help has to be fast.
+    from easypruner.base.disk import disk_problem
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
     from easypruner.study.parts import Part
@@ -89,8 +93,13 @@ def study(arguments: StudyArguments) -> int:
     declared = read_study(Path(arguments.study))
     folder = Path(arguments.out or Path('studies') / declared.name).resolve()
     store = Path(arguments.store) if arguments.store else default_store()
-    Store(store)
+    shared = Store(store)
     if not arguments.plan:
+        try:
+            shared.check_writable()
+        except OSError as error:
+            problem = disk_problem(error) or str(error)
+            raise ConfigError(f'the store cannot be written: {problem}; see --store') from error
         check_folder(folder, arguments.resume, arguments.overwrite)
     part = Part(arguments.only, arguments.seeds, arguments.budgets)
     plan, console = plan_study(part.of(declared)), report_console()

@@ -19,7 +19,7 @@ NUMBERS = ('baseline', 'final', 'change', 'after_cut', 'calibrated', 'macs', 'ma
            'bytes', 'epochs', 'seconds')  # fmt: skip
 """The names in comparison.json, which are those of the properties of a line."""
 TITLES = {'final': 'at the end', 'calibrated': 'after the cut, batch norms recalibrated'}
-METHOD_COLUMNS = ('method', 'budget', 'seeds', 'final %', 'change', 'recalibrated %',
+METHOD_COLUMNS = ('method', 'budget', 'seeds', 'baseline %', 'final %', 'change', 'recalibrated %',
                   'after cut %', 'MACs left', 'params', 'epochs', 'time')  # fmt: skip
 _READING = (
     'Accuracies are means ± standard deviations over the seeds. The time of a method has the '
@@ -123,6 +123,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
             line.name,
             line.group,
             text.format_numbers(line.seeds),
+            line.baseline.text(),
             line.final.text(),
             line.change.text(text.format_change),
             maybe(line.calibrated),

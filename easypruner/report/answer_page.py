@@ -7,7 +7,7 @@ from statistics import fmean
 
 from easypruner.report import charts, text
 from easypruner.report.answer import METHOD_COLUMNS, TITLES, Answer, facts_of, table_rows
-from easypruner.report.comparison import Comparison, Stat
+from easypruner.report.comparison import Comparison, Line, Stat
 from easypruner.report.differences import COLUMNS, Difference, choose_reference, explain
 from easypruner.report.markup import escape, html_table, items, paragraphs
 from easypruner.report.page import Section, make_page
@@ -41,14 +41,14 @@ def make_report(answer: Answer, differences: dict[str, list[Difference]]) -> str
 
 def _differences(name: str, found: Sequence[Difference]) -> Section:
     table = html_table(COLUMNS, [entry.cells() for entry in found], left=2)
-    verdicts = [
-        f'{entry.line.name} is {entry.paired.verdict}'
-        if entry.paired.verdict in ('better', 'worse')
-        else f'{entry.line.name}: {entry.paired.verdict}'
-        for entry in found
-    ]
-    against = dict.fromkeys(entry.reference.name for entry in found)
-    intro = paragraphs([f'Against {", ".join(against)}:']) + items(verdicts)
+    by_verdict: dict[str, list[str]] = {}
+    for entry in found:
+        by_verdict.setdefault(entry.paired.verdict, []).append(entry.line.name)
+    verdicts = [f'{verdict}: {"; ".join(names)}' for verdict, names in by_verdict.items()]
+    methods = dict.fromkeys(entry.reference.method or entry.reference.name for entry in found)
+    several = len({entry.reference.group for entry in found}) > 1
+    against = f'Against {", ".join(methods)}{" at the same budget" if several else ""}:'
+    intro = paragraphs([against]) + items(verdicts)
     return Section(
         f'Differences {TITLES[name]}', intro + table + paragraphs(explain(list(found)), 'soft')
     )
@@ -60,9 +60,9 @@ def _charts(comparison: Comparison) -> str:
     figures = ''.join(
         f'<figure>{_chart(comparison, axis)}</figure>' for axis in cost_axes(comparison)
     )
-    names = [f'{line.name}: {line.final.text()}' for line in comparison.lines]
     level = 'The dashed line is the mean accuracy of the unpruned networks.'
-    marks = legend(names, _colours(comparison))
+    names = dict(zip(_colours(comparison), map(_method, comparison.lines), strict=True))
+    marks = legend(list(names.values()), list(names))
     return f'{marks}<div class="charts">{figures}</div>{paragraphs([level], "soft")}'
 
 
@@ -91,9 +91,13 @@ def _chart(comparison: Comparison, axis: CostAxis) -> str:
 
 def _colours(comparison: Comparison) -> list[int]:
     """Return a number for each line: that of its method, which is the same for all budgets."""
-    methods = [line.method or line.name for line in comparison.lines]
+    methods = list(map(_method, comparison.lines))
     order = list(dict.fromkeys(methods))
     return [order.index(method) for method in methods]
+
+
+def _method(line: Line) -> str:
+    return line.method or line.name
 
 
 def _recipes(comparison: Comparison, reference: str | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from easypruner.report.markup import escape
-from easypruner.report.text import format_amount, format_count
+from easypruner.report.text import format_amount, format_count, shortened
 
 COLOURS = 6
 _WIDTH, _HEIGHT = 360.0, 250.0
@@ -154,7 +154,7 @@ def _frame(
         parts.append(_line(x.at(value), y.start, x.at(value), y.start + 4, 'axis'))
         parts.append(_text(x.at(value), y.start + 15, text, 'middle'))
     parts.append(_line(x.start, y.start, x.end, y.start, 'axis'))
-    parts.append(_text((x.start + x.end) / 2, _HEIGHT - 6, x_label, 'middle'))
+    parts.append(_text((x.start + x.end) / 2, _HEIGHT - 6, shortened(x_label), 'middle'))
     middle = (y.start + y.end) / 2
     turned = f' transform="rotate(-90 11 {middle})"'
     parts.append(f'<text x="11" y="{middle}" text-anchor="middle"{turned}>{escape(y_label)}</text>')

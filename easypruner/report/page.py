@@ -25,8 +25,8 @@ p,li{max-width:75ch}.soft{color:var(--soft);font-size:.9rem}
 .wide{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;font-size:.9rem;margin:6px 0}
 th,td{padding:4px 12px 4px 0;border-bottom:1px solid var(--line);text-align:left;
-vertical-align:top;overflow-wrap:normal}td:first-child{min-width:9em}
-td{overflow-wrap:break-word}
+vertical-align:top;overflow-wrap:normal}td:not(.n){max-width:18em;
+overflow-wrap:break-word}td:first-child{min-width:9em}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:16px}
 figure{margin:0}figcaption{font-size:.9rem;color:var(--soft)}

@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from easypruner.base.files import write_with
 from easypruner.report.comparison import Stat
-from easypruner.report.text import literal_text
+from easypruner.report.text import literal_text, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def draw_accuracy(
         baselines: the unpruned networks, drawn as stars, with a line at their mean accuracy.
         label: what the costs are.
     """
-    figure = _figure(9, 5)
+    figure = _figure(9, max(5, 0.22 * len(points) + 1))
     axes = figure.add_subplot()
     _style(axes, grid='both')
     if baselines is not None:
@@ -106,7 +106,7 @@ def draw_accuracy(
         _draw_point(axes, point, number)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlim(left=0)
-    axes.set_xlabel(literal_text(label).plain, parse_math=False)
+    axes.set_xlabel(shortened(literal_text(label).plain), parse_math=False)
     axes.set_ylabel('accuracy, %')
     legend = figure.legend(loc='outside right upper', frameon=False)
     for text in legend.get_texts():
@@ -168,4 +168,4 @@ def _draw_point(axes: Axes, point: Point, number: int) -> None:
 
 def _label(point: Point) -> str:
     # The label starts with a number, because matplotlib hides labels that start with _.
-    return f'{Stat.of(point.accuracy).text()}   {literal_text(point.name).plain}'
+    return f'{Stat.of(point.accuracy).text()}   {shortened(literal_text(point.name).plain)}'

@@ -49,6 +49,18 @@ def plural(number: int, thing: str) -> str:
     return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
 
 
+def shortened(name: str, most: int = 40) -> str:
+    """Return a name without its middle if it is long: names often differ at their ends.
+
+    >>> shortened('a method of a study', 11)
+    'a met…study'
+    """
+    if len(name) <= most:
+        return name
+    half = (most - 1) // 2
+    return f'{name[: most - 1 - half]}…{name[-half:]}'
+
+
 def format_numbers(numbers: Iterable[int]) -> str:
     """Format a list of whole numbers, such as seeds; six or more in a row are shortened.
 

@@ -97,12 +97,43 @@ def test_prune_removes_what_was_not_used(filled: Store, tmp_path: Path) -> None:
     filled.put(OTHER, folder_with(tmp_path / 'more', state='done'), {'stage': 'y'})
     [old] = filled.folder.glob('ab/*/entry.json')
     os.utime(old, (0, 0))
-    left = filled.folder / 'ab' / '.left'
+    left = filled.folder / 'ab' / f'.{KEY}.{"0" * 16}'
     left.mkdir()
     os.utime(left, (0, 0))
     assert [entry.about for entry in filled.prune(days=30)] == [{'stage': 'x'}]
     assert [entry.about for entry in filled.entries()] == [{'stage': 'y'}]
     assert not left.exists()
+
+
+def test_prune_removes_entries_that_cannot_be_read(filled: Store) -> None:
+    [file] = filled.folder.glob('ab/*/entry.json')
+    file.unlink()
+    assert (filled.entries(), filled.damaged()) == ([], 1)
+    assert filled.prune(days=30) == []
+    assert filled.damaged() == 0 and not file.parent.exists()
+
+
+def test_prune_leaves_what_is_not_of_a_store(tmp_path: Path) -> None:
+    # Somebody may give the folder of projects by mistake.
+    kept = ['project/.git/config', 'project/data/entry.json', 'ab/.venv/x', 'ab/abc/entry.json',
+            f'cd/{KEY}/x', f'cd/.{KEY}.{"0" * 16}/x']  # fmt: skip
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        os.utime((tmp_path / name).parent, (0, 0))
+    assert Store(tmp_path).prune(days=0) == []
+    assert all((tmp_path / name).is_file() for name in kept)
+
+
+def test_a_store_that_cannot_be_written_stops_nobody(filled: Store, tmp_path: Path) -> None:
+    for name in ('claims', 'cd'):
+        (filled.folder / name).touch()
+    with filled.claimed(KEY, lambda owner: pytest.fail('waits')):
+        assert filled.take(KEY, tmp_path / 'target', last='state')
+    with filled.claimed(OTHER, lambda owner: pytest.fail('waits')):
+        assert not filled.take(OTHER, tmp_path / 'absent', last='state')
+    with pytest.raises(OSError):
+        filled.put(OTHER, folder_with(tmp_path / 'more', state='done'), {})
 
 
 def test_a_file_is_no_store(tmp_path: Path) -> None:

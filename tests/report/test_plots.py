@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 
 from easypruner.report.plots import (
@@ -110,6 +111,18 @@ def test_lines_are_distinguished_without_colour() -> None:
     markers = [line[0].get_marker() for line in figure.axes[0].containers][:7]
     assert len(looks) == 40
     assert len(set(markers)) == 7
+
+
+@pytest.mark.filterwarnings('error')
+def test_many_lines_of_long_names_leave_room_for_the_picture(tmp_path: Path) -> None:
+    points = [Point('x' * 200 + f' {n}', (1e6, 1.1e6), (90.0 - n, 91.0)) for n in range(60)]
+    figure = draw_accuracy(points, None, 'ms in ' + 'y' * 200)
+    save_figure(figure, tmp_path / 'accuracy.png')
+    assert figure.axes[0].get_position().width > 0.3
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(set(texts)) == 60
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    assert figure.legends[0].get_window_extent(renderer).y0 >= 0
 
 
 def test_names_are_not_parsed_as_mathematics(tmp_path: Path) -> None:

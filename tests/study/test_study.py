@@ -194,6 +194,17 @@ def test_what_a_run_would_refuse_is_refused_before_anything_starts(
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_store_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, 'scratch = random = False', l1='L1Norm')
+    call = ['study', str(study), '--out', str(tmp_path / 'out'), '--store', f'{study}/store']
+    assert main(call) == 2
+    error = capsys.readouterr().err
+    assert 'the store cannot be written' in error and 'is a file, not a folder' in error
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_study_warns_as_its_runs_will(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_config()
     config['stages'][2]['regularizer']['strength'] = 1e-9
