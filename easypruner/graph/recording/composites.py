@@ -63,9 +63,9 @@ def without_compilation() -> contextlib.AbstractContextManager[Any]:
 
     Nothing is imported for it that is not loaded.
     """
-    compilers = {'torch._dynamo', 'torch.nn.attention.flex_attention'}
+    compilers = ('torch._dynamo', 'torch.nn.attention.flex_attention')
     set_stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
-    if set_stance is None or compilers.isdisjoint(sys.modules):
+    if set_stance is None or not any(name in sys.modules for name in compilers):
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[Any] = set_stance('force_eager')
     return stance
