@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,12 +21,15 @@ from easypruner.graph.recording.inventory import (
     modules_of,
     set_attributes,
 )
-from easypruner.graph.recording.parametrized import refresh, weight_norms
+from easypruner.graph.recording.parametrized import Normed, refresh, weight_norms
 from easypruner.graph.recording.snapshot import Snapshot
 from easypruner.graph.recording.wrappers import find_copy
 
 Kept = Mapping[tuple[str, int], Tensor]
 """(parameter or buffer, dimension) -> the indices that stay, int64, ascending."""
+
+Cuts = Sequence[tuple[int, Tensor]]
+"""(dimension, indices that stay) for each dimension of a tensor that loses indices."""
 
 _LARGE = 1 << 17
 """The number of elements from which two dimensions are cut at once."""
@@ -61,20 +64,24 @@ def cut(
     Raises:
         CutError: a copy is another network, or the state of an optimizer cannot be cut.
     """
-    states = states or OptimizerStates()
     networks = [inventory, *(_find_alike(other, inventory) for other in copies)]
-    swaps: dict[int, _Swap] = {}
-    for network in networks:
-        for swap in _plan_swaps(network, kept, states):
-            swaps.setdefault(id(swap.tensor), swap)
+    # All that asks the modules comes first. They leave the cache of the processor when the weights
+    # are read.
     modules = [module for network in networks for module in network.modules.values()]
+    hooked = [module for module in modules if module._forward_pre_hooks]
+    norms = [list(weight_norms(network.modules)) for network in networks]
+    cuts = _cuts_of(kept)
     with contextlib.ExitStack() as undo:
         undo.callback(Snapshot(copies).restore)
         resized = [
             module
             for network in {id(n.model): n for n in networks}.values()
-            for module in _resize(network, swaps, handlers, attributes, undo)
+            for module in _resize(network, cuts, handlers, attributes, undo)
         ]
+        swaps: dict[int, _Swap] = {}
+        for network, own in zip(networks, norms, strict=True):
+            for swap in _plan_swaps(network, cuts, own, states or None):
+                swaps.setdefault(id(swap.tensor), swap)
         begun: list[_Swap] = []
         undo.callback(_undo, begun)
         blank = functools.cache(_blank)
@@ -83,7 +90,6 @@ def cut(
             swap.perform(blank)
         for other in copies:
             _repoint(other, list(swaps.values()))
-        hooked = [module for module in modules if module._forward_pre_hooks]
         undo.callback(Snapshot(hooked).restore)
         refresh(hooked)
         for module in resized:
@@ -118,7 +124,7 @@ def _find_alike(other: nn.Module, original: Inventory) -> Inventory:
 
 def _resize(
     network: Inventory,
-    swaps: Mapping[int, _Swap],
+    cuts: Mapping[str, Cuts],
     handlers: Sequence[LayerHandler],
     attributes: Attributes,
     undo: contextlib.ExitStack,
@@ -128,11 +134,10 @@ def _resize(
     Returns:
         the modules whose tensors change.
     """
-    changing = ((name, swaps.get(id(tensor))) for name, tensor in network.tensors.items())
-    shapes = {name: swap.data.shape for name, swap in changing if swap is not None}
     modules = network.modules
     undo.callback(Snapshot([modules[path] for path, _ in attributes]).restore)
     set_attributes(modules, attributes)
+    shapes = {name: _shape_after(network.tensors[name], own) for name, own in cuts.items()}
     changed = network.by_layer(shapes)
     resizes = find_resizes(modules, changed, handlers)
     simple: list[nn.Module] = []
@@ -164,8 +169,11 @@ def _with_parts(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:
     return found.values()
 
 
-Cuts = Sequence[tuple[int, Tensor]]
-"""(dimension, indices that stay) for each dimension of a tensor that loses indices."""
+def _shape_after(tensor: Tensor, cuts: Cuts) -> torch.Size:
+    sizes = list(tensor.shape)
+    for dim, index in cuts:
+        sizes[dim] = index.numel()
+    return torch.Size(sizes)
 
 
 def _select(value: Tensor, cuts: Cuts) -> Tensor:
@@ -236,11 +244,11 @@ def _plan_swap(
     name: str,
     tensor: Tensor,
     cuts: Cuts,
-    states: OptimizerStates,
+    states: OptimizerStates | None,
     on: Callable[[Tensor, torch.device], Tensor],
 ) -> _Swap:
     content, grad = tensor.detach(), tensor.grad
-    changes = tuple(states.plan(name, tensor, dict(cuts))) if states else ()
+    changes = () if states is None else tuple(states.plan(name, tensor, dict(cuts)))
     if not tensor.is_cpu:
         cuts = [(dim, on(index, tensor.device)) for dim, index in cuts]
     if tensor.is_inference():  # its content must be made in inference mode as well
@@ -286,13 +294,17 @@ def _cuts_of(kept: Kept) -> dict[str, list[tuple[int, Tensor]]]:
     return cuts
 
 
-def _plan_swaps(network: Inventory, kept: Kept, states: OptimizerStates) -> Iterator[_Swap]:
+def _plan_swaps(
+    network: Inventory,
+    cuts: Mapping[str, Cuts],
+    norms: Iterable[Normed],
+    states: OptimizerStates | None,
+) -> Iterable[_Swap]:
     tensors = network.tensors
-    cuts = _cuts_of(kept)
     # Dimensions share indices, and each copy to a GPU waits for it.
     on = functools.cache(Tensor.to)
     swaps = {name: _plan_swap(name, tensors[name], own, states, on) for name, own in cuts.items()}
-    for normed in weight_norms(network.modules):
+    for normed in norms:
         if all(dim == normed.dim for dim, _ in cuts.get(normed.direction, ())):
             continue
         length, direction = tensors[normed.length], tensors[normed.direction]
@@ -302,7 +314,7 @@ def _plan_swaps(network: Inventory, kept: Kept, states: OptimizerStates) -> Iter
         ratio = _select_alike(ratio, own, length.shape)
         data = normed.rescaled(ratio, swaps[normed.direction].data).to(length.dtype)
         swaps[normed.length] = swap._replace(data=data)
-    yield from swaps.values()
+    return swaps.values()
 
 
 def _repoint(average: nn.Module, swaps: Sequence[_Swap]) -> None:
