@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -96,40 +95,33 @@ class UnitLayout:
         return [((d.param, d.dim), d.axis) for d in self.dimensions]
 
     @cached_property
-    def _by_axis(self) -> list[list[int]]:
-        """The dimensions of each axis."""
-        found: list[list[int]] = [[] for _ in self.sizes]
-        for number, dimension in enumerate(self.dimensions):
-            found[dimension.axis].append(number)
-        return found
-
-    def _parts(self, group: int) -> list[tuple[int, bool, int, int]]:
-        """Return (dimension, whether it reads, first row, end of rows) for each of a group."""
-        parts = []
-        for axis, own, start, stop in self._runs[group]:
-            for number in self._by_axis[axis]:
-                given = self.dimensions[number].reads
-                parts.append((number, own if given is None else given, start, stop))
-        return sorted(parts)
+    def run_starts(self) -> Ids:
+        """The first row of each run of rows of one axis in one group, and the end of the last."""
+        is_first = np.ones(self.axis.size + 1, dtype=bool)
+        is_first[1:-1] = self.axis[1:] != self.axis[:-1]
+        is_first[self.starts] = True
+        return np.flatnonzero(is_first)
 
     @cached_property
-    def _runs(self) -> list[list[tuple[int, bool, int, int]]]:
-        """The runs of rows of one axis in each group: axis, reads, first row, end of rows."""
-        groups = np.repeat(np.arange(self.starts.size - 1), np.diff(self.starts))
-        is_first = np.ones(self.axis.size, dtype=bool)
-        is_first[1:] = (self.axis[1:] != self.axis[:-1]) | (groups[1:] != groups[:-1])
-        first = np.flatnonzero(is_first)
-        found: list[list[tuple[int, bool, int, int]]] = [[] for _ in range(self.starts.size - 1)]
-        bounds = pairwise([*first.tolist(), self.axis.size])
-        columns = (values[first].tolist() for values in (groups, self.axis, self.reads))
-        for group, axis, reads, (start, stop) in zip(*columns, bounds, strict=True):
-            found[group].append((axis, reads, start, stop))
-        return found
+    def parts(self) -> list[list[tuple[int, bool, int]]]:
+        """For each group its (dimension, whether it reads, number of the run of its rows)."""
+        by_axis: list[list[int]] = [[] for _ in self.sizes]
+        for number, dimension in enumerate(self.dimensions):
+            by_axis[dimension.axis].append(number)
+        first = self.run_starts[:-1]
+        groups = np.searchsorted(self.starts, first, side='right') - 1
+        columns = (column.tolist() for column in (groups, self.axis[first], self.reads[first]))
+        found: list[list[tuple[int, bool, int]]] = [[] for _ in range(self.starts.size - 1)]
+        for run, (group, axis, own) in enumerate(zip(*columns, strict=True)):
+            for number in by_axis[axis]:
+                given = self.dimensions[number].reads
+                found[group].append((number, own if given is None else given, run))
+        return [sorted(parts) for parts in found]
 
     def find_lead(self, group: int) -> str:
         """Return the first weight that makes the channels of a group, or else what has them."""
-        parts = self._parts(group)
-        makers = [self.dimensions[number] for number, reads, *_ in parts if not reads]
+        parts = self.parts[group]
+        makers = [self.dimensions[number] for number, reads, _ in parts if not reads]
         weights = [dimension for dimension in makers if dimension.rank > 1]
         return (*weights, *makers, self.dimensions[parts[0][0]])[0].param
 
@@ -142,10 +134,11 @@ class UnitLayout:
         """
         units = int(self.first_unit[group + 1] - self.first_unit[group])
         members = []
-        for number, reads, start, stop in self._parts(group):
+        for number, reads, run in self.parts[group]:
             owner = self.dimensions[number]
             if makers and (reads or owner.rank < 2):
                 continue
+            start, stop = self.run_starts[run], self.run_starts[run + 1]
             index = torch.from_numpy(self.index[start:stop].reshape(units, -1))
             role: Role = 'in' if reads else 'out'
             members.append(Member(owner.param, owner.dim, role, index, owner.operand))

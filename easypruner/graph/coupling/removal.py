@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -55,11 +56,9 @@ class Removal:
         They are ascending. Dimensions of the same axis share the tensor.
         """
         stays = np.flatnonzero(self._flat)
-        starts = np.searchsorted(stays, self._offsets)
-        ends = np.searchsorted(stays, self._offsets + self.layout.sizes)
-        counts = ends - starts
+        starts, ends = self._bounds
         # Each index counts from the start of its axis.
-        stays -= np.repeat(self._offsets, counts)
+        stays -= np.repeat(self._offsets, ends - starts)
         return self._by_dimension(stays, starts, ends)
 
     def _by_dimension(
@@ -91,31 +90,48 @@ class Removal:
 
     def counts(self) -> list[int]:
         """Return how many units of each group stay."""
-        counts: list[int] = np.diff(_count_up_to(self.kept, self.layout.first_unit)).tolist()
+        counts: list[int] = np.diff(self._units_before[self.layout.first_unit]).tolist()
         return counts
 
     def after(self) -> UnitLayout:
         """Return the layout of the model that a cut leaves."""
-        layout, stays, kept = self.layout, self._stays, self.kept
-        before = np.concatenate([[0], np.cumsum(self._flat)])
-        first = before[self._offsets]
+        layout, stays = self.layout, self._stays
+        first, end = self._bounds
         axis, index = layout.axis[stays], layout.index[stays]
+        rows_before = _count_before(stays)
         later = replace(
             layout,
-            sizes=before[self._offsets + layout.sizes] - first,
+            sizes=end - first,
             axis=axis,
-            index=before[self._offsets[axis] + index] - first[axis],
-            unit=(np.cumsum(kept) - 1)[layout.unit[stays]],
+            index=self._indices_before[self._offsets[axis] + index] - first[axis],
+            unit=self._units_before[layout.unit[stays]],
             reads=layout.reads[stays],
-            starts=_count_up_to(stays, layout.starts),
-            first_unit=_count_up_to(kept, layout.first_unit),
+            starts=rows_before[layout.starts],
+            first_unit=self._units_before[layout.first_unit],
         )
-        # What depends on the dimensions alone stays as it is.
-        for name in ('keys', '_by_axis'):
-            later.__dict__[name] = getattr(layout, name)
+        # Each run keeps rows, because each group keeps a unit. So the parts stay as they are.
+        later.__dict__.update(
+            keys=layout.keys, parts=layout.parts, run_starts=rows_before[layout.run_starts]
+        )
         return later
 
+    @cached_property
+    def _bounds(self) -> tuple[Ids, Ids]:
+        """The first index of each axis among all that stay, and the end of its indices."""
+        ends = self._offsets + self.layout.sizes
+        return self._indices_before[self._offsets], self._indices_before[ends]
 
-def _count_up_to(stays: Bools, bounds: Ids) -> Ids:
-    """Return how many entries stay before each bound."""
-    return np.concatenate([[0], np.cumsum(stays)])[bounds].astype(np.int64)
+    @cached_property
+    def _indices_before(self) -> Ids:
+        return _count_before(self._flat)
+
+    @cached_property
+    def _units_before(self) -> Ids:
+        return _count_before(self.kept)
+
+
+def _count_before(stays: Bools) -> Ids:
+    """Return how many entries stay before each one, and before the end."""
+    counts = np.zeros(stays.size + 1, dtype=np.int64)
+    np.cumsum(stays, out=counts[1:])
+    return counts
