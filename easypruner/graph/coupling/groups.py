@@ -190,15 +190,13 @@ def _components(coupling: Coupling, lifted: Sequence[int]) -> tuple[Ids, Ids]:
         counts = ~(np.isin(a, lifted) | np.isin(b, lifted))
         a, b = a[counts], b[counts]
     inner, outer = (a >= 0) & (b >= 0), (a < 0) != (b < 0)
-    pairs = a[inner], b[inner]
-    matrix = coo_array((np.ones(pairs[0].size, dtype=np.int8), pairs), shape=(nodes, nodes))
-    count, labels = connected_components(matrix, directed=False)
+    count, labels = _connected((a[inner], b[inner]), nodes)
     a, b = a[outer], b[outer]
     # If there are several reasons, the first one counts.
     reason_of = np.full(count, none, dtype=np.int64)
     np.minimum.at(reason_of, labels[np.maximum(a, b)], -np.minimum(a, b) - 1)
     reason_of[reason_of == none] = -1
-    return labels.astype(np.int64), reason_of
+    return labels, reason_of
 
 
 def _signatures(
@@ -276,10 +274,20 @@ def _reading_nodes(coupling: Coupling) -> Bools:
     """Return for each node whether its parameter reads channels there."""
     reads = np.zeros(coupling.axes.nodes, dtype=bool)
     reads[np.concatenate([_EMPTY, *(axis.nodes for axis in coupling.readers)])] = True
-    a, b = coupling.edges.arrays_of(coupling.alike)
-    while (reads[a] != reads[b]).any():
-        reads[a] = reads[b] = reads[a] | reads[b]
+    alike = coupling.edges.arrays_of(coupling.alike)
+    if alike[0].size:
+        count, labels = _connected(alike, reads.size)
+        read = np.zeros(count, dtype=bool)
+        read[labels[reads]] = True
+        reads = read[labels]
     return reads
+
+
+def _connected(pairs: tuple[Ids, Ids], nodes: int) -> tuple[int, Ids]:
+    """Return the number of components that pairs make of nodes, and the component of each node."""
+    matrix = coo_array((np.ones(pairs[0].size, dtype=np.int8), pairs), shape=(nodes, nodes))
+    count, labels = connected_components(matrix, directed=False)
+    return count, labels.astype(np.int64)
 
 
 def find_readers(coupling: Coupling) -> set[Owner]:

@@ -133,6 +133,26 @@ def test_all_parameters_of_a_computed_weight_read_channels(kind: str) -> None:
     assert easypruner.verify(model, masks, x, graph=graph).passed
 
 
+class SharedSums(nn.Module):
+    """One parameter reads channels, another is added to it, and to a third that reads none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 8)
+        self.read, self.shared, self.other = (nn.Parameter(torch.randn(6, 8)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (self.shared + self.read).square().sum() + (self.shared + self.other).square().sum()
+        return scale * functional.linear(self.first(x), self.read)
+
+
+def test_what_reads_channels_is_found_through_several_sums() -> None:
+    model, x = randomized_network(SharedSums), torch.randn(3, 5)
+    graph = easypruner.trace(model, x)
+    roles = {(m.param, m.dim): m.role for m in graph.groups['first'].members}
+    assert {roles[name, 1] for name in ('read', 'shared', 'other')} == {'in'}
+
+
 class Involution(nn.Module):
     """Multiplies windows with kernels of the position, each for several channels."""
 
