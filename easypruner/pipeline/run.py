@@ -122,9 +122,12 @@ def start(
             stop=stop,
         )
         with _ending_with_advice(run):
-            if mode.plan_only:
-                return _prepared(run, stages, mistakes)[0]
             check_path(run.work_dir, mode)
+            if mode.plan_only:
+                state = _prepared(run, stages, mistakes)[0]
+                if distributed.is_main():
+                    _note_work_dir(run, mode)
+                return state
             with owned(run.work_dir) as lock:
                 return _execute(run, stages, mistakes, mode, lock, shared)
 
@@ -191,6 +194,14 @@ def _prepared(
         if _given_seed(run.config) is None:
             run.console.print(f'seed: {run.seed}', highlight=False)
     return state, preflight
+
+
+def _note_work_dir(run: Run, mode: Mode) -> None:
+    """Print why a run could not use its work directory; a plan itself needs none."""
+    try:
+        check_work_dir(run, mode)
+    except EasyPrunerError as error:
+        run.console.print(f'note: {error}', highlight=False, markup=False)
 
 
 def _given_seed(config: Config) -> Any:

@@ -330,6 +330,36 @@ class TestDamage:
         assert name in one_message(capfd)
 
 
+class TestPlan:
+    """A plan says why the run that follows could not use its work directory, and changes it not."""
+
+    @pytest.mark.parametrize(
+        ('changes', 'arguments', 'note'),
+        [
+            ({}, [], 'continue its run with --resume'),
+            ({}, ['--overwrite'], ''),
+            ({}, ['--resume'], ''),
+            ({'randomness': {'seed': 5}}, ['--resume'], 'the config has changed'),
+        ],
+    )
+    def test_it_notes_what_is_in_the_way(
+        self, short: Path, tmp_path: Path, changes: Any, arguments: list[str], note: str,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        before = sorted((file, file.stat().st_mtime_ns) for file in short.rglob('*'))
+        assert prune(short_config(tmp_path, **changes), short, '--plan', *arguments) == 0
+        printed = ' '.join(capfd.readouterr().out.split())
+        assert ('note: ' in printed) == bool(note) and note in printed, printed
+        assert sorted((file, file.stat().st_mtime_ns) for file in short.rglob('*')) == before
+
+    def test_nothing_to_resume_is_an_error(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        config = short_config(tmp_path)
+        assert prune(config, tmp_path / 'none', '--plan', '--resume') == 2
+        assert 'there is no run to resume' in one_message(capfd)
+
+
 class TestDisk:
     @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
     @pytest.mark.parametrize('write', [0, 1, 3, 5, 7])
