@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from easypruner.graph.answers.attentions import find_attentions
-from easypruner.graph.answers.components import find_components
 from easypruner.graph.answers.structure import KINDS, Structure
 from easypruner.graph.coupling.axes import Ids
+from easypruner.graph.coupling.components import find_components
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import Partition
 from easypruner.graph.coupling.layout import Bools
@@ -98,7 +98,7 @@ def _find_split(coupling: Coupling) -> Bools:
     """
     (a, b), numbers = coupling.edges.arrays(), coupling.edges.numbers()
     inner = (a >= 0) & (b >= 0) & (numbers < coupling.history.edges)
-    label = find_components(a, b, inner, coupling.axes.nodes)
+    label = find_components(a[inner], b[inner], coupling.axes.nodes)
     found = np.zeros(label.size, dtype=bool)
     for attention in find_attentions(coupling.splits):
         for key in attention.splits:

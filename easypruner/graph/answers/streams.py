@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from easypruner.graph.answers.components import find_components
 from easypruner.graph.coupling.axes import CONSTANT, Ids, Owner
+from easypruner.graph.coupling.components import find_components
 from easypruner.graph.coupling.coupling import Coupling
 
 _ADDITIONS = ('add', 'sub', 'rsub')
@@ -34,7 +34,7 @@ def find_streams(
     for calls in coupling.history.calls_of(*_ADDITIONS):
         adds[calls.start : calls.stop] = True
     inner, sums = (a >= 0) & (b >= 0), adds[coupling.edges.numbers()]
-    label = find_components(a, b, inner & ~sums, size)
+    label = find_components(a[inner & ~sums], b[inner & ~sums], size)
     layers = _find_layers(coupling, label, makers, readers)
     one, other = a[inner & sums], b[inner & sums]
     left, right = layers[label[one]], layers[label[other]]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from easypruner.graph.answers.components import find_components
 from easypruner.graph.answers.streams import find_streams
 from easypruner.graph.coupling.axes import INPUT, OUTPUT, Axis, Ids, Owner
+from easypruner.graph.coupling.components import find_components
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import find_readers
 from easypruner.graph.coupling.layout import Bools
@@ -70,7 +70,8 @@ def find_structure(coupling: Coupling, tensors: Mapping[str, Tensor]) -> Structu
     """
     ranks = {name: tensor.dim() for name, tensor in tensors.items()}
     nodes, (a, b) = coupling.axes.nodes, coupling.edges.arrays()
-    label = find_components(a, b, (a >= 0) & (b >= 0), nodes)
+    inner = (a >= 0) & (b >= 0)
+    label = find_components(a[inner], b[inner], nodes)
     count = int(label.max(initial=-1)) + 1
     kinds = _Kinds(coupling, label, np.full(count, _NUMBER[OTHER]), ranks)
     owned = np.zeros(count, dtype=bool)

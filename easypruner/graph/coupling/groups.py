@@ -9,11 +9,10 @@ from itertools import chain, count
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis, Ids, Owner
+from easypruner.graph.coupling.components import find_components
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.layout import Bools, Dimension, Member, UnitLayout
 
@@ -190,7 +189,8 @@ def _components(coupling: Coupling, lifted: Sequence[int]) -> tuple[Ids, Ids]:
         counts = ~(np.isin(a, lifted) | np.isin(b, lifted))
         a, b = a[counts], b[counts]
     inner, outer = (a >= 0) & (b >= 0), (a < 0) != (b < 0)
-    count, labels = _connected((a[inner], b[inner]), nodes)
+    labels = find_components(a[inner], b[inner], nodes)
+    count = int(labels.max(initial=-1)) + 1
     a, b = a[outer], b[outer]
     # If there are several reasons, the first one counts.
     reason_of = np.full(count, none, dtype=np.int64)
@@ -276,18 +276,9 @@ def _reading_nodes(coupling: Coupling) -> Bools:
     reads[np.concatenate([_EMPTY, *(axis.nodes for axis in coupling.readers)])] = True
     alike = coupling.edges.arrays_of(coupling.alike)
     if alike[0].size:
-        count, labels = _connected(alike, reads.size)
-        read = np.zeros(count, dtype=bool)
-        read[labels[reads]] = True
-        reads = read[labels]
+        labels = find_components(*alike, reads.size)
+        reads = np.isin(labels, labels[reads])
     return reads
-
-
-def _connected(pairs: tuple[Ids, Ids], nodes: int) -> tuple[int, Ids]:
-    """Return the number of components that pairs make of nodes, and the component of each node."""
-    matrix = coo_array((np.ones(pairs[0].size, dtype=np.int8), pairs), shape=(nodes, nodes))
-    count, labels = connected_components(matrix, directed=False)
-    return count, labels.astype(np.int64)
 
 
 def find_readers(coupling: Coupling) -> set[Owner]:
