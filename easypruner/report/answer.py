@@ -19,7 +19,7 @@ NUMBERS = ('baseline', 'final', 'change', 'after_cut', 'calibrated', 'macs', 'ma
            'bytes', 'epochs', 'seconds')  # fmt: skip
 """The names in comparison.json, which are those of the properties of a line."""
 TITLES = {'final': 'at the end', 'calibrated': 'after the cut, batch norms recalibrated'}
-METHOD_COLUMNS = ('method', 'budget', 'seeds', 'baseline %', 'final %', 'change', 'recalibrated %',
+_COLUMNS = ('method', 'budget', 'seeds', 'baseline %', 'final %', 'change', 'recalibrated %',
                   'after cut %', 'MACs left', 'params', 'epochs', 'time')  # fmt: skip
 _READING = (
     'Accuracies are means ± standard deviations over the seeds. The time of a method has the '
@@ -112,13 +112,16 @@ def _line_record(line: Line) -> dict[str, Any]:
     }
 
 
-def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return the cells of a row for each method; see ``METHOD_COLUMNS``."""
+def methods_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the columns of a table of methods, and the cells of each row.
+
+    There is no column of budgets if the names of the methods have them.
+    """
 
     def maybe(stat: Stat | None, show: Callable[[float], str] = '{:.2f}'.format) -> str:
         return stat.text(show) if stat else '-'
 
-    return [
+    rows = [
         (
             line.name,
             line.group,
@@ -135,6 +138,9 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         )
         for line in comparison.lines
     ]
+    named = all(line.group in line.name for line in comparison.lines)
+    kept = [n for n, column in enumerate(_COLUMNS) if not (named and column == 'budget')]
+    return [_COLUMNS[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def facts_of(comparison: Comparison) -> list[str]:

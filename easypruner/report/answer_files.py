@@ -6,12 +6,11 @@ from pathlib import Path
 
 from easypruner.base.files import write_json, write_whole
 from easypruner.report.answer import (
-    METHOD_COLUMNS,
     TITLES,
     Answer,
     answer_record,
     facts_of,
-    table_rows,
+    methods_table,
 )
 from easypruner.report.answer_page import make_report
 from easypruner.report.differences import COLUMNS, Difference, explain
@@ -41,7 +40,7 @@ def write_answer(answer: Answer, folder: Path) -> list[Path]:
 def _markdown(answer: Answer, differences: dict[str, list[Difference]]) -> str:
     parts = [
         f'# {escape_markdown(answer.title)}\n',
-        markdown_table(METHOD_COLUMNS, table_rows(answer.comparison)),
+        markdown_table(*methods_table(answer.comparison)),
     ]
     parts += [f'{escape_markdown(fact)}\n' for fact in facts_of(answer.comparison)]
     for name, found in differences.items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from easypruner.report import charts, text
-from easypruner.report.answer import METHOD_COLUMNS, TITLES, Answer, facts_of, table_rows
+from easypruner.report.answer import TITLES, Answer, facts_of, methods_table
 from easypruner.report.comparison import Comparison, Line, Stat
 from easypruner.report.differences import COLUMNS, Difference, choose_reference, explain
 from easypruner.report.markup import escape, html_table, items, paragraphs
@@ -23,7 +23,8 @@ _MOST_CHANGES = 200
 def make_report(answer: Answer, differences: dict[str, list[Difference]]) -> str:
     """Return the page as HTML."""
     comparison = answer.comparison
-    table = html_table(METHOD_COLUMNS, table_rows(comparison), left=2) if comparison.lines else ''
+    header, rows = methods_table(comparison)
+    table = html_table(header, rows, left=1 + ('budget' in header)) if rows else ''
     missing = [(run.name, run.status, run.reason) for run in answer.missing]
     columns = ('run', 'status', 'reason')
     sections = [
