@@ -92,10 +92,16 @@ class FolderLock:
 
     Args:
         folder: the folder; it is created if it is missing.
+        option: the option that gives the folder, for messages.
+        kind: what the folder is, for messages.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, option: str = '--work-dir', kind: str = 'work directory'
+    ) -> None:
         self.folder = folder
+        self._option = option
+        self._kind = kind
         self.path = folder / LOCK
         self._owner: Owner | None = None
         self._created: list[Path] = []
@@ -122,7 +128,7 @@ class FolderLock:
         else:
             raise EasyPrunerError(
                 f'the lock {str(self.path)!r} changes all the time; wait until no other run starts '
-                'in this work directory, or choose another with --work-dir'
+                f'in this folder, or choose another with {self._option}'
             )
         self.check()
         is_main_thread = threading.current_thread() is threading.main_thread()
@@ -145,7 +151,7 @@ class FolderLock:
             found = f'is that of {_describe(now)}'
         self._lost = True
         raise EasyPrunerError(
-            f'the work directory {str(self.folder)!r} does not belong to this run any more: its '
+            f'the {self._kind} {str(self.folder)!r} does not belong to this run any more: its '
             f'lock {LOCK} {found}; this run stops, so that two runs do not mix'
         )
 
@@ -210,16 +216,16 @@ class FolderLock:
         return True
 
     def _refuse_if_held(self, owner: Owner | None, silence: float) -> None:
-        subject = f'the work directory {str(self.folder)!r} is in use by {_describe(owner)}'
+        subject = f'the {self._kind} {str(self.folder)!r} is in use by {_describe(owner)}'
         if owner is not None and owner.is_local:
             if owner.is_running:
                 raise EasyPrunerError(
-                    f'{subject}; wait until it has ended, or choose another with --work-dir'
+                    f'{subject}; wait until it has ended, or choose another with {self._option}'
                 )
         elif silence < SILENT:
             raise EasyPrunerError(
                 f'{subject}, whose last sign of life is {max(0, round(silence))} s old. Wait until '
-                'it has ended, or choose another with --work-dir. If it was killed, its lock '
+                f'it has ended, or choose another with {self._option}. If it was killed, its lock '
                 f'counts for {SILENT:g} s; if you are sure, delete {str(self.path)!r}'
             )
 

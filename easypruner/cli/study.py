@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from easypruner.study.executors import Executor
+    from easypruner.study.parts import Part
     from easypruner.study.plan import Plan
     from easypruner.study.study_file import Study
 
@@ -80,15 +81,14 @@ def study(arguments: StudyArguments) -> int:
     """
     # These modules import torch and MMEngine, and --help has to be fast.
     from easypruner.base.disk import disk_problem
+    from easypruner.base.lock import FolderLock
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
     from easypruner.study.parts import Part
     from easypruner.study.plan import plan_study
-    from easypruner.study.record import Record, check_folder
-    from easypruner.study.runs import runs_of
-    from easypruner.study.study import clear, run_study
+    from easypruner.study.record import check_folder
+    from easypruner.study.study import clear
     from easypruner.study.study_file import read_study
-    from easypruner.study.trials import tune_study
 
     declared = read_study(Path(arguments.study))
     folder = Path(arguments.out or Path('studies') / declared.name).resolve()
@@ -106,10 +106,36 @@ def study(arguments: StudyArguments) -> int:
     _check(part.of(declared), plan, console, data=arguments.executor == 'local')
     if arguments.plan:
         return 0
-    if arguments.overwrite:
-        clear(folder)
+    lock = FolderLock(folder, '--out', 'study folder')
+    lock.acquire()
+    try:
+        # Another process may have begun in the meantime.
+        check_folder(folder, arguments.resume, arguments.overwrite)
+        if arguments.overwrite:
+            clear(folder)
+        _execute(arguments, declared, part, plan, folder, store.resolve(), console)
+    finally:
+        lock.release()
+    return 0
+
+
+def _execute(
+    arguments: StudyArguments,
+    declared: Study,
+    part: Part,
+    plan: Plan,
+    folder: Path,
+    store: Path,
+    console: Console,
+) -> None:
+    """Execute the trials and runs of a study, in a folder that this process owns."""
+    from easypruner.study.plan import plan_study
+    from easypruner.study.record import Record
+    from easypruner.study.runs import runs_of
+    from easypruner.study.study import run_study
+    from easypruner.study.trials import tune_study
+
     executor = _executor(arguments, declared, folder)
-    store = store.resolve()
     # A study that is killed while it tunes can be resumed.
     Record(folder, declared.name, runs_of(declared), plan.differences).write()
     try:
@@ -120,7 +146,6 @@ def study(arguments: StudyArguments) -> int:
         run_study(final, plan, folder, executor, store, console, tuned)
     finally:
         executor.close()
-    return 0
 
 
 def _check(study: Study, plan: Plan, console: Console, data: bool) -> None:

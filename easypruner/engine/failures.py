@@ -35,6 +35,8 @@ _STAGE = 'stage '
 """The start of what says where an exception was raised."""
 _ORIGIN = re.compile(r'File "([^"]+)", line (\d+)')
 _DIED = 'exited unexpectedly'
+TRACEBACK = '--verbose shows the traceback'
+"""The end of a message about an error in code of others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Failure:
                 f'a worker often dies because memory or /dev/shm is full; set a lower num_workers '
                 f'of {self.part}, or 0, which shows its own error'
             )
-        return 'correct it; --verbose shows the traceback'
+        return f'correct it; {TRACEBACK}'
 
 
 def failure_of(error: Exception) -> Failure | None:

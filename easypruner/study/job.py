@@ -21,6 +21,7 @@ from easypruner.study.runs import StudyRun
 
 _ABANDONED = 3
 _STOPPED = 130
+_KILLED = 9
 
 
 def run_study_run(job: Mapping[str, Any]) -> None:
@@ -94,7 +95,13 @@ def problem_of(file: Path, code: int) -> str:
     try:
         return str(json.loads(file.with_suffix('.error.json').read_bytes())['error'])
     except (OSError, ValueError, KeyError, TypeError):
-        return f'the process ended with exit code {code}; see {str(file.with_suffix(".log"))!r}'
+        return f'{_ending(code)}; see {str(file.with_suffix(".log"))!r}'
+
+
+def _ending(code: int) -> str:
+    if code == -_KILLED:
+        return 'the process was killed, as the system does when the memory is full'
+    return f'the process ended with exit code {code}'
 
 
 def execute(file: str, environment: Mapping[str, str]) -> str:
@@ -109,6 +116,15 @@ def execute(file: str, environment: Mapping[str, str]) -> str:
 
 def _main(file: Path) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    return run_job(file)
+
+
+def run_job(file: Path) -> int:
+    """Execute a job in this process; return the exit code, and write the problem beside the file.
+
+    Tracebacks are printed, and are thus in the log of the job.
+    """
+    log = str(file.with_suffix('.log'))
     problem, code = '', 0
     try:
         run_study_run(json.loads(file.read_bytes()))
@@ -116,10 +132,15 @@ def _main(file: Path) -> int:
         problem, code = 'it was interrupted', _STOPPED
     except EasyPrunerError as error:
         problem, code = str(error), 2
+        if error.__cause__ is not None:
+            # Code of a plugin, for example.
+            from easypruner.engine.failures import TRACEBACK
+
+            traceback.print_exc()
+            problem = problem.replace(TRACEBACK, f'the traceback is in {log!r}')
     # The study goes on with its other runs, whatever went wrong here.
     except Exception as error:
         traceback.print_exc()
-        log = str(file.with_suffix('.log'))
         problem, code = f'{type(error).__name__}: {error}; see {log!r}', 1
     if problem:
         print(f'easypruner: {problem}', file=sys.stderr)

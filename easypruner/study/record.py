@@ -9,6 +9,7 @@ from typing import Any
 
 from easypruner.base.files import write_json
 from easypruner.base.json_fields import check_hash, read_json, with_hash
+from easypruner.base.lock import LOCK
 from easypruner.errors import EasyPrunerError
 from easypruner.report.result import RunResult
 from easypruner.study.runs import StudyRun
@@ -94,7 +95,8 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raise EasyPrunerError unless a study may use a folder."""
     if resume and overwrite:
         raise EasyPrunerError('got --resume and --overwrite; choose one of them')
-    used = folder.is_dir() and any(folder.iterdir())
+    # A study that was killed at once leaves only its lock.
+    used = folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir())
     known = (folder / STUDY).is_file()
     if resume and not known:
         raise EasyPrunerError(

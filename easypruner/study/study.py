@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from easypruner.base.files import make_folder, write_json
-from easypruner.base.lock import FolderLock
 from easypruner.errors import EasyPrunerError, Interrupted
 from easypruner.plugins import load_plugins
 from easypruner.report import study_report
@@ -147,6 +146,8 @@ def run_study(
 ) -> None:
     """Execute the unfinished runs of a plan, and compare all finished runs of a study.
 
+    The caller owns the lock of the study's folder.
+
     Args:
         study: the whole study.
         plan: the plan of the study or of a part of it.
@@ -160,16 +161,11 @@ def run_study(
         EasyPrunerError: runs have failed, which the message names; the others are finished.
         Interrupted: Ctrl-C; finished stages and epochs are kept.
     """
-    lock = FolderLock(folder)
-    lock.acquire()
-    try:
-        chosen = [asdict(entry) for entry in tuned]
-        record = Record(folder, study.name, runs_of(study), plan.differences, chosen)
-        record.write()
-        Scheduler(plan, record, executor, store, console).run()
-        report(record, plan.runs, console)
-    finally:
-        lock.release()
+    chosen = [asdict(entry) for entry in tuned]
+    record = Record(folder, study.name, runs_of(study), plan.differences, chosen)
+    record.write()
+    Scheduler(plan, record, executor, store, console).run()
+    report(record, plan.runs, console)
 
 
 def report(record: Record, runs: Sequence[StudyRun], console: Console) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from easypruner.base.lock import FolderLock
 from easypruner.report.result import RunResult
 from easypruner.study.executors import Executor
 from easypruner.study.methods import Method
@@ -137,34 +136,29 @@ def _tune_by_searches(
     if not wanted:
         return []
     console.print(f'search: {sum(s.tune.trials for s in wanted)} trials', highlight=False)
-    lock = FolderLock(folder)
-    lock.acquire()
-    try:
-        runs: dict[str, StudyRun] = {}
-        active, record = searches, Record(folder, study.name, [])
-        while active:
-            for search in active:
-                search.ask(folder / 'runs')
-            active = [search for search in active if search.run is not None]
-            asked = {search.run.id: search.run for search in active if search.run is not None}
-            runs.update(asked)
-            record = Record(
-                folder,
-                study.name,
-                list(runs.values()),
-                status=record.status,
-                errors=record.errors,
-            )
-            record.write()
-            if any(record.status[name] != FINISHED for name in asked):
-                plan = plan_runs(list(asked.values()), study.plugins)
-                Scheduler(plan, record, executor, store, console).run()
-            active = [s for s in active if s.run and record.status[s.run.id] == FINISHED]
-            for search in active:
-                assert search.run is not None
-                result = RunResult.load(record.work_dir(search.run))
-                search.tell(result.final.accuracy)
-        report(record, list(runs.values()), console)
-    finally:
-        lock.release()
+    runs: dict[str, StudyRun] = {}
+    active, record = searches, Record(folder, study.name, [])
+    while active:
+        for search in active:
+            search.ask(folder / 'runs')
+        active = [search for search in active if search.run is not None]
+        asked = {search.run.id: search.run for search in active if search.run is not None}
+        runs.update(asked)
+        record = Record(
+            folder,
+            study.name,
+            list(runs.values()),
+            status=record.status,
+            errors=record.errors,
+        )
+        record.write()
+        if any(record.status[name] != FINISHED for name in asked):
+            plan = plan_runs(list(asked.values()), study.plugins)
+            Scheduler(plan, record, executor, store, console).run()
+        active = [s for s in active if s.run and record.status[s.run.id] == FINISHED]
+        for search in active:
+            assert search.run is not None
+            result = RunResult.load(record.work_dir(search.run))
+            search.tell(result.final.accuracy)
+    report(record, list(runs.values()), console)
     return [best_of(s.method.name, s.budget, s.tune, s.trials) for s in wanted]

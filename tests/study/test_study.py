@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from easypruner.base.lock import FolderLock
 from easypruner.cli.main import main
+from easypruner.engine.failures import TRACEBACK
+from easypruner.errors import EasyPrunerError
 from easypruner.report.result import RunResult
-from easypruner.study import executors
+from easypruner.study import executors, job
 from easypruner.study.job import run_study_run
+from easypruner.study.record import Record
 from tests.helpers.tiny import tiny_config, write_config
 
 
@@ -192,6 +196,45 @@ def test_what_a_run_would_refuse_is_refused_before_anything_starts(
     assert run_study(study, tmp_path / 'out') == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_study_that_runs_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = write_study(tmp_path, 'scratch = random = False', l1='L1Norm'), tmp_path / 'out'
+    lock = FolderLock(folder)
+    lock.acquire()
+    Record(folder, 'mine', []).write()
+    before = (folder / 'study.json').read_bytes()
+    for option in ('--overwrite', '--resume'):
+        assert run_study(study, folder, option) == 2
+        error = capsys.readouterr().err
+        assert f'the study folder {str(folder)!r} is in use by' in error and '--out' in error
+        assert (folder / 'study.json').read_bytes() == before
+    lock.release()
+
+
+def test_a_traceback_of_other_code_is_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(content: object) -> None:
+        try:
+            raise RuntimeError('a bug of a plugin')
+        except RuntimeError as error:
+            raise EasyPrunerError(f'it failed; {TRACEBACK}') from error
+
+    monkeypatch.setattr(job, 'run_study_run', fail)
+    file = tmp_path / 'l1.json'
+    file.write_text('{}')
+    assert job.run_job(file) == 2
+    assert 'RuntimeError: a bug of a plugin' in capsys.readouterr().err
+    problem = job.problem_of(file, 2)
+    assert problem == f'it failed; the traceback is in {str(tmp_path / "l1.log")!r}'
+
+
+def test_a_killed_job_is_explained(tmp_path: Path) -> None:
+    assert 'when the memory is full' in job.problem_of(tmp_path / 'l1.json', -9)
+    assert 'exit code 3' in job.problem_of(tmp_path / 'l1.json', 3)
 
 
 def test_a_store_that_cannot_be_written_is_refused(
