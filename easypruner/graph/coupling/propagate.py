@@ -14,7 +14,7 @@ from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
 from easypruner.graph.coupling.rules import apply_rule
-from easypruner.graph.coupling.splits import Splits
+from easypruner.graph.coupling.splits import MergeKey, Splits
 from easypruner.graph.coupling.unprunable import find_unprunable
 from easypruner.graph.recording.inventory import Inventory
 from easypruner.graph.recording.parametrized import weight_norms
@@ -68,11 +68,13 @@ def propagate(
     tried: set[tuple[SplitKey, int]] = set()
     fixed: frozenset[SplitKey] = frozenset()
     staying: Staying = {}
+    narrowed: frozenset[MergeKey] = frozenset()
     # It ends: each time, a part of a split is preferred for the first time, or a convolution loses
-    # no whole groups any more, or an expansion, a dimension or an index of one is known to stay.
+    # no whole groups any more, or an expansion, a dimension or an index of one is known to stay, or
+    # one dimension of a merge alone may lose indices.
     while True:
         grouped = GroupedConvolutions(choice.grouped == 'whole', within)
-        splits = Splits(choice.attention, preferred, fixed)
+        splits = Splits(choice.attention, preferred, fixed, narrowed)
         coupling = Coupling(
             tapes, inventory.tensors, unprunable, staying, directions, splits, grouped
         )
@@ -99,6 +101,11 @@ def propagate(
         frozen = _find_whole(coupling, parts) if coupling.is_ambiguous else {}
         # What stays only because dimensions are merged may go once it is known which of them stay.
         lasting = {dim: why for dim, why in frozen.items() if not why.startswith(MERGED)}
+        if lasting.keys() <= unprunable.keys():
+            merged = {key for key, why in splits.merged.items() if why in frozen.values()}
+            if merged:
+                narrowed |= merged
+                continue
         found = frozen if lasting.keys() <= unprunable.keys() else lasting
         partly = _find_partly(coupling, parts) if coupling.is_ambiguous else {}
         if found.keys() <= unprunable.keys() and _count(partly) <= _count(staying):

@@ -12,6 +12,9 @@ from easypruner.graph.coupling.axes import Axis, Ids, Part, SplitKey
 Sized = list[tuple[Part, int]]
 """Parts of splits, with their sizes."""
 
+MergeKey = tuple[int, tuple[int, ...]]
+"""A merge of several dimensions into one: the number of its operation, and their sizes."""
+
 WHOLE = -1
 """Instead of the number of a part: none of them stays free."""
 
@@ -26,6 +29,8 @@ class Splits:
         attention: what attentions lose.
         preferred: split -> the part that should stay free.
         fixed: the expansions that make axes of which all indices stay.
+        narrowed: the merges of which only one dimension may lose indices.
+        merged: merge of several dimensions that may lose indices -> why it loses none.
         chosen: split -> the part that stays free.
         heads: split -> the part that counts the heads of an attention.
         head_widths: split -> the part that is the width of a head.
@@ -37,11 +42,17 @@ class Splits:
     """
 
     def __init__(
-        self, attention: str, preferred: Mapping[SplitKey, int], fixed: Set[SplitKey]
+        self,
+        attention: str,
+        preferred: Mapping[SplitKey, int],
+        fixed: Set[SplitKey],
+        narrowed: Set[MergeKey] = frozenset(),
     ) -> None:
         self.attention = attention
         self.preferred = preferred
         self.fixed = fixed
+        self.narrowed = narrowed
+        self.merged: dict[MergeKey, str] = {}
         self.chosen: dict[SplitKey, int] = {}
         self.heads: dict[SplitKey, int] = {}
         self.head_widths: dict[SplitKey, int] = {}
@@ -64,6 +75,10 @@ class Splits:
         key = self._operation, self._number
         self._number += 1
         return key
+
+    def merge_key(self, sizes: Iterable[int]) -> MergeKey:
+        """Return the key of a merge of dimensions of some sizes in the operation."""
+        return self._operation, tuple(sizes)
 
     def choose(self, grid: Ids) -> tuple[SplitKey, int]:
         """Return the key of the next split, and the part of it that stays free, or ``WHOLE``.

@@ -77,9 +77,38 @@ def test_each_parameter_stays_for_reasons_of_its_own() -> None:
     """What stays for one of two reasons of another parameter does not stay for both."""
     graph = easypruner.trace(randomized_network(Tokens), torch.randn(1, 4))
     reasons = {(f.param, f.dim): f.reason for f in graph.frozen}
-    assert reasons['places', 0].startswith('two free dimensions are merged')
+    assert reasons['rows', 0].startswith('several dimensions are merged')
+    assert reasons['places', 0].startswith('an output of the model')
     assert reasons['steps', 1].startswith('channels are split into dimensions')
     assert reasons['last.weight', 0].startswith('an output of the model')
+
+
+class Outer(nn.Module):
+    """A layer reads the products of all channels of one map with all of another."""
+
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, left, 3), nn.Conv2d(3, right, 3)
+        self.last = nn.Linear(left * right, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.left(x).flatten(2), self.right(x).flatten(2)
+        return self.last((left @ right.transpose(1, 2)).flatten(1).tanh())
+
+
+@pytest.mark.parametrize(('sizes', 'lead'), [((8, 6), 'left'), ((4, 6), 'right')])
+def test_the_larger_of_two_merged_dimensions_loses_channels(
+    sizes: tuple[int, int], lead: str
+) -> None:
+    model, x = randomized_network(lambda: Outer(*sizes)), torch.randn(2, 3, 6, 6)
+    graph = easypruner.trace(model, x)
+    assert {name: group.size for name, group in graph.groups.items()} == {lead: max(sizes)}
+    whole, mask = randomized_network(lambda: Outer(*sizes)), torch.arange(max(sizes)) % 3 > 0
+    easypruner.prune(model, {lead: mask}, graph=graph)
+    with torch.no_grad():
+        products = whole.last.weight.view(2, *sizes)
+        (products if lead == 'left' else products.mT)[:, ~mask] = 0
+    assert torch.allclose(model(x), whole(x), atol=1e-5)
 
 
 @pytest.mark.parametrize('rows', [3, 40])

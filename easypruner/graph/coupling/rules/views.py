@@ -13,6 +13,8 @@ from easypruner.graph.coupling.axes import MERGED, SHARED, SINGLE, SPLIT, Axis, 
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 from easypruner.graph.coupling.splits import WHOLE
 
+_NARROWED = 'several dimensions are merged, of which another one was chosen to lose channels'
+
 
 @rule('view', '_unsafe_view', 'reshape', '_reshape_alias', 'unflatten', 'flatten',
       'view_copy', '_reshape_copy')  # fmt: skip
@@ -70,15 +72,28 @@ def merge(coupling: Coupling, block: Sequence[Axis]) -> Axis:
         known = tuple(block) if any(axis.part or axis.factors for axis in block) else ()
         return replace(merged, part=parts[0] if len(parts) == 1 else None, factors=known)
     if len(free) == 1:
-        (i,) = free
-        merged = block[i].repeated(math.prod(sizes[i + 1 :])).tiled(math.prod(sizes[:i]))
-        return Axis(merged.ids, factors=tuple(block))
+        return _spread(block, free[0])
+    key = coupling.splits.merge_key(sizes)
+    if key in coupling.splits.narrowed:
+        kept = max(free, key=lambda i: sizes[i])
+        for i in free:
+            for axis in block[i].dimensions if i != kept else ():
+                coupling.freeze(axis, _NARROWED)
+        return _spread(block, kept)
     # Which of them will stay is known at the end of this propagation, and used by the next one.
     # The axis is frozen but not constant, so that a split restores its factors.
     coupling.is_ambiguous = True
     coupling.splits.loose += [copy for axis in block for copy in axis.copies]
-    frozen = coupling.make_constant(math.prod(sizes), coupling.explain(MERGED))
+    reason = coupling.splits.merged[key] = coupling.explain(MERGED)
+    frozen = coupling.make_constant(math.prod(sizes), reason)
     return Axis(frozen.ids, factors=tuple(block))
+
+
+def _spread(block: Sequence[Axis], number: int) -> Axis:
+    """Return the axis that a merge of several axes makes, with the ids of one of them."""
+    sizes = [axis.size for axis in block]
+    repeated = block[number].repeated(math.prod(sizes[number + 1 :]))
+    return Axis(repeated.tiled(math.prod(sizes[:number])).ids, factors=tuple(block))
 
 
 def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
