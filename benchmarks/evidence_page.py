@@ -20,7 +20,7 @@ _ROWS = {
 _HEAD = """# The evidence
 
 Written by `benchmarks/evidence.py` from its studies in `benchmarks/studies`, on {machine}, with
-torch {torch}. {state}
+torch {torch}.{state}
 
 The data are `mnist5k_hard`: 5,000 MNIST images, distorted and cluttered, of which 4,000 are trained
 on and 1,000 are tested on. All methods train for the same number of epochs in all, and share the
@@ -35,7 +35,9 @@ other runs.
 `scratch` trains new weights in the widths of `l1`, and `scratch_masksparsity` in those of
 `masksparsity`, for as many epochs as the others train in all.
 """
-_QUICK = '**These are short runs that show that the script works. They say nothing about methods.**'
+_QUICK = (
+    ' **These are short runs that show that the script works. They say nothing about methods.**'
+)
 
 
 def write_page(results: Mapping[str, Any]) -> str:
