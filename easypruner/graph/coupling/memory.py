@@ -71,12 +71,14 @@ class Memory:
     @cached_property
     def _viewed(self) -> TensorMap[Tensor]:
         """Tensor -> the one in whose memory it may lie."""
-        found: TensorMap[Tensor] = TensorMap()
-        for operation in self._operations():
-            if operation.name in _VIEWS:
-                for output in operation.outputs:
-                    found[output] = operation.tensors[0]
-        return found
+        # An operation with nothing to do, such as x.to(x.dtype), returns its input.
+        return TensorMap(
+            (output, operation.tensors[0])
+            for operation in self._operations()
+            if operation.name in _VIEWS
+            for output in operation.outputs
+            if output is not operation.tensors[0]
+        )
 
     @cached_property
     def _parameters(self) -> TensorMap[tuple[Tensor, ...]]:
