@@ -109,7 +109,7 @@ JOBS = (
     Job(
         'study_kills',
         ('study_kills.py',),
-        (('study_kills.py --epochs 1 --methods l1 masksparsity --seeds 0 --out {out}/kills.md '
+        (('study_kills.py --images 200 --methods l1 masksparsity --seeds 0 --out {out}/kills.md '
          '--results {out}/kills.json'),),
     ),
     Job(

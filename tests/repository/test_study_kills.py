@@ -15,6 +15,7 @@ def test_the_page_has_shares_of_the_separate_runs(module: Any) -> None:
     seconds = {'study': 100.0, 'alone': 300.0}
     found = {
         'methods': ['a', 'b'], 'seeds': [0, 1, 2], 'budgets': [0.5, 0.3], 'epochs': 4,
+        'images': 1000, 'kills': 3,
         'trainings': 50, 'different': 20, 'lines': 4, 'equal': 3, 'same': 11, 'runs': 12,
         'machine': 'a machine', 'versions': {'torch': '2'}, 'seconds': seconds,
     }  # fmt: skip
@@ -24,6 +25,7 @@ def test_the_page_has_shares_of_the_separate_runs(module: Any) -> None:
     assert rows['separate runs'] == ['50', '300', '1.00']
     text = ' '.join(page.split())
     assert '3 of 4 lines of its comparison' in text and '11 of 12 separate runs' in text
+    assert '1,000 training images' in text and '4 epochs' in text and '3 times' in text
 
 
 def test_seconds_and_paths_are_not_compared(module: Any) -> None:
@@ -36,8 +38,9 @@ def test_seconds_and_paths_are_not_compared(module: Any) -> None:
 def test_kills_change_nothing(tmp_path: Path) -> None:
     pytest.importorskip('mlxtend')
     results = tmp_path / 'kills.json'
-    arguments = ('--epochs', '1', '--methods', 'l1', 'masksparsity', '--seeds', '0')
+    arguments = ('--images', '200', '--methods', 'l1', 'masksparsity', '--seeds', '0')
     run('study_kills.py', *arguments, '--results', results, '--out', tmp_path / 'kills.md')
     found = json.loads(results.read_text())
     assert found['lines'] == found['equal'] == found['same'] == found['runs'] == 4
+    assert found['kills'] == 3
     assert found['different'] < found['trainings']
