@@ -78,9 +78,19 @@ class Partition:
 
     def groups_of(self, axis: Axis) -> list[int]:
         """Return the numbers of the groups that have channels in an axis, ascending."""
-        units = self.unit_of[axis.nodes]
-        groups: list[int] = np.unique(self.group_of[units[units >= 0]]).tolist()
-        return groups
+        found = self._groups_of_axes.get(axis)
+        if found is None:
+            units = self.unit_of[axis.nodes]
+            # An axis has many more channels than groups, so groups are marked and not sorted.
+            marks = np.zeros(self.sizes.size, dtype=bool)
+            marks[self.group_of[units[units >= 0]]] = True
+            found = self._groups_of_axes[axis] = np.flatnonzero(marks).tolist()
+        return found
+
+    @cached_property
+    def _groups_of_axes(self) -> dict[Axis, list[int]]:
+        """The groups of each axis that was asked for: repairs ask for the same ones often."""
+        return {}
 
     def reasons_at(self, axis: Axis) -> Ids:
         """Return the number of the reason for which each index of an axis stays, or -1."""

@@ -361,12 +361,49 @@ def _clone(x: Tensor, memory_format: torch.memory_format | None = None) -> Any:
 
 @_shortcut(
     aten.upsample_bilinear2d.default, aten.upsample_bicubic2d.default,
-    aten.upsample_nearest2d.default,
+    aten.upsample_nearest2d.default, aten.upsample_linear1d.default,
+    aten.upsample_trilinear3d.default,
 )  # fmt: skip
 def _upsample(x: Tensor, size: Sequence[int], *options: Any) -> Any:
-    if x.dim() != 4 or not x.is_contiguous() or not x.is_floating_point() or not all(size):
+    if x.dim() != 2 + len(size) or not x.is_floating_point() or not all((*x.shape, *size)):
         return NotImplemented
-    return _empty((*x.shape[:2], *size), x)
+    if x.is_contiguous():
+        return _empty((*x.shape[:2], *size), x)
+    # A layout of channels last stays; the kernel decides what becomes of any other.
+    if x.dim() != 4 or x.shape[1] < 2 or not x.is_contiguous(memory_format=torch.channels_last):
+        return NotImplemented
+    shape = (*x.shape[:2], *size)
+    return torch.empty(shape, dtype=x.dtype, device=META, memory_format=torch.channels_last)
+
+
+@_shortcut(aten.grid_sampler_2d.default)
+def _sample(x: Tensor, grid: Tensor, *options: Any) -> Any:
+    """Return the output of sampling ``(N, C, h, w)`` at a grid of points, ``(N, H, W, 2)``."""
+    fits = x.dim() == grid.dim() == 4 and x.shape[0] == grid.shape[0] and grid.shape[-1] == 2
+    plain = x.is_contiguous() and grid.is_contiguous() and x.dtype == grid.dtype
+    if not (fits and plain and grid.is_meta and all((*x.shape, *grid.shape))):
+        return NotImplemented
+    return _empty((*x.shape[:2], *grid.shape[1:3]), x)
+
+
+@_shortcut(aten.native_group_norm.default)
+def _group_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    count: int,
+    channels: int,
+    positions: int,
+    groups: int,
+    *others: Any,
+) -> Any:
+    scales = [t for t in (weight, bias) if t is not None]
+    fits = x.shape[:2] == (count, channels) and x.numel() == count * channels * positions
+    alike = all(t.shape == (channels,) and t.dtype == x.dtype and t.is_meta for t in scales)
+    single = x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
+    if not (fits and alike and single and groups > 0) or channels % groups:
+        return NotImplemented
+    return _alike(x), _empty((count, groups), x), _empty((count, groups), x)
 
 
 @_shortcut(aten.roll.default)

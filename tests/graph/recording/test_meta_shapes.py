@@ -88,6 +88,14 @@ def test_one_tensor_keeps_its_layout(func: Any, shape: list[int], layout: str) -
         lambda x: (aten.upsample_bilinear2d.default, x, [7, 3], False),
         lambda x: (aten.upsample_bicubic2d.default, x, [10, 12], True, 2.0, 2.0),
         lambda x: (aten.upsample_nearest2d.default, x, [7, 3]),
+        lambda x: (aten.upsample_nearest2d.default, x[:, :1], [7, 3]),
+        lambda x: (aten.upsample_bilinear2d.default, x[..., :1, :1], [1, 3], False),
+        lambda x: (aten.upsample_linear1d.default, x[0], [7], False),
+        lambda x: (aten.upsample_trilinear3d.default, x[None], [3, 7, 2], True),
+        lambda x: (aten.grid_sampler_2d.default, x, meta(2, 3, 7, 2), 0, 0, False),
+        lambda x: (aten.grid_sampler_2d.default, meta(2, 3, 5, 6), x[..., :2], 1, 1, True),
+        lambda x: (aten.native_group_norm.default, x, meta(4), meta(4), 2, 4, 30, 2, 1e-5),
+        lambda x: (aten.native_group_norm.default, x, None, None, 2, 4, 30, 4, 1e-5),
     ],
 )  # fmt: skip
 def test_operations_with_a_shortcut(call: Callable[[Tensor], Any], layout: str) -> None:
@@ -145,6 +153,8 @@ def test_matrix_products(func: Any, args: tuple[Tensor, ...]) -> None:
         (aten.native_layer_norm.default, (meta(2, 6), [5], meta(5), meta(5), 1e-5)),
         (aten.convolution.default, (meta(1, 4, 8, 8), meta(6, 3, 3, 3), None, [1, 1], [0, 0],
                                     [1, 1], False, [0, 0], 1)),
+        (aten.native_group_norm.default, (meta(2, 4, 3), meta(5), meta(5), 2, 4, 3, 2, 1e-5)),
+        (aten.grid_sampler_2d.default, (meta(2, 4, 3, 3), meta(1, 3, 3, 2), 0, 0, False)),
         (aten.native_batch_norm.default, (meta(2, 4, 3), meta(5), meta(5), meta(5), meta(5), False,
                                           0.1, 1e-5)),
     ],
