@@ -300,9 +300,10 @@ def _kind(trial: Trial, axis: Axis) -> _Kind:
 
 def _can_go(trial: Trial, *axes: Axis) -> bool:
     """Return whether there are several units that may go at positions of all the axes."""
-    unit_of = np.append(trial.parts.unit_of, -1)  # reasons, whose ids are negative, find the last
-    units = np.stack([unit_of[np.maximum(axis.ids, -1)] for axis in axes])
-    return np.unique(units[0, (units >= 0).all(axis=0)]).size > 1
+    free = np.logical_and.reduce([axis.ids >= 0 for axis in axes])
+    units = np.stack([trial.parts.unit_of[axis.ids[free]] for axis in axes])
+    may_go = units[0, (units >= 0).all(axis=0)]
+    return bool((may_go != may_go[:1]).any())
 
 
 def _sorted_by_unit(trial: Trial, axis: Axis) -> Axis:
