@@ -13,6 +13,7 @@ from easypruner.base.json_fields import content_hash
 from easypruner.base.versions import versions_of
 from easypruner.engine.runner import RUNNER_KEYS
 from easypruner.pipeline.preflight import ALSO_KNOWN, OWN_KEYS
+from easypruner.report.recipes import LENGTH, PARTS
 from easypruner.strategies.stages.state import Run
 
 _ABSENT = object()
@@ -30,13 +31,6 @@ _LOADERS = ('train_dataloader', 'val_dataloader')
 _FREE_IN_LOADERS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'timeout')
 _FREE_HOOKS = ('CheckpointHook', 'LoggerHook', 'ProfilerHook', 'TimerHook', 'VisualizationHook')
 _CHECKPOINTS = ('checkpoint', 'load_from')
-_LENGTH = ('max_epochs', 'val_interval', 'val_begin', 'dynamic_intervals')
-_PARTS = {
-    'model': ('model', 'data_preprocessor'),
-    'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
-    'graph': ('graph',),
-    'schedule': ('optim_wrapper', 'param_scheduler', 'train_cfg'),
-}
 
 
 def fingerprint(config: Config) -> str:
@@ -76,10 +70,10 @@ def part_fingerprints(config: Config, epochs: int) -> dict[str, str]:
         epochs: the total number of epochs of its training stages; it is a part of the schedule.
     """
     content = config.to_dict()
-    parts = {part: {key: content.get(key) for key in keys} for part, keys in _PARTS.items()}
+    parts = {part: {key: content.get(key) for key in keys} for part, keys in PARTS.items()}
     # The stages have epochs of their own, and validation trains nothing.
     length = content.get('train_cfg') or {}
-    parts['schedule']['train_cfg'] = {k: v for k, v in length.items() if k not in _LENGTH}
+    parts['schedule']['train_cfg'] = {k: v for k, v in length.items() if k not in LENGTH}
     parts['schedule']['epochs'] = epochs
     return {part: _hash(value) for part, value in parts.items()}
 

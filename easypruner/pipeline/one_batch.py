@@ -82,6 +82,7 @@ def try_one_batch(
     graph: ChannelGraph,
     samples: Sequence[FirstSamples],
     mistakes: Mistakes,
+    validates: bool = True,
 ) -> None:
     """Train and validate on one batch each, with everything that the config registers.
 
@@ -94,9 +95,11 @@ def try_one_batch(
         graph: the channel graph of the original model.
         samples: the first samples of the training and of the validation data.
         mistakes: gets a mistake for each part that fails.
+        validates: whether the evaluator is run, which may be known to fail.
     """
+    trial = _Trial(run, stages, graph.cost().macs, samples, validates=validates)
     with fixed_seed(run.seed):
-        _try_runner(_Trial(run, stages, graph.cost().macs, samples), mistakes)
+        _try_runner(trial, mistakes)
 
 
 def _try_runner(trial: _Trial, mistakes: Mistakes) -> None:

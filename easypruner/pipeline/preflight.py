@@ -131,7 +131,7 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
     samples = [
         read_samples(name, _loader(config, name, mistakes), run.seed, mistakes) for name in _LOADERS
     ]
-    _check_evaluator(config, mistakes)
+    validates = _check_evaluator(config, mistakes)
     model, loaded = build_initial_model(config, mistakes)
     graph, found = None, [each for each in samples if each is not None]
     if model is not None:
@@ -148,7 +148,8 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
             start = Forecast(config, run.seed, graph, len(found[0].loader))
             steps, end = _forecast(start, stages, mistakes)
         if config.get('val_evaluator') is not None:
-            try_one_batch(run, [planned.stage for planned in stages], graph, found, mistakes)
+            built = [planned.stage for planned in stages]
+            try_one_batch(run, built, graph, found, mistakes, validates)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
     found_in_run = averaging_warnings(config)
@@ -254,10 +255,13 @@ def _loader(config: Config, name: str, mistakes: Mistakes) -> DataLoader[Any] | 
     return None
 
 
-def _check_evaluator(config: Config, mistakes: Mistakes) -> None:
+def _check_evaluator(config: Config, mistakes: Mistakes) -> bool:
+    """Return whether the evaluator of a config, if it has one, can be built."""
+    known = len(mistakes.found)
     if config.get('val_evaluator') is not None:
         with mistakes.collect('val_evaluator'), building():
             Evaluator(config.to_dict()['val_evaluator'])
+    return len(mistakes.found) == known
 
 
 def print_plan(console: Console, state: PruningState, preflight: Preflight) -> None:

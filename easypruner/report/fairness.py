@@ -8,11 +8,15 @@ from typing import Any
 
 from easypruner.base.describe import shown
 from easypruner.report.comparison import Comparison, budget_text
-from easypruner.report.text import format_numbers
+from easypruner.report.recipes import read_recipe, settings_of_part
+from easypruner.report.text import format_numbers, plural, shortened
 
 _SAME_ACCURACY = 0.005
 _SAME_MACS_LEFT = 1.0
 _SHORT_HASH = 8
+_NOT_SET = 'not set'
+_MOST_SETTINGS = 6
+_LONGEST_VALUE = 100
 
 
 def list_differences(comparison: Comparison) -> tuple[str, ...]:
@@ -39,7 +43,7 @@ def list_different_settings(methods: Mapping[str, Mapping[str, Any]]) -> tuple[s
     for path in dict.fromkeys(path for leaves in flat.values() for path in leaves):
         owners: dict[str, list[str]] = defaultdict(list)
         for name, leaves in flat.items():
-            owners[shown(leaves[path]) if path in leaves else 'not set'].append(name)
+            owners[shown(leaves[path]) if path in leaves else _NOT_SET].append(name)
         if len(owners) > 1:
             (part, *inner), verb = path, 'differ' if path[0] in ('data', 'epochs') else 'differs'
             values = '; '.join(f'{value} ({", ".join(who)})' for value, who in owners.items())
@@ -59,10 +63,32 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 def _different_parts(comparison: Comparison) -> Iterator[str]:
     for part in dict.fromkeys(part for run in comparison.runs for part in run.parts):
         hashes = [run.parts.get(part, 'unknown')[:_SHORT_HASH] for run in comparison.runs]
-        yield from _differing(comparison, f'the configs differ in their {part}', hashes)
+        if len(set(hashes)) > 1:
+            what = f'the configs differ in their {part}'
+            found = list(_different_settings(comparison, part, what))
+            # Without the configs of the runs, only the hashes are known.
+            yield from found or _differing(comparison, what, hashes)
     yield from _differing(comparison, 'the budgets differ', map(budget_text, comparison.runs))
     ends = [run.final.name for run in comparison.runs]
     yield from _differing(comparison, 'the runs end at different points', ends)
+
+
+def _different_settings(comparison: Comparison, part: str, what: str) -> Iterator[str]:
+    """Yield a sentence for each setting of a part in which the configs of runs differ."""
+    recipes = [read_recipe(run.work_dir) for run in comparison.runs]
+    if not all(recipes):
+        return
+    settings = [settings_of_part(recipe, part) for recipe in recipes]
+    found: list[str] = []
+    for key in dict.fromkeys(key for each in settings for key in each):
+        values = [shortened(each.get(key, _NOT_SET), _LONGEST_VALUE) for each in settings]
+        found += _differing(comparison, f'{what}: {key}', values)
+    yield from found[:_MOST_SETTINGS]
+    if len(found) > _MOST_SETTINGS:
+        yield f'{what}: {plural(len(found) - _MOST_SETTINGS, "more setting")}; see Recipes'
+    if part == 'schedule' and all(run.epochs is not None for run in comparison.runs):
+        epochs = [f'{run.epochs:g}' for run in comparison.runs]
+        yield from _differing(comparison, f'{what}: epochs of all stages', epochs)
 
 
 def _different_networks(comparison: Comparison) -> Iterator[str]:

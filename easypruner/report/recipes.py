@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,15 @@ from easypruner.base.json_fields import read_json
 from easypruner.errors import EasyPrunerError
 
 _RUN = 'run.json'
+PARTS = {
+    'model': ('model', 'data_preprocessor'),
+    'data': ('train_dataloader', 'val_dataloader', 'val_evaluator'),
+    'graph': ('graph',),
+    'schedule': ('optim_wrapper', 'param_scheduler', 'train_cfg'),
+}
+"""The parts of a config that comparable runs have in common, and their keys."""
+LENGTH = ('max_epochs', 'val_interval', 'val_begin', 'dynamic_intervals')
+"""The keys of train_cfg that belong to no part: stages have epochs of their own."""
 _LEFT_OUT = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
 
 
@@ -53,6 +63,22 @@ def recipe_changes(recipe: Mapping[str, str], other: Mapping[str, str]) -> tuple
         for key in keys
         if other.get(key) != recipe.get(key)
     )
+
+
+def settings_of_part(recipe: Mapping[str, str], part: str) -> dict[str, str]:
+    """Return the settings of a recipe that belong to a part: path -> value.
+
+    Args:
+        recipe: the settings of a run.
+        part: a name in :data:`PARTS`; another one has no settings.
+    """
+    known = PARTS.get(part, ())
+    free = {f'train_cfg.{key}' for key in LENGTH}
+    return {
+        key: value
+        for key, value in recipe.items()
+        if re.split(r'[.\[]', key)[0] in known and key not in free
+    }
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -161,3 +162,40 @@ def test_command_runs_without_torch_and_without_unicode(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert 'na\\xefve' in done.stdout
+
+
+def save_config(run: Path, **config: object) -> Path:
+    """Write the config of a run that was saved."""
+    (run / 'run.json').write_text(json.dumps({'config': config}))
+    return run
+
+
+def test_different_parts_of_configs_are_named_by_their_settings(tmp_path: Path) -> None:
+    a = save_config(
+        save_run(tmp_path, 'a', parts={'data': 'aaaa', 'schedule': 'bbbb'}),
+        train_dataloader={'batch_size': 8, 'shuffle': True}, train_cfg={'max_epochs': 3},
+    )  # fmt: skip
+    b = save_config(
+        save_run(tmp_path, 'b', parts={'data': 'cccc', 'schedule': 'dddd'}, epochs=7),
+        train_dataloader={'batch_size': 4}, train_cfg={'max_epochs': 5},
+        optim_wrapper={'optimizer': {'lr': 0.5}},
+    )  # fmt: skip
+    found = [note for note in list_differences(compare([a, b])) if 'configs' in note]
+    assert found == [
+        'the configs differ in their data: train_dataloader.batch_size: 8 (a); 4 (b)',
+        'the configs differ in their data: train_dataloader.shuffle: True (a); not set (b)',
+        'the configs differ in their schedule: optim_wrapper.optimizer.lr: not set (a); 0.5 (b)',
+    ]
+
+
+def test_few_of_many_different_settings_are_named(tmp_path: Path) -> None:
+    runs = [
+        save_config(
+            save_run(tmp_path, name, parts={'model': name * 4}),
+            model={f'width_{n}': name * 300 for n in range(50)},
+        )
+        for name in 'ab'
+    ]
+    found = [note for note in list_differences(compare(runs)) if 'model' in note]
+    assert len(found) < 10 and f'{50 - len(found) + 1} more settings' in found[-1]
+    assert max(map(len, found)) < 400
