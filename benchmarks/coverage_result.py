@@ -18,6 +18,7 @@ _STARTS = {
         'a table of integers',
         'channels are read as positions: upsample',
         'channels are sorted',
+        'channels are split into dimensions, of which this one keeps its size',
         'channels are taken apart one by one',
         'code reads the values',
         'coordinates of regions',

@@ -7,7 +7,7 @@ node but a reason: an index with such an id stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -270,6 +270,10 @@ class TensorAxes:
     def of_parameters(self) -> Iterable[Axis]:
         """Return the axes of all parameters and buffers that operations read."""
         return chain.from_iterable(self._of_parameter.values())
+
+    def of_tensors(self) -> Iterator[Axis]:
+        """Return the axes of all tensors that have some so far, each once."""
+        return iter(dict.fromkeys(chain.from_iterable(self._of.values())))
 
     def assign(self, tensor: Tensor, axes: tuple[Axis, ...]) -> None:
         """Set the axes of an operation's output."""

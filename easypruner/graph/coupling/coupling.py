@@ -158,7 +158,7 @@ class Coupling:
     def freeze(self, axis: Axis, reason: str) -> None:
         """Keep all indices of an axis. The reason is reported with the operation and the module."""
         if not axis.is_constant:
-            self.freeze_nodes(axis.ids, self.explain(reason))
+            self.freeze_dimensions(axis, self.explain(reason))
 
     def freeze_tensor(self, tensor: Tensor, reason: str) -> None:
         """Keep all indices of all dimensions of a tensor."""
@@ -340,6 +340,12 @@ class Coupling:
     def note_step(self, operation: Operation | None) -> None:
         """Note that the rule of an operation has run; None at the end of a pass."""
         self.history.note(operation, self.edges.mark(), len(self.axes.owners))
+
+    def freeze_dimensions(self, axis: Axis, reason: str) -> None:
+        """Keep all indices of an axis, or of the axes that were merged into it, for a reason."""
+        for part in axis.dimensions:
+            if not part.is_constant:
+                self.freeze_nodes(part.ids, reason)
 
     def freeze_nodes(self, ids: Ids, reason: str) -> None:
         """Keep the indices with the given ids for a reason."""

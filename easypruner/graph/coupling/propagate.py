@@ -13,6 +13,7 @@ from easypruner.graph.coupling.cost import find_counted_axes
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.grouped import GroupedConvolutions
 from easypruner.graph.coupling.groups import OwnedAxes, Partition, find_readers, partition
+from easypruner.graph.coupling.merges import find_used_merges
 from easypruner.graph.coupling.rules import apply_rule
 from easypruner.graph.coupling.splits import MergeKey, Splits
 from easypruner.graph.coupling.unprunable import find_unprunable
@@ -102,7 +103,8 @@ def propagate(
         # What stays only because dimensions are merged may go once it is known which of them stay.
         lasting = {dim: why for dim, why in frozen.items() if not why.startswith(MERGED)}
         if lasting.keys() <= unprunable.keys():
-            merged = {key for key, why in splits.merged.items() if why in frozen.values()}
+            used = {*frozen.values(), *find_used_merges(coupling)} if splits.merged else ()
+            merged = {key for key, why in splits.merged.items() if why in used}
             if merged:
                 narrowed |= merged
                 continue
@@ -121,8 +123,7 @@ def _apply_rules(coupling: Coupling, tapes: Sequence[Tape]) -> None:
         for path, tensor in tape.counted:
             known = coupling.positions.of(tensor)
             for axis in (*coupling.axes_of(tensor), *([] if known is None else [known])):
-                if not axis.is_constant:
-                    coupling.freeze_nodes(axis.ids, f'{OUTPUT} ({path})')
+                coupling.freeze_dimensions(axis, f'{OUTPUT} ({path})')
         for axis, reason in coupling.positions.unused():
             coupling.freeze_nodes(axis.ids, reason)
         coupling.note_step(None)

@@ -40,6 +40,10 @@ class TensorMap(Generic[Value]):
         """Remove a tensor, if the map has it."""
         self._values.pop(id(tensor), None)
 
+    def values(self) -> Iterable[Value]:
+        """Return the values of all tensors."""
+        return self._values.values()
+
     def get(self, tensor: Tensor) -> Value | None:
         """Return the value of a tensor; None if it has none."""
         return self._values.get(id(tensor))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -109,6 +111,52 @@ def test_the_larger_of_two_merged_dimensions_loses_channels(
         products = whole.last.weight.view(2, *sizes)
         (products if lead == 'left' else products.mT)[:, ~mask] = 0
     assert torch.allclose(model(x), whole(x), atol=1e-5)
+
+
+ROWS, COLUMNS = 4, 6
+USES: dict[str, Callable[[Tensor], Tensor]] = {
+    'looked up': lambda x: x[:, torch.tensor([0, 5, 7, 23])],
+    'selected': lambda x: x.index_select(1, torch.tensor([1, 22])),
+    'sliced': lambda x: x[:, 3:20],
+    'last': lambda x: x[:, -1:],
+    'tiled': lambda x: x.repeat(1, 2)[:, 20:30],
+    'repeated': lambda x: x.repeat_interleave(2, 1)[:, :40],
+    'joined': lambda x: torch.cat([x, x.flip(1)], 1)[:, 20:30],
+    'added to numbers': lambda x: x + torch.arange(24.0),
+    'multiplied by numbers': lambda x: x @ torch.linspace(0, 1, 48).view(24, 2),
+    'split in another way': lambda x: x.unflatten(1, (8, 3)).sum(1),
+    'cut in halves': lambda x: torch.chunk(x, 2, 1)[0],
+    'shuffled': lambda x: x.view(-1, 2, 12).transpose(1, 2).reshape(-1, 24),
+    'returned': lambda x: x,
+    'sorted': lambda x: x.sort(1).values[:, :5],
+    'padded': lambda x: nn.functional.pad(x, (0, 3))[:, 5:26],
+    'normed in groups': lambda x: nn.functional.group_norm(x[..., None], 3)[..., 0],
+    'rolled': lambda x: x.roll(3, 1),
+    'of a matrix': lambda x: (x.view(-1, 3, 8) @ torch.eye(8)).flatten(1),
+    'gathered': lambda x: x.gather(1, torch.tensor([[0, 20, 3], [1, 2, 23]])),
+}
+
+
+@pytest.mark.parametrize('use', USES)
+def test_what_uses_merged_dimensions_as_one_keeps_all_of_them(use: str) -> None:
+    """No number in the code knows of two factors, so that a cut of either would be a wrong one."""
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.columns = nn.Linear(3, ROWS), nn.Linear(3, COLUMNS)
+            self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            table = (self.rows(x)[:, :, None] * self.columns(x)[:, None]).flatten(1)
+            return USES[use](table).tanh().sum(1) + self.last(self.first(x)).sum(1)
+
+    model, x = randomized_network(Table), torch.randn(2, 3)
+    graph = easypruner.trace(model, x)
+    assert 'first' in graph.groups
+    for seed in range(3):
+        masks = random_masks(graph, seed=seed)
+        assert easypruner.verify(model, masks, x, graph=graph).passed
 
 
 @pytest.mark.parametrize('rows', [3, 40])
