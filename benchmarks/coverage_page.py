@@ -47,10 +47,10 @@ A model is *handled* if it passes all checks. It is *complete* if, in addition, 
 *unsupported*. A dimension is unsupported if it is frozen because the forward pass does not follow a
 cut, because an operation has no rule, or because of another structure that EasyPruner does not
 support. Other dimensions are frozen because of the network itself: the channels of its inputs and
-outputs (*boundary*); kernel extents, single channels, tables, the one of two factors of a width that
-keeps its size, as the number of heads does where their width is cut, and channels whose position
-the code uses, such as the class scores that a detector sorts and the coordinates of its boxes
-(*fixed*); parameters that the forward pass does not use (*unused*). All these numbers count dimensions of
+outputs (*boundary*); kernel extents, single channels, tables, the factor of a width that keeps its
+size, as the number of heads does where their width is cut, and channels whose position the code
+uses, such as the class scores that a detector sorts and the coordinates of its boxes (*fixed*);
+parameters that the forward pass does not use (*unused*). All these numbers count dimensions of
 parameters. *prunable* is the share of the parameters that have a dimension in a group.
 
 A network is a *cnn* unless its forward pass multiplies two activations as matrices (attention,
