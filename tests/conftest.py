@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,9 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 settings.register_profile('fixed', deadline=None, derandomize=True)
 settings.load_profile('fixed')
 
+_MOST_WORKERS = 4
+"""The most processes that run the whole suite. Each needs about 2 GB of memory."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -29,6 +33,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         '--all-cases', action='append', default=[], metavar='FOLDER',
         help='a folder in which --one-case changes nothing',
     )  # fmt: skip
+
+
+# Before the hook of pytest-xdist, which reads the options.
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in several processes if there are cores, unless options say otherwise.
+
+    Named files run in this process: to start others would take longer than most of them do.
+    """
+    option = config.option
+    whole = {config.rootpath, config.rootpath / 'tests'}
+    named = {Path(config.invocation_params.dir, argument) for argument in config.args}
+    inspected = option.usepdb or option.collectonly or option.capture == 'no'
+    # Without pytest-xdist there is no such option; within its processes it does nothing.
+    is_free = getattr(option, 'numprocesses', 0) is None and option.dist == 'no'
+    if not is_free or inspected or hasattr(config, 'workerinput') or not named <= whole:
+        return
+    workers = min(_cores(), _MOST_WORKERS)
+    if workers > 1:
+        # Tests of a file share fixtures. Further threads would only wait for each other.
+        option.numprocesses, option.dist = workers, 'loadfile'
+        os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
