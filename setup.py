@@ -32,7 +32,7 @@ REQUIREMENTS = [
     'rich>=13.4,<16',
     'matplotlib>=3.8,<4',
 ]
-TEST = ['pytest>=8,<10', 'pytest-xdist>=3.6,<4', 'hypothesis>=6.100,<7', 'setuptools>=70.1']
+TEST = ['pytest>=8,<10', 'pytest-xdist>=3.6.1,<4', 'hypothesis>=6.100,<7', 'setuptools>=70.1']
 TRAINERS = {
     'lightning': ['lightning>=2.4,<3'],
     'accelerate': ['accelerate>=1,<2'],
