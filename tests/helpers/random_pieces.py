@@ -310,11 +310,18 @@ def einsum(shape: Shape, step: Step) -> nn.Module:
 
 @keeps_numbers
 def outer_product(shape: Shape, step: Step) -> nn.Module:
-    """Two widths are multiplied and merged into one."""
+    """Two widths are multiplied and merged into one, of which some channels may be picked."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         both = self.a(x)[:, :, None] * self.b(x)[:, None]
-        return step.pick(0, lambda: both.flatten(1, 2), lambda: both.sum(1), lambda: both.mean(2))()
+        return step.pick(
+            0,
+            lambda: both.flatten(1, 2),
+            lambda: both.sum(1),
+            lambda: both.mean(2),
+            lambda: both.flatten(1, 2)[:, torch.tensor([0, 4, 7, 11])],
+            lambda: both.flatten(1, 2)[:, 1:9],
+        )()
 
     return Block(forward, a=nn.Conv2d(shape[0], 4, 1), b=nn.Conv2d(shape[0], 3, 1))
 
