@@ -35,6 +35,9 @@ other runs.
 `scratch` trains new weights in the widths of `l1`, and `scratch_masksparsity` in those of
 `masksparsity`, for as many epochs as the others train in all.
 """
+_TUNED = """The values of each method that did best in its trials. Where one is the largest or the
+smallest that was tried, a better one may lie beyond it: the method may then do better than the
+tables above say."""
 _QUICK = (
     ' **These are short runs that show that the script works. They say nothing about methods.**'
 )
@@ -69,6 +72,7 @@ def _study(study: Mapping[str, Any]) -> Iterator[str]:
         yield from _differences([d for d in known if lines[d['line']]['keep'] == keep], lines)
     if study['tuned']:
         yield '### Tuned values'
+        yield _TUNED
         yield _tuned(study['tuned'])
 
 
