@@ -56,6 +56,26 @@ def needs_eval(module: nn.Module) -> bool:
     return any(not hasattr(module, name) for name in _set_by(kind.train) & _read_by(kind.forward))
 
 
+def keeps_for_mode(module: nn.Module) -> bool:
+    """Return whether the module's own ``train()`` sets attributes, such as what was computed."""
+    kind = type(module)
+    return kind.train is not nn.Module.train and bool(_set_by(kind.train) - {'training'})
+
+
+def enter_mode_again(module: nn.Module) -> None:
+    """Let a module's ``train()`` compute or forget what it keeps; all modes stay as they are.
+
+    The attentions of LeViT, for example, keep biases that were gathered from a parameter.
+    """
+    before = [(each, each.training) for each in module.modules()]
+    try:
+        for mode in (not module.training, module.training):
+            module.train(mode)
+    finally:
+        for each, was in before:
+            each.training = was
+
+
 @functools.cache
 def _set_by(method: Callable[..., Any]) -> frozenset[str]:
     """Return the names of the attributes that a method sets."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.modules import enter_mode_again, keeps_for_mode
 from easypruner.errors import CutError
 from easypruner.graph.cutting.handlers import TORCH_HANDLERS, LayerHandler, Resize, find_resizes
 from easypruner.graph.cutting.optimizer_handler import like_layout
@@ -92,6 +93,10 @@ def cut(
             _repoint(other, list(swaps.values()))
         undo.callback(Snapshot(hooked).restore)
         refresh(hooked)
+        stale = [module for module in resized if keeps_for_mode(module)]
+        undo.callback(Snapshot(stale).restore)
+        for module in stale:
+            enter_mode_again(module)
         for module in resized:
             # Fast kernels need the weights of a recurrent layer in one piece of memory.
             if isinstance(module, nn.RNNBase):
