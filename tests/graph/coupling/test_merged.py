@@ -138,8 +138,8 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize('use', USES)
-def test_what_uses_merged_dimensions_as_one_keeps_all_of_them(use: str) -> None:
-    """No number in the code knows of two factors, so that a cut of either would be a wrong one."""
+def test_a_cut_fits_what_uses_merged_dimensions_as_one(use: str) -> None:
+    """What uses them knows nothing of two factors, so that both may not lose channels."""
 
     class Table(nn.Module):
         def __init__(self) -> None:
