@@ -38,6 +38,11 @@ _SINGLE_SCALES = (
 )
 """Operations whose second argument has to be of single precision, whatever the others are."""
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
+_DOUBLE = {
+    **dict.fromkeys(_LOWER, torch.float64),
+    **dict.fromkeys((torch.complex32, torch.complex64), torch.complex128),
+}
+"""A type of lower precision -> the one in which cuts are verified."""
 _FULL = (
     'fails on the example inputs in double precision, in which cuts are verified: {}; give inputs '
     'of the types that the network takes, or leave the verification out'
@@ -135,7 +140,7 @@ def verify(
     check_calls(calls)
     model = find_traceable(model)
     check_values(model, 'verify')
-    full = copy_of(model).double()
+    full = _doubled_network(copy_of(model))
     given = dict(attention=attention, grouped=grouped, ignore=ignore)
     options: Any = {name: value for name, value in given.items() if value is not None}
     if graph is not None and options:
@@ -204,7 +209,7 @@ class _Call:
         """Return the outputs of a network in double precision. The pass may change its buffers."""
         double = changed_setting(torch.get_default_dtype, torch.set_default_dtype, torch.float64)
         is_function = callable(self.call)
-        call = map_tensors(self.call, lambda t: t.double() if t.is_floating_point() else t)
+        call = map_tensors(self.call, _doubled)
         try:
             # A forward pass may ask for another precision, as ``x.float()``.
             with unchanged(model), double, without_compilation(), _Double(is_function):
@@ -260,8 +265,8 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if is_composite(func):
             return run_parts(self, func, args, kwargs)
-        if kwargs.get('dtype') in _LOWER:
-            kwargs = {**kwargs, 'dtype': torch.float64}
+        if kwargs.get('dtype') in _DOUBLE:
+            kwargs = {**kwargs, 'dtype': _DOUBLE[kwargs['dtype']]}
         if func is aten.bernoulli_.float:  # drops values, at random positions
             return args[0].fill_(1.0)
         if func is aten.native_dropout.default:
@@ -283,7 +288,15 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _doubled(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.dtype in _LOWER else tensor
+    return tensor.to(_DOUBLE[tensor.dtype]) if tensor.dtype in _DOUBLE else tensor
+
+
+def _doubled_network(network: nn.Module) -> nn.Module:
+    network = network.double()
+    # Torch leaves complex parameters and buffers as they are.
+    if any(tensor.is_complex() for tensor in named_tensors(network).values()):
+        network._apply(_doubled)  # type: ignore[no-untyped-call]
+    return network
 
 
 @torch.no_grad()
@@ -333,6 +346,10 @@ def relative_error(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     """
     if [t.shape for t in expected] != [t.shape for t in got]:
         return math.inf
-    pairs = ((a.double(), b.double()) for a, b in zip(expected, got, strict=True) if a.numel())
+    pairs = (map(_comparable, each) for each in zip(expected, got, strict=True) if each[0].numel())
     errors = [float((a - b).abs().max()) / (float(a.abs().max()) or 1.0) for a, b in pairs]
     return math.inf if any(map(math.isnan, errors)) else max(errors, default=0.0)
+
+
+def _comparable(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)

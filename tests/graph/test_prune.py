@@ -349,3 +349,32 @@ def test_a_cut_looks_once_at_the_network_and_keeps_copies_of_what_it_changes(
     easypruner.prune(model, {'2.0': torch.arange(8) > 2}, graph=graph)
     assert inventories == [model]
     assert kept_copies == [model[2][0], model[2][1]]
+
+
+class Spectral(nn.Module):
+    """Mixes the lowest frequencies of its channels by a complex weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv1d(2, 8, 1), nn.Conv1d(6, 2, 1)
+        self.weight = nn.Parameter(torch.randn(8, 6, 3, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        lowest = torch.fft.rfft(self.first(x))[..., :3]
+        mixed = torch.einsum('bit,iot->bot', lowest, self.weight)
+        return self.last(torch.fft.irfft(mixed, n=x.shape[-1])), mixed.sum(1)
+
+
+def test_complex_weights_are_verified_in_double_precision() -> None:
+    net, x = randomized_network(Spectral), torch.randn(2, 2, 8)
+    graph = easypruner.trace(net, x)
+    assert [group.size for group in graph.groups.values()] == [8, 6]
+    masks = {name: torch.arange(group.size) % 2 == 0 for name, group in graph.groups.items()}
+    assert easypruner.verify(net, masks, x, graph=graph).error < 1e-12
+    easypruner.prune(net, masks, graph=graph)
+    net(x)[0].sum().backward()
+
+
+def test_outputs_that_differ_in_their_imaginary_parts_differ() -> None:
+    one, other = torch.tensor([3 + 4j]), torch.tensor([3 - 4j])
+    assert relative_error([one], [other]) == pytest.approx(8 / 5)

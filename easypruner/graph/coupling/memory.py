@@ -75,7 +75,8 @@ class Memory:
         return TensorMap(
             (output, operation.tensors[0])
             for operation in self._operations()
-            if operation.name in _VIEWS
+            # A number that an operation takes as a tensor has no memory.
+            if operation.name in _VIEWS and operation.tensors
             for output in operation.outputs
             if output is not operation.tensors[0]
         )

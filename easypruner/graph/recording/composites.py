@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map
 
 
 def is_composite(func: Any) -> bool:
@@ -27,8 +29,7 @@ def run_parts(
         NotImplementedError: torch has no implementation that consists of other operations.
     """
     kernel = func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
-    if func.name() == 'flex_attention':
-        kernel = _attend
+    kernel = _WRITTEN_OUT.get(func.name(), kernel)
     if kernel is None:
         raise NotImplementedError(f'torch cannot run {func} as a sequence of other operations')
     with mode, _Unrecorded(), torch.no_grad():  # type: ignore[no-untyped-call]
@@ -44,6 +45,17 @@ def _attend(query: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
     order = sorted(range(query.dim()), key=strides.__getitem__, reverse=True)
     inverse = sorted(range(query.dim()), key=order.__getitem__)
     return output.permute(order).contiguous().permute(inverse), *others
+
+
+def _choose(
+    condition: Tensor, if_true: Callable[..., Any], if_false: Callable[..., Any], inputs: Any
+) -> Any:
+    """Run both branches, which a cut has to fit, and choose their results. Costs are of both."""
+    results = if_true(*inputs), if_false(*inputs)
+    return tree_map(lambda one, other: torch.where(condition, one, other), *results)
+
+
+_WRITTEN_OUT: dict[str, Callable[..., Any]] = {'flex_attention': _attend, 'cond': _choose}
 
 
 class _Unrecorded(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -87,7 +87,7 @@ def flexible(net: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     flex = pytest.importorskip('torch.nn.attention.flex_attention')
 
     def relative(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, key: Tensor) -> Tensor:
-        return score + (row - key)
+        return score + (row - key) * 0.5
 
     return flex.flex_attention(q, k, v, score_mod=relative, enable_gqa=True)
 

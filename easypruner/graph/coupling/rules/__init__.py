@@ -23,10 +23,15 @@ def apply_rule(coupling: Coupling, operation: Operation) -> None:
     """Apply the rule of an operation, and count the cost of its outputs.
 
     Raises:
-        TraceError: the rule fails, or assigns an output no axes.
+        TraceError: the rule fails, or assigns an output no axes, or an output is nested.
     """
     if not operation.outputs and not operation.func._schema.is_mutable:
         return
+    if any(output.is_nested for output in operation.outputs):
+        raise TraceError(
+            f'{operation} makes a nested tensor, of which channels cannot be followed; trace the '
+            'network on padded tensors'
+        )
     coupling.operation = operation
     coupling.splits.start_operation()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 import numpy as np
@@ -236,12 +236,39 @@ def _alike(coupling: Coupling, axes: Sequence[Axis], extra: Tensor) -> list[Axis
     return known + [coupling.make_constant(size) for size in extra.shape[len(known) :]]
 
 
-@rule('bilinear', '_trilinear')
-def bilinear(coupling: Coupling, operation: Operation) -> None:
-    """Freeze all arguments. Over which of their axes the operation sums is not followed."""
-    for tensor in operation.args[:3]:
-        coupling.freeze_tensor(tensor, 'a bilinear form')
-    coupling.assign_constants(operation.output)
+@rule('_trilinear')
+def multiply_three(coupling: Coupling, operation: Operation) -> None:
+    """Couple three tensors, broadcast and multiplied, along each dimension, as in a bilinear form.
+
+    The operation names the dimensions that each of them lacks, and those over which it sums.
+    """
+    given = [
+        (tensor, _expanded(coupling.axes_of(tensor), lacks))
+        for tensor, lacks in zip(operation.args[:3], operation.args[3:6], strict=True)
+    ]
+    for tensor, _ in given:
+        coupling.note_use(tensor, 'linear.weight')
+    summed, result = operation.args[6], []
+    for dim in range(len(given[0][1])):
+        (first, axis), *others = (
+            (tensor, own) for tensor, axes in given if (own := axes[dim]) is not None
+        )
+        for tensor, other in others:
+            if dim in summed:
+                coupling.contract(first, axis, tensor, other)
+            else:
+                axis = coupling.couple(axis, other)
+        if dim not in summed:
+            result.append(axis)
+    coupling.assign(operation.output, result)
+
+
+def _expanded(axes: Sequence[Axis], lacks: Iterable[int]) -> list[Axis | None]:
+    """Return axes with None at the dimensions that a tensor lacks."""
+    expanded: list[Axis | None] = list(axes)
+    for dim in sorted(lacks):
+        expanded.insert(dim, None)
+    return expanded
 
 
 @rule('torchvision::deform_conv2d')
@@ -254,7 +281,9 @@ def convolve_deformed(coupling: Coupling, operation: Operation) -> None:
     coupling.note_use(weight, 'convolution.weight')
     for axis in (*kernel[2:], coupling.axes_of(offset)[1], coupling.axes_of(mask)[1]):
         coupling.freeze(axis, KERNEL)
-    if groups == 1 and offset_groups == 1:
+    if groups == 1:
+        # The channels follow each other by the offsets that move them.
+        coupling.couple_runs(channels, offset_groups)
         coupling.contract(x, channels, weight, kernel[1])
     else:
         for axis in (channels, *kernel[:2]):

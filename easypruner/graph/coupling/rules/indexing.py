@@ -37,6 +37,18 @@ def embed_bags(coupling: Coupling, operation: Operation) -> None:
         coupling.assign_constants(table)
 
 
+@rule('_pack_padded_sequence')
+def pack_sequences(coupling: Coupling, operation: Operation) -> None:
+    """Put the steps of all sequences, without those that pad, into one axis; hand on the others."""
+    x, lengths = operation.tensors[:2]
+    batch, steps, *features = coupling.axes_of(x)
+    for axis in (batch, steps, *coupling.axes_of(lengths)):
+        coupling.freeze(axis, LOOKED_UP)
+    packed, counts = operation.outputs
+    coupling.assign(packed, (coupling.make_constant(packed.shape[0]), *features))
+    coupling.assign_constants(counts)
+
+
 @rule('isin')
 def find_members(coupling: Coupling, operation: Operation) -> None:
     """Hand the axes of the entries on. The set in which they are looked up stays."""

@@ -171,3 +171,31 @@ def counted(model: Sequence) -> int:
         torch.func.functional_call(model, tensors, (steps().to('meta'),))
     model.looks, model.layer._flat_weights = looks, flat
     return counter.get_total_flops() // 2
+
+
+class Packed(nn.Module):
+    """Reads sequences of several lengths, packed behind a layer."""
+
+    def __init__(self, kind: type[nn.Module], sort: bool) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(6, 7), nn.Linear(16, 3)
+        self.layer, self.sort = kind(7, 8, batch_first=True, bidirectional=True), sort
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.before(x), lengths.cpu(), batch_first=True, enforce_sorted=not self.sort
+        )
+        return self.after(nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], True)[0])
+
+
+@pytest.mark.parametrize('sort', [True, False])
+@pytest.mark.parametrize('kind', [nn.LSTM, nn.GRU])
+def test_units_around_packed_sequences_go(kind: type[nn.Module], sort: bool) -> None:
+    net = randomized_network(lambda: Packed(kind, sort))
+    inputs = steps(5), torch.tensor([2, 5, 1, 3] if sort else [5, 3, 2, 1])
+    graph = easypruner.trace(net, inputs)
+    assert [group.size for group in graph.groups.values()] == [7, 8]
+    masks = masks_of(graph)
+    assert easypruner.verify(net, masks, inputs, graph=graph).passed
+    easypruner.prune(net, masks, graph=graph)
+    net(*inputs).sum().backward()

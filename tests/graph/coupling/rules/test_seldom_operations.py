@@ -119,3 +119,82 @@ def test_channels_beside_complex_numbers_go_in_pairs() -> None:
     easypruner.prune(net, {'first': mask}, graph=graph)
     assert net.first.out_features == 12
     assert net(x).shape == (2, 5, 3)
+
+
+class Form(nn.Module):
+    """A bilinear form of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.last = nn.Linear(4, 6), nn.Linear(5, 8), nn.Linear(7, 3)
+        self.form = nn.Bilinear(6, 8, 7)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.last(self.form(self.left(x), self.right(y)).relu())
+
+
+def test_channels_go_on_all_sides_of_a_bilinear_form() -> None:
+    net, inputs = randomized_network(Form), (torch.randn(3, 2, 4), torch.randn(3, 2, 5))
+    graph = easypruner.trace(net, inputs)
+    assert {n: g.size for n, g in graph.groups.items()} == {'left': 6, 'right': 8, 'form': 7}
+    masks = {name: torch.arange(group.size) > 1 for name, group in graph.groups.items()}
+    assert easypruner.verify(net, masks, inputs, graph=graph).passed
+    easypruner.prune(net, masks, graph=graph)
+    assert (net.form.in1_features, net.form.in2_features, net.form.out_features) == (4, 6, 5)
+
+
+@pytest.mark.parametrize('groups', [1, 2, 4])
+def test_channels_that_offsets_move_together_go_from_each_of_their_groups(groups: int) -> None:
+    ops = pytest.importorskip('torchvision.ops')
+    offsets = torch.randn(2, 18 * groups, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    class Moved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(6, 4, 1)
+            self.moved = ops.DeformConv2d(8, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.moved(self.first(x), offsets.to(x)))
+
+    net, x = randomized_network(Moved), torch.randn(2, 3, 4, 4)
+    graph = easypruner.trace(net, x)
+    assert {n: g.size for n, g in graph.groups.items()} == {'first': 8 // groups, 'moved': 6}
+    masks = {name: torch.arange(group.size) > 0 for name, group in graph.groups.items()}
+    assert easypruner.verify(net, masks, x, graph=graph).passed
+    easypruner.prune(net, masks, graph=graph)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason='needs torch 2.6')
+def test_channels_around_branches_that_torch_chooses_go_from_both() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+            self.one, self.other = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(torch.cond(x.sum() > 0, self.one, self.other, (x,)))
+
+    net, x = randomized_network(Branches), torch.randn(2, 4)
+    graph = easypruner.trace(net, x)
+    assert {n: g.size for n, g in graph.groups.items()} == {'first': 8, 'one': 8}
+    removed = {member.param for member in graph.groups['one'].members if member.role == 'out'}
+    assert {'one.weight', 'other.weight'} <= removed
+    masks = dict.fromkeys(graph.groups, torch.arange(8) > 2)
+    assert easypruner.verify(net, masks, x, graph=graph).passed
+
+
+def test_nested_tensors_are_refused() -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            nested = torch.nested.as_nested_tensor(list(x), layout=torch.jagged)
+            return self.last(self.first(nested).relu()).values()
+
+    with pytest.raises(easypruner.errors.TraceError, match=r'nested tensor.* padded tensors'):
+        easypruner.trace(Nested(), torch.randn(2, 5, 4))
