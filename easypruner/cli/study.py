@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from easypruner.cli.options import CommonArguments, expecting, flag, option, positional
-from easypruner.errors import ConfigError
+from easypruner.errors import Mistakes
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from easypruner.base.store import Store
     from easypruner.study.executors import Executor
     from easypruner.study.parts import Part
     from easypruner.study.plan import Plan
@@ -59,13 +60,19 @@ class StudyArguments(CommonArguments):
         'threads of each run; default: an equal share of the cores', type=parse_count, metavar='N'
     )
     only: Sequence[str] = option(
-        'run only these methods now', nargs='+', metavar='METHOD', default=[]
+        'run only these methods now', nargs='+', action='extend', metavar='METHOD', default=[]
     )
     seeds: Sequence[int] = option(
-        'run only these seeds now', nargs='+', type=parse_seed, metavar='N', default=[]
+        'run only these seeds now',
+        nargs='+',
+        action='extend',
+        type=parse_seed,
+        metavar='N',
+        default=[],
     )
     budgets: Sequence[float] = option(
-        'run only budgets that keep these shares now', nargs='+', type=float, metavar='KEEP',
+        'run only budgets that keep these shares now', nargs='+', action='extend', type=float,
+        metavar='KEEP',
         default=[],
     )  # fmt: skip
     store: str | None = option(
@@ -80,43 +87,82 @@ def study(arguments: StudyArguments) -> int:
         EasyPrunerError: the study has mistakes, or runs have failed.
     """
     # These modules import torch and MMEngine, and --help has to be fast.
-    from easypruner.base.disk import disk_problem
     from easypruner.base.lock import FolderLock
     from easypruner.base.store import Store, default_store
     from easypruner.report.text import report_console
     from easypruner.study.parts import Part
-    from easypruner.study.plan import plan_study
     from easypruner.study.record import check_folder
     from easypruner.study.study import clear
     from easypruner.study.study_file import read_study
 
-    declared = read_study(Path(arguments.study))
+    declared, console = read_study(Path(arguments.study)), report_console()
     folder = Path(arguments.out or Path('studies') / declared.name).resolve()
-    store = Path(arguments.store) if arguments.store else default_store()
-    shared = Store(store)
-    if not arguments.plan:
-        try:
-            shared.check_writable()
-        except OSError as error:
-            problem = disk_problem(error) or str(error)
-            raise ConfigError(f'the store cannot be written: {problem}; see --store') from error
-        check_folder(folder, arguments.resume, arguments.overwrite)
+    store = Store(Path(arguments.store) if arguments.store else default_store())
     part = Part(arguments.only, arguments.seeds, arguments.budgets)
-    plan, console = plan_study(part.of(declared)), report_console()
-    _check(part.of(declared), plan, console, data=arguments.executor == 'local')
+    _check_command(arguments, declared, part, folder, store, console)
     if arguments.plan:
+        _planned(arguments, declared, part, folder, console)
         return 0
     lock = FolderLock(folder, '--out', 'study folder')
     lock.acquire()
     try:
         # Another process may have begun in the meantime.
         check_folder(folder, arguments.resume, arguments.overwrite)
+        plan = _planned(arguments, declared, part, folder, console)
         if arguments.overwrite:
             clear(folder)
-        _execute(arguments, declared, part, plan, folder, store.resolve(), console)
+        _execute(arguments, declared, part, plan, folder, store.folder.resolve(), console)
     finally:
         lock.release()
     return 0
+
+
+def _check_command(
+    arguments: StudyArguments,
+    declared: Study,
+    part: Part,
+    folder: Path,
+    store: Store,
+    console: Console,
+) -> None:
+    """Raise ConfigError for all options that do not fit; a plan needs no folders."""
+    from easypruner.base.disk import disk_problem
+    from easypruner.study.executors import check_installed
+    from easypruner.study.record import check_folder
+
+    mistakes, folders = Mistakes(), Mistakes()
+    with mistakes.collect():
+        part.of(declared)
+    with mistakes.collect():
+        check_installed(arguments.executor)
+    with folders.collect():
+        check_folder(folder, arguments.resume, arguments.overwrite)
+    if arguments.plan:
+        for problem in folders.found:
+            console.print(f'note: {problem}', markup=False, highlight=False)
+    else:
+        for problem in folders.found:
+            mistakes.add(problem)
+        try:
+            store.check_writable()
+        except OSError as error:
+            problem = disk_problem(error) or str(error)
+            mistakes.add(f'the store cannot be written: {problem}; see --store')
+    mistakes.raise_all()
+
+
+def _planned(
+    arguments: StudyArguments, declared: Study, part: Part, folder: Path, console: Console
+) -> Plan:
+    """Check the configs of a part of a study and what its folder has, and print the plan."""
+    from easypruner.study.check import check_study
+    from easypruner.study.resumed import check_resumed
+
+    now = part.of(declared)
+    plan = check_study(now, console, data=arguments.executor == 'local')
+    if arguments.resume:
+        check_resumed(declared, folder, console)
+    return plan
 
 
 def _execute(
@@ -134,6 +180,7 @@ def _execute(
     from easypruner.study.runs import runs_of
     from easypruner.study.study import run_study
     from easypruner.study.trials import tune_study
+    from easypruner.study.unchanged import check_unchanged
 
     executor = _executor(arguments, declared, folder)
     # A study that is killed while it tunes can be resumed.
@@ -141,42 +188,12 @@ def _execute(
     try:
         final, tuned = tune_study(declared, part, folder, executor, store, console)
         if tuned:
+            check_unchanged(runs_of(part.of(final)), folder)
             # Values that were tuned differ on purpose.
             plan = replace(plan_study(part.of(final)), differences=plan.differences)
         run_study(final, plan, folder, executor, store, console, tuned)
     finally:
         executor.close()
-
-
-def _check(study: Study, plan: Plan, console: Console, data: bool) -> None:
-    """Check the configs of a study, and print its plan.
-
-    Args:
-        study: the study.
-        plan: the plan.
-        console: prints the plan.
-        data: whether models and data are checked, which the machine that submits may not have.
-    """
-    from easypruner.report.text import format_numbers, plural
-    from easypruner.study.plan import check_study, plan_study
-    from easypruner.study.tuning import example_trials
-
-    once, separate = plan.trainings(plan.runs)
-    for label in dict.fromkeys(run.label for run in plan.runs):
-        seeds = format_numbers(run.seed for run in plan.runs if run.label == label)
-        console.print(f'{label}: seeds {seeds}', markup=False, highlight=False)
-    text = f'{plural(len(plan.runs), "run")} with {plural(separate, "training")}, '
-    console.print(f'{text}{once} of them different', highlight=False)
-    trials = sum(method.tune.trials for method in study.methods if method.tune is not None)
-    if trials:
-        text = plural(trials * len(study.budgets), 'trial')
-        console.print(f'before them, {text} on a part of the training data', highlight=False)
-    for difference in plan.differences:
-        console.print(f'unfair: {difference}', style='yellow', markup=False, highlight=False)
-    examples = example_trials(study)
-    plan_study(examples)
-    for warning in [*check_study(study), *check_study(examples)] if data else []:
-        console.print(f'warning: {warning}', style='yellow', markup=False, highlight=False)
 
 
 def _executor(arguments: StudyArguments, declared: Study, folder: Path) -> Executor:

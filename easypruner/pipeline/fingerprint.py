@@ -16,7 +16,15 @@ from easypruner.pipeline.preflight import ALSO_KNOWN, OWN_KEYS
 from easypruner.report.recipes import LENGTH, PARTS
 from easypruner.strategies.stages.state import Run
 
-_ABSENT = object()
+
+class _Absent:
+    """What a config does not have."""
+
+    def __repr__(self) -> str:
+        return 'absent'
+
+
+ABSENT = _Absent()
 _NOT_HASHED = ('seed', 'randomness', 'work_dir', 'launcher', 'resume')
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'mmcv-lite', 'numpy')
 """The packages that results depend on."""
@@ -150,19 +158,30 @@ def differences(before: Any, after: Any, path: str = '') -> list[str]:
     >>> differences({'a': [1, {'b': 2}], 'c': 3}, {'a': [1, {'b': 4}], 'd': 3})
     ['a[1].b', 'c', 'd']
     """
+    return [place for place, _, _ in changes(before, after, path)]
+
+
+def changes(before: Any, after: Any, path: str = '') -> list[tuple[str, Any, Any]]:
+    """Return the config paths at which two plain values differ, each with both values.
+
+    A value that is absent is :data:`ABSENT`.
+
+    >>> changes({'a': [1, {'b': 2}]}, {'a': [1, {'b': 4}]})
+    [('a[1].b', 2, 4)]
+    """
     parts: Iterable[tuple[str, Any, Any]]
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         keys = sorted(before.keys() | after.keys())
-        parts = ((f'.{key}', before.get(key, _ABSENT), after.get(key, _ABSENT)) for key in keys)
+        parts = ((f'.{key}', before.get(key, ABSENT), after.get(key, ABSENT)) for key in keys)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
         parts = ((f'[{number}]', one, other) for number, (one, other) in pairs)
     else:
-        return [] if before == after else [path]
+        return [] if before == after else [(path, before, after)]
     return [
         found
         for key, one, other in parts
-        for found in differences(one, other, f'{path}{key}'.lstrip('.'))
+        for found in changes(one, other, f'{path}{key}'.lstrip('.'))
     ]
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from torch import nn
 
+from easypruner.base.describe import shown
 from easypruner.base.distributed import barrier, is_main, on_main
 from easypruner.base.files import file_hash, write_json
 from easypruner.base.json_fields import Field, check_hash, read_json, with_hash
@@ -18,7 +20,14 @@ from easypruner.base.lock import LOCK, FolderLock
 from easypruner.base.versions import machine
 from easypruner.engine.checkpoint import save_weights
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.pipeline.fingerprint import differences, essential, known_keys, plain, run_identity
+from easypruner.pipeline.fingerprint import (
+    changes,
+    differences,
+    essential,
+    known_keys,
+    plain,
+    run_identity,
+)
 from easypruner.strategies.stages.state import PruningState, Run
 
 RUN = 'run.json'
@@ -98,6 +107,25 @@ def seed_of(folder: Path) -> int | None:
     return _read_run(file)['seed'].integer(0) if file.is_file() else None
 
 
+def changed_settings(folder: Path, config: Config) -> list[str]:
+    """Return in which settings that change results a config is not that of a run.
+
+    Args:
+        folder: the work directory of the run.
+        config: the config, with its stages expanded.
+
+    Raises:
+        EasyPrunerError: the run.json of the folder is damaged.
+    """
+    return _changed(_read_run(folder / RUN)['config'].value, essential(plain(config.to_dict())))
+
+
+def _changed(before: Any, now: Any) -> list[str]:
+    """Return the essential settings that differ between two plain configs, with their values."""
+    found = changes(essential(before), now)
+    return [f'{path} (was {shown(then)}, is {shown(value)})' for path, then, value in found]
+
+
 def open_work_dir(run: Run, mode: Mode) -> None:
     """Let the main process prepare a work directory that the run owns."""
     if is_main() and not mode.resume:
@@ -166,7 +194,7 @@ def _check_same_run(run: Run) -> None:
     before = _read_run(run.work_dir / RUN)
     old = before['config'].value
     identity = run_identity(run)
-    changed = differences(essential(old), identity['config'])
+    changed = _changed(old, identity['config'])
     for key in ('seed', 'processes', 'versions'):
         then = before[key].value
         changed += [

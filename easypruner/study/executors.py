@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 from abc import ABC, abstractmethod
@@ -10,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from easypruner.base.stopping import GRACE
+from easypruner.errors import ConfigError
 from easypruner.study.job import begin, problem_of
 
+_PACKAGES = {'submitit': 'submitit', 'ray': 'ray'}
+"""Executor -> the package that it needs."""
 _THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
 
 
@@ -50,6 +54,14 @@ class Executor(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Give back what the executor holds."""
+
+
+def check_installed(name: str) -> None:
+    """Raise ConfigError if the package of an executor is not installed."""
+    if name in _PACKAGES and importlib.util.find_spec(_PACKAGES[name]) is None:
+        raise ConfigError(
+            f'--executor {name} needs {_PACKAGES[name]}: pip install "easypruner[{name}]"'
+        )
 
 
 @dataclass

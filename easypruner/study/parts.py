@@ -41,8 +41,9 @@ class Part:
                 mistakes.add(f'--seeds {seed}: the study has the seeds {known}')
         for share in self.budgets:
             if share not in shares:
-                known = ', '.join(map(str, shares)) or 'none'
-                mistakes.add(f'--budgets {share:g}: the study has budgets of {known}')
+                known = ', '.join(f'{each:g}' for each in shares if isinstance(each, int | float))
+                has = f'budgets of {known}' if known else 'no budgets that name a share to keep'
+                mistakes.add(f'--budgets {share:g}: the study has {has}')
         mistakes.raise_all()
         return replace(
             study,

@@ -12,7 +12,6 @@ from easypruner.base.json_fields import content_hash
 from easypruner.engine.compat import prepare
 from easypruner.engine.config import DEFAULT_SCOPE
 from easypruner.errors import ConfigError, Mistakes
-from easypruner.pipeline.config_check import check_config
 from easypruner.pipeline.fingerprint import essential, plain, stage_fingerprint
 from easypruner.pipeline.preflight import PlannedStage, check_outline, expand
 from easypruner.pipeline.stages.report import Report
@@ -50,13 +49,44 @@ class Plan:
         return len(set(keys)), len(keys)
 
 
-def plan_study(study: Study) -> Plan:
+class FoundIn:
+    """Mistakes in the configs of runs, each named once with the runs that have it."""
+
+    def __init__(self) -> None:
+        self._labels: dict[str, dict[str, None]] = {}
+
+    def add(self, mistakes: Iterable[str], label: str) -> None:
+        """Add the mistakes in the config of a run."""
+        for mistake in mistakes:
+            self._labels.setdefault(mistake, {})[label] = None
+
+    def add_new(self, others: FoundIn) -> None:
+        """Add what is not known yet of the mistakes in other runs."""
+        for mistake, labels in others._labels.items():
+            self._labels.setdefault(mistake, labels)
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each mistake."""
+        return [f'{_listed([*who])}: {mistake}' for mistake, who in self._labels.items()]
+
+    def raise_all(self) -> None:
+        """Raise one ConfigError with all mistakes, if there are any."""
+        if self._labels:
+            raise ConfigError(*self.lines)
+
+
+def plan_study(study: Study, found: FoundIn | None = None) -> Plan:
     """Check the configs of a study.
+
+    Args:
+        study: the study.
+        found: gets the mistakes; None to raise them.
 
     Raises:
         ConfigError: some have mistakes; the message lists all.
     """
-    plan = plan_runs(runs_of(study), study.plugins)
+    plan = plan_runs(runs_of(study), study.plugins, found)
     return replace(plan, differences=(*_untuned(study), *plan.differences))
 
 
@@ -69,14 +99,21 @@ def _untuned(study: Study) -> tuple[str, ...]:
     return (f'the tuning differs: no trials ({", ".join(without)}), but others have some',)
 
 
-def plan_runs(runs: Sequence[StudyRun], plugins: Sequence[str]) -> Plan:
+def plan_runs(
+    runs: Sequence[StudyRun], plugins: Sequence[str], found: FoundIn | None = None
+) -> Plan:
     """Check the configs of runs.
+
+    Args:
+        runs: the runs.
+        plugins: folders with plugins.
+        found: gets the mistakes; None to raise them.
 
     Raises:
         ConfigError: some have mistakes; the message lists all.
     """
     prepare()
-    mistakes: dict[str, list[str]] = {}
+    known = FoundIn() if found is None else found
     stages: dict[str, tuple[tuple[str, int], ...]] = {}
     parts: dict[str, dict[str, Any]] = {}
     load_plugins(plugins)
@@ -86,15 +123,15 @@ def plan_runs(runs: Sequence[StudyRun], plugins: Sequence[str]) -> Plan:
             if first.id in stages:
                 stages[run.id] = tuple((f'{run.seed} {key}', n) for key, n in stages[first.id])
             continue
-        found = Mistakes()
-        with found.collect():
+        mistakes = Mistakes()
+        with mistakes.collect():
             config = settings_of(run)
             load_plugins(plugins, config.get('custom_imports') or ())
             init_default_scope(config.get('default_scope', DEFAULT_SCOPE))
-            planned = expand(config.get('stages') or [], found)
-            check_outline(config, planned, found)
-            _check_report(planned, found)
-            found.raise_all()
+            planned = expand(config.get('stages') or [], mistakes)
+            check_outline(config, planned, mistakes)
+            _check_report(planned, mistakes)
+            mistakes.raise_all()
             epochs = epochs_of(planned, config)
             key = content_hash({'config': _without_stages(config), 'seed': run.seed})
             keys = []
@@ -104,40 +141,10 @@ def plan_runs(runs: Sequence[StudyRun], plugins: Sequence[str]) -> Plan:
             stages[run.id] = tuple(keys)
             if run.baseline is None:
                 parts[run.label] = plain_parts(config, trained_epochs(planned, epochs))
-        for mistake in dict.fromkeys(found.found):
-            mistakes.setdefault(mistake, []).append(run.label)
-    if mistakes:
-        raise ConfigError(*(f'{_listed(who)}: {mistake}' for mistake, who in mistakes.items()))
+        known.add(mistakes.found, run.label)
+    if found is None:
+        known.raise_all()
     return Plan(tuple(runs), stages, list_different_settings(_by_method(runs, parts)))
-
-
-def check_study(study: Study) -> list[str]:
-    """Check the whole config of the first run of each method: model, data and one batch as well.
-
-    Returns:
-        the warnings of the plans.
-
-    Raises:
-        ConfigError: some have mistakes; the message lists all.
-    """
-    mistakes: dict[str, list[str]] = {}
-    warnings: dict[str, list[str]] = {}
-    firsts: dict[str, StudyRun] = {}
-    for run in runs_of(study):
-        firsts.setdefault(run.method, run)
-    for run in firsts.values():
-        found = Mistakes()
-        with found.collect():
-            load_plugins(study.plugins)
-            config = settings_of(run)
-            plugins = load_plugins(study.plugins, config.get('custom_imports') or ())
-            for warning in check_config(config, run.label, plugins.manager, run.seed):
-                warnings.setdefault(warning, []).append(run.label)
-        for mistake in dict.fromkeys(found.found):
-            mistakes.setdefault(mistake, []).append(run.label)
-    if mistakes:
-        raise ConfigError(*(f'{_listed(who)}: {mistake}' for mistake, who in mistakes.items()))
-    return [f'{_listed(who)}: {warning}' for warning, who in warnings.items()]
 
 
 def _check_report(planned: Sequence[PlannedStage], mistakes: Mistakes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,9 +99,18 @@ def search_of(
     return Search(spaces, trials, sampler, seed)
 
 
-def first_of(space: Sweep | Between) -> Any:
-    """Return the first or lowest value that may be proposed."""
-    return space.values[0] if isinstance(space, Sweep) else space.low
+def examples_of(space: Sweep | Between) -> tuple[Any, ...]:
+    """Return all values of a sweep, or the lowest and the highest of a range.
+
+    >>> examples_of(between(1, 8, step=3))
+    (1, 7)
+    """
+    if isinstance(space, Sweep):
+        return space.values
+    if space.step is None:
+        return space.low, space.high
+    steps = math.floor((space.high - space.low) / space.step * (1 + 1e-9))
+    return tuple(dict.fromkeys((space.low, space.low + steps * space.step)))
 
 
 class Proposals:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.errors import ConfigError
-from easypruner.study.executors import Executor, Running, thread_variables
+from easypruner.study.executors import Executor, Running, check_installed, thread_variables
 from easypruner.study.job import execute
 
 
@@ -53,10 +53,9 @@ class RayExecutor(Executor):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigError('--executor ray needs Ray: pip install "easypruner[ray]"') from error
+        check_installed('ray')
+        import ray
+
         self._ray = ray
         self._is_mine = not ray.is_initialized()
         if self._is_mine:

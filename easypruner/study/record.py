@@ -107,13 +107,24 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
             f'the folder {str(folder)!r} exists, and is not that of a study (it has no {STUDY}); '
             'choose another with --out'
         )
-    if known:
-        check_hash(read_json(folder / STUDY))
+    if resume:
+        _check_record(folder)
     if used and not (resume or overwrite):
         raise EasyPrunerError(
             f'the folder {str(folder)!r} has a study; continue it with --resume, replace it with '
             '--overwrite, or choose another with --out'
         )
+
+
+def _check_record(folder: Path) -> None:
+    """Raise EasyPrunerError if the study.json of a folder is damaged."""
+    try:
+        check_hash(read_json(folder / STUDY))
+    except EasyPrunerError as error:
+        raise EasyPrunerError(
+            f'{error}; start the study in another folder with --out, where finished stages come '
+            'from the store, or replace it with --overwrite'
+        ) from error
 
 
 def is_finished(work_dir: Path) -> bool:

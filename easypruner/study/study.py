@@ -29,6 +29,7 @@ from easypruner.study.record import (
 from easypruner.study.runs import StudyRun, runs_of
 from easypruner.study.study_file import Study
 from easypruner.study.tuning import FOLDER, SEARCHES, Tuned
+from easypruner.study.unchanged import plugin_code
 
 _PAUSE = 0.2
 
@@ -101,6 +102,7 @@ class Scheduler:
             'run': run.to_json(),
             'work_dir': str(self.record.work_dir(run)),
             'store': str(self.store),
+            'code': plugin_code(run.plugins),
         }
         write_json(file, content)
         self._running[run.id] = self.executor.start(file, run.id)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.errors import ConfigError
-from easypruner.study.executors import Executor, Running, thread_variables
+from easypruner.study.executors import Executor, Running, check_installed, thread_variables
 from easypruner.study.job import execute
 
 
@@ -52,12 +52,9 @@ class SubmititExecutor(Executor):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise ConfigError(
-                '--executor submitit needs submitit: pip install "easypruner[submitit]"'
-            ) from error
+        check_installed('submitit')
+        import submitit
+
         self._executor = submitit.AutoExecutor(folder=self.folder)
         parameters = {'timeout_min': 24 * 60, 'cpus_per_task': self.threads, **self.settings}
         try:

@@ -31,6 +31,7 @@ from easypruner.study.tuning import (
     value_of,
     with_chosen,
 )
+from easypruner.study.unchanged import check_unchanged
 
 
 def tune_study(
@@ -143,6 +144,7 @@ def _tune_by_searches(
             search.ask(folder / 'runs')
         active = [search for search in active if search.run is not None]
         asked = {search.run.id: search.run for search in active if search.run is not None}
+        check_unchanged(list(asked.values()), folder)
         runs.update(asked)
         record = Record(
             folder,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from easypruner.report.result import RunResult
 from easypruner.study.methods import Method
-from easypruner.study.proposals import first_of
+from easypruner.study.proposals import Between, examples_of
 from easypruner.study.runs import StudyRun, budget_name
 from easypruner.study.study_file import Study
 from easypruner.study.sweeps import Sweep
@@ -59,20 +59,24 @@ def trials_of(study: Study) -> Study:
 def example_trials(study: Study) -> Study:
     """Return the study of the trials that are known before the first one: to check their configs.
 
-    These are all trials of grids, and one of each search.
+    These are all trials of grids, and of each search as many as have all its values, and both ends
+    of its ranges.
     """
     searched = [
-        replace(
-            method,
-            sweep={key: Sweep((first_of(space),)) for key, space in tune.search.spaces.items()},
-            tune=None,
-            held_out=True,
-        )
+        replace(method, sweep=sweep, tune=None, held_out=True)
         for method in study.methods
         if (tune := method.tune) is not None and tune.search is not None
+        for sweep in _examples(tune.search.spaces)
     ]
     trials = trials_of(study)
     return replace(trials, methods=(*trials.methods, *searched))
+
+
+def _examples(spaces: Mapping[str, Sweep | Between]) -> Iterator[dict[str, Sweep]]:
+    """Yield as few combinations as have every example of each key."""
+    values = {key: examples_of(space) for key, space in spaces.items()}
+    for number in range(max(map(len, values.values()))):
+        yield {key: Sweep((each[min(number, len(each) - 1)],)) for key, each in values.items()}
 
 
 def choose(

@@ -174,3 +174,17 @@ def test_methods_need_the_same_number_of_trials(
 ) -> None:
     assert study(write_study(tmp_path, trials=5), tmp_path / 'out') == 2
     assert 'the numbers of trials differ: a 5, b 4' in capsys.readouterr().err
+
+
+def test_both_ends_of_a_range_are_checked_before_anything_starts(
+    tmp_path: Path, told: type[Told], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study(tmp_path)
+    text = path.read_text().replace(
+        f'tune({KEY!r}, between(1e-4, 1.0, log=True)', 'tune(KEEP, KEPT'
+    )
+    kept = "KEPT, KEEP = between(0.5, 1.5), 'stages.0.source.budget.keep'\n"
+    path.write_text(f'{kept}{text}\ndel KEPT, KEEP, budgets\n')
+    assert study(path, tmp_path / 'out') == 2
+    assert 'a, keep=1.5: stages[0].source.budget: keep=1.5' in capsys.readouterr().err
+    assert not told.started

@@ -20,6 +20,7 @@ from easypruner.report.result import RunResult
 from easypruner.study import executors, job
 from easypruner.study.job import run_study_run
 from easypruner.study.record import Record
+from tests.helpers.plugin_files import write_plugin
 from tests.helpers.tiny import tiny_config, write_config
 
 
@@ -196,6 +197,91 @@ def test_what_a_run_would_refuse_is_refused_before_anything_starts(
     assert run_study(study, tmp_path / 'out') == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.usefixtures('here')
+def test_results_of_other_settings_do_not_count_as_those_of_a_changed_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = write_study(tmp_path, 'scratch = random = False', l1='L1Norm'), tmp_path / 'out'
+    text, config = study.read_text(), (tmp_path / 'l1.py').read_text()
+    assert run_study(study, folder) == 0
+    before = {path: path.read_bytes() for path in folder.rglob('*.json')}
+    rate = "options = {'optim_wrapper.optimizer.lr': 0.5}"
+    for changed, file, expected in (
+        ('budgets = [0.6]', '', 'stages[1].source.budget.keep (was 0.5, is 0.6)'),
+        (rate, '', 'optim_wrapper.optimizer.lr (was '),
+        ('', 'stages[0]["epochs"] = 2', 'stages[0].epochs (was 1, is 2)'),
+    ):
+        study.write_text(f'{text}\n{changed}\n')
+        (tmp_path / 'l1.py').write_text(f'{config}\n{file}\n')
+        for more in ([], ['--plan']):
+            assert run_study(study, folder, '--resume', *more) == 2
+            error = capsys.readouterr().err
+            assert f'l1, seed 0: {expected}' in error and '--out' in error
+    assert before == {path: path.read_bytes() for path in folder.rglob('*.json')}
+    (tmp_path / 'l1.py').write_text(config)
+    study.write_text(f'{text}\nseeds = [0, 1]\noptions = {{"train_cfg.val_interval": 7}}\n')
+    assert run_study(study, folder, '--resume') == 0
+    assert statuses(folder) == {'l1_seed0': 'finished', 'l1_seed1': 'finished'}
+
+
+@pytest.mark.usefixtures('here')
+def test_a_resumed_study_names_runs_of_other_plugin_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "scratch = random = False\nplugins = 'mine_too'"
+    study, folder = write_study(tmp_path, more, l1='L1Norm'), tmp_path / 'out'
+    text = 'from easypruner import hookimpl\n\n@hookimpl\ndef easypruner_components():\n    return []\n'
+    plugin = write_plugin(tmp_path / 'mine_too', 'idle.py', text)
+    assert run_study(study, folder) == 0
+    assert run_study(study, folder, '--resume') == 0
+    assert 'plugins have changed' not in capsys.readouterr().out
+    plugin.write_text(f'{text}# changed\n')
+    assert run_study(study, folder, '--resume') == 0
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'the files of the plugins have changed since these runs began: l1, seed 0' in output
+
+
+def test_mistakes_of_all_checks_are_named_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, 'scratch = random = False', l1='L1Nrm', other='L1Norm')
+    text = (tmp_path / 'other.py').read_text()
+    (tmp_path / 'other.py').write_text(f'{text}\nmodel["backbone"]["depth"] = 9\n')
+    assert run_study(study, tmp_path / 'out') == 2
+    error = capsys.readouterr().err
+    assert "l1: stages[1].source: unknown mask source 'L1Nrm'" in error
+    assert 'other: model: ' in error and 'depth=9' in error
+    assert not (tmp_path / 'out').exists()
+
+
+def test_options_that_do_not_fit_are_named_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = write_study(tmp_path, l1='L1Norm'), tmp_path / 'taken'
+    folder.mkdir()
+    (folder / 'mine.txt').touch()
+    monkeypatch.setitem(executors._PACKAGES, 'ray', 'a_package_that_is_not_here')
+    wrong = ['--executor', 'ray', '--only', 'l2', '--only', 'rndom', '--seeds', '7']
+    assert run_study(study, folder, *wrong) == 2
+    error = capsys.readouterr().err
+    for expected in ('--only l2', "did you mean 'random'?", '--seeds 7', 'easypruner[ray]',
+                     'is not that of a study'):  # fmt: skip
+        assert expected in error
+    assert run_study(study, folder, '--plan') == 0
+    assert 'note: the folder' in capsys.readouterr().out
+
+
+def test_a_damaged_record_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = write_study(tmp_path, 'scratch = random = False', l1='L1Norm'), tmp_path / 'out'
+    Record(folder, 'mine', []).write()
+    (folder / 'study.json').write_text('{"name')
+    assert run_study(study, folder, '--resume') == 2
+    error = capsys.readouterr().err
+    assert 'cannot be read as JSON' in error and 'come from the store' in error
 
 
 def test_a_study_that_runs_is_left_alone(
