@@ -11,10 +11,13 @@ from typing import Any
 from easypruner.base.describe import shown
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.errors import ConfigError, Mistakes, nearest
+from easypruner.pipeline.configs import find_config
+from easypruner.pipeline.recipes import find_recipe
 from easypruner.study.sweeps import Sweep, plain_value, read_sweeps
 from easypruner.study.tuned_keys import Tune
 
 _METHOD_KEYS = ('config', 'recipe', 'options', 'sweep', 'tune')
+_ALL_METHODS = ('seeds', 'budgets', 'plugins')
 _OF_THE_STUDY = {
     'seed': 'seeds of the study are its seeds=[...]',
     'randomness.seed': 'seeds of the study are its seeds=[...]',
@@ -51,46 +54,63 @@ class Method:
     chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def read_methods(content: Mapping[str, Any], folder: Path) -> list[Method]:
-    """Return the methods that a study file declares.
+def read_methods(content: Mapping[str, Any], folder: Path, mistakes: Mistakes) -> list[Method]:
+    """Return the methods that a study file declares, without those that have mistakes.
 
     Args:
         content: the names that the file defines.
         folder: the folder of the file.
-
-    Raises:
-        ConfigError: there are mistakes; the message lists all.
+        mistakes: gets the mistakes.
     """
-    given = content.get('configs')
+    named: Mapping[Any, Any] = {}
+    common: dict[str, Any] = {'options': {}, 'sweep': {}}
+    methods: list[Method] = []
+    with mistakes.collect():
+        named = _named(content.get('configs'))
+    with mistakes.collect():
+        common['options'] = _options(content)
+    with mistakes.collect():
+        common['sweep'] = _sweep(content)
+    for name, entry in named.items():
+        with mistakes.collect(f'configs[{name!r}]'):
+            methods.append(_method(name, entry, common, folder))
+    with mistakes.collect():
+        _check_trials(methods)
+    return methods
+
+
+def check_files(methods: Sequence[Method], mistakes: Mistakes) -> None:
+    """Add a mistake for each config and recipe that there is not."""
+    for method in methods:
+        with mistakes.collect(f'configs[{method.name!r}]'):
+            find_config(method.config)
+        with mistakes.collect(f'configs[{method.name!r}]'):
+            if method.recipe is not None:
+                find_recipe(method.recipe)
+
+
+def _named(given: Any) -> Mapping[Any, Any]:
+    """Return name -> entry of the configs of a study file."""
     if isinstance(given, list | tuple) and all(isinstance(e, str | os.PathLike) for e in given):
         given = _by_stem(given)
     if not isinstance(given, Mapping) or not given:
         raise ConfigError(
             f'configs is {shown(given)}; expected a dict of name -> config, or a list of configs'
         )
-    options = _options(content)
-    common = {'options': options, 'sweep': _sweep(content)}
-    mistakes, methods = Mistakes(), []
-    for name, entry in given.items():
-        with mistakes.collect(f'configs[{name!r}]'):
-            methods.append(_method(name, entry, common, folder))
-    mistakes.raise_all()
-    _check_trials(methods)
-    return methods
+    return given
 
 
 def _method(name: Any, entry: Any, common: Mapping[str, Any], folder: Path) -> Method:
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f'the name is {name!r}; expected a string')
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ConfigError(f'the name is {name!r}; expected a string of printable characters')
     entry = {'config': entry} if isinstance(entry, str | os.PathLike) else entry
+    if isinstance(entry, Mapping):
+        _check_entry(entry)
     if not isinstance(entry, Mapping) or not isinstance(entry.get('config'), str | os.PathLike):
         raise ConfigError(
             f'got {shown(entry)}; expected the name of a config, or dict(config=NAME, recipe=..., '
             'options={...}, sweep={...})'
         )
-    for key in entry:
-        if key not in _METHOD_KEYS:
-            raise ConfigError(f'unknown key {key!r}; {nearest(str(key), _METHOD_KEYS)}')
     recipe = entry.get('recipe')
     if recipe is not None and not isinstance(recipe, str | os.PathLike):
         raise ConfigError(f'recipe is {shown(recipe)}; expected the name of a recipe')
@@ -103,6 +123,17 @@ def _method(name: Any, entry: Any, common: Mapping[str, Any], folder: Path) -> M
         sweep,
         tune=_tune(entry, sweep),
     )
+
+
+def _check_entry(entry: Mapping[Any, Any]) -> None:
+    """Raise ConfigError for keys that no method has."""
+    mistakes = Mistakes()
+    for key in entry:
+        if key in _ALL_METHODS:
+            mistakes.add(f'unknown key {key!r}; it is for all methods: give it outside of configs')
+        elif key not in _METHOD_KEYS:
+            mistakes.add(f'unknown key {key!r}; {nearest(str(key), _METHOD_KEYS)}')
+    mistakes.raise_all()
 
 
 def _located(name: str | os.PathLike[str], folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -68,7 +69,9 @@ def runs_of(study: Study) -> list[StudyRun]:
     """
     parts = [part for method in study.methods for part in _parts(method, study)]
     runs = [_run(*part, seed, study) for part in parts for seed in study.seeds]
-    twice = {run.id for run in runs if sum(other.id == run.id for other in runs) > 1}
+    # Some file systems do not distinguish a from A.
+    names = Counter(run.id.casefold() for run in runs)
+    twice = {run.id for run in runs if names[run.id.casefold()] > 1}
     if twice:
         raise ConfigError(
             f'several runs of the study would have the folder {min(twice)!r}; give the methods '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import runpy
 import types
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 
 from easypruner.base.describe import shown
 from easypruner.base.modules_beside import import_beside
-from easypruner.errors import ConfigError, EasyPrunerError, Mistakes, nearest
-from easypruner.study.methods import Method, read_methods
+from easypruner.errors import ConfigError, Mistakes, nearest
+from easypruner.study.file_errors import location_of, problem_of, repeated_keys
+from easypruner.study.methods import Method, check_files, read_methods
 from easypruner.study.proposals import between
 from easypruner.study.sweeps import choice, grid, plain_value
 from easypruner.study.tuned_keys import tune
@@ -21,6 +23,7 @@ _EXECUTORS = ('submitit', 'ray')
 _KEYS = (
     'configs', 'seeds', 'budgets', 'sweep', 'options', 'random', 'scratch', 'plugins', *_EXECUTORS
 )  # fmt: skip
+_MOST_SEEDS = 10_000
 _FUNCTIONS = {'grid': grid, 'choice': choice, 'between': between, 'tune': tune}
 
 
@@ -55,6 +58,8 @@ def read_study(path: Path) -> Study:
     """
     content = _run(path)
     mistakes = Mistakes()
+    for mistake in repeated_keys(path):
+        mistakes.add(mistake)
     settings = {key: content.get(key, {}) for key in _EXECUTORS}
     for key, value in settings.items():
         if not isinstance(value, Mapping):
@@ -65,20 +70,21 @@ def read_study(path: Path) -> Study:
                 f'unknown key {key!r}; {nearest(key, _KEYS)}; begin the name of a variable of your '
                 f'own with an underscore: _{key}'
             )
-    methods: list[Method] = []
+    methods = read_methods(content, path.parent, mistakes)
     seeds: tuple[int, ...] = ()
     budgets: tuple[Mapping[str, Any] | None, ...] = ()
-    with mistakes.collect():
-        methods = read_methods(content, path.parent)
     with mistakes.collect():
         seeds = _seeds(content.get('seeds', [0]))
     with mistakes.collect():
         budgets = _budgets(content.get('budgets'))
     with mistakes.collect():
-        methods += _baselines(content, methods)
+        methods = [*methods, *_baselines(content, methods)]
     folders: tuple[str, ...] = ()
     with mistakes.collect():
         folders = _folders(content, path.parent)
+    if mistakes.found:
+        # Otherwise the plan names them, with all that is wrong inside of the configs.
+        check_files([method for method in methods if method.baseline is None], mistakes)
     mistakes.raise_all()
     several = len(budgets) > 1
     return Study(path.stem, tuple(methods), seeds, budgets, folders, settings, several)
@@ -87,14 +93,17 @@ def read_study(path: Path) -> Study:
 def _run(path: Path) -> dict[str, Any]:
     """Return the names that a study file defines."""
     if not path.is_file():
-        raise ConfigError(f'there is no study file {str(path)!r}; give the path of a Python file')
+        raise ConfigError(f'there is no study file {str(path)!r}; {_similar(path)}')
     import_beside(path)
     try:
         found = runpy.run_path(str(path), dict(_FUNCTIONS))
-    except EasyPrunerError:
-        raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(f'{str(path)!r}: {type(error).__name__}: {error}') from error
+        raise ConfigError(f'{location_of(error, path)}: {problem_of(error)}') from error
+    if '_base_' in found:
+        raise ConfigError(
+            f'{str(path)!r} has _base_, which configs have, and studies have not; give the path of '
+            'a study file, and name configs in its configs = dict(NAME=CONFIG, ...)'
+        )
     return {
         key: value
         for key, value in found.items()
@@ -103,18 +112,30 @@ def _run(path: Path) -> dict[str, Any]:
     }
 
 
+def _similar(path: Path) -> str:
+    """Return a hint with the study file that a path may have been meant for."""
+    beside = [file.name for file in path.parent.glob('*.py')]
+    if path.is_dir():
+        return 'it is a folder; give the path of a Python file in it'
+    close = difflib.get_close_matches(f'{path.stem}.py', beside, n=1)
+    if close:
+        return f'did you mean {str(path.with_name(close[0]))!r}?'
+    return 'give the path of a Python file'
+
+
 def _seeds(given: Any) -> tuple[int, ...]:
     given = given.tolist() if hasattr(given, 'tolist') else given
-    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    counted = type(given) is int
+    seeds = range(given) if counted else given
     if (
         not isinstance(seeds, list | tuple | range)
-        or not seeds
+        or not 0 < len(seeds) <= _MOST_SEEDS
         or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
         or len(set(seeds)) < len(seeds)
     ):
         raise ConfigError(
             f'seeds is {shown(given)}; expected a list of different whole numbers, such as '
-            '[0, 1, 2], or how many'
+            f'[0, 1, 2], or how many, at most {_MOST_SEEDS}'
         )
     return tuple(seeds)
 
@@ -128,7 +149,11 @@ def _budgets(given: Any) -> tuple[Mapping[str, Any] | None, ...]:
             f'budgets is {shown(given)}; expected a list of shares of MACs to keep, such as '
             "[0.5, 0.3], or of dicts, such as dict(type='Params', keep=0.5)"
         )
-    budgets = [_budget(entry, f'budgets[{number}]') for number, entry in enumerate(given)]
+    mistakes, budgets = Mistakes(), []
+    for number, entry in enumerate(given):
+        with mistakes.collect():
+            budgets.append(_budget(entry, f'budgets[{number}]'))
+    mistakes.raise_all()
     if any(budget in budgets[:number] for number, budget in enumerate(budgets)):
         raise ConfigError(f'budgets is {shown(given)}; expected different ones')
     return tuple(budgets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,8 +83,8 @@ def read_sweep(value: Any, where: str) -> Sweep:
     """Return a sweep; a list counts as a grid."""
     if isinstance(value, Sweep):
         return value
-    if isinstance(value, list):
-        return grid(*value)
+    if isinstance(value, list | tuple | range) or _is_array(value):
+        return Sweep(_distinct(list(value), where))
     raise ConfigError(f'{where} is {shown(value)}; expected grid(...), choice(...) or a list')
 
 
@@ -106,11 +107,13 @@ def plain_value(value: Any, where: str) -> Any:
         return {key: plain_value(item, where) for key, item in value.items()}
     if isinstance(value, list | tuple | range):
         return [plain_value(item, where) for item in value]
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     raise ConfigError(
-        f'{where} has the value {shown(value)}; expected a number, a string, True, False, None, or '
-        'a list or dict of these'
+        f'{where} has the value {shown(value)}; expected a finite number, a string, True, False, '
+        'None, or a list or dict of these'
     )
 
 
@@ -133,7 +136,7 @@ def _distinct(values: Sequence[Any], function: str) -> tuple[Any, ...]:
         values = tuple(values[0])
     values = [plain_value(value, function) for value in values]
     if not values:
-        raise ConfigError(f'{function}() has no values; expected at least one')
+        raise ConfigError(f'{function} has no values; expected at least one')
     if any(value in values[:place] for place, value in enumerate(values)):
         raise ConfigError(f'{function} has a value twice: {", ".join(map(repr, values))}')
     return tuple(values)

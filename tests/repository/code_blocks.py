@@ -78,6 +78,7 @@ TESTED: dict[str, dict[str, list[str]]] = {
     'docs/running.md': {'Logs and TensorBoard': [HERE]},
     'docs/study.md': {
         'Studies': ['tests/study/test_study_file.py::test_the_example_of_the_page'],
+        'A method of your own': ['tests/study/test_study_file.py::test_the_example_with_a_plugin'],
         'Tuning': ['tests/study/test_study_file.py::test_the_example_of_tuning'],
         'Where a grid is not enough': [
             'tests/study/test_study_file.py::test_the_example_of_a_search'

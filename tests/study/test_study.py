@@ -232,7 +232,8 @@ def test_a_resumed_study_names_runs_of_other_plugin_files(
 ) -> None:
     more = "scratch = random = False\nplugins = 'mine_too'"
     study, folder = write_study(tmp_path, more, l1='L1Norm'), tmp_path / 'out'
-    text = 'from easypruner import hookimpl\n\n@hookimpl\ndef easypruner_components():\n    return []\n'
+    text = 'from easypruner import hookimpl\n\n@hookimpl\ndef easypruner_components():\n'
+    text += '    return []\n'
     plugin = write_plugin(tmp_path / 'mine_too', 'idle.py', text)
     assert run_study(study, folder) == 0
     assert run_study(study, folder, '--resume') == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from easypruner.cli.main import main
 from easypruner.errors import ConfigError
 from easypruner.study import choice, grid
 from easypruner.study.baselines import baseline_stages
@@ -32,6 +33,12 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+def example(heading: str) -> str:
+    """Return the first Python block below a heading of docs/study.md."""
+    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
+    return text.split(f'# {heading}\n')[1].split('```python\n')[1].split('```')[0]
+
+
 def test_all_combinations_are_runs(tmp_path: Path) -> None:
     runs = runs_of(read_study(written(tmp_path, FILE)))
     count = Counter(run.method for run in runs)
@@ -45,17 +52,20 @@ def test_all_combinations_are_runs(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_page(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
-    example = text.split('```python\n')[1].split('```')[0]
-    runs = runs_of(read_study(written(tmp_path, example)))
+    runs = runs_of(read_study(written(tmp_path, example('Studies'))))
     numbers = Counter(run.method for run in runs)
     assert numbers == {'masksparsity': 12, 'l1': 6, 'random': 6, 'scratch': 6}
 
 
+def test_the_example_with_a_plugin(tmp_path: Path) -> None:
+    folder = str(tmp_path / 'my_plugins')
+    assert main(['new-plugin', 'MyNorm', '--kind', 'source', '--dir', folder]) == 0
+    path = written(tmp_path, example('A method of your own'))
+    assert main(['study', str(path), '--plan', '--out', str(tmp_path / 'out')]) == 0
+
+
 def test_the_example_of_tuning(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
-    example = text.split('```python\n')[2].split('```')[0]
-    trials = runs_of(trials_of(read_study(written(tmp_path, example))))
+    trials = runs_of(trials_of(read_study(written(tmp_path, example('Tuning')))))
     assert Counter(run.method for run in trials) == {'masksparsity': 3, 'l1': 3}
     assert all(run.held_out for run in trials)
 
@@ -64,9 +74,7 @@ def test_the_example_of_a_search(tmp_path: Path) -> None:
     pytest.importorskip(
         'optuna', reason="optuna is not installed: pip install 'easypruner[optuna]'"
     )
-    text = (Path(__file__).parents[2] / 'docs' / 'study.md').read_text()
-    example = text.split('```python\n')[3].split('```')[0]
-    study = read_study(written(tmp_path, example))
+    study = read_study(written(tmp_path, example('Where a grid is not enough')))
     numbers = {m.name: (m.tune.trials, m.tune.keys) for m in study.methods if m.tune}
     rate = 'stages.finetune.optim_wrapper.optimizer.lr'
     assert numbers['l1'] == (12, [rate])
@@ -132,7 +140,20 @@ def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
             )""",
             'numbers of trials differ: a 1, b 2',
         ),
-        ('configs = grid()', r'grid\(\) has no values'),
+        ('seeds = 2\nconfigs = grid()', r"mine.py', line 2: grid has no values"),
+        ("configs = ['a']\nsweep = {'k': []}", r"sweep\['k'\] has no values"),
+        ("configs = ['a']\nsweep = {'k': (1, 1)}", r"sweep\['k'\] has a value twice"),
+        ("configs = ['a']\nseeds = 10**12", 'or how many, at most'),
+        ("configs = ['a']\nbudgets = [0.5, dict(keep=0.5)]", r'budgets\[1\] is'),
+        ("\nconfigs = {'a': 'x',\n'b': 'y', 'a': 'z'}", "line 3 has the key 'a' for the second"),
+        ("_base_ = 'x.py'\nconfigs = ['a']", '_base_, which configs have'),
+        ("\nx = tune('k', [1], trial=3)", "line 2: .*'trial'; did you mean 'trials'"),
+        ("configs = ['a'\nseeds = 1", 'line 1: SyntaxError: .* was never closed'),
+        ('configs = [a]', 'line 1: NameError'),
+        ("configs = {'a\\n': 'x'}", 'expected a string of printable'),
+        ("configs = dict(a=dict(cfg='x'))", "unknown key 'cfg'; did you mean 'config'"),
+        ("configs = dict(a=dict(config='x', seeds=[1]))", 'give it outside of configs'),
+        ("configs = ['a']\noptions = {'k': float('inf')}", 'inf; expected a finite number'),
         ('configs = 1 / 0', 'ZeroDivisionError'),
         ('raise SystemExit(3)', 'SystemExit: 3'),
         ("configs = ['a']\nplugins = 3", 'plugins is 3; expected a list of folders'),
@@ -145,7 +166,7 @@ def test_baselines_can_be_refused_or_be_your_own(tmp_path: Path) -> None:
         ("configs = ['a']\noptions = {'seed': 1}", "the key 'seed'; leave it out: seeds"),
         ("configs = ['a']\nsweep = {'randomness.seed': [1, 2]}", "sweep has the key 'random"),
         ("configs = dict(a=dict(config='a', tune=tune('work_dir', ['x'])))", 'folder in that of'),
-        ("configs = ['a']\nsweep = {'k': [object()]}", 'grid has the value <object'),
+        ("configs = ['a']\nsweep = {'k': [object()]}", r"sweep\['k'\] has the value <object"),
         ("configs = ['a']\noptions = {'k': {1}}", r"options\['k'\] has the value {1}"),
         ("configs = ['a']\nsweep = {'k': choice(1, 2, number=1, seed=None)}", 'seed=None of ch'),
         (
@@ -224,16 +245,45 @@ random = scratch = False
 
 
 def test_all_mistakes_are_named_together(tmp_path: Path) -> None:
-    text = "configs = dict(a=3, b=dict(config='b', recip=''))\nseeds = 'x'\nbudget = 1\n"
+    text = """
+configs = dict(a=3, b=dict(config='b', recip=''), c='l1_r20_digit', d='l1_r20_digits')
+seeds = 'x'
+budget = 1
+budgets = [2, 0.5, 0]
+sweep = {'k': []}
+"""
     with pytest.raises(ConfigError) as caught:
         read_study(written(tmp_path, text))
-    assert len(caught.value.mistakes) == 4
+    assert len(caught.value.mistakes) == 8
+    assert any("did you mean 'l1_r20_digits'" in each for each in caught.value.mistakes)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "configs = ['l1_r20_digits']")
+    with pytest.raises(ConfigError, match=r"did you mean '.*mine\.py'"):
+        read_study(tmp_path / 'mien.py')
+    with pytest.raises(ConfigError, match='is a folder'):
+        read_study(tmp_path)
+    with pytest.raises(ConfigError, match='which configs have'):
+        read_study(written(tmp_path, "_base_ = 'x.py'\nmodel = dict()"))
+
+
+def test_values_may_be_a_tuple_a_range_or_an_array(tmp_path: Path) -> None:
+    text = """
+import numpy as np
+configs = dict(a=dict(config='x', sweep={'j': (1, 2), 'k': range(2), 'l': np.array([0.5, 0.25])}))
+random = scratch = False
+"""
+    assert len(runs_of(read_study(written(tmp_path, text)))) == 8
 
 
 def test_names_that_give_one_folder_are_refused(tmp_path: Path) -> None:
     text = "configs = {'a b': 'x', 'a-b': 'y'}\nrandom = scratch = False\n"
     with pytest.raises(ConfigError, match="the folder 'a-b_seed0'"):
         runs_of(read_study(written(tmp_path, text)))
+    # On some file systems, these are one folder.
+    with pytest.raises(ConfigError, match="the folder 'A_seed0'"):
+        runs_of(read_study(written(tmp_path, "configs = {'A': 'x', 'a': 'y'}\n")))
 
 
 def test_choices_are_some_of_the_values_and_always_the_same() -> None:
