@@ -87,7 +87,10 @@ def _different_settings(comparison: Comparison, part: str, what: str) -> Iterato
     if len(found) > _MOST_SETTINGS:
         yield f'{what}: {plural(len(found) - _MOST_SETTINGS, "more setting")}; see Recipes'
     if part == 'schedule' and all(run.epochs is not None for run in comparison.runs):
-        epochs = [f'{run.epochs:g}' for run in comparison.runs]
+        # Those before weights are drawn anew do not count.
+        counted = [run.epochs if run.trained_epochs is None else run.trained_epochs
+                   for run in comparison.runs]  # fmt: skip
+        epochs = [f'{count:g}' for count in counted]
         yield from _differing(comparison, f'{what}: epochs of all stages', epochs)
 
 

@@ -114,6 +114,12 @@ class RunResult:
         original: the cost of the original network, to which all remaining shares refer; None if it
             is not known. Then it is that of the baseline.
         parts: part of the config ('model', 'data', 'schedule', ...) -> hash. Runs with different
+            hashes differ in this part.
+        method_hash: a hash of what the results depend on, without the seed and the paths of
+            checkpoints; '' if it is not known.
+        epochs: the epochs of all training stages; None if they are not known.
+        trained_epochs: those after weights were drawn anew, which the final weights are trained
+            for; None if they are not known.
     """
 
     name: str
@@ -130,6 +136,7 @@ class RunResult:
     original: NetworkCost | None = None
     method_hash: str = ''
     epochs: int | None = None
+    trained_epochs: int | None = None
 
     @property
     def whole(self) -> NetworkCost:
@@ -189,6 +196,7 @@ class RunResult:
         budget, scales = summary.get('budget'), summary.get('scales')
         parts, original = summary.get('parts'), summary.get('original')
         method, epochs = summary.get('method_hash'), summary.get('epochs')
+        trained = summary.get('trained_epochs')
         result = cls(
             name=name.text() if name else folder.resolve().name,
             work_dir=folder,
@@ -204,6 +212,7 @@ class RunResult:
             original=NetworkCost(**_read_costs(original)) if original else None,
             method_hash=method.text() if method else '',
             epochs=epochs.integer(0) if epochs else None,
+            trained_epochs=trained.integer(0) if trained else None,
         )
         # Summaries of other programs have no hash.
         found = summary.get('hash')

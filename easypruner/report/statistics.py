@@ -36,7 +36,7 @@ class Paired:
         exact: the p-value of the exact permutation test, which flips the signs of the differences;
             None for no or many pairs.
         corrected: ``p`` after Holm's correction for all comparisons of the family; the verdict
-            comes from it.
+            comes from it. None if there are too few seeds for a verdict.
         family: the number of comparisons of the family.
     """
 
@@ -117,7 +117,7 @@ def compare_paired(
 def corrected(comparisons: Sequence[Paired]) -> list[Paired]:
     """Return comparisons with p-values that Holm's method has corrected for their number.
 
-    Comparisons of too few seeds have no verdict, and do not count.
+    Comparisons of too few seeds have no verdict and no corrected p-value, and do not count.
     """
     tested = [
         number
@@ -127,7 +127,7 @@ def corrected(comparisons: Sequence[Paired]) -> list[Paired]:
     values = holm([comparisons[number].p or 0.0 for number in tested])
     by_number = dict(zip(tested, values, strict=True))
     return [
-        replace(entry, corrected=by_number.get(number, entry.p), family=max(1, len(tested)))
+        replace(entry, corrected=by_number.get(number), family=max(1, len(tested)))
         for number, entry in enumerate(comparisons)
     ]
 

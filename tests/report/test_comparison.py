@@ -188,6 +188,21 @@ def test_different_parts_of_configs_are_named_by_their_settings(tmp_path: Path) 
     ]
 
 
+def test_epochs_before_new_weights_do_not_count(tmp_path: Path) -> None:
+    runs = [
+        save_config(
+            save_run(tmp_path, name, parts={'schedule': name}, **epochs), model={'depth': 8}
+        )
+        for name, epochs in (
+            ('a', {'epochs': 26, 'trained_epochs': 26}),
+            ('renewed', {'epochs': 34, 'trained_epochs': 26}),
+            ('longer', {'epochs': 30}),
+        )
+    ]
+    [found] = [note for note in list_differences(compare(runs)) if 'schedule' in note]
+    assert found.endswith('epochs of all stages: 26 (a, renewed); 30 (longer)')
+
+
 def test_few_of_many_different_settings_are_named(tmp_path: Path) -> None:
     runs = [
         save_config(

@@ -42,6 +42,7 @@ results = st.builds(
     parts=st.dictionaries(st.text(), st.text(), max_size=2),
     method_hash=st.text(),
     epochs=st.none() | st.integers(0, 2**31),
+    trained_epochs=st.none() | st.integers(0, 2**31),
 )
 
 

@@ -122,7 +122,7 @@ def test_few_seeds_have_no_verdict_and_no_part_in_the_correction(count: int) -> 
     few = compare_paired({n: 95.0 + n for n in range(count)}, dict.fromkeys(range(9), 90.0))
     many = compare_paired({n: 92.0 + n / 10 for n in range(5)}, dict.fromkeys(range(9), 90.0))
     pair = corrected([few, many])
-    assert pair[0].verdict == 'too few seeds'
+    assert pair[0].verdict == 'too few seeds' and pair[0].corrected is None
     assert (pair[1].verdict, pair[1].corrected, pair[1].family) == ('better', many.p, 1)
 
 

@@ -253,6 +253,7 @@ def with_report_warnings(state: PruningState, macs: int) -> PruningState:
 
 def _result(state: PruningState) -> RunResult:
     epochs = sum(step.epochs for step in state.run.steps)
+    trained = trained_epochs(state.run.steps)
     return RunResult(
         name=state.run.name,
         work_dir=state.work_dir,
@@ -263,9 +264,10 @@ def _result(state: PruningState) -> RunResult:
         versions={**versions_of(*PACKAGES), 'python': platform.python_version()},
         seconds=state.seconds,
         warnings=state.warnings,
-        parts=part_fingerprints(state.config, trained_epochs(state.run.steps)),
+        parts=part_fingerprints(state.config, trained),
         method_hash=method_fingerprint(state.config),
         epochs=epochs,
+        trained_epochs=trained,
     )
 
 
