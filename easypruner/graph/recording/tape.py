@@ -21,6 +21,7 @@ from easypruner.graph.recording.composites import run_parts, without_compilation
 from easypruner.graph.recording.input_advice import advise_inputs
 from easypruner.graph.recording.inventory import StandIns, check_shapes, without_fast_path
 from easypruner.graph.recording.kinds import kind_of, once_each
+from easypruner.graph.recording.list_indices import list_indices_kept
 from easypruner.graph.recording.meta_shapes import META, tensors_of
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
 from easypruner.graph.recording.values import (
@@ -171,7 +172,13 @@ def _make_meta_backend(guess: Guess | None = None) -> TensorBackend:
             known[id(stand_in)] = stand_in, tensor
         return stand_in
 
-    return TensorBackend(False, make, start=lambda: Values(known, guess), guesses=guess is not None)
+    return TensorBackend(
+        False,
+        make,
+        active=list_indices_kept,
+        start=lambda: Values(known, guess),
+        guesses=guess is not None,
+    )
 
 
 @contextlib.contextmanager

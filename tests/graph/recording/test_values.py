@@ -55,10 +55,19 @@ class Masked(Net):
         return y[:, :, mask.nonzero()[0, 0] :]
 
 
+class Lists(Net):
+    def part(self, y: Tensor, mask: Tensor | None) -> Tensor:
+        assert mask is not None and 5 in self.table[[-1, 0]] and 0 not in self.table[[2, 0]]
+        seen = mask[:, [0, 3, 1]]
+        assert seen.tolist() == [[False, True, True]]
+        return y[..., [4, 0]][:, :, [True, False, True, *[False] * 3]]
+
+
 CASES: dict[str, tuple[type[Net], tuple[Tensor, ...]]] = {
     'constants': (Constants, (IMAGES,)),
     'numbers and tables of modules': (OfModules, (IMAGES,)),
     'inputs': (Masked, (IMAGES, torch.tensor([False, True, True, True]))),
+    'lists of indices': (Lists, (IMAGES, torch.tensor([[False, True, True, True]]))),
 }
 
 

@@ -26,12 +26,3 @@ def make_table(coupling: Coupling, operation: Operation) -> None:
     reason = coupling.explain(TABLE)
     for output in operation.outputs:
         coupling.assign_constants(output, reason)
-
-
-@rule('tril', 'triu')
-def cut_triangle(coupling: Coupling, operation: Operation) -> None:
-    """Freeze rows and columns: the size of a square decides which entries become zero."""
-    axes = coupling.axes_of(operation.args[0])
-    for axis in axes[-2:]:
-        coupling.freeze(axis, 'the triangle of a square')
-    coupling.assign(operation.output, axes)

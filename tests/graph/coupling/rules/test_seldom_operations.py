@@ -41,6 +41,13 @@ def _read(x: Tensor) -> Tensor:
         lambda x: x + x.diagonal(dim1=2, dim2=3)[..., None],
         lambda x: x * (~torch.isin(x.detach().round(), torch.tensor([1.0, 0.0], dtype=x.dtype))),
         lambda x: x.clone().copysign_(x.roll(1, 2)),
+        lambda x: torch.linalg.solve_triangular(torch.eye(4).to(x) + x.tril(), x, upper=False),
+        lambda x: torch.linalg.solve_triangular(
+            torch.ones(4, 4).to(x).triu(), x.transpose(1, 3), upper=True
+        ).transpose(1, 3),
+        lambda x: torch.linalg.solve_triangular(
+            torch.ones(4, 4).to(x), x.transpose(1, 2), upper=True, left=False
+        ).transpose(1, 2),
     ],
 )
 def test_channels_go_beside_an_operation(between: Callable[[Tensor], Tensor]) -> None:
@@ -56,6 +63,12 @@ def test_channels_go_beside_an_operation(between: Callable[[Tensor], Tensor]) ->
         (lambda x: torch.rot90(x, 2, (1, 2)), 'rotated by a right angle'),
         (lambda x: x.cummin(1).values, 'channels are sorted'),
         (lambda x: x + x[..., 0].diagonal(dim1=1, dim2=2).sum(), 'the diagonal of a square'),
+        (
+            lambda x: torch.linalg.solve_triangular(
+                torch.ones(8, 8).to(x), x.transpose(1, 2), upper=True
+            ).transpose(1, 2),
+            'the triangle of a square',
+        ),
     ],
 )
 def test_channels_stay_where_an_operation_works_along_them(
