@@ -16,6 +16,7 @@ _PLACEHOLDER = re.compile(r'\{\{.*?\}\}')
 """What MMEngine replaces before it reads a file, such as ``{{ fileDirname }}``."""
 _BASE_VARIABLE = re.compile(r'\b_base_\s*(?:\.\s*(\w+)|\[\s*[\'"](\w+)[\'"]\s*\])')
 _UNCHECKED = '_unchecked_keys'
+_GIVEN = '_given_keys'
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,16 @@ def mark_unchecked(config: Config, own: FileKeys, options: Iterable[str]) -> Non
     unchecked = (set(config) - own.written - given) | own.read
     # An attribute of a Config would be a key of it.
     object.__setattr__(config, _UNCHECKED, frozenset(unchecked))
+    object.__setattr__(config, _GIVEN, frozenset(given))
 
 
 def unchecked_keys(config: Config) -> frozenset[str]:
     """Return the keys of a config that came from bases, or that code of its file uses."""
     found: frozenset[str] = config.__dict__.get(_UNCHECKED, frozenset())
+    return found
+
+
+def given_keys(config: Config) -> frozenset[str]:
+    """Return the keys of a config that options have changed after it was read."""
+    found: frozenset[str] = config.__dict__.get(_GIVEN, frozenset())
     return found

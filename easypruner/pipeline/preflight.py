@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from easypruner.base.checks import check_count
 from easypruner.engine.averaging import averaging_warnings
 from easypruner.engine.config import building
-from easypruner.engine.config_keys import unchecked_keys
+from easypruner.engine.config_keys import given_keys, unchecked_keys
 from easypruner.engine.pretrained import build_initial_model, starts_trained
 from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
@@ -192,11 +192,17 @@ def _forecast(
 def _check_keys(config: Config, mistakes: Mistakes) -> None:
     known = RUNNER_KEYS | OWN_KEYS | ALSO_KNOWN
     content = config.to_dict()
-    for key in [key for key in content if key not in known | unchecked_keys(config)]:
+    given = given_keys(config) - known
+    for key in [key for key in content if key not in (known | unchecked_keys(config)) - given]:
         value = content[key]
         close = difflib.get_close_matches(key, known, n=1, cutoff=_TYPO)
         if close:
             mistakes.add(f'unknown key {key!r}; did you mean {close[0]!r}?')
+        elif key in given:
+            mistakes.add(
+                f'unknown key {key!r}: if it is a variable of the config, it has been used when an '
+                'option changes it, so nothing would change; change the keys that get its value'
+            )
         elif not _used(value, {k: v for k, v in content.items() if k != key}):
             mistakes.add(
                 f'unknown key {key!r}, and no other key of the config uses its value; expected an '

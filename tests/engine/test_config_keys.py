@@ -77,6 +77,19 @@ def test_what_the_user_wrote_is_checked(
     assert (f'unknown key {key!r}' in mistakes_of(file, options, foreign=True)) == bool(options)
 
 
+@pytest.mark.parametrize('foreign', [False, True])
+def test_options_cannot_change_what_the_config_has_used_already(
+    foreign: bool, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "folder = 'data'\nload_from = folder + '/w.pth'\n")
+    batch = tiny_config()['train_dataloader']['batch_size']
+    options = {'folder': 'other', 'zebra': 4, 'train_pipeline': [], 'new': batch, 'more.x': 1}
+    found = mistakes_of(file, options, foreign)
+    for key in ('folder', 'zebra', 'train_pipeline', 'new', 'more'):
+        assert f'unknown key {key!r}: if it is a variable' in found
+    assert mistakes_of(file, {'load_from': 'y.pth', 'optim_wrapper.clip_grad': None}, foreign) == ''
+
+
 def test_other_formats_are_checked(tmp_path: Path) -> None:
     write(tmp_path, '')
     file = tmp_path / 'mine.json'
