@@ -13,6 +13,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from easypruner.base.disk import disk_problem
 from easypruner.base.versions import __version__
@@ -27,7 +28,7 @@ from easypruner.cli.openmmlab import AUTO
 from easypruner.cli.options import add_command
 from easypruner.cli.prune import PruneArguments, prune
 from easypruner.cli.study import StudyArguments, study
-from easypruner.errors import EasyPrunerError, Interrupted
+from easypruner.errors import EasyPrunerError, Interrupted, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
     """
     given = sys.argv[1:] if argv is None else list(argv)
-    parsed = _parser().parse_args(given)
+    parsed, unknown = _parser().parse_known_args(given)
+    if unknown:
+        _refuse(parsed.parser, unknown)
     # Imports of packages that others import log what only their authors can change.
     logging.getLogger('torch.utils._pytree').addFilter(_is_of_interest)
     try:
@@ -60,6 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         resumed = resumed if isinstance(resumed, str) else None
         _print(f'interrupted; {_how_to_go_on(given, more, resumed)}')
         return 130
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """End with the nearest option of a command for one that it does not have."""
+    known = [name for action in parser._actions for name in action.option_strings]
+    first = unknown[0].partition('=')[0]
+    hint = f'; {nearest(first, known)}' if first.startswith('-') else ''
+    parser.error(f'unrecognized arguments: {shlex.join(unknown)}{hint}')
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:

@@ -130,5 +130,6 @@ def add_command(
         names = [entry.name] if short is None else [*short, long]
         parser.add_argument(*names, **entry.metadata['settings'])
     parser.set_defaults(
-        run=lambda parsed: run(arguments(**{e.name: getattr(parsed, e.name) for e in entries}))
+        parser=parser,
+        run=lambda parsed: run(arguments(**{e.name: getattr(parsed, e.name) for e in entries})),
     )

@@ -17,7 +17,7 @@ from easypruner.engine.config_keys import NO_KEYS, FileKeys, mark_unchecked
 from easypruner.engine.foreign_configs import base_files, enable_foreign_configs
 from easypruner.engine.shares import mark_schedule
 from easypruner.engine.stage_keys import numbered, stage_names
-from easypruner.engine.unknown_names import explain_unknown
+from easypruner.engine.unknown_names import explain_argument, explain_unknown
 from easypruner.errors import ConfigError, EasyPrunerError, Mistakes
 
 _DICT = (Mapping,), 'a dict'
@@ -118,7 +118,9 @@ def _first_line(error: BaseException) -> str:
     if unknown is not None:
         return unknown
     lines = text.strip().splitlines()
-    return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
+    hint = explain_argument(error)
+    more = f'; {hint}' if hint else ''
+    return f'{type(error).__name__}: {lines[0]}{more}' if lines else type(error).__name__
 
 
 def read_config(
@@ -127,14 +129,16 @@ def read_config(
     *,
     foreign: bool = False,
     complete: Callable[[Config], Config] = lambda config: config,
+    source: str = '--cfg-options ',
 ) -> Config:
-    """Read a config and apply ``--cfg-options``.
+    """Read a config and apply options such as ``--cfg-options``.
 
     Args:
         path: the path of the config.
-        options: config path -> value of ``--cfg-options``.
+        options: config path -> value.
         foreign: whether another package ships the config, so that its own keys are not checked.
         complete: adds to the config before the options are applied, such as the stages of a recipe.
+        source: what gives the options, as the beginning of messages about them.
 
     Raises:
         ConfigError: the config cannot be read, or it does not have the key of an option.
@@ -142,7 +146,7 @@ def read_config(
     config = complete(config_of_file(path))
     own = NO_KEYS if foreign else FileKeys.of(Path(path))
     epochs = _written_for(path, config, own)
-    _apply(options, config)
+    _apply(options, config, source)
     _check_values(config)
     if config.get('default_scope') is None:
         # MMEngine's Runner would look for classes in MMEngine alone.
@@ -153,18 +157,18 @@ def read_config(
     return config
 
 
-def _apply(options: Mapping[str, Any], config: Config) -> None:
-    """Set the keys of a config that ``--cfg-options`` names, stages by their number or name."""
+def _apply(options: Mapping[str, Any], config: Config, source: str) -> None:
+    """Set the keys of a config that options name, stages by their number or name."""
     names = stage_names(config.get('stages'))
     mistakes = Mistakes()
     for key, value in options.items():
         try:
             config.merge_from_dict({numbered(key, names): value}, allow_list_keys=True)
         except ConfigError as error:  # noqa: PERF203
-            mistakes.add(f'--cfg-options {error}')
+            mistakes.add(f'{source}{error}')
         except (KeyError, TypeError, AssertionError, IndexError, AttributeError):
             reason = _no_such_key(config, numbered(key, names))
-            mistakes.add(f'--cfg-options {key}={value}: the config does not have this key{reason}')
+            mistakes.add(f'{source}{key}={value}: the config does not have this key{reason}')
     mistakes.raise_all()
 
 

@@ -1,8 +1,10 @@
-"""Names that no registry of MMEngine has: what they may have been meant for."""
+"""Names of classes and arguments that MMEngine does not know: what they may have been meant for."""
 
 from __future__ import annotations
 
+import inspect
 import re
+import traceback
 from collections.abc import Iterator
 
 import mmengine.registry
@@ -11,6 +13,8 @@ from mmengine.registry import Registry
 from easypruner.errors import nearest
 
 _UNKNOWN = re.compile(r'(\S+) is not in the (?:\S+?::)?([\w ]+?) registry')
+_UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _MOST = 30
 """The number of names up to which all of them are listed."""
 
@@ -38,6 +42,34 @@ def explain_unknown(message: str) -> str | None:
         f'unknown {kind.replace("_", " ")} {name!r}; {hint}; a class of your own has to be '
         'registered by a module of custom_imports'
     )
+
+
+def explain_argument(error: BaseException) -> str:
+    """Return a hint about an argument that a class which MMEngine builds does not take, or ''.
+
+    Args:
+        error: the error of the class, or of one of its bases.
+    """
+    found = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+    if found is None:
+        return ''
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    built = [f.f_locals.get('obj_cls') for f in frames if f.f_code.co_name == 'build_from_cfg']
+    if not built or not inspect.isclass(built[-1]):
+        return ''
+    return nearest(found[1], set(_arguments(built[-1])))
+
+
+def _arguments(owner: type) -> Iterator[str]:
+    """Yield the arguments that a class takes, or passes on to its bases."""
+    for each in owner.__mro__:
+        # Classes written in C have no signature.
+        if not inspect.isfunction(vars(each).get('__init__')):
+            continue
+        parameters = inspect.signature(vars(each)['__init__']).parameters.values()
+        yield from (p.name for p in parameters if p.kind in _NAMED and p.name != 'self')
+        if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            return
 
 
 def _names(registry: Registry) -> Iterator[str]:

@@ -128,10 +128,10 @@ class Recipe:
         stages = config.to_dict().get('stages') or []
         sources = list(_sources(stages))
         if not sources:
-            options = ' and '.join(f'--{budget["type"].lower()}' for budget in self.budgets)
+            kinds = ' and '.join(str(budget['type']) for budget in self.budgets)
             raise ConfigError(
-                f'{options}: no stage of the config selects masks; add --recipe NAME, such as '
-                '--recipe masksparsity'
+                f'the budget {kinds} has no effect, because no stage of the config selects masks; '
+                'add a recipe: --recipe masksparsity, or recipe=... in a study'
             )
         for source in sources:
             budgets = [dict(budget) for budget in self.budgets]

@@ -82,8 +82,8 @@ REGISTRIES = (
 
 _absent: list[AbsentPlugin] = []
 _OF_THE_USER = (
-    'a plugin of your own has to be loaded: --plugins DIR, custom_imports=..., or '
-    'easypruner.plugins.load_plugins([DIR])'
+    'a plugin of your own has to be loaded: --plugins DIR, plugins=[DIR] of a study, '
+    'custom_imports=..., or easypruner.plugins.load_plugins([DIR])'
 )
 
 

@@ -242,11 +242,7 @@ class RunResult:
                 f'there is no work directory {str(folder)!r}; give the folder of a finished run'
             )
         if not path.is_file():
-            raise EasyPrunerError(
-                f'{str(folder)!r} has no {SUMMARY}, because its run has not finished the Report '
-                'stage, or because it is not a work directory; finish the run with --resume, or '
-                'leave the folder out'
-            )
+            raise EasyPrunerError(_why_no_summary(folder))
         _check_written(path)
         return cls.from_json(read_json(path).value, folder)
 
@@ -291,6 +287,20 @@ def _hash_of(content: Mapping[str, Any]) -> str:
     """Return the hash of a summary without its times, so that equal results have equal hashes."""
     timeless = {key: content[key] for key in content if key not in ('hash', 'seconds')}
     return content_hash(timeless)
+
+
+def _why_no_summary(folder: Path) -> str:
+    """Return what to do about a folder without a summary, which may be that of a whole study."""
+    for pattern in ('*', 'runs/*'):
+        for below in folder.glob(f'{pattern}/{SUMMARY}'):
+            return (
+                f'{str(folder)!r} has runs, and is not the folder of one; give theirs, as in '
+                f'{below.parents[1]!s}/*'
+            )
+    return (
+        f'{str(folder)!r} has no {SUMMARY}, because its run has not finished the Report stage, or '
+        'because it is not a work directory; finish the run with --resume, or leave the folder out'
+    )
 
 
 def _check_written(path: Path) -> None:

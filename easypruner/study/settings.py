@@ -43,6 +43,7 @@ def settings_of(run: StudyRun) -> Config:
         {numbered(key, names): value for key, value in given.items()},
         foreign=is_foreign(run.config),
         complete=lambda read: recipe.complete(read, given),
+        source='',
     )
     if run.held_out:
         hold_out(config)

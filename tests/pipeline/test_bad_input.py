@@ -95,6 +95,14 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         at('model', 'backbone', 'type', value='ResNetCifa'),
         ["model: cannot be built: unknown model 'ResNetCifa'", "did you mean 'ResNetCifar'?"],
     ),
+    'a misspelled argument of the backbone': (
+        at('model', 'backbone', 'deph', value=8),
+        ['model: cannot be built: TypeError: ', "'deph'; did you mean 'depth'?"],
+    ),
+    'a misspelled argument of a data set': (
+        at('train_dataloader', 'dataset', 'splt', value='train'),
+        ['train_dataloader: cannot be built: TypeError: ', "'splt'; did you mean 'split'?"],
+    ),
     'a learning rate that is a word': (
         at('optim_wrapper', 'optimizer', 'lr', value='fast'),
         ['stages[0]', "'lr': 'fast'", 'TypeError'],

@@ -132,7 +132,7 @@ def test_a_trained_network_is_not_trained_first(options: dict[str, Any]) -> None
     [
         (['--recipe', 'masksparstiy'], "did you mean 'masksparsity'? Known names: agp, "),
         (['--recipe', 'zzz'], 'known names: agp, '),
-        (['--macs', '0.5'], '--macs: no stage of the config selects masks; add --recipe NAME'),
+        (['--macs', '0.5'], 'no stage of the config selects masks; add a recipe: --recipe'),
         (['--recipe', 'l1', '--macs', '50'], '--macs 50: expected the share to keep'),
         (['--recipe', 'l1', '--params', 'half'], '--params half: expected the share to keep'),
     ],

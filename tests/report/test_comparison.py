@@ -188,6 +188,14 @@ def test_different_parts_of_configs_are_named_by_their_settings(tmp_path: Path) 
     ]
 
 
+def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
+    save_run(tmp_path / 'study' / 'runs', 'a')
+    for folder in (tmp_path / 'study', tmp_path / 'study' / 'runs'):
+        with pytest.raises(EasyPrunerError, match='has runs, and is not the folder of one') as told:
+            compare([folder])
+        assert str(told.value).endswith(f'{tmp_path / "study" / "runs"}/*')
+
+
 def test_epochs_before_new_weights_do_not_count(tmp_path: Path) -> None:
     runs = [
         save_config(
