@@ -21,8 +21,18 @@ _OWN = frozenset({'training', 'name_or_path', 'save_pretrained'})
 """Attributes that do not belong to the architecture."""
 
 
+_FILLS = frozenset({
+    'normal_', 'uniform_', 'trunc_normal_', 'kaiming_uniform_', 'kaiming_normal_',
+    'xavier_uniform_', 'xavier_normal_', 'zero_', 'zeros_', 'ones_', 'fill_', 'constant_',
+})  # fmt: skip
+"""Functions that give a weight its first values."""
+
+
 class _EmptyOnMeta(TorchFunctionMode):
-    """Weights are allocated on the meta device; tables that code computes are real."""
+    """Weights are allocated on the meta device; tables that code computes are real.
+
+    What would fill a weight is left out: on the meta device it takes half of the time of a build.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -30,6 +40,10 @@ class _EmptyOnMeta(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.empty:
             kwargs['device'] = 'meta'
+        elif getattr(func, '__name__', '') in _FILLS:
+            filled = args[0] if args else kwargs.get('tensor')
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled
         return func(*args, **kwargs)
 
 
