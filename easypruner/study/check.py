@@ -9,7 +9,7 @@ from easypruner.pipeline.config_check import check_config
 from easypruner.plugins import load_plugins
 from easypruner.report.text import format_numbers, plural
 from easypruner.study.plan import FoundIn, Plan, plan_study
-from easypruner.study.runs import StudyRun, runs_of
+from easypruner.study.runs import StudyRun, budget_name, runs_of
 from easypruner.study.settings import settings_of
 from easypruner.study.study_file import Study
 from easypruner.study.tuning import example_trials
@@ -42,16 +42,20 @@ def check_study(study: Study, console: Console, data: bool) -> Plan:
 
 
 def _check_whole(study: Study, found: FoundIn, warnings: FoundIn) -> None:
-    """Check the whole config of the first run of each method: model, data and one batch as well.
+    """Check whole configs: model, data, masks that meet the budget, and one batch as well.
+
+    They are those of the first run of each method, budget, and value of a swept key that is not of
+    a stage. Values of stages are checked by the plan.
 
     Args:
         study: the study.
         found: gets the mistakes.
         warnings: gets the warnings of the plans of these runs.
     """
-    firsts: dict[str, StudyRun] = {}
+    firsts: dict[tuple[str, str, str], StudyRun] = {}
     for run in runs_of(study):
-        firsts.setdefault(run.method, run)
+        swept = {key: value for key, value in run.swept.items() if not key.startswith('stages.')}
+        firsts.setdefault((run.method, budget_name(run.budget), repr(swept)), run)
     for run in firsts.values():
         mistakes = Mistakes()
         with mistakes.collect():

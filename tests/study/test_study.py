@@ -188,6 +188,9 @@ def test_unfair_differences_and_mistakes_are_named_before_anything_starts(
          'l1: no stage writes the results'),
         ("configs['l1'] = dict(config=configs['l1'], tune=tune('train_cg.x', [1, 2]))",
          "l1, x=1; l1, x=2: unknown key 'train_cg'"),
+        ('budgets = [0.5, 1e-5]', 'l1, Macs 1e-05; random, Macs 1e-05; scratch, Macs 1e-05: st'),
+        ("sweep = {'model.backbone.depth': [8, 9]}\nrandom = scratch = False",
+         'l1, depth=9: model: '),
     ],
 )  # fmt: skip
 def test_what_a_run_would_refuse_is_refused_before_anything_starts(
