@@ -129,8 +129,8 @@ def plan_runs(
             load_plugins(plugins, config.get('custom_imports') or ())
             init_default_scope(config.get('default_scope', DEFAULT_SCOPE))
             planned = expand(config.get('stages') or [], mistakes)
-            check_outline(config, planned, mistakes)
             _check_report(planned, mistakes)
+            check_outline(config, planned, mistakes)
             mistakes.raise_all()
             epochs = epochs_of(planned, config)
             key = content_hash({'config': _without_stages(config), 'seed': run.seed})
@@ -148,7 +148,9 @@ def plan_runs(
 
 
 def _check_report(planned: Sequence[PlannedStage], mistakes: Mistakes) -> None:
-    if planned and not any(isinstance(entry.stage, Report) for entry in planned):
+    # A stage with a mistake is not in the plan, and may be this one.
+    known = planned and not mistakes.found
+    if known and not any(isinstance(entry.stage, Report) for entry in planned):
         mistakes.add("no stage writes the results; add dict(type='Report') as the last one")
 
 

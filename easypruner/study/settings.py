@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from easypruner.base.describe import shown
 from easypruner.engine.config import read_config
 from easypruner.engine.foreign_configs import is_foreign
 from easypruner.engine.stage_keys import numbered, stage_names
@@ -27,8 +28,7 @@ def settings_of(run: StudyRun) -> Config:
     Raises:
         ConfigError: it cannot be read, or has not one of the keys.
     """
-    budgets = () if run.budget is None else (run.budget,)
-    recipe = Recipe(None if run.recipe is None else find_recipe(run.recipe), budgets)
+    recipe = Recipe(None if run.recipe is None else find_recipe(run.recipe))
     given = {**run.options, **run.swept}
     # Names of stages are known when the recipe is there; keys of another kind stay as they are.
     whole = read_config(
@@ -45,6 +45,10 @@ def settings_of(run: StudyRun) -> Config:
         complete=lambda read: recipe.complete(read, given),
         source='',
     )
+    if run.budget is not None:
+        _check_budgets(given)
+        # Options may have replaced a mask source.
+        Recipe(None, (run.budget,)).complete(config, given)
     if run.held_out:
         hold_out(config)
     if run.baseline is not None:
@@ -54,6 +58,24 @@ def settings_of(run: StudyRun) -> Config:
         content = [dict(entry.config) for entry in planned]
         config.stages = baseline_stages(run.baseline, content, epochs_of(planned, config))
     return config
+
+
+def _check_budgets(given: Mapping[str, Any]) -> None:
+    """Raise ConfigError for keys with a budget, which the study's would replace."""
+    mistakes = Mistakes()
+    for key, value in given.items():
+        if 'budget' in key.split('.') or _has_budget(value):
+            mistakes.add(
+                f'{key}={shown(value)} has a budget, and the budgets of the study are those of all '
+                'mask sources; leave one of them out'
+            )
+    mistakes.raise_all()
+
+
+def _has_budget(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return 'budget' in value or any(map(_has_budget, value.values()))
+    return isinstance(value, list) and any(map(_has_budget, value))
 
 
 def epochs_of(stages: Sequence[PlannedStage], config: Config) -> list[int]:

@@ -20,6 +20,9 @@ from easypruner.report.result import RunResult
 from easypruner.study import executors, job
 from easypruner.study.job import run_study_run
 from easypruner.study.record import Record
+from easypruner.study.runs import runs_of
+from easypruner.study.settings import settings_of
+from easypruner.study.study_file import read_study
 from tests.helpers.plugin_files import write_plugin
 from tests.helpers.tiny import tiny_config, write_config
 
@@ -188,6 +191,10 @@ def test_unfair_differences_and_mistakes_are_named_before_anything_starts(
          'l1: no stage writes the results'),
         ("configs['l1'] = dict(config=configs['l1'], tune=tune('train_cg.x', [1, 2]))",
          "l1, x=1; l1, x=2: unknown key 'train_cg'"),
+        ("budgets = [0.5, 0.6]\nsweep = {'stages.1.source.budget.keep': [0.7]}",
+         'has a budget, and the budgets of the study'),
+        ("budgets = [0.5]\noptions = {'stages.1': dict(source=dict(budget=3))}",
+         'has a budget, and the budgets of the study'),
         ('budgets = [0.5, 1e-5]', 'l1, Macs 1e-05; random, Macs 1e-05; scratch, Macs 1e-05: st'),
         ("sweep = {'model.backbone.depth': [8, 9]}\nrandom = scratch = False",
          'l1, depth=9: model: '),
@@ -258,6 +265,23 @@ def test_mistakes_of_all_checks_are_named_together(
     assert "l1: stages[1].source: unknown mask source 'L1Nrm'" in error
     assert 'other: model: ' in error and 'depth=9' in error
     assert not (tmp_path / 'out').exists()
+
+
+def test_budgets_are_those_of_sources_that_options_replace(tmp_path: Path) -> None:
+    more = 'random = scratch = False\nbudgets = [0.6]\n'
+    more += "options = {'stages.select_mask.source': dict(type='FPGM')}"
+    [run] = runs_of(read_study(write_study(tmp_path, more, l1='L1Norm')))
+    source = settings_of(run).stages[1].source
+    assert (source.type, dict(source.budget)) == ('FPGM', {'type': 'Macs', 'keep': 0.6})
+
+
+def test_a_report_with_a_mistake_is_not_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "random = scratch = False\noptions = {'stages.report.runtimes': 3}"
+    assert run_study(write_study(tmp_path, more, l1='L1Norm'), tmp_path / 'out') == 2
+    error = capsys.readouterr().err
+    assert 'runtimes=3 of Report' in error and 'no stage writes' not in error
 
 
 def test_options_that_do_not_fit_are_named_together(
