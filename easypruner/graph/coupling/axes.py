@@ -226,6 +226,9 @@ class Owner(NamedTuple):
     reads: bool | None = None
 
 
+_PRODUCTS = frozenset(('mm', 'addmm', 'bmm', 'baddbmm', 'addbmm', 'matmul', 'linear'))
+
+
 class TensorAxes:
     """The axes of the tensors on the tapes.
 
@@ -252,6 +255,7 @@ class TensorAxes:
         named = [(tensor, name) for tape in tapes for name, tensor in tape.parameters.items()]
         self._names = TensorMap(named)
         self._made_of = TensorMap(named)
+        self._multiplied: TensorMap[bool] = TensorMap()
         self._of: TensorMap[tuple[Axis, ...]] = TensorMap(
             (tensor, self._make_constants(tensor, INPUT))
             for tape in tapes
@@ -317,6 +321,10 @@ class TensorAxes:
         """Return the parameter that a tensor is, or from which alone it is computed; else None."""
         return self._made_of.get(tensor)
 
+    def is_multiplied(self, tensor: Tensor) -> bool:
+        """Return whether a tensor that is computed from parameters alone contains their product."""
+        return tensor in self._multiplied
+
     def derive(self, operation: Operation) -> bool:
         """Note that an operation's outputs are computed from parameters alone, if they are.
 
@@ -330,9 +338,14 @@ class TensorAxes:
                 return False
             first = first or name
         if first is not None:
+            multiplies = operation.name in _PRODUCTS or any(
+                map(self.is_multiplied, operation.tensors)
+            )
             for output in operation.outputs:
                 if output not in self._made_of:
                     self._made_of[output] = first
+                if multiplies:
+                    self._multiplied[output] = True
         return len(operation.tensors) > 1
 
     def forget_origin(self, tensor: Tensor) -> None:

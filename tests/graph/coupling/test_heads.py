@@ -220,3 +220,39 @@ def test_heads_of_queries_go_where_all_share_one_key(
     with torch.no_grad():
         whole.o.weight[:, ~mask.repeat_interleave(WIDTH)] = 0
     assert torch.allclose(model(x), whole(x), atol=1e-5)
+
+
+class LearnedQueries(nn.Module):
+    """Learned queries read a sequence; scores are scaled by the root of the width of a head."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.queries, self.form, self.heads = nn.Parameter(torch.randn(3, 10)), form, 4
+        self.q, self.k, self.v = nn.Linear(10, 16), nn.Linear(6, 16), nn.Linear(6, 16)
+        self.last = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, y in (
+                (self.q, self.queries.expand(len(x), -1, -1)), (self.k, x), (self.v, x),
+            )
+        )  # fmt: skip
+        if self.form == 'fused':
+            y = nn.functional.scaled_dot_product_attention(q, k, v)
+        else:
+            y = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+        return self.last(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize('attention', ['width', 'heads'])
+@pytest.mark.parametrize('form', ['fused', 'eager'])
+def test_the_scale_of_learned_queries_depends_on_their_width(form: str, attention: str) -> None:
+    model, x = randomized_network(lambda: LearnedQueries(form)), torch.randn(2, 5, 6)
+    graph = easypruner.trace(model, x, attention=attention)  # type: ignore[arg-type]
+    assert bool(graph.groups['q'].mixed) == (attention == 'width')
+    assert {m.role for m in graph.groups['q'].members if m.param[0] in 'qk'} == {'out'}
+    masks = random_masks(graph)
+    assert easypruner.verify(model, masks, x, graph=graph).error < 1e-12
+    easypruner.prune(model, masks, graph=graph)
+    model(x)

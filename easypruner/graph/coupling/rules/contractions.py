@@ -173,16 +173,36 @@ def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     left, right = list(coupling.axes_of(a)), list(coupling.axes_of(b))
     summed_left = left.pop()
     summed_right = right.pop(-2 if len(right) > 1 else 0)
-    coupling.contract(a, summed_left, b, summed_right)
     rows = [left.pop()] if left else []
     columns = [right.pop()] if right else []
-    if coupling.parameter_of(a) is None and coupling.parameter_of(b) is None:
+    if any(_is_weight(coupling, tensor) for tensor in (a, b)):
+        coupling.contract(a, summed_left, b, summed_right)
+    else:
+        _compare(coupling, summed_left, summed_right)
         coupling.note_attention((left, [summed_left, *rows]), (right, [summed_right, *columns]))
     batches = sorted((left, right), key=len, reverse=True)
     result = [*broadcast(coupling, batches, len(batches[0])), *rows, *columns]
     summed = summed_left if summed_left.is_constant else summed_right
     coupling.add_macs(1, summed, *result)
     return result
+
+
+def _is_weight(coupling: Coupling, tensor: Tensor) -> bool:
+    """Return whether a factor of a product is a weight.
+
+    A stack of matrices that a layer makes of a parameter, such as learned queries, is none.
+    """
+    stacked = tensor.dim() > 2
+    return coupling.parameter_of(tensor) is not None and not (
+        stacked and coupling.axes.is_multiplied(tensor)
+    )
+
+
+def _compare(coupling: Coupling, axis: Axis, other: Axis) -> None:
+    """Couple the widths of queries and keys. Their products are scaled by the width."""
+    coupling.couple(axis, other)
+    for each in (axis, other):
+        coupling.note_mixing(each)
 
 
 @rule('_scaled_dot_product_flash_attention_for_cpu', '_scaled_dot_product_flash_attention',
@@ -199,7 +219,7 @@ def attend(coupling: Coupling, operation: Operation) -> None:
     coupling.note_attention((batch, [width]), (batch_k, [width_k]), (batch_v, [out]))
     for shared in (batch_k, batch_v):
         _couple_heads(coupling, batch, shared)
-    coupling.contract(q, width, k, width_k)
+    _compare(coupling, width, width_k)
     coupling.couple(keys, values)
     coupling.note_mixing(keys)
     mask = operation.argument('attn_mask', 'attn_bias')
