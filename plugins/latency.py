@@ -30,8 +30,10 @@ from easypruner.strategies.budgets.ranking import Ranking
 _FEWEST_REPEATS = 5
 _QUIET = 0.015
 """The noise, as a share of the limit, from which a measurement is repeated with more passes."""
-_GLANCE = 0.5
-"""The part of the passes for a first look at a network in the search."""
+_GLANCE = (0.5, 2.0)
+"""The smallest and largest factor of the passes for a first look at a network in the search."""
+_GLANCE_SECONDS = 0.7
+"""The seconds of the whole network's passes in such a look, where the factor allows them."""
 _MOST_TIMES = 8
 _SECONDS = 5.0
 """The most seconds that such a repetition should take."""
@@ -178,9 +180,11 @@ class Latency(CostBudget):
             limit: the largest ratio, to which the noise is compared.
             sure: whether to use all passes, and more if the noise is high.
         """
-        stopwatch = self._bench(graph).stopwatch
+        bench = self._bench(graph)
+        stopwatch = bench.stopwatch
         if not sure:
-            glance = stopwatch.compare(masks, times=_GLANCE)
+            times = _GLANCE_SECONDS / (bench.forecast.whole * self.repeats)
+            glance = stopwatch.compare(masks, times=min(max(times, _GLANCE[0]), _GLANCE[1]))
             return glance.pruned, glance.ratio
         found = stopwatch.compare(masks)
         wanted = (found.ratio.noise / (_QUIET * limit)) ** 2 if limit else 0.0

@@ -23,9 +23,11 @@ _MEDIAN_ERROR = 1.2533
 _FEWEST = 5
 """The rounds after which a limit of the time counts."""
 _SETTLING = 0.025
-"""The most seconds of the passes by which a network finds its data in the caches again."""
+"""The seconds of the passes by which a network finds its data in the caches again."""
 _MOST_SETTLING = 5
 """The most such passes."""
+_SHORT = 0.1
+"""The most seconds of a pass that is notably longer if its data are not in the caches."""
 
 Run = Callable[[], Any]
 """Runs a network once."""
@@ -116,7 +118,7 @@ def measure(
             run the same network, another one does in each round.
         threads: the number of threads that torch may use meanwhile.
         repeats: the number of rounds that count.
-        warmup: the number of rounds before these.
+        warmup: the number of rounds before these; at least one at each place, unless it is 0.
         seconds: if given, rounds go on until this time is used up, at least ``repeats`` of them.
         limit: if given, rounds end when this time is used up, after at least five of them.
         clock: which clock.
@@ -130,6 +132,8 @@ def measure(
     if now is None:
         raise ConfigError(f"clock is {clock!r}; expected 'wall' or 'cpu'")
     turns = [(each,) if callable(each) else tuple(each) for each in passes]
+    # The first pass at a place is longer: the memory is not there yet.
+    warmup = warmup and max((warmup, *map(len, turns)))
     rounds: list[list[float]] = []
     with torch.no_grad(), torch_threads(threads), _without_collector():
         started = perf_counter()
@@ -141,7 +145,8 @@ def measure(
                 break
             number = len(rounds)
             runs = [each[number % len(each)] for each in turns]
-            untimed = [_settling(time) for time in rounds[-1]] if settle and rounds else []
+            settles = settle and rounds and number >= warmup
+            untimed = [_settling(time) for time in rounds[-1]] if settles else []
             rounds.append(_round(runs, before, untimed, number, now))
     counted = rounds[warmup:]
     return tuple(
@@ -156,7 +161,9 @@ def measure(
 
 def _settling(seconds: float) -> int:
     """Return the number of untimed passes before one that takes a time."""
-    return min(int(_SETTLING / max(seconds, 1e-9)), _MOST_SETTLING)
+    if seconds > _SHORT:
+        return 0
+    return min(1 + int(_SETTLING / max(seconds, 1e-9)), _MOST_SETTLING)
 
 
 def _round(

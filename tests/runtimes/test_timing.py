@@ -17,7 +17,7 @@ class Machine:
     """A clock that passes stand on: each takes a time that the test chooses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.ran = 0.0, ''
+        self.now, self.ran, self.cached = 0.0, '', ''
         monkeypatch.setitem(timing._CLOCKS, 'wall', lambda: self.now)
 
     def taking(self, name: str, *seconds: float) -> Callable[[], None]:
@@ -27,6 +27,15 @@ class Machine:
         def run() -> None:
             self.now += next(times)
             self.ran += name
+
+        return run
+
+    def caching(self, name: str, seconds: float) -> Callable[[], None]:
+        """Return a pass that takes twice its time if another network ran just before."""
+
+        def run() -> None:
+            self.now += seconds * (1 if self.cached == name else 2)
+            self.cached = name
 
         return run
 
@@ -49,7 +58,7 @@ class TestMeasure:
         monkeypatch.setattr(timing, 'perf_counter', lambda: machine.now)
         (slow,) = measure([machine.taking('a', 9.0)], repeats=50, limit=1.0)
         assert slow.seconds.count == 5
-        (fast,) = measure([machine.taking('a', 0.1)], repeats=50, limit=1.0)
+        (fast,) = measure([machine.taking('a', 0.11)], repeats=50, limit=1.0)
         assert 5 < fast.seconds.count < 12
 
     def test_each_begins_a_round_in_turn(self, machine: Machine) -> None:
@@ -58,26 +67,23 @@ class TestMeasure:
         assert machine.ran == 'abc' 'bca' 'cab' 'abc'  # fmt: skip
 
     def test_short_passes_are_timed_in_warm_caches(self, machine: Machine) -> None:
-        last = []
-
-        def caching(name: str, *seconds: float) -> Callable[[], None]:
-            """Return a pass that takes twice its time if another network ran just before."""
-            run = machine.taking(name, *seconds)
-
-            def one_pass() -> None:
-                before = machine.now
-                run()
-                machine.now += (machine.now - before) * (last[-1:] != [name])
-                last.append(name)
-
-            return one_pass
-
-        passes = [caching('a', 0.002), caching('b', 0.001), caching('c', 1.0)]
+        times = {'a': 0.002, 'b': 0.001, 'c': 1.0}
+        passes = [machine.caching(name, seconds) for name, seconds in times.items()]
         short, shorter, long = measure(passes, repeats=6)
         assert short.seconds.median == pytest.approx(0.002)
         assert shorter.seconds.median == pytest.approx(0.001)
         assert long.seconds.median == pytest.approx(2.0), 'not worth the time'
         assert measure(passes, settle=False)[0].seconds.median == pytest.approx(0.004)
+
+    def test_a_network_and_its_half_are_both_timed_in_warm_caches(self, machine: Machine) -> None:
+        passes = [machine.caching('a', 0.034), machine.caching('b', 0.017)]
+        _, half = measure(passes, repeats=6)
+        assert half.ratio.median == pytest.approx(0.5)
+
+    def test_the_first_pass_at_a_place_does_not_count(self, machine: Machine) -> None:
+        places = [machine.taking(name, 9.0, *(20 * [1.0])) for name in 'abcdefgh']
+        (timed,) = measure([places], repeats=8, warmup=1)
+        assert timed.seconds.median == 1 and timed.seconds.spread == 0
 
     def test_places_of_a_network_take_turns_by_rounds(self, machine: Machine) -> None:
         places = [machine.taking(name, 0.001) for name in 'ab']
