@@ -148,12 +148,8 @@ def verify(
             f'verify got graph= and {", ".join(f"{name}=" for name in options)}; the options of a '
             'graph are those of its trace: give them to easypruner.trace, or leave the graph out'
         )
-    if graph is None and calls:
-        # A function may make inputs of its own, in the precision of the network.
+    if graph is None:
         graph = trace(model, example_inputs, handlers, outputs=outputs, calls=calls, **options)
-    elif graph is None:
-        doubled = map_tensors(example_inputs, _doubled)
-        graph = trace(full, doubled, handlers, outputs=outputs, **options)
     graph = graph.on(full)
     checked.check(graph)
     losing = [name for name, mask in checked.items() if not bool(mask.all())]

@@ -293,6 +293,27 @@ def test_verify_runs_in_double_precision_even_if_the_forward_casts() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
+class Positioned(nn.Module):
+    """Adds what a convolution makes of a table that the forward pass builds in single precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 12
+        self.stem, self.position = nn.Linear(4, 12), nn.Conv1d(1, 12, 1)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = torch.arange(x.shape[1], dtype=torch.float32)[None, None]
+        x = self.stem(x) + self.position(table).transpose(1, 2)
+        return self.head(x.reshape(-1, self.width))
+
+
+def test_verify_traces_the_network_in_its_own_precision() -> None:
+    model = randomized_network(Positioned)
+    result = easypruner.verify(model, {'stem': torch.arange(12) % 2 > 0}, torch.randn(2, 5, 4))
+    assert result.error < 1e-12 and result.passed
+
+
 class Counting(Plain):
     """Counts its passes, and returns other values in the next."""
 
