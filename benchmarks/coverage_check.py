@@ -124,6 +124,9 @@ def enliven(model: nn.Module, inputs: ExampleInputs) -> None:
         model(*args, **kwargs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.training, norm.momentum = False, momentum
+    # What a module keeps of its parameters in evaluation mode is renewed between the modes.
+    model.train()
+    model.eval()
 
 
 def structure(graph: ChannelGraph) -> dict[str, Any]:

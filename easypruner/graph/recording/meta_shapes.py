@@ -168,6 +168,10 @@ def _pointwise(*args: Any, **options: Any) -> Any:
     return _alike(whole[0]) if is_dense else NotImplemented
 
 
+# torch does not tag it as pointwise.
+_SHORTCUTS[torch.ops.aten.hardswish.default] = _pointwise
+
+
 def _in_place(x: Tensor, *others: Any, **options: Any) -> Any:
     shape = list(x.shape)
     for other in others:
