@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import easypruner
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph import ChannelGraph, Cost
-from easypruner.graph.answers.structure import HEAD_WIDTH, HEADS
+from easypruner.graph.answers.structure import HEAD_WIDTH, HEADS, STREAM_WITH
 from easypruner.graph.recording.inventory import without_fast_path
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.graph.verify import compute_outputs, relative_error, zero_readers
@@ -161,6 +161,10 @@ def shares(graph: ChannelGraph) -> dict[str, Any]:
     }
 
 
+_OF_HEADS = {HEADS, STREAM_WITH[HEADS]}
+"""The kinds of structure that are those of a trace for whole heads."""
+
+
 def heads(model: nn.Module, inputs: ExampleInputs, found: Mapping[str, Any]) -> dict[str, Any]:
     """Trace again for whole heads, if the model has any: their share, and a verification."""
     if not {HEADS, HEAD_WIDTH} & found['shares'].keys():
@@ -170,11 +174,12 @@ def heads(model: nn.Module, inputs: ExampleInputs, found: Mapping[str, Any]) -> 
     seconds = time.process_time() - start
     other = shares(graph)
     merged = {
-        key: {**found[key], **{k: v for k, v in other[key].items() if k == HEADS}}
+        key: {
+            **{kind: value for kind, value in found[key].items() if kind not in _OF_HEADS},
+            **{kind: value for kind, value in other[key].items() if kind in _OF_HEADS},
+        }
         for key in ('shares', 'held')
     }
-    if HEADS not in other['held']:
-        merged['held'].pop(HEADS, None)
     result = {**merged, 'heads_seconds': seconds}
     if found.get('verified_on') in ('full', 'small'):
         chosen = map_tensors(inputs, _shrunk) if found['verified_on'] == 'small' else inputs
