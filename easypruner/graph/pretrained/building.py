@@ -143,7 +143,7 @@ def stale_numbers(network: nn.Module, built: nn.Module) -> Iterator[tuple[tuple[
         if type(other) is type(module):
             for name, value in vars(other).items():
                 own = vars(module).get(name)
-                if _is_own(name) and own != value and numbers_of(value) and numbers_of(own):
+                if _is_own(name) and numbers_of(value) and numbers_of(own) and own != value:
                     yield (path, name), value
 
 
