@@ -96,8 +96,8 @@ def trained_epochs(stages: Sequence[PlannedStage], epochs: Sequence[int]) -> int
 
 def hold_out(config: Config) -> None:
     """Let a config train on a part of its training data, and validate on the rest of it."""
-    training = config.train_dataloader.dataset.to_dict()
-    pipeline = config.val_dataloader.dataset.get('pipeline')
+    training, validation = _dataset(config, 'train_dataloader'), _dataset(config, 'val_dataloader')
+    pipeline = validation.get('pipeline')
     if 'pipeline' not in training or pipeline is None:
         raise ConfigError(
             'tune(...) validates on a part of the training data, and needs a pipeline of the data '
@@ -106,6 +106,18 @@ def hold_out(config: Config) -> None:
     config.train_dataloader.dataset = dict(type=_DATASET, dataset=training, held=False)
     held = {**training, 'pipeline': pipeline}
     config.val_dataloader.dataset = dict(type=_DATASET, dataset=held, held=True)
+
+
+def _dataset(config: Config, loader: str) -> dict[str, Any]:
+    """Return the settings of the data set of a data loader."""
+    settings = config.to_dict().get(loader)
+    dataset = settings.get('dataset') if isinstance(settings, Mapping) else None
+    if not isinstance(dataset, dict):
+        raise ConfigError(
+            f'{loader}.dataset is {shown(dataset)}; tune(...) holds a part of the training data '
+            'out, and expects a dict, such as dict(type=...)'
+        )
+    return dataset
 
 
 def plain_parts(config: Config, epochs: int) -> dict[str, Mapping[str, Any]]:

@@ -191,6 +191,9 @@ def test_unfair_differences_and_mistakes_are_named_before_anything_starts(
          'l1: no stage writes the results'),
         ("configs['l1'] = dict(config=configs['l1'], tune=tune('train_cg.x', [1, 2]))",
          "l1, x=1; l1, x=2: unknown key 'train_cg'"),
+        ("""options = {'train_dataloader.dataset': 3}
+configs['l1'] = dict(config=configs['l1'], tune=tune('stages.0.epochs', [1, 2]))""",
+         'train_dataloader.dataset is 3; tune(...) holds'),
         ("budgets = [0.5, 0.6]\nsweep = {'stages.1.source.budget.keep': [0.7]}",
          'has a budget, and the budgets of the study'),
         ("budgets = [0.5]\noptions = {'stages.1': dict(source=dict(budget=3))}",
