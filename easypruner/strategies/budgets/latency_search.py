@@ -21,8 +21,6 @@ _AIM = 0.9925
 """The share of the limit that is aimed at, so that noise does not lead above it."""
 _ENOUGH = 0.98
 """The share of the limit from which a network is near enough to it."""
-_CLEAR = 0.005
-"""The noise, as a share of the limit, up to which a measurement with few passes is enough."""
 _UNIT = 'of the predicted time'
 _SLOW = 0.5
 """The share of the distance to the limit that is left after a step that helped little."""
@@ -202,10 +200,12 @@ class _Search:
         return any(same(masks, candidate.masks) for candidate in self.found)
 
     def _add(self, masks: Masks) -> float:
-        """Measure masks with few passes, and with many if noise hides whether they are enough."""
+        """Measure masks with few passes, and once more, with many, if they may be enough.
+
+        Other load that lasts for a second shifts all of few passes alike: their noise is small.
+        """
         reading, limit = self._measure(masks, False), self._limit
-        may_do = _ENOUGH * limit - reading.noise <= reading.median <= limit + reading.noise
-        if may_do and reading.noise > _CLEAR * limit:
+        if _ENOUGH * limit - reading.noise <= reading.median <= limit + reading.noise:
             reading = self._measure(masks, True)
         self.found.append(Candidate(masks, self._predict(masks), reading))
         self._ended = _ENOUGH * limit <= reading.median <= limit
