@@ -149,7 +149,8 @@ def verify(
             'graph are those of its trace: give them to easypruner.trace, or leave the graph out'
         )
     if graph is None:
-        graph = trace(model, example_inputs, handlers, outputs=outputs, calls=calls, **options)
+        fitting = _in_precision_of(model, example_inputs)
+        graph = trace(model, fitting, handlers, outputs=outputs, calls=calls, **options)
     graph = graph.on(full)
     checked.check(graph)
     losing = [name for name, mask in checked.items() if not bool(mask.all())]
@@ -285,6 +286,15 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _doubled(tensor: Tensor) -> Tensor:
     return tensor.to(_DOUBLE[tensor.dtype]) if tensor.dtype in _DOUBLE else tensor
+
+
+def _in_precision_of(model: nn.Module, inputs: ExampleInputs) -> ExampleInputs:
+    """Return inputs in the precision of a network's parameters, if they have only one."""
+    known = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if len(known) != 1:
+        return inputs
+    (dtype,) = known
+    return map_tensors(inputs, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def _doubled_network(network: nn.Module) -> nn.Module:

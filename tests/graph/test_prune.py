@@ -314,6 +314,12 @@ def test_verify_traces_the_network_in_its_own_precision() -> None:
     assert result.error < 1e-12 and result.passed
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
+def test_verify_takes_inputs_of_another_precision(dtype: torch.dtype) -> None:
+    model = randomized_network(Plain).to(dtype)
+    assert easypruner.verify(model, MASKS, example_inputs().float()).passed
+
+
 class Counting(Plain):
     """Counts its passes, and returns other values in the next."""
 
