@@ -116,7 +116,8 @@ def verify(
     Args:
         model: the full network, wrapped or not. It is left as it was.
         masks: group -> bool tensor, True = keep.
-        example_inputs: real tensors. Random values find more errors than zeros do.
+        example_inputs: real tensors, of any precision. Random values find more errors than zeros
+            do. Without ``graph``, they are traced in the precision of the network's parameters.
         handlers: as for :func:`easypruner.trace`.
         graph: the graph of the model, if there is one. It is left as it was.
         outputs: the outputs that count, as for :func:`easypruner.trace`; only used without
