@@ -3,7 +3,7 @@
 Many meta kernels are written in Python and take many times as long as computing a shape. The
 shortcuts here cover most operations of a network. A shortcut returns an output of the same shape,
 dtype and strides as the kernel, or NotImplemented. Then, and for all other operations, the kernel
-runs.
+runs, unless it has run on such arguments before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from easypruner.base.nested import map_tensors, tensors_in
 from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
 from easypruner.graph.recording.kinds import once_each
+from easypruner.graph.recording.meta_memory import remember
 
 aten = torch.ops.aten
 
@@ -41,11 +42,13 @@ def run_operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     shortcut = _find_shortcut(func)
     if shortcut is multiply_groups:
         return multiply_groups(*args, **kwargs)
-    if shortcut is not None and _is_meta(args):
+    if not _is_meta(args) and kwargs.get('device') != META:
+        return _run_kernel(func, args, kwargs)
+    if shortcut is not None:
         result = shortcut(*args, **kwargs)
         if result is not NotImplemented:
             return result
-    return _run_kernel(func, args, kwargs)
+    return remember(func, args, kwargs, _run_kernel)
 
 
 def tensors_of(values: Iterable[Any]) -> tuple[Tensor, ...]:
