@@ -78,8 +78,9 @@ def test_single_numbers_are_weaker_than_tensors() -> None:
 
 
 @pytest.mark.parametrize(
-    ('func', 'args'), [(aten.view.default, ([6],)), (aten.split.Tensor, (1,)), (aten.relu_.default, ())]
-)  # fmt: skip
+    ('func', 'args'),
+    [(aten.view.default, ([6],)), (aten.split.Tensor, (1,)), (aten.relu_.default, ())],
+)
 def test_outputs_that_share_memory_go_on_sharing_it(func: Any, args: tuple[Any, ...]) -> None:
     tensor = torch.empty(2, 3)
     for _ in range(2):
