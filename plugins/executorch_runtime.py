@@ -13,11 +13,11 @@ from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.program import (
     export_program,
-    first_lines,
     input_tensors,
     quiet,
     tensors_of,
 )
+from easypruner.runtimes.reasons import first_lines
 
 _METHOD = 'forward'
 

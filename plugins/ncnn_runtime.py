@@ -21,12 +21,12 @@ from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
 from easypruner.runtimes.program import (
     FromTensors,
-    first_lines,
     input_tensors,
     on_cpu,
     quiet,
     tensors_of,
 )
+from easypruner.runtimes.reasons import first_lines
 
 _TYPES = {torch.float32: 'f32', torch.int64: 'i64', torch.int32: 'i32'}
 """Type of an input -> its name in pnnx."""

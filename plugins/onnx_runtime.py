@@ -15,7 +15,7 @@ from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
 from easypruner.runtimes.onnx_files import feeds_of, write_onnx
-from easypruner.runtimes.program import first_lines
+from easypruner.runtimes.reasons import first_lines
 
 
 class OnnxRuntime(Runtime):

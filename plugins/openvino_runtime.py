@@ -15,7 +15,8 @@ from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
 from easypruner.runtimes.folding import fold_batch_norms
 from easypruner.runtimes.onnx_files import feeds_of
-from easypruner.runtimes.program import Program, export_program, first_lines, quiet
+from easypruner.runtimes.program import Program, export_program, quiet
+from easypruner.runtimes.reasons import first_lines
 
 
 class OpenVINO(Runtime):

@@ -20,11 +20,11 @@ from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.folding import fold_batch_norms
 from easypruner.runtimes.program import (
     export_program,
-    first_lines,
     input_tensors,
     load_program,
     tensors_of,
 )
+from easypruner.runtimes.reasons import first_lines
 from easypruner.runtimes.timing import torch_threads
 
 

@@ -44,6 +44,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = was
 
 
+@contextlib.contextmanager
+def restoring_buffers(*models: nn.Module) -> Iterator[None]:
+    """Restore the values of all buffers after a block, which a forward pass may change.
+
+    A network may count its passes in evaluation mode, for example.
+    """
+    before = [
+        (module, name, buffer, buffer.detach().clone())
+        for model in models
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.layout == torch.strided
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in before:
+            module._buffers[name] = buffer
+            # A buffer that overlaps itself, such as an expanded one, cannot be written.
+            if not torch.equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
 def needs_eval(module: nn.Module) -> bool:
     """Return whether evaluation needs an attribute that the module's own ``train(False)`` sets.
 

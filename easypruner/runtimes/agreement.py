@@ -15,14 +15,15 @@ from easypruner.base.nested import map_tensors
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.tape import call_model
-from easypruner.runtimes.program import first_lines, tensors_of
+from easypruner.runtimes.difference import relative_error
+from easypruner.runtimes.program import tensors_of
+from easypruner.runtimes.reasons import first_lines
 from easypruner.runtimes.runtime import Session
 
 TOLERANCE = 1e-4
 """The largest difference from torch, relative to the largest value of an output."""
 _HALF_TOLERANCE = 2e-2
-_RANDOM_INPUTS = 2
-_OTHER_BATCH = 3
+_OTHER_BATCHES = (3, 1)
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Agreement:
 
     Attributes:
         error: the largest difference, relative to the largest value of the same output.
-        other_batch: whether another size of the batch gives the right outputs as well.
-        reason: why it does not; empty if it does, or was not tried.
+        other_batch: whether other sizes of the batch give the right outputs as well.
+        reason: why they do not; empty if they do, or were not tried.
     """
 
     error: float
@@ -45,30 +46,54 @@ def check_agreement(
 ) -> Agreement:
     """Compare the outputs of a runtime with those of torch.
 
-    The example inputs are tried, then random ones like them, then another size of the batch.
+    The example inputs are tried, then random ones like them, then other sizes of the batch. Random
+    inputs on which the network fails, or returns what is not a number, do not count.
 
     Args:
         session: the network in the runtime.
         network: the network in torch, on the CPU.
         inputs: its example inputs.
         runtime: the name of the runtime, for messages.
-        dynamic_batch: whether another size of the batch is tried.
+        dynamic_batch: whether other sizes of the batch are tried.
 
     Raises:
         EasyPrunerError: the outputs differ, or the runtime cannot run the network.
     """
-    error = 0.0
     with evaluating(network):
-        _check_repeatable(network, inputs)
-        for given in (inputs, *_random_like(inputs)):
-            error = max(error, _difference(session, network, given, runtime))
-        if not dynamic_batch:
-            return Agreement(error, False)
-        try:
-            other = next(_random_like(with_batch(inputs, _OTHER_BATCH)))
-            return Agreement(max(error, _difference(session, network, other, runtime)), True)
-        except EasyPrunerError as problem:
-            return Agreement(error, False, f'a batch of {_OTHER_BATCH}: {problem}')
+        expected = _check_repeatable(network, inputs)
+        error = _difference(session, inputs, expected, runtime)
+        for given in _random_like(inputs):
+            found = _outputs_if_valid(network, given)
+            if found is not None:
+                error = max(error, _difference(session, given, found, runtime))
+        for size in _OTHER_BATCHES if dynamic_batch else ():
+            try:
+                error = max(error, _batch_difference(session, network, inputs, size, runtime))
+            except EasyPrunerError as problem:  # noqa: PERF203
+                return Agreement(error, False, f'a batch of {size}: {problem}')
+        return Agreement(error, dynamic_batch)
+
+
+def _batch_difference(
+    session: Session, network: nn.Module, inputs: Any, size: int, runtime: str
+) -> float:
+    """Return the largest relative difference of the outputs on another size of the batch.
+
+    Raises:
+        EasyPrunerError: it is too large, or the runtime or torch fails.
+    """
+    resized = with_batch(inputs, size)
+    # A network may take the samples of the example only.
+    for given in (*_random_like(resized), resized):
+        expected = _outputs_if_valid(network, given)
+        if expected is not None:
+            return _difference(session, given, expected, runtime)
+    try:
+        _run(network, resized)
+    except Exception as error:  # a forward raises errors of any class
+        raise EasyPrunerError(f'torch does not run the network: {first_lines(error)}') from error
+    # A statistic over the samples, for example, is not a number if there is one of them.
+    return 0.0
 
 
 def with_batch(inputs: Any, size: int) -> Any:
@@ -83,31 +108,54 @@ def with_batch(inputs: Any, size: int) -> Any:
 
 
 def _random_like(inputs: Any) -> Iterator[Any]:
-    """Yield random inputs: normal numbers, and integers and booleans in another order."""
+    """Yield random inputs: the values in another order, then normal numbers for those of floats.
 
-    def drawn(tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point():
-            return torch.randn_like(tensor)
-        if tensor.is_complex() or tensor.numel() < 2 or _is_mask(tensor):
+    Another order keeps the range of the values, which a network may need. The values that an index
+    may have are not known, except for those of the example.
+    """
+
+    def shuffled(tensor: Tensor) -> Tensor:
+        if tensor.numel() < 2 or _is_mask(tensor):
             return tensor
-        # The values that an index may have are not known, except for those of the example.
         return tensor.flatten()[torch.randperm(tensor.numel())].reshape(tensor.shape)
 
+    def drawn(tensor: Tensor) -> Tensor:
+        return torch.randn_like(tensor) if tensor.is_floating_point() else shuffled(tensor)
+
     with fixed_seed(0):
-        for _ in range(_RANDOM_INPUTS):
-            yield map_tensors(inputs, drawn)
+        yield map_tensors(inputs, shuffled)
+        yield map_tensors(inputs, drawn)
 
 
 def _is_mask(tensor: Tensor) -> bool:
-    return tensor.dtype is torch.bool or bool((tensor == tensor.flatten()[0]).all())
+    """Return whether a tensor says what is there. Of what is masked, outputs may be anything."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return False
+    return bool(((tensor == 0) | (tensor == 1)).all())
 
 
 def _run(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
+    """Return the outputs of a network, which may change the tensors that it gets."""
     with torch.no_grad():
-        return tensors_of(call_model(network, inputs))
+        return tensors_of(call_model(network, map_tensors(inputs, torch.clone)))
 
 
-def _check_repeatable(network: nn.Module, inputs: Any) -> None:
+def _outputs_if_valid(network: nn.Module, inputs: Any) -> tuple[Tensor, ...] | None:
+    """Return the outputs on random inputs; None if these are not what the network takes."""
+    try:
+        outputs = _run(network, inputs)
+    except Exception:  # a forward raises errors of any class
+        return None
+    # The root of a negative number, for example.
+    return None if any(bool(torch.isnan(tensor).any()) for tensor in outputs) else outputs
+
+
+def _check_repeatable(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
+    """Return the outputs of a network.
+
+    Raises:
+        EasyPrunerError: they are not numbers, or others each time.
+    """
     first, second = _run(network, inputs), _run(network, inputs)
     for one, other in zip(first, second, strict=True):
         if bool(torch.isnan(one).any()):
@@ -120,20 +168,17 @@ def _check_repeatable(network: nn.Module, inputs: Any) -> None:
                 f'this {type(network).__name__} returns other values each time in evaluation mode, '
                 'so no export can be checked; it draws random numbers, or changes its own state'
             )
+    return first
 
 
-def _difference(session: Session, network: nn.Module, inputs: Any, runtime: str) -> float:
+def _difference(session: Session, inputs: Any, expected: tuple[Tensor, ...], runtime: str) -> float:
     """Return the largest relative difference of the outputs on some inputs.
 
     Raises:
         EasyPrunerError: it is too large, or the runtime fails.
     """
-    expected = _run(network, inputs)
-    if any(bool(torch.isnan(tensor).any()) for tensor in expected):
-        # Random inputs may be beyond what a network takes, such as the root of a number.
-        return 0.0
     try:
-        got = session.bind(inputs)()
+        got = session.bind(map_tensors(inputs, torch.clone))()
     except EasyPrunerError:
         raise
     except Exception as error:  # runtimes raise errors of many classes
@@ -141,8 +186,11 @@ def _difference(session: Session, network: nn.Module, inputs: Any, runtime: str)
             f'{runtime} cannot run the exported network: {first_lines(error)}'
         ) from error
     if [tuple(t.shape) for t in got] != [tuple(t.shape) for t in expected]:
+        complex_output = any(tensor.is_complex() for tensor in expected)
+        advice = '; of complex numbers, return torch.view_as_real(...)' if complex_output else ''
         raise EasyPrunerError(
             f'{runtime} returns outputs of the shapes {_shapes(got)}, torch {_shapes(expected)}'
+            f'{advice}'
         )
     worst = max(map(relative_error, got, expected))
     half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in expected)
@@ -153,22 +201,6 @@ def _difference(session: Session, network: nn.Module, inputs: Any, runtime: str)
             f'value; expected at most {limit:g}'
         )
     return worst
-
-
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the largest value; infinity for NaN.
-
-    Infinite values, such as scores of what is masked, have to be the same.
-    """
-    one, other = got.detach().double().cpu(), expected.detach().double().cpu()
-    finite = torch.isfinite(other)
-    if not torch.equal(one[~finite], other[~finite]):
-        return math.inf
-    one, other = one[finite], other[finite]
-    if not other.numel():
-        return 0.0
-    largest = float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)
-    return largest if math.isfinite(largest) else math.inf
 
 
 def _shapes(tensors: tuple[Tensor, ...]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from easypruner.base.files import flush_file, make_folder, write_json
-from easypruner.base.modules import evaluating
+from easypruner.base.modules import evaluating, restoring_buffers
 from easypruner.base.nested import map_tensors
 from easypruner.base.versions import versions_of
 from easypruner.errors import EasyPrunerError
@@ -127,7 +127,7 @@ def export_network(
     networks = {NETWORK: on_cpu(network)}
     if unpruned is not None:
         networks[UNPRUNED] = on_cpu(unpruned)
-    with _whole(folder) as new:
+    with _whole(folder) as new, restoring_buffers(*networks.values()):
         files = [
             _explained(runtime, each, inputs, new, name)
             for runtime in runtimes

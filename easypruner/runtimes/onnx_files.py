@@ -15,10 +15,10 @@ from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.program import (
     Program,
     export_program,
-    first_lines,
     input_tensors,
     quiet,
 )
+from easypruner.runtimes.reasons import reason_of
 from easypruner.runtimes.runtime import Exported
 
 _LARGEST = 1_900_000_000
@@ -73,7 +73,7 @@ def _onnx_of(network: nn.Module, program: Program) -> Any:
         raise
     except Exception as error:  # the exporter raises errors of many classes
         raise EasyPrunerError(
-            f'torch.onnx cannot export this {type(network).__name__}: {_reason(error)}'
+            f'torch.onnx cannot export this {type(network).__name__}: {reason_of(error, network)}'
         ) from error
 
 
@@ -99,13 +99,6 @@ def _name_batch(model: Any) -> None:
         if value.shape is not None and any(map(is_symbol, value.shape)):
             dims = (symbol.sub(_BATCH, d.value) if is_symbol(d) else d for d in value.shape)
             value.shape = onnx_ir.Shape(dims)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the exporter's first reason, which is at the end of a chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return first_lines(error)
 
 
 def feeds_of(names: Sequence[str], inputs: Any) -> dict[str, Any]:

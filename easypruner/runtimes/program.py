@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import io
+import itertools
 import logging
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -27,10 +27,11 @@ from easypruner.errors import EasyPrunerError
 from easypruner.graph.recording.input_advice import advise_inputs
 from easypruner.graph.recording.tape import call_arguments, call_model
 from easypruner.graph.recording.wrappers import check_values, find_traceable
+from easypruner.runtimes.difference import relative_error
 from easypruner.runtimes.plain_weights import with_plain_weights
+from easypruner.runtimes.reasons import first_lines, reason_of
 
-_LINES = 3
-"""The number of lines of torch's reason that a message shows."""
+_ROUNDING = 1e-2
 _WORD = re.compile(r'[A-Za-z_]\w*')
 
 
@@ -67,25 +68,36 @@ class FromTensors(nn.Module):
     """A network that takes the tensors of its inputs in order, and returns those of its outputs.
 
     All else among the inputs, such as ``mode='tensor'``, is fixed. Outputs may be dicts or
-    dataclasses: what runs without Python knows neither.
+    dataclasses: what runs without Python knows neither. The inputs stay as they are, also if the
+    network changes its own in place.
 
     Args:
-        network: the network.
+        network: the network; it runs once.
         inputs: its example inputs.
     """
 
     def __init__(self, network: nn.Module, inputs: Any) -> None:
         super().__init__()
         self.network = network
+        self._changes_inputs = _changes_inputs(network, inputs)
         # Only the places of the tensors are needed, not their values.
         self._template = map_tensors(inputs, lambda tensor: tensor.to('meta'))
 
     def forward(self, *tensors: Tensor) -> Any:
         """Run the network; a single output is returned without a tuple."""
-        rest = iter(tensors)
+        rest = iter(tensor.clone() if self._changes_inputs else tensor for tensor in tensors)
         inputs = map_tensors(self._template, lambda _: next(rest))
         found = _apart(tensors_of(call_model(self.network, inputs)), tensors)
         return found[0] if len(found) == 1 else found
+
+
+def _changes_inputs(network: nn.Module, inputs: Any) -> bool:
+    """Return whether a network changes its inputs in place."""
+    copies = map_tensors(inputs, torch.clone)
+    before = [tensor._version for tensor in input_tensors(copies)]
+    with torch.no_grad():
+        call_model(network, copies)
+    return before != [tensor._version for tensor in input_tensors(copies)]
 
 
 def _apart(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -126,20 +138,43 @@ def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> 
         sizes = {len(tensor) for tensor in tensors if tensor.dim()}
         if not dynamic:
             reason = 'the size of the batch is that of the example inputs'
-        elif len(sizes) == 1 and 0 not in sizes:
+        elif sizes == {0}:
+            raise EasyPrunerError(
+                'the example inputs have no sample; expected a batch of 1 or more'
+            )
+        elif len(sizes) == 1:
             try:
                 # A dimension of 1 would be taken as a fixed number.
                 two = tuple(torch.cat([t, t]) if _is_single(t) else t for t in tensors)
-                return Program(_export(whole, two, dynamic=True), two, names, outputs)
+                exported = _export(whole, two, dynamic=True)
+                if _computes(exported, whole, tuple(t[:1] if t.dim() else t for t in tensors)):
+                    return Program(exported, two, names, outputs)
+                reason = 'the forward computes a batch of 1 differently from larger ones'
             except Exception as error:  # torch.export raises errors of many classes
-                reason = f'torch.export fixes the size of the batch: {first_lines(error)}'
+                found = reason_of(error, network, __file__)
+                reason = f'torch.export fixes the size of the batch: {found}'
         try:
             exported = _export(whole, tensors, dynamic=False)
         except Exception as error:
             raise EasyPrunerError(
-                f'torch.export cannot export this {kind}: {first_lines(error)}'
+                f'torch.export cannot export this {kind}: {reason_of(error, network, __file__)}'
             ) from error
         return Program(exported, tensors, names, outputs, reason)
+
+
+def _computes(exported: ExportedProgram, network: nn.Module, tensors: tuple[Tensor, ...]) -> bool:
+    """Return whether a program has the outputs of its network, if that takes these inputs.
+
+    Torch takes a branch for a batch of 1 as one that no batch enters.
+    """
+    with torch.no_grad():
+        try:
+            expected = tensors_of(network(*tensors))
+        except Exception:  # a forward raises errors of any class
+            return True
+        got = tensors_of(exported.module()(*tensors))
+    pairs = zip(got, expected, strict=True)
+    return all(relative_error(*pair) < _ROUNDING or bool(pair[1].isnan().any()) for pair in pairs)
 
 
 def _is_single(tensor: Tensor) -> bool:
@@ -202,7 +237,7 @@ def _output_names(network: nn.Module, inputs: Any, kind: str) -> tuple[str, ...]
     """Run a network once, and return a name for each of its output tensors."""
     with torch.no_grad():
         try:
-            outputs = call_model(network, inputs)
+            outputs = call_model(network, map_tensors(inputs, torch.clone))
         except Exception as error:  # a forward raises errors of any class
             raise EasyPrunerError(
                 f'the forward pass of {kind} fails on the given example inputs: '
@@ -230,12 +265,15 @@ def _input_names(network: nn.Module, inputs: Any) -> tuple[str, ...]:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Number the names that occur again."""
-    seen: Counter[str] = Counter()
-    found = []
+    """Number the names that occur again, by numbers that make no other name of the list."""
+    taken, found = set(names), []
     for name in names:
-        found.append(f'{name}_{seen[name]}' if seen[name] else name)
-        seen[name] += 1
+        if name not in found:
+            found.append(name)
+            continue
+        number = next(n for n in itertools.count(1) if f'{name}_{n}' not in taken)
+        found.append(f'{name}_{number}')
+        taken.add(found[-1])
     return tuple(found)
 
 
@@ -248,12 +286,6 @@ def load_program(path: Path) -> ExportedProgram:
     safe: Any = partial(torch.load, weights_only=True)
     with changed_setting(_loader, partial(setattr, torch, 'load'), safe), quiet():
         return torch.export.load(path)
-
-
-def first_lines(error: BaseException) -> str:
-    """Return the first lines of a message that say something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ' '.join(lines[:_LINES]) or type(error).__name__
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from easypruner.base.checks import check_count, check_name
 from easypruner.base.component import Component
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.probe import WidthProbe, probe
-from easypruner.runtimes.program import first_lines, input_tensors
+from easypruner.runtimes.program import input_tensors
+from easypruner.runtimes.reasons import first_lines
 from easypruner.runtimes.timing import Clock
 
 _Method = TypeVar('_Method', bound=Callable[..., Any])

@@ -181,6 +181,22 @@ class TestExport:
         assert found.files[0].dynamic_batch
         assert network[1]._compiled_call_impl is not None
 
+    @pytest.mark.parametrize('in_place', [True, False])
+    def test_what_a_network_counts_stays(self, in_place: bool, tmp_path: Path) -> None:
+        class Counting(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer('passes', torch.zeros(1))
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.passes = self.passes.add_(1) if in_place else self.passes + 1
+                return x * 2
+
+        network = Counting()
+        buffer = network.passes
+        easypruner.export(network, torch.rand(1, 4), tmp_path / 'e', 'TorchEager')
+        assert network.passes is buffer and network.passes.item() == 0
+
     def test_torchscript_is_refused(self, tmp_path: Path) -> None:
         scripted = torch.jit.trace(nn.Linear(4, 2), torch.rand(1, 4))
         with pytest.raises(EasyPrunerError, match='TorchScript'):
@@ -288,6 +304,44 @@ class TestAgreement:
         other = Session(lambda inputs: lambda: (network(inputs).clamp(min=-9),))
         with pytest.raises(EasyPrunerError, match='by inf'):
             check_agreement(other, network, inputs, 'S', dynamic_batch=False)
+
+    def test_inputs_that_a_network_refuses_do_not_count(self) -> None:
+        class Picky(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                if not sorted(x.flatten().tolist()) == x.flatten().tolist():
+                    raise ValueError('not sorted')
+                return x * 2
+
+        network, inputs = Picky(), torch.arange(4.0)[None]
+        found = check_agreement(self.session(network), network, inputs, 'S', dynamic_batch=False)
+        assert found.error == 0
+        # Torch itself cannot run three samples.
+        found = check_agreement(self.session(network), network, inputs, 'S', dynamic_batch=True)
+        assert 'torch does not run the network: not sorted' in found.reason
+
+    @pytest.mark.parametrize('wrong', [1, 3])
+    def test_each_size_of_the_batch_counts(self, wrong: int) -> None:
+        # It returns numbers for none of the random inputs.
+        class Root(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return (x - torch.tensor([0.0, 1.0, 2.0, 3.0])).add(0.5).sqrt()
+
+        def bind(inputs: Tensor) -> Any:
+            return lambda: (Root()(inputs) + (len(inputs) == wrong),)
+
+        inputs = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).repeat(2, 1)
+        found = check_agreement(Session(bind), Root(), inputs, 'S', dynamic_batch=True)
+        assert not found.other_batch and f'a batch of {wrong}: the outputs' in found.reason
+
+    def test_complex_outputs_are_compared_as_a_whole(self) -> None:
+        class Turned(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.complex(x, x)
+
+        network = Turned()
+        session = Session(lambda inputs: lambda: (network(inputs).conj(),))
+        with pytest.raises(EasyPrunerError, match='differ'):
+            check_agreement(session, network, torch.rand(1, 3), 'S', dynamic_batch=False)
 
     def test_batches_repeat_the_samples(self) -> None:
         inputs = {'x': torch.tensor([[1.0], [2.0]]), 'flag': torch.tensor(3), 'mode': 'tensor'}

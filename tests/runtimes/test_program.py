@@ -99,11 +99,70 @@ class Values(nn.Module):
 
 @pytest.mark.parametrize(
     ('network', 'reason'),
-    [(Nothing(), 'no tensors'), (Values(), 'cannot export this Values')],
+    [
+        (Nothing(), 'no tensors'),
+        # With the line of the forward.
+        (Values(), r'this Values: .* by the values of a tensor.*test_program.py:\d+, .*item'),
+        (
+            nn.Sequential(torch.ao.nn.quantized.dynamic.Linear(3, 2)),
+            'packed form.*; 0 is quantized by torch.ao: export the network before',
+        ),
+    ],
 )
 def test_a_network_is_refused_with_the_reason(network: nn.Module, reason: str) -> None:
     with pytest.raises(EasyPrunerError, match=reason):
         export_program(network, torch.rand(1, 3))
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning')
+def test_a_scripted_part_is_named() -> None:
+    network = nn.Sequential(torch.jit.script(nn.Linear(3, 2)))
+    with pytest.raises(EasyPrunerError, match='0 is a TorchScript module: use the module from'):
+        export_program(network, torch.rand(1, 3))
+
+
+def test_a_batch_without_samples_is_refused() -> None:
+    with pytest.raises(EasyPrunerError, match='have no sample'):
+        export_program(nn.Linear(3, 2), torch.rand(0, 3))
+
+
+class OneOrMany(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] == 1 else x
+
+
+@pytest.mark.parametrize('size', [1, 2])
+def test_a_branch_for_a_batch_of_one_fixes_the_batch(size: int) -> None:
+    x = torch.rand(size, 3)
+    program = export_program(OneOrMany(), x)
+    assert 'a batch of 1 differently' in program.reason
+    assert torch.equal(*run(program.exported, x), OneOrMany()(x))
+
+
+def test_inputs_that_a_network_changes_in_place_stay() -> None:
+    class Normalized(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sub_(0.5).div_(0.2)
+
+    example, x = torch.rand(1, 3), torch.rand(4, 3)
+    given, before = x.clone(), example.clone()
+    program = export_program(Normalized(), example)
+    (found,) = run(program.exported, given)
+    torch.testing.assert_close(found, (x - 0.5) / 0.2)
+    assert torch.equal(given, x) and torch.equal(example, before)
+
+
+def test_each_name_is_given_once() -> None:
+    class Names(nn.Module):
+        def forward(self, x: list[Tensor], x_1: Tensor) -> dict[str, Any]:
+            return {'x': x[0] + x_1, 'y': [x[0] + 1, x[1] - 1], 'y_1': x_1 * 2}
+
+    x = torch.rand(1, 3)
+    program = export_program(Names(), ([x, x], x))
+    names = (*program.inputs, *program.outputs)
+    assert len(set(names)) == len(names)
+    # A name that is the only one of its kind stays.
+    assert program.inputs == ('x', 'x_2', 'x_1') and program.outputs[1:] == ('y', 'y_2', 'y_1')
 
 
 @pytest.mark.skipif(torch.__version__ < '2.5', reason='programs have other batch norms before 2.5')

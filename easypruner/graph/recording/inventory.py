@@ -47,7 +47,9 @@ class Inventory:
         first: dict[int, str] = {}
         for kind in ('_parameters', '_buffers'):
             for path, module in self.modules.items():
-                entries = module.__dict__[kind]
+                entries = module.__dict__.get(kind)
+                if entries is None:  # a module that torch.jit has traced
+                    entries = getattr(module, kind)
                 if not entries:
                     continue
                 start = f'{path}.' if path else ''

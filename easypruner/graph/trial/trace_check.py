@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from easypruner.base.user_code import user_line
 from easypruner.graph.coupling.rules.fills import TABLE, TABLES
 from easypruner.graph.recording.composites import run_parts
 from easypruner.graph.recording.inventory import StandIns
@@ -37,8 +35,6 @@ _REARRANGING = (
     'expand',
     'clone',
 )
-_OWN_CODE = str(Path(__file__).parents[1])
-_TORCH_CODE = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -224,19 +220,11 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             position=self._position,
             operation=next(iter(self._operations[self._position :]), None),
             text=text,
-            line=_user_line(error.__traceback__),
+            line=user_line(error.__traceback__),
             round_number=self.widths.round_number,
             earlier=self._missed,
             is_deviation=is_deviation,
         )
-
-
-def _user_line(trace: TracebackType | None) -> str:
-    """Return file:line and text of the innermost frame outside torch and this package."""
-    for frame in reversed(traceback.extract_tb(trace)):
-        if not frame.filename.startswith((_OWN_CODE, _TORCH_CODE)):
-            return f'{Path(frame.filename).name}:{frame.lineno}, {frame.line!r}'
-    return ''
 
 
 def _are_alike(func: Any, other: Any) -> bool:

@@ -181,9 +181,11 @@ def test_scripted_and_traced_models_are_refused() -> None:
                 call(compiled, example_inputs())
         with pytest.raises(TraceError, match='TorchScript'):
             easypruner.prune(compiled, MASKS, graph=easypruner.trace(model, example_inputs()))
-    model.body = torch.jit.script(model.body)
-    with pytest.raises(TraceError, match='body is a TorchScript module'):
-        easypruner.trace(model, example_inputs())
+    body, traced = model.body, torch.jit.trace(model, example_inputs()).body
+    for part in (torch.jit.script(body), traced, torch.jit.trace(body, example_inputs())):
+        model.body = part
+        with pytest.raises(TraceError, match='body is a TorchScript module'):
+            easypruner.trace(model, example_inputs())
 
 
 @pytest.mark.parametrize(
