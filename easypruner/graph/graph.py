@@ -33,6 +33,7 @@ from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.cutting.surgery import Kept, cut
 from easypruner.graph.limits import Limits, with_families, with_grids
 from easypruner.graph.masks import Masks
+from easypruner.graph.pretrained.following import configs_of
 from easypruner.graph.recording.composites import forget_compiled
 from easypruner.graph.recording.config_numbers import attribute_of
 from easypruner.graph.recording.inventory import Attributes, Inventory, find_module
@@ -407,8 +408,9 @@ def cut_graph(
     optimizers = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
     states = OptimizerStates(optimizers, optimizer_handlers)
     copies = [copies] if isinstance(copies, nn.Module) else list(copies)
+    configs = {key: own for each in (model, *copies) for key, own in configs_of(each).items()}
     cut(inventory, kept, graph.handlers, attributes, states, copies)
     graph._shrink(removal)
     if not is_copy:
         forget_compiled()
-    return with_configs(record_of_cut, inventory, copies, graph.example_inputs)
+    return with_configs(record_of_cut, inventory, copies, configs, graph.example_inputs)

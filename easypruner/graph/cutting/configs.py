@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from easypruner.base.nested import map_tensors
 from easypruner.graph.cutting.record import ArchitectureRecord
 from easypruner.graph.pretrained.building import has_pretrained
-from easypruner.graph.pretrained.following import check, follow, set_again
+from easypruner.graph.pretrained.following import Configs, check, follow, set_again
 from easypruner.graph.recording.inventory import Inventory, StandIns
 from easypruner.graph.recording.tape import ExampleInputs, record
 from easypruner.graph.recording.wrappers import find_copy
@@ -23,6 +23,7 @@ def with_configs(
     cut: ArchitectureRecord,
     inventory: Inventory,
     copies: Sequence[nn.Module],
+    before: Configs,
     example_inputs: ExampleInputs,
 ) -> ArchitectureRecord:
     """Let the configs in a model and in its copies follow a cut that was made.
@@ -31,6 +32,7 @@ def with_configs(
         cut: the record of the cut.
         inventory: the inventory of the model.
         copies: networks that were cut alike.
+        before: the configs of the model and of its copies before the cut.
         example_inputs: for the check that a new config does not change what is computed.
 
     Returns:
@@ -39,11 +41,11 @@ def with_configs(
     if not has_pretrained(inventory.modules.values()) or not cut.tensors:
         return cut
     model = inventory.model
-    followed = follow(model, cut, lambda: _behaviour(model, example_inputs))
+    followed = follow(model, cut, before, lambda: _behaviour(model, example_inputs))
     for other in copies:
         network = find_copy(other, model)
         set_again(network, followed)
-        check(network, cut)
+        check(network, cut, before)
     as_tuples = {k: v if isinstance(v, int) else tuple(v) for k, v in followed.items()}
     return replace(cut, attributes={**cut.attributes, **as_tuples})
 

@@ -22,7 +22,7 @@ from easypruner.graph.cutting.index_ranges import RangeReader, to_ranges
 from easypruner.graph.cutting.surgery import cut
 from easypruner.graph.cutting.transform import Transform, check_header
 from easypruner.graph.pretrained.following import check as check_configs
-from easypruner.graph.pretrained.following import is_of_config, set_again
+from easypruner.graph.pretrained.following import configs_of, is_of_config, set_again
 from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
 from easypruner.graph.recording.wrappers import find_cuttable
 
@@ -135,6 +135,7 @@ class ArchitectureRecord(Transform):
         inventory = find_cuttable(model)
         self._check(inventory, is_cut=False)
         attributes = {key: self._fit_value(inventory, *key) for key in self.attributes}
+        configs = configs_of(model)
         cut(
             inventory,
             {
@@ -146,7 +147,7 @@ class ArchitectureRecord(Transform):
             {key: value for key, value in attributes.items() if not is_of_config(key)},
         )
         set_again(model, {key: value for key, value in attributes.items() if is_of_config(key)})
-        check_configs(model, self)
+        check_configs(model, self, configs)
         return model
 
     def check_cut(self, model: nn.Module) -> None:

@@ -20,13 +20,23 @@ from easypruner.graph.pretrained.search import ConfigSearch, explain
 from easypruner.graph.recording.config_numbers import attribute_of, is_config
 from easypruner.graph.recording.inventory import Attributes, dotted_name, numbers_of
 
+Configs = Mapping[nn.Module, Any]
+"""Networks of Hugging Face -> their configs before a cut."""
+
 
 def is_of_config(key: tuple[str, str]) -> bool:
     """Return whether an entry of a record's attributes is a number of a module's config."""
     return '.' in key[1]
 
 
-def follow(model: nn.Module, record: CutRecord, behaviour: Callable[[], Any]) -> Attributes:
+def configs_of(model: nn.Module) -> Configs:
+    """Return the config of each network of Hugging Face in a model, also of inner ones."""
+    return {network: network.config for network in find_pretrained(model, nested=True).values()}
+
+
+def follow(
+    model: nn.Module, record: CutRecord, configs: Configs, behaviour: Callable[[], Any]
+) -> Attributes:
     """Set the configs of the networks of Hugging Face in a model to their widths after a cut.
 
     A config is set if it describes the whole network, and if that does not change what the forward
@@ -35,6 +45,7 @@ def follow(model: nn.Module, record: CutRecord, behaviour: Callable[[], Any]) ->
     Args:
         model: the model after the cut.
         record: the record of the cut.
+        configs: what :func:`configs_of` returned before the cut.
         behaviour: returns what the forward pass computes, to be compared.
 
     Returns:
@@ -43,7 +54,7 @@ def follow(model: nn.Module, record: CutRecord, behaviour: Callable[[], Any]) ->
     done: dict[tuple[str, str], Any] = {}
     for path, network in find_pretrained(model).items():
         if _concerns(path, record):
-            done |= _follow_one(path, network, record, behaviour)
+            done |= _follow_one(path, network, record, configs, behaviour)
     return done
 
 
@@ -52,7 +63,11 @@ def _concerns(path: str, record: CutRecord) -> bool:
 
 
 def _follow_one(
-    path: str, network: Any, record: CutRecord, behaviour: Callable[[], Any]
+    path: str,
+    network: Any,
+    record: CutRecord,
+    configs: Configs,
+    behaviour: Callable[[], Any],
 ) -> dict[tuple[str, str], Any]:
     own = record.within(path)
     earlier = saver_of(network)
@@ -77,7 +92,7 @@ def _follow_one(
             }
         else:
             reason = 'its forward pass computes with numbers of its config, not only with widths'
-    _mark(network, total, reason)
+    _mark(network, total, reason, configs)
     return {}
 
 
@@ -210,8 +225,14 @@ def set_again(model: nn.Module, attributes: Attributes) -> None:
     _set_all(_prepared(model, attributes))
 
 
-def check(model: nn.Module, record: CutRecord) -> None:
-    """After a cut by a record: networks whose config does not describe them are saved with it."""
+def check(model: nn.Module, record: CutRecord, configs: Configs) -> None:
+    """After a cut by a record: networks whose config does not describe them are saved with it.
+
+    Args:
+        model: the model after the cut.
+        record: the record of the cut.
+        configs: what :func:`configs_of` returned before the cut.
+    """
     for path, network in find_pretrained(model).items():
         if not _concerns(path, record):
             continue
@@ -225,15 +246,18 @@ def check(model: nn.Module, record: CutRecord) -> None:
             reason = f'{kind} cannot be built from its config: {type(error).__name__}: {error}'
         if reason:
             earlier = saver_of(network)
-            _mark(network, own if earlier is None else earlier.record.then(own), reason)
+            total = own if earlier is None else earlier.record.then(own)
+            _mark(network, total, reason, configs)
 
 
-def _mark(network: Any, record: CutRecord, reason: str) -> None:
+def _mark(network: Any, record: CutRecord, reason: str, configs: Configs) -> None:
     """Let networks of Hugging Face, also inner ones, be saved with the record."""
     for path, inner in find_pretrained(network, nested=True).items():
         own = record.within(path)
         if own.tensors:
-            vars(inner)['save_pretrained'] = SavePruned(inner, own, reason)
+            earlier = saver_of(inner)
+            config = configs[inner] if earlier is None else earlier.config
+            vars(inner)['save_pretrained'] = SavePruned(inner, own, reason, config)
 
 
 def _unmark(network: Any) -> None:

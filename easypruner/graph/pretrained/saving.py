@@ -53,15 +53,17 @@ class SavePruned:
         network: the network.
         record: the record of all cuts since the network that the config describes.
         reason: why the config cannot describe the network.
+        config: the config before these cuts; a cut may have set numbers of that of the network.
     """
 
-    def __init__(self, network: Any, record: CutRecord, reason: str) -> None:
+    def __init__(self, network: Any, record: CutRecord, reason: str, config: Any) -> None:
         self.network = network
         self.record = record
         self.reason = reason
+        self.config = config
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SavePruned:
-        return SavePruned(copy.deepcopy(self.network, memo), self.record, self.reason)
+        return SavePruned(copy.deepcopy(self.network, memo), self.record, self.reason, self.config)
 
     def __call__(
         self,
@@ -104,14 +106,13 @@ class SavePruned:
 
     def _config(self) -> dict[str, Any]:
         kind = type(self.network).__name__
-        config = self.network.config
         return {
             'model_type': (
-                f'{config.model_type}, pruned to widths that its config cannot describe: load the '
-                'folder with easypruner.from_pretrained'
+                f'{self.config.model_type}, pruned to widths that its config cannot describe: load '
+                'the folder with easypruner.from_pretrained'
             ),
             MARK: {'format': FORMAT, 'class': kind, 'reason': self.reason},
-            UNPRUNED: json.loads(config.to_json_string(use_diff=False)),
+            UNPRUNED: json.loads(self.config.to_json_string(use_diff=False)),
         }
 
 

@@ -233,6 +233,47 @@ def test_a_number_that_the_forward_pass_computes_with_is_not_changed(tmp_path: P
         easypruner.from_pretrained(tmp_path)
 
 
+def test_a_number_of_the_config_that_a_cut_sets_is_not_that_of_the_unpruned_network(
+    tmp_path: Path,
+) -> None:
+    class HeadsConfig(transformers.PretrainedConfig):  # type: ignore[misc,name-defined]
+        def __init__(self, width: int = 16, heads: int = 4, **options: Any) -> None:
+            super().__init__(**options)
+            self.width, self.heads = width, heads
+
+    class Attention(transformers.PreTrainedModel):  # type: ignore[misc,name-defined]
+        config_class = HeadsConfig
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.head_width = config.width // config.heads
+            self.query, self.key, self.value, self.last = (
+                nn.Linear(config.width, config.width) for _ in range(4)
+            )
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            batch, length, _ = tokens.shape
+            query, key, value = (
+                layer(tokens).view(batch, length, -1, self.head_width).transpose(1, 2)
+                for layer in (self.query, self.key, self.value)
+            )
+            mask = torch.ones(length, length).tril().log().expand(batch, self.config.heads, -1, -1)
+            attended = nn.functional.scaled_dot_product_attention(query, key, value, mask)
+            return self.last(attended.transpose(1, 2).flatten(2))
+
+    model = randomized_network(lambda: Attention(HeadsConfig()))
+    tokens = torch.randn(2, 5, 16)
+    graph = easypruner.trace(model, tokens, attention='heads')
+    easypruner.prune(model, halved(graph), graph=graph)
+    assert model.config.heads == 2 and model.head_width == 4
+    for folder in (tmp_path / 'first', tmp_path / 'second'):
+        model.save_pretrained(folder)
+        loaded = easypruner.from_pretrained(folder, model_class=Attention)
+        assert loaded.config.heads == 2 and loaded.head_width == 4
+        assert torch.equal(loaded(tokens), model(tokens))
+        model = loaded
+
+
 def test_a_network_inside_of_another_follows(tmp_path: Path) -> None:
     class Tagger(nn.Module):
         def __init__(self) -> None:
