@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from easypruner.base.closures import rebind_functions
 from easypruner.base.nested import tensors_in
 
 _Model = TypeVar('_Model', bound=nn.Module)
@@ -113,6 +114,13 @@ def _read_by(method: Callable[..., Any]) -> frozenset[str]:
     return frozenset(getattr(getattr(inspect.unwrap(method), '__code__', None), 'co_names', ()))
 
 
+def _deep_copied(model: _Model, memo: dict[int, Any]) -> _Model:
+    """Return a deep copy of a network whose functions refer to the copy as well."""
+    copied = copy.deepcopy(model, memo)
+    rebind_functions(copied.modules(), memo)
+    return copied
+
+
 def copy_of(model: _Model) -> _Model:
     """Return a deep copy of a network.
 
@@ -129,7 +137,7 @@ def copy_of(model: _Model) -> _Model:
         for _, tensor in tensors_in(vars(module))
         if not tensor.is_leaf or tensor.layout not in (torch.strided, torch.sparse_coo)
     }
-    return copy.deepcopy(model, memo)
+    return _deep_copied(model, memo)
 
 
 def sharing(model: _Model, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> _Model:
@@ -148,7 +156,7 @@ def sharing(model: _Model, change: Callable[[Tensor], Tensor] = lambda tensor: t
     for old in (*model.parameters(), *model.buffers()):
         new = change(old.detach())
         memo[id(old)] = nn.Parameter(new, False) if isinstance(old, nn.Parameter) else new
-    return copy.deepcopy(model, memo)
+    return _deep_copied(model, memo)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

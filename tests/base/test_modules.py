@@ -80,6 +80,52 @@ def test_all_else_equals_a_deepcopy(training: bool) -> None:
     assert torch.equal(twin.eval()(example_inputs()), model.eval()(example_inputs()))
 
 
+class Hooked(nn.Module):
+    """Its functions refer to the network and to what it keeps, not to the module of the hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.randn(6))
+        self.kept = kept = {}
+        scaled = lambda x: x * self.scale  # noqa: E731
+        self.first.register_forward_hook(lambda module, args, out: scaled(out))
+        self.first.register_forward_hook(lambda module, args, out: kept.update(first=out))
+        self.second.register_forward_pre_hook(
+            lambda module, args, own=self: (args[0] + own.bias(),)
+        )
+        self.bias = lambda: self.scale.mean()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.kept.clear()
+        return self.second(self.first(x)), self.kept['first'].sum(1)
+
+
+def test_functions_of_a_copy_refer_to_the_copy() -> None:
+    model, x = Hooked(), torch.randn(5, 4)
+    twin = copy_of(model)
+    expected = [out.clone() for out in model(x)]
+    with torch.no_grad():
+        model.scale.zero_()
+    model.kept.clear()
+    assert all(torch.equal(a, b) for a, b in zip(twin(x), expected, strict=True))
+    assert not model.kept
+    slimmed = easypruner.slim(Hooked(), x, params=0.6, source='L1Norm').model
+    assert slimmed.first.out_features < 6 and len(slimmed(x)) == 2
+
+
+def test_a_function_that_refers_to_nothing_in_the_network_stays_the_same() -> None:
+    seen: list[Tensor] = []
+    model = nn.Sequential(nn.Linear(4, 6))
+
+    def hook(module: nn.Module, args: object, out: Tensor) -> None:
+        seen.append(out) if hook else None  # refers to itself
+
+    model[0].register_forward_hook(hook)
+    copy_of(model)(torch.zeros(2, 4))
+    assert len(seen) == 1
+
+
 class Gathering(nn.Module):
     """Gathers its biases for evaluation in ``train()``, as the attentions of LeViT do."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from easypruner.base.checks import refuse
+from easypruner.base.modules import copy_of
 from easypruner.engine.config import model_settings
 from easypruner.engine.distillation import DistillationHook, Hints, Soft, heard_paths, returned
 from easypruner.engine.pretrained import load_weights, weights_source
@@ -101,7 +101,7 @@ class Distill(Train):
         if self.hints is not None:
             self.hints.check(outputs)
         if self.teacher is not None:
-            load_weights(copy.deepcopy(model), self.teacher)
+            load_weights(copy_of(model), self.teacher)
         elif not before.cut:
             raise ConfigError(
                 'the teacher of Distill is the network before the cut, but nothing has been cut; '

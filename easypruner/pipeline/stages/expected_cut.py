@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from easypruner.base.distributed import average_buffers
+from easypruner.base.modules import copy_of
 from easypruner.base.randomness import fixed_seed
 from easypruner.engine.runner import StageRunner
 from easypruner.errors import EasyPrunerError
@@ -44,7 +43,7 @@ def cut_warning(
     with fixed_seed(state.run.seed):
         try:
             before = runner.accuracy()
-            cut = copy.deepcopy(runner.plain_model)
+            cut = copy_of(runner.plain_model)
             prune(cut, masks, graph=state.run.trace(cut))
             after = runner.accuracy_of(cut)
             if before - after >= _POINT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from mmengine.registry import MODELS
 from easypruner.analysis.summary import aggregate
 from easypruner.base.distributed import is_main
 from easypruner.base.files import write_whole, write_with
+from easypruner.base.modules import copy_of
 from easypruner.base.versions import versions_of
 from easypruner.engine.averaging import averaging_hooks
 from easypruner.engine.config import DEFAULT_SCOPE, model_settings
@@ -84,7 +84,7 @@ class Evaluate(RowStage):
 
     def forecast(self, before: Forecast) -> Forecast:
         if self.checkpoint is not None and not before.cut:
-            load_weights(copy.deepcopy(before.graph.model), self.checkpoint)
+            load_weights(copy_of(before.graph.model), self.checkpoint)
         return replace(before, step=Step(loads=self.checkpoint is not None))
 
     def run(self, state: PruningState) -> PruningState:
