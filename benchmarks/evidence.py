@@ -1,9 +1,9 @@
 """Runs the studies of docs/evidence.md, collects their results, and writes the page.
 
-python benchmarks/evidence.py                       everything, or what is left of it
-python benchmarks/evidence.py --only l1 --seeds 0   a part of it
-python benchmarks/evidence.py --quick               two short runs of each method, to try it
-python benchmarks/evidence.py --collect             the results of what has finished, and the page
+python benchmarks/evidence.py               everything, or what is left of it
+python benchmarks/evidence.py --only l1 --seeds 0 --keep 0.15
+python benchmarks/evidence.py --quick       two short runs of each method, to try it
+python benchmarks/evidence.py --collect     the results of what has finished, and the page
 
 It needs the extra ``bench``. The studies are those of benchmarks/studies. The most telling runs
 come first: four methods at 15 % of the MACs, then all, then other budgets. A method is tuned once,
@@ -26,7 +26,7 @@ from typing import Any
 import evidence_results
 from coverage_page import machine
 from evidence_page import write_page
-from evidence_plan import PHASES, STUDIES, Part, Phase, parts, planned
+from evidence_plan import PHASES, STUDIES, Part, Phase, Selection, parts, planned
 
 from easypruner.base.cache import cache_folder
 from easypruner.base.files import write_json, write_whole
@@ -50,7 +50,8 @@ def main() -> None:
         if phase.study not in args.studies:
             continue
         known = results['studies'].setdefault(phase.study, {'lines': {}, 'tuned': []})
-        for part in list(parts(phase, known, args.only, args.seeds, args.quick)):
+        wanted = Selection(args.only, args.seeds, args.keep)
+        for part in list(parts(phase, known, wanted, args.quick)):
             code = _execute(part, part.text(known), folder, args)
             _collect(results, folder)
             _write(results, out, page)
@@ -69,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('--studies', nargs='+', choices=STUDIES, default=STUDIES)
     parser.add_argument('--only', nargs='+', default=[], help='names of methods')
     parser.add_argument('--seeds', nargs='+', type=int, default=[])
+    parser.add_argument('--keep', nargs='+', type=float, default=[], help='shares of MACs')
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
     parser.add_argument('--quick', action='store_true', help='short runs, to try it')
     parser.add_argument('--collect', action='store_true', help='run nothing')

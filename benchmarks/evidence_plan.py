@@ -67,6 +67,21 @@ class Phase:
     methods: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Selection:
+    """A selection of runs; empty lists stand for all.
+
+    Attributes:
+        methods: the names of the methods.
+        seeds: the seeds.
+        budgets: the shares of MACs to keep.
+    """
+
+    methods: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    budgets: Sequence[float] = ()
+
+
 PHASES = (
     Phase(STUDIES[0], _HARDEST, (0, 1, 2), _FIRST),
     *(Phase(study, _HARDEST, (), methods) for methods in (_FIRST, ()) for study in STUDIES[:2]),
@@ -121,8 +136,7 @@ class Part:
 def parts(
     phase: Phase,
     known: Mapping[str, Any],
-    only: Sequence[str] = (),
-    seeds: Sequence[int] = (),
+    selection: Selection = Selection(),
     quick: bool = False,
 ) -> Iterator[Part]:
     """Yield the parts of a phase that have not finished.
@@ -133,24 +147,25 @@ def parts(
     Args:
         phase: the phase.
         known: the results of its study.
-        only: names of methods; empty for all.
-        seeds: seeds; empty for all.
+        selection: the runs that are wanted.
         quick: whether the runs are short: two seeds of the first budget.
     """
     study, tuned = study_of(phase.study), chosen(known)
     names = [
         method.name
         for method in study.methods
-        if method.name in (only or (method.name,))
+        if method.name in (selection.methods or (method.name,))
         and method.name in (phase.methods or (method.name,))
     ]
     alone = {m.name for m in study.methods if m.tune and m.name not in tuned and not quick}
     wanted = [
         seed
         for seed in phase.seeds or study.seeds[: 2 if quick else None]
-        if seed in (seeds or (seed,))
+        if seed in (selection.seeds or (seed,))
     ]
     for keep in phase.budgets or _shares(study)[: 1 if quick else None]:
+        if keep not in (selection.budgets or (keep,)):
+            continue
         left: dict[tuple[Any, ...], list[str]] = {}
         for name in names:
             done = known['lines'].get(f'{name}, {keep:g}', {'seeds': {}})['seeds']
