@@ -86,7 +86,8 @@ def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repai
     """Return a trial with a tie that gets past a failure, and the repairs that it needs.
 
     The edges of the tie are then part of the coupling. A tie is tried on all modules of the type
-    first, then on the one that failed. If no tie helps alone, each is tried with more repairs.
+    first, then on the one that failed. If none helps alone, each is tried with more repairs, those
+    that change how the operation fails before the others.
 
     Args:
         trial: runs the trials.
@@ -100,11 +101,15 @@ def find_tie(trial: Trial, cause: Cause, repairs: Repairs) -> tuple[Trial, Repai
     sorted_ones = [
         replace(tie, by_unit=True) for tie in candidates if tie.fits_evenly(trial, operation)
     ]
-    for ties, repairing in ((candidates, False), (candidates, True), (sorted_ones, False)):
-        best = _find_best(trial, ties, cause, repairs, repairing)
-        if best is not None:
-            _couple(trial, best.tie, best.operations, binding=True)
-            return trial.regroup(), best.repairs
+    best, noticed = _find_best(trial, candidates, cause, repairs)
+    if best is None:
+        likelier = sorted(candidates, key=lambda tie: tie not in noticed)
+        best, _ = _find_best(trial, likelier, cause, repairs, repairing=True)
+    if best is None:
+        best, _ = _find_best(trial, sorted_ones, cause, repairs)
+    if best is not None:
+        _couple(trial, best.tie, best.operations, binding=True)
+        return trial.regroup(), best.repairs
     return _find_tie_to_output(trial, cause, repairs)
 
 
@@ -131,7 +136,7 @@ def _find_tie_to_output(
             for location in tie.narrow
         )
     ]
-    best = _find_best(other, candidates, cause, repairs, repairing=False)
+    best, _ = _find_best(other, candidates, cause, repairs)
     if best is None:
         return None
     _couple(other, best.tie, best.operations, binding=True)
@@ -139,40 +144,60 @@ def _find_tie_to_output(
 
 
 def _find_best(
-    trial: Trial, candidates: Sequence[Tie], cause: Cause, repairs: Repairs, repairing: bool
-) -> _Attempt | None:
+    trial: Trial,
+    candidates: Sequence[Tie],
+    cause: Cause,
+    repairs: Repairs,
+    repairing: bool = False,
+) -> tuple[_Attempt | None, list[Tie]]:
     """Return the tie with which a trial gets furthest, or the first that leaves the module.
 
     A try with repairs takes many trials. So there are few of them, and few behind one that helps.
+
+    Returns:
+        the attempt, None if no tie helps; and the ties that change how the operation fails.
     """
     operation = cause.failure.operation
     assert operation is not None, 'a failure behind the last operation has no axes'
     alike = trial.expected.alike(operation)
     scopes = [[operation, *alike], [operation]] if alike else [[operation]]
     best: _Attempt | None = None
+    noticed: dict[Tie, None] = {}
+    idle: set[tuple[Location, tuple[Location | int, ...]]] = set()
     left = _MOST_WITH_REPAIRS if repairing else len(candidates) * len(scopes)
     for tie, operations in product(candidates, scopes):
         if not left:
             break
         left -= 1
+        # Axes that the operation does not notice will not help in another order or at fewer places.
+        if (tie.wide, tie.narrow) in idle:
+            continue
         attempt = _try(trial, tie, operations, cause, repairs, repairing)
-        if attempt is not None and (best is None or attempt.progress > best.progress):
+        if attempt is None:
+            continue
+        if attempt.text == cause.failure.text:
+            idle.add((tie.wide, tie.narrow))
+        else:
+            noticed[tie] = None
+        helps = attempt.progress > cause.failure.position
+        if helps and (best is None or attempt.progress > best.progress):
             best = attempt
             left = min(left, _MOST_BEHIND) if repairing else left
         if best is not None and best.left_module:
             break
-    return best
+    return best, list(noticed)
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A tie with which a trial got past a failure.
+    """What became of a trial with a tie.
 
     Attributes:
         tie: the tie.
         operations: the operations at which it couples axes.
         repairs: the repairs that it needs.
         progress: the position at which the trial fails then.
+        text: how it fails; empty if it does not.
         left_module: whether it got out of the module that failed. Another tie may get past a check
             in the module only to fail a few lines on.
     """
@@ -181,6 +206,7 @@ class _Attempt:
     operations: Sequence[Operation]
     repairs: Repairs
     progress: float
+    text: str
     left_module: bool
 
 
@@ -192,7 +218,7 @@ def _try(
     repairs: Repairs,
     repairing: bool,
 ) -> _Attempt | None:
-    """Try a tie, with more repairs if ``repairing``; return None if it does not help."""
+    """Try a tie, with more repairs if ``repairing``; return None if they lack or it is no trial."""
     edges, failure = trial.coupling.edges, cause.failure
     with contextlib.ExitStack() as undo:
         undo.callback(edges.revert, edges.mark())
@@ -207,12 +233,11 @@ def _try(
         if found is None:
             return None
         later = tied.run(widths, found)
-    if progress_of(later) <= failure.position:
-        return None
     path = operations[0].module
     failed = later.operation if later is not None else None
     inside = failed is not None and f'{failed.module}.'.startswith(f'{path}.')
-    return _Attempt(tie, operations, found, progress_of(later), left_module=not inside)
+    text = later.text if later is not None else ''
+    return _Attempt(tie, operations, found, progress_of(later), text, left_module=not inside)
 
 
 def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation], binding: bool = False) -> None:

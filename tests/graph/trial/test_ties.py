@@ -97,3 +97,58 @@ def test_both_widths_that_code_adds_are_cut() -> None:
     assert easypruner.verify(model, masks, x, graph=graph).passed
     easypruner.prune(model, masks, graph=graph)
     assert (model.key, model.value) == (5, 7)
+
+
+class StreamAttention(nn.Module):
+    """Attention whose heads are as wide as the stream divided by their number."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        qkv = self.qkv(x).view(n, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = (q @ k.transpose(-2, -1) / 3).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(n, length, width))
+
+
+class Mixer(nn.Sequential):
+    """An inner layer, added to its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class ManyWidths(nn.Sequential):
+    """Stages of other widths come before attention, each of which its heads might follow."""
+
+    def __init__(self) -> None:
+        stages: list[nn.Module] = []
+        for width in range(12, 48, 6):
+            inner = nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+            stages += [Mixer(*inner), nn.Linear(width, width + 6)]
+        super().__init__(nn.Linear(5, 12), *stages)
+        self.attention = nn.ModuleList(StreamAttention(48, 6) for _ in range(2))
+        self.head = nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in list(self)[: -len([self.attention, self.head])]:
+            x = stage(x)
+        for attention in self.attention:
+            x = x + attention(x)
+        return self.head(x)
+
+
+def test_heads_follow_the_stream_among_many_widths() -> None:
+    model, x = randomized_network(ManyWidths), torch.randn(2, 5, 5)
+    graph = easypruner.trace(model, x, attention='heads')
+    shared = [g for g in graph.groups.values() if any('qkv' in m.param for m in g.members)]
+    assert [group.size for group in shared] == [6]
+    easypruner.prune(model, random_masks(graph, seed=0), graph=graph)
+    heads = model.attention[0].heads
+    assert 1 <= heads == model.attention[1].heads <= 6
+    assert model.attention[0].proj.weight.shape == (8 * heads, 8 * heads)
+    assert model(x).shape == (2, 5, 3)
