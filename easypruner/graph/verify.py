@@ -359,4 +359,4 @@ def relative_error(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
 
 
 def _comparable(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)

@@ -18,7 +18,10 @@ _ASKING = frozenset({
     aten.unique_consecutive.default, aten.bincount.default, aten.repeat_interleave.Tensor,
 })  # fmt: skip
 NMS = 'torchvision::nms'
-_BOOKKEEPING = ('detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device')
+_BOOKKEEPING = (
+    'detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device', 'to',
+    '_efficientzerotensor',
+)  # fmt: skip
 
 
 _Answer = TypeVar('_Answer')

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from easypruner.base.nested import map_tensors, tensors_in
@@ -28,6 +29,7 @@ _push_mode = torch._C._push_on_torch_dispatch_stack
 _count_modes = torch._C._len_torch_dispatch_stack
 _mode_at = torch._C._get_dispatch_stack_at
 _has_function_mode = torch._C._is_torch_function_mode_enabled
+_top_transform = torch._C._functorch.peek_interpreter_stack
 
 Guess = Callable[[Any, tuple[Any, ...]], Any]
 
@@ -206,12 +208,20 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def active_watcher() -> Watcher | None:
-    """Return the watcher that gets the operations; None if anything else gets them as well."""
-    if _count_modes() == 1 and not _has_function_mode():
+    """Return the watcher that gets the operations; None if anything else gets them as well.
+
+    Code may compute derivatives or map over a batch: then torch has more to do for an operation.
+    """
+    if _count_modes() == 1 and not _has_function_mode() and not _is_transformed():
         mode = _mode_at(0)
         if isinstance(mode, Watcher) and mode.takes_leaves:
             return mode
     return None
+
+
+def _is_transformed() -> bool:
+    """Return whether a pass records gradients, or is inside of a function of ``torch.func``."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or _top_transform() is not None
 
 
 def is_reserve(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
