@@ -14,15 +14,11 @@ from easypruner.base.modules import evaluating
 from easypruner.base.nested import map_tensors
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
-from easypruner.graph.recording.tape import call_model
-from easypruner.runtimes.difference import relative_error
-from easypruner.runtimes.program import tensors_of
+from easypruner.runtimes.difference import relative_error, tolerance_of
+from easypruner.runtimes.program import outputs_of
 from easypruner.runtimes.reasons import first_lines
 from easypruner.runtimes.runtime import Session
 
-TOLERANCE = 1e-4
-"""The largest difference from torch, relative to the largest value of an output."""
-_HALF_TOLERANCE = 2e-2
 _OTHER_BATCHES = (3, 1)
 
 
@@ -89,7 +85,7 @@ def _batch_difference(
         if expected is not None:
             return _difference(session, given, expected, runtime)
     try:
-        _run(network, resized)
+        outputs_of(network, resized)
     except Exception as error:  # a forward raises errors of any class
         raise EasyPrunerError(f'torch does not run the network: {first_lines(error)}') from error
     # A statistic over the samples, for example, is not a number if there is one of them.
@@ -134,16 +130,10 @@ def _is_mask(tensor: Tensor) -> bool:
     return bool(((tensor == 0) | (tensor == 1)).all())
 
 
-def _run(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
-    """Return the outputs of a network, which may change the tensors that it gets."""
-    with torch.no_grad():
-        return tensors_of(call_model(network, map_tensors(inputs, torch.clone)))
-
-
 def _outputs_if_valid(network: nn.Module, inputs: Any) -> tuple[Tensor, ...] | None:
     """Return the outputs on random inputs; None if these are not what the network takes."""
     try:
-        outputs = _run(network, inputs)
+        outputs = outputs_of(network, inputs)
     except Exception:  # a forward raises errors of any class
         return None
     # The root of a negative number, for example.
@@ -156,7 +146,7 @@ def _check_repeatable(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
     Raises:
         EasyPrunerError: they are not numbers, or others each time.
     """
-    first, second = _run(network, inputs), _run(network, inputs)
+    first, second = outputs_of(network, inputs), outputs_of(network, inputs)
     for one, other in zip(first, second, strict=True):
         if bool(torch.isnan(one).any()):
             raise EasyPrunerError(
@@ -193,8 +183,7 @@ def _difference(session: Session, inputs: Any, expected: tuple[Tensor, ...], run
             f'{advice}'
         )
     worst = max(map(relative_error, got, expected))
-    half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in expected)
-    limit = _HALF_TOLERANCE if half else TOLERANCE
+    limit = tolerance_of(expected)
     if not worst <= limit:
         raise EasyPrunerError(
             f'the outputs of {runtime} differ from those of torch by {worst:.1e} of the largest '

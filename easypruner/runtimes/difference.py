@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+TOLERANCE = 1e-4
+"""The largest difference from torch, relative to the largest value of an output."""
+_HALF_TOLERANCE = 2e-2
+
+
+def tolerance_of(expected: Iterable[Tensor]) -> float:
+    """Return the largest relative difference of outputs that rounding explains."""
+    half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in expected)
+    return _HALF_TOLERANCE if half else TOLERANCE
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -134,7 +134,7 @@ def export_network(
             for name, each in networks.items()
         ]
         with evaluating(networks[NETWORK]):
-            notes = write_weights(networks[NETWORK], new / WEIGHTS, networks.get(UNPRUNED))
+            notes = write_weights(networks[NETWORK], inputs, new / WEIGHTS, networks.get(UNPRUNED))
         export = Export(
             folder=folder,
             model=type(networks[NETWORK]).__name__,

@@ -305,3 +305,9 @@ def quiet() -> Iterator[None]:
 def tensors_of(outputs: Any) -> tuple[Tensor, ...]:
     """Return the tensors of outputs, in order."""
     return tuple(tensor for _, tensor in tensors_in(outputs))
+
+
+def outputs_of(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
+    """Return the tensors of the outputs of a network, which may change the inputs that it gets."""
+    with torch.no_grad():
+        return tensors_of(call_model(network, map_tensors(inputs, torch.clone)))

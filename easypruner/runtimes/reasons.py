@@ -55,9 +55,9 @@ def reason_of(error: BaseException, network: nn.Module, caller: str = '') -> str
         network: the network.
         caller: the file that calls the forward; '' if the error is not raised in it.
     """
+    line = user_line(error.__traceback__, caller) if caller else ''
     while error.__cause__ is not None:
         error = error.__cause__
-    line = user_line(error.__traceback__, caller) if caller else ''
     found = next((plain(m) for pattern, plain in _PLAIN if (m := _search(pattern, error))), None)
     text = first_lines(error) if found is None else found
     return f'{text}{f" ({line})" if line else ""}{_advise_parts(network)}'

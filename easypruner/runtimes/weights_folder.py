@@ -14,14 +14,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from easypruner.base.files import write_json
-from easypruner.base.modules import copy_of
+from easypruner.base.modules import copy_of, evaluating
 from easypruner.graph.recording.inventory import numbers_of
 from easypruner.runtimes import load_widths
+from easypruner.runtimes.difference import relative_error, tolerance_of
+from easypruner.runtimes.program import outputs_of, quiet
 
 WEIGHTS, WIDTHS, LOADER = 'model.safetensors', 'widths.json', 'load_widths.py'
 
 
-def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) -> tuple[str, ...]:
+def write_weights(
+    network: nn.Module, inputs: Any, folder: Path, original: nn.Module | None
+) -> tuple[str, ...]:
     """Write the weights of a network, and what is needed to load them; return notes on that.
 
     A network of Hugging Face whose widths its config can express gets a folder for
@@ -29,13 +33,14 @@ def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) 
     some lines that puts both into the original network.
 
     Args:
-        network: the network.
+        network: the network, in evaluation mode.
+        inputs: its example inputs, on which what was loaded is compared with it.
         folder: a folder, which is created.
         original: the network before the cuts, on which the loading is tried; None if it is not
             known.
     """
     folder.mkdir(parents=True)
-    if _write_pretrained(network, folder):
+    if _write_pretrained(network, inputs, folder):
         return (f'{folder.name}/ loads with {type(network).__name__}.from_pretrained',)
     save_file(_distinct(_state(network)), folder / WEIGHTS)
     # The library gives the file to its owner only.
@@ -47,7 +52,7 @@ def write_weights(network: nn.Module, folder: Path, original: nn.Module | None) 
             'numbers': numbers(network, original),
         },
     )
-    if original is not None and not _loads(network, folder, original):
+    if original is not None and not _loads(network, inputs, folder, original):
         return (
             f'{folder.name}/ has the weights; only easypruner.load_pruned rebuilds this network',
         )
@@ -95,36 +100,47 @@ def numbers(network: nn.Module, original: nn.Module | None) -> dict[str, dict[st
     return found
 
 
-def _loads(network: nn.Module, folder: Path, original: nn.Module) -> bool:
+def _loads(network: nn.Module, inputs: Any, folder: Path, original: nn.Module) -> bool:
     """Return whether the original becomes the network with what was written."""
     try:
         loaded = load_widths.load_widths(copy_of(original), folder)
+        same_kinds = [type(m) for m in network.modules()] == [type(m) for m in loaded.modules()]
+        same_state = _are_same(_state(network), _state(loaded))
+        return same_kinds and same_state and _computes_the_same(loaded, network, inputs)
     except Exception:  # a network of other modules, which fails in any way
         return False
-    wanted, got = _state(network), _state(loaded)
-    same_kinds = [type(m) for m in network.modules()] == [type(m) for m in loaded.modules()]
-    return (
-        same_kinds
-        and wanted.keys() == got.keys()
-        and all(torch.equal(tensor, got[name]) for name, tensor in wanted.items())
-    )
 
 
-def _write_pretrained(network: Any, folder: Path) -> bool:
+def _write_pretrained(network: Any, inputs: Any, folder: Path) -> bool:
     """Write the folder of a network of Hugging Face; return False if its class cannot load it."""
     if not hasattr(network, 'save_pretrained'):
         return False
     try:
-        network.save_pretrained(folder)
-        again = type(network).from_pretrained(folder).state_dict()
+        with quiet():  # the library shows its progress
+            network.save_pretrained(folder)
+            loaded = type(network).from_pretrained(folder)
+        same = _are_same(network.state_dict(), loaded.state_dict())
+        if same and _computes_the_same(loaded, network, inputs):
+            return True
     except Exception:  # the library raises errors of many classes
-        again = {}
-    state = network.state_dict()
-    if state.keys() == again.keys() and all(torch.equal(t, again[n]) for n, t in state.items()):
-        return True
+        pass
     shutil.rmtree(folder)
     folder.mkdir()
     return False
+
+
+def _are_same(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(
+        torch.equal(tensor, other[name]) for name, tensor in state.items()
+    )
+
+
+def _computes_the_same(loaded: nn.Module, network: nn.Module, inputs: Any) -> bool:
+    """Return whether two networks have the same outputs: numbers in code may have changed."""
+    with evaluating(loaded), torch.no_grad():
+        got, expected = outputs_of(loaded, inputs), outputs_of(network, inputs)
+    limit = tolerance_of(expected)
+    return all(relative_error(*pair) <= limit for pair in zip(got, expected, strict=True))
 
 
 def _umask() -> int:

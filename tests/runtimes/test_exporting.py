@@ -227,6 +227,22 @@ class TestWeights:
             assert torch.equal(loaded(IMAGES), pruned.eval()(IMAGES))
             assert repr(loaded) == repr(pruned)
 
+    def test_a_network_with_more_than_other_numbers_needs_more(self, tmp_path: Path) -> None:
+        class Scaled(nn.Linear):
+            factor = 1.0
+
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x) * self.factor
+
+        network = Scaled(4, 2)
+        pruned = copy.deepcopy(network)
+        pruned.factor = 0.5
+        found = easypruner.export(
+            pruned, torch.rand(1, 4), tmp_path / 'e', 'TorchEager', unpruned=network
+        )
+        assert 'only easypruner.load_pruned rebuilds this network' in found.weights[1]
+        assert not (tmp_path / 'e/weights/load_widths.py').exists()
+
     @pytest.mark.in_ci
     def test_a_folder_of_hugging_face(self, tmp_path: Path) -> None:
         transformers = pytest.importorskip('transformers')
