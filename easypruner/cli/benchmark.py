@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -77,7 +78,7 @@ def benchmark(arguments: BenchmarkArguments) -> int:
     arguments.load_plugins()
     runtimes = runtimes_of(arguments.runtime or DEFAULT_RUNTIME, threads=arguments.threads)
     found = benchmark_networks(
-        list(_candidates(arguments)),
+        list(_distinct(_candidates(arguments))),
         runtimes,
         arguments.batch,
         repeats=arguments.repeats,
@@ -129,3 +130,12 @@ def _candidates(arguments: BenchmarkArguments) -> Iterator[Candidate]:
                 seen.add((type(unpruned), shapes))
                 yield Candidate(f'{name} (unpruned)', unpruned, found.subject.inputs)
         yield Candidate(name, found.subject.model, found.subject.inputs)
+
+
+def _distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Yield the networks, with a number at names that occur again."""
+    seen: Counter[str] = Counter()
+    for candidate in candidates:
+        seen[candidate.name] += 1
+        number = seen[candidate.name]
+        yield candidate if number == 1 else replace(candidate, name=f'{candidate.name} #{number}')

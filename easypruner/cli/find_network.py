@@ -21,7 +21,7 @@ from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.config import DEFAULT_SCOPE, building, model_settings, read_config
 from easypruner.engine.runner import example_input, graph_options
-from easypruner.errors import ConfigError
+from easypruner.errors import ConfigError, nearest
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.pipeline.configs import find_config, shipped_configs
 
@@ -107,9 +107,7 @@ def find_model(
     chosen, _, model_name = name.rpartition(_SEPARATOR)
     installed = [library for library in _LIBRARIES if importlib.util.find_spec(library)]
     if chosen and chosen not in installed:
-        raise ConfigError(
-            f'there is no library {chosen!r} of models; installed are: {", ".join(installed)}'
-        )
+        raise ConfigError(f'there is no library {chosen!r} of models; {nearest(chosen, installed)}')
     known: list[str] = []
     for library_name in [chosen] if chosen else installed:
         library = _LIBRARIES[library_name]()

@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import nn
 
+from easypruner.base.describe import describe
 from easypruner.base.modules import copy_of
 from easypruner.base.modules_beside import import_beside
 from easypruner.cli.find_network import Subject, example_images, find_network, of_config
@@ -28,6 +29,7 @@ from easypruner.graph import NetworkRecord
 from easypruner.pipeline.work_dir import INITIAL
 from easypruner.plugins.handlers import plugin_handlers, plugin_transforms
 from easypruner.runtimes.exporting import SUMMARY
+from easypruner.slimming.pruning import Slimmed
 from easypruner.strategies.stages.state import ARCHITECTURE
 
 CONFIG, WEIGHTS = 'pruned_config.py', 'pruned.pth'
@@ -163,7 +165,13 @@ def _of_record(path: Path, original: Subject, weights: str | None) -> Deployed:
 def _of_name(name: str, shape: Sequence[int] | None, plugins: PluginArguments) -> Subject:
     file, colon, function = name.rpartition(_PYTHON)
     if not colon:
-        return find_network(name, shape, plugins)
+        try:
+            return find_network(name, shape, plugins)
+        except ConfigError as error:
+            if Path(name).suffix != '.py' or not Path(name).is_file():
+                raise
+            advice = f'if it is not a config, name a function in it: {name}:FUNCTION'
+            raise ConfigError(f'{error}; {advice}') from error
     plugins.load_plugins()
     return _of_python(Path(f'{file}.py'), function, shape)
 
@@ -187,16 +195,21 @@ def _of_python(file: Path, function: str, shape: Sequence[int] | None) -> Subjec
     name = f'{file}:{function}'
     with building(name):
         module = _import(file)
-    if not callable(getattr(module, function, None)):
+    given: Any = getattr(module, function, None)
+    if not callable(given):
         known = [each for each, value in vars(module).items() if callable(value)]
         raise ConfigError(f'{str(file)!r} has no function {function!r}; {nearest(function, known)}')
-    with building(name):
-        made: Any = getattr(module, function)()
+    made = given
+    if not isinstance(given, nn.Module):
+        with building(name):
+            made = given()
     network, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if isinstance(network, Slimmed):
+        network = network.model
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f'{name} returns {type(network).__name__}; expected a network, or a network and its '
-            'example inputs'
+            f'{name} returns {describe(made)}; expected a network, or a network and its example '
+            'inputs'
         )
     if shape is not None:
         inputs = example_images(shape)

@@ -332,4 +332,4 @@ def _compared(timed: Timed, doubt: float) -> tuple[float, float, float]:
         doubt: the share of the time by which two copies of one network differ.
     """
     low, high = timed.interval
-    return timed.ratio.median, low * (1 - doubt), high * (1 + doubt)
+    return timed.ratio.median, max(low * (1 - doubt), 0.0), high * (1 + doubt)

@@ -213,18 +213,60 @@ def _whole(folder: Path) -> Iterator[Path]:
     """Give a new folder to a block, which takes the place of ``folder`` if nothing fails."""
     folder = folder.resolve()
     make_folder(folder.parent)
-    new = folder.with_name(f'.{folder.name}.{secrets.token_hex(8)}')
-    new.mkdir()
+    new = _beside(folder)
+    try:
+        new.mkdir()
+    except OSError:
+        if not folder.is_dir():
+            raise
+        # Only the folder itself may be written.
+        new = folder / new.name
+        new.mkdir()
     try:
         yield new
         for file in new.rglob('*'):
             if file.is_file():
                 flush_file(file)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        new.rename(folder)
+        _replace(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _beside(folder: Path) -> Path:
+    """Return a new path beside a folder."""
+    return folder.with_name(f'.{folder.name}.{secrets.token_hex(8)}')
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Let a new folder take the place of another, if that exists."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = _beside(folder)
+    try:
+        if Path.cwd().is_relative_to(folder):
+            raise OSError('a shell would stay in the old folder')
+        folder.rename(old)
+    except OSError:
+        # The folder is also one that cannot be moved if it is a mount, as those of containers are.
+        _refill(folder, new)
+        return
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _refill(folder: Path, new: Path) -> None:
+    """Move the content of a new folder into another in place of its own; the summary at last."""
+    (folder / SUMMARY).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry != new:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in sorted(new.iterdir(), key=lambda entry: entry.name == SUMMARY):
+        shutil.move(entry, folder / entry.name)
 
 
 def _size(folder: Path) -> int:

@@ -112,3 +112,16 @@ def test_a_batch_of_zero_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['benchmark', 'resnet18', '--batch', '0'])
     assert 'not a whole number of at least 1' in capsys.readouterr().err
+
+
+def test_a_network_that_is_given_twice_is_compared_with_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('networks.py').write_text(PYTHON)
+    fast = ['--runtime', 'TorchEager', '--repeats', '2', '--seconds', '0', '--no-memory']
+    twice = ['networks.py:both', 'networks.py:both']
+    assert main(['benchmark', *twice, *fast, '--json', 'times.json']) == 0
+    rows = json.loads(Path('times.json').read_text())['rows']
+    assert [row['network'] for row in rows] == ['networks.py:both', 'networks.py:both #2']
+    assert rows[1]['interval'][0] >= 0

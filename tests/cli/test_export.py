@@ -34,6 +34,13 @@ def importing():
 
 def neither():
     return 'a network'
+
+def slimmed():
+    import easypruner
+    network, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), torch.rand(1, 3, 6, 6)
+    return easypruner.slim(network, images, macs=0.5), images
+
+network = bare()
 """
 
 
@@ -86,7 +93,15 @@ def test_the_networks_of_a_run(
     torch.testing.assert_close(outputs(tmp_path / 'g/TorchEager/network.pt2'), outputs(unpruned))
 
 
-@pytest.mark.parametrize('function', ['importing', 'bare --input-shape 1,3,6,6'])
+@pytest.mark.parametrize(
+    'function',
+    [
+        'importing',
+        'bare --input-shape 1,3,6,6',
+        'network --input-shape 1,3,6,6',
+        'slimmed',
+    ],
+)
 def test_a_function_of_a_file(
     function: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +120,9 @@ def test_a_function_of_a_file(
     ('arguments', 'message'),
     [
         (['networks.py:bare'], 'give the shape with --input-shape'),
-        (['networks.py:neither'], 'returns str; expected a network'),
+        (['networks.py:neither'], 'returns a str; expected a network'),
+        (['networks.py'], 'name a function in it: networks.py:FUNCTION'),
+        (['torchvison::resnet18'], "did you mean 'torchvision'"),
         (['networks.py:absent'], "has no function 'absent'"),
         (['other.py:bare'], "there is no file 'other.py'"),
         (['.'], 'has no pruned_config.py'),

@@ -97,6 +97,44 @@ class TestExport:
         easypruner.export(nn.Flatten(), IMAGES, folder, 'TorchEager', overwrite=True)
         assert json.loads((folder / SUMMARY).read_text())['model'] == 'Flatten'
 
+    @pytest.mark.parametrize(
+        'why', ['a shell is in it', 'it is a mount', 'its parent is read-only']
+    )
+    def test_a_folder_that_cannot_be_moved_is_filled(
+        self, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / 'e'
+        folder.mkdir()
+        before, rename, mkdir = folder.stat().st_ino, Path.rename, Path.mkdir
+
+        def refuse_rename(path: Path, target: Path) -> Path:
+            if path == folder:
+                raise OSError('busy')
+            return rename(path, target)
+
+        def refuse_mkdir(path: Path, *args: Any, **options: Any) -> None:
+            if path.parent == tmp_path:
+                raise PermissionError('read-only')
+            mkdir(path, *args, **options)
+
+        if why == 'a shell is in it':
+            monkeypatch.chdir(folder)
+        else:
+            monkeypatch.setattr(Path, 'rename', refuse_rename)
+        if why == 'its parent is read-only':
+            monkeypatch.setattr(Path, 'mkdir', refuse_mkdir)
+        for width in (2, 3):
+            network = nn.Linear(4, width)
+            easypruner.export(network, torch.rand(1, 4), folder, 'TorchEager', overwrite=True)
+            assert sorted(path.name for path in folder.iterdir()) == [
+                'TorchEager',
+                'export.json',
+                'weights',
+            ]
+        program = torch.export.load(folder / 'TorchEager/network.pt2').module()
+        assert program(torch.rand(1, 4)).shape == (1, 3)
+        assert folder.stat().st_ino == before and list(tmp_path.iterdir()) == [folder]
+
     def test_a_folder_of_other_origin_is_not_touched(self, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('mine')
         with pytest.raises(EasyPrunerError, match='is not empty'):
