@@ -163,8 +163,9 @@ class _Loader:
         except PluginError as error:
             if not (self._skip_broken or candidate.may_fail):
                 raise PluginError(
-                    f'{error}\nTo continue without this plugin, use --skip-broken-plugins, '
-                    f'{DISABLE_VARIABLE}={candidate.address} in the environment, or '
+                    f'{error}\nTo continue without this plugin, set '
+                    f'{DISABLE_VARIABLE}={candidate.address} in the environment; or skip all that '
+                    'cannot be loaded, by --skip-broken-plugins where a command has it, or by '
                     'easypruner.plugins.load_plugins(skip_broken=True)'
                 ) from error
             self._skipped.append(SkippedPlugin(**_known_of(candidate), reason=str(error)))

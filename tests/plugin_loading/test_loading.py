@@ -269,9 +269,9 @@ class TestBrokenPlugins:
             load_plugins([tmp_path])
         assert str(file) in str(raised.value)
         assert str(raised.value).endswith(
-            '\nTo continue without this plugin, use --skip-broken-plugins, '
-            'EASYPRUNER_DISABLE_PLUGINS=broken in the environment, or '
-            'easypruner.plugins.load_plugins(skip_broken=True)'
+            '\nTo continue without this plugin, set EASYPRUNER_DISABLE_PLUGINS=broken in the '
+            'environment; or skip all that cannot be loaded, by --skip-broken-plugins where a '
+            'command has it, or by easypruner.plugins.load_plugins(skip_broken=True)'
         )
 
     @pytest.mark.parametrize(('text', 'message'), BROKEN.values(), ids=BROKEN)
