@@ -240,9 +240,10 @@ def _try(
     return _Attempt(tie, operations, found, progress_of(later), text, left_module=not inside)
 
 
-def _couple(trial: Trial, tie: Tie, operations: Iterable[Operation], binding: bool = False) -> None:
+def _couple(trial: Trial, tie: Tie, operations: Sequence[Operation], binding: bool = False) -> None:
+    # That the other modules have the same tie is a guess, which must not freeze anything.
     for operation in operations:
-        tie.couple(trial, operation, binding)
+        tie.couple(trial, operation, binding and operation is operations[0])
 
 
 def _is_trial(tied: Trial, tie: Tie, operations: Iterable[Operation]) -> bool:

@@ -152,3 +152,47 @@ def test_heads_follow_the_stream_among_many_widths() -> None:
     assert 1 <= heads == model.attention[1].heads <= 6
     assert model.attention[0].proj.weight.shape == (8 * heads, 8 * heads)
     assert model(x).shape == (2, 5, 3)
+
+
+class ReducedAttention(StreamAttention):
+    """Its keys and values are those of fewer positions, in as many channels as its input has."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.qkv, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.reduce = nn.Conv1d(width, width, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q = self.qkv(x).view(n, length, self.heads, width // self.heads).transpose(1, 2)
+        few = self.reduce(x.transpose(1, 2)).reshape(n, width, -1).transpose(1, 2)
+        kv = self.kv(few).view(n, -1, 2, self.heads, width // self.heads)
+        k, v = kv.permute(2, 0, 3, 1, 4)
+        mixed = (q @ k.transpose(-2, -1) / 3).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(n, length, width))
+
+
+class TwoStages(nn.Module):
+    """The first stage has one head, which has to stay; those of the second go with its width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.first = nn.Linear(5, 8), ReducedAttention(8, 1)
+        self.merge, self.second = nn.Linear(8, 24), ReducedAttention(24, 3)
+        self.head = nn.Linear(24, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = self.merge(x + self.first(x))
+        return self.head(x + self.second(x))
+
+
+def test_a_tie_of_one_module_freezes_no_other_of_its_type() -> None:
+    model, x = randomized_network(TwoStages), torch.randn(2, 6, 5)
+    graph = easypruner.trace(model, x, attention='heads')
+    sizes = {m.param: group.size for group in graph.groups.values() for m in group.members}
+    assert sizes['merge.weight'] == sizes['second.proj.weight'] == 3
+    masks = {name: torch.arange(group.size) != 1 for name, group in graph.groups.items()}
+    easypruner.prune(model, masks, graph=graph)
+    assert model.second.heads == 2 and model.second.reduce.weight.shape[:2] == (16, 16)
+    assert model(x).shape == (2, 6, 2)
