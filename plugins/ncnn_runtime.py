@@ -184,7 +184,13 @@ def _convert(
 
     unknown = {tensor.dtype for tensor in tensors} - set(_TYPES)
     if unknown:
-        raise EasyPrunerError(f'ncnn takes no inputs of type {unknown.pop()}; expected float32')
+        raise EasyPrunerError(
+            f'ncnn takes no inputs of type {unknown.pop()}; expected float32, int64 or int32'
+        )
+    if not all(tensor.dim() for tensor in tensors):
+        raise EasyPrunerError(
+            'ncnn takes no inputs without dimensions; give a tensor of shape (1,)'
+        )
     with tempfile.TemporaryDirectory(prefix='easypruner-') as work:
         file = Path(work) / 'network.pt'
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from easypruner.runtimes.folding import fold_batch_norms
 from easypruner.runtimes.onnx_files import feeds_of
 from easypruner.runtimes.program import Program, export_program, quiet
 from easypruner.runtimes.reasons import first_lines
+
+_UNKNOWN = re.compile(r'No conversion rule found for operations: (.+)')
 
 
 class OpenVINO(Runtime):
@@ -129,9 +132,9 @@ def _model_of(program: Any) -> Any:
         with quiet():
             return openvino.convert_model(program)
     except Exception as error:  # classes of errors that have no common base
-        raise EasyPrunerError(
-            f'OpenVINO cannot convert the network: {first_lines(error)}'
-        ) from error
+        unknown = _UNKNOWN.search(str(error))
+        reason = f'it has no operation for {unknown[1]}' if unknown else first_lines(error)
+        raise EasyPrunerError(f'OpenVINO cannot convert the network: {reason}') from error
 
 
 easypruner_components = hookimpl(lambda: [OpenVINO])

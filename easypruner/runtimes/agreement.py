@@ -15,7 +15,7 @@ from easypruner.base.nested import map_tensors
 from easypruner.base.randomness import fixed_seed
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes.difference import relative_error, tolerance_of
-from easypruner.runtimes.program import outputs_of
+from easypruner.runtimes.program import first_outputs, outputs_of
 from easypruner.runtimes.reasons import first_lines
 from easypruner.runtimes.runtime import Session
 
@@ -56,7 +56,7 @@ def check_agreement(
         EasyPrunerError: the outputs differ, or the runtime cannot run the network.
     """
     with evaluating(network):
-        expected = _check_repeatable(network, inputs)
+        expected = check_repeatable(network, inputs)
         error = _difference(session, inputs, expected, runtime)
         for given in _random_like(inputs):
             found = _outputs_if_valid(network, given)
@@ -68,6 +68,31 @@ def check_agreement(
             except EasyPrunerError as problem:  # noqa: PERF203
                 return Agreement(error, False, f'a batch of {size}: {problem}')
         return Agreement(error, dynamic_batch)
+
+
+def check_repeatable(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
+    """Return the outputs of a network on its example inputs.
+
+    Args:
+        network: the network, in evaluation mode.
+        inputs: its example inputs.
+
+    Raises:
+        EasyPrunerError: the forward fails, or the outputs are not numbers, or others each time.
+    """
+    first = tuple(tensor for _, tensor in first_outputs(network, inputs))
+    for one, other in zip(first, outputs_of(network, inputs), strict=True):
+        if bool(torch.isnan(one).any()):
+            raise EasyPrunerError(
+                f'the outputs of this {type(network).__name__} are not numbers, so no export can '
+                'be checked; look for NaN in its weights'
+            )
+        if not torch.equal(one, other):
+            raise EasyPrunerError(
+                f'this {type(network).__name__} returns other values each time in evaluation mode, '
+                'so no export can be checked; it draws random numbers, or changes its own state'
+            )
+    return first
 
 
 def _batch_difference(
@@ -138,27 +163,6 @@ def _outputs_if_valid(network: nn.Module, inputs: Any) -> tuple[Tensor, ...] | N
         return None
     # The root of a negative number, for example.
     return None if any(bool(torch.isnan(tensor).any()) for tensor in outputs) else outputs
-
-
-def _check_repeatable(network: nn.Module, inputs: Any) -> tuple[Tensor, ...]:
-    """Return the outputs of a network.
-
-    Raises:
-        EasyPrunerError: they are not numbers, or others each time.
-    """
-    first, second = outputs_of(network, inputs), outputs_of(network, inputs)
-    for one, other in zip(first, second, strict=True):
-        if bool(torch.isnan(one).any()):
-            raise EasyPrunerError(
-                f'the outputs of this {type(network).__name__} are not numbers, so no export can '
-                'be checked; look for NaN in its weights'
-            )
-        if not torch.equal(one, other):
-            raise EasyPrunerError(
-                f'this {type(network).__name__} returns other values each time in evaluation mode, '
-                'so no export can be checked; it draws random numbers, or changes its own state'
-            )
-    return first
 
 
 def _difference(session: Session, inputs: Any, expected: tuple[Tensor, ...], runtime: str) -> float:

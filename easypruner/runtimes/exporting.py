@@ -19,7 +19,7 @@ from easypruner.base.nested import map_tensors
 from easypruner.base.versions import versions_of
 from easypruner.errors import EasyPrunerError
 from easypruner.report.text import format_size
-from easypruner.runtimes.agreement import check_agreement
+from easypruner.runtimes.agreement import check_agreement, check_repeatable
 from easypruner.runtimes.program import advise_dtype, input_tensors, on_cpu
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.weights_folder import write_weights
@@ -166,6 +166,8 @@ def _export_for(
     own = folder / runtime.name
     own.mkdir(exist_ok=True)
     with evaluating(network), torch.no_grad():
+        # What cannot be checked need not be exported, which may take minutes.
+        check_repeatable(network, inputs)
         exported = runtime.export(network, inputs, own, name)
         agreement = check_agreement(
             runtime.load(exported.path),

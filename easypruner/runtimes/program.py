@@ -129,7 +129,7 @@ def export_program(network: nn.Module, inputs: Any, *, dynamic: bool = True) -> 
     inputs = map_tensors(inputs, lambda t: t.detach().cpu())
     kind = type(network).__name__
     with evaluating(network):
-        outputs = _output_names(network, inputs, kind)
+        outputs = _output_names(network, inputs)
         whole = FromTensors(network, inputs).eval()
         tensors = input_tensors(inputs)
         names = _input_names(network, inputs)
@@ -233,8 +233,13 @@ def input_tensors(inputs: Any) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def _output_names(network: nn.Module, inputs: Any, kind: str) -> tuple[str, ...]:
-    """Run a network once, and return a name for each of its output tensors."""
+def first_outputs(network: nn.Module, inputs: Any) -> tuple[tuple[str, Tensor], ...]:
+    """Run a network on its example inputs, and return (path, tensor) of its outputs.
+
+    Raises:
+        EasyPrunerError: the forward fails, or returns no tensors.
+    """
+    kind = type(network).__name__
     with torch.no_grad():
         try:
             outputs = call_model(network, map_tensors(inputs, torch.clone))
@@ -243,13 +248,18 @@ def _output_names(network: nn.Module, inputs: Any, kind: str) -> tuple[str, ...]
                 f'the forward pass of {kind} fails on the given example inputs: '
                 f'{type(error).__name__}: {first_lines(error)}{advise_inputs(inputs)}'
             ) from error
-    paths = [path for path, _ in tensors_in(outputs)]
-    if not paths:
+    found = tuple(tensors_in(outputs))
+    if not found:
         raise EasyPrunerError(
             f'this {kind} returns {describe(outputs)}, in which there are no tensors; a runtime '
             'returns tensors: give a network whose forward returns them'
         )
-    words = [_WORD.search(path) for path in paths]
+    return found
+
+
+def _output_names(network: nn.Module, inputs: Any) -> tuple[str, ...]:
+    """Return a name for each output tensor of a network."""
+    words = [_WORD.search(path) for path, _ in first_outputs(network, inputs)]
     return _distinct([word[0] if word else 'output' for word in words])
 
 

@@ -199,11 +199,45 @@ def test_outputs_may_be_the_same_tensor(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+class Eigenvalues(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.eigvalsh(x @ x.mT)
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('OnnxRuntime', 'ONNX has no operation for aten::_linalg_eigh$'),
+        ('OpenVINO', 'it has no operation for aten._linalg_eigh'),
+    ],
+)
+def test_operations_that_a_format_lacks_are_named(name: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(EasyPrunerError, match=reason):
+        runtime(name).export(Eigenvalues().eval(), torch.rand(1, 3, 3), tmp_path, 'network')
+
+
 class TestNcnn:
     def test_operations_that_it_lacks_are_named(self, tmp_path: Path) -> None:
         found = network('transformer')
         with pytest.raises(EasyPrunerError, match=r'ncnn has no layer for .*torch\.unbind'):
             runtime('Ncnn').export(found.make(), found.inputs(), tmp_path, 'network')
+
+    @pytest.mark.parametrize(
+        ('given', 'message'),
+        [
+            (torch.tensor(2.0), 'without dimensions'),
+            (torch.ones(1, 3, dtype=torch.bool), 'type torch.bool; expected float32, int64 or'),
+        ],
+    )
+    def test_inputs_that_it_does_not_take(
+        self, given: Tensor, message: str, tmp_path: Path
+    ) -> None:
+        class Scaled(nn.Module):
+            def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+                return x * factor
+
+        with pytest.raises(EasyPrunerError, match=message):
+            runtime('Ncnn').export(Scaled(), (torch.rand(1, 3), given), tmp_path, 'network')
 
     def test_a_wrong_conversion_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

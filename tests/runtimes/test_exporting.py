@@ -219,6 +219,25 @@ class TestExport:
         assert found.files[0].dynamic_batch
         assert network[1]._compiled_call_impl is not None
 
+    @pytest.mark.parametrize(
+        ('network', 'message'),
+        [
+            (nn.Dropout(), None),
+            (nn.LogSoftmax(5), 'forward pass of LogSoftmax fails on the given example inputs'),
+        ],
+    )
+    def test_what_cannot_be_checked_is_not_exported(
+        self, network: nn.Module, message: str | None, tmp_path: Path
+    ) -> None:
+        load_plugins()
+
+        class Never(eager()):  # type: ignore[misc]
+            def export(self, *args: Any) -> Any:
+                raise EasyPrunerError('exported')
+
+        with pytest.raises(EasyPrunerError, match=message or 'exported'):
+            easypruner.export(network, torch.rand(1, 4), tmp_path / 'e', Never())
+
     @pytest.mark.parametrize('in_place', [True, False])
     def test_what_a_network_counts_stays(self, in_place: bool, tmp_path: Path) -> None:
         class Counting(nn.Module):
