@@ -20,6 +20,13 @@ from easypruner.graph.recording.tape import Operation, Tape
 
 _HIDDEN = ('_parameters', '_buffers', '_modules', '_version')
 
+STEPS = frozenset({
+    'relu', 'sigmoid', 'tanh', 'gelu', 'silu', 'hardtanh', 'hardswish', 'hardsigmoid', 'leaky_relu',
+    'elu', 'mish', 'softplus', '_softmax', 'convolution', 'native_batch_norm', 'native_layer_norm',
+    'native_group_norm',
+})  # fmt: skip
+"""Operations that code runs for what they compute, and never to arrange or to convert tensors."""
+
 _Role = tuple[type[nn.Module], Any, int, int, int]
 
 
@@ -115,6 +122,15 @@ class ExpectedTrace:
             if name not in _HIDDEN
         }
         return {key: numbers for key, numbers in found.items() if numbers and max(numbers) > 1}
+
+    @cached_property
+    def steps(self) -> dict[tuple[str, str], Operation]:
+        """(name, path of a module) -> the first of such steps that the module runs."""
+        found: dict[tuple[str, str], Operation] = {}
+        for operation in self.operations:
+            if operation.name.removesuffix('_') in STEPS:
+                found.setdefault((operation.name, operation.module), operation)
+        return found
 
     def axes_about(self, operation: Operation) -> list[Axis]:
         """Return the axes near an operation, then all axes that its module itself works with."""

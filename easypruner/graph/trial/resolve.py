@@ -127,7 +127,8 @@ def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tu
             if tied is not None:
                 trial, repairs = tied[0].counting(tied[1]), tied[1]
                 continue
-            joined = find_multiple(trial, cause, repairs)
+            # Which path code takes is seldom a matter of multiples, but of the width itself.
+            joined = None if failure.is_other_path else find_multiple(trial, cause, repairs)
             if joined is not None:
                 trial = joined.counting(repairs)
                 continue

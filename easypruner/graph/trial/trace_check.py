@@ -19,10 +19,11 @@ from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.meta_shapes import tensors_of
 from easypruner.graph.recording.tape import Operation, name_of
 from easypruner.graph.recording.values import Watcher, is_reserve
-from easypruner.graph.trial.expected import ExpectedTrace
+from easypruner.graph.trial.expected import STEPS, ExpectedTrace
 from easypruner.graph.trial.widths import Widths
 
 _LOOKAHEAD = 64
+_NUMBERS = (int, float)
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
 _VIEWS = ('view', '_unsafe_view', '_reshape_alias')
 _REARRANGING = (
@@ -50,6 +51,7 @@ class Failure:
         earlier: the first expected operation that did not run, if the trial went on with others.
             The cause may be there.
         is_deviation: whether the operation ran, and made tensors of other shapes than expected.
+        is_other_path: whether the code ran other steps than expected.
     """
 
     position: int
@@ -59,6 +61,7 @@ class Failure:
     round_number: int
     earlier: Operation | None
     is_deviation: bool
+    is_other_path: bool = False
 
     @property
     def reason(self) -> str:
@@ -82,6 +85,10 @@ class DeviationError(Exception):
     """A trial makes tensors of other shapes than expected."""
 
 
+class OtherPathError(DeviationError):
+    """A trial runs other steps than expected."""
+
+
 class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     """Compares the operations of a trial with the expected ones, and raises where they differ.
 
@@ -93,11 +100,14 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     Attributes:
         widths: the widths of the axes in the trial.
         begun: how many operations have begun.
+        renumbered: the operations that got another number than expected, with the logarithm of
+            the ratio of both.
     """
 
     def __init__(self, expected: ExpectedTrace, stand_ins: StandIns, widths: Widths) -> None:
         super().__init__()
         self.begun = 0
+        self._expected = expected
         self._operations = expected.operations
         self._coupling = expected.coupling
         # Shapes that depend on values are not known before: then the pass only has to run.
@@ -107,6 +117,8 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         self._position = 0
         self._missed: Operation | None = None
         self._extra: dict[int, Tensor] = {}
+        self._steps: set[tuple[str, str]] = set()
+        self.renumbered: dict[Operation, float] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -116,6 +128,8 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         if is_reserve(func, args, kwargs):
             return self.run(func, args, kwargs)
         self.begun += 1
+        if kind.name.removesuffix('_') in STEPS:
+            self._steps.add((kind.name, self._stand_ins.path))
         result = self.run(func, args, kwargs)
         if kind.is_bookkeeping:
             if self._extra:
@@ -130,12 +144,25 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             if not fits and (self._resume_behind(func, got) or self._is_extra(args, kwargs, got)):
                 return result
             self._compare(operations[position].outputs, got, name_of(func) in _REARRANGING)
-            if func in _WINDOWS:
-                self._compare_window(operations[position], args)
+            self._compare_numbers(operations[position], func, args)
             self._position += 1
         elif not self._resume_behind(func, got):
             self._is_extra(args, kwargs, got)
         return result
+
+    def _compare_numbers(self, expected: Operation, func: Any, args: tuple[Any, ...]) -> None:
+        if func in _WINDOWS:
+            self._compare_window(expected, args)
+        elif self._missed is None:
+            self._note_number(expected, func, args)
+
+    def _note_number(self, expected: Operation, func: Any, args: tuple[Any, ...]) -> None:
+        """Note the ratio of two numbers with which an operation works entry by entry."""
+        pairs = list(zip(expected.args, args, strict=False))[1:2]
+        for before, got in pairs:
+            differ = type(before) in _NUMBERS and type(got) in _NUMBERS and before != got
+            if differ and before * got > 0 and torch.Tag.pointwise in func.tags:
+                self.renumbered[expected] = math.log(got / before)
 
     def _is_extra(self, args: Any, kwargs: Any, got: Sequence[Tensor]) -> bool:
         """Return whether an operation that is not expected works on nothing of the network.
@@ -205,10 +232,29 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
 
     def compare_outputs(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
         """Raise unless the model's outputs have the expected shapes."""
+        self._compare_steps()
         self._position = len(self._operations)
         if len(expected) != len(got):
             raise DeviationError(f'expected {len(expected)} outputs, got {len(got)}')
         self._compare(expected, got)
+
+    def _compare_steps(self) -> None:
+        """Raise if a module ran a step that it should not run, or did not run one.
+
+        So does code that asks for a width: ``relu(x) if x.shape[1] > 8 else x``.
+        """
+        if not self._knows_shapes:
+            return
+        steps = self._expected.steps
+        for name, path in sorted(steps.keys() ^ self._steps):
+            is_lost = (name, path) in steps
+            first = steps[name, path] if is_lost else self._expected.within.get(path, [None])[0]
+            self._position = (
+                len(self._operations) if first is None else self._operations.index(first)
+            )
+            raise OtherPathError(
+                f'{name} {"does not run" if is_lost else "runs"}, so the code takes another path'
+            )
 
     def describe(self, error: Exception) -> Failure:
         """Return the failure of a trial that raised an error."""
@@ -224,6 +270,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             round_number=self.widths.round_number,
             earlier=self._missed,
             is_deviation=is_deviation,
+            is_other_path=isinstance(error, OtherPathError),
         )
 
 

@@ -8,6 +8,7 @@ operation fails, or makes a tensor of another shape than the axes say.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +32,8 @@ from easypruner.graph.trial.trace_check import Failure, TraceCheck
 from easypruner.graph.trial.widths import Repairs, Widths, choose_units, count_rounds
 
 _ROUNDS_WITH_WINDOWS = 8
+_POWERS = (0.25, 0.5, 1.0, 2.0)
+"""Powers of a width, or of its inverse, by which code scales tensors."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +192,29 @@ class Trial:
                         self.stand_ins.model, self.tape.example_inputs, self.tape.backend, check
                     )
                 check.compare_outputs(outputs, [tensor for _, tensor in tensors_in(output)])
+                self._note_scaling(check)
             except Exception as error:
                 return check.describe(error)
         return None
+
+    def _note_scaling(self, check: TraceCheck) -> None:
+        """Note the channels by whose number code scales: without one of them, the others change."""
+        noted = {(id(axis), operation) for axis, operation in self.coupling.mixed}
+        for operation, ratio in check.renumbered.items():
+            near = self._scaled_by(self.expected.axes_about(operation), ratio, check.widths)
+            for axis in near or self._scaled_by(self.expected.distinct_axes, ratio, check.widths):
+                if (id(axis), operation) not in noted:
+                    self.coupling.mixed.append((axis, operation))
+
+    def _scaled_by(self, axes: Sequence[Axis], ratio: float, widths: Widths) -> list[Axis]:
+        """Return the axes of which a power of the width changes by a ratio, given its logarithm."""
+        found = []
+        for axis in dict.fromkeys(axes):
+            width = widths(axis)
+            power = ratio / math.log(width / axis.size) if 0 < width < axis.size else 0.0
+            if any(math.isclose(abs(power), each, rel_tol=1e-6) for each in _POWERS):
+                found.append(axis)
+        return found
 
     def _cut_parameters(self, widths: Widths) -> dict[str, Tensor]:
         parameters = {}

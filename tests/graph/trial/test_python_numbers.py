@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -298,3 +300,67 @@ def test_numbers_of_parts_of_a_width_follow_whichever_channels_go() -> None:
     easypruner.prune(net, masks, graph=graph)
     assert (net.first, net.second) == (9, 2)
     net(x)
+
+
+class Between(nn.Module):
+    """Two layers, and code between them that reads the width of the first."""
+
+    def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.code, self.last = nn.Linear(3, 16), code, nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.code(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        lambda x: x * x.shape[-1] ** -0.5,
+        lambda x: (x / x.size(-1)).relu(),
+        lambda x: x.tanh().mul_(len(x[0]) ** 0.5),
+    ],
+)
+def test_channels_by_whose_number_code_scales_are_not_compared_with_zeroed_ones(
+    code: Callable[[Tensor], Tensor],
+) -> None:
+    net, x = randomized_network(lambda: Between(code)), torch.randn(5, 3)
+    graph = easypruner.trace(net, x)
+    assert {name: group.size for name, group in graph.groups.items()} == {'first': 16}
+    assert graph.groups['first'].mixed
+    found = easypruner.verify(net, {'first': torch.arange(16) > 6}, x, graph=graph)
+    assert found.unchecked == ('first',) and not found.failed
+    constant = easypruner.trace(Between(lambda x: x * 16**-0.5), x)
+    assert not constant.groups['first'].mixed
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        lambda x: x.relu() if x.shape[-1] > 12 else x.sigmoid(),
+        lambda x: x if x.shape[-1] == 16 else x.tanh(),
+        lambda x: x.softmax(-1) if x.shape[-1] >= 16 else x,
+    ],
+)
+def test_channels_stay_if_code_takes_another_path_without_them(
+    code: Callable[[Tensor], Tensor],
+) -> None:
+    graph = easypruner.trace(Between(code), torch.randn(5, 3))
+    assert not graph.groups
+    assert any('the code takes another path' in entry.reason for entry in graph.frozen)
+
+
+def test_code_that_takes_the_path_of_its_own_number_follows() -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.width = nn.Linear(3, 16), nn.Linear(16, 4), 16
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(x.relu() if x.shape[-1] == self.width else x)
+
+    net, x = randomized_network(Checked), torch.randn(5, 3)
+    graph = easypruner.trace(net, x)
+    easypruner.prune(net, {'first': torch.arange(16) > 6}, graph=graph)
+    assert net.width == net.first.out_features == 9
