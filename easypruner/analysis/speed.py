@@ -16,6 +16,7 @@ from easypruner.runtimes.layer_times import LayerTimes
 from easypruner.runtimes.layers import device_of, inputs_on_device
 from easypruner.runtimes.machine import describe_runtime
 from easypruner.runtimes.passes import synchronized
+from easypruner.runtimes.program import advising_dtype
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.timing import Reading, measure
 
@@ -98,8 +99,9 @@ def speed(graph: ChannelGraph, runtime: Runtime, macs: float = 0.5, repeats: int
     check_share(macs, 'macs', 'speed')
     device, inputs = device_of(graph), inputs_on_device(graph)
     times = LayerTimes(runtime, device)
-    session = runtime.fixed_session(copy_of(graph.model).eval(), inputs)
-    run = synchronized(session.bind(inputs), device)
+    with advising_dtype(graph.model):
+        session = runtime.fixed_session(copy_of(graph.model).eval(), inputs)
+        run = synchronized(session.bind(inputs), device)
     (timed,) = measure([run], threads=runtime.threads, repeats=repeats, clock=times.clock)
     forecast = Forecast(graph, times, times.at_first(timed.seconds.median))
     return Speed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,10 +18,10 @@ from easypruner.base.files import flush_file, make_folder, write_json
 from easypruner.base.modules import evaluating, restoring_buffers
 from easypruner.base.nested import map_tensors
 from easypruner.base.versions import versions_of
-from easypruner.errors import EasyPrunerError
+from easypruner.errors import ConfigError, EasyPrunerError
 from easypruner.report.text import format_size
 from easypruner.runtimes.agreement import check_agreement, check_repeatable
-from easypruner.runtimes.program import advise_dtype, input_tensors, on_cpu
+from easypruner.runtimes.program import advising_dtype, input_tensors, on_cpu
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.weights_folder import write_weights
 
@@ -117,19 +118,23 @@ def export_network(
         overwrite: whether an earlier export in the folder may be replaced.
 
     Raises:
+        ConfigError: a runtime is given twice.
         EasyPrunerError: a runtime is not installed or cannot express the network, its outputs
             differ from torch's, or the folder is in use.
     """
     check_folder(folder, overwrite)
-    for runtime in runtimes:
-        runtime.check()
+    for runtime, times in Counter(runtime.name for runtime in runtimes).items():
+        if times > 1:
+            raise ConfigError(f'{runtime} is given {times} times; each runtime has one folder')
+    for each in runtimes:
+        each.check()
     inputs = map_tensors(inputs, lambda tensor: tensor.detach().cpu())
     networks = {NETWORK: on_cpu(network)}
     if unpruned is not None:
         networks[UNPRUNED] = on_cpu(unpruned)
     with _whole(folder) as new, restoring_buffers(*networks.values()):
         files = [
-            _explained(runtime, each, inputs, new, name)
+            _export_for(runtime, each, inputs, new, name)
             for runtime in runtimes
             for name, each in networks.items()
         ]
@@ -149,23 +154,13 @@ def export_network(
     return export
 
 
-def _explained(
-    runtime: Runtime, network: nn.Module, inputs: Any, folder: Path, name: str
-) -> NetworkFile:
-    """Write one network for one runtime; say of a failure that it may be due to the dtype."""
-    try:
-        return _export_for(runtime, network, inputs, folder, name)
-    except EasyPrunerError as error:
-        raise EasyPrunerError(f'{error}{advise_dtype(network)}') from error
-
-
 def _export_for(
     runtime: Runtime, network: nn.Module, inputs: Any, folder: Path, name: str
 ) -> NetworkFile:
     """Write one network for one runtime, and compare its outputs with torch's."""
     own = folder / runtime.name
     own.mkdir(exist_ok=True)
-    with evaluating(network), torch.no_grad():
+    with advising_dtype(network), evaluating(network), torch.no_grad():
         # What cannot be checked need not be exported, which may take minutes.
         check_repeatable(network, inputs)
         exported = runtime.export(network, inputs, own, name)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from easypruner.runtimes.program import advising_dtype
 from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.timing import Pass, Run
 
@@ -30,10 +31,11 @@ def loaded(
         device: the device on which it runs.
         places: the number of places; less for a large network, at least two.
     """
-    session = runtime.fixed_session(network, inputs)
     size = sum(p.numel() * p.element_size() for p in network.parameters())
     count = min(max(places * _SIZE // max(size, 1), _FEWEST), places)
-    return [synchronized(session.bind(inputs), device) for _ in range(count)]
+    with advising_dtype(network):
+        session = runtime.fixed_session(network, inputs)
+        return [synchronized(session.bind(inputs), device) for _ in range(count)]
 
 
 def synchronized(run: Run, device: torch.device) -> Run:

@@ -221,6 +221,22 @@ def advise_dtype(network: nn.Module) -> str:
     )
 
 
+@contextmanager
+def advising_dtype(network: nn.Module) -> Iterator[None]:
+    """Append what to do about the type of a network's weights to the error of a runtime.
+
+    Raises:
+        EasyPrunerError: the block has raised one.
+    """
+    try:
+        yield
+    except EasyPrunerError as error:
+        advice = advise_dtype(network)
+        if not advice:
+            raise
+        raise EasyPrunerError(f'{error}{advice}') from error
+
+
 def input_tensors(inputs: Any) -> tuple[Tensor, ...]:
     """Return the tensors of example inputs, in order."""
     found: list[Tensor] = []

@@ -52,6 +52,8 @@ def export(
         EasyPrunerError: the runtime is not installed, it cannot express the network, its outputs
             differ from torch's, or the folder is in use.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigError(f'folder of export is {describe(folder)}; expected the path of a folder')
     return export_network(
         network_of(model, 'export'),
         example_inputs,
@@ -154,7 +156,12 @@ def runtimes_of(given: RuntimeName | Iterable[RuntimeName], **defaults: Any) -> 
         ConfigError: there is no such runtime, or it has other arguments.
         EasyPrunerError: it is not installed.
     """
-    several = [given] if isinstance(given, str | Mapping | Runtime) else list(given)
+    several = [given] if isinstance(given, str | Mapping | Runtime) else given
+    if isinstance(several, type) or not isinstance(several, Iterable):
+        raise ConfigError(
+            f'runtime is {describe(given)}; expected the name of a runtime, a dict with its '
+            'arguments, a runtime, or a list of these'
+        )
     found = []
     for each in several:
         runtime = runtime_of(each, **defaults)

@@ -146,12 +146,17 @@ class TestExport:
         [
             (nn.Flatten(), 'TorchEagre', "did you mean 'TorchEager'"),
             (nn.Flatten(), [], 'got no runtime'),
+            (nn.Flatten(), None, 'runtime is None; expected the name of a runtime'),
+            (nn.Flatten(), Session, 'expected the name of a runtime'),
+            (nn.Flatten(), ['TorchEager', 'TorchEager'], 'TorchEager is given 2 times'),
             ('resnet18', 'TorchEager', 'model of export is a str'),
         ],
     )
     def test_mistakes(self, model: Any, runtime: Any, message: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             easypruner.export(model, IMAGES, tmp_path / 'e', runtime)
+        with pytest.raises(ConfigError, match='folder of export is None'):
+            easypruner.export(nn.Flatten(), IMAGES, None, 'TorchEager')  # type: ignore[arg-type]
 
     def test_onnx_with_inputs_and_outputs_by_name(self, tmp_path: Path) -> None:
         onnxruntime = pytest.importorskip('onnxruntime')
