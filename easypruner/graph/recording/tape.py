@@ -22,7 +22,8 @@ from easypruner.graph.recording.input_advice import advise_inputs
 from easypruner.graph.recording.inventory import StandIns, check_shapes, without_fast_path
 from easypruner.graph.recording.kinds import kind_of, once_each
 from easypruner.graph.recording.list_indices import list_indices_kept
-from easypruner.graph.recording.meta_shapes import META, tensors_of
+from easypruner.graph.recording.meta_shapes import tensors_of
+from easypruner.graph.recording.meta_shortcuts import META
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
 from easypruner.graph.recording.values import (
     Guess,
