@@ -158,6 +158,15 @@ def multiply_and_add(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(operation.output, result)
 
 
+@rule('addr')
+def add_outer(coupling: Coupling, operation: Operation) -> None:
+    """Couple what is added with both sides of an outer product."""
+    added, *vectors = operation.args[:3]
+    result = [axis for vector in vectors for axis in coupling.axes_of(vector)]
+    _couple_alike(coupling, result, coupling.axes_of(added))
+    coupling.assign(operation.output, result)
+
+
 def _couple_alike(coupling: Coupling, axes: list[Axis], others: Sequence[Axis]) -> None:
     """Couple axes, in place, with others that are aligned at the end, where sizes are equal."""
     for position, other in enumerate(others, start=len(axes) - len(others)):

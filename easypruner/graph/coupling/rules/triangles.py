@@ -1,4 +1,4 @@
-"""Rules for triangular matrices."""
+"""Rules for triangular and diagonal matrices."""
 
 from __future__ import annotations
 
@@ -28,3 +28,19 @@ def solve_triangle(coupling: Coupling, operation: Operation) -> None:
     output = operation.output
     matrices = broadcast(coupling, (batch, others), output.dim() - 2)
     coupling.assign(output, (*matrices, above, beside))
+
+
+@rule('diag_embed')
+def make_diagonal(coupling: Coupling, operation: Operation) -> None:
+    """Put an axis on both sides of a square. It stays if its diagonal is not the main one."""
+    *batch, axis = coupling.axes_of(operation.args[0])
+    if operation.argument('offset'):
+        coupling.freeze(axis, coupling.explain('a diagonal beside the main one of a square'))
+    count = operation.output.dim()
+    sides = {operation.argument(name) % count for name in ('dim1', 'dim2')}
+    others = iter(batch)
+    axes = [axis if dim in sides else next(others) for dim in range(count)]
+    if operation.argument('offset'):
+        pairs = zip(axes, operation.output.shape, strict=True)
+        axes = [own if own.size == size else coupling.make_constant(size) for own, size in pairs]
+    coupling.assign(operation.output, axes)

@@ -100,6 +100,39 @@ def test_the_width_of_bags_of_words_can_be_cut() -> None:
     assert net.table.embedding_dim == 4
 
 
+class Matrices(nn.Module):
+    """A matrix that code makes of vectors, between two layers."""
+
+    def __init__(self, make: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.make = nn.Linear(3, 8), nn.Linear(8, 4), make
+        self.left, self.right = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(8))
+        self.matrix = nn.Parameter(torch.ones(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x) @ self.make(self.matrix, self.left, self.right))
+
+
+@pytest.mark.parametrize(
+    ('make', 'sizes'),
+    [
+        (lambda matrix, left, right: torch.diag(left) + right.diag_embed(), [8]),
+        (lambda matrix, left, right: torch.addr(matrix, left, right, beta=2), [8, 8]),
+        (lambda matrix, left, right: matrix + torch.diag(left[1:], 1), []),
+    ],
+)
+def test_channels_go_from_matrices_that_are_made_of_vectors(
+    make: Callable[[Tensor, Tensor, Tensor], Tensor], sizes: list[int]
+) -> None:
+    net, x = randomized_network(lambda: Matrices(make)), torch.randn(5, 3)
+    graph = easypruner.trace(net, x)
+    assert [group.size for group in graph.groups.values()] == sizes
+    masks = {name: torch.arange(8) > n for n, name in enumerate(graph.groups)}
+    assert not easypruner.verify(net, masks, x, graph=graph).failed
+    easypruner.prune(net, masks, graph=graph)
+    assert net(x).shape == (5, 4)
+
+
 def test_an_operation_in_place_has_the_rule_of_the_other() -> None:
     aten = torch.ops.aten
     assert all(map(has_rule, (aten.abs_.default, aten.eq_.Tensor, aten.heaviside_.default)))
