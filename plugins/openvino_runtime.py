@@ -20,6 +20,7 @@ from easypruner.runtimes.program import Program, export_program, quiet
 from easypruner.runtimes.reasons import first_lines
 
 _UNKNOWN = re.compile(r'No conversion rule found for operations: (.+)')
+_FAILED = re.compile(r'^-- (\S+) with a message:', re.MULTILINE)
 
 
 class OpenVINO(Runtime):
@@ -132,9 +133,16 @@ def _model_of(program: Any) -> Any:
         with quiet():
             return openvino.convert_model(program)
     except Exception as error:  # classes of errors that have no common base
-        unknown = _UNKNOWN.search(str(error))
-        reason = f'it has no operation for {unknown[1]}' if unknown else first_lines(error)
-        raise EasyPrunerError(f'OpenVINO cannot convert the network: {reason}') from error
+        raise EasyPrunerError(f'OpenVINO cannot convert the network: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    """Return which operations OpenVINO cannot convert."""
+    unknown = _UNKNOWN.search(str(error))
+    if unknown is not None:
+        return f'it has no operation for {unknown[1]}'
+    failed = sorted(set(_FAILED.findall(str(error))))
+    return f'it fails on {", ".join(failed)}' if failed else first_lines(error)
 
 
 easypruner_components = hookimpl(lambda: [OpenVINO])

@@ -216,6 +216,18 @@ def test_operations_that_a_format_lacks_are_named(name: str, reason: str, tmp_pa
         runtime(name).export(Eigenvalues().eval(), torch.rand(1, 3, 3), tmp_path, 'network')
 
 
+def test_operations_on_which_openvino_fails_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(program: Any) -> Any:
+        raise RuntimeError('Check failed:\nFailed operations:\n-- aten.unfold with a message:\nno')
+
+    found = runtime('OpenVINO')
+    monkeypatch.setattr('openvino.convert_model', fail)
+    with pytest.raises(EasyPrunerError, match=r'network: it fails on aten\.unfold$'):
+        found.export(nn.ReLU().eval(), torch.rand(1, 3), tmp_path, 'network')
+
+
 class TestNcnn:
     def test_operations_that_it_lacks_are_named(self, tmp_path: Path) -> None:
         found = network('transformer')
