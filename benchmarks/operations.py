@@ -166,7 +166,9 @@ def met_by(entry: Entry) -> list[str]:
             tape = _record(entry)
     except Exception:  # it asks for values while it is built
         tape = _record(entry)
-    return sorted({name_of(op.func) for op in tape.operations if not has_rule(op.func)})
+    # What returns no tensor, such as the question for a device, couples no channels.
+    met = {name_of(op.func) for op in tape.operations if op.outputs and not has_rule(op.func)}
+    return sorted(met)
 
 
 def _record(entry: Entry) -> Tape:
