@@ -113,6 +113,12 @@ JOBS = (
          '--results {out}/kills.json'),),
     ),
     Job(
+        'study_executors',
+        ('study_executors.py',),
+        (('study_executors.py --executors local --images 200 --out {out}/executors.md '
+         '--results {out}/executors.json'),),
+    ),
+    Job(
         'evidence',
         ('evidence.py',),
         (('evidence.py --quick --studies methods_vgg6bn --only masksparsity l1 --seeds 0 '

@@ -71,15 +71,17 @@ class Study:
     Attributes:
         file: its file.
         folder: where it is run.
+        options: more options of the command.
     """
 
     file: Path
     folder: Path
+    options: Sequence[str] = ()
 
     def start(self) -> subprocess.Popen[str]:
         """Start it, or continue it."""
         command = ['study', str(self.file), '--out', str(self.folder / 'study')]
-        command += ['--store', str(self.folder / 'store'), '--threads', '1']
+        command += ['--store', str(self.folder / 'store'), '--threads', '1', *self.options]
         command += ['--resume'] if (self.folder / 'study' / 'study.json').is_file() else []
         return subprocess.Popen(
             [sys.executable, '-m', 'easypruner', *command],
