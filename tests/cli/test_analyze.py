@@ -233,7 +233,8 @@ class TestMistakes:
             ('mmpretrain::resnet50_8xb32-in1k', 'mmpretrain::resnet50_8xb32_in1k'),
             ('masksparsity_r20_digit', 'masksparsity_r20_digits'),
             ('masksparsity_r20_digit.py', 'masksparsity_r20_digits'),
-            ('hub::resnet50', 'torchvision, mmpretrain'),
+            ('hub::resnet50', 'known names: mmpretrain, '),
+            ('torchvison::resnet50', "did you mean 'torchvision'?"),
             ('qqqqqq', 'known names is similar'),
         ],
     )

@@ -53,12 +53,14 @@ def test_the_parts_are_all_runs_and_the_most_telling_ones_first(
 def test_a_phase_has_only_what_is_asked_for_and_left(module: Any) -> None:
     plan = module('evidence_plan')
     phase, nothing = plan.Phase('methods_r20', (0.15,)), finished([])
-    (part,) = plan.parts(phase, nothing, ['l1', 'no method of this study'], [3, 7])
+    (part,) = plan.parts(phase, nothing, plan.Selection(['l1', 'no method of this study'], [3, 7]))
     assert (part.methods, part.seeds) == (('l1',), (3,))
-    assert not list(plan.parts(phase, nothing, ['no method of this study']))
-    assert not list(plan.parts(phase, nothing, [], [7]))
+    assert not list(plan.parts(phase, nothing, plan.Selection(['no method of this study'])))
+    assert not list(plan.parts(phase, nothing, plan.Selection([], [7])))
+    assert not list(plan.parts(phase, nothing, plan.Selection(budgets=[0.3])))
+    assert list(plan.parts(phase, nothing, plan.Selection(budgets=[0.3, 0.15])))
     known = finished([plan.Part('methods_r20', 0.15, (0, 3), ('l1',))])
-    parts = list(plan.parts(phase, known, ['l1', 'fpgm']))
+    parts = list(plan.parts(phase, known, plan.Selection(['l1', 'fpgm'])))
     assert {p.methods: p.seeds for p in parts} == {('l1',): (1, 2, 4), ('fpgm',): (0, 1, 2, 3, 4)}
 
 
@@ -66,7 +68,8 @@ def test_methods_that_are_tuned_share_a_part(module: Any) -> None:
     plan = module('evidence_plan')
     names = ('masksparsity', 'l1', 'taylor')
     known = finished([plan.Part('methods_r20', 0.15, (0,), names)])
-    parts = list(plan.parts(plan.Phase('methods_r20', (0.5,)), known, [*names, 'fpgm', 'greg']))
+    wanted = plan.Selection([*names, 'fpgm', 'greg'])
+    parts = list(plan.parts(plan.Phase('methods_r20', (0.5,)), known, wanted))
     assert {frozenset(p.methods) for p in parts} == {
         frozenset(names), frozenset(['fpgm']), frozenset(['greg'])
     }  # fmt: skip
