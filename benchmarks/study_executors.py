@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coverage_page import machine
-from study_kills import Study
+from study_kills import STUDY, Study, short_options
 
 from easypruner.base.files import write_json, write_whole
 from easypruner.base.versions import versions_of
@@ -27,12 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'study_executors.json'
 EXECUTORS = ('local', 'submitit', 'ray')
 METHODS, SEEDS, BUDGETS = ('masksparsity', 'l1'), (0, 1), (0.3, 0.15)
-_STUDY = """configs = {{name: f'{{name}}_r20_mnist5k_hard' for name in {methods!r}}}
-seeds = {seeds!r}
-budgets = {budgets!r}
-options = {options!r}
-random = scratch = False
-"""
 _PAGE = """# One study on three executors
 
 Written by `benchmarks/study_executors.py` on {machine}, with {versions}. The study: {methods} with
@@ -68,14 +62,9 @@ def main() -> None:
 
 
 def _measured(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    options = {
-        'train_cfg.max_epochs': args.epochs,
-        'train_dataloader.dataset.indices': args.images,
-        'stages.report.runtimes': [],
-    }
     file = scratch / 'two_methods.py'
     given = {'methods': list(METHODS), 'seeds': list(SEEDS), 'budgets': list(BUDGETS)}
-    file.write_text(_STUDY.format(options=options, **given))
+    file.write_text(STUDY.format(options=short_options(args), **given))
     lines = {}
     for name in args.executors:
         study = Study(file, scratch / name, ('--executor', name))

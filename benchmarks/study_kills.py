@@ -41,7 +41,7 @@ SEEDS, BUDGETS = (0, 1, 2), (0.3, 0.15)
 KILLS = (0.2, 0.45, 0.7)
 """When the study is killed, as shares of the time that it takes undisturbed."""
 _TRAININGS = re.compile(r'(\d+) runs with (\d+) trainings, (\d+) of them different')
-_STUDY = """configs = {{name: f'{{name}}_r20_mnist5k_hard' for name in {methods!r}}}
+STUDY = """configs = {{name: f'{{name}}_r20_mnist5k_hard' for name in {methods!r}}}
 seeds = {seeds!r}
 budgets = {budgets!r}
 options = {options!r}
@@ -159,7 +159,7 @@ def main() -> None:
 def _measured(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     file = scratch / 'four_methods.py'
     given = {'methods': list(args.methods), 'seeds': list(args.seeds), 'budgets': list(BUDGETS)}
-    file.write_text(_STUDY.format(options=_options(args), **given))
+    file.write_text(STUDY.format(options=short_options(args), **given))
     whole, killed = Study(file, scratch / 'whole'), Study(file, scratch / 'killed')
     started, before = time.perf_counter(), _used()
     printed = whole.finish()
@@ -184,8 +184,8 @@ def _measured(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of all runs: key of the config -> value."""
+def short_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of all runs, whose schedules are short: key of the config -> value."""
     return {
         'train_cfg.max_epochs': args.epochs,
         'train_dataloader.dataset.indices': args.images,
@@ -204,7 +204,7 @@ def _one_by_one(args: argparse.Namespace, folder: Path, study: Study) -> int:
     content = json.loads((study.folder / 'study' / 'study.json').read_bytes())
     same = 0
     for run in content['runs']:
-        options = [f'{key}={value}' for key, value in _options(args).items()]
+        options = [f'{key}={value}' for key, value in short_options(args).items()]
         command = ['prune', f'{run["method"]}_r20_mnist5k_hard', '--seed', str(run['seed'])]
         command += ['--work-dir', str(folder / run['id']), '--macs', str(run['budget']['keep'])]
         subprocess.run(
