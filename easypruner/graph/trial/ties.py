@@ -161,7 +161,11 @@ def _try(
     repairs: Repairs,
     repairing: bool,
 ) -> _Attempt | None:
-    """Try a tie, with more repairs if ``repairing``; return None if they lack or it is no trial."""
+    """Try a tie, with more repairs if ``repairing``.
+
+    Returns:
+        what became of it; None if there are no such repairs, or if what it couples cannot be cut.
+    """
     edges, failure = trial.coupling.edges, cause.failure
     with contextlib.ExitStack() as undo:
         undo.callback(edges.revert, edges.mark())

@@ -158,11 +158,12 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
 
     def _note_number(self, expected: Operation, func: Any, args: tuple[Any, ...]) -> None:
         """Note the ratio of two numbers with which an operation works entry by entry."""
-        pairs = list(zip(expected.args, args, strict=False))[1:2]
-        for before, got in pairs:
-            differ = type(before) in _NUMBERS and type(got) in _NUMBERS and before != got
-            if differ and before * got > 0 and torch.Tag.pointwise in func.tags:
-                self.renumbered[expected] = math.log(got / before)
+        if len(expected.args) < 2 or len(args) < 2:
+            return
+        before, got = expected.args[1], args[1]
+        differ = type(before) in _NUMBERS and type(got) in _NUMBERS and before != got
+        if differ and before * got > 0 and torch.Tag.pointwise in func.tags:
+            self.renumbered[expected] = math.log(got / before)
 
     def _is_extra(self, args: Any, kwargs: Any, got: Sequence[Tensor]) -> bool:
         """Return whether an operation that is not expected works on nothing of the network.

@@ -32,32 +32,32 @@ rule(
 
 @rule('convolution_backward')
 def convolve_back(coupling: Coupling, operation: Operation) -> None:
-    """Couple the slopes of the output with the weight's outputs, and the input with its inputs."""
-    slopes, x, weight = operation.args[:3]
+    """Couple the gradient of the output with the weight's outputs, the input with its inputs."""
+    gradient, x, weight = operation.args[:3]
     groups, transposed = operation.argument('groups'), bool(operation.argument('transposed'))
     coupling.note_use(weight, 'convolution.weight')
-    of_slopes, of_x, kernel = (list(coupling.axes_of(each)) for each in (slopes, x, weight))
+    of_gradient, of_x, kernel = (list(coupling.axes_of(each)) for each in (gradient, x, weight))
     reader, producer = (0, 1) if transposed else (1, 0)
     if groups == 1:
         of_x[1] = coupling.couple(of_x[1], kernel[reader])
-        of_slopes[1] = coupling.couple(of_slopes[1], kernel[producer])
+        of_gradient[1] = coupling.couple(of_gradient[1], kernel[producer])
     elif groups == weight.shape[0] and weight.shape[1] == 1:
-        of_x[1] = of_slopes[1] = coupling.couple_all([of_x[1], of_slopes[1], kernel[0]])
+        of_x[1] = of_gradient[1] = coupling.couple_all([of_x[1], of_gradient[1], kernel[0]])
     else:
-        for axis in (of_x[1], of_slopes[1], *kernel[:2]):
+        for axis in (of_x[1], of_gradient[1], *kernel[:2]):
             coupling.freeze(axis, coupling.explain(_GROUPED))
-    made = _assign_slopes(coupling, operation, of_x, kernel, of_slopes[1:2])
-    positions = (of_x if transposed else of_slopes)[2:]
+    made = _assign_gradients(coupling, operation, of_x, kernel, of_gradient[1:2])
+    positions = (of_x if transposed else of_gradient)[2:]
     for _ in range(made - bool(operation.argument('output_mask')[2])):
         size = math.prod(weight.shape[2:])
-        coupling.add_macs(size, of_slopes[0], *positions, kernel[0], kernel[1])
+        coupling.add_macs(size, of_gradient[0], *positions, kernel[0], kernel[1])
 
 
 @rule('native_batch_norm_backward', 'native_layer_norm_backward', 'native_group_norm_backward')
 def normalize_back(coupling: Coupling, operation: Operation) -> None:
-    """Couple the slopes with the input, and the weight with the channels as the norm does."""
-    slopes, x = operation.args[:2]
-    pairs = zip(coupling.axes_of(slopes), coupling.axes_of(x), strict=True)
+    """Couple the gradient with the input, and the weight with the channels as the norm does."""
+    gradient, x = operation.args[:2]
+    pairs = zip(coupling.axes_of(gradient), coupling.axes_of(x), strict=True)
     axes = [coupling.couple(a, b) for a, b in pairs]
     is_layer = operation.name == 'native_layer_norm_backward'
     start = len(axes) - len(operation.args[2]) if is_layer else 1
@@ -71,14 +71,19 @@ def normalize_back(coupling: Coupling, operation: Operation) -> None:
     if operation.name != 'native_batch_norm_backward':
         for axis in of_weight:
             coupling.note_mixing(axis)
-    _assign_slopes(coupling, operation, axes, of_weight, of_weight)
+    _assign_gradients(coupling, operation, axes, of_weight, of_weight)
 
 
-def _assign_slopes(coupling: Coupling, operation: Operation, *every: Sequence[Axis]) -> int:
-    """Give the slopes that an operation makes, which may not be all, the axes of what they are of.
+def _assign_gradients(coupling: Coupling, operation: Operation, *every: Sequence[Axis]) -> int:
+    """Give each gradient the axes of its tensor. An operation makes those that its mask asks for.
+
+    Args:
+        coupling: knows the axes.
+        operation: the operation.
+        every: the axes of the input, the weight and the bias.
 
     Returns:
-        how many it makes.
+        how many gradients the operation makes.
     """
     wanted = [
         axes
