@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.rules.pointwise import broadcast, drop
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
+from easypruner.graph.coupling.rules.views import merge
 
 LOOKED_UP = 'entries are looked up by their position'
 
@@ -91,8 +95,11 @@ def gather(coupling: Coupling, operation: Operation) -> None:
 def index(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that are indexed by tensors; hand the others on."""
     output = operation.output
-    rest, start = pick(coupling, operation)
     tables = [table for table in operation.args[1] if table is not None]
+    if len(tables) == 1 and is_mask(tables[0]) and count_uniform(tables[0], tables[0].shape):
+        _pick_rows(coupling, operation, tables[0])
+        return
+    rest, start = pick(coupling, operation)
     count = output.dim() - len(rest)
     if any(map(is_mask, tables)):
         inserted = [coupling.make_constant(size) for size in output.shape[start : start + count]]
@@ -100,6 +107,73 @@ def index(coupling: Coupling, operation: Operation) -> None:
         inserted = broadcast(coupling, map(coupling.axes_of, tables), count)
     coupling.assign(output, (*rest[:start], *inserted, *rest[start:]))
     _keep_matrices(coupling, operation)
+
+
+def _pick_rows(coupling: Coupling, operation: Operation, mask: Tensor) -> None:
+    """Hand on the dimensions of the rows that a mask picks, and those that it does not address."""
+    start = operation.args[1].index(mask)
+    stop = start + mask.dim()
+    axes = coupling.axes_of(operation.args[0])
+    count = count_uniform(mask, mask.shape)
+    rows = keep_beside_rows(coupling, axes[start:stop], count, mask, LOOKED_UP)
+    picked = _join_rows(coupling, rows, operation.output.shape[start])
+    coupling.assign(operation.output, (*axes[:start], picked, *axes[stop:]))
+
+
+@rule('masked_select')
+def select_rows(coupling: Coupling, operation: Operation) -> None:
+    """Hand on the dimensions of whole rows, if the mask says which rows are picked."""
+    x, mask = operation.tensors
+    shape = torch.broadcast_shapes(x.shape, mask.shape)
+    count = count_uniform(mask, shape)
+    if not count:
+        pick_by_value(coupling, operation)
+        return
+    axes = broadcast(coupling, map(coupling.axes_of, (x, mask)), len(shape))
+    rows = keep_beside_rows(coupling, axes, count, mask, LOOKED_UP)
+    coupling.assign(operation.output, [_join_rows(coupling, rows, operation.output.numel())])
+
+
+def _join_rows(coupling: Coupling, rows: Sequence[Axis], size: int) -> Axis:
+    """Return the axis of some rows that are put one after the other."""
+    number = coupling.make_constant(size // math.prod(axis.size for axis in rows))
+    return merge(coupling, [number, *rows]) if size else number
+
+
+def count_uniform(mask: Tensor, shape: Sequence[int]) -> int:
+    """Return along how many last dimensions a mask has the same entry for all indices.
+
+    Such a mask picks whole rows: ``is_image.unsqueeze(-1).expand_as(states)``, or one that is
+    broadcast to the shape.
+
+    Args:
+        mask: the mask.
+        shape: the shape to which it is broadcast.
+    """
+    own = [0 if n == 1 else step for n, step in zip(mask.shape, mask.stride(), strict=True)]
+    steps = [0] * (len(shape) - mask.dim()) + own
+    count = 0
+    while count < len(shape) and (shape[-1 - count] == 1 or steps[-1 - count] == 0):
+        count += 1
+    return count if math.prod(shape[len(shape) - count :]) > 1 else 0
+
+
+def keep_beside_rows(
+    coupling: Coupling, axes: Sequence[Axis], count: int, mask: Tensor, reason: str
+) -> list[Axis]:
+    """Freeze the dimensions in which a mask picks rows, and return those of the rows.
+
+    Args:
+        coupling: what is coupled.
+        axes: the axes of the tensor from which the mask picks, or to which it is broadcast.
+        count: the number of dimensions of a row.
+        mask: the mask.
+        reason: why the other dimensions stay.
+    """
+    known = coupling.axes_of(mask)
+    for axis in (*axes[:-count], *known[:-count]):
+        coupling.freeze(axis, reason)
+    return broadcast(coupling, (axes[-count:], known[-count:]), count)
 
 
 def _keep_matrices(coupling: Coupling, operation: Operation) -> None:
@@ -162,7 +236,7 @@ def count_positions(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(output, (*before, axis))
 
 
-@rule('nonzero', 'masked_select', 'unique_consecutive', '_unique2', 'torchvision::nms',
+@rule('nonzero', 'unique_consecutive', '_unique2', 'torchvision::nms',
       'searchsorted', 'bucketize', 'multinomial', '_unique', 'unique_dim', 'unique_dim_consecutive',
       'nonzero_static', 'segment_reduce')  # fmt: skip
 def pick_by_value(coupling: Coupling, operation: Operation) -> None:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from easypruner.graph.coupling.rules.indexing import is_mask, pick
+from easypruner.graph.coupling.rules.indexing import (
+    count_uniform,
+    is_mask,
+    keep_beside_rows,
+    pick,
+)
+from easypruner.graph.coupling.rules.pointwise import broadcast
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
+from easypruner.graph.coupling.rules.views import regroup
 
 WRITTEN = 'entries are written by their position'
 
@@ -80,11 +87,38 @@ def write_picked(coupling: Coupling, operation: Operation) -> None:
     coupling.note_writing(operation.output, pairs)
 
 
-@rule('masked_scatter', 'put')
+@rule('masked_scatter')
+def write_rows(coupling: Coupling, operation: Operation) -> None:
+    """Couple the dimensions of whole rows, if the mask says which rows are written.
+
+    A network for images and text writes the states of image patches so. All other dimensions stay.
+    """
+    x, mask, source = operation.args
+    output = operation.output
+    count = count_uniform(mask, output.shape)
+    row = output.shape[output.dim() - count :]
+    if not count or source.numel() % row.numel():
+        write_entries(coupling, operation)
+        return
+    axes = broadcast(coupling, map(coupling.axes_of, (x, mask)), output.dim())
+    given = coupling.axes_of(source)
+    if source.shape[-count:] != row:
+        given = tuple(regroup(coupling, given, (source.numel() // row.numel(), *row)))
+    rows = keep_beside_rows(coupling, axes, count, mask, WRITTEN)
+    for axis in given[:-count]:
+        coupling.freeze(axis, WRITTEN)
+    pairs = list(zip(rows, given[-count:], strict=True))
+    written = [coupling.couple(axis, other) for axis, other in pairs]
+    if coupling.has_axes(output):
+        coupling.note_writing(output, pairs)
+    else:
+        coupling.assign(output, (*axes[:-count], *written))
+
+
+@rule('put')
 def write_entries(coupling: Coupling, operation: Operation) -> None:
     """Freeze all arguments: their positions decide which entries are written."""
-    x = operation.tensors[0]
     for tensor in operation.tensors:
         coupling.freeze_tensor(tensor, WRITTEN)
     if not coupling.has_axes(operation.output):
-        coupling.assign(operation.output, coupling.axes_of(x))
+        coupling.assign_constants(operation.output, coupling.explain(WRITTEN))

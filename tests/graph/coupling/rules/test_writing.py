@@ -59,6 +59,17 @@ BESIDE: dict[str, Function] = {
     'index_put by a mask': lambda h, e: h.index_put((e[0, :10] > 4,), h[0]),
     'index by a mask': lambda h, e: h[e[0, :10] > 4],
     'index by a mask of two': lambda h, e: h.unflatten(0, (2, 5))[e[0, :10].view(2, 5) > 4],
+    'masked_scatter': lambda h, e: h.masked_scatter(e[0, :10, None] > 4, h.flip(0)),
+    'masked_scatter of a wide mask': lambda h, e: h.masked_scatter(wide(e[0, :10] > 4, h), h + 1),
+    'masked_scatter of columns': lambda h, e: h.masked_scatter(e[0, :10, None] > 4, h.view(-1)),
+    'masked_scatter into a row': lambda h, e: h[:1].masked_scatter(e[0, :10, None] > 4, h),
+    'masked_scatter of a stack': lambda h, e: h.masked_scatter(
+        e[0, :10, None] > 4, h.view(2, 5, -1)
+    ),
+    'masked_scatter in place': lambda h, e: h.clone().masked_scatter_(e[0, :10, None] > 4, h * 2),
+    'index by a wide mask': lambda h, e: h[wide(e[0, :10] > 4, h)].view(-1, h.shape[1]),
+    'index by no mask': lambda h, e: h + h[wide(e[0, :10] > 10, h)].numel(),
+    'masked_select': lambda h, e: h.masked_select(e[0, :10, None] > 4).view(-1, h.shape[1]),
     'scatter_add': lambda h, e: h.scatter_add(0, wide(e[1], h), h[e[0]]),
     'scatter_reduce': lambda h, e: h.scatter_reduce(0, wide(e[1], h), h[e[0]], 'amax'),
     'scatter': lambda h, e: h.scatter(0, wide(e[1, :1], h), h[:1]),
@@ -86,6 +97,11 @@ ACROSS: dict[str, Function] = {
     'index_put of rows': lambda h, e: h.T.index_put((torch.arange(9),), h[0, :, None]).T,
     'scatter_add': lambda h, e: h.scatter_add(1, e[0, :10, None].expand(-1, 9) % 9, h),
     'scatter of a part': lambda h, e: h.scatter(0, e[:1, :4], h[:1, :4]),
+    'masked_scatter by channels': lambda h, e: h.masked_scatter(h > 0.5, h + 1),
+    'masked_scatter of single entries': lambda h, e: h.masked_scatter(e[0, :9] > 4, h + 1),
+    'masked_scatter of a remainder': lambda h, e: h.masked_scatter(
+        e[0, :10, None] > 4, h.view(-1)[:-1]
+    ),
     'a mask of channels': lambda h, e: h.index_put((h > 0.5,), torch.tensor(0.5)),
 }
 
@@ -98,6 +114,15 @@ def test_channels_that_are_addressed_stay(name: str) -> None:
     assert not graph.groups
     reasons = {f.reason for f in graph.frozen if (f.param, f.dim) == ('first.weight', 0)}
     assert any('by their position' in reason for reason in reasons)
+
+
+def test_a_selection_by_the_values_of_channels_keeps_them() -> None:
+    model = randomized_network(lambda: Messages(lambda h, _: h + h.masked_select(h > 0.5).sum()))
+    graph = easypruner.trace(model, (torch.randn(10, 6), torch.randint(0, 9, (2, 30))))
+    reasons = {f.reason for f in graph.frozen if (f.param, f.dim) == ('first.weight', 0)}
+    assert reasons == {
+        'the shape of the result depends on values: masked_select in the model itself'
+    }
 
 
 def test_an_index_that_is_computed_from_channels_goes_with_them() -> None:
