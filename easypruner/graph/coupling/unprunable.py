@@ -17,15 +17,11 @@ from easypruner.graph.recording.inventory import (
 _SPECIAL = (ParametrizationList, nn.LSTM)
 _ORTHOGONAL = 'an orthogonal weight is computed from all its rows and columns together'
 _PROJECTED = 'torch recognizes a projection of an LSTM only if it differs from the hidden size'
-_EMPTY = 'a tensor without entries gets its size in the forward pass; run the network once before'
 
 
 def find_unprunable(inventory: Inventory) -> dict[Dim, str]:
     """Return dimension of a parameter or buffer -> the reason for which all its indices stay."""
     found: dict[Dim, str] = {}
-    for name, tensor in inventory.tensors.items():
-        if tensor.numel() == 0:
-            found |= {(name, dim): _EMPTY for dim in range(tensor.dim())}
     if not any(issubclass(kind, _SPECIAL) for kind in inventory.kinds):
         return found
     for path, module in inventory.modules.items():
