@@ -12,6 +12,8 @@ from easypruner.testing import randomized_network
 class NoExtraTokens(nn.Module):
     """A network that appends its extra tokens, of which a config gives it none, and a memory."""
 
+    memory: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(6, 9), nn.Linear(9, 4)
@@ -28,7 +30,8 @@ class NoExtraTokens(nn.Module):
 def test_the_width_of_no_tokens_goes_with_that_of_the_others() -> None:
     model, x = randomized_network(NoExtraTokens), torch.randn(2, 5, 6)
     graph = easypruner.trace(model, x)
-    masks = {'first': torch.arange(9) < 5}
+    (name,) = graph.groups
+    masks = {name: torch.arange(9) < 5}
     assert easypruner.verify(model, masks, x, graph=graph).passed
     easypruner.prune(model, masks, graph=graph)
     assert model.extra.shape == (1, 0, 5)
