@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,7 +125,7 @@ def _pick_rows(coupling: Coupling, operation: Operation, mask: Tensor) -> None:
 def select_rows(coupling: Coupling, operation: Operation) -> None:
     """Hand on the dimensions of whole rows, if the mask says which rows are picked."""
     x, mask = operation.tensors
-    shape = torch.broadcast_shapes(x.shape, mask.shape)
+    shape = np.broadcast_shapes(x.shape, mask.shape)
     count = count_uniform(mask, shape)
     if not count:
         pick_by_value(coupling, operation)
