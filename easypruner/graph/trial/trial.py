@@ -28,7 +28,7 @@ from easypruner.graph.recording.tape import Tape, run_forward
 from easypruner.graph.trial.expected import ExpectedTrace
 from easypruner.graph.trial.independence import is_independent
 from easypruner.graph.trial.reads import ReadLog, Reads
-from easypruner.graph.trial.trace_check import Failure, TraceCheck
+from easypruner.graph.trial.trace_check import Failure, TraceCheck, progress_of
 from easypruner.graph.trial.widths import Repairs, Widths, choose_units, count_rounds
 
 _ROUNDS_WITH_WINDOWS = 8
@@ -236,24 +236,30 @@ class Trial:
     def find_at_fault(self, failure: Failure, repairs: Repairs) -> set[int]:
         """Return the groups that cause a failure, found by bisection.
 
-        Suspects are the groups that have channels in the failing operation, or else all.
+        Suspects are the groups that have channels in the failing operation, or else all. A group
+        whose cut fails later is not at fault: a repair or a tie may still help there.
         """
         axes = self.expected.axes[failure.operation] if failure.operation is not None else []
         suspects = {group for axis in axes for group in self.groups_of(axis)}
         suspects = suspects or set(range(len(self.parts.sizes)))
-        return self._bisect(sorted(suspects), failure.round_number, repairs) or suspects
+        return self._bisect(sorted(suspects), failure, repairs) or suspects
 
-    def _bisect(self, groups: Sequence[int], round_number: int, repairs: Repairs) -> set[int]:
+    def _bisect(self, groups: Sequence[int], failure: Failure, repairs: Repairs) -> set[int]:
         """Return the groups that fail alone; if none does, all of them if they fail together."""
-        if not groups or self.run(self.choose_widths(round_number, groups), repairs) is None:
+        if not groups or self._gets_past(failure, groups, repairs):
             return set()
         if len(groups) == 1:
             return set(groups)
         middle = len(groups) // 2
         first, second = (
-            self._bisect(half, round_number, repairs) for half in (groups[:middle], groups[middle:])
+            self._bisect(half, failure, repairs) for half in (groups[:middle], groups[middle:])
         )
         return first | second or set(groups)
+
+    def _gets_past(self, failure: Failure, groups: Sequence[int], repairs: Repairs) -> bool:
+        """Return whether the pass gets past a failing operation if only some groups are cut."""
+        found = self.run(self.choose_widths(failure.round_number, groups), repairs)
+        return progress_of(found) > failure.position
 
 
 def _first_units(parts: Partition) -> Ids:
