@@ -13,6 +13,7 @@ from torch import Tensor
 
 from easypruner.base.user_code import user_line
 from easypruner.graph.coupling.rules.fills import TABLE, TABLES
+from easypruner.graph.coupling.strided import keeps_dims
 from easypruner.graph.recording.composites import run_parts
 from easypruner.graph.recording.inventory import StandIns
 from easypruner.graph.recording.kinds import kind_of
@@ -153,6 +154,8 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     def _compare_numbers(self, expected: Operation, func: Any, args: tuple[Any, ...]) -> None:
         if func in _WINDOWS:
             self._compare_window(expected, args)
+        elif name_of(func) == 'as_strided':
+            self._compare_strides(expected, args)
         elif self._missed is None:
             self._note_number(expected, func, args)
 
@@ -227,6 +230,12 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         begin = slice(start, None).indices(self.widths(axis))[0]
         if begin != expected and first < last:
             raise DeviationError(f'expected a window that starts at {expected}, got {begin}')
+
+    def _compare_strides(self, operation: Operation, args: tuple[Any, ...]) -> None:
+        """Raise if a view by strides no longer follows the channels that it followed before."""
+        axes = self._coupling.axes_of(operation.args[0])
+        if self._knows_shapes and not keeps_dims(axes, operation.args, args):
+            raise DeviationError('expected strides that follow the width')
 
     def _expected_shape(self, tensor: Tensor) -> tuple[int, ...]:
         return tuple([self.widths(axis) for axis in self._coupling.axes_of(tensor)])

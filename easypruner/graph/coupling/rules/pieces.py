@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.memory import window_of
 from easypruner.graph.coupling.rules.pointwise import drop_frozen
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
+from easypruner.graph.coupling.strided import followed_dims, stays_inside
 
 _PICKED = 'one channel is picked by its position'
 _STACKED = 'one entry for each of the tensors that are stacked'
+_STRIDED = 'memory is addressed by strides'
 _UNREAD = 'lies outside of the part that the code reads of a parameter'
 _WRITTEN = 'a part is written at a fixed position'
 
@@ -131,21 +131,24 @@ def _couple_with_shorter(coupling: Coupling, axis: Axis, size: int, last: int) -
 
 @rule('as_strided')
 def as_strided(coupling: Coupling, operation: Operation) -> None:
-    """Freeze all axes, unless the view has the shape and strides of the tensor."""
+    """Hand on the axes along which the view runs as the tensor does; freeze the others."""
     x, output = operation.tensors[0], operation.output
     if output is x:
         return
-    if output.shape == x.shape and _steps(output) == _steps(x):
-        coupling.assign(output, coupling.axes_of(x))
-        return
-    coupling.freeze_tensor(x, 'memory is addressed by strides')
-    coupling.assign_constants(output)
-
-
-def _steps(tensor: Tensor) -> list[int]:
-    """Return the strides of a tensor, without those of dimensions of one entry."""
-    pairs = zip(tensor.shape, tensor.stride(), strict=True)
-    return [stride for size, stride in pairs if size > 1]
+    axes, followed = coupling.axes_of(x), followed_dims(*operation.args)
+    for dim, axis in enumerate(axes):
+        if dim not in followed:
+            coupling.freeze(axis, _STRIDED)
+    if not stays_inside(*operation.args):
+        for base in coupling.memory.with_bases(x):
+            coupling.freeze_tensor(base, _STRIDED)
+    coupling.assign(
+        output,
+        [
+            coupling.make_constant(size) if dim is None else axes[dim]
+            for dim, size in zip(followed, output.shape, strict=True)
+        ],
+    )
 
 
 @rule('select_scatter', 'slice_scatter')
