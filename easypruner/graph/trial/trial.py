@@ -25,13 +25,14 @@ from easypruner.graph.coupling.propagate import Propagation
 from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.recording.inventory import StandIns, set_attributes
 from easypruner.graph.recording.tape import Tape, run_forward
+from easypruner.graph.trial.coincidences import has_coincidence
 from easypruner.graph.trial.expected import ExpectedTrace
 from easypruner.graph.trial.independence import is_independent
 from easypruner.graph.trial.reads import ReadLog, Reads
 from easypruner.graph.trial.trace_check import Failure, TraceCheck, progress_of
 from easypruner.graph.trial.widths import Repairs, Widths, choose_units, count_rounds
 
-_ROUNDS_WITH_WINDOWS = 8
+_MOST_ROUNDS = 8
 _POWERS = (0.25, 0.5, 1.0, 2.0)
 """Powers of a width, or of its inverse, by which code scales tensors."""
 
@@ -126,10 +127,16 @@ class Trial:
         """Return the numbers of the rounds in which a cut is tried.
 
         There are more rounds if code slices windows, because it may compute their bounds from a
-        width, as in ``channels // 2``. Such bounds are right for some widths only.
+        width, as in ``channels // 2``. Such bounds are right for some widths only. So there are if
+        two widths are the same by chance in those before.
         """
-        windowed = any(self.groups_of(axis) for axis in self.expected.windowed)
-        return range(_ROUNDS_WITH_WINDOWS if windowed else count_rounds(self.parts.sizes))
+        if any(self.groups_of(axis) for axis in self.expected.windowed):
+            return range(_MOST_ROUNDS)
+        count, owned = count_rounds(self.parts.sizes), self.propagation.owned
+        kept = [choose_units(self.parts, None, number) for number in range(count)]
+        while len(kept) < _MOST_ROUNDS and has_coincidence(owned, self.parts, kept):
+            kept.append(choose_units(self.parts, None, len(kept)))
+        return range(len(kept))
 
     def choose_widths(self, round_number: int, groups: Iterable[int] | None = None) -> Widths:
         """Return the widths of a round in which ``groups``, by default all, are cut."""
