@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,10 @@ from types import TracebackType
 import torch
 
 _PACKAGE = Path(__file__).parents[1]
-_FOREIGN = tuple(map(str, (_PACKAGE / 'graph', _PACKAGE / 'runtimes', Path(torch.__file__).parent)))
+_FOREIGN = tuple(
+    f'{folder}{os.sep}'
+    for folder in (_PACKAGE / 'graph', _PACKAGE / 'runtimes', Path(torch.__file__).parent)
+)
 """The folders of what runs networks. The models of this package are like those of users."""
 _STANDARD = str(Path(traceback.__file__).parent)
 
@@ -25,12 +29,12 @@ def user_line(trace: TracebackType | None, caller: str = '') -> str:
     for frame in reversed(traceback.extract_tb(trace)):
         if caller and frame.filename == caller:
             return ''
-        if not _is_foreign(frame.filename):
+        if not is_foreign(frame.filename):
             return f'{Path(frame.filename).name}:{frame.lineno}, {frame.line!r}'
     return ''
 
 
-def _is_foreign(file: str) -> bool:
+def is_foreign(file: str) -> bool:
     """Return whether a file is of torch, of what runs networks, or of the standard library."""
     is_standard = file.startswith(_STANDARD) and 'site-packages' not in file
     return is_standard or file.startswith(_FOREIGN)

@@ -42,6 +42,7 @@ from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.graph.recording.wrappers import (
     find_traceable,
 )
+from easypruner.graph.trial.path import CutToTry, TracedCall, check_path
 from easypruner.graph.trial.widths import AttributeModel, RepairedNumber
 
 
@@ -96,6 +97,7 @@ class ChannelGraph:
     _layout: UnitLayout
     _build_cost: Callable[[], CostModel]
     _attributes: AttributeModel
+    _calls: tuple[TracedCall, ...]
     _answers: Answers
     _retrace: Callable[..., ChannelGraph]
     pruner: Callable[..., ArchitectureRecord] = field(default_factory=lambda: cut_graph)
@@ -402,6 +404,7 @@ def cut_graph(
     removal = graph._removal(checked)
     kept: Kept = removal.indices()
     attributes = graph._attributes(removal.counts())
+    check_path(graph._calls, model, CutToTry(kept, attributes, graph.handlers), graph.groups)
     inventory = inventory or Inventory(model)
     units = removal.units_of({name: group.number for name, group in graph.groups.items()})
     record_of_cut = ArchitectureRecord.of(inventory, kept, units, attributes)

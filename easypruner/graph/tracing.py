@@ -24,6 +24,7 @@ from easypruner.graph.recording.inventory import StandIns, is_parameter
 from easypruner.graph.recording.outputs import CountedOutputs, Outputs
 from easypruner.graph.recording.tape import Call, ExampleInputs, Tape, check_calls, record
 from easypruner.graph.recording.wrappers import check_parts, find_network
+from easypruner.graph.trial.path import TracedCall
 from easypruner.graph.trial.resolve import resolve
 from easypruner.graph.trial.widths import AttributeModel
 
@@ -144,6 +145,7 @@ def trace(
         _layout=layout,
         _build_cost=lambda: build_cost_model(coupling, parts, parameters),
         _attributes=AttributeModel(repairs, parts),
+        _calls=_find_paths(stand_ins, [example_inputs, *calls], [tapes[0], *of_calls]),
         _answers=Answers(coupling, parts, stand_ins.tensors, parameters),
         _retrace=lambda **options: trace(
             model,
@@ -181,6 +183,17 @@ def _record_tapes(
         return [evaluation, record(stand_ins, twice, True, evaluation.backend, elsewhere)]
     except TraceError:
         return [evaluation]
+
+
+def _find_paths(
+    stand_ins: StandIns, calls: Iterable[Call], tapes: Iterable[Tape]
+) -> tuple[TracedCall, ...]:
+    """Return the calls with their paths; none if the code reads no widths that it could compare."""
+    if not stand_ins.code.may_compare_widths:
+        return ()
+    return tuple(
+        TracedCall.of(call, tape, stand_ins) for call, tape in zip(calls, tapes, strict=True)
+    )
 
 
 def _record_call(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from easypruner.base.files import write_json
 from easypruner.base.modules import copy_of, evaluating
-from easypruner.graph.recording.inventory import numbers_of
+from easypruner.graph.recording.config_numbers import numbers_of
 from easypruner.runtimes import load_widths
 from easypruner.runtimes.difference import relative_error, tolerance_of
 from easypruner.runtimes.program import outputs_of, quiet

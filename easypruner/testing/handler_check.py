@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from easypruner.graph.cutting.handles import find_handler
-from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
+from easypruner.graph.recording.config_numbers import numbers_of
+from easypruner.graph.recording.inventory import Attributes, Inventory
 from easypruner.graph.recording.parametrized import with_computed
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 from easypruner.slimming import prune, trace, verify

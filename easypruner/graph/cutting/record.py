@@ -23,7 +23,8 @@ from easypruner.graph.cutting.surgery import cut
 from easypruner.graph.cutting.transform import Transform, check_header
 from easypruner.graph.pretrained.following import check as check_configs
 from easypruner.graph.pretrained.following import configs_of, is_of_config, set_again
-from easypruner.graph.recording.inventory import Attributes, Inventory, numbers_of
+from easypruner.graph.recording.config_numbers import numbers_of
+from easypruner.graph.recording.inventory import Attributes, Inventory
 from easypruner.graph.recording.wrappers import find_cuttable
 
 FORMAT = 1

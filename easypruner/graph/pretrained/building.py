@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from easypruner.base.randomness import fixed_seed
 from easypruner.graph.pretrained.config_keys import reread
-from easypruner.graph.recording.inventory import numbers_of
+from easypruner.graph.recording.config_numbers import numbers_of
 
 _LIBRARY = 'transformers.modeling_utils'
 _COMPARED = (int, float, str, bool, list, tuple, type(None))

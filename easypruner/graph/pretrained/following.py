@@ -17,8 +17,8 @@ from easypruner.graph.pretrained.building import (
 )
 from easypruner.graph.pretrained.saving import CutRecord, SavePruned, saver_of
 from easypruner.graph.pretrained.search import ConfigSearch, explain
-from easypruner.graph.recording.config_numbers import attribute_of, is_config
-from easypruner.graph.recording.inventory import Attributes, dotted_name, numbers_of
+from easypruner.graph.recording.config_numbers import attribute_of, is_config, numbers_of
+from easypruner.graph.recording.inventory import Attributes, dotted_name
 
 Configs = Mapping[nn.Module, Any]
 """Networks of Hugging Face -> their configs before a cut."""

@@ -18,7 +18,7 @@ from easypruner.graph.pretrained.building import (
     stale_numbers,
 )
 from easypruner.graph.pretrained.config_keys import Key, numbers_in, set_number
-from easypruner.graph.recording.inventory import numbers_of
+from easypruner.graph.recording.config_numbers import numbers_of
 
 _MOST_BUILDS = 80
 _MOST_VALUES = 3

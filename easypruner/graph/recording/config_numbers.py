@@ -1,4 +1,4 @@
-"""Attributes of modules, and the numbers of their configs, which a forward pass may read as well.
+"""Numbers of modules: attributes, and the numbers of their configs, which a pass may read too.
 
 ``config.num_heads`` is the name of a number of the config under ``config`` of a module. Modules
 share configs; a module for which a number changes gets a config of its own.
@@ -42,3 +42,12 @@ def set_attribute(module: nn.Module, name: str, value: Any) -> None:
         own = copy.copy(vars(module)[first])
         setattr(own, rest, value)
         setattr(module, first, own)
+
+
+def numbers_of(value: Any) -> tuple[int, ...] | None:
+    """Return the integers of an attribute; None if it holds anything else."""
+    if type(value) is int:
+        return (value,)
+    if type(value) in (list, tuple) and value and all(type(number) is int for number in value):
+        return tuple(value)
+    return None

@@ -159,15 +159,6 @@ def set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes) -> 
         set_attribute(modules[path], name, value)
 
 
-def numbers_of(value: Any) -> tuple[int, ...] | None:
-    """Return the integers of an attribute; None if it holds anything else."""
-    if type(value) is int:
-        return (value,)
-    if type(value) in (list, tuple) and value and all(type(number) is int for number in value):
-        return tuple(value)
-    return None
-
-
 class StandIns(Inventory):
     """A model whose forward pass can run on stand-ins for its parameters and buffers.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from easypruner.graph.recording.code_reads import find_reads
+from easypruner.graph.recording.comparisons import may_compare_widths
 from easypruner.graph.recording.leaves import has_global_hooks, has_hooks, leaf_of
 
 LAYERS = frozenset({
@@ -94,6 +95,11 @@ class PlainCode:
             if self._attributes <= checked and not self._has_safe_values(checked - {'training'}):
                 return False
         return True
+
+    @cached_property
+    def may_compare_widths(self) -> bool:
+        """Whether the path that code takes may depend on widths."""
+        return not self.learns_no_width and may_compare_widths(self._modules)
 
     @cached_property
     def changes_nothing(self) -> bool:

@@ -13,8 +13,7 @@ from torch import nn
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.tensor_map import TensorMap
-from easypruner.graph.recording.config_numbers import attributes_of
-from easypruner.graph.recording.inventory import numbers_of
+from easypruner.graph.recording.config_numbers import attributes_of, numbers_of
 from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.tape import Operation, Tape
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import combinations, cycle, islice
 
 from easypruner.graph.coupling.axes import Axis
-from easypruner.graph.recording.config_numbers import attribute_of, attributes_of
-from easypruner.graph.recording.inventory import numbers_of, own_tensors
+from easypruner.graph.recording.config_numbers import attribute_of, attributes_of, numbers_of
+from easypruner.graph.recording.inventory import own_tensors
 from easypruner.graph.recording.tape import Operation
 from easypruner.graph.trial.expected import enclosing, outwards
 from easypruner.graph.trial.reads import AT_LINE, IN_CALL, NEARNESS, Key, Reads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from easypruner.graph.trial.widths import Repairs, Widths
 
 _MOST_REPAIRED = 12
 """How often repairs of one operation are looked for. Repairs of two rounds may undo each other."""
+
+_NARROWER = (1, 2)
+"""By how many sizes groups become narrower, to find numbers that code compares with widths."""
 
 
 def resolve(
@@ -98,7 +101,10 @@ def _resolve_calls(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:
         if passed == len(trials):
             break
         settled |= repairs.keys()
-    return _drop_unread(trials, repairs, last), last.parts
+    final = [start.with_propagation(last.propagation) for start in trials]
+    if last.stand_ins.code.may_compare_widths:
+        repairs = _repair_compared(final, repairs)
+    return _drop_unread(final, repairs), last.parts
 
 
 def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tuple[Repairs, Trial]:
@@ -138,19 +144,44 @@ def _resolve_call(trial: Trial, repairs: Repairs, settled: frozenset[Key]) -> tu
     return repairs, trial
 
 
-def _drop_unread(trials: Sequence[Trial], repairs: Repairs, last: Trial) -> Repairs:
+def _repair_compared(trials: Sequence[Trial], repairs: Repairs) -> Repairs:
+    """Return repairs with those of numbers that code only compares with widths.
+
+    ``if self.width != self.width_out`` goes wrong where a cut leaves as many channels as the other
+    number says, which is not set: half of 192 is 96. What no repair mends is left: masks that make
+    such a width are refused before a cut.
+    """
+    for trial, steps in product(trials, _NARROWER):
+        widths = trial.choose_former_widths(steps)
+        for _ in range(_MOST_REPAIRED):
+            failure = trial.run(widths, repairs)
+            if failure is None:
+                break
+            cause = Cause(failure, trial.find_reads(widths, repairs))
+            better = find_repairs(trial, cause, widths, repairs)
+            if better is None or not all(_fits(each, better) for each in trials):
+                break
+            repairs = better
+    return repairs
+
+
+def _fits(trial: Trial, repairs: Repairs) -> bool:
+    """Return whether the usual trials pass with some repairs of the same groups."""
+    return trial.counting(repairs) is trial and _run_rounds(trial, repairs)[1] is None
+
+
+def _drop_unread(trials: Sequence[Trial], repairs: Repairs) -> Repairs:
     """Return the repairs of the attributes that some call reads.
 
     A rule notes the number of groups of a convolution, and what helps one module is done to all of
     its type. Whether another module reads its number is seen in a pass with all groups cut.
     Torch's own layers read theirs.
     """
-    modules = last.stand_ins.modules
+    modules = trials[0].stand_ins.modules
     if all(type(modules[path]).__module__.startswith('torch.nn.') for path, _ in repairs):
         return repairs
     reads: set[Key] = set()
-    for start in trials:
-        trial = start.with_propagation(last.propagation)
+    for trial in trials:
         reads |= trial.find_reads(trial.choose_widths(0), repairs).keys()
     return {key: repair for key, repair in repairs.items() if key in reads}
 

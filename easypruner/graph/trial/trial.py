@@ -143,6 +143,11 @@ class Trial:
         kept = choose_units(self.parts, groups, round_number)
         return Widths(self.coupling, self.parts, kept, round_number, self.propagation.owned)
 
+    def choose_former_widths(self, steps: int) -> Widths:
+        """Return widths that other groups had, which lie some sizes above in the whole network."""
+        kept = choose_units(self.parts, None, 0, steps)
+        return Widths(self.coupling, self.parts, kept, 0, self.propagation.owned)
+
     def run(self, widths: Widths, repairs: Repairs) -> Failure | None:
         """Run the forward pass on cut stand-ins.
 

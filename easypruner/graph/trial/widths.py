@@ -73,13 +73,17 @@ class Widths:
         return {key: repair.fill(self) for key, repair in repairs.items()}
 
 
-def choose_units(parts: Partition, groups: Iterable[int] | None, round_number: int) -> Bools:
+def choose_units(
+    parts: Partition, groups: Iterable[int] | None, round_number: int, narrower: int = 0
+) -> Bools:
     """Choose at random which units are kept.
 
     Args:
         parts: how the nodes fall into groups.
         groups: the numbers of the groups that are cut; by default all.
         round_number: the number of the round. Each round cuts differently.
+        narrower: if not 0, groups keep as many units as narrower ones had, where that is possible:
+            this many sizes below their own.
     """
     group_of = parts.group_of
     random = np.random.default_rng((_SEED, round_number)).random(group_of.size)
@@ -87,6 +91,8 @@ def choose_units(parts: Partition, groups: Iterable[int] | None, round_number: i
     order = np.argsort(group_of + random)
     starts = np.cumsum(parts.sizes) - parts.sizes
     counts = _count_kept(parts.sizes, round_number)
+    if narrower:
+        counts = _count_narrower(parts.sizes, counts, narrower)
     kept = np.empty(group_of.size, dtype=bool)
     kept[order] = np.arange(order.size) - starts[group_of] < counts[group_of]
     if groups is not None:
@@ -125,6 +131,16 @@ def _count_kept(sizes: Ids, round_number: int) -> Ids:
         alike = np.flatnonzero(sizes == size)
         counts[alike] = choices[_choose(np.arange(alike.size), choices.size, step)]
     return counts
+
+
+def _count_narrower(sizes: Ids, counts: Ids, steps: int) -> Ids:
+    """Return counts in which groups keep as many units as groups some sizes below them had.
+
+    Code that compares a width with a number that is not set after a cut must fail.
+    """
+    distinct = np.unique(sizes)
+    rank = np.searchsorted(distinct, sizes) - steps
+    return np.where(rank < 0, counts, distinct[np.maximum(rank, 0)])
 
 
 def _least(size: int) -> int:
