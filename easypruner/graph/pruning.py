@@ -58,7 +58,8 @@ def prune(
         The record from which :func:`load_pruned` rebuilds the architecture.
 
     Raises:
-        MaskError: masks do not fit, or remove all units of a group.
+        MaskError: masks do not fit, remove all units of a group, or leave widths with which code
+            that compares widths takes another path.
         CutError: the graph belongs to another instance, a copy is another network, the state of an
             optimizer cannot be cut, or the model is wrapped in DistributedDataParallel, which must
             be built again after a cut.

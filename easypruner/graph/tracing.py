@@ -189,7 +189,7 @@ def _find_paths(
     stand_ins: StandIns, calls: Iterable[Call], tapes: Iterable[Tape]
 ) -> tuple[TracedCall, ...]:
     """Return the calls with their paths; none if the code reads no widths that it could compare."""
-    if not stand_ins.code.may_compare_widths:
+    if not stand_ins.code.comparisons.anything:
         return ()
     return tuple(
         TracedCall.of(call, tape, stand_ins) for call, tape in zip(calls, tapes, strict=True)

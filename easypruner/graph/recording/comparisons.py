@@ -6,16 +6,18 @@ import contextlib
 import dis
 import functools
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from easypruner.base.user_code import is_foreign
-from easypruner.graph.recording.config_numbers import numbers_of
+from easypruner.graph.recording.config_numbers import attributes_of, numbers_of
 
-_SHAPES = frozenset({'shape', 'size', 'numel', 'nelement', 'len'})
+_LEAST_WIDTH = 4
+_SHAPES = frozenset({'shape', 'size', 'numel', 'nelement'})
 _COMPARING = frozenset({'min', 'max', 'sorted', 'set', 'eq', 'ne', 'lt', 'le', 'gt', 'ge'})
 _OPERATIONS = ('COMPARE_OP', 'CONTAINS_OP', 'BINARY_MODULO', 'INPLACE_MODULO')
 _TESTS = ('POP_JUMP', 'JUMP_IF', 'TO_BOOL', 'UNARY_NOT')
@@ -36,11 +38,24 @@ class _Code(NamedTuple):
     compares: bool
 
 
-def may_compare_widths(modules: Iterable[nn.Module]) -> bool:
-    """Return whether code of modules may compare widths, or numbers that follow them.
+@dataclass(frozen=True)
+class Comparisons:
+    """What the code of a network may compare with widths.
 
-    So does a function that compares and reads a shape or an integer of a module, and one to which
-    a function with a shape may hand it.
+    Attributes:
+        anything: whether it may compare widths at all.
+        numbers: whether it may do so with numbers of modules that equal a width.
+    """
+
+    anything: bool
+    numbers: bool
+
+
+def find_comparisons(modules: Iterable[nn.Module]) -> Comparisons:
+    """Return what code of modules may compare with widths.
+
+    A function may that compares values, and reads a shape or a number of a module that equals a
+    width; so may one to which a function that reads these may hand them.
 
     Args:
         modules: all modules of a network.
@@ -48,20 +63,46 @@ def may_compare_widths(modules: Iterable[nn.Module]) -> bool:
     >>> class Block(nn.Module):
     ...     def forward(self, x, y):
     ...         return x + y if x.shape == y.shape else y
-    >>> may_compare_widths([Block()]), may_compare_widths([nn.Linear(2, 2)])
-    (True, False)
+    >>> find_comparisons([Block()])
+    Comparisons(anything=True, numbers=False)
+    >>> find_comparisons([nn.Linear(8, 8)])
+    Comparisons(anything=False, numbers=False)
     """
     listed = list(modules)
-    widths = _SHAPES.union(
-        name for module in listed for name, value in vars(module).items() if numbers_of(value)
-    )
-    found = {function: _read(function.__code__) for function in _functions_of(listed)}
-    reading = [code for code in found.values() if not widths.isdisjoint(code.names)]
+    codes = {function: _read(function.__code__) for function in _functions_of(listed)}
+    if not any(code.compares for code in codes.values()):
+        return Comparisons(False, False)
+    numbers = _width_numbers(listed)
+    return Comparisons(_is_compared(codes, _SHAPES | numbers), _is_compared(codes, numbers))
+
+
+def _is_compared(codes: Mapping[types.FunctionType, _Code], names: Set[str]) -> bool:
+    """Return whether functions may compare attributes of some names."""
+    reading = [code for code in codes.values() if not names.isdisjoint(code.names)]
     handed = {name for code in reading for name in code.names}
     return any(
-        code.compares and (code in reading or function.__name__ in handed)
-        for function, code in found.items()
+        code.compares and (not names.isdisjoint(code.names) or function.__name__ in handed)
+        for function, code in codes.items()
     )
+
+
+def _width_numbers(modules: Iterable[nn.Module]) -> set[str]:
+    """Return the names of the numbers, of any module or config, that equal widths of parameters."""
+    listed = list(modules)
+    widths = {
+        size
+        for module in listed
+        for tensor in module._parameters.values()
+        if tensor is not None
+        for size in tensor.shape[:2]
+        if size >= _LEAST_WIDTH
+    }
+    return {
+        name.rpartition('.')[2]
+        for module in listed
+        for name, value in attributes_of(module)
+        if not widths.isdisjoint(numbers_of(value) or ())
+    }
 
 
 @lru_cache(4096)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from easypruner.graph.recording.code_reads import find_reads
-from easypruner.graph.recording.comparisons import may_compare_widths
+from easypruner.graph.recording.comparisons import Comparisons, find_comparisons
 from easypruner.graph.recording.leaves import has_global_hooks, has_hooks, leaf_of
 
 LAYERS = frozenset({
@@ -97,9 +97,11 @@ class PlainCode:
         return True
 
     @cached_property
-    def may_compare_widths(self) -> bool:
-        """Whether the path that code takes may depend on widths."""
-        return not self.learns_no_width and may_compare_widths(self._modules)
+    def comparisons(self) -> Comparisons:
+        """What code may compare with widths, so that the path that it takes may depend on them."""
+        if self.learns_no_width:
+            return Comparisons(anything=False, numbers=False)
+        return find_comparisons(self._modules)
 
     @cached_property
     def changes_nothing(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle, product
+from itertools import cycle
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from easypruner.graph.trial.widths import Repairs, Widths
 
 _MOST_REPAIRED = 12
 """How often repairs of one operation are looked for. Repairs of two rounds may undo each other."""
-
-_NARROWER = (1, 2)
-"""By how many sizes groups become narrower, to find numbers that code compares with widths."""
 
 
 def resolve(
@@ -102,7 +99,7 @@ def _resolve_calls(trials: Sequence[Trial]) -> tuple[Repairs, Partition]:
             break
         settled |= repairs.keys()
     final = [start.with_propagation(last.propagation) for start in trials]
-    if last.stand_ins.code.may_compare_widths:
+    if last.stand_ins.code.comparisons.numbers:
         repairs = _repair_compared(final, repairs)
     return _drop_unread(final, repairs), last.parts
 
@@ -151,8 +148,8 @@ def _repair_compared(trials: Sequence[Trial], repairs: Repairs) -> Repairs:
     number says, which is not set: half of 192 is 96. What no repair mends is left: masks that make
     such a width are refused before a cut.
     """
-    for trial, steps in product(trials, _NARROWER):
-        widths = trial.choose_former_widths(steps)
+    for trial in trials:
+        widths = trial.choose_former_widths()
         for _ in range(_MOST_REPAIRED):
             failure = trial.run(widths, repairs)
             if failure is None:

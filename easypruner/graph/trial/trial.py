@@ -143,9 +143,9 @@ class Trial:
         kept = choose_units(self.parts, groups, round_number)
         return Widths(self.coupling, self.parts, kept, round_number, self.propagation.owned)
 
-    def choose_former_widths(self, steps: int) -> Widths:
-        """Return widths that other groups had, which lie some sizes above in the whole network."""
-        kept = choose_units(self.parts, None, 0, steps)
+    def choose_former_widths(self) -> Widths:
+        """Return widths with which groups are as wide as those of the next smaller size were."""
+        kept = choose_units(self.parts, None, 0, former=True)
         return Widths(self.coupling, self.parts, kept, 0, self.propagation.owned)
 
     def run(self, widths: Widths, repairs: Repairs) -> Failure | None:

@@ -74,7 +74,7 @@ class Widths:
 
 
 def choose_units(
-    parts: Partition, groups: Iterable[int] | None, round_number: int, narrower: int = 0
+    parts: Partition, groups: Iterable[int] | None, round_number: int, former: bool = False
 ) -> Bools:
     """Choose at random which units are kept.
 
@@ -82,8 +82,7 @@ def choose_units(
         parts: how the nodes fall into groups.
         groups: the numbers of the groups that are cut; by default all.
         round_number: the number of the round. Each round cuts differently.
-        narrower: if not 0, groups keep as many units as narrower ones had, where that is possible:
-            this many sizes below their own.
+        former: whether groups keep as many units as those of the next smaller size had.
     """
     group_of = parts.group_of
     random = np.random.default_rng((_SEED, round_number)).random(group_of.size)
@@ -91,8 +90,8 @@ def choose_units(
     order = np.argsort(group_of + random)
     starts = np.cumsum(parts.sizes) - parts.sizes
     counts = _count_kept(parts.sizes, round_number)
-    if narrower:
-        counts = _count_narrower(parts.sizes, counts, narrower)
+    if former:
+        counts = _count_former(parts.sizes, counts)
     kept = np.empty(group_of.size, dtype=bool)
     kept[order] = np.arange(order.size) - starts[group_of] < counts[group_of]
     if groups is not None:
@@ -133,14 +132,17 @@ def _count_kept(sizes: Ids, round_number: int) -> Ids:
     return counts
 
 
-def _count_narrower(sizes: Ids, counts: Ids, steps: int) -> Ids:
-    """Return counts in which groups keep as many units as groups some sizes below them had.
+def _count_former(sizes: Ids, counts: Ids) -> Ids:
+    """Return how many units groups keep if each becomes as large as one of the next smaller size.
 
-    Code that compares a width with a number that is not set after a cut must fail.
+    Code that compares a width with a number that no cut sets must fail.
+
+    Args:
+        sizes: the sizes of the groups.
+        counts: what groups of the smallest size keep.
     """
-    distinct = np.unique(sizes)
-    rank = np.searchsorted(distinct, sizes) - steps
-    return np.where(rank < 0, counts, distinct[np.maximum(rank, 0)])
+    distinct, rank = np.unique(sizes, return_inverse=True)
+    return np.where(rank > 0, distinct[rank - 1], counts)
 
 
 def _least(size: int) -> int:
