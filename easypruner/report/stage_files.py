@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easypruner.base.files import file_hash
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -79,6 +81,23 @@ class Agreement:
 def read_stages(work_dir: Path) -> tuple[StageFiles, ...]:
     """Return the finished stages of a run in order."""
     return tuple(filter(None, map(_read_stage, _folders(work_dir))))
+
+
+def has_whole_results(work_dir: Path) -> bool:
+    """Return whether the files that a finished run leaves to its user are there, undamaged.
+
+    Its last stage has their hashes, such as that of pruned.pth.
+    """
+    try:
+        content = json.loads((_folders(work_dir)[-1] / 'state.json').read_bytes())
+        results = dict(content['results'])
+        return all(_is_whole(work_dir / name, hashed) for name, hashed in results.items())
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return False
+
+
+def _is_whole(path: Path, expected: str) -> bool:
+    return path.is_file() and (not expected or file_hash(path) == expected)
 
 
 def read_curves(work_dir: Path) -> tuple[Curve, ...]:

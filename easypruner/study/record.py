@@ -12,6 +12,7 @@ from easypruner.base.json_fields import check_hash, read_json, with_hash
 from easypruner.base.lock import LOCK
 from easypruner.errors import EasyPrunerError
 from easypruner.report.result import RunResult
+from easypruner.report.stage_files import has_whole_results
 from easypruner.study.runs import StudyRun
 
 STUDY = 'study.json'
@@ -128,9 +129,9 @@ def _check_record(folder: Path) -> None:
 
 
 def is_finished(work_dir: Path) -> bool:
-    """Return whether a run has written its result, undamaged."""
+    """Return whether a run has written its result and the files that it leaves, undamaged."""
     try:
         RunResult.load(work_dir)
     except EasyPrunerError:
         return False
-    return True
+    return has_whole_results(work_dir)

@@ -122,6 +122,15 @@ def test_stages_are_shared_and_a_failure_does_not_stop_the_rest(
     l1, other = (RunResult.load(folder / 'runs' / name) for name in statuses(folder))
     assert (l1.name, other.name) == ('l1', 'random')
     assert l1.baseline == other.baseline and l1.seconds['baseline'] == other.seconds['baseline']
+    # What a finished run has left is written again if it is damaged.
+    weights = folder / 'runs' / 'l1_seed0' / 'pruned.pth'
+    whole = weights.read_bytes()
+    monkeypatch.setattr(Here, 'failing', ('random_seed0',))
+    for damage in (lambda: weights.write_bytes(whole[:-9]), weights.unlink):
+        damage()
+        assert run_study(study, folder, '--resume') == 0
+        assert '[1/2] l1, seed 0: done' in capsys.readouterr().out
+        assert weights.read_bytes() == whole
 
 
 @pytest.mark.slow
