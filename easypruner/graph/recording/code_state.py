@@ -10,7 +10,7 @@ import contextlib
 import functools
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from easypruner.base.nested import tensors_in
@@ -87,11 +87,7 @@ class _File:
             ):
                 self._names.append(_Names(code))
         functions = [*own, *(value for cls in apart for value in vars(cls).values())]
-        self._caches = [
-            (function, function.cache_info().currsize)
-            for function in functions
-            if isinstance(function, functools._lru_cache_wrapper)
-        ]
+        self._caches = [restore_cache(function) for function in cached_functions(functions)]
 
     def restore(self) -> None:
         """Set everything back to what it was, if tensors were added."""
@@ -99,9 +95,35 @@ class _File:
         if any(names.has_new_tensors() for names in changed):
             for names in changed:
                 names.restore()
-        for function, size in self._caches:
-            if function.cache_info().currsize > size:
-                function.cache_clear()
+        for restore in self._caches:
+            restore()
+
+
+def cached_functions(code: Iterable[Any]) -> Iterator[functools._lru_cache_wrapper[Any]]:
+    """Yield the functions with a cache of results among some code, or hidden in its decorators."""
+    waiting, seen = list(code), set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, functools._lru_cache_wrapper):
+            yield value
+        elif isinstance(value, (staticmethod, classmethod, types.MethodType)):
+            waiting.append(value.__func__)
+        elif isinstance(value, types.FunctionType):
+            waiting += _values_of_closure(value)
+
+
+def restore_cache(function: functools._lru_cache_wrapper[Any]) -> Callable[[], None]:
+    """Return a function that empties the cache of another one, if results were added to it."""
+    size = function.cache_info().currsize
+
+    def restore() -> None:
+        if function.cache_info().currsize > size:
+            function.cache_clear()
+
+    return restore
 
 
 class _Names:
@@ -164,9 +186,13 @@ def _values_of_function(owner: Any) -> Iterator[Any]:
     if isinstance(owner, types.FunctionType):
         yield from owner.__defaults__ or ()
         yield from (owner.__kwdefaults__ or {}).values()
-        for cell in owner.__closure__ or ():
-            with contextlib.suppress(ValueError):  # the name has no value yet
-                yield cell.cell_contents
+        yield from _values_of_closure(owner)
+
+
+def _values_of_closure(function: types.FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # the name has no value yet
+            yield cell.cell_contents
 
 
 def _containers(values: Iterable[Any]) -> list[Any]:

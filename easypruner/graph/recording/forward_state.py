@@ -18,7 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from easypruner.graph.recording.code_state import CodeState, is_foreign
+from easypruner.graph.recording.code_state import (
+    CodeState,
+    cached_functions,
+    is_foreign,
+    restore_cache,
+)
 from easypruner.graph.recording.snapshot import (
     Snapshot,
     copy_content,
@@ -141,6 +146,7 @@ class _Walk:
         elif isinstance(value, tuple):
             self._add(value)
         else:
+            self.values += map(restore_cache, cached_functions([value]))
             self._visit_object(value)
 
     def _visit_tensor(self, tensor: Tensor) -> None:

@@ -212,6 +212,39 @@ class CachedFunction(Net):
         return y + make_table(y.shape[-1])
 
 
+def cached(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Cache the results of a function, unless code is compiled, as libraries do."""
+    remembering = functools.lru_cache(maxsize=8)(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Tensor:
+        return function(*args) if torch.compiler.is_compiling() else remembering(*args)
+
+    return wrapper
+
+
+@kind
+class CachedMethods(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.make_third = functools.lru_cache(lambda size: torch.ones(size, **LAST))
+
+    @staticmethod
+    @functools.lru_cache
+    def make_first(size: int) -> Tensor:
+        return torch.ones(size, **LAST)
+
+    @staticmethod
+    @cached
+    def make_second(size: int) -> Tensor:
+        return torch.ones(size, **LAST)
+
+    def change(self, y: Tensor) -> Tensor:
+        LAST.update(dtype=y.dtype, device=y.device)
+        size = y.shape[-1]
+        return y + self.make_first(size) + self.make_second(size) + self.make_third(size)
+
+
 def remember(y: Tensor, known: dict[str, Tensor] = {}) -> Tensor:  # noqa: B006 - as people do
     if 'table' not in known:
         known['table'] = torch.ones(y.shape[-1], dtype=y.dtype, device=y.device)
