@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from easypruner.graph.answers.streams import find_streams
-from easypruner.graph.coupling.axes import INPUT, OUTPUT, Axis, Ids, Owner
+from easypruner.graph.coupling.axes import CONSTANT, INNER, INPUT, OUTPUT, Axis, Ids, Owner
 from easypruner.graph.coupling.components import find_components
 from easypruner.graph.coupling.coupling import Coupling
 from easypruner.graph.coupling.groups import find_readers
@@ -30,6 +30,9 @@ KINDS = (
     RECURRENT, EMBEDDING, INPUTS, OUTPUTS, OTHER,
 )  # fmt: skip
 """The kinds of structure, in the order in which they are reported."""
+
+BARE = (CONSTANT, INNER)
+"""Reasons that name no operation: any may couple channels with what has no channels."""
 
 _MAKERS = {'convolution.weight': CONVOLUTION, 'linear.weight': MLP, 'embedding.weight': EMBEDDING}
 _BIASES = {'convolution.bias': CONVOLUTION, 'linear.bias': MLP}
@@ -77,17 +80,22 @@ def find_structure(coupling: Coupling, tensors: Mapping[str, Tensor]) -> Structu
     owned = np.zeros(count, dtype=bool)
     for owner in coupling.axes.owners.values():
         owned[label[owner.axis.nodes]] = True
-    return Structure(label, kinds.find(a, b), _reasons(label, a, b, count), owned)
+    return Structure(label, kinds.find(a, b), _reasons(coupling, label, a, b, count), owned)
 
 
-def _reasons(label: Ids, a: Ids, b: Ids, count: int) -> Ids:
-    """Return for each unit the number of the first reason with which it is coupled, or -1."""
-    found = np.full(count, np.iinfo(np.int64).max)
+def _reasons(coupling: Coupling, label: Ids, a: Ids, b: Ids, count: int) -> Ids:
+    """Return for each unit the number of the first reason with which it is coupled, or -1.
+
+    A reason that says only what it is coupled with counts if there is no other.
+    """
+    texts = coupling.axes.reasons.texts
+    bare = np.array([text in BARE for text in texts], dtype=bool)
+    found = np.full(count, 2 * len(texts))
     for nodes, reasons in ((a, b), (b, a)):
         stays = (nodes >= 0) & (reasons < 0)
-        np.minimum.at(found, label[nodes[stays]], -reasons[stays] - 1)
-    found[found == np.iinfo(np.int64).max] = -1
-    return found
+        numbers = -reasons[stays] - 1
+        np.minimum.at(found, label[nodes[stays]], numbers + bare[numbers] * len(texts))
+    return np.where(found < 2 * len(texts), found % max(len(texts), 1), -1)
 
 
 @dataclass(frozen=True)
