@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from easypruner.base.describe import describe
 from easypruner.base.nested import map_tensors, tensors_in
-from easypruner.base.settings import changed_setting
 from easypruner.errors import ConfigError, TraceError
+from easypruner.graph.recording.asked import AskedValues
+from easypruner.graph.recording.backends import (
+    TensorBackend,
+    make_backends,
+    make_replaying_backend,
+)
 from easypruner.graph.recording.composites import run_parts, without_compilation
 from easypruner.graph.recording.input_advice import advise_inputs
 from easypruner.graph.recording.inventory import StandIns, check_shapes, without_fast_path
 from easypruner.graph.recording.kinds import kind_of, once_each
-from easypruner.graph.recording.list_indices import list_indices_kept
 from easypruner.graph.recording.meta_shapes import tensors_of
-from easypruner.graph.recording.meta_shortcuts import META
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs
-from easypruner.graph.recording.values import (
-    Guess,
-    Values,
-    Watcher,
-    guess_result,
-    is_known,
-    is_reserve,
-)
+from easypruner.graph.recording.values import Watcher, is_reserve
 
 ExampleInputs = Any
 """A tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
@@ -125,72 +118,6 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class TensorBackend:
-    """A kind of stand-ins for the tensors of a model: meta, fake or real tensors.
-
-    Attributes:
-        has_values: whether the stand-ins are real tensors.
-        make: a function that makes a stand-in of a tensor.
-        active: a function that returns the context in which operations on stand-ins must run.
-        start: a function that returns the values of the tensors of a run; None if they are real.
-        guesses: whether results that depend on the values of weights are guessed.
-    """
-
-    has_values: bool
-    make: Callable[[Tensor], Tensor]
-    active: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-    start: Callable[[], Values | None] = lambda: None
-    guesses: bool = False
-
-
-def make_backends() -> Iterator[TensorBackend]:
-    """Yield the backends on which a forward pass may run, the cheapest first.
-
-    Meta tensors do not mix with the tensors that a model has in plain attributes on other devices.
-    Fake tensors do. Only real tensors have values that depend on weights. To compute them takes
-    long in a large network, so that there they are guessed.
-    """
-    yield _make_meta_backend()
-    yield _make_meta_backend(guess_result)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    yield TensorBackend(
-        False, lambda tensor: fake.from_tensor(tensor.detach()), lambda: _quiet(fake)
-    )
-    yield TensorBackend(True, lambda tensor: tensor.detach().clone())
-
-
-def _make_meta_backend(guess: Guess | None = None) -> TensorBackend:
-    known: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def make(tensor: Tensor) -> Tensor:
-        if tensor.layout is not torch.strided:  # a sparse matrix has the axes of a dense one
-            return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
-        # torch.empty_like() runs Python code on this device, which takes ten times as long.
-        stand_in = torch.empty_strided(
-            tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META
-        )
-        if is_known(tensor):
-            known[id(stand_in)] = stand_in, tensor
-        return stand_in
-
-    return TensorBackend(
-        False,
-        make,
-        active=list_indices_kept,
-        start=lambda: Values(known, guess),
-        guesses=guess is not None,
-    )
-
-
-@contextlib.contextmanager
-def _quiet(fake: FakeTensorMode) -> Iterator[None]:
-    """Enter a fake mode, without its log of failing operations: a failure is expected here."""
-    log = logging.getLogger('torch._subclasses.fake_tensor')
-    with changed_setting(lambda: log.level, log.setLevel, logging.CRITICAL), fake:
-        yield
-
-
-@dataclass(frozen=True)
 class Tape:
     """The operations of one forward pass.
 
@@ -234,27 +161,93 @@ def record(
     """
     check_shapes(stand_ins.tensors)
     reason: Exception | None = None
-    for chosen in make_backends() if backend is None else (backend,):
-        parameters = {name: chosen.make(t) for name, t in stand_ins.tensors.items()}
-        inputs = map_tensors(call, chosen.make)
-        recorder = _Recorder(stand_ins)
+    # The values that one pass asks for are not those of another.
+    anew = backend is None or backend.replays
+    for chosen in make_backends() if anew else (backend,):
+        assert chosen is not None
         try:
-            # On real tensors, layers such as dropout in training draw random numbers.
-            only_calls = not callable(call) and not chosen.has_values
-            with stand_ins.with_tensors(parameters, training, only_calls):
-                output = run_forward(stand_ins.model, inputs, chosen, recorder)
+            run = _run(stand_ins, call, training, chosen)
         except Exception as error:
             reason = error
-        else:
-            outputs = tuple(tensors_in(output))
-            if chosen.guesses and backend is None and not _is_worth_guessing(recorder, parameters):
-                continue
-            kept = counted.select(output)
-            return Tape(recorder.operations, parameters, inputs, outputs, kept, chosen)
+            continue
+        if chosen.guesses and backend is None and not _is_worth_guessing(run):
+            continue
+        tape = run.make_tape(counted)
+        return _replay(stand_ins, call, training, run, tape, counted) or tape
     raise TraceError(
         f'the forward pass of {type(stand_ins.model).__name__} fails on the given example inputs: '
         f'{_reason(reason, advise_inputs(call))}{_advise_values(stand_ins, reason)}'
     ) from reason
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A forward pass that was recorded.
+
+    Attributes:
+        recorder: has its operations, and what it asked for.
+        parameters: dotted name of a parameter or buffer -> its stand-in.
+        inputs: the inputs, as stand-ins.
+        output: what the model returned.
+        backend: the kind of stand-ins.
+    """
+
+    recorder: _Recorder
+    parameters: Mapping[str, Tensor]
+    inputs: Call
+    output: Any
+    backend: TensorBackend
+
+    def make_tape(self, counted: CountedOutputs) -> Tape:
+        """Return the tape of the pass."""
+        return Tape(
+            self.recorder.operations,
+            dict(self.parameters),
+            self.inputs,
+            tuple(tensors_in(self.output)),
+            counted.select(self.output),
+            self.backend,
+        )
+
+
+def _run(stand_ins: StandIns, call: Call, training: bool, backend: TensorBackend) -> _Run:
+    """Run the forward pass of a model on stand-ins of a kind."""
+    parameters = {name: backend.make(t) for name, t in stand_ins.tensors.items()}
+    inputs = map_tensors(call, backend.make)
+    recorder = _Recorder(stand_ins)
+    # On real tensors, layers such as dropout in training draw random numbers.
+    only_calls = not callable(call) and not backend.has_values
+    with stand_ins.with_tensors(parameters, training, only_calls):
+        output = run_forward(stand_ins.model, inputs, backend, recorder)
+    return _Run(recorder, parameters, inputs, output, backend)
+
+
+def _replay(
+    stand_ins: StandIns,
+    call: Call,
+    training: bool,
+    run: _Run,
+    tape: Tape,
+    counted: CountedOutputs,
+) -> Tape | None:
+    """Return the tape of a pass on real tensors as it is on the meta device.
+
+    There trials of cuts know the shape of each tensor, because what the code asks for is the same.
+
+    Returns:
+        The tape; None if the pass had other tensors already, or does not run there.
+    """
+    asked = run.recorder.runner
+    if not isinstance(asked, AskedValues):
+        return None
+    try:
+        again = _run(stand_ins, call, training, make_replaying_backend(asked.answers))
+    except Exception:  # any exception of a model, such as for tensors that have no values
+        return None
+    replayed = again.make_tape(counted)
+    shapes = ([tensor.shape for _, tensor in t.outputs] for t in (tape, replayed))
+    first, second = shapes
+    return replayed if first == second else None
 
 
 def _reason(error: Exception | None, advice: str) -> str:
@@ -278,18 +271,19 @@ def _advise_values(stand_ins: StandIns, reason: Exception | None) -> str:
     )
 
 
-def _is_worth_guessing(recorder: _Recorder, parameters: Mapping[str, Tensor]) -> bool:
+def _is_worth_guessing(run: _Run) -> bool:
     """Return whether a pass would take long on real tensors, and reads all parameters.
 
     Code that runs only under a condition may have parameters of its own.
     """
-    read = {id(tensor) for operation in recorder.operations for tensor in operation.tensors}
+    operations = run.recorder.operations
+    read = {id(tensor) for operation in operations for tensor in operation.tensors}
     used = all(
         id(tensor) in read
-        for tensor in parameters.values()
+        for tensor in run.parameters.values()
         if tensor.is_floating_point() and tensor.numel() > 1
     )
-    return used and sum(map(_multiply_adds, recorder.operations)) > _MANY_MACS
+    return used and sum(map(_multiply_adds, operations)) > _MANY_MACS
 
 
 def _multiply_adds(operation: Operation) -> int:

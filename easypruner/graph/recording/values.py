@@ -8,7 +8,7 @@ again on real tensors, in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +31,16 @@ _mode_at = torch._C._get_dispatch_stack_at
 _has_function_mode = torch._C._is_torch_function_mode_enabled
 _top_transform = torch._C._functorch.peek_interpreter_stack
 
-Guess = Callable[[Any, tuple[Any, ...]], Any]
+Guess = Callable[[Any, tuple[Any, ...], 'int | None'], Any]
+"""A function of an operation, its arguments, and how often code asked for values before it (None
+if that is not counted) that returns a result."""
+
+
+class Runner(Protocol):
+    """Runs the operations of a pass."""
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, given its arguments, and return its result."""
 
 
 class UnknownValueError(RuntimeError):
@@ -61,6 +70,7 @@ class Values:
     ) -> None:
         self._known = known
         self._guess = guess
+        self._asked = 0
         # Tensors are kept, so that no other tensor gets the id of one of them.
         self._log: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
         self._replayed = 0
@@ -73,8 +83,9 @@ class Values:
             UnknownValueError: it needs a value that depends on weights.
         """
         if kind_of(func).asks_values:
+            number, self._asked = self._asked, self._asked + 1
             if any(tensor.is_meta for tensor in tensors_of(args)):
-                return self._answer(func, args, kwargs)
+                return self._answer(func, args, kwargs, number)
         elif func is _TO_COPY and args[0].is_meta and _goes_to_cpu(kwargs):
             return self._answer(func, args, kwargs, on_meta=False)
         elif func is _INDEX:
@@ -85,15 +96,23 @@ class Values:
 
     def _positions(self, index: Tensor | None) -> Any:
         """Return the positions at which a mask is true; another index is returned as it is."""
-        if index is None or index.dtype not in (torch.bool, torch.uint8) or not index.is_meta:
+        if index is None or not is_mask(index):
             return index
-        found = self._answer(aten.nonzero.default, (index,), {})
+        number, self._asked = self._asked, self._asked + 1
+        if not index.is_meta:
+            return index
+        found = self._answer(aten.nonzero.default, (index,), {}, number)
         if index.dim() != 1:
             raise UnknownValueError('a mask of several dimensions selects entries')
         return run_operation(aten.select.int, (found, 1, 0), {})
 
     def _answer(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], on_meta: bool = True
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        number: int | None = None,
+        on_meta: bool = True,
     ) -> Any:
         """Return the result of an operation that needs values, as stand-ins or real tensors."""
         self._replay()
@@ -103,7 +122,7 @@ class Values:
             return map_tensors(real, self._to_stand_in) if on_meta else real
         if self._guess is None:
             raise UnknownValueError(f'{func.name()} needs values that depend on weights')
-        return self._guess(func, args)
+        return self._guess(func, args, number)
 
     def _replay(self) -> None:
         """Run the operations whose values are known, from where the last call ended."""
@@ -163,6 +182,11 @@ class Values:
         return stand_in
 
 
+def is_mask(index: Tensor | None) -> bool:
+    """Return whether an index selects the entries at which it is true."""
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
 def _goes_to_cpu(kwargs: Mapping[str, Any]) -> bool:
     device = kwargs.get('device')
     return device is not None and torch.device(device).type == 'cpu'
@@ -172,6 +196,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode without the overhead of torch's own.
 
     Attributes:
+        runner: what runs the operations; None for torch alone.
         run: runs an operation, given its arguments, and returns its result.
         takes_leaves: whether layers may hand over their operations without torch.
     """
@@ -182,15 +207,18 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.runner: Runner | None = None
         self.run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] = run_operation
 
-    def start(self, values: Values | None) -> None:
+    def start(self, runner: Runner | None) -> None:
         """Start a run.
 
         Args:
-            values: the values of tensors on the meta device; None if all tensors have values.
+            runner: what runs the operations, such as one that knows values of tensors on the meta
+                device; None for torch alone.
         """
-        self.run = run_operation if values is None else values.run
+        self.runner = runner
+        self.run = run_operation if runner is None else runner.run
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -229,7 +257,7 @@ def is_reserve(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> b
     return func is _EMPTY and not any(args[0]) and kwargs.get('dtype') is _BYTES
 
 
-def guess_result(func: Any, args: tuple[Any, ...]) -> Any:
+def guess_result(func: Any, args: tuple[Any, ...], number: int | None = None) -> Any:
     """Return the result of an operation that asks for values which only a real run would have.
 
     Where entries are selected, all are, as in a network that detects as much as its code allows. A

@@ -26,6 +26,11 @@ STEPS = frozenset({
 })  # fmt: skip
 """Operations that code runs for what they compute, and never to arrange or to convert tensors."""
 
+_FILLING = frozenset({
+    'fill_', 'zero_', 'normal_', 'uniform_', '_to_copy', 'detach', 'alias', 'lift_fresh',
+})  # fmt: skip
+"""Operations by which code fills a new tensor, or brings it to a device."""
+
 _Role = tuple[type[nn.Module], Any, int, int, int]
 
 
@@ -121,6 +126,22 @@ class ExpectedTrace:
             if name not in _HIDDEN
         }
         return {key: numbers for key, numbers in found.items() if numbers and max(numbers) > 1}
+
+    @cached_property
+    def unused(self) -> set[Operation]:
+        """The operations that make tensors for nothing: code fills them, and reads them nowhere.
+
+        Their widths are those that the code says, whatever a cut does.
+        """
+        read = {id(tensor) for _, tensor in self.tape.outputs}
+        found: set[Operation] = set()
+        for operation in reversed(self.tape.operations):
+            idle = not operation.tensors or operation.name in _FILLING
+            if idle and not any(id(output) in read for output in operation.outputs):
+                found.add(operation)
+            else:
+                read.update(map(id, operation.tensors))
+        return found
 
     @cached_property
     def steps(self) -> dict[tuple[str, str], Operation]:

@@ -55,7 +55,7 @@ def is_independent(
     code = stand_ins.code
     return (
         not tape.backend.has_values
-        and not tape.backend.guesses
+        and not (tape.backend.guesses or tape.backend.replays)
         and _is_plain(tape.example_inputs)
         and code.learns_no_width
         and all(_is_of_layer(w.module, stand_ins) and w.key in repairs for w in widths)
@@ -89,6 +89,14 @@ def _follows(operation: Operation, stand_ins: StandIns) -> bool:
     if name in _NUMBERED:  # the handler of a norm knows its width by its weight
         has_weight = operation.argument('weight') is not None
         return has_weight and _is_of_layer(operation.module, stand_ins)
+    if 'adaptive' in name and _may_ask_for_width(operation):
+        return False
     rule = find_rule(operation)
     # A rule of the user may be wrong, which a trial shows.
     return rule is pointwise or (name in _FOLLOWING and rule.__module__.startswith(_OWN_RULES))
+
+
+def _may_ask_for_width(operation: Operation) -> bool:
+    """Return whether an adaptive pool keeps an extent, which code may have given by number."""
+    before, after = operation.tensors[0].shape, operation.output.shape
+    return any(size == kept > 1 for size, kept in zip(before[2:], after[2:], strict=True))

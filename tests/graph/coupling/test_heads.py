@@ -256,3 +256,31 @@ def test_the_scale_of_learned_queries_depends_on_their_width(form: str, attentio
     assert easypruner.verify(model, masks, x, graph=graph).error < 1e-12
     easypruner.prune(model, masks, graph=graph)
     model(x)
+
+
+class Interaction(nn.Module):
+    """Multiplies the embeddings of all features with each other, and reads each pair once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(5, 8) for _ in range(3))
+        self.dense, self.width = nn.Linear(6, 8), 8
+        self.top = nn.Linear(8 + 6, 2)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        dense = self.dense(x)
+        found = [table(ids[:, number]) for number, table in enumerate(self.tables)]
+        features = torch.cat([dense, *found], 1).view(len(x), -1, self.width)
+        products = torch.bmm(features, features.transpose(1, 2))
+        rows, columns = torch.tril_indices(4, 4, -1)
+        return self.top(torch.cat([dense, products[:, rows, columns]], 1))
+
+
+@pytest.mark.parametrize('attention', ['width', 'heads'])
+def test_products_of_features_lose_the_width_of_all_of_them(attention: str) -> None:
+    net, inputs = randomized_network(Interaction), (torch.rand(2, 6), torch.tensor([[1, 2, 3]] * 2))
+    graph = easypruner.trace(net, inputs, attention=attention)
+    group = graph.groups['dense']
+    assert group.size == 8 and 'tables.2.weight' in {member.param for member in group.members}
+    easypruner.prune(net, {'dense': torch.arange(8) < 5}, graph=graph)
+    assert net.width == 5 and net(*inputs).shape == (2, 2)

@@ -214,3 +214,32 @@ def test_positions_in_a_window_that_is_folded_stay_and_the_channels_go() -> None
     assert {'stem.weight', 'v.weight', 'proj.weight'} <= {m.param for m in group.members}
     reasons = {entry.reason for entry in graph.frozen if entry.param == 'attn.weight'}
     assert any(reason.startswith('the extent of a convolution kernel') for reason in reasons)
+
+
+class Steps(nn.Module):
+    """Makes a tensor of its width that only training fills, and one for the state of a cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = 12
+        self.first, self.cell, self.last = nn.Linear(5, 9), nn.LSTMCell(9, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = torch.FloatTensor(len(x), 2, self.hidden).fill_(0).to(x.device)
+        state = [torch.FloatTensor(len(x), self.hidden).fill_(0).to(x.device) for _ in range(2)]
+        y = self.first(x)
+        for step in range(2):
+            state = self.cell(y, state)
+            if self.training:
+                outputs[:, step] = state[0]
+        return self.last(outputs if self.training else state[0])
+
+
+def test_what_code_makes_and_does_not_read_has_any_width() -> None:
+    net, x = randomized_network(Steps), torch.rand(2, 5)
+    graph = easypruner.trace(net, x)
+    assert graph.groups['cell.weight_hh'].size == 12
+    masks = {name: torch.arange(group.size) % 3 > 0 for name, group in graph.groups.items()}
+    assert easypruner.verify(net, masks, x, graph=graph).error < 1e-12
+    easypruner.prune(net, masks, graph=graph)
+    assert net.hidden == 8 and net(x).shape == (2, 3) and net.train()(x).shape == (2, 2, 3)

@@ -188,7 +188,13 @@ def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
         coupling.contract(a, summed_left, b, summed_right)
     else:
         _compare(coupling, summed_left, summed_right)
-        coupling.note_attention((left, [summed_left, *rows]), (right, [summed_right, *columns]))
+        # Of two parts of one split the last counts: the one that the result has. Where a tensor is
+        # multiplied with itself, the result has its rows twice, and the width is summed over.
+        with_itself = summed_left.part is not None and summed_left.part == summed_right.part
+        order = -1 if with_itself else 1
+        coupling.note_attention(
+            (left, [summed_left, *rows][::order]), (right, [summed_right, *columns][::order])
+        )
     batches = sorted((left, right), key=len, reverse=True)
     result = [*broadcast(coupling, batches, len(batches[0])), *rows, *columns]
     summed = summed_left if summed_left.is_constant else summed_right

@@ -49,12 +49,33 @@ _FOR_1D_TO_3D = (
       '_upsample_bicubic2d_aa', 'max_unpool2d', 'fractional_max_pool2d',
       'upsample_trilinear3d')  # fmt: skip
 def map_planes(coupling: Coupling, operation: Operation) -> None:
-    """Hand the channels on. The line, plane or volume of each becomes another one."""
+    """Hand the channels on. The line, plane or volume of each becomes another one.
+
+    An extent along which each index is pooled alone stays the same: code may put channels there, as
+    where a pool takes the mean of the height only.
+    """
     axes = coupling.axes_of(operation.tensors[0])
     (count,) = (size for size in (1, 2, 3) if f'{size}d' in operation.name)
+    kept = [
+        axis.size if alone else 0
+        for axis, alone in zip(axes[-count:], _are_alone(operation, count), strict=True)
+    ]
     for output in operation.outputs:
-        extents = extents_after(coupling, axes[-count:], output)
+        extents = [
+            before if size == same else make_extent(coupling, before, size)
+            for before, same, size in zip(axes[-count:], kept, output.shape[-count:], strict=True)
+        ]
         coupling.assign(output, (*axes[:-count], *extents))
+
+
+def _are_alone(operation: Operation, count: int) -> list[bool]:
+    """Return for each extent whether a pool takes its indices one by one if the size stays."""
+    if 'adaptive' in operation.name:
+        return [True] * count
+    if not operation.name.startswith(('max_pool', 'avg_pool')):
+        return [False] * count
+    kernel = operation.argument('kernel_size')
+    return [size == 1 for size in (kernel * count if len(kernel) == 1 else kernel)]
 
 
 @rule('constant_pad_nd')

@@ -71,6 +71,33 @@ def test_channels_that_are_read_as_positions_stay(
     assert 'channels are read as positions' in reason
 
 
+def sides(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    'function',
+    [
+        lambda x: functional.adaptive_avg_pool2d(sides(x), (None, 1)).permute(0, 2, 3, 1),
+        lambda x: functional.adaptive_max_pool2d(sides(x), (None, 2)).permute(0, 2, 3, 1),
+        lambda x: functional.max_pool2d(sides(x), (1, 2)).permute(0, 2, 3, 1),
+        lambda x: functional.avg_pool3d(x.mT.transpose(1, 2), (2, 1, 3)).mT.transpose(1, 3),
+    ],
+)  # fmt: skip
+def test_pools_along_other_dimensions_keep_channels_apart(function: Callable) -> None:
+    model = randomized_network(lambda: Around(function, 8, 8))
+    graph = easypruner.trace(model, example_inputs())
+    assert graph.groups['before'].size == 8 and not graph.groups['before'].mixed
+    masks = {'before': torch.arange(8) % 3 > 0}
+    assert easypruner.verify(model, masks, example_inputs()).error < 1e-12
+
+
+def test_an_adaptive_pool_to_as_many_positions_as_channels_keeps_them() -> None:
+    pool = nn.AdaptiveAvgPool2d((8, 1))
+    model = Around(lambda x: pool(sides(x)).permute(0, 2, 3, 1), 8, 8)
+    assert 'does not follow a cut' in reasons(model)['before.weight', 0]
+
+
 def test_the_dimension_of_a_mode_may_be_left_out() -> None:
     graph = easypruner.trace(Around(lambda x: x.mode()[0][..., None], 8, 8), example_inputs())
     assert not graph.groups['before'].mixed
