@@ -168,13 +168,15 @@ def _record_tapes(
     parameters: Iterable[str],
     counted: CountedOutputs,
 ) -> list[Tape]:
-    """Record the evaluation pass; if it does not read all parameters, the training pass as well.
+    """Record the evaluation pass; if it does not read all tensors, the training pass as well.
 
-    Auxiliary heads run in training only, and read channels that the main path makes.
+    Auxiliary heads run in training only, and read channels that the main path makes. So do moving
+    averages in buffers, such as those of the codes of a quantizer.
     """
     evaluation = record(stand_ins, example_inputs, counted=counted)
     read = {id(tensor) for operation in evaluation.operations for tensor in operation.tensors}
-    if all(id(evaluation.parameters[name]) in read for name in parameters):
+    wide = (name for name, t in stand_ins.tensors.items() if t.numel() > 1)
+    if all(id(evaluation.parameters[name]) in read for name in {*parameters, *wide}):
         return [evaluation]
     # In training, a batch norm needs several values per channel, even behind a global pool.
     twice = map_tensors(example_inputs, lambda t: torch.cat([t, t]) if t.dim() else t)

@@ -214,3 +214,34 @@ def test_nothing_but_empty_tensors_may_be_joined() -> None:
             return super().forward(x), torch.cat([x.new_zeros(0), x.new_zeros(0)])
 
     assert list(easypruner.trace(Collecting(), example_inputs()).groups) == ['body.0.0', 'body.1.0']
+
+
+class Averaged(nn.Module):
+    """Rounds to its nearest codes, of which it keeps moving averages in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
+        self.register_buffer('codes', torch.randn(8, 12))
+        self.register_buffer('sums', self.codes.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.first(x).movedim(1, -1)
+        flat = rows.reshape(-1, rows.shape[-1])
+        chosen = (self.codes.pow(2).sum(0) - 2 * flat @ self.codes).argmin(1)
+        if self.training:
+            picked = nn.functional.one_hot(chosen, 12).to(flat.dtype)
+            self.sums.mul_(0.9).add_(0.1 * flat.t() @ picked)
+        return self.last(
+            nn.functional.embedding(chosen, self.codes.t()).view_as(rows).movedim(-1, 1)
+        )
+
+
+def test_buffers_that_only_training_reads_are_cut_with_the_others() -> None:
+    net, x = randomized_network(Averaged), torch.rand(2, 3, 4, 4)
+    graph = easypruner.trace(net, x)
+    assert {'codes', 'sums'} <= {member.param for member in graph.groups['first'].members}
+    easypruner.prune(net, {'first': torch.arange(8) % 2 > 0}, graph=graph)
+    with torch.no_grad():
+        net.train()(x)
+    assert net.sums.shape == net.codes.shape == (4, 12)

@@ -25,6 +25,7 @@ from easypruner.graph.coupling.memory import Memory
 from easypruner.graph.coupling.positions import Positions
 from easypruner.graph.coupling.splits import Splits
 from easypruner.graph.coupling.tally import Tally, Term, Width
+from easypruner.graph.coupling.templates import Templates
 from easypruner.graph.coupling.unprunable import is_vector
 from easypruner.graph.recording.tape import Operation, Tape
 
@@ -80,6 +81,7 @@ class Coupling:
         self.splits = splits
         self.positions = Positions()
         self.memory = Memory(tapes)
+        self.templates = Templates(tapes)
         self.grouped = grouped
         self.mixed: list[tuple[Axis, Operation]] = []
         self.readers: list[Axis] = []

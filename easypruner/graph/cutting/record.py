@@ -137,6 +137,7 @@ class ArchitectureRecord(Transform):
         self._check(inventory, is_cut=False)
         attributes = {key: self._fit_value(inventory, *key) for key in self.attributes}
         configs = configs_of(model)
+        of_configs = {key for key in attributes if is_of_config(inventory.modules, key)}
         cut(
             inventory,
             {
@@ -145,9 +146,9 @@ class ArchitectureRecord(Transform):
                 for dim, indices in entry.kept.items()
             },
             with_torch_layers(handlers),
-            {key: value for key, value in attributes.items() if not is_of_config(key)},
+            {key: value for key, value in attributes.items() if key not in of_configs},
         )
-        set_again(model, {key: value for key, value in attributes.items() if is_of_config(key)})
+        set_again(model, {key: attributes[key] for key in of_configs})
         check_configs(model, self, configs)
         return model
 

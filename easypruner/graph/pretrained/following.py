@@ -24,9 +24,15 @@ Configs = Mapping[nn.Module, Any]
 """Networks of Hugging Face -> their configs before a cut."""
 
 
-def is_of_config(key: tuple[str, str]) -> bool:
-    """Return whether an entry of a record's attributes is a number of a module's config."""
-    return '.' in key[1]
+def is_of_config(modules: Mapping[str, nn.Module], key: tuple[str, str]) -> bool:
+    """Return whether an entry of a record's attributes is a number of a config of Hugging Face.
+
+    Args:
+        modules: dotted path -> module.
+        key: the path of a module, and the name of a number.
+    """
+    path, name = key
+    return '.' in name and is_config(vars(modules[path]).get(name.partition('.')[0]))
 
 
 def configs_of(model: nn.Module) -> Configs:

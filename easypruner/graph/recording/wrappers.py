@@ -127,7 +127,8 @@ def check_parts(inventory: Inventory) -> None:
             raise TraceError(
                 f'{path or "the model"} is a TorchScript module, which has no Python forward to '
                 'record; trace the model with the module from which it was made, and script it '
-                'after the cut'
+                'after the cut; if its class is written with torch.jit.script_method, set the '
+                'environment variable PYTORCH_JIT=0'
             )
         if issubclass(kind, DistributedDataParallel):
             raise TraceError(

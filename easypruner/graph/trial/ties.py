@@ -180,6 +180,11 @@ def _try(
         if found is None:
             return None
         later = tied.run(widths, found)
+        if progress_of(later) > failure.position:
+            # Widths that are not tied may fit by chance, but seldom in two rounds.
+            again = tied.run(tied.choose_widths(failure.round_number + 1, cut), found)
+            if again is not None and again.position == failure.position:
+                later = again
     path = operations[0].module
     failed = later.operation if later is not None else None
     inside = failed is not None and f'{failed.module}.'.startswith(f'{path}.')

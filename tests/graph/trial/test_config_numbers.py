@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,3 +78,77 @@ def test_layers_that_share_a_config_lose_different_numbers_of_heads() -> None:
     again = easypruner.load_pruned(build, model.state_dict(), record)
     assert torch.equal(again(x), model(x))
     assert (config.heads, config.shared) == (6, 3) and other(x).shape == (2, 7, 3)
+
+
+@dataclass
+class Options:
+    width: int = 12
+    inner: int = 16
+    gate: Any = nn.Sigmoid
+
+
+@dataclass(frozen=True)
+class Fixed:
+    width: int = 12
+    inner: int = 16
+    gate: Any = nn.Sigmoid
+
+
+class Plain:
+    def __init__(self) -> None:
+        self.width, self.inner, self.gate = 12, 16, nn.Sigmoid
+
+
+class Sizes(Enum):
+    """Shared by all code that names it."""
+
+    ONLY = 16
+
+
+class Gated(nn.Module):
+    """A block that splits by a number of the options that all blocks share."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options, self.gate = options, options.gate()
+        self.enter = nn.Linear(options.width, 2 * options.inner)
+        self.leave = nn.Linear(options.inner, options.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.enter(x).split([self.options.inner, self.options.inner], -1)
+        return x + self.leave(a * self.gate(b))
+
+
+def build_gated(options: Any) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 12), Gated(options), Gated(options), nn.Linear(12, 3)).eval()
+
+
+@pytest.mark.parametrize(
+    'make',
+    [Options, Fixed, Plain, lambda: argparse.Namespace(width=12, inner=16, gate=nn.Sigmoid)],
+)
+def test_blocks_follow_numbers_of_options_each_for_itself(make: Callable[[], Any]) -> None:
+    options, x = make(), torch.rand(2, 5)
+    model = build_gated(options)
+    graph = easypruner.trace(model, x)
+    assert [graph.groups[f'{n}.enter'].size for n in (1, 2)] == [16, 16]
+    masks = Masks({'1.enter': torch.arange(16) < 7, '2.enter': torch.arange(16) > 3})
+    assert easypruner.verify(model, masks, x, graph=graph).error < 1e-12
+    record = easypruner.prune(model, masks, graph=graph)
+    assert [model[n].options.inner for n in (1, 2)] == [7, 12] and options.inner == 16
+    again = easypruner.load_pruned(lambda: build_gated(make()), model.state_dict(), record)
+    assert torch.equal(again(x), model(x))
+
+
+def test_the_value_of_an_enum_stays_as_other_code_reads_it() -> None:
+    class Chunked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes, self.first, self.last = Sizes.ONLY, nn.Linear(5, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x).view(-1, self.sizes.value))
+
+    graph = easypruner.trace(Chunked(), torch.rand(2, 5))
+    assert Sizes.ONLY.value == 16 and not graph.groups

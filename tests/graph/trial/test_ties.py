@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -196,3 +197,46 @@ def test_a_tie_of_one_module_freezes_no_other_of_its_type() -> None:
     easypruner.prune(model, masks, graph=graph)
     assert model.second.heads == 2 and model.second.reduce.weight.shape[:2] == (16, 16)
     assert model(x).shape == (2, 6, 2)
+
+
+class Nonlocal(nn.Module):
+    """Attention over positions, of which all widths are shares of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 32
+        self.stem, self.head = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 5, 1)
+        self.queries, self.keys = nn.Conv2d(32, 4, 1), nn.Conv2d(32, 4, 1)
+        self.values, self.back = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 32, 1)
+        self.last = nn.Sequential(nn.Linear(32, 400), nn.Linear(400, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        size = x.shape[2] * x.shape[3]
+        queries = self.queries(x).view(-1, self.width // 8, size)
+        keys = self.keys(x).view(-1, self.width // 8, size)
+        values = self.values(x).view(-1, self.width // 2, size)
+        weights = torch.bmm(queries.transpose(1, 2), keys).softmax(-1)
+        mixed = torch.bmm(values, weights.transpose(1, 2)).view(-1, self.width // 2, *x.shape[2:])
+        x = x + self.back(mixed)
+        return self.head(x), self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize('before', [2, 3])
+def test_widths_that_fit_by_chance_in_one_round_are_tied_like_the_others(before: int) -> None:
+    """How many others of a width there are decides how many units each keeps in a round."""
+    x = torch.rand(2, 3, 6, 6)
+    net = randomized_network(
+        lambda: nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 3, 1)) for _ in range(before)),
+            Nonlocal(),
+        )
+    )
+    graph = easypruner.trace(net, x)
+    name = f'{before}.stem'
+    group = graph.groups[name]
+    assert group.size == 4
+    weights = {f'{before}.queries.weight', f'{before}.values.weight'}
+    assert weights <= {member.param for member in group.members}
+    easypruner.prune(net, {name: torch.tensor([True, False, True, True])}, graph=graph)
+    assert net[-1].width == 24 and net(x)[0].shape == (2, 5, 6, 6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from easypruner.graph.coupling.axes import Axis
 from easypruner.graph.coupling.memory import window_of
-from easypruner.graph.coupling.rules.pointwise import drop_frozen
+from easypruner.graph.coupling.rules.pointwise import drop, drop_frozen
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
 from easypruner.graph.coupling.strided import followed_dims, stays_inside
 
@@ -52,7 +52,9 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
     x, (dim,) = operation.tensors[0], operation.dims()
     axes, window = list(coupling.axes_of(x)), window_of(operation)
     axis, left = axes[dim], operation.output.shape[dim]
-    if left != axis.size:
+    if left == 1 and _is_outermost(axis, window.start) and coupling.templates.has(operation):
+        axes[dim] = coupling.make_constant(1)
+    elif left != axis.size:
         if left == 1 and axis.ids[window.start] >= 0:  # another one may be that of a padding
             coupling.freeze(axis, _PICKED)
         axes[dim] = axis[window]
@@ -63,6 +65,11 @@ def cut_window(coupling: Coupling, operation: Operation) -> None:
         elif coupling.parameter_of(x) is not None and not axis.is_constant:
             coupling.freeze(Axis(axis.ids[coupling.memory.unread(x, dim)]), _UNREAD)
     coupling.assign(operation.output, axes)
+
+
+def _is_outermost(axis: Axis, index: int) -> bool:
+    """Return whether an index is the first or last of an axis, which there is after any cut."""
+    return index in (0, -1, axis.size - 1)
 
 
 def _has_equal_parts(axis: Axis, window: slice) -> bool:
@@ -86,8 +93,14 @@ def _couple_windows(coupling: Coupling, axis: Axis, window: slice) -> None:
 def select(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimension of which single indices are picked; hand the others on."""
     one = operation.name.startswith('select')
+    dims = operation.dims()
+    if one and coupling.templates.has(operation):
+        (axis,) = (coupling.axes_of(operation.tensors[0])[dim] for dim in dims)
+        if _is_outermost(axis, operation.args[2]):
+            drop(coupling, operation, dims)
+            return
     reason = _PICKED if one else 'channels are taken apart one by one'
-    drop_frozen(coupling, operation, operation.dims(), reason)
+    drop_frozen(coupling, operation, dims, reason)
 
 
 @rule('split_with_sizes', 'split_with_sizes_copy', 'unsafe_split_with_sizes')
