@@ -21,12 +21,13 @@ from easypruner.errors import MaskError
 from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.cutting.surgery import Kept
+from easypruner.graph.recording.backends import TensorBackend
 from easypruner.graph.recording.composites import run_parts
 from easypruner.graph.recording.inventory import Attributes, StandIns, set_attributes
 from easypruner.graph.recording.kinds import kind_of
 from easypruner.graph.recording.meta_shapes import tensors_of
-from easypruner.graph.recording.tape import Call, Tape, TensorBackend, run_forward
-from easypruner.graph.recording.values import Watcher, is_known
+from easypruner.graph.recording.tape import Call, Tape, run_forward
+from easypruner.graph.recording.values import UnknownValueError, Watcher, is_known
 from easypruner.graph.trial.expected import STEPS
 
 _COMBINING = frozenset({'add', 'sub', 'cat', 'where', 'maximum', 'minimum'})
@@ -181,7 +182,8 @@ class TracedCall:
         if self.backend.has_values:
             return None
         found = self._run(stand_ins, cut, self.path)
-        if found.fits(self.path):
+        # Values that a pass on real tensors got may not be those that other widths ask for.
+        if found.fits(self.path) or isinstance(found.error, UnknownValueError):
             return None
         # Since the trace, hooks may have been added, or parts replaced.
         now = self._run(stand_ins, CutToTry({}, {}, ()))
