@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'rivals.json'
 KEEPS = (0.5, 0.3, 0.15, 0.08)
 SEEDS = (0, 1, 2, 3, 4)
-TUNING_KEEP = 0.3
+TUNING_KEEP = 0.15
 TRIALS = {
     True: [dict(factor=factor, lr=lr) for factor in (0.5, 2.0) for lr in (0.1, 0.02)],
     False: [dict(factor=1.0, lr=lr) for lr in (0.2, 0.1, 0.05, 0.02)],

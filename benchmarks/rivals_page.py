@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from easypruner.base.files import write_whole
+from easypruner.report.statistics import compare_paired, corrected, resolution
 
 _TEMPLATE = """# Beside Torch-Pruning
 
@@ -32,6 +33,10 @@ regularizes, small steps until the MACs are met. {tuning}
   process, at the peak.
 - *narrowest*: the fewest channels that a layer has in any seed.
 
+Differences are those of fine-tuned accuracies, paired by seed, with 95 % intervals of Student's t;
+the verdict is corrected by Holm's method for all differences of a table (see
+[comparing.md](comparing.md)).
+
 {tables}
 """
 _TUNED = (
@@ -42,6 +47,15 @@ _UNTUNED = (
     "Nothing is tuned: strengths are those of Torch-Pruning's script, scaled to this length of "
     "training, and those of EasyPruner's recipes; fine-tuning begins at a rate of {lr:g}."
 )
+
+_COUNTERPARTS = {
+    'L1Norm': ('TP magnitude',),
+    'GlobalSparsity': ('TP BN scale',),
+    'GroupLasso': ('TP group norm',),
+    'GReg': ('TP growing reg',),
+    'MaskSparsity': ('TP magnitude', 'TP BN scale', 'TP group norm', 'TP growing reg'),
+}
+"""Method of EasyPruner -> the pruners of Torch-Pruning with which it is compared."""
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -106,11 +120,8 @@ def _trials(content: Mapping[str, Any], method: str) -> int:
 
 def _table(share: str, runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of the section of a share of MACs, best methods first."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for name, row in runs.items():
-        method, own, _ = name.split(' | ')
-        if own == share:
-            found.setdefault(method, []).append(row)
+    by_seed = _of_share(share, runs)
+    found = {method: list(rows.values()) for method, rows in by_seed.items()}
     yield f'## {float(share):.0%} of the MACs'
     yield ''
     yield (
@@ -131,6 +142,45 @@ def _table(share: str, runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             str(min(row['narrowest'] for row in rows)),
         ]
         yield f'| {" | ".join(cells)} |'
+    yield from _differences(by_seed)
+
+
+def _of_share(
+    share: str, runs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Return method -> seed -> the result of a run with a share of MACs."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for name, row in runs.items():
+        method, own, seed = name.split(' | ')
+        if own == share:
+            found.setdefault(method, {})[int(seed)] = row
+    return found
+
+
+def _differences(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Iterator[str]:
+    """Yield the lines of a table of differences between methods of both packages."""
+    pairs = [
+        (own, other)
+        for own, others in _COUNTERPARTS.items()
+        for other in others
+        if own in runs and other in runs
+    ]
+    accuracies = {
+        method: {seed: row['finetuned'] for seed, row in rows.items()}
+        for method, rows in runs.items()
+    }
+    step = resolution(value for own in accuracies.values() for value in own.values())
+    found = [compare_paired(accuracies[own], accuracies[other], step) for own, other in pairs]
+    if not found:
+        return
+    yield ''
+    yield '| method | compared with | seeds | points | 95 % interval | verdict |'
+    yield '|' + ' -- |' * 6
+    for (own, other), paired in zip(pairs, corrected(found), strict=True):
+        known = paired.low is not None and paired.high is not None
+        interval = f'{paired.low:+.1f} to {paired.high:+.1f}' if known else ''
+        cells = [_title(own), _title(other), str(len(paired.seeds)), f'{paired.mean:+.1f}']
+        yield f'| {" | ".join([*cells, interval, paired.verdict])} |'
 
 
 def _title(method: str) -> str:

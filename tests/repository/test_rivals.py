@@ -110,6 +110,32 @@ def test_tuning_never_sees_the_test_images(module: Any, data: Any) -> None:
     assert torch.equal(torch.cat([split.labels, split.test_labels]), data.labels)
 
 
+def test_the_page_compares_methods_of_both_packages_by_seed(module: Any) -> None:
+    rows = {
+        f'{method} | 0.5 | {seed}': {
+            'method': method, 'macs': 0.5, 'cut': 10.0, 'calibrated': 20.0, 'peak': 2**20,
+            'finetuned': value + 3 * seed, 'seconds': 9.0, 'prune_seconds': 1.0, 'narrowest': 2,
+        }
+        for method, values in {
+            'TP magnitude': (70.1, 70.0, 70.2, 69.9, 70.0),
+            'L1Norm': (72.0, 72.2, 72.0, 72.1, 72.1),
+            'MaskSparsity': (71.2, 69.1, 70.0, 69.0, 71.0),
+        }.items()
+        for seed, value in enumerate(values)
+    }  # fmt: skip
+    trained = {'method': 'baseline', 'accuracy': 90.0, 'seconds': 1.0}
+    text = module('rivals_page').page({
+        'setting': {'untuned': True, 'width': 8, 'images': 9, 'epochs': 2, 'lr': 0.1}
+        | {'push_epochs': 1, 'finetune_epochs': 1},
+        'machine': 'a machine', 'versions': {}, 'baselines': {'0': trained}, 'trials': {},
+        'runs': rows,
+    })  # fmt: skip
+    found = {cells[0]: cells[1:] for cells in table(text, '| method | compared')}
+    assert found['`L1Norm`'][:3] == ['Torch-Pruning, magnitude', '5', '+2.0']
+    assert found['`L1Norm`'][-1] == 'better'
+    assert found['`MaskSparsity`'][-1] == 'within noise'
+
+
 @pytest.mark.slow
 def test_the_commands_run_and_go_on_where_they_stopped(tmp_path: Path) -> None:
     results, out = tmp_path / 'rivals.json', tmp_path / 'rivals.md'
