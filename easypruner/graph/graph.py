@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -356,6 +357,12 @@ class ChannelGraph:
         kept = self._layout.mark_kept({g.number: masks[n] for n, g in groups if n in masks})
         return Removal(self._layout, kept)
 
+    def _small_cut(self, units: int) -> CutToTry:
+        """Return a cut of a number of units of each group that has more."""
+        sizes = {name: group.size for name, group in self.groups.items() if group.size > units}
+        removal = self._removal({n: torch.arange(size) >= units for n, size in sizes.items()})
+        return CutToTry(removal.indices(), self._attributes(removal.counts()), self.handlers)
+
     def _shrink(self, removal: Removal) -> None:
         """Update the graph after a cut."""
         # A share refers to the units before the cut, so it becomes a number of units.
@@ -404,7 +411,8 @@ def cut_graph(
     removal = graph._removal(checked)
     kept: Kept = removal.indices()
     attributes = graph._attributes(removal.counts())
-    check_path(graph._calls, model, CutToTry(kept, attributes, graph.handlers), graph.groups)
+    tried = CutToTry(kept, attributes, graph.handlers)
+    check_path(graph._calls, model, tried, graph._small_cut, graph.groups)
     inventory = inventory or Inventory(model)
     units = removal.units_of({name: group.number for name, group in graph.groups.items()})
     record_of_cut = ArchitectureRecord.of(inventory, kept, units, attributes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,8 @@ _MOST_NAMED = 4
 Step = tuple[str, str]
 """The name of an operation, and the path of the module that runs it."""
 
-Path = Mapping[Step, int]
-"""How often each step runs."""
+Path = Mapping[Step, float]
+"""How often each step runs; infinite where it may run as often as it does."""
 
 
 class _Walk:
@@ -172,12 +172,16 @@ class TracedCall:
         types = {name: tensor.dtype for name, tensor in tape.parameters.items()}
         return cls(call, walk.path, tape.backend, types)
 
-    def find_other_path(self, stand_ins: StandIns, cut: CutToTry) -> OtherPath | None:
+    def find_other_path(
+        self, stand_ins: StandIns, cut: CutToTry, small: Callable[[int], CutToTry]
+    ) -> OtherPath | None:
         """Return how a cut changes the path; None if it does not, or if that cannot be tried.
 
         Args:
             stand_ins: runs the network, which is not cut yet.
             cut: the cut.
+            small: returns a cut of a number of units of each group. Steps that run ever less often
+                with one and two units less, as in a loop over heads, may do so.
         """
         if self.backend.has_values:
             return None
@@ -189,7 +193,10 @@ class TracedCall:
         now = self._run(stand_ins, CutToTry({}, {}, ()))
         if now.error is not None:
             return None
-        return self._run(stand_ins, cut, now.path).compare(now.path)
+        paths = [now.path, *(self._run(stand_ins, small(units)).path for units in (1, 2))]
+        varying = {s for s in set().union(*paths) if len({path.get(s, 0) for path in paths}) == 3}
+        expected = {**now.path, **dict.fromkeys(varying, math.inf)}
+        return self._run(stand_ins, cut, expected).compare(expected)
 
     def _run(self, stand_ins: StandIns, cut: CutToTry, expected: Path | None = None) -> _Found:
         tensors = stand_ins.tensors
@@ -249,7 +256,7 @@ class _Found:
             text = f'the forward pass fails: {type(self.error).__name__}: {first}{at}'
             return OtherPath(text, '')
         for step, times in expected.items():
-            if self.path.get(step, 0) < times:
+            if self.path.get(step, 0) < times < math.inf:
                 return _other_path(step, 'does not run')
         return None
 
@@ -266,6 +273,7 @@ def check_path(
     calls: Sequence[TracedCall],
     model: nn.Module,
     cut: CutToTry,
+    small: Callable[[int], CutToTry],
     groups: Mapping[str, ChannelGroup],
 ) -> None:
     """Check that code takes the same path with the widths that a cut leaves.
@@ -274,6 +282,7 @@ def check_path(
         calls: the traced calls of the network, of which each is tried.
         model: the network, which is not cut yet.
         cut: the cut.
+        small: returns a cut of a number of units of each group.
         groups: name -> group, for the message.
 
     Raises:
@@ -283,7 +292,7 @@ def check_path(
         return
     stand_ins = StandIns(model)
     for call in calls:
-        other = call.find_other_path(stand_ins, cut)
+        other = call.find_other_path(stand_ins, cut, small)
         if other is not None:
             raise MaskError(
                 f'with the widths that these masks leave, {other.text}; keep other numbers of units'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from easypruner.graph.trial.widths import Widths
 
 _LOOKAHEAD = 64
 _NUMBERS = (int, float)
+_SCALED = ('addmm', 'baddbmm', 'addmv', 'addbmm', 'addr')
+"""Operations that are not entry by entry, and have numbers by which they multiply."""
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
 _VIEWS = ('view', '_unsafe_view', '_reshape_alias')
 _REARRANGING = (
@@ -102,7 +104,7 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
         widths: the widths of the axes in the trial.
         begun: how many operations have begun.
         renumbered: the operations that got another number than expected, with the logarithm of
-            the ratio of both.
+            the ratio of both; NaN if there is none.
     """
 
     def __init__(self, expected: ExpectedTrace, stand_ins: StandIns, widths: Widths) -> None:
@@ -146,28 +148,32 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
                 return result
             if operations[position] not in self._expected.unused:
                 self._compare(operations[position].outputs, got, name_of(func) in _REARRANGING)
-            self._compare_numbers(operations[position], func, args)
+            self._compare_numbers(operations[position], func, args, kwargs)
             self._position += 1
         elif not self._resume_behind(func, got):
             self._is_extra(args, kwargs, got)
         return result
 
-    def _compare_numbers(self, expected: Operation, func: Any, args: tuple[Any, ...]) -> None:
+    def _compare_numbers(
+        self, expected: Operation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         if func in _WINDOWS:
             self._compare_window(expected, args)
-        elif name_of(func) == 'as_strided':
-            self._compare_strides(expected, args)
         elif self._missed is None:
-            self._note_number(expected, func, args)
+            self._note_number(expected, func, args, kwargs)
 
-    def _note_number(self, expected: Operation, func: Any, args: tuple[Any, ...]) -> None:
-        """Note the ratio of two numbers with which an operation works entry by entry."""
-        if len(expected.args) < 2 or len(args) < 2:
+    def _note_number(
+        self, expected: Operation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Note that an operation works entry by entry with another number than expected."""
+        if torch.Tag.pointwise not in func.tags and name_of(func) not in _SCALED:
             return
-        before, got = expected.args[1], args[1]
-        differ = type(before) in _NUMBERS and type(got) in _NUMBERS and before != got
-        if differ and before * got > 0 and torch.Tag.pointwise in func.tags:
-            self.renumbered[expected] = math.log(got / before)
+        before = _numbers_in(expected.args, expected.kwargs)
+        pairs = zip(before, _numbers_in(args, kwargs), strict=False)
+        for number, got in pairs:
+            if number != got and not (math.isnan(number) and math.isnan(got)):
+                ratio = got / number if number else 0.0
+                self.renumbered[expected] = math.log(ratio) if ratio > 0 else math.nan
 
     def _is_extra(self, args: Any, kwargs: Any, got: Sequence[Tensor]) -> bool:
         """Return whether an operation that is not expected works on nothing of the network.
@@ -285,6 +291,19 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
             is_deviation=is_deviation,
             is_other_path=isinstance(error, OtherPathError),
         )
+
+
+def _numbers_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[float]:
+    """Return the numbers among arguments, and those of tensors that hold a single known one."""
+    return [
+        float(value)
+        for value in (*args, *(kwargs[name] for name in sorted(kwargs)))
+        if type(value) in _NUMBERS or (type(value) is Tensor and _is_known_number(value))
+    ]
+
+
+def _is_known_number(tensor: Tensor) -> bool:
+    return not tensor.is_meta and tensor.numel() == 1 and not tensor.is_complex()
 
 
 def _are_alike(func: Any, other: Any) -> bool:

@@ -24,7 +24,7 @@ from easypruner.graph.coupling.groups import Partition, partition
 from easypruner.graph.coupling.propagate import Propagation
 from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.recording.inventory import StandIns, set_attributes
-from easypruner.graph.recording.tape import Tape, run_forward
+from easypruner.graph.recording.tape import Operation, Tape, run_forward
 from easypruner.graph.trial.coincidences import has_coincidence
 from easypruner.graph.trial.expected import ExpectedTrace
 from easypruner.graph.trial.independence import is_independent
@@ -185,6 +185,17 @@ class Trial:
         repairs: Repairs,
         watching: contextlib.AbstractContextManager[None],
     ) -> Failure | None:
+        failure = self._pass(check, repairs, watching)
+        if failure is None:
+            self._note_scaling(check, repairs)
+        return failure
+
+    def _pass(
+        self,
+        check: TraceCheck,
+        repairs: Repairs,
+        watching: contextlib.AbstractContextManager[None],
+    ) -> Failure | None:
         widths = check.widths
         parameters = self._cut_parameters(widths)
         changed = {
@@ -204,19 +215,43 @@ class Trial:
                         self.stand_ins.model, self.tape.example_inputs, self.tape.backend, check
                     )
                 check.compare_outputs(outputs, [tensor for _, tensor in tensors_in(output)])
-                self._note_scaling(check)
             except Exception as error:
                 return check.describe(error)
         return None
 
-    def _note_scaling(self, check: TraceCheck) -> None:
+    def _note_scaling(self, check: TraceCheck, repairs: Repairs) -> None:
         """Note the channels by whose number code scales: without one of them, the others change."""
         noted = {(id(axis), operation) for axis, operation in self.coupling.mixed}
         for operation, ratio in check.renumbered.items():
             near = self._scaled_by(self.expected.axes_about(operation), ratio, check.widths)
-            for axis in near or self._scaled_by(self.expected.distinct_axes, ratio, check.widths):
+            found = near or self._scaled_by(self.expected.distinct_axes, ratio, check.widths)
+            if not found and not any(
+                operation is other and self.groups_of(axis) for axis, other in self.coupling.mixed
+            ):
+                found = self._renumbering(operation, check.widths, repairs)
+            for axis in found:
                 if (id(axis), operation) not in noted:
                     self.coupling.mixed.append((axis, operation))
+
+    def _renumbering(self, operation: Operation, widths: Widths, repairs: Repairs) -> list[Axis]:
+        """Return an axis of each group with which alone an operation gets another number."""
+
+        def among(groups: Sequence[int]) -> list[int]:
+            chosen = self.choose_widths(widths.round_number, groups)
+            check = TraceCheck(self.expected, self.stand_ins, chosen)
+            self._pass(check, repairs, contextlib.nullcontext())
+            if operation not in check.renumbered:
+                return []
+            middle = len(groups) // 2
+            if not middle:
+                return list(groups)
+            return among(groups[:middle]) + among(groups[middle:])
+
+        axes = (*self.expected.axes_about(operation), *self.expected.distinct_axes)
+        return [
+            next(axis for axis in axes if group in self.groups_of(axis))
+            for group in among(range(len(self.parts.sizes)))
+        ]
 
     def _scaled_by(self, axes: Sequence[Axis], ratio: float, widths: Widths) -> list[Axis]:
         """Return the axes of which a power of the width changes by a ratio, given its logarithm."""

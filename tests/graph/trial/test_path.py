@@ -212,3 +212,22 @@ def test_the_network_may_have_changed_since_its_trace() -> None:
     assert net.training and net.head.in_features == 24
     easypruner.prune(net, first_units(graph, 20), graph=graph)
     assert net.head.in_features == 20
+
+
+def test_a_loop_over_channels_may_run_less_often() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 24), nn.Linear(24, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.first(x)
+            total = first.sum(-1, keepdim=True)
+            for _ in range(max(first.shape[-1] - 18, 1)):
+                total = total + total.mean()
+            return self.last(first).relu() + total
+
+    net, x = randomized_network(Parts), torch.randn(5, 3)
+    graph = easypruner.trace(net, x)
+    easypruner.prune(net, {'first': torch.arange(24) < 19}, graph=graph)
+    assert net.first.out_features == 19

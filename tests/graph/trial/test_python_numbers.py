@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -332,6 +333,39 @@ def test_channels_by_whose_number_code_scales_are_not_compared_with_zeroed_ones(
     assert found.unchecked == ('first',) and not found.failed
     constant = easypruner.trace(Between(lambda x: x * 16**-0.5), x)
     assert not constant.groups['first'].mixed
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        lambda x: x * math.log(x.shape[-1]),
+        lambda x: x / (x.shape[-1] - 1),
+        lambda x: x + torch.tensor(1 + 1 / x.shape[-1]),
+        lambda x: torch.add(x, x.relu(), alpha=1 / x.shape[-1]),
+        lambda x: torch.lerp(x, x.relu(), 1 / x.shape[-1]),
+        lambda x: torch.addcmul(x, x, x, value=8 - x.shape[-1]),
+        lambda x: torch.addmm(x, torch.ones(len(x), 2), x[:2], alpha=1 - 1 / x.shape[-1]),
+    ],
+)
+def test_channels_with_any_number_that_follows_their_width_are_mixed(
+    code: Callable[[Tensor], Tensor],
+) -> None:
+    class Two(Between):
+        """Has a layer behind, whose channels are not mixed."""
+
+        def __init__(self) -> None:
+            super().__init__(code)
+            self.last, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(super().forward(x).tanh())
+
+    net, x = randomized_network(Two), torch.randn(5, 3)
+    graph = easypruner.trace(net, x)
+    masks = {name: torch.arange(16) > 6 for name in graph.groups}
+    assert [name for name, group in graph.groups.items() if group.mixed] == ['first']
+    assert set(graph.groups) == {'first', 'last'}
+    assert easypruner.verify(net, masks, x, graph=graph).passed
 
 
 @pytest.mark.parametrize(
