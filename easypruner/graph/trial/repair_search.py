@@ -153,7 +153,10 @@ class _Search:
         return combined, reached
 
     def _elsewhere(self, operation: Operation, candidates: Sequence[Repair]) -> Iterator[Repair]:
-        """Yield the repairs that correspond to candidates in other modules of the type."""
+        """Yield the repairs that correspond to candidates in other modules of the type.
+
+        The trial has got past modules that ran before: what was repaired there stays as it is.
+        """
         expected = self.trial.expected
         number_of: dict[Axis, int] = {}
         for number, axis in enumerate(expected.axes_about(operation)):
@@ -165,12 +168,15 @@ class _Search:
         ]
         for other in expected.alike(operation):
             axes = expected.axes_about(other)
+            kept = self.cause.settled
+            if not expected.is_later(other, operation):
+                kept = kept.union(self.repairs)
             for repair in near:
                 if any(axis is not None and number_of[axis] >= len(axes) for axis in repair.axes):
                     continue
                 path = _counterpart(repair.module, operation, other)
                 module = None if path is None else self.trial.stand_ins.modules.get(path)
-                if path is None or module is None or (path, repair.attribute) in self.cause.settled:
+                if path is None or module is None or (path, repair.attribute) in kept:
                     continue
                 numbers = numbers_of(attribute_of(module, repair.attribute))
                 found = tuple(
@@ -306,8 +312,15 @@ class _Search:
 
 
 def _counterpart(path: str, operation: Operation, other: Operation) -> str | None:
-    """Return the path of the module that is to another operation what one is to an operation."""
-    if path in enclosing(operation.module):
-        return outwards(other.module, len(enclosing(operation.module)) - len(enclosing(path)))
+    """Return the path of the module that is to another operation what one is to an operation.
+
+    It must have the same part in which the operation runs: the axes of a last layer are not where
+    those of a first one are.
+    """
+    around = enclosing(operation.module)
+    if path in around:
+        found = outwards(other.module, around.index(path))
+        same = other.module.removeprefix(found) == operation.module.removeprefix(path)
+        return found if same else None
     inside = path.removeprefix(f'{operation.module}.')
     return None if inside == path else f'{other.module}.{inside}'
