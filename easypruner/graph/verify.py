@@ -22,7 +22,7 @@ from easypruner.graph.masks import Masks
 from easypruner.graph.recording.composites import is_composite, run_parts, without_compilation
 from easypruner.graph.recording.forward_state import unchanged
 from easypruner.graph.recording.grouped_products import is_grouped_product, multiply_groups
-from easypruner.graph.recording.inventory import named_tensors
+from easypruner.graph.recording.inventory import Inventory, named_tensors
 from easypruner.graph.recording.outputs import ALL_OUTPUTS, CountedOutputs, Outputs
 from easypruner.graph.recording.parametrized import weight_norms
 from easypruner.graph.recording.tape import Call, ExampleInputs, call_model, check_calls
@@ -309,7 +309,7 @@ def _doubled_network(network: nn.Module) -> nn.Module:
 @torch.no_grad()
 def zero_readers(model: nn.Module, masks: Mapping[str, Tensor], graph: ChannelGraph) -> None:
     """Set the weights of a model to zero, in place, that read channels which masks remove."""
-    tensors = named_tensors(model)
+    tensors = {**Inventory(model).tensors, **named_tensors(model)}
     ratios = {
         normed: normed.ratio(tensors[normed.length], tensors[normed.direction])
         for normed in weight_norms(dict(model.named_modules()))

@@ -65,7 +65,7 @@ def cut(
     Raises:
         CutError: a copy is another network, or the state of an optimizer cannot be cut.
     """
-    networks = [inventory, *(_find_alike(other, inventory) for other in copies)]
+    networks = [inventory, *(_find_alike(other, inventory, kept) for other in copies)]
     # All that asks the modules comes first. They leave the cache of the processor when the weights
     # are read.
     modules = [module for network in networks for module in network.modules.values()]
@@ -111,11 +111,19 @@ def _undo(swaps: Sequence[_Swap]) -> None:
         swap.undo(blank)
 
 
-def _find_alike(other: nn.Module, original: Inventory) -> Inventory:
-    """Return the network of the class and shapes of the original inside a copy."""
+def _find_alike(other: nn.Module, original: Inventory, kept: Kept) -> Inventory:
+    """Return the network of the class and shapes of the original inside a copy.
+
+    Tensors in plain attributes may be what a pass has left there. They count if they are cut.
+    """
+    is_cut = {name for name, _ in kept}
     network = Inventory(find_copy(other, original.model))
     shapes, expected = (
-        {name: tuple(tensor.shape) for name, tensor in n.tensors.items()}
+        {
+            name: tuple(tensor.shape)
+            for name, tensor in n.tensors.items()
+            if name not in n.plain or name in is_cut
+        }
         for n in (network, original)
     )
     for name in {**expected, **shapes}:

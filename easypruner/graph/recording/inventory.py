@@ -31,10 +31,14 @@ tensor has in the model."""
 class Inventory:
     """The modules and tensors of a model. A tied tensor has several slots and one name.
 
+    Tensors in plain attributes count as buffers, such as a table of positions that a module has
+    made once.
+
     Attributes:
         model: the network.
         modules: dotted path -> module. A module that is registered twice has its first path.
         tensors: dotted name -> parameter or buffer, parameters first.
+        plain: the names of those in plain attributes.
         slots: the entries of all modules.
     """
 
@@ -42,6 +46,7 @@ class Inventory:
         self.model = model
         self.modules = modules_of(model)
         self.tensors: dict[str, Tensor] = {}
+        self.plain: set[str] = set()
         self.slots: list[Slot] = []
         tensors, slots = self.tensors, self.slots
         first: dict[int, str] = {}
@@ -61,6 +66,28 @@ class Inventory:
                         name = first[id(tensor)] = start + local
                         tensors.setdefault(name, tensor)
                     slots.append((entries, path, local, name))
+        self._add_plain(first)
+
+    def _add_plain(self, first: dict[int, str]) -> None:
+        """Add the tensors in plain attributes that no other tensor shares memory with."""
+        found = [
+            (path, module, local, value)
+            for path, module in self.modules.items()
+            for local, value in module.__dict__.items()
+            if type(value) is Tensor and _is_plain_buffer(module, value)
+        ]
+        if not found:
+            return
+        known = {_memory_of(tensor) for tensor in self.tensors.values()}
+        for path, module, local, value in found:
+            name = first.get(id(value))
+            if name is None and _memory_of(value) not in known:
+                name = first[id(value)] = dotted_name(path, local)
+                known.add(_memory_of(value))
+                self.plain.add(name)
+                self.tensors[name] = value
+            if name is not None:
+                self.slots.append((module.__dict__, path, local, name))
 
     @cached_property
     def kinds(self) -> dict[type[nn.Module], str]:
@@ -105,6 +132,18 @@ def _add_parts(module: nn.Module, start: str, found: dict[str, nn.Module], seen:
             found[path] = part
             if part._modules:
                 _add_parts(part, f'{path}.', found, seen)
+
+
+def _is_plain_buffer(module: nn.Module, value: Tensor) -> bool:
+    """Return whether a tensor in an attribute is a constant, and not made of weights by a hook."""
+    numbers = value.is_floating_point() or value.is_complex()
+    made = value.requires_grad or value.is_inference() or module._forward_pre_hooks
+    return numbers and value.numel() > 1 and value.layout is torch.strided and not made
+
+
+def _memory_of(tensor: Tensor) -> int:
+    """Return what tensors that share memory have in common."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 
 def is_parameter(tensor: Tensor) -> bool:

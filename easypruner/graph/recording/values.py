@@ -7,6 +7,7 @@ again on real tensors, in order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -84,6 +85,8 @@ class Values:
         """
         if kind_of(func).asks_values:
             number, self._asked = self._asked, self._asked + 1
+            if func is aten.masked_select.default and args[0].is_meta:
+                return self._select(*args)
             if any(tensor.is_meta for tensor in tensors_of(args)):
                 return self._answer(func, args, kwargs, number)
         elif func is _TO_COPY and args[0].is_meta and _goes_to_cpu(kwargs):
@@ -105,6 +108,21 @@ class Values:
         if index.dim() != 1:
             raise UnknownValueError('a mask of several dimensions selects entries')
         return run_operation(aten.select.int, (found, 1, 0), {})
+
+    def _select(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the entries at which a mask is true, of which only the number is known.
+
+        It may be a multiple of a width. So that of another pass is not given again.
+        """
+        self._replay()
+        found = self._find(mask)
+        if found is None and self._guess is not guess_result:
+            raise UnknownValueError('a mask that depends on weights selects entries')
+        shape = torch.broadcast_shapes(x.shape, mask.shape)  # type: ignore[no-untyped-call]
+        count = math.prod(shape) if found is None else int(found.broadcast_to(shape).sum())
+        result = torch.empty(count, dtype=x.dtype, device='meta')
+        self._log.append((aten.masked_select.default, (x, mask), {}, result))
+        return result
 
     def _answer(
         self,

@@ -219,10 +219,17 @@ class ExpectedTrace:
                 yield location, axis
 
     def behind(self, operation: Operation) -> Iterator[tuple[Location, Axis]]:
-        """Yield the axes that the operation's module itself works with later."""
-        for other, location, axis in self._locations(operation.module, 0):
-            if self._order[other] > self._order[operation] and other.module == operation.module:
-                yield location, axis
+        """Yield the axes that the operation's module itself works with later, then its parts.
+
+        A module may take a width from the shape of an input that only a part of it reads.
+        """
+        later = [
+            (other.module == operation.module, location, axis)
+            for other, location, axis in self._locations(operation.module, 0)
+            if self._order[other] > self._order[operation]
+        ]
+        for is_own in (True, False):
+            yield from ((location, axis) for own, location, axis in later if own is is_own)
 
     def _locations(self, path: str, up: int) -> Iterator[tuple[Operation, Location, Axis]]:
         """Yield the axes of the operations in a module, with their locations ``up`` levels out."""

@@ -240,3 +240,34 @@ def test_widths_that_fit_by_chance_in_one_round_are_tied_like_the_others(before:
     assert weights <= {member.param for member in group.members}
     easypruner.prune(net, {name: torch.tensor([True, False, True, True])}, graph=graph)
     assert net[-1].width == 24 and net(x)[0].shape == (2, 5, 6, 6)
+
+
+class Crossing(nn.Module):
+    """Takes the width of its first input from the shape of a second one, which a part reads."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.read = nn.Linear(12, 12), nn.Linear(12, 12)
+
+        def forward(self, x: Tensor, cross: Tensor) -> Tensor:
+            count, _, width = cross.shape
+            last = x[:, -1:].reshape(count, -1, width)
+            return x + self.mix(last).mean(1, True) * self.read(cross).mean(1, True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.layer = nn.Linear(5, 12), nn.Linear(4, 12), self.Layer()
+        self.last = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor, cross: Tensor) -> Tensor:
+        return self.last(self.layer(self.first(x), self.second(cross)))
+
+
+def test_a_width_that_code_takes_from_another_input_is_tied_to_it() -> None:
+    net, inputs = randomized_network(Crossing), (torch.rand(2, 6, 5), torch.rand(2, 3, 4))
+    graph = easypruner.trace(net, inputs)
+    group = graph.groups['first']
+    assert {'second.weight', 'layer.read.weight'} <= {member.param for member in group.members}
+    masks = random_masks(graph, 0.5, 0)
+    assert easypruner.verify(net, masks, inputs, graph=graph).error < 1e-12
