@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from easypruner.base.user_code import is_foreign
@@ -22,6 +23,8 @@ _COMPARING = frozenset({'min', 'max', 'sorted', 'set', 'eq', 'ne', 'lt', 'le', '
 _OPERATIONS = ('COMPARE_OP', 'CONTAINS_OP', 'BINARY_MODULO', 'INPLACE_MODULO')
 _TESTS = ('POP_JUMP', 'JUMP_IF', 'TO_BOOL', 'UNARY_NOT')
 _ITEMS = ('BINARY_SUBSCR', 'BINARY_SLICE')
+_PLAIN = frozenset({bool, int, float, str, type(None), torch.Tensor})
+_REGISTERED = ('_parameters', '_buffers', '_modules')
 _CALLED = ('forward', '__call__')
 _FOREIGN = ('torch.', 'builtins', 'collections')
 
@@ -32,10 +35,16 @@ class _Code(NamedTuple):
     Attributes:
         names: the attributes and globals that it reads.
         compares: whether it compares numbers, or asks for a remainder.
+        own: the names by which other functions read this one.
     """
 
     names: frozenset[str]
     compares: bool
+    own: frozenset[str] = frozenset()
+
+    def reads(self, names: Set[str]) -> bool:
+        """Return whether it reads one of some names."""
+        return not names.isdisjoint(self.names)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ def find_comparisons(modules: Iterable[nn.Module]) -> Comparisons:
     """Return what code of modules may compare with widths.
 
     A function may that compares values, and reads a shape or a number of a module that equals a
-    width; so may one to which a function that reads these may hand them.
+    width, or that may get one from another function.
 
     Args:
         modules: all modules of a network.
@@ -69,20 +78,31 @@ def find_comparisons(modules: Iterable[nn.Module]) -> Comparisons:
     Comparisons(anything=False, numbers=False)
     """
     listed = list(modules)
-    codes = {function: _read(function.__code__) for function in _functions_of(listed)}
-    if not any(code.compares for code in codes.values()):
+    codes = [
+        _read(function.__code__)._replace(own=frozenset(own))
+        for function, own in _functions_of(listed).items()
+    ]
+    if not any(code.compares for code in codes):
         return Comparisons(False, False)
     numbers = _width_numbers(listed)
     return Comparisons(_is_compared(codes, _SHAPES | numbers), _is_compared(codes, numbers))
 
 
-def _is_compared(codes: Mapping[types.FunctionType, _Code], names: Set[str]) -> bool:
-    """Return whether functions may compare attributes of some names."""
-    reading = [code for code in codes.values() if not names.isdisjoint(code.names)]
-    handed = {name for code in reading for name in code.names}
+def _is_compared(codes: Iterable[_Code], names: Set[str]) -> bool:
+    """Return whether functions may compare attributes of some names.
+
+    A function may read them itself. Or it gets them from another one that calls it, from one that
+    it calls, or from a third one that calls both.
+    """
+    listed = list(codes)
+    readers = {own for code in listed if code.reads(names) for own in code.own}
+    handed = {
+        name for code in listed if code.reads(names) or code.reads(readers) for name in code.names
+    }
     return any(
-        code.compares and (not names.isdisjoint(code.names) or function.__name__ in handed)
-        for function, code in codes.items()
+        code.compares
+        and (code.reads(names) or code.reads(readers) or not handed.isdisjoint(code.own))
+        for code in listed
     )
 
 
@@ -110,7 +130,7 @@ def _read(code: types.CodeType) -> _Code:
     names: set[str] = set()
     compares = False
     for part in _parts_of(code):
-        names.update(part.co_names)
+        names.update(part.co_names, part.co_freevars)
         compares = compares or _compares(part)
     return _Code(frozenset(names), compares)
 
@@ -136,30 +156,46 @@ def _parts_of(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _parts_of(constant)
 
 
-def _functions_of(modules: Iterable[nn.Module]) -> Iterator[types.FunctionType]:
-    """Yield the functions that calls of modules may run, other than those of torch and of Python.
+def _functions_of(modules: Iterable[nn.Module]) -> dict[types.FunctionType, set[str]]:
+    """Return the functions that calls of modules may run, with the names by which code reads them.
 
-    Methods are found by their names: a call of ``self.merge`` may run any method of this name.
+    Those of torch and of Python are left out. Methods are found by their names: a call of
+    ``self.merge`` may run any method of this name.
     """
-    attributes = [value for module in modules for value in (module, *vars(module).values())]
+    listed = list(modules)
+    attributes = [
+        (name, value)
+        for module in listed
+        for name, value in vars(module).items()
+        if type(value) not in _PLAIN and name not in _REGISTERED and not _is_empty(value)
+    ]
     methods: dict[str, list[Any]] = {}
-    for cls in {cls for kind in set(map(type, attributes)) for cls in kind.__mro__}:
+    kinds = {type(module) for module in listed} | {type(value) for _, value in attributes}
+    for cls in {cls for kind in kinds for cls in kind.__mro__}:
         if not cls.__module__.startswith(_FOREIGN):
             for name, value in vars(cls).items():
                 methods.setdefault(name, []).append(value)
-    values = [value for name in _CALLED for value in methods.get(name, ())]
-    values += [value for value in attributes if isinstance(value, dict) or callable(value)]
-    seen: set[int] = set()
+    values = [(name, value) for name in _CALLED for value in methods.get(name, ())]
+    values += [pair for pair in attributes if isinstance(pair[1], dict) or callable(pair[1])]
+    found: dict[types.FunctionType, set[str]] = {}
+    seen: set[tuple[str, int]] = set()
     while values:
-        value = _unwrap(values.pop())
-        if id(value) in seen:
+        name, wrapped = values.pop()
+        value = _unwrap(wrapped)
+        if (name, id(value)) in seen:
             continue
-        seen.add(id(value))
+        seen.add((name, id(value)))
         if isinstance(value, dict):
-            values.extend(value.values())
+            values += [(name, each) for each in value.values()]
         elif isinstance(value, types.FunctionType) and not is_foreign(value.__code__.co_filename):
-            yield value
-            values.extend(_used_by(value, methods))
+            if value not in found:
+                values += _used_by(value, methods)
+            found.setdefault(value, set()).add(name)
+    return found
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, dict | set) and not value
 
 
 def _unwrap(value: Any) -> Any:
@@ -171,16 +207,19 @@ def _unwrap(value: Any) -> Any:
     return getattr(value, '__func__', value)
 
 
-def _used_by(function: types.FunctionType, methods: Mapping[str, list[Any]]) -> Iterator[Any]:
-    """Yield the globals, methods and variables around it that a function reads."""
+def _used_by(
+    function: types.FunctionType, methods: Mapping[str, list[Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the globals, methods and variables around it that a function reads, with names."""
     names = {name for part in _parts_of(function.__code__) for name in part.co_names}
     for name in names:
         value = function.__globals__.get(name)
         if isinstance(value, types.ModuleType | type):
-            yield from (vars(value).get(each) for each in {*names, '__init__'})
+            yield from ((each, vars(value).get(each)) for each in {*names, '__init__'})
         else:
-            yield value
-        yield from methods.get(name, ())
-    for cell in function.__closure__ or ():
+            yield name, value
+        yield from ((name, method) for method in methods.get(name, ()))
+    variables = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in variables:
         with contextlib.suppress(ValueError):  # a variable that has no value yet
-            yield cell.cell_contents
+            yield name, cell.cell_contents

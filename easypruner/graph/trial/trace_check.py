@@ -25,8 +25,11 @@ from easypruner.graph.trial.widths import Widths
 
 _LOOKAHEAD = 64
 _NUMBERS = (int, float)
-_SCALED = ('addmm', 'baddbmm', 'addmv', 'addbmm', 'addr')
-"""Operations that are not entry by entry, and have numbers by which they multiply."""
+_WITH_NUMBERS = frozenset({
+    'addmm', 'baddbmm', 'addmv', 'addbmm', 'addr', 'full', 'full_like', 'new_full', 'fill',
+    'scalar_tensor', 'masked_fill', 'constant_pad_nd',
+})  # fmt: skip
+"""Operations that are not entry by entry, and have numbers by which they multiply or fill."""
 _WINDOWS = (torch.ops.aten.slice.Tensor,)
 _VIEWS = ('view', '_unsafe_view', '_reshape_alias')
 _REARRANGING = (
@@ -167,8 +170,9 @@ class TraceCheck(Watcher):  # type: ignore[no-untyped-call]
     def _note_number(
         self, expected: Operation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Note that an operation works entry by entry with another number than expected."""
-        if torch.Tag.pointwise not in func.tags and name_of(func) not in _SCALED:
+        """Note that an operation works with another number than expected."""
+        name = name_of(func).removesuffix('_')
+        if torch.Tag.pointwise not in func.tags and name not in _WITH_NUMBERS:
             return
         before = _numbers_in(expected.args, expected.kwargs)
         pairs = zip(before, _numbers_in(args, kwargs), strict=False)
