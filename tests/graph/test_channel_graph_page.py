@@ -28,8 +28,8 @@ FILES = {
 }
 PRINTED = {
     next(name for name in FILES if FILES[name] == code): text
-    for (_, code), (language, text) in pairwise(BLOCKS)
-    if language == 'text'
+    for (before, code), (language, text) in pairwise(BLOCKS)
+    if language == 'text' and before == 'python'
 }
 
 BACKBONE = """
