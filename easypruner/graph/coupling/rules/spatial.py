@@ -179,6 +179,18 @@ def slide_windows(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(output, (*axes, coupling.make_constant(output.shape[-1])))
 
 
+@rule('unfold_backward')
+def add_windows(coupling: Coupling, operation: Operation) -> None:
+    """Put windows together, as an inverse Fourier transform does, and hand the other axes on."""
+    *axes, within = coupling.axes_of(operation.tensors[0])
+    output = operation.output
+    dim = operation.argument('dim') % output.dim()
+    for axis in (axes[dim], within):
+        coupling.freeze(axis, 'channels are added in sliding windows')
+    axes[dim] = coupling.make_constant(output.shape[dim])
+    coupling.assign(output, axes)
+
+
 @rule('grid_sampler', 'grid_sampler_2d', 'grid_sampler_3d', 'torchvision::roi_align',
       'torchvision::roi_pool')  # fmt: skip
 def sample(coupling: Coupling, operation: Operation) -> None:

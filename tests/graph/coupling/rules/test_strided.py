@@ -75,3 +75,15 @@ def test_channels_stay_where_strides_do_not_follow_them(name: str) -> None:
     assert not graph.groups
     reasons = {each.reason for each in graph.frozen if each.param == 'first.weight'}
     assert any('strides' in reason and 'as_strided' in reason for reason in reasons)
+
+
+def overlapped(h: Tensor) -> Tensor:
+    """Windows that are put together again, as an inverse Fourier transform puts them."""
+    found = h.unfold(1, 4, 2) * torch.arange(1.0, 5.0)
+    return torch.ops.aten.unfold_backward(found, h.shape, 1, 4, 2)
+
+
+def test_windows_that_are_put_together_leave_channels_free() -> None:
+    model, x = randomized_network(lambda: Strided(overlapped)), torch.randn(2, 12, 6)
+    assert [group.size for group in easypruner.trace(model, x).groups.values()] == [9]
+    check_rule(model, x)
