@@ -14,7 +14,7 @@ __all__ = ['apply_rule', 'rule']
 
 for _family in (
     'pointwise', 'views', 'pieces', 'contractions', 'recurrent', 'norms', 'spatial', 'indexing',
-    'writing', 'quantization', 'experts', 'fills', 'triangles', 'derivatives',
+    'writing', 'quantization', 'experts', 'fills', 'draws', 'triangles', 'derivatives',
 ):  # fmt: skip
     import_module(f'{__name__}.{_family}')
 

@@ -7,7 +7,7 @@ from easypruner.graph.coupling.rules.views import make_copies
 
 
 @rule('zeros', 'ones', 'full', 'empty', 'new_zeros', 'new_ones', 'new_full', 'new_empty',
-      'empty_strided', 'new_empty_strided', 'rand', 'randn', 'scalar_tensor')  # fmt: skip
+      'empty_strided', 'new_empty_strided', 'scalar_tensor')  # fmt: skip
 def fill(coupling: Coupling, operation: Operation) -> None:
     """Leave all axes free: all entries are alike, so any of them may go."""
     for output in operation.outputs:

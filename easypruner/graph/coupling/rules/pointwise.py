@@ -31,16 +31,15 @@ def broadcast(coupling: Coupling, every: Iterable[Sequence[Axis]], count: int) -
 
 @rule(
     'pointwise', 'clone', 'alias', 'detach', 'contiguous', '_to_copy', 'lift_fresh',
-    'lift_fresh_copy', 'dropout', 'native_dropout', 'bernoulli', '_prelu_kernel', 'prelu', 'where',
+    'lift_fresh_copy', 'dropout', 'native_dropout', '_prelu_kernel', 'prelu', 'where',
     'masked_fill', 'clamp', 'rrelu_with_noise', 'gelu', 'nan_to_num', '_conj', 'real',
-    'zeros_like', 'ones_like', 'empty_like', 'full_like', 'rand_like', 'randn_like', 'fill',
-    'zero', '_fused_dropout', 'to', 'uniform', 'normal', 'conj', 'view_as_real_copy', '_neg_view',
-    'random', 'addcmul', 'lerp', 'imag', 'complex', 'polar', 'resolve_conj', 'resolve_neg',
-    'hardswish', 'hardsigmoid', 'hardtanh', 'relu6', 'mish', 'softplus', 'elu', 'celu', 'selu',
-    'leaky_relu', 'hardshrink', 'softshrink', 'threshold', 'log_sigmoid_forward', 'logit', 'relu',
-    'floor_divide', 'randint_like', 'alias_copy', 'detach_copy', '_conj_copy', '_neg_view_copy',
-    'exponential', 'cauchy', 'log_normal', 'geometric', 'poisson', 'binomial', '_standard_gamma',
-    'lift', '_pin_memory', '_lazy_clone', 'rrelu_with_noise_functional',
+    'zeros_like', 'ones_like', 'empty_like', 'full_like', 'fill', 'zero', '_fused_dropout', 'to',
+    'conj', 'view_as_real_copy', '_neg_view', 'addcmul', 'lerp', 'imag', 'complex', 'polar',
+    'resolve_conj', 'resolve_neg', 'hardswish', 'hardsigmoid', 'hardtanh', 'relu6', 'mish',
+    'softplus', 'elu', 'celu', 'selu', 'leaky_relu', 'hardshrink', 'softshrink', 'threshold',
+    'log_sigmoid_forward', 'logit', 'relu', 'floor_divide', 'alias_copy', 'detach_copy',
+    '_conj_copy', '_neg_view_copy', 'lift', '_pin_memory', '_lazy_clone',
+    'rrelu_with_noise_functional',
 )  # fmt: skip
 def pointwise(coupling: Coupling, operation: Operation) -> None:
     """Couple the axes that broadcasting aligns: the operation works entry by entry."""
