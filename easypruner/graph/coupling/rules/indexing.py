@@ -97,7 +97,7 @@ def index(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that are indexed by tensors; hand the others on."""
     output = operation.output
     tables = [table for table in operation.args[1] if table is not None]
-    if len(tables) == 1 and is_mask(tables[0]) and count_uniform(tables[0], tables[0].shape):
+    if picks_rows(tables):
         _pick_rows(coupling, operation, tables[0])
         return
     rest, start = pick(coupling, operation)
@@ -108,6 +108,14 @@ def index(coupling: Coupling, operation: Operation) -> None:
         inserted = broadcast(coupling, map(coupling.axes_of, tables), count)
     coupling.assign(output, (*rest[:start], *inserted, *rest[start:]))
     _keep_matrices(coupling, operation)
+
+
+def picks_rows(tables: Sequence[Tensor | None]) -> bool:
+    """Return whether the tables of an index are one mask, which picks whole rows."""
+    given = [table for table in tables if table is not None]
+    if len(given) != 1 or not is_mask(given[0]):
+        return False
+    return count_uniform(given[0], given[0].shape) > 0
 
 
 def _pick_rows(coupling: Coupling, operation: Operation, mask: Tensor) -> None:

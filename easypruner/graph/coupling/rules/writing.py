@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from easypruner.graph.coupling.rules.indexing import (
@@ -9,6 +11,7 @@ from easypruner.graph.coupling.rules.indexing import (
     is_mask,
     keep_beside_rows,
     pick,
+    picks_rows,
 )
 from easypruner.graph.coupling.rules.pointwise import broadcast
 from easypruner.graph.coupling.rules.registration import Coupling, Operation, rule
@@ -68,6 +71,9 @@ def _write_beside(
 def write_picked(coupling: Coupling, operation: Operation) -> None:
     """Freeze the dimensions that are indexed by tensors; couple the others with the values."""
     x, tables, values = operation.args[:3]
+    if picks_rows(tables):
+        _write_picked_rows(coupling, operation)
+        return
     rest, start = pick(coupling, operation)
     for table in tables:
         if table is not None:
@@ -84,6 +90,34 @@ def write_picked(coupling: Coupling, operation: Operation) -> None:
             pairs.append((other, axis))
     if not coupling.has_axes(operation.output):
         coupling.assign(operation.output, coupling.axes_of(x))
+    coupling.note_writing(operation.output, pairs)
+
+
+def _write_picked_rows(coupling: Coupling, operation: Operation) -> None:
+    """Couple the dimensions of the rows that a mask picks with those of the values."""
+    x, tables, values = operation.args[:3]
+    mask = next(table for table in tables if table is not None)
+    start = tables.index(mask)
+    stop = start + mask.dim()
+    axes, count = coupling.axes_of(x), count_uniform(mask, mask.shape)
+    rows = keep_beside_rows(coupling, axes[start:stop], count, mask, WRITTEN)
+    row = [axis.size for axis in rows]
+    written = list(coupling.axes_of(values))
+    at = len(written) - 1 - (x.dim() - stop)
+    pairs = []
+    if at >= 0 and written[at].size > 1:
+        number = written[at].size // math.prod(row)
+        picked, *given = regroup(coupling, [written[at]], (number, *row))
+        coupling.freeze(picked, WRITTEN)
+        pairs += list(zip(rows, given, strict=True))
+    around = [*axes[:start], None, *axes[stop:]]
+    for axis, other in zip(reversed(written), reversed(around), strict=False):
+        if other is not None and axis.size != 1:
+            pairs.append((other, axis))
+    for axis, other in pairs:
+        coupling.couple(axis, other)
+    if not coupling.has_axes(operation.output):
+        coupling.assign(operation.output, axes)
     coupling.note_writing(operation.output, pairs)
 
 

@@ -41,6 +41,11 @@ def written(x: Tensor, columns: Tensor, values: Tensor) -> Tensor:
     return x
 
 
+def written_rows(x: Tensor, mask: Tensor) -> Tensor:
+    x[mask] = x[mask].view(-1, x.shape[1]).flip(0).flatten()
+    return x
+
+
 def routed(h: Tensor, e: Tensor) -> Tensor:
     out = h.new_zeros(h.shape)
     for number in range(3):
@@ -68,6 +73,16 @@ BESIDE: dict[str, Function] = {
     ),
     'masked_scatter in place': lambda h, e: h.clone().masked_scatter_(e[0, :10, None] > 4, h * 2),
     'index by a wide mask': lambda h, e: h[wide(e[0, :10] > 4, h)].view(-1, h.shape[1]),
+    'index_put by a wide mask': lambda h, e: h.index_put(
+        (wide(e[0, :10] > 4, h),), h.flip(0)[e[0, :10] > 4].flatten()
+    ),
+    'index_put of a number': lambda h, e: h.index_put((wide(e[0, :10] > 4, h),), torch.tensor(0.5)),
+    'setitem by a wide mask': lambda h, e: written_rows(h.clone(), wide(e[0, :10] > 4, h)),
+    'index_put of rows of two': lambda h, e: (
+        h.unflatten(0, (5, 2))
+        .index_put(((e[0, :5] > 4)[:, None].expand(-1, 2),), h[0])
+        .flatten(0, 1)
+    ),
     'index by no mask': lambda h, e: h + h[wide(e[0, :10] > 10, h)].numel(),
     'masked_select': lambda h, e: h.masked_select(e[0, :10, None] > 4).view(-1, h.shape[1]),
     'scatter_add': lambda h, e: h.scatter_add(0, wide(e[1], h), h[e[0]]),
