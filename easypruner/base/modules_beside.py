@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 
 def import_beside(file: Path) -> None:
@@ -17,3 +18,25 @@ def import_beside(file: Path) -> None:
     if folder not in sys.path:
         sys.path.append(folder)
         importlib.invalidate_caches()
+
+
+def import_of_package(file: Path) -> ModuleType:
+    """Import a file as a module of the package in whose folder it is.
+
+    The folders with an ``__init__.py`` above it are the packages around it.
+
+    Raises:
+        ImportError: another module has its name, or the import fails.
+    """
+    path = file.resolve()
+    names, folder = [path.stem, path.parent.name], path.parent.parent
+    while (folder / '__init__.py').is_file():
+        names.append(folder.name)
+        folder = folder.parent
+    import_beside(folder / path.name)
+    name = '.'.join(reversed(names))
+    module = importlib.import_module(name)
+    found = getattr(module, '__file__', None)
+    if found is None or Path(found).resolve() != path:
+        raise ImportError(f'{name} is another module, {found}')
+    return module

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ from torch import nn
 
 from easypruner.base.describe import describe
 from easypruner.base.modules import copy_of
-from easypruner.base.modules_beside import import_beside
+from easypruner.base.modules_beside import import_beside, import_of_package
 from easypruner.cli.find_network import Subject, example_images, find_network, of_config
 from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
@@ -177,8 +179,14 @@ def _of_name(name: str, shape: Sequence[int] | None, plugins: PluginArguments) -
 
 
 def _import(file: Path) -> ModuleType:
-    """Import a file as Python runs a script: it finds modules that are beside it."""
+    """Import a file as Python runs a script, or as a module of its package.
+
+    A script finds the modules that are beside it. If it imports some by ``from .name``, it is a
+    module of a package.
+    """
     import_beside(file)
+    if _imports_relatively(file):
+        return import_of_package(file)
     # Dataclasses look for the module of their class. The name is none that a file could import.
     name = f'easypruner file {file.resolve()}'
     spec = importlib.util.spec_from_file_location(name, file)
@@ -186,6 +194,29 @@ def _import(file: Path) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _imports_relatively(file: Path) -> bool:
+    tree = ast.parse(file.read_bytes(), str(file))
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
+
+
+def _check_no_arguments(given: Callable[..., Any], name: str) -> None:
+    """Raise ConfigError if a function or class cannot be called without arguments."""
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):  # some callables of C have none
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        kind = 'class' if isinstance(given, type) else 'function'
+        called = name.rpartition(':')[2]
+        raise ConfigError(
+            f'{name} is a {kind} that needs arguments: {called}{signature}; write a function '
+            f'without arguments that returns {called}(...) and its example inputs, and name that '
+            'function'
+        ) from error
 
 
 def _of_python(file: Path, function: str, shape: Sequence[int] | None) -> Subject:
@@ -201,6 +232,7 @@ def _of_python(file: Path, function: str, shape: Sequence[int] | None) -> Subjec
         raise ConfigError(f'{str(file)!r} has no function {function!r}; {nearest(function, known)}')
     made = given
     if not isinstance(given, nn.Module):
+        _check_no_arguments(given, name)
         with building(name):
             made = given()
     network, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)

@@ -60,3 +60,26 @@ def test_a_weight_that_a_hook_makes_is_no_table() -> None:
     net(TOKENS)
     assert not Inventory(net).plain
     assert easypruner.trace(net, TOKENS).groups.keys() == {'0.weight_v'}
+
+
+class Listed(nn.Module):
+    """Registers the parameters of layers, and has the layers in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(5, 8), nn.Linear(8, 3)]
+        self.weights = nn.ParameterList(p for layer in self.layers for p in layer.parameters())
+        self.spare = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_parameters_that_unregistered_modules_read_are_not_called_unused() -> None:
+    graph = easypruner.trace(Listed(), TOKENS)
+    reasons = {(entry.param, entry.dim): entry.reason for entry in graph.frozen}
+    assert not graph.groups and 'does not register' in reasons['weights.0', 0]
+    assert reasons['spare', 0] == 'not used in the forward pass'
+    assert graph.explain('weights.0', 0, 1).reason == reasons['weights.0', 0]

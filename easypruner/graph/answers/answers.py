@@ -158,7 +158,7 @@ class Answers:
         text = (
             self.coupling.axes.reasons.texts[-node - 1]
             if owned
-            else self.coupling.axes.explain_unowned(param, dim, size)
+            else self.coupling.axes.explain_unowned(param, dim, size, self.tensors[param])
         )
         return Explanation(param, dim, index, kind, None, None, 0, text, (), ())
 

@@ -44,7 +44,7 @@ def find_frozen(
         for dim, size in enumerate(tensor.shape):
             owner = coupling.axes.owners.get((param, dim))
             if owner is None:
-                reason = coupling.axes.explain_unowned(param, dim, size)
+                reason = coupling.axes.explain_unowned(param, dim, size, tensor)
                 axes = coupling.axes.of_parameter(param)
                 kind = kind_of_constant(coupling, axes[dim] if axes else None)
                 result.append(Frozen(param, dim, int(size), reason, kind))

@@ -41,6 +41,7 @@ SINGLE = 'has a single channel'
 SPLIT = 'channels are split into dimensions, of which this one keeps its size'
 TABLE = 'a table of integers'
 UNUSED = 'not used in the forward pass'
+UNREGISTERED = 'read by a module that the network does not register, as one in a plain list'
 
 
 class Part(NamedTuple):
@@ -252,6 +253,7 @@ class TensorAxes:
         self._unprunable = unprunable
         self._staying = staying
         self._of_parameter: dict[str, tuple[Axis, ...]] = {}
+        self._constants: dict[int, Tensor] = {}
         named = [(tensor, name) for tape in tapes for name, tensor in tape.parameters.items()]
         self._names = TensorMap(named)
         self._made_of = TensorMap(named)
@@ -358,10 +360,17 @@ class TensorAxes:
         if name is not None:
             self._made_of[output] = name
 
-    def explain_unowned(self, param: str, dim: int, size: int) -> str:
-        """Return why a dimension without an owner stays."""
+    def explain_unowned(self, param: str, dim: int, size: int, tensor: Tensor) -> str:
+        """Return why a dimension without an owner stays.
+
+        Args:
+            param: the name of the parameter or buffer.
+            dim: the dimension.
+            size: its size.
+            tensor: the parameter or buffer itself.
+        """
         if param not in self._of_parameter:
-            return UNUSED
+            return UNREGISTERED if id(tensor) in self._constants else UNUSED
         if size <= 1:
             return SINGLE
         return self._unprunable.get((param, dim), TABLE)
@@ -371,6 +380,7 @@ class TensorAxes:
     ) -> tuple[Axis, ...]:
         name = self._names.get(tensor)
         if name is None:
+            self._constants[id(tensor)] = tensor
             return self._make_constants(tensor, CONSTANT)
         if name not in self._of_parameter:
             counts = not (tensor.is_floating_point() or tensor.is_complex())
