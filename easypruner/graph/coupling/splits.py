@@ -111,7 +111,7 @@ class Splits:
         shared: list[Axis] = []
         for (_, widths), parts, count in zip(sides, every, counts, strict=True):
             self.head_widths.update(axis.part for axis in widths if axis.part is not None)
-            outermost = dict(part for part, _ in reversed(parts))
+            outermost = dict(part for part, _ in reversed(parts) if self._may_lose(part))
             self.heads.update(outermost)
             if count == max(counts):
                 self._query_heads.update(part for part, _ in parts)
@@ -119,6 +119,10 @@ class Splits:
                 self._shared_heads.update(outermost)
                 shared += () if parts else widths
         return [] if self.attention == 'width' else shared
+
+    def _may_lose(self, part: Part) -> bool:
+        """Return whether the indices of a part differ: those of a batch all have the same heads."""
+        return part.number in _varying(self.grids[part.split])
 
     def wanted(self) -> dict[SplitKey, int]:
         """Return split -> the part that should stay free."""
@@ -135,5 +139,9 @@ class Splits:
 
 def _free_dimension(grid: Ids) -> int:
     """Choose the dimension that stays free: the largest of those along which ids vary."""
-    varies = [i for i in range(grid.ndim) if not (grid == np.take(grid, [0], axis=i)).all()]
-    return max(varies or range(grid.ndim), key=lambda i: (grid.shape[i], i))
+    return max(_varying(grid) or range(grid.ndim), key=lambda i: (grid.shape[i], i))
+
+
+def _varying(grid: Ids) -> list[int]:
+    """Return the dimensions along which ids vary."""
+    return [i for i in range(grid.ndim) if not (grid == np.take(grid, [0], axis=i)).all()]

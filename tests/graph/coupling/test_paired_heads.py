@@ -1,4 +1,4 @@
-"""Heads that are split again, as into the two halves of a head of differential attention."""
+"""Heads that are split again, as into two halves, or with which a view counts the batch."""
 
 from __future__ import annotations
 
@@ -42,3 +42,19 @@ def test_heads_that_are_split_again_go_whole(sizes: tuple[int, int]) -> None:
     graph = easypruner.trace(model, x, attention='heads')
     assert [group.size for group in graph.groups.values()] == [sizes[0]]
     assert easypruner.verify(model, random_masks(graph), x, graph=graph).passed
+
+
+@pytest.mark.parametrize('batch', [1, 3, 4])
+def test_heads_that_are_counted_with_the_batch_go_whole(batch: int) -> None:
+    model = randomized_network(
+        lambda: nn.Sequential(
+            nn.Linear(6, 16),
+            nn.TransformerEncoderLayer(16, 4, 24, batch_first=True),
+            nn.Linear(16, 2),
+        )
+    )
+    x = torch.randn(batch, 5, 6)
+    graph = easypruner.trace(model, x, attention='heads')
+    assert sorted(group.size for group in graph.groups.values()) == [4, 24]
+    easypruner.prune(model, random_masks(graph), graph=graph)
+    assert model(x).shape == (batch, 5, 2)
