@@ -296,7 +296,8 @@ def check_path(
         if other is not None:
             raise MaskError(
                 f'with the widths that these masks leave, {other.text}; keep other numbers of units'
-                f'{_name_groups(groups, cut, other.module)}'
+                f'{_name_groups(groups, cut, other.module)}: by other masks, or by another budget '
+                'or other limits of the groups'
             )
 
 
