@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from easypruner.base.user_code import is_foreign
-from easypruner.graph.recording.config_numbers import attributes_of, numbers_of
+from easypruner.graph.recording.config_numbers import has_numbers, numbers_of
 
 _LEAST_WIDTH = 4
 _SHAPES = frozenset({'shape', 'size', 'numel', 'nelement'})
@@ -84,7 +84,7 @@ def find_comparisons(modules: Iterable[nn.Module]) -> Comparisons:
     ]
     if not any(code.compares for code in codes):
         return Comparisons(False, False)
-    numbers = _width_numbers(listed)
+    numbers = _width_numbers(listed, {name for code in codes for name in code.names})
     return Comparisons(_is_compared(codes, _SHAPES | numbers), _is_compared(codes, numbers))
 
 
@@ -106,8 +106,13 @@ def _is_compared(codes: Iterable[_Code], names: Set[str]) -> bool:
     )
 
 
-def _width_numbers(modules: Iterable[nn.Module]) -> set[str]:
-    """Return the names of the numbers, of any module or config, that equal widths of parameters."""
+def _width_numbers(modules: Iterable[nn.Module], read: Set[str]) -> set[str]:
+    """Return the names of the numbers, of any module or config, that equal widths of parameters.
+
+    Args:
+        modules: the modules.
+        read: the names that code reads.
+    """
     listed = list(modules)
     widths = {
         size
@@ -117,12 +122,19 @@ def _width_numbers(modules: Iterable[nn.Module]) -> set[str]:
         for size in tensor.shape[:2]
         if size >= _LEAST_WIDTH
     }
+    owners = [own for module in listed for own in (vars(module), *_configs_of(module, read))]
     return {
-        name.rpartition('.')[2]
-        for module in listed
-        for name, value in attributes_of(module)
-        if not widths.isdisjoint(numbers_of(value) or ())
+        name
+        for own in owners
+        for name in own.keys() & read
+        if not widths.isdisjoint(numbers_of(own[name]) or ())
     }
+
+
+def _configs_of(module: nn.Module, read: Set[str]) -> list[dict[str, Any]]:
+    """Return the attributes of the configs of a module that code reads."""
+    own = vars(module)
+    return [vars(own[name]) for name in own.keys() & read if has_numbers(own[name])]
 
 
 @lru_cache(4096)
