@@ -33,11 +33,10 @@ regularizes, small steps until the MACs are met. {tuning}
   process, at the peak.
 - *narrowest*: the fewest channels that a layer has in any seed.
 
-Differences are those of fine-tuned accuracies, paired by seed, with 95 % intervals of Student's t;
-the verdict is corrected by Holm's method for all differences of a table (see
-[comparing.md](comparing.md)).
+Differences are paired by seed, with 95 % intervals of Student's t; the verdict is corrected by
+Holm's method for all differences of a table (see [comparing.md](comparing.md)).
 
-{tables}
+{tables}{tuned}
 """
 _TUNED = (
     'Each method has the strength and the learning rate of fine-tuning that were best of {trials} '
@@ -56,6 +55,12 @@ _COUNTERPARTS = {
     'MaskSparsity': ('TP magnitude', 'TP BN scale', 'TP group norm', 'TP growing reg'),
 }
 """Method of EasyPruner -> the pruners of Torch-Pruning with which it is compared."""
+
+_COMPARED = {
+    'calibrated': 'after the cut, with batch norms calibrated, before any fine-tuning',
+    'finetuned': 'at the end',
+}
+"""Key of an accuracy -> when it is that of the network."""
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -82,6 +87,7 @@ def page(content: Mapping[str, Any]) -> str:
         total=setting['push_epochs'] + setting['finetune_epochs'],
         tuning=_tuning(content),
         tables='\n\n'.join('\n'.join(_table(share, runs)) for share in shares),
+        tuned='\n'.join(_tuned(list(content['trials'].values()))),
         **setting,
     )
     return '\n\n'.join(_wrapped(block) for block in text.split('\n\n'))
@@ -142,7 +148,8 @@ def _table(share: str, runs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             str(min(row['narrowest'] for row in rows)),
         ]
         yield f'| {" | ".join(cells)} |'
-    yield from _differences(by_seed)
+    for key, title in _COMPARED.items():
+        yield from _differences(by_seed, key, title)
 
 
 def _of_share(
@@ -157,7 +164,9 @@ def _of_share(
     return found
 
 
-def _differences(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Iterator[str]:
+def _differences(
+    runs: Mapping[str, Mapping[int, Mapping[str, Any]]], key: str, title: str
+) -> Iterator[str]:
     """Yield the lines of a table of differences between methods of both packages."""
     pairs = [
         (own, other)
@@ -166,14 +175,13 @@ def _differences(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Iterato
         if own in runs and other in runs
     ]
     accuracies = {
-        method: {seed: row['finetuned'] for seed, row in rows.items()}
-        for method, rows in runs.items()
+        method: {seed: row[key] for seed, row in rows.items()} for method, rows in runs.items()
     }
     step = resolution(value for own in accuracies.values() for value in own.values())
     found = [compare_paired(accuracies[own], accuracies[other], step) for own, other in pairs]
     if not found:
         return
-    yield ''
+    yield from ('', f'Differences of accuracies, {title}:', '')
     yield '| method | compared with | seeds | points | 95 % interval | verdict |'
     yield '|' + ' -- |' * 6
     for (own, other), paired in zip(pairs, corrected(found), strict=True):
@@ -181,6 +189,36 @@ def _differences(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Iterato
         interval = f'{paired.low:+.1f} to {paired.high:+.1f}' if known else ''
         cells = [_title(own), _title(other), str(len(paired.seeds)), f'{paired.mean:+.1f}']
         yield f'| {" | ".join([*cells, interval, paired.verdict])} |'
+
+
+def _tuned(trials: Runs) -> Iterator[str]:
+    """Yield the lines of the section of what the methods were tuned to."""
+    if not trials:
+        return
+    yield from ('', '', '## Tuned values', '')
+    yield (
+        'The values that did best in the trials of each method: a multiple of its usual strength, '
+        'and the learning rate of fine-tuning. Where one is the largest or the smallest that was '
+        'tried, a better one may lie beyond it.'
+    )
+    yield ''
+    yield '| method | strength | learning rate | accuracies of the trials |'
+    yield '|' + ' -- |' * 4
+    for method in dict.fromkeys(row['method'] for row in trials):
+        own = [row for row in trials if row['method'] == method]
+        best = max(own, key=lambda row: row['finetuned'])
+        reached = [row['finetuned'] for row in own]
+        cells = [_title(method), *(_at_end(key, best, own) for key in ('factor', 'lr'))]
+        yield f'| {" | ".join(cells)} | {min(reached):.1f} to {max(reached):.1f} |'
+
+
+def _at_end(key: str, best: Mapping[str, Any], trials: Runs) -> str:
+    """Return a value, and whether it is the largest or smallest of those that were tried."""
+    tried = sorted({row[key] for row in trials})
+    if len(tried) == 1:
+        return f'{best[key]:g}'
+    ends = {tried[0]: ' (smallest tried)', tried[-1]: ' (largest tried)'}
+    return f'{best[key]:g}{ends.get(best[key], "")}'
 
 
 def _title(method: str) -> str:
