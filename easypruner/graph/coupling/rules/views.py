@@ -107,9 +107,11 @@ def split(coupling: Coupling, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     if axis.factors and [factor.size for factor in axis.factors] == list(sizes):
         return list(axis.factors)
     if axis.is_constant:
-        # Heads may be split again, as into pairs. They are heads all the same.
         parts = [axis.resized(size) for size in sizes]
-        return parts if axis.part is None else [part.marked(axis.part) for part in parts]
+        # Heads may be split again, as into pairs. If they may go, they are heads all the same.
+        if axis.part is None or coupling.splits.attention == 'width':
+            return parts
+        return [part.marked(axis.part) for part in parts]
     merged = [factor for factor in axis.dimensions if factor.size != 1]
     if len(list(_blocks([factor.size for factor in merged], sizes))) > 1:
         return regroup(coupling, merged, sizes)
