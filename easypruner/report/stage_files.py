@@ -86,13 +86,17 @@ def read_stages(work_dir: Path) -> tuple[StageFiles, ...]:
 def has_whole_results(work_dir: Path) -> bool:
     """Return whether the files that a finished run leaves to its user are there, undamaged.
 
-    Its last stage has their hashes, such as that of pruned.pth.
+    Its last stage has their hashes, such as that of pruned.pth. Without stages, nothing is known of
+    such files, so that none can be missing.
     """
+    folders = _folders(work_dir)
+    if not folders:
+        return True
     try:
-        content = json.loads((_folders(work_dir)[-1] / 'state.json').read_bytes())
+        content = json.loads((folders[-1] / 'state.json').read_bytes())
         results = dict(content['results'])
         return all(_is_whole(work_dir / name, hashed) for name, hashed in results.items())
-    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
 

@@ -129,7 +129,7 @@ def test_stages_are_shared_and_a_failure_does_not_stop_the_rest(
     for damage in (lambda: weights.write_bytes(whole[:-9]), weights.unlink):
         damage()
         assert run_study(study, folder, '--resume') == 0
-        assert '[1/2] l1, seed 0: done' in capsys.readouterr().out
+        assert '[2/2] l1, seed 0: done' in capsys.readouterr().out
         assert weights.read_bytes() == whole
 
 
