@@ -63,8 +63,8 @@ class Comparisons:
 def find_comparisons(modules: Iterable[nn.Module]) -> Comparisons:
     """Return what code of modules may compare with widths.
 
-    A function may that compares values, and reads a shape or a number of a module that equals a
-    width, or that may get one from another function.
+    A function may do so if it compares values, and either reads a shape, or a number of a module
+    that equals a width, or may get one from another function.
 
     Args:
         modules: all modules of a network.
