@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -357,10 +356,9 @@ class ChannelGraph:
         kept = self._layout.mark_kept({g.number: masks[n] for n, g in groups if n in masks})
         return Removal(self._layout, kept)
 
-    def _small_cut(self, units: int) -> CutToTry:
-        """Return a cut of a number of units of each group that has more."""
-        sizes = {name: group.size for name, group in self.groups.items() if group.size > units}
-        removal = self._removal({n: torch.arange(size) >= units for n, size in sizes.items()})
+    def _cut_to_try(self, masks: Mapping[str, Tensor]) -> CutToTry:
+        """Return what a forward pass shows of a cut."""
+        removal = self._removal(masks)
         return CutToTry(removal.indices(), self._attributes(removal.counts()), self.handlers)
 
     def _shrink(self, removal: Removal) -> None:
@@ -411,8 +409,7 @@ def cut_graph(
     removal = graph._removal(checked)
     kept: Kept = removal.indices()
     attributes = graph._attributes(removal.counts())
-    tried = CutToTry(kept, attributes, graph.handlers)
-    check_path(graph._calls, model, tried, graph._small_cut, graph.groups)
+    check_path(graph._calls, model, checked, graph._cut_to_try, graph.groups)
     inventory = inventory or Inventory(model)
     units = removal.units_of({name: group.number for name, group in graph.groups.items()})
     record_of_cut = ArchitectureRecord.of(inventory, kept, units, attributes)

@@ -19,10 +19,15 @@ from easypruner.graph.recording.config_numbers import has_numbers, numbers_of
 
 _LEAST_WIDTH = 4
 _SHAPES = frozenset({'shape', 'size', 'numel', 'nelement'})
-_COMPARING = frozenset({'min', 'max', 'sorted', 'set', 'eq', 'ne', 'lt', 'le', 'gt', 'ge'})
+_COMPARING = frozenset({
+    'min', 'max', 'sorted', 'set', 'eq', 'ne', 'lt', 'le', 'gt', 'ge',
+    'range', 'arange', 'get', 'getattr',
+})  # fmt: skip
+"""Names of functions that compare numbers, or by which code runs or chooses parts by a number."""
 _OPERATIONS = ('COMPARE_OP', 'CONTAINS_OP', 'BINARY_MODULO', 'INPLACE_MODULO')
-_TESTS = ('POP_JUMP', 'JUMP_IF', 'TO_BOOL', 'UNARY_NOT')
+_DECIDING = ('POP_JUMP', 'JUMP_IF', 'TO_BOOL', 'UNARY_NOT', 'BINARY_SUBSCR')
 _ITEMS = ('BINARY_SUBSCR', 'BINARY_SLICE')
+_LOADS = ('LOAD_FAST', 'LOAD_DEREF')
 _PLAIN = frozenset({bool, int, float, str, type(None), torch.Tensor})
 _REGISTERED = ('_parameters', '_buffers', '_modules')
 _CALLED = ('forward', '__call__')
@@ -148,14 +153,17 @@ def _read(code: types.CodeType) -> _Code:
 
 
 def _compares(code: types.CodeType) -> bool:
-    """Return whether code compares values, or asks whether a result of arithmetic is 0."""
+    """Return whether code compares values, tests if a number is 0, or chooses an item by one."""
     if not _COMPARING.isdisjoint(code.co_names):
         return True
+    arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
     is_result = False
     for step in dis.get_instructions(code):
-        if step.opname in _OPERATIONS or (is_result and step.opname.startswith(_TESTS)):
+        if step.opname in _OPERATIONS or (is_result and step.opname.startswith(_DECIDING)):
             return True
-        is_result = step.opname.startswith(('BINARY_', 'INPLACE_')) and step.opname not in _ITEMS
+        is_result = (
+            step.opname.startswith(('BINARY_', 'INPLACE_')) and step.opname not in _ITEMS
+        ) or (step.opname in _LOADS and step.argval not in arguments)
         if is_result and step.argrepr.startswith('%'):
             return True
     return False

@@ -22,7 +22,8 @@ _BOOKKEEPING = (
     'detach', 'alias', 'lift_fresh', 'lift_fresh_copy', 'prim::device', 'to',
     '_efficientzerotensor',
 )  # fmt: skip
-
+_COPIES = ('clone', 'positive')
+_COMPUTING = frozenset({torch.Tag.pointwise, torch.Tag.reduction})
 
 _Answer = TypeVar('_Answer')
 
@@ -54,6 +55,7 @@ class Kind:
         changes_shape: whether it changes the shape of a tensor in place.
         is_bookkeeping: whether it is of autograd or of constants, so that one run may have it and
             another may not.
+        computes: whether it computes numbers entry by entry, or of all entries along a dimension.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Kind:
     asks_values: bool
     changes_shape: bool
     is_bookkeeping: bool
+    computes: bool = False
 
 
 @once_each
@@ -75,4 +78,5 @@ def kind_of(func: Any) -> Kind:
         asks_values=func in _ASKING or func.name() == NMS,
         changes_shape=torch.Tag.inplace_view in func.tags,
         is_bookkeeping=name in _BOOKKEEPING,
+        computes=name not in _COPIES and not _COMPUTING.isdisjoint(func.tags),
     )

@@ -1,16 +1,15 @@
 """The path of a forward pass: the steps that its code runs.
 
-Code may compare widths, as in ``x + y if x.shape == y.shape else y``. Trials try some widths only.
-So before a cut, its own widths are tried.
+It may depend on widths, as in ``x + y if x.shape == y.shape else y`` or in a loop. Trials try some
+widths only. So before a cut, its own widths are tried.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,99 +21,15 @@ from easypruner.graph.coupling.groups import ChannelGroup
 from easypruner.graph.cutting.handlers import LayerHandler, resize_layers
 from easypruner.graph.cutting.surgery import Kept
 from easypruner.graph.recording.backends import TensorBackend
-from easypruner.graph.recording.composites import run_parts
 from easypruner.graph.recording.inventory import Attributes, StandIns, set_attributes
 from easypruner.graph.recording.kinds import kind_of
-from easypruner.graph.recording.meta_shapes import tensors_of
 from easypruner.graph.recording.tape import Call, Tape, run_forward
-from easypruner.graph.recording.values import UnknownValueError, Watcher, is_known
-from easypruner.graph.trial.expected import STEPS
+from easypruner.graph.recording.values import UnknownValueError, is_known
+from easypruner.graph.trial.steps import Path, PathWatcher, Step, SurplusError, Walk
 
-_COMBINING = frozenset({'add', 'sub', 'cat', 'where', 'maximum', 'minimum'})
-_PRODUCTS = frozenset({'mm', 'addmm', 'bmm', 'baddbmm'})
-_PRODUCT = 'matrix product'
 _MOST_NAMED = 4
-
-Step = tuple[str, str]
-"""The name of an operation, and the path of the module that runs it."""
-
-Path = Mapping[Step, float]
-"""How often each step runs; infinite where it may run as often as it does."""
-
-
-class _Walk:
-    """Counts the steps of a pass.
-
-    A step computes something of tensors of the network. What code computes of other tensors, such
-    as a table of positions, is none: code may make a table anew for each width.
-
-    Args:
-        modules: dotted path -> module of the network.
-        parameters: its parameters and buffers.
-        inputs: the tensors that it gets.
-    """
-
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        parameters: Iterable[Tensor],
-        inputs: Iterable[Tensor],
-    ) -> None:
-        self.path: Counter[Step] = Counter()
-        # Elsewhere, torch multiplies tensors in another way if a width is 1.
-        self._linear = {path for path, module in modules.items() if isinstance(module, nn.Linear)}
-        # Tensors are kept, so that no other tensor gets the id of one of them.
-        self._parameters = {id(tensor): tensor for tensor in parameters}
-        self._made = {id(tensor): tensor for tensor in inputs}
-
-    def take(
-        self, name: str, module: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
-    ) -> Step | None:
-        """Note an operation; return its step, or None if it is none."""
-        made = sum(id(tensor) in self._made for tensor in inputs)
-        if not made and not any(id(tensor) in self._parameters for tensor in inputs):
-            return None
-        own = self._made if made else self._parameters
-        own.update({id(tensor): tensor for tensor in outputs})
-        name = name.removesuffix('_')
-        if name in _PRODUCTS and module in self._linear:
-            name = _PRODUCT
-        # A bias may be added by an operation of its own, which depends on the layout in memory.
-        elif name not in STEPS and not (name in _COMBINING and made > 1):
-            return None
-        self.path[name, module] += 1
-        return name, module
-
-
-class _SurplusError(Exception):
-    """A step runs more often than without a cut."""
-
-    def __init__(self, step: Step) -> None:
-        super().__init__(f'{step[0]} runs')
-        self.step = step
-
-
-class _PathWatcher(Watcher):  # type: ignore[no-untyped-call]
-    """Counts the steps of a pass, and raises at the first that runs more often than expected."""
-
-    def __init__(self, stand_ins: StandIns, walk: _Walk, expected: Path | None) -> None:
-        super().__init__()
-        self._stand_ins, self._walk, self._expected = stand_ins, walk, expected
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        kind = kind_of(func)
-        if kind.is_composite:
-            return run_parts(self, func, args, kwargs)
-        result = self.run(func, args, kwargs)
-        inputs = tensors_of((*args, *kwargs.values()) if kwargs else args)
-        step = self._walk.take(kind.name, self._stand_ins.path, inputs, tensors_of((result,)))
-        if step is not None and self._walk.path[step] > self._most(step):
-            raise _SurplusError(step)
-        return result
-
-    def _most(self, step: Step) -> float:
-        return math.inf if self._expected is None else self._expected.get(step, 0)
+_MOST_TRIES = 40
+_OTHER_PATH = 'the code takes another path, because it depends on widths'
 
 
 @dataclass(frozen=True)
@@ -130,19 +45,6 @@ class CutToTry:
     kept: Kept
     attributes: Attributes
     handlers: Sequence[LayerHandler]
-
-
-@dataclass(frozen=True)
-class OtherPath:
-    """How the pass of a cut network differs from that of the whole one.
-
-    Attributes:
-        text: what happens, with the line of code if it is known.
-        module: the path of the module in which it happens.
-    """
-
-    text: str
-    module: str
 
 
 @dataclass(frozen=True)
@@ -166,37 +68,53 @@ class TracedCall:
     def of(cls, call: Call, tape: Tape, stand_ins: StandIns) -> TracedCall:
         """Return the call of which a tape was recorded with stand-ins."""
         inputs = [tensor for _, tensor in tensors_in(tape.example_inputs)]
-        walk = _Walk(stand_ins.modules, tape.parameters.values(), inputs)
+        walk = Walk(stand_ins.modules, tape.parameters.values(), inputs)
         for operation in tape.operations:
-            walk.take(operation.name, operation.module, operation.tensors, operation.outputs)
+            walk.take(
+                kind_of(operation.func), operation.module, operation.tensors, operation.outputs
+            )
         types = {name: tensor.dtype for name, tensor in tape.parameters.items()}
         return cls(call, walk.path, tape.backend, types)
 
     def find_other_path(
-        self, stand_ins: StandIns, cut: CutToTry, small: Callable[[int], CutToTry]
-    ) -> OtherPath | None:
-        """Return how a cut changes the path; None if it does not, or if that cannot be tried.
+        self, stand_ins: StandIns, cut: CutToTry, expected: Callable[[], Path | None]
+    ) -> str:
+        """Return how a cut changes the path; '' if it does not, or if that cannot be tried.
 
         Args:
             stand_ins: runs the network, which is not cut yet.
             cut: the cut.
-            small: returns a cut of a number of units of each group. Steps that run ever less often
-                with one and two units less, as in a loop over heads, may do so.
+            expected: returns :meth:`expect`, which is needed if the path is not quite the traced
+                one.
+
+        Returns:
+            what happens, with the line of code if it is known.
         """
         if self.backend.has_values:
-            return None
+            return ''
         found = self._run(stand_ins, cut, self.path)
         # Values that a pass on real tensors got may not be those that other widths ask for.
         if found.fits(self.path) or isinstance(found.error, UnknownValueError):
-            return None
-        # Since the trace, hooks may have been added, or parts replaced.
+            return ''
+        path = expected()
+        return '' if path is None else self._run(stand_ins, cut, path).compare(path)
+
+    def expect(self, stand_ins: StandIns, small: Callable[[int], CutToTry]) -> Path | None:
+        """Return how often each step may run; None if the network does not run.
+
+        Since the trace, hooks may have been added, or parts replaced.
+
+        Args:
+            stand_ins: runs the network, which is not cut yet.
+            small: returns a cut of a number of units of each group. Steps that run ever less often
+                with one and two units less, as in a loop over heads, may do so.
+        """
         now = self._run(stand_ins, CutToTry({}, {}, ()))
         if now.error is not None:
             return None
         paths = [now.path, *(self._run(stand_ins, small(units)).path for units in (1, 2))]
         varying = {s for s in set().union(*paths) if len({path.get(s, 0) for path in paths}) == 3}
-        expected = {**now.path, **dict.fromkeys(varying, math.inf)}
-        return self._run(stand_ins, cut, expected).compare(expected)
+        return {**now.path, **dict.fromkeys(varying, math.inf)}
 
     def _run(self, stand_ins: StandIns, cut: CutToTry, expected: Path | None = None) -> _Found:
         tensors = stand_ins.tensors
@@ -208,8 +126,8 @@ class TracedCall:
         left = {**whole, **changed}
         inputs = map_tensors(self.call, self.backend.make)
         given = [tensor for _, tensor in tensors_in(inputs)]
-        walk = _Walk(stand_ins.modules, left.values(), given)
-        watcher = _PathWatcher(stand_ins, walk, expected)
+        walk = Walk(stand_ins.modules, left.values(), given)
+        watcher = PathWatcher(stand_ins, walk, expected)
         shapes = {name: tensor.shape for name, tensor in changed.items()}
         with stand_ins.with_tensors(whole, training=False):
             set_attributes(stand_ins.modules, cut.attributes)
@@ -245,73 +163,110 @@ class _Found:
         """Return whether the pass ran the expected steps."""
         return self.error is None and self.path == expected
 
-    def compare(self, expected: Path) -> OtherPath | None:
-        """Return the difference from the expected steps."""
-        if isinstance(self.error, _SurplusError):
-            return _other_path(self.error.step, 'runs', user_line(self.error.__traceback__))
-        if self.error is not None:
-            first = next(iter(str(self.error).strip().splitlines()), '')
-            line = user_line(self.error.__traceback__)
-            at = f' at {line}' if line else ''
-            text = f'the forward pass fails: {type(self.error).__name__}: {first}{at}'
-            return OtherPath(text, '')
+    def compare(self, expected: Path) -> str:
+        """Return the difference from the expected steps; '' if there is none."""
+        error = self.error
+        line = '' if error is None else user_line(error.__traceback__)
+        at = f' at {line}' if line else ''
+        if isinstance(error, SurplusError):
+            more = f' more often than {_times(error.times)}' if error.times else ''
+            return f'{_OTHER_PATH}: {_in_words(error.step)} runs{more}{at}'
+        if error is not None:
+            first = next(iter(str(error).strip().splitlines()), '')
+            return f'the forward pass fails: {type(error).__name__}: {first}{at}'
         for step, times in expected.items():
-            if self.path.get(step, 0) < times < math.inf:
-                return _other_path(step, 'does not run')
-        return None
+            found = self.path.get(step, 0)
+            if found < times < math.inf:
+                less = f'runs {_times(found)}, not {_times(times)}' if found else 'does not run'
+                return f'{_OTHER_PATH}: {_in_words(step)} {less}'
+        return ''
 
 
-def _other_path(step: Step, what: str, line: str = '') -> OtherPath:
+def _in_words(step: Step) -> str:
     name, module = step
-    where = f'in {module}' if module else 'in the model itself'
-    at = f' at {line}' if line else ''
-    text = f'the code takes another path, because it compares widths: {name} {where} {what}{at}'
-    return OtherPath(text, module)
+    return f'{name} in {module or "the model itself"}'
+
+
+def _times(number: float) -> str:
+    return 'once' if number == 1 else f'{number:g} times'
 
 
 def check_path(
     calls: Sequence[TracedCall],
     model: nn.Module,
-    cut: CutToTry,
-    small: Callable[[int], CutToTry],
+    masks: Mapping[str, Tensor],
+    cut_of: Callable[[Mapping[str, Tensor]], CutToTry],
     groups: Mapping[str, ChannelGroup],
 ) -> None:
-    """Check that code takes the same path with the widths that a cut leaves.
+    """Check that code takes the same path with the widths that masks leave.
 
     Args:
         calls: the traced calls of the network, of which each is tried.
         model: the network, which is not cut yet.
-        cut: the cut.
-        small: returns a cut of a number of units of each group.
-        groups: name -> group, for the message.
+        masks: group -> bool tensor, True = keep.
+        cut_of: returns the cut by masks.
+        groups: name -> group.
 
     Raises:
         MaskError: it takes another one.
     """
-    if not calls or not cut.kept:
+    cutting = [name for name, mask in masks.items() if not mask.all()]
+    if not calls or not cutting:
         return
     stand_ins = StandIns(model)
+
+    def small(units: int) -> CutToTry:
+        sizes = {name: group.size for name, group in groups.items() if group.size > units}
+        return cut_of({name: torch.arange(size) >= units for name, size in sizes.items()})
+
     for call in calls:
-        other = call.find_other_path(stand_ins, cut, small)
-        if other is not None:
+        expected = functools.cache(functools.partial(call.expect, stand_ins, small))
+
+        def find(
+            names: Iterable[str],
+            call: TracedCall = call,
+            expected: Callable[[], Path | None] = expected,
+        ) -> str:
+            cut = cut_of({name: masks[name] for name in names})
+            return call.find_other_path(stand_ins, cut, expected)
+
+        text = find(cutting)
+        if text:
             raise MaskError(
-                f'with the widths that these masks leave, {other.text}; keep other numbers of units'
-                f'{_name_groups(groups, cut, other.module)}: by other masks, or by another budget '
+                f'with the widths that these masks leave, {text}; keep other numbers of units of '
+                f'{_listed(_find_at_fault(find, cutting))}: by other masks, or by another budget '
                 'or other limits of the groups'
             )
 
 
-def _name_groups(groups: Mapping[str, ChannelGroup], cut: CutToTry, module: str) -> str:
-    """Return the groups that are cut in a module, for a message."""
-    cut_names = {name for name, _ in cut.kept}
-    near = [
-        name
-        for name, group in groups.items()
-        if any(m.param in cut_names and m.param.startswith(f'{module}.') for m in group.members)
-    ]
-    listed = ', '.join(map(repr, near[:_MOST_NAMED]))
-    more = len(near) - _MOST_NAMED
-    return f' of {listed}{f" or {more} more groups" if more > 0 else ""}' if near and module else ''
+def _find_at_fault(changes: Callable[[Sequence[str]], object], names: Sequence[str]) -> list[str]:
+    """Return names of a few groups of which a cut changes the path.
+
+    Groups are left out, ever fewer at once, as long as the rest still changes it.
+
+    Args:
+        changes: whether a cut of some groups changes the path.
+        names: the names of all groups that are cut.
+    """
+    found, tries = list(names), 0
+    size = len(found) // 2
+    while size:
+        start = 0
+        while start < len(found) and tries < _MOST_TRIES:
+            rest = found[:start] + found[start + size :]
+            tries += 1
+            if rest and changes(rest):
+                found = rest
+            else:
+                start += size
+        size //= 2
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    listed = ', '.join(map(repr, names[:_MOST_NAMED]))
+    return f'{listed} or {more} more groups' if more > 0 else listed
 
 
 def _by_tensor(kept: Kept) -> dict[str, dict[int, Tensor]]:

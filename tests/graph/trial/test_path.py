@@ -1,9 +1,9 @@
-"""Code that compares widths: masks with which it takes another path are refused."""
+"""Code whose steps depend on widths: masks with which it runs others are refused."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 
 import pytest
@@ -168,6 +168,64 @@ def test_rare_widths_are_refused_with_the_line(code: Callable[[Tensor], Tensor])
         easypruner.prune(net, {'first': torch.arange(6) < 5}, graph=graph)
 
 
+def scaled(x: Tensor, numbers: Iterable[object]) -> Tensor:
+    for _ in numbers:
+        x = x * 1.5
+    return x
+
+
+def halved(x: Tensor) -> Tensor:
+    left = x.shape[-1] // 16
+    while left:
+        x, left = x * 1.5, left - 1
+    return x
+
+
+def matched(x: Tensor) -> Tensor:
+    match x.shape[-1]:
+        case 64:
+            return x * 2
+    return x + 1
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        lambda x: scaled(x, range(x.shape[-1] // 16)),
+        lambda x: scaled(x, torch.arange(x.shape[-1] // 16).tolist()),
+        lambda x: [torch.tanh, torch.sin, torch.cos, torch.exp, torch.abs][x.shape[-1] // 16](x),
+        lambda x: {64: torch.neg}.get(x.shape[-1], torch.abs)(x),
+        lambda x: getattr(x, 'sin' if x.shape[-1] // 16 == 4 else 'cos')(),
+        halved,
+        matched,
+    ],
+)
+def test_loops_and_choices_by_a_width_are_refused(code: Callable[[Tensor], Tensor]) -> None:
+    net, x = randomized_network(lambda: Threshold(code)), torch.randn(5, 3)
+    graph = easypruner.trace(net, x)
+    masks = {'first': torch.arange(64) < 32}
+    if 'first' not in graph.groups:
+        pytest.fail(f'frozen: {graph.frozen}')
+    with pytest.raises(MaskError, match=r"depends on widths.* other numbers of units of 'first':"):
+        easypruner.prune(net, masks, graph=graph)
+    assert net.first.out_features == 64
+
+
+def test_the_groups_that_change_the_path_are_named() -> None:
+    """Of many groups that lose units, a refusal names the two whose widths become equal."""
+    widths = [16, 24, 32, 40, 48, 56]
+    net, x = randomized_network(lambda: Shortcuts(3, *widths)), torch.randn(2, 3, 9)
+    graph = easypruner.trace(net, x)
+    counts = dict(zip(graph.groups, (15, 23, 31, 31, 47, 55), strict=True))
+    masks = {name: torch.arange(graph.groups[name].size) < n for name, n in counts.items()}
+    expected = r"other numbers of units of 'layers\.2', 'layers\.3': by"
+    with pytest.raises(MaskError, match=expected):
+        easypruner.prune(net, masks, graph=graph)
+    masks['layers.3'][31] = True
+    easypruner.prune(net, masks, graph=graph)
+    assert net.layers[3].out_channels == 32
+
+
 def test_a_layer_that_would_be_left_out_is_named() -> None:
     class Projected(nn.Module):
         def __init__(self) -> None:
@@ -207,7 +265,9 @@ def test_the_network_may_have_changed_since_its_trace() -> None:
     graph = easypruner.trace(net, x)
     net.layers[0].register_forward_hook(lambda module, inputs, output: output.sigmoid() + output)
     net.to(torch.bfloat16).train()
-    with pytest.raises(MaskError, match=r'add in the model itself runs at test_path\.py'):
+    with pytest.raises(
+        MaskError, match=r'add in the model itself runs more often than once at test_path\.py'
+    ):
         easypruner.prune(net, first_units(graph, 16), graph=graph)
     assert net.training and net.head.in_features == 24
     easypruner.prune(net, first_units(graph, 20), graph=graph)
@@ -231,3 +291,21 @@ def test_a_loop_over_channels_may_run_less_often() -> None:
     graph = easypruner.trace(net, x)
     easypruner.prune(net, {'first': torch.arange(24) < 19}, graph=graph)
     assert net.first.out_features == 19
+
+
+def test_einsum_may_multiply_otherwise_where_one_channel_is_left() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.last = nn.Linear(3, 8), nn.Linear(3, 8), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores = torch.einsum('bic,bjc->bij', self.query(x), self.key(x))
+            return self.last(scores @ x) if x.shape[1] > 1 else self.last(x)
+
+    net, x = randomized_network(Attention), torch.randn(2, 5, 3)
+    graph = easypruner.trace(net, x)
+    masks = first_units(graph, 1)
+    assert easypruner.verify(net, masks, x, graph=graph).error < 1e-9
+    easypruner.prune(net, masks, graph=graph)
+    assert net.query.out_features == 1
