@@ -6,6 +6,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ _BIAS = frozenset({'add'})
 _PRODUCTS = frozenset({'mm', 'addmm', 'bmm', 'baddbmm'})
 _PRODUCT = 'matrix product'
 _EINSUM = torch.functional.einsum.__code__
+_EINSUM_PRODUCT = replace(kind_of(torch.ops.aten.mul.Tensor), computes=False)
 
 Step = tuple[str, str]
 """The name of an operation, and the path of the module that runs it."""
@@ -97,10 +99,12 @@ class PathWatcher(Watcher):  # type: ignore[no-untyped-call]
         if kind.is_composite:
             return run_parts(self, func, args, kwargs)
         result = self.run(func, args, kwargs)
+        # Torch takes this product instead of that of matrices if a width is 1.
+        if kind.name == 'mul' and _is_of_einsum():
+            kind = _EINSUM_PRODUCT
         inputs = tensors_of((*args, *kwargs.values()) if kwargs else args)
         step = self._walk.take(kind, self._stand_ins.path, inputs, tensors_of((result,)))
-        most = math.inf if step is None else self._most(step)
-        if step is not None and self._walk.path[step] > most and not _is_of_einsum():
+        if step is not None and self._walk.path[step] > (most := self._most(step)):
             raise SurplusError(step, most)
         return result
 
@@ -109,7 +113,7 @@ class PathWatcher(Watcher):  # type: ignore[no-untyped-call]
 
 
 def _is_of_einsum() -> bool:
-    """Return whether torch.einsum runs an operation: it multiplies otherwise if a width is 1."""
+    """Return whether torch.einsum runs the operation."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _EINSUM:
         frame = frame.f_back
