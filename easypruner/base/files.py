@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +21,13 @@ def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) ->
     """Call ``write`` with the path of a temporary file, then rename that file to ``path``.
 
     If ``write`` fails, the old file stays as it was. Missing parent folders are created. On return
-    the file and its name are on the disk, and survive a loss of power.
+    the file and its name are on the disk, and survive a loss of power. A pipe or a device, such as
+    ``/dev/stdout``, is not replaced, but gets the content.
     """
     target = Path(path)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        _write_into(target, write)
+        return
     make_folder(target.parent)
     temporary = target.with_name(f'.{target.stem}.{secrets.token_hex(8)}{target.suffix}')
     try:
@@ -39,6 +45,15 @@ def write_with(path: str | os.PathLike[str], write: Callable[[Path], object]) ->
                 del error.filename2
         raise
     flush_folder(target.parent)
+
+
+def _write_into(target: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with the path of a temporary file, then copy that file to a pipe or device."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / target.name
+        write(temporary)
+        with temporary.open('rb') as content, target.open('wb') as out:
+            shutil.copyfileobj(content, out)
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> None:

@@ -189,9 +189,11 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         folder: the folder.
         overwrite: whether an earlier export in it may be replaced.
     """
-    if folder.is_file():
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise EasyPrunerError(f'{str(folder)!r} is a file; expected a folder to write')
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not any(folder.iterdir()):
         return
     if not (folder / SUMMARY).is_file():
         raise EasyPrunerError(

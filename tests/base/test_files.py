@@ -30,6 +30,16 @@ def flips(path: Path, count: int) -> list[bytes]:
     return flipped
 
 
+def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, 'text')
+    assert pipe.is_fifo() and os.read(reader, 100) == b'text'
+    assert [path.name for path in tmp_path.iterdir()] == ['pipe']
+    os.close(reader)
+
+
 def test_a_file_is_flushed_before_it_is_named_and_its_name_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def test_a_function_of_a_file(
         (['resnet1'], 'did you mean'),
         (['networks.py:both', '--weights', 'none.pth'], 'none.pth'),
         (['networks.py:both', '--out', 'networks.py'], 'is a file; expected a folder'),
+        (['networks.py:both', '--out', 'pipe'], 'is a file; expected a folder'),
         (['networks.py:both', '--runtime', 'OnxRuntime'], "did you mean 'OnnxRuntime'"),
     ],
 )
@@ -144,7 +146,9 @@ def test_mistakes(
     monkeypatch.chdir(tmp_path)
     Path('networks.py').write_text(PYTHON)
     Path('architecture.json').write_text('{}')
+    os.mkfifo('pipe')
+    before = sorted(tmp_path.iterdir())
     assert export(*arguments) == 2
     error = capsys.readouterr().err
     assert message in error and 'Traceback' not in error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['architecture.json', 'networks.py']
+    assert sorted(tmp_path.iterdir()) == before and Path('pipe').is_fifo()
