@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from easypruner.cli.options import PluginArguments
 from easypruner.engine.compat import prepare, quiet
 from easypruner.engine.config import DEFAULT_SCOPE, building, model_settings, read_config
+from easypruner.engine.model_calls import images_call
 from easypruner.engine.runner import example_input, graph_options
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.recording.tape import ExampleInputs
@@ -213,7 +214,8 @@ def of_config(name: str, config: Config, shape: Sequence[int] | None) -> Subject
     with building('the model'):
         model: nn.Module = MODELS.build(model_settings(config))
     if shape is not None:
-        images = {'inputs': example_images(shape), 'mode': 'tensor'}
+        with building('the input of the model'):
+            images = images_call(model, example_images(shape))
         return Subject(name, model, images, graph_options(config))
     if config.get('val_dataloader') is None:
         raise ConfigError(f'{name!r} has no val_dataloader; give the shape with --input-shape')

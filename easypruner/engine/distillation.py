@@ -16,6 +16,7 @@ from torch.nn import functional
 from easypruner.base.checks import check_number, check_text, refuse
 from easypruner.base.describe import describe
 from easypruner.base.modules import evaluating, unwrapped
+from easypruner.engine.model_calls import outputs_call
 from easypruner.errors import ConfigError, nearest
 from easypruner.graph.recording.tape import ExampleInputs, call_arguments
 
@@ -252,7 +253,8 @@ class DistillationHook(Hook):
             if kwargs.get('mode') != 'loss':
                 return None
             with torch.no_grad():
-                teacher(args[0] if args else kwargs['inputs'], mode='tensor')
+                data = args or {name: v for name, v in kwargs.items() if name != 'mode'}
+                teacher(**outputs_call(teacher, data))
             return {**losses, **self._losses(paths, of_student.take(), of_teacher.take())}
 
         handle = student.register_forward_hook(teach, with_kwargs=True)

@@ -23,11 +23,13 @@ from torch import nn
 from easypruner.base.distributed import wrapper_config
 from easypruner.base.files import zip_damage
 from easypruner.base.modules import unwrapped
+from easypruner.base.nested import map_tensors
 from easypruner.engine.amp import on_this_device
 from easypruner.engine.averaging import averaging_hooks
 from easypruner.engine.checkpoint import fill, read_plain
 from easypruner.engine.compat import quiet
 from easypruner.engine.config import building_runner
+from easypruner.engine.model_calls import outputs_call
 from easypruner.engine.pretrained import no_pretrained
 from easypruner.engine.schedule import acting, overridden
 from easypruner.engine.stop_hook import PARTIAL
@@ -168,7 +170,8 @@ def accuracy_in(metrics: Mapping[str, Any]) -> float:
     if not named:
         raise EasyPrunerError(
             f'the evaluator reports {", ".join(metrics) or "nothing"}, but no accuracy; '
-            "use val_evaluator=dict(type='Accuracy', topk=(1,))"
+            "use val_evaluator=dict(type='Accuracy', topk=(1,)), or a metric of your own that returns "
+            'it in percent as accuracy'
         )
     value = float(metrics[named[0]])
     if not -_ROUNDING <= value <= 100 + _ROUNDING:
@@ -279,7 +282,7 @@ def example_input(config: Config, model: BaseModel) -> dict[str, Any]:
     """Return the arguments of the model's forward for a batch of the first validation sample.
 
     Raises:
-        EasyPrunerError: the validation data set is empty.
+        EasyPrunerError: the validation data set is empty, or its batches do not fit the model.
     """
     settings = {k: v for k, v in config.val_dataloader.to_dict().items() if k not in OF_WORKERS}
     loader = Runner.build_dataloader({**settings, 'batch_size': 1})
@@ -288,7 +291,7 @@ def example_input(config: Config, model: BaseModel) -> dict[str, Any]:
             'the validation data set is empty; expected at least one sample, to trace the model on'
         )
     batch = loader.collate_fn([loader.dataset[0]])
-    return {'inputs': model.data_preprocessor(batch, False)['inputs'], 'mode': 'tensor'}
+    return outputs_call(model, model.data_preprocessor(batch, False))
 
 
 class Tracer:
@@ -337,7 +340,7 @@ class Tracer:
         if not self._example:
             self._example = example_input(self._config, model)
         device = next(model.parameters()).device
-        return {**self._example, 'inputs': self._example['inputs'].to(device)}
+        return {n: map_tensors(v, lambda t: t.to(device)) for n, v in self._example.items()}
 
 
 def graph_options(config: Config) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from easypruner.base.distributed import is_main
 from easypruner.base.finite import not_finite, not_finite_in
 from easypruner.engine.checkpoint import read_weights, save_weights
 from easypruner.engine.health_hook import listed
+from easypruner.engine.model_calls import loss_call, outputs_call
 from easypruner.engine.pretrained import load_weights
 from easypruner.engine.progress import StageProgress
 from easypruner.engine.runner import RunnerPlan, StageRunner, build_runner
@@ -115,10 +116,10 @@ def stage_context(state: PruningState, runner: StageRunner | None = None) -> Con
 def training_loss(model: BaseModel, batch: Any) -> Tensor:
     """Return the training loss of a model on a batch of the data loader."""
     data = model.data_preprocessor(batch, True)
-    return model.parse_losses(model(**data, mode='loss'))[0]
+    return model.parse_losses(model(**loss_call(model, data)))[0]
 
 
 @torch.no_grad()
 def forward_pass(model: BaseModel, batch: Any) -> object:
-    """Run a model on the images of a batch of the data loader."""
-    return model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
+    """Run a model on a batch of the data loader, without a loss."""
+    return model(**outputs_call(model, model.data_preprocessor(batch, False)))
