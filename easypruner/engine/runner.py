@@ -170,8 +170,8 @@ def accuracy_in(metrics: Mapping[str, Any]) -> float:
     if not named:
         raise EasyPrunerError(
             f'the evaluator reports {", ".join(metrics) or "nothing"}, but no accuracy; '
-            "use val_evaluator=dict(type='Accuracy', topk=(1,)), or a metric of your own that returns "
-            'it in percent as accuracy'
+            "use val_evaluator=dict(type='Accuracy', topk=(1,)), or a metric of your own that "
+            'returns it in percent as accuracy'
         )
     value = float(metrics[named[0]])
     if not -_ROUNDING <= value <= 100 + _ROUNDING:
