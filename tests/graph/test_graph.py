@@ -40,3 +40,25 @@ def test_another_architecture_is_refused() -> None:
     cut_randomly(cut)
     with pytest.raises(TraceError, match='another architecture'):
         graph.on(cut)
+
+
+class Remembering(nn.Module):
+    """Keeps its last output in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 6), nn.Linear(6, 2)
+        self.last: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.first(x)
+        return self.second(self.last)
+
+
+def test_what_a_pass_left_in_an_attribute_is_not_a_part_of_the_architecture() -> None:
+    model, other = Remembering(), Remembering()
+    with torch.no_grad():
+        model(torch.rand(4, 8))
+    graph = easypruner.trace(model, torch.rand(3, 8))
+    easypruner.prune(other, {'first': torch.arange(6) < 2}, graph=graph.on(other))
+    assert other(torch.rand(3, 8)).shape == (3, 2) and other.first.out_features == 2

@@ -182,7 +182,8 @@ class ArchitectureRecord(Transform):
         name, _, inner = attribute.partition('.')
         present: Any = getattr(inventory.modules.get(path), '__dict__', {}).get(name)
         for part in inner.split('.') if inner else ():
-            present = getattr(present, part, None)
+            is_dict = isinstance(present, dict)
+            present = present.get(part) if is_dict else getattr(present, part, None)
         if inner and present is None and isinstance(value, int):
             return value  # a number of a config that was not set
         numbers = numbers_of(present)

@@ -2,13 +2,13 @@
 
 ``config.num_heads`` is the name of a number of the config under ``config`` of a module. Modules
 share configs; a module for which a number changes gets a config of its own. A config is one of
-Hugging Face, or an object of plain values, such as a dataclass of options.
+Hugging Face, an object of plain values, such as a dataclass of options, or a dict of options.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 _HEAP_TYPE, _IMMUTABLE = 1 << 9, 1 << 8
 """Flags of classes: made at run time, as Python code makes them; and of those that stay as made."""
+
+
+_READ_INSTEAD = {'axes_lengths': '_axes_lengths'}
+"""The dict of lengths of a layer of einops -> the tuple of its items, which its forward reads."""
 
 
 def is_config(value: Any) -> bool:
@@ -42,19 +46,42 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, nn.Module | Tensor)
 
 
+def is_options(value: Any) -> bool:
+    """Return whether a value is a dict of options: names -> values that are no parts of a network.
+
+    Torch's own dicts of a module are mostly empty, or have parts or hooks.
+    """
+    return isinstance(value, dict) and any(
+        type(name) is str and numbers_of(number) is not None for name, number in value.items()
+    )
+
+
+def name_read_for(module: nn.Module, name: str) -> str:
+    """Return the attribute that code reads to get the options under a name of a module."""
+    other = _READ_INSTEAD.get(name, name)
+    return other if other in vars(module) else name
+
+
 def attributes_of(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the names and values of the attributes of a module, and those of its configs."""
     for name, value in vars(module).items():
         yield name, value
-        if has_numbers(value):
-            yield from ((f'{name}.{key}', number) for key, number in vars(value).items())
+        yield from ((f'{name}.{key}', number) for key, number in _values_in(value).items())
 
 
 def attribute_of(module: nn.Module, name: str) -> Any:
     """Return the value of an attribute, or of a number of a config; None if there is none."""
     first, _, rest = name.partition('.')
     value = vars(module).get(first)
-    return vars(value).get(rest) if rest and has_numbers(value) else None if rest else value
+    return _values_in(value).get(rest) if rest else value
+
+
+def _values_in(value: Any) -> Mapping[str, Any]:
+    """Return name -> value of a config; nothing for anything else."""
+    if is_options(value):
+        found: Mapping[str, Any] = value
+        return found
+    return vars(value) if has_numbers(value) else {}
 
 
 def set_attribute(module: nn.Module, name: str, value: Any) -> None:
@@ -64,8 +91,14 @@ def set_attribute(module: nn.Module, name: str, value: Any) -> None:
         setattr(module, name, value)
     elif attribute_of(module, name) != value:
         own = copy.copy(vars(module)[first])
-        vars(own)[rest] = value  # it may be a frozen dataclass
+        # A dict may have its items as attributes as well; an object may be a frozen dataclass.
+        for content in (own if isinstance(own, dict) else {}, getattr(own, '__dict__', {})):
+            if rest in content:
+                content[rest] = value
         setattr(module, first, own)
+        read = name_read_for(module, first)
+        if read != first:
+            setattr(module, read, tuple(own.items()))
 
 
 def numbers_of(value: Any) -> tuple[int, ...] | None:

@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import nn
 
+from easypruner.graph.recording.config_numbers import is_options, name_read_for
+
 Key = tuple[str, str]
 """The dotted path of a module, and the name of an attribute."""
 
@@ -53,6 +55,7 @@ class ReadLog:
     Args:
         modules: dotted path -> module.
         keys: the attributes to watch. They must be in the dicts of the modules or their configs.
+            A read of a dict of options counts as one of each of its numbers.
         count: returns how many operations have begun.
         running: returns the path of the module whose forward runs, which may share a config.
     """
@@ -68,7 +71,7 @@ class ReadLog:
         self._count = count
         self._modules = modules
         self._running = running
-        self._keys: dict[tuple[int, str], dict[str, Key]] = {}
+        self._keys: dict[tuple[int, str], dict[str, list[Key]]] = {}
         self._watched: dict[tuple[type[Any], str], None] = {}
         self._asked = list(keys)
         self._reads: list[_Read] = []
@@ -78,10 +81,16 @@ class ReadLog:
         for path, name in self._asked:
             owner: Any = self._modules[path]
             first, _, rest = name.partition('.')
-            if rest:  # a number of a config, which several modules may share
-                owner = vars(owner)[first]
-            self._keys.setdefault((id(owner), rest or name), {})[path] = path, name
-            self._watched[type(owner), rest or name] = None
+            if rest and is_options(vars(owner)[first]):  # reads of items of a dict are not seen
+                watched = name_read_for(owner, first)
+            elif rest:  # a number of a config, which several modules may share
+                owner, watched = vars(owner)[first], rest
+            else:
+                watched = name
+            self._keys.setdefault((id(owner), watched), {}).setdefault(path, []).append(
+                (path, name)
+            )
+            self._watched[type(owner), watched] = None
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -103,12 +112,12 @@ class ReadLog:
     def _note(self, owner: Any, name: str) -> None:
         paths = self._keys.get((id(owner), name), {})
         running = self._running()
-        key = next(iter(paths.values())) if len(paths) == 1 else paths.get(running)
-        if key is not None:
+        keys = next(iter(paths.values())) if len(paths) == 1 else paths.get(running)
+        if keys is not None:
             frame = sys._getframe(2)
             while frame.f_code.co_name == '__getattribute__' and frame.f_back is not None:
                 frame = frame.f_back
-            self._reads.append(_Read(key, frame, frame.f_lineno, self._count()))
+            self._reads += (_Read(key, frame, frame.f_lineno, self._count()) for key in keys)
 
     def _sort(self, trace: TracebackType | None) -> None:
         running = dict(traceback.walk_tb(trace))

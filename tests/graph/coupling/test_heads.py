@@ -284,3 +284,30 @@ def test_products_of_features_lose_the_width_of_all_of_them(attention: str) -> N
     assert group.size == 8 and 'tables.2.weight' in {member.param for member in group.members}
     easypruner.prune(net, {'dense': torch.arange(8) < 5}, graph=graph)
     assert net.width == 5 and net(*inputs).shape == (2, 2)
+
+
+class SharedLinear(nn.Module):
+    """Linear attention whose heads of queries share one head of keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(6, 3 * WIDTH), nn.Linear(6, WIDTH), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q(x).view(*x.shape[:2], 3, -1)
+        context = torch.einsum('nlk,nlv->nkv', self.k(x).softmax(1), self.v(x))
+        return torch.einsum('nlhk,nkv->nlhv', q, context).flatten(2)
+
+
+def test_the_width_of_heads_goes_if_the_output_needs_all_heads() -> None:
+    net, x = SharedLinear(), torch.rand(2, 7, 6)
+    graph = easypruner.trace(net, x)
+    assert {name: group.size for name, group in graph.groups.items()} == {'q': WIDTH}
+    keep = torch.tensor([True, False, True, False])
+    with torch.no_grad():
+        net.k.weight[~keep], net.k.bias[~keep] = 0.0, 0.0
+        net.q.weight.unflatten(0, (3, WIDTH))[:, ~keep] = 0.0
+        net.q.bias.unflatten(0, (3, WIDTH))[:, ~keep] = 0.0
+    expected = net(x)
+    easypruner.prune(net, {'q': keep}, graph=graph)
+    torch.testing.assert_close(net(x), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -119,6 +120,20 @@ class Gated(nn.Module):
         return x + self.leave(a * self.gate(b))
 
 
+class Items(dict[str, Any]):
+    """A dict whose items are attributes as well, each kept twice."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        vars(self)[name] = value
+
+
+def fill(items: Items, **values: Any) -> Items:
+    for name, value in values.items():
+        items[name] = value
+    return items
+
+
 def build_gated(options: Any) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 12), Gated(options), Gated(options), nn.Linear(12, 3)).eval()
@@ -126,7 +141,13 @@ def build_gated(options: Any) -> nn.Sequential:
 
 @pytest.mark.parametrize(
     'make',
-    [Options, Fixed, Plain, lambda: argparse.Namespace(width=12, inner=16, gate=nn.Sigmoid)],
+    [
+        Options,
+        Fixed,
+        Plain,
+        lambda: argparse.Namespace(width=12, inner=16, gate=nn.Sigmoid),
+        lambda: fill(Items(), width=12, inner=16, gate=nn.Sigmoid),
+    ],
 )
 def test_blocks_follow_numbers_of_options_each_for_itself(make: Callable[[], Any]) -> None:
     options, x = make(), torch.rand(2, 5)
@@ -139,6 +160,75 @@ def test_blocks_follow_numbers_of_options_each_for_itself(make: Callable[[], Any
     assert [model[n].options.inner for n in (1, 2)] == [7, 12] and options.inner == 16
     again = easypruner.load_pruned(lambda: build_gated(make()), model.state_dict(), record)
     assert torch.equal(again(x), model(x))
+
+
+class ByKeys(nn.Module):
+    """Attention that takes the number of its heads and their width from a dict."""
+
+    def __init__(self, sizes: dict[str, Any]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.qkv = nn.Linear(WIDTH, 3 * sizes['heads'] * sizes['dim'])
+        self.out = nn.Linear(sizes['heads'] * sizes['dim'], WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        sizes = self.sizes
+        packed = self.qkv(x).view(n, length, 3, sizes['heads'], sizes['dim'])
+        mixed = scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4))
+        return x + self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class ByLayers(nn.Module):
+    """Attention whose heads are split by a layer that is given a number under a name."""
+
+    def __init__(self, split: dict[str, int]) -> None:
+        super().__init__()
+        layers = pytest.importorskip('einops.layers.torch')
+        self.query, self.key_value = nn.Linear(WIDTH, 20), nn.Linear(WIDTH, 40)
+        self.split = layers.Rearrange('n l (h d) -> n h l d', **split)
+        self.merge = layers.Rearrange('n h l d -> n l (h d)')
+        self.out = nn.Linear(20, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.query(x), *self.key_value(x).chunk(2, -1)
+        return x + self.out(self.merge(scaled_dot_product_attention(*map(self.split, parts))))
+
+
+SHARED = {'heads': 4, 'dim': DIM, 'name': 'small'}
+
+
+@pytest.mark.parametrize('attention', ['width', 'heads'])
+@pytest.mark.parametrize(
+    'block',
+    [
+        lambda: ByKeys(SHARED),
+        lambda: ByLayers({'h': 4}),
+        lambda: ByLayers({'d': DIM}),
+    ],
+    ids=['dict', 'heads', 'width'],
+)
+def test_attentions_follow_numbers_under_names(
+    block: Callable[[], nn.Module], attention: Any
+) -> None:
+    def build_blocks() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(block(), block()).eval()
+
+    x = torch.rand(2, 3, WIDTH)
+    model = build_blocks()
+    graph = easypruner.trace(model, x, attention=attention)
+    size = {'width': DIM, 'heads': 4}[attention]
+    assert all(group.size == size for group in graph.groups.values())
+    assert {name[0] for name in graph.groups} == {'0', '1'}
+    keep = {'0': 1, '1': 3}
+    masks = Masks({n: torch.arange(size) >= size - keep[n[0]] for n in graph.groups})
+    assert easypruner.verify(model, masks, x, graph=graph).error < 1e-12
+    record = easypruner.prune(model, masks, graph=graph)
+    again = easypruner.load_pruned(build_blocks, model.state_dict(), record)
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
+    assert {'heads': 4, 'dim': DIM, 'name': 'small'} == SHARED
 
 
 def test_the_value_of_an_enum_stays_as_other_code_reads_it() -> None:

@@ -189,12 +189,15 @@ def _multiply(coupling: Coupling, a: Tensor, b: Tensor) -> list[Axis]:
     else:
         _compare(coupling, summed_left, summed_right)
         # Of two parts of one split the last counts: the one that the result has. Where a tensor is
-        # multiplied with itself, the result has its rows twice, and the width is summed over.
+        # multiplied with itself, the result has its rows twice, and the width is summed over. So it
+        # is where the rows may be heads of queries that share the channels of a layer as keys.
         with_itself = summed_left.part is not None and summed_left.part == summed_right.part
-        order = -1 if with_itself else 1
-        coupling.note_attention(
-            (left, [summed_left, *rows][::order]), (right, [summed_right, *columns][::order])
-        )
+        of_queries, of_keys = [summed_left, *rows], [summed_right, *columns]
+        if with_itself or summed_right.part is None:
+            of_queries.reverse()
+        if with_itself:
+            of_keys.reverse()
+        coupling.note_attention((left, of_queries), (right, of_keys))
     batches = sorted((left, right), key=len, reverse=True)
     result = [*broadcast(coupling, batches, len(batches[0])), *rows, *columns]
     summed = summed_left if summed_left.is_constant else summed_right
