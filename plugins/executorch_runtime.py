@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from easypruner import hookimpl
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
+from easypruner.runtimes.locations import describe_locations, program_calls
 from easypruner.runtimes.program import (
     export_program,
     input_tensors,
@@ -109,8 +110,10 @@ def _lowered(programs: dict[str, Any]) -> bytes:
             lowered = to_edge_transform_and_lower(programs, partitioner=[XnnpackPartitioner()])
             return bytes(lowered.to_executorch().buffer)
     except Exception as error:  # classes of errors that have no common base
+        reason = first_lines(error)
+        calls = (call for program in programs.values() for call in program_calls(program))
         raise EasyPrunerError(
-            f'ExecuTorch cannot compile the network: {first_lines(error)}'
+            f'ExecuTorch cannot compile the network: {reason}{describe_locations(reason, calls)}'
         ) from error
 
 

@@ -19,18 +19,18 @@ from easypruner.base.nested import map_tensors
 from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
-from easypruner.runtimes.program import (
-    FromTensors,
-    input_tensors,
-    on_cpu,
-    quiet,
-    tensors_of,
-)
+from easypruner.runtimes.locations import describe_locations, traced_calls
+from easypruner.runtimes.program import FromTensors, input_tensors, on_cpu, tensors_of
 from easypruner.runtimes.reasons import first_lines
+from easypruner.runtimes.torchscript import trace_network
 
 _TYPES = {torch.float32: 'f32', torch.int64: 'i64', torch.int32: 'i32'}
 """Type of an input -> its name in pnnx."""
 _TOLERANCE = 1e-3
+_UNKNOWN = re.compile(r'Unknown builtin op: ([\w:]+)')
+_FAILED = re.compile(r'^\w*Error: .+$', re.MULTILINE)
+_ENDED = 'what():'
+"""What is before the reason of a program of C++ that ends by an error."""
 _FOREIGN = re.compile(r'^([\w]+[.:][\w.:]+)\s', re.MULTILINE)
 """A layer in a file of ncnn that is none of ncnn's: pnnx has left it as it was."""
 
@@ -193,28 +193,40 @@ def _convert(
         )
     with tempfile.TemporaryDirectory(prefix='easypruner-') as work:
         file = Path(work) / 'network.pt'
-        try:
-            with quiet(), torch.no_grad():
-                trace: Any = torch.jit.trace
-                trace(network, tuple(tensors), check_trace=False).save(str(file))
-        except Exception as error:  # torch.jit raises errors of many classes
-            raise EasyPrunerError(
-                f'torch.jit cannot trace the network, which pnnx needs: {first_lines(error)}'
-            ) from error
+        traced = trace_network(network, tensors, file)
         shapes = (f'{list(t.shape)}{_TYPES[t.dtype]}'.replace(' ', '') for t in tensors)
         command = [pnnx.EXEC_PATH, str(file), f'inputshape={",".join(shapes)}', 'fp16=0']
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
         found = [file.with_suffix(f'.ncnn.{suffix}') for suffix in ('param', 'bin')]
         if done.returncode or not all(path.is_file() for path in found):
-            lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
-            raise EasyPrunerError(f'pnnx cannot convert the network: {" ".join(lines)}')
+            reason = _reason(done.stderr or done.stdout)
+            raise EasyPrunerError(
+                f'pnnx cannot convert the network: {reason}'
+                f'{describe_locations(reason, traced_calls(traced, network))}'
+            )
         foreign = sorted(set(_FOREIGN.findall(found[0].read_text(encoding='utf-8'))))
         if foreign:
-            raise EasyPrunerError(f'ncnn has no layer for {", ".join(foreign)}')
+            names = ', '.join(foreign)
+            raise EasyPrunerError(
+                f'ncnn has no layer for {names}'
+                f'{describe_locations(names, traced_calls(traced, network))}'
+            )
         files = folder / f'{name}.ncnn.param', folder / f'{name}.ncnn.bin'
         for old, new in zip(found, files, strict=True):
             shutil.copyfile(old, new)
     return files
+
+
+def _reason(printed: str) -> str:
+    """Return the reason in what pnnx has printed, which may be many pages."""
+    unknown = _UNKNOWN.search(printed)
+    if unknown is not None:
+        return f'it has no operation for {unknown[1]}'
+    ended = printed.partition(_ENDED)[2]
+    failed = _FAILED.search(ended)
+    if failed is not None:
+        return failed[0]
+    return first_lines(ended or '\n'.join(printed.splitlines()[-3:]))
 
 
 easypruner_components = hookimpl(lambda: [Ncnn])

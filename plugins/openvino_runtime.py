@@ -15,6 +15,7 @@ from easypruner.errors import EasyPrunerError
 from easypruner.runtimes import Exported, Runtime, Session
 from easypruner.runtimes.beside import Beside
 from easypruner.runtimes.folding import fold_batch_norms
+from easypruner.runtimes.locations import describe_locations, program_calls
 from easypruner.runtimes.onnx_files import feeds_of
 from easypruner.runtimes.program import Program, export_program, quiet
 from easypruner.runtimes.reasons import first_lines
@@ -133,7 +134,11 @@ def _model_of(program: Any) -> Any:
         with quiet():
             return openvino.convert_model(program)
     except Exception as error:  # classes of errors that have no common base
-        raise EasyPrunerError(f'OpenVINO cannot convert the network: {_reason(error)}') from error
+        reason = _reason(error)
+        raise EasyPrunerError(
+            f'OpenVINO cannot convert the network: {reason}'
+            f'{describe_locations(reason, program_calls(program))}'
+        ) from error
 
 
 def _reason(error: Exception) -> str:

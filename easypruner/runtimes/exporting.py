@@ -212,15 +212,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     """Give a new folder to a block, which takes the place of ``folder`` if nothing fails."""
     folder = folder.resolve()
     make_folder(folder.parent)
-    new = _beside(folder)
-    try:
-        new.mkdir()
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Only the folder itself may be written.
-        new = folder / new.name
-        new.mkdir()
+    new = _new_folder(folder)
     try:
         yield new
         for file in new.rglob('*'):
@@ -229,6 +221,24 @@ def _whole(folder: Path) -> Iterator[Path]:
         _replace(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Create an empty folder beside another, or in it if only that may be written."""
+    new = _beside(folder)
+    try:
+        try:
+            new.mkdir()
+        except OSError:
+            if not folder.is_dir():
+                raise
+            new = folder / new.name
+            new.mkdir()
+    except OSError as error:
+        # The user knows this name.
+        error.filename = str(folder)
+        raise
+    return new
 
 
 def _beside(folder: Path) -> Path:

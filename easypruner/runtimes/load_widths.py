@@ -32,6 +32,9 @@ def load_widths(model: nn.Module, folder: str | Path) -> nn.Module:
             # JSON has no tuples.
             old = getattr(modules[path], name)
             setattr(modules[path], name, tuple(value) if isinstance(old, tuple) else value)
+    for path in content['attributes']:
+        module, _, name = path.rpartition('.')
+        setattr(modules[module], name, weights.pop(path))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     missing = sorted(weights.keys() - tensors.keys())
     if missing:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from easypruner.errors import EasyPrunerError
+from easypruner.runtimes.locations import describe_locations, program_calls
 from easypruner.runtimes.program import (
     Program,
     export_program,
@@ -72,8 +73,10 @@ def _onnx_of(network: nn.Module, program: Program) -> Any:
     except ImportError:
         raise
     except Exception as error:  # the exporter raises errors of many classes
+        reason = reason_of(error, network)
+        places = describe_locations(reason, program_calls(program.exported))
         raise EasyPrunerError(
-            f'torch.onnx cannot export this {type(network).__name__}: {reason_of(error, network)}'
+            f'torch.onnx cannot export this {type(network).__name__}: {reason}{places}'
         ) from error
 
 

@@ -17,9 +17,13 @@ _NOISE = re.compile(
 )
 """Lines for those who work on torch."""
 
+_SIZE = re.compile(r'L(\[[^]]*\])+\.size\(\)\[0\]')
+"""The size of the batch in a message."""
+_VALUES = r'Could not guard on data-dependent expression|Could not extract specialized integer'
+
 _PLAIN: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (
-        r'Could not guard on data-dependent expression|Could not extract specialized integer',
+        _VALUES,
         lambda match: (
             'the forward decides by the values of a tensor, which are not known in an export; '
             'let it compute the same for all values, for example by torch.where'
@@ -32,8 +36,11 @@ _PLAIN: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         ),
     ),
     (
-        r'satisfy the generated guard',
-        lambda match: 'the forward does not take all sizes, for example only even ones',
+        r'satisfy the generated guard (.+?)\.?$',
+        lambda match: (
+            'the forward does not compute the same for all sizes, but where '
+            + _SIZE.sub('batch', match[1])
+        ),
     ),
     (
         r'__obj_flatten__',
@@ -63,7 +70,14 @@ def reason_of(error: BaseException, network: nn.Module, caller: str = '') -> str
     return f'{text}{f" ({line})" if line else ""}{_advise_parts(network)}'
 
 
-def first_lines(error: BaseException) -> str:
+def needs_values(error: BaseException) -> bool:
+    """Return whether torch.export fails because a forward decides by the values of a tensor."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _search(_VALUES, error) is not None
+
+
+def first_lines(error: BaseException | str) -> str:
     """Return the first lines of a message that say something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not _NOISE.search(line)] or lines
@@ -71,7 +85,7 @@ def first_lines(error: BaseException) -> str:
 
 
 def _search(pattern: str, error: BaseException) -> re.Match[str] | None:
-    return re.search(pattern, str(error))
+    return re.search(pattern, str(error), re.MULTILINE)
 
 
 def _advise_parts(network: nn.Module) -> str:

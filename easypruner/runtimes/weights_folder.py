@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from easypruner.base.files import write_json
 from easypruner.base.modules import copy_of, evaluating
+from easypruner.base.randomness import fixed_seed
 from easypruner.graph.recording.config_numbers import numbers_of
 from easypruner.runtimes import load_widths
 from easypruner.runtimes.difference import relative_error, tolerance_of
@@ -29,8 +32,8 @@ def write_weights(
     """Write the weights of a network, and what is needed to load them; return notes on that.
 
     A network of Hugging Face whose widths its config can express gets a folder for
-    ``from_pretrained``. Any other gets its weights, the numbers of its modules, and a program of
-    some lines that puts both into the original network.
+    ``from_pretrained``. Any other gets its weights, the tensors and numbers that are attributes of
+    its modules, and a program of some lines that puts them into the original network.
 
     Args:
         network: the network, in evaluation mode.
@@ -42,7 +45,9 @@ def write_weights(
     folder.mkdir(parents=True)
     if _write_pretrained(network, inputs, folder):
         return (f'{folder.name}/ loads with {type(network).__name__}.from_pretrained',)
-    save_file(_distinct(_state(network)), folder / WEIGHTS)
+    attributes = _attributes(network)
+    state = _distinct({**_state(network), **attributes})
+    save_file(state, folder / WEIGHTS)
     # The library gives the file to its owner only.
     (folder / WEIGHTS).chmod(0o666 & ~_umask())
     write_json(
@@ -50,6 +55,7 @@ def write_weights(
         {
             'model': type(network).__name__,
             'numbers': numbers(network, original),
+            'attributes': [name for name in attributes if name in state],
         },
     )
     if original is not None and not _loads(network, inputs, folder, original):
@@ -57,7 +63,8 @@ def write_weights(
             f'{folder.name}/ has the weights; only easypruner.load_pruned rebuilds this network',
         )
     (folder / LOADER).write_text(inspect.getsource(load_widths), encoding='utf-8')
-    return (f'{folder.name}/ loads into the original network with its {LOADER}',)
+    untried = '' if original is not None else ' (not tried: the unpruned network was not given)'
+    return (f'{folder.name}/ loads into the original network with its {LOADER}{untried}',)
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
@@ -67,6 +74,16 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
         *network.named_buffers(remove_duplicate=False),
     )
     return {name: tensor.detach().cpu() for name, tensor in tensors}
+
+
+def _attributes(network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that are plain attributes of modules, which a cut may narrow as well."""
+    return {
+        f'{path}.{name}'.lstrip('.'): value.detach().cpu()
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    }
 
 
 def _distinct(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,7 +133,8 @@ def _write_pretrained(network: Any, inputs: Any, folder: Path) -> bool:
     if not hasattr(network, 'save_pretrained'):
         return False
     try:
-        with quiet():  # the library shows its progress
+        # Libraries show their progress, and draw weights before they load them.
+        with quiet(), redirect_stdout(io.StringIO()), fixed_seed(0):
             network.save_pretrained(folder)
             loaded = type(network).from_pretrained(folder)
         same = _are_same(network.state_dict(), loaded.state_dict())

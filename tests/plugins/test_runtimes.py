@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import sys
 from collections.abc import Mapping
@@ -199,6 +200,21 @@ def test_outputs_may_be_the_same_tensor(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@torch.library.custom_op('tests::twice', mutates_args=())
+def twice(x: Tensor) -> Tensor:
+    return x * 2
+
+
+class Twice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return twice(x)
+
+
+class Bessel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
 class Eigenvalues(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.linalg.eigvalsh(x @ x.mT)
@@ -207,13 +223,15 @@ class Eigenvalues(nn.Module):
 @pytest.mark.parametrize(
     ('name', 'reason'),
     [
-        ('OnnxRuntime', 'ONNX has no operation for aten::_linalg_eigh$'),
+        ('OnnxRuntime', 'ONNX has no operation for aten::_linalg_eigh'),
         ('OpenVINO', 'it has no operation for aten._linalg_eigh'),
     ],
 )
 def test_operations_that_a_format_lacks_are_named(name: str, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(EasyPrunerError, match=reason):
-        runtime(name).export(Eigenvalues().eval(), torch.rand(1, 3, 3), tmp_path, 'network')
+    network = nn.Sequential(nn.ReLU(), nn.Sequential(Eigenvalues())).eval()
+    place = r'aten::_linalg_eigh is called in 1\.0 \(Eigenvalues\)$'
+    with pytest.raises(EasyPrunerError, match=f'{reason}.*{place}'):
+        runtime(name).export(network, torch.rand(1, 3, 3), tmp_path, 'network')
 
 
 def test_operations_on_which_openvino_fails_are_named(
@@ -228,7 +246,49 @@ def test_operations_on_which_openvino_fails_are_named(
         found.export(nn.ReLU().eval(), torch.rand(1, 3), tmp_path, 'network')
 
 
+class Sign(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Large(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() if x.shape[1] > 3 else x
+
+
 class TestNcnn:
+    def test_a_forward_that_decides_by_values_is_refused(self, tmp_path: Path) -> None:
+        found, x = runtime('Ncnn'), torch.rand(1, 5)
+        with pytest.raises(EasyPrunerError, match='the forward decides by the values of a tensor'):
+            found.export(Sign().eval(), x, tmp_path, 'sign')
+        session = found.load(found.export(Large().eval(), x, tmp_path, 'large').path)
+        torch.testing.assert_close(session.bind(x - 0.5)()[0], (x - 0.5).relu())
+
+    def test_a_class_of_any_name_in_a_file_of_any_name(self, tmp_path: Path) -> None:
+        file = tmp_path / 'my net é.py'
+        file.write_text('from torch import nn\nclass Früh(nn.Linear):\n    pass\n', 'utf-8')
+        spec = importlib.util.spec_from_file_location(str(file), file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        network, x = nn.Sequential(module.Früh(4, 3)).eval(), torch.rand(1, 4)
+        found = runtime('Ncnn')
+        session = found.load(found.export(network, x, tmp_path, 'network').path)
+        torch.testing.assert_close(session.bind(x)()[0], network(x))
+        assert (module.Früh.__name__, module.Früh.__module__) == ('Früh', str(file))
+
+    @pytest.mark.parametrize(
+        ('layer', 'message'),
+        [
+            (Bessel(), 'ncnn has no layer for .*special_bessel_j0 is called in 1 .Bessel'),
+            (Twice(), 'no operation for tests::twice; tests::twice is called in 1 .Twice'),
+        ],
+    )
+    def test_modules_are_named(self, layer: nn.Module, message: str, tmp_path: Path) -> None:
+        network = nn.Sequential(nn.ReLU(), layer).eval()
+        with pytest.raises(EasyPrunerError, match=message):
+            runtime('Ncnn').export(network, torch.rand(1, 3, 3), tmp_path, 'network')
+
     def test_operations_that_it_lacks_are_named(self, tmp_path: Path) -> None:
         found = network('transformer')
         with pytest.raises(EasyPrunerError, match=r'ncnn has no layer for .*torch\.unbind'):

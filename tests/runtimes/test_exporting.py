@@ -135,6 +135,21 @@ class TestExport:
         assert program(torch.rand(1, 4)).shape == (1, 3)
         assert folder.stat().st_ino == before and list(tmp_path.iterdir()) == [folder]
 
+    def test_an_error_of_the_disk_names_the_folder_that_was_given(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mkdir = Path.mkdir
+
+        def refuse(path: Path, *args: Any, **options: Any) -> None:
+            if path.parent == tmp_path:
+                raise PermissionError(13, 'Permission denied', str(path))
+            mkdir(path, *args, **options)
+
+        monkeypatch.setattr(Path, 'mkdir', refuse)
+        with pytest.raises(PermissionError) as caught:
+            easypruner.export(nn.Flatten(), IMAGES, tmp_path / 'e', 'TorchEager')
+        assert caught.value.filename == str(tmp_path / 'e')
+
     def test_a_folder_of_other_origin_is_not_touched(self, tmp_path: Path) -> None:
         (tmp_path / 'notes.txt').write_text('mine')
         with pytest.raises(EasyPrunerError, match='is not empty'):
@@ -270,6 +285,16 @@ class Named(nn.Module):
         return {'logits': image.softmax(-1)} if mode == 'tensor' else {}
 
 
+def load(network: nn.Module, folder: Path) -> nn.Module:
+    """Turn a network into an exported one by the program in the folder of its weights."""
+    spec = importlib.util.spec_from_file_location('load_widths', folder / 'load_widths.py')
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    loaded: nn.Module = module.load_widths(network, folder)
+    return loaded
+
+
 class TestWeights:
     def test_they_load_into_the_original_without_easypruner(
         self, networks: tuple[nn.Module, nn.Module], tmp_path: Path
@@ -281,13 +306,59 @@ class TestWeights:
             easypruner.export(pruned, IMAGES, folder, 'TorchEager', unpruned=given, overwrite=True)
             loader = folder / 'weights' / 'load_widths.py'
             assert 'easypruner' not in loader.read_text()
-            spec = importlib.util.spec_from_file_location('load_widths', loader)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            loaded = module.load_widths(make_network().eval(), loader.parent)
+            loaded = load(make_network().eval(), loader.parent)
             assert torch.equal(loaded(IMAGES), pruned.eval()(IMAGES))
             assert repr(loaded) == repr(pruned)
+
+    def test_tensors_that_are_plain_attributes_load_as_well(self, tmp_path: Path) -> None:
+        class Gain(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+                self.gain = torch.rand(8)
+                self.kept: Tensor | None = None
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.kept = self.gain * 2
+                return self.last(self.first(x).relu() * self.kept)
+
+        network, x = Gain(), torch.rand(1, 4)
+        pruned = easypruner.slim(copy.deepcopy(network), x, macs=0.6).model
+        easypruner.export(pruned, x, tmp_path / 'e', 'TorchEager')
+        loaded = load(network, tmp_path / 'e' / 'weights')
+        assert len(loaded.gain) == len(pruned.gain) < 8
+        assert torch.equal(loaded(x), pruned(x))
+
+    def test_that_a_loading_was_not_tried_is_said(self, tmp_path: Path) -> None:
+        network, x = nn.Linear(4, 2), torch.rand(1, 4)
+        found = easypruner.export(network, x, tmp_path / 'e', 'TorchEager')
+        assert 'not tried: the unpruned network was not given' in found.weights[1]
+        given = dict(unpruned=copy.deepcopy(network), overwrite=True)
+        found = easypruner.export(network, x, tmp_path / 'e', 'TorchEager', **given)
+        assert 'not tried' not in found.weights[1]
+
+    def test_a_library_that_draws_and_prints(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Saved(nn.Linear):
+            def save_pretrained(self, folder: Path) -> None:
+                torch.save(self.state_dict(), folder / 'w.pth')
+
+            @classmethod
+            def from_pretrained(cls, folder: Path) -> Saved:
+                print('loading')
+                network = cls(4, 2)
+                network.load_state_dict(torch.load(folder / 'w.pth'))
+                return network
+
+        network, state = Saved(4, 2), torch.get_rng_state()
+        found = easypruner.export(network, torch.rand(1, 4), tmp_path / 'e', 'TorchEager')
+        state_of_inputs = torch.get_rng_state()
+        torch.set_rng_state(state)
+        torch.rand(1, 4)
+        assert torch.equal(torch.get_rng_state(), state_of_inputs)
+        assert 'from_pretrained' in found.weights[1]
+        assert capsys.readouterr().out == ''
 
     def test_a_network_with_more_than_other_numbers_needs_more(self, tmp_path: Path) -> None:
         class Scaled(nn.Linear):
