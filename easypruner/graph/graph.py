@@ -160,7 +160,7 @@ class ChannelGraph:
             masks: group -> bool tensor ``(units,)``, True = keep.
 
         Raises:
-            MaskError: masks do not fit, or remove all units of a group.
+            MaskError: as for :meth:`check_cut`.
 
         >>> import torch
         >>> from torch import nn
@@ -182,8 +182,7 @@ class ChannelGraph:
         >>> net[0]
         Conv2d(3, 5, kernel_size=(3, 3), stride=(1, 1))
         """
-        checked = masks if isinstance(masks, Masks) else Masks(masks)
-        checked.check(self)
+        checked = self.check_cut(masks)
         layout = self._layout
 
         def apply(**options: Any) -> ArchitectureRecord:
@@ -192,6 +191,21 @@ class ChannelGraph:
             return self.pruner(self.model, checked, graph=self, **options)
 
         return make_plan(self, checked, apply)
+
+    def check_cut(self, masks: Mapping[str, Tensor]) -> Masks:
+        """Return masks, checked as :func:`easypruner.prune` does before it changes anything.
+
+        Args:
+            masks: group -> bool tensor ``(units,)``, True = keep.
+
+        Raises:
+            MaskError: masks do not fit, remove all units of a group, or leave widths with which the
+                code of the network runs other steps.
+        """
+        checked = masks if isinstance(masks, Masks) else Masks(masks)
+        checked.check(self)
+        check_path(self._calls, self.model, checked, self._cut_to_try, self.groups)
+        return checked
 
     def on(self, model: nn.Module) -> ChannelGraph:
         """Return this graph for another instance of the same architecture, such as a copy.
@@ -408,12 +422,9 @@ def cut_graph(
             f'the graph belongs to another instance than the {type(model).__name__} that is to be '
             'cut; give graph=graph.on(model), or cut the model that was traced'
         )
-    checked = masks if isinstance(masks, Masks) else Masks(masks)
-    checked.check(graph)
-    removal = graph._removal(checked)
+    removal = graph._removal(graph.check_cut(masks))
     kept: Kept = removal.indices()
     attributes = graph._attributes(removal.counts())
-    check_path(graph._calls, model, checked, graph._cut_to_try, graph.groups)
     inventory = inventory or Inventory(model)
     units = removal.units_of({name: group.number for name, group in graph.groups.items()})
     record_of_cut = ArchitectureRecord.of(inventory, kept, units, attributes)

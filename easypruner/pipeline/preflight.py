@@ -29,6 +29,7 @@ from easypruner.report.text import format_count, literal_text, make_table, print
 from easypruner.runtimes.widths import Target
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.forecast import Forecast, Step, pushes_last, unpruned_before
+from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import PruningState, Run
 
 
@@ -182,11 +183,19 @@ def _forecast(
         with mistakes.collect(planned.location):
             start = replace(forecast, step=Step(), earlier=tuple(steps))
             forecast = planned.stage.forecast(start)
+            forecast = replace(forecast, rows=start.rows or _may_add_row(planned.stage))
         # After a mistake the forecast for later stages is unknown, so they cannot be checked.
         if mistakes.found != known:
             break
         steps.append(forecast.step)
     return tuple(steps), forecast
+
+
+def _may_add_row(stage: Stage) -> bool:
+    """Return whether a stage may add a row; a stage of a plugin may do so in its own way."""
+    if isinstance(stage, RowStage):
+        return stage.row is not None
+    return not type(stage).__module__.startswith('easypruner.')
 
 
 def _check_keys(config: Config, mistakes: Mistakes) -> None:

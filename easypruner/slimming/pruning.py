@@ -231,7 +231,7 @@ def _pushed(
         training = None
     with fixed_seed(context.seed):
         selection = Selection.of(source, graph, context)
-    selection.masks.check(graph)
+    graph.check_cut(selection.masks)
     if training is not None:
         push = training.run(graph, selection.masks)
     return selection, push

@@ -285,9 +285,11 @@ class TestOtherStages:
     def test_a_report_of_nothing_is_an_error(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        config = write_config(tmp_path, tiny_config(stages=[dict(type='Report')]))
+        stages = [dict(type='Train', epochs=1), dict(type='Report')]
+        config = write_config(tmp_path, tiny_config(stages=stages))
         assert prune(config, tmp_path / 'run') == 2
         assert 'Report needs at least one row' in capfd.readouterr().err
+        assert not (tmp_path / 'run').exists()
 
 
 class TestSeed:

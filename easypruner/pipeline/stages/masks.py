@@ -72,7 +72,7 @@ class SelectMask(Stage):
         graph = state.run.trace(runner.plain_model)
         state = self._with_partial_budget(state, graph)
         masks = self.source.select(graph, stage_context(state, runner))
-        masks.check(graph)
+        _check(masks, graph, state)
         budget = self.source.budget
         uncut = result = None
         if budget is not None:
@@ -135,7 +135,7 @@ class LoadMask(Stage):
     def run(self, state: PruningState) -> PruningState:
         """Check the masks against the network, and copy them into the run."""
         masks = Masks.load(self.path)
-        masks.check(state.run.trace(loaded_runner(state).plain_model))
+        _check(masks, state.run.trace(loaded_runner(state).plain_model), state)
         return replace(with_masks(state, masks, self), selected=None, budget=None, uncut=None)
 
     def plan(self, state: PruningState) -> str:
@@ -170,6 +170,18 @@ def _nothing_removed(masks: Masks) -> str:
         'no score is below its threshold; use a stricter budget, or a regularizer with a higher '
         'strength before this stage'
     )
+
+
+def _check(masks: Masks, graph: ChannelGraph, state: PruningState) -> None:
+    """Check masks now that a later stage will cut by them: until then the run may train for long.
+
+    Raises:
+        MaskError: they do not fit, or the network could not be cut by them.
+    """
+    if any(step.cuts for step in state.run.steps[state.index + 1 :]):
+        graph.check_cut(masks)
+    else:
+        masks.check(graph)
 
 
 def _with_width_warning(

@@ -42,7 +42,7 @@ from easypruner.report.scales import LayerChannels, Scales, gather_scales, joine
 from easypruner.report.text import format_share
 from easypruner.runtimes import Runtime
 from easypruner.strategies import Stage
-from easypruner.strategies.stages.forecast import Forecast, Step, trained_epochs
+from easypruner.strategies.stages.forecast import Forecast, Step, no_rows, trained_epochs
 from easypruner.strategies.stages.stage import RowStage
 from easypruner.strategies.stages.state import Cut, PruningState
 
@@ -128,15 +128,16 @@ class Report(Stage):
         for runtime in self.runtimes or ():
             runtime.check()
 
+    def forecast(self, before: Forecast) -> Forecast:
+        before.check_rows('Report')
+        return before
+
     def run(self, state: PruningState) -> PruningState:
         """Write everything and print the table."""
         if not is_main():
             return state
         if not state.rows or state.checkpoint is None:
-            raise EasyPrunerError(
-                'Report needs at least one row, but no stage before it has added one; '
-                "give a Train stage a row, as in dict(type='Train', row='baseline')"
-            )
+            raise EasyPrunerError(no_rows('Report'))
         original = state.run.trace(MODELS.build(model_settings(state.config)))
         files = _write_results(state)
         # These warnings are not those of later stages.

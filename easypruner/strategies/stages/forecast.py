@@ -81,6 +81,7 @@ class Forecast:
         cut: whether an earlier stage cuts the network, so that ``graph`` is no longer its graph.
         fixed: the reason why the weights can no longer be trained or cut, such as ``'quantize has
             made them integers'``; '' if they can.
+        rows: whether an earlier stage may add a row to the final table.
         earlier: the steps of the stages before this one.
         step: what this stage does; the stage itself sets it.
     """
@@ -92,6 +93,7 @@ class Forecast:
     masks: bool = False
     cut: bool = False
     fixed: str = ''
+    rows: bool = False
     earlier: tuple[Step, ...] = ()
     step: Step = field(default_factory=Step)
 
@@ -110,6 +112,11 @@ class Forecast:
                 'before it'
             )
 
+    def check_rows(self, stage: str) -> None:
+        """Raise ConfigError if no stage before this one can have added a row."""
+        if not self.rows:
+            raise ConfigError(no_rows(stage))
+
     @property
     def nothing_kept(self) -> Masks:
         """Masks that remove all units: the worst case for a regularizer."""
@@ -120,6 +127,14 @@ class Forecast:
     def worst_masks(self) -> Masks | None:
         """Masks that remove all units, if masks will be selected; which units stay is unknown."""
         return self.nothing_kept if self.masks else None
+
+
+def no_rows(stage: str) -> str:
+    """Return the message for a stage that needs rows where there are none."""
+    return (
+        f'{stage} needs at least one row, but no stage before it adds one; '
+        "give a Train stage a row, as in dict(type='Train', row='baseline')"
+    )
 
 
 def pushes_last(steps: Sequence[Step], index: int) -> bool:
