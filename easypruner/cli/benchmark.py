@@ -13,7 +13,7 @@ from easypruner.cli.export import DEFAULT_RUNTIME, NetworkArguments
 from easypruner.cli.options import flag, option, parse_seconds, positional
 
 if TYPE_CHECKING:
-    from easypruner.runtimes.benchmarking import Candidate
+    from easypruner.runtimes.candidates import Candidate
 
 
 def _count(text: str) -> int:
@@ -108,7 +108,7 @@ def _candidates(arguments: BenchmarkArguments) -> Iterator[Candidate]:
     """Yield the networks; an unpruned one before the first network that was made of it."""
     from easypruner.cli.find_exported import find_exported
     from easypruner.cli.find_pruned import find_pruned
-    from easypruner.runtimes.benchmarking import Candidate
+    from easypruner.runtimes.candidates import Candidate
 
     seen: set[tuple[object, ...]] = set()
     for name in arguments.subjects:

@@ -12,7 +12,7 @@ from torch import Tensor
 from easypruner.base.json_fields import Field, read_json
 from easypruner.cli.find_network import example_images
 from easypruner.errors import ConfigError
-from easypruner.runtimes.benchmarking import Candidate
+from easypruner.runtimes.candidates import Candidate
 from easypruner.runtimes.exporting import NETWORK, SUMMARY, UNPRUNED
 from easypruner.runtimes.runtime import Exported
 

@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from easypruner.base.cache import processor
-from easypruner.base.modules import copy_of, evaluating
-from easypruner.base.nested import map_tensors
 from easypruner.errors import EasyPrunerError
-from easypruner.runtimes.agreement import with_batch
-from easypruner.runtimes.memory import peak_memory
-from easypruner.runtimes.program import advise_dtype, on_cpu
-from easypruner.runtimes.runtime import Exported, Runtime, Session
+from easypruner.runtimes.candidates import Candidate, Loaded
+from easypruner.runtimes.runtime import Runtime
 from easypruner.runtimes.timing import Clock, Reading, Timed, measure
+from easypruner.runtimes.untouched import untouched
 
 _LEAST = 0.005
 """The smallest share of the time that counts as a difference: copies of a network in other places
 of the memory differ by as much."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network to time.
-
-    Attributes:
-        name: its name.
-        network: the network; None if there are only files of it.
-        inputs: its example inputs.
-        exported: name of a runtime -> the files of the network for it, if there is no network.
-    """
-
-    name: str
-    network: nn.Module | None
-    inputs: Any
-    exported: Mapping[str, Exported] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,12 +153,13 @@ def benchmark_networks(
     rows: list[Measured] = []
     problems: list[str] = []
     rounds = {'repeats': repeats, 'seconds': seconds, 'limit': limit, 'clock': clock}
+    networks = [each.network for each in candidates if each.network is not None]
     for runtime in runtimes:
         runtime.check()
         _check_clock(clock, runtime)
-        with tempfile.TemporaryDirectory(prefix='easypruner-') as folder:
+        with tempfile.TemporaryDirectory(prefix='easypruner-') as folder, untouched(*networks):
             loaded = [
-                _Loaded(candidate, runtime, Path(folder) / str(number))
+                Loaded(candidate, runtime, Path(folder) / str(number))
                 for number, candidate in enumerate(candidates)
             ]
             for batch in batches:
@@ -198,93 +179,8 @@ def _check_clock(clock: Clock, runtime: Runtime) -> None:
         )
 
 
-def has_files(runtime: Runtime) -> bool:
-    """Return whether a runtime runs networks that it has exported, not those of torch."""
-    return type(runtime).session is Runtime.session
-
-
-class _Loaded:
-    """A network in a runtime, exported when it is first needed."""
-
-    def __init__(self, candidate: Candidate, runtime: Runtime, folder: Path) -> None:
-        self.name = candidate.name
-        self._network = None if candidate.network is None else on_cpu(candidate.network)
-        self._given = candidate.exported
-        self._inputs = map_tensors(candidate.inputs, lambda tensor: tensor.detach().cpu())
-        self._runtime = runtime
-        self._folder = folder
-        self._exported: dict[int, Exported] = {}
-        self._has_files = has_files(runtime)
-
-    @property
-    def advice(self) -> str:
-        """What to do about the network if the runtime cannot take it; '' if that is not known."""
-        return '' if self._network is None else advise_dtype(self._network)
-
-    def passing(self, batch: int) -> Callable[[], tuple[Tensor, ...]]:
-        """Return a function that runs the network once."""
-        inputs = with_batch(self._inputs, batch)
-        return self._session(batch, inputs).bind(inputs)
-
-    def memory(self, batch: int) -> int | None:
-        """Return the memory that loading the network and a first pass take."""
-        inputs = with_batch(self._inputs, batch)
-        self._export(batch, inputs)
-
-        def load() -> object:
-            run = self._session(batch, inputs, shares=False).bind(inputs)
-            return run, run()
-
-        return peak_memory(load)
-
-    def bytes(self, batch: int) -> int:
-        """Return the size of the files, or of the weights if there are none."""
-        if self._network is None or self._has_files:
-            return self._export(batch, with_batch(self._inputs, batch)).size
-        state = self._network.state_dict().values()
-        return sum(tensor.numel() * tensor.element_size() for tensor in state)
-
-    def _session(self, batch: int, inputs: Any, shares: bool = True) -> Session:
-        """Return a session of the network.
-
-        Args:
-            batch: the number of samples of a pass.
-            inputs: as many of them.
-            shares: whether a runtime without files may share the weights of the network.
-        """
-        if self._network is None or self._has_files:
-            return self._runtime.load(self._export(batch, inputs).path)
-        network = self._network if shares else copy_of(self._network)
-        with evaluating(network):
-            return self._runtime.session(network, inputs)
-
-    def _export(self, batch: int, inputs: Any) -> Exported:
-        """Return the files for a batch, which may be those of another batch."""
-        if self._network is None:
-            return self._find_given()
-        known = next((e for e in self._exported.values() if e.dynamic_batch), None)
-        if not self._has_files:
-            return Exported(Path(), ())
-        if known is None and batch not in self._exported:
-            folder = self._folder / str(batch)
-            folder.mkdir(parents=True)
-            with evaluating(self._network):
-                exported = self._runtime.export(self._network, inputs, folder, 'network')
-            self._exported[batch] = exported
-        return known or self._exported[batch]
-
-    def _find_given(self) -> Exported:
-        """Return the files that there are for the runtime."""
-        given = self._given.get(self._runtime.name)
-        if given is None:
-            raise EasyPrunerError(
-                f'it was exported for {", ".join(self._given)} only; choose one of these runtimes'
-            )
-        return given
-
-
 def _rows(
-    loaded: Sequence[_Loaded],
+    loaded: Sequence[Loaded],
     runtime: Runtime,
     batch: int,
     problems: list[str],
@@ -292,7 +188,7 @@ def _rows(
     memory: bool,
 ) -> Iterator[Measured]:
     """Yield what was measured of each network, with one batch."""
-    running: list[_Loaded] = []
+    running: list[Loaded] = []
     passes: list[Callable[[], tuple[Tensor, ...]]] = []
     for each in loaded:
         try:

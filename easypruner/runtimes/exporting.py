@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from easypruner.base.files import flush_file, make_folder, write_json
-from easypruner.base.modules import evaluating, restoring_buffers
+from easypruner.base.modules import evaluating
 from easypruner.base.nested import map_tensors
 from easypruner.base.versions import versions_of
 from easypruner.errors import ConfigError, EasyPrunerError
@@ -23,6 +23,7 @@ from easypruner.report.text import format_size
 from easypruner.runtimes.agreement import check_agreement, check_repeatable
 from easypruner.runtimes.program import advising_dtype, input_tensors, on_cpu
 from easypruner.runtimes.runtime import Runtime
+from easypruner.runtimes.untouched import untouched
 from easypruner.runtimes.weights_folder import write_weights
 
 SUMMARY = 'export.json'
@@ -132,7 +133,7 @@ def export_network(
     networks = {NETWORK: on_cpu(network)}
     if unpruned is not None:
         networks[UNPRUNED] = on_cpu(unpruned)
-    with _whole(folder) as new, restoring_buffers(*networks.values()):
+    with _whole(folder) as new, untouched(*networks.values()):
         files = [
             _export_for(runtime, each, inputs, new, name)
             for runtime in runtimes

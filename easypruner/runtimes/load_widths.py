@@ -30,7 +30,7 @@ def load_widths(model: nn.Module, folder: str | Path) -> nn.Module:
     for path, numbers in content['numbers'].items():
         for name, value in numbers.items():
             # JSON has no tuples.
-            old = getattr(modules[path], name)
+            old = getattr(modules[path], name, value)
             setattr(modules[path], name, tuple(value) if isinstance(old, tuple) else value)
     for path in content['attributes']:
         module, _, name = path.rpartition('.')

@@ -15,7 +15,8 @@ from easypruner.errors import ConfigError
 from easypruner.graph.recording.tape import ExampleInputs
 from easypruner.plugins.targets import runtime_of
 from easypruner.runtimes import Runtime
-from easypruner.runtimes.benchmarking import Benchmark, Candidate, benchmark_networks
+from easypruner.runtimes.benchmarking import Benchmark, benchmark_networks
+from easypruner.runtimes.candidates import Candidate
 from easypruner.runtimes.exporting import Export, export_network
 from easypruner.runtimes.timing import Clock
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import easypruner
 from easypruner.errors import ConfigError, EasyPrunerError
-from easypruner.runtimes import Exported, Runtime, Session, benchmarking
+from easypruner.runtimes import Exported, Runtime, Session, benchmarking, candidates
 from easypruner.runtimes.benchmark_table import NO_DIFFERENCE
 from easypruner.runtimes.memory import peak_memory
 from easypruner.runtimes.timing import Reading, Timed
@@ -37,7 +37,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[Timed]:
 
     monkeypatch.setattr(benchmarking, 'measure', measure)
     # Another process takes seconds to measure it.
-    monkeypatch.setattr(benchmarking, 'peak_memory', lambda load: 1_000_000)
+    monkeypatch.setattr(candidates, 'peak_memory', lambda load: 1_000_000)
     return given
 
 
@@ -104,6 +104,25 @@ class TestDifferences:
         assert found.rows[0].ratio is None and 'interval' not in str(found)
 
 
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        return self.first(torch.stack(images))
+
+
+class Edges(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 4)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        found = self.first(nodes)
+        return found.index_add(0, edges[1], found[edges[0]])
+
+
 class OneBatch(Runtime):
     """Runs in torch what it 'exports', a single sample at a time, and refuses wide layers."""
 
@@ -152,6 +171,42 @@ class TestBenchmark:
             easypruner.benchmark(LARGE, INPUTS, OneBatch(), **settings)
 
     @pytest.mark.in_ci
+    @pytest.mark.parametrize(
+        ('network', 'inputs'),
+        [
+            (Stacked(), ([torch.rand(3, 6, 6)],)),
+            (Edges(), (torch.rand(5, 8), torch.tensor([[0, 4, 2], [1, 3, 2]]))),
+        ],
+    )
+    def test_inputs_without_a_batch_are_one_sample(self, network: nn.Module, inputs: Any) -> None:
+        given = dict(repeats=1, seconds=None, memory=False)
+        found = easypruner.benchmark(network, inputs, **given)
+        assert [row.batch for row in found.rows] == [1]
+        with pytest.raises(EasyPrunerError, match='nothing could be measured'):
+            easypruner.benchmark(network, inputs, batches=[2], **given)
+
+    def test_files_of_another_batch(self) -> None:
+        exported = {'OneBatch': Exported(Path('network'), ())}
+        given = candidates.Candidate('e', None, (INPUTS,), exported)
+        with pytest.raises(EasyPrunerError, match=r'exported for a batch of 1 only.* inputs of 4'):
+            benchmarking.benchmark_networks([given], [OneBatch()], [4])
+
+    def test_the_networks_stay_as_they_are(self) -> None:
+        class Counting(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer('passes', torch.zeros(1))
+
+            def forward(self, x: Tensor) -> Tensor:
+                self.passes += 1
+                self.seen = x.shape
+                return x + torch.rand(1)
+
+        network, state = Counting(), torch.get_rng_state()
+        easypruner.benchmark(network, INPUTS, repeats=2, seconds=None, memory=False)
+        assert network.passes.item() == 0 and not hasattr(network, 'seen')
+        assert torch.equal(torch.get_rng_state(), state)
+
     def test_it_is_json(self) -> None:
         found = easypruner.benchmark([SMALL, LARGE], INPUTS, repeats=2, seconds=None, threads=2)
         content = json.loads(json.dumps(found.to_json()))

@@ -267,12 +267,16 @@ class TestExport:
 
             def forward(self, x: Tensor) -> Tensor:
                 self.passes = self.passes.add_(1) if in_place else self.passes + 1
+                self.size = x.shape[1]
                 return x * 2
 
         network = Counting()
         buffer = network.passes
         easypruner.export(network, torch.rand(1, 4), tmp_path / 'e', 'TorchEager')
         assert network.passes is buffer and network.passes.item() == 0
+        assert not hasattr(network, 'size')
+        loaded = load(Counting(), tmp_path / 'e' / 'weights')
+        assert loaded(torch.ones(1, 4)).sum() == 8
 
     def test_torchscript_is_refused(self, tmp_path: Path) -> None:
         scripted = torch.jit.trace(nn.Linear(4, 2), torch.rand(1, 4))

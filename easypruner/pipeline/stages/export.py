@@ -11,7 +11,7 @@ from easypruner.pipeline.stages.networks import current_network, unpruned_networ
 from easypruner.plugins.registry import RUNTIMES
 from easypruner.report.text import print_lines
 from easypruner.runtimes import Runtime
-from easypruner.runtimes.benchmarking import has_files
+from easypruner.runtimes.candidates import has_files
 from easypruner.runtimes.exporting import export_network
 from easypruner.strategies import Stage
 from easypruner.strategies.stages.state import PruningState

@@ -11,7 +11,8 @@ from easypruner.plugins.registry import RUNTIMES
 from easypruner.report.text import plural
 from easypruner.report.times import RunTime, RunTimes
 from easypruner.runtimes import Runtime
-from easypruner.runtimes.benchmarking import Benchmark, Candidate, benchmark_networks, has_files
+from easypruner.runtimes.benchmarking import Benchmark, benchmark_networks
+from easypruner.runtimes.candidates import Candidate, has_files
 
 _BEFORE, _AFTER = 'before', 'after'
 _PASSES, _SECONDS = 50, 2.0
