@@ -31,7 +31,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
          'auto_scale_lr', 'model_wrapper_cfg', 'graph'), _DICT),
     'custom_hooks': _LIST,
     **dict.fromkeys(('val_evaluator', 'param_scheduler'), _EITHER),
-    'default_scope': _TEXT,
+    **dict.fromkeys(('default_scope', 'work_dir', 'experiment_name'), _TEXT),
     'load_from': ((str, Mapping), 'the path of a checkpoint, or dict(checkpoint=PATH, ...)'),
     'log_level': ((str, int), "a level such as 'INFO'"),
     'custom_imports': ((Mapping, list, tuple, str), 'names of modules, or dict(imports=[...])'),
@@ -54,6 +54,7 @@ DEFAULT_SCOPE = 'mmpretrain'
 """The package whose classes a config names if it has no ``default_scope``."""
 
 _SCHEDULERS = 'param_scheduler'
+_METHOD = re.compile(r'\bRunner\.(\w+)\(\)')
 _MIXED_STYLES = re.compile(
     r'must match the current configuration file type.* in (\S+\.py)', re.DOTALL
 )
@@ -98,7 +99,9 @@ def building_runner() -> Iterator[None]:
         cause = error.__cause__
         if cause is None:
             raise
-        names = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
+        # A method that does not take an argument is not in the traceback.
+        called = _METHOD.findall(str(cause))
+        names = called + [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
         key = next((_BUILT_BY[name] for name in names if name in _BUILT_BY), '')
         raise ConfigError(f'{key}: {error}' if key else f'the runner {error}') from cause
 

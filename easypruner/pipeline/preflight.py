@@ -18,6 +18,7 @@ from easypruner.base.checks import check_count
 from easypruner.engine.averaging import averaging_warnings
 from easypruner.engine.config import building
 from easypruner.engine.config_keys import given_keys, unchecked_keys
+from easypruner.engine.late_settings import check_late_settings, ignored_warnings
 from easypruner.engine.pretrained import build_initial_model, starts_trained
 from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
 from easypruner.errors import ConfigError, Mistakes
@@ -153,7 +154,7 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
             try_one_batch(run, built, graph, found, mistakes, validates)
     mistakes.raise_all()
     assert graph is not None, 'only a mistake prevents a graph'
-    found_in_run = averaging_warnings(config)
+    found_in_run = (*averaging_warnings(config), *ignored_warnings(config))
     if end is not None and end.masks:
         found_in_run += _NOT_CUT
     return Preflight(stages, steps, graph, found_in_run, tuple(loaded))
@@ -170,6 +171,7 @@ def check_outline(config: Config, stages: Sequence[PlannedStage], mistakes: Mist
     if not stages and not mistakes.found:
         mistakes.add('the config has no stages; expected stages = [dict(type=...), ...]')
     _check_keys(config, mistakes)
+    check_late_settings(config, mistakes)
     _check_stages(stages, mistakes)
 
 

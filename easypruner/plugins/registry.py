@@ -249,6 +249,9 @@ def _construct(cls: type[Component], arguments: Mapping[str, Any]) -> Component:
         raise
     # These come from values of a wrong type or size. Others, such as an OSError, have other causes.
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        faults = list(type_faults(cls, arguments))
+        if faults:
+            raise EasyPrunerError('; '.join(faults)) from error
         given = ', '.join(f'{name}={shown(value)}' for name, value in arguments.items())
         raise EasyPrunerError(
             f'{cls.__name__}({given}) cannot be built: {type(error).__name__}: {error}'

@@ -291,6 +291,22 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         changed(graph=dict(ignore=['backbone.stagez'])),
         ["ignore has 'backbone.stagez'", "did you mean 'backbone.stages'"],
     ),
+    'a limit of all groups beside one of some': (
+        changed(graph=dict(limits={'*': dict(max_removed=0.5), 'round_to': 8})),
+        ["'round_to', a limit of all groups, beside '*'"],
+    ),
+    'a scope that does not have the classes': (
+        changed(default_scope='mmengine'),
+        ["the model 'ImageClassifier' is one of mmpretrain", "default_scope='mmengine'"],
+    ),
+    'an unknown argument of the randomness': (
+        changed(randomness=dict(determinstic=True)),
+        ['randomness: cannot be built', "did you mean 'deterministic'"],
+    ),
+    'no source of masks': (
+        at('stages', 1, 'source', value=None),
+        ['stages[1]: source=None of SelectMask; expected a MaskSource'],
+    ),
     'limits that the budget cannot meet': (
         changed(graph=dict(limits=dict(max_removed=0.1))),
         ['stages[1]', 'MACs', 'limits'],

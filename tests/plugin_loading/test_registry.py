@@ -189,7 +189,7 @@ class TestMistakes:
 
     def test_an_error_in_a_constructor(self) -> None:
         (message,) = mistakes(BUDGETS, {'type': 'Half', 'value': 'much'})
-        assert message.startswith("Half(value='much') cannot be built: TypeError: ")
+        assert message == "value='much' of Half; expected a number"
 
     def test_a_bare_name_where_a_component_belongs(self) -> None:
         assert mistakes(MASK_SOURCES, {'type': 'ByName', 'budget': 'Half'}) == (

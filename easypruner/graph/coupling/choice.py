@@ -128,8 +128,18 @@ def _read_limits(limits: Limits | Mapping[str, Any] | None) -> dict[str, Limits]
         return {'*': Limits.of(limits)}
     for name, values in limits.items():
         if not isinstance(values, Limits | Mapping):
+            if name in known:
+                raise ConfigError(
+                    f'limits has {name!r}, a limit of all groups, beside '
+                    f'{_other(limits, known)!r}, which names groups; write it as '
+                    f'{{"*": {{{name!r}: ...}}}}, at the end'
+                )
             raise ConfigError(f'{name!r} is not a limit of a group; {nearest(name, known)}')
     return {pattern: Limits.of(values) for pattern, values in limits.items()}
+
+
+def _other(limits: Mapping[str, Any], known: Container[str]) -> str:
+    return next(name for name in limits if name not in known)
 
 
 def _read_uniform(uniform: Uniform) -> tuple[str, ...]:
