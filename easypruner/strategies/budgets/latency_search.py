@@ -17,6 +17,8 @@ _MOST = 5
 """The most networks of a ranking that are measured."""
 _LAST = 8
 """The most networks that are measured, with those beside a step of the time."""
+_MORE = 4
+"""The most networks beyond these, where only the narrowest one is within the limit."""
 _AIM = 0.9925
 """The share of the limit that is aimed at, so that noise does not lead above it."""
 _ENOUGH = 0.98
@@ -98,6 +100,10 @@ def search(
     if not run.is_near:
         run.beside_step(_LAST)
         run.along(_LAST)
+    if not run.is_met:
+        # A refusal says what is possible.
+        run.narrowest()
+        run.along(_LAST + _MORE)
     return _best(run.found, limit, unit, least)
 
 
@@ -135,18 +141,33 @@ class _Search:
             _ENOUGH * self._limit <= each.measured.median <= self._limit for each in self.found
         )
 
+    @property
+    def is_met(self) -> bool:
+        """Whether a network is within the limit."""
+        return any(each.measured.median <= self._limit for each in self.found)
+
+    def narrowest(self) -> None:
+        """Measure the network that keeps the fewest units, which ends the search if it is slow."""
+        masks = self._ranking.removing(len(self._ranking.order))
+        if not self._has(masks):
+            self._note(masks)
+
     def along(self, most: int) -> None:
         """Measure networks of the ranking, until there are as many as given."""
         while len(self.found) < most and not self._ended:
             masks = self._ranking.within(self._predict, max(self._line.aim, self._least), _UNIT)
             if self._has(masks):
                 return
-            share = self._add(masks)
-            predicted = self.found[-1].predicted
-            self._known.append((predicted, share))
-            self._line = self._line.after(predicted, share)
-            if share > self._limit and predicted <= self._least:
-                self._ended = True
+            self._note(masks)
+
+    def _note(self, masks: Masks) -> None:
+        """Measure a network of the ranking, and learn from it what predicted shares mean."""
+        share = self._add(masks)
+        predicted = self.found[-1].predicted
+        self._known.append((predicted, share))
+        self._line = self._line.after(predicted, share)
+        if share > self._limit and predicted <= self._least:
+            self._ended = True
 
     def beside_step(self, most: int) -> None:
         """Measure networks beside a step of the time, which the ranking passes.
@@ -216,7 +237,9 @@ def _best(found: Sequence[Candidate], limit: float, unit: Unit, least: float) ->
     met = [candidate for candidate in found if candidate.measured.median <= limit]
     if not met:
         best = min(found, key=lambda each: each.measured.median)
-        raise _infeasible(unit, limit, best.measured, lowest=best.predicted <= least * 1.001)
+        # Noise may make a wider network seem faster than the narrowest.
+        lowest = any(each.predicted <= least * 1.001 for each in found)
+        raise _infeasible(unit, limit, best.measured, lowest)
     best = max(met, key=lambda each: each.measured.median)
     if best.measured.noise > 1 - limit:
         raise BudgetError(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from easypruner import Masks
+from easypruner.errors import BudgetError
 from easypruner.graph import Limits
 from easypruner.runtimes.timing import Reading
 from easypruner.strategies.budgets.latency_search import Unit, search
@@ -30,6 +31,30 @@ def test_a_narrow_stretch_below_the_limit_is_found(step: float) -> None:
     found = search(Ranking.of({'a': torch.arange(1000.0)}), predict, measure, LIMIT, Unit())
     assert 0.97 * LIMIT <= found.measured.median <= LIMIT
     assert len(counts) <= 8
+
+
+def test_a_limit_below_what_is_possible_is_refused_with_what_is() -> None:
+    def predict(masks: Masks) -> float:
+        return float(masks['a'].double().mean())
+
+    def measure(masks: Masks, sure: bool) -> Reading:
+        return Reading(0.75 + 0.25 * predict(masks), 0.0, 9)
+
+    ranking = Ranking.of({'a': torch.arange(1000.0)})
+    with pytest.raises(BudgetError, match=r'limit is 0\.7 .* 0\.7502 .* is the lowest possible'):
+        search(ranking, predict, measure, LIMIT, Unit())
+
+
+def test_a_limit_that_the_narrowest_networks_alone_meet() -> None:
+    def predict(masks: Masks) -> float:
+        return float(masks['a'].double().mean())
+
+    def measure(masks: Masks, sure: bool) -> Reading:
+        share = predict(masks)
+        return Reading(0.5 if share < 0.002 else 0.9 + 0.1 * share, 0.0, 9)
+
+    ranking = Ranking.of({'a': torch.arange(1000.0)})
+    assert search(ranking, predict, measure, LIMIT, Unit()).measured.median == 0.5
 
 
 def test_other_groups_keep_more_where_the_time_has_a_step() -> None:
