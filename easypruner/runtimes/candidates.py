@@ -87,8 +87,10 @@ class Loaded:
         A network may take a list of images, or the nodes and edges of a graph: the example inputs
         are one sample then.
         """
-        resized = with_batch(self._inputs, batch)
-        shared = len({len(tensor) for tensor in input_tensors(self._inputs) if tensor.dim()}) <= 1
+        sizes = {len(tensor) for tensor in input_tensors(self._inputs) if tensor.dim()}
+        if sizes == {0}:
+            raise EasyPrunerError('the example inputs have no sample; give one or more')
+        resized, shared = with_batch(self._inputs, batch), len(sizes) <= 1
         if shared and (self._network is None or batch > 1 or self._takes(resized)):
             return resized
         if batch > 1:

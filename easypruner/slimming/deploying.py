@@ -53,7 +53,7 @@ def export(
         EasyPrunerError: the runtime is not installed, it cannot express the network, its outputs
             differ from torch's, or the folder is in use.
     """
-    if not isinstance(folder, str | os.PathLike):
+    if not isinstance(folder, str | os.PathLike) or '\0' in os.fspath(folder):
         raise ConfigError(f'folder of export is {describe(folder)}; expected the path of a folder')
     return export_network(
         network_of(model, 'export'),
@@ -123,11 +123,11 @@ def benchmark(
 
 def _named(models: Any) -> dict[str, nn.Module]:
     """Return name -> network; without names, they are numbered after their classes."""
-    if isinstance(models, Mapping):
-        return {str(name): network_of(model, 'benchmark') for name, model in models.items()}
-    several = models if isinstance(models, list | tuple) else [models]
+    several = models if isinstance(models, list | tuple | Mapping) else [models]
     if not several:
         raise ConfigError('models of benchmark is empty; expected a network, or several')
+    if isinstance(models, Mapping):
+        return {str(name): network_of(model, 'benchmark') for name, model in models.items()}
     networks = [network_of(model, 'benchmark') for model in several]
     return {f'{number} {type(each).__name__}': each for number, each in enumerate(networks)}
 

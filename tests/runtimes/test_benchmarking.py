@@ -185,6 +185,10 @@ class TestBenchmark:
         with pytest.raises(EasyPrunerError, match='nothing could be measured'):
             easypruner.benchmark(network, inputs, batches=[2], **given)
 
+    def test_inputs_without_samples_are_refused(self) -> None:
+        with pytest.raises(EasyPrunerError, match='the example inputs have no sample'):
+            easypruner.benchmark(SMALL, INPUTS[:0], batches=[1, 2])
+
     def test_files_of_another_batch(self) -> None:
         exported = {'OneBatch': Exported(Path('network'), ())}
         given = candidates.Candidate('e', None, (INPUTS,), exported)
@@ -219,6 +223,7 @@ class TestBenchmark:
         ('changes', 'message'),
         [
             (dict(models=[]), 'models of benchmark is empty'),
+            (dict(models={}), 'models of benchmark is empty'),
             (dict(models=['resnet18']), 'model of benchmark is a str'),
             (dict(batches=8), 'expected a list of whole numbers'),
             (dict(batches=[0]), 'batches=0'),
