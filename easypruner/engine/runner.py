@@ -284,6 +284,12 @@ def example_input(config: Config, model: BaseModel) -> dict[str, Any]:
     Raises:
         EasyPrunerError: the validation data set is empty, or its batches do not fit the model.
     """
+    if not hasattr(model, 'data_preprocessor'):
+        raise ConfigError(
+            f'{type(model).__name__} is not a BaseModel of MMEngine, which trains and validates '
+            'with its loss and its data_preprocessor; derive it from mmengine.model.BaseModel, or '
+            'prune it in your own code with easypruner.slim'
+        )
     settings = {k: v for k, v in config.val_dataloader.to_dict().items() if k not in OF_WORKERS}
     loader = Runner.build_dataloader({**settings, 'batch_size': 1})
     if not len(loader.dataset):

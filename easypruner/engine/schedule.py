@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from torch import nn
 
@@ -65,6 +65,12 @@ def measure_schedule(
         for key in _OF_PARAMETERS:
             wrapper_config.pop(key, None)
     wrapper = build_optim_wrapper(nn.Linear(1, 1) if model is None else model, wrapper_config)
+    if isinstance(wrapper, OptimWrapperDict):
+        raise ConfigError(
+            f'the constructor of optim_wrapper makes {len(wrapper)} optimizers, but a stage trains '
+            'with one; let it return an OptimWrapper of one optimizer, which may have several '
+            'groups of parameters'
+        )
     for group in wrapper.param_groups:
         group['lr'] *= lr_factor(config)
     scheduler_config = config.get('param_scheduler')

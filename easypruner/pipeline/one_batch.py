@@ -97,7 +97,7 @@ def try_one_batch(
         mistakes: gets a mistake for each part that fails.
         validates: whether the evaluator is run, which may be known to fail.
     """
-    trial = _Trial(run, stages, graph.cost().macs, samples, validates=validates)
+    trial = _Trial(run, stages, graph, samples, validates=validates)
     with fixed_seed(run.seed):
         _try_runner(trial, mistakes)
 
@@ -128,7 +128,7 @@ class _Trial:
     Attributes:
         run: the run.
         stages: the stages of the run.
-        macs: the multiply-adds of the network.
+        graph: the channel graph of the original model.
         samples: the first samples of the training and of the validation data.
         without: classes of hooks that are left out.
         validates: whether the evaluator is run.
@@ -136,7 +136,7 @@ class _Trial:
 
     run: Run
     stages: Sequence[Stage]
-    macs: int
+    graph: ChannelGraph
     samples: Sequence[FirstSamples]
     without: set[type] = field(default_factory=set)
     validates: bool = True
@@ -159,7 +159,7 @@ class _Trial:
         runner, metrics = self._runner(folder), _Metrics()
         runner._hooks = [hook for hook in runner._hooks if type(hook) not in self.without]
         runner.register_hook(metrics, 'LOWEST')
-        train, val = (_OneBatch(s.loader, s.batch(self.macs)) for s in self.samples)
+        train, val = (_OneBatch(s.loader, s.batch(self.graph.cost().macs)) for s in self.samples)
         runner._val_dataloader = val
         if not self.validates:
             runner._val_evaluator = _NoEvaluator()
@@ -210,7 +210,7 @@ class _Trial:
         stage: Any = next((stage for stage in self.stages if hasattr(stage, 'overrides')), None)
         try:
             with building():
-                return stage and stage.schedule(self.run.config, 1) and stage
+                return stage and stage.schedule(self.run.config, 1, self.graph.model) and stage
         except EasyPrunerError:
             # Its forecast reports this.
             return None

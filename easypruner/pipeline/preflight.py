@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.runner import Runner
 from rich.console import Console
-from torch.utils.data import DataLoader
 
-from easypruner.base.checks import check_count
 from easypruner.engine.averaging import averaging_warnings
 from easypruner.engine.config import building
 from easypruner.engine.config_keys import given_keys, unchecked_keys
 from easypruner.engine.late_settings import check_late_settings, ignored_warnings
 from easypruner.engine.pretrained import build_initial_model, starts_trained
-from easypruner.engine.runner import OF_WORKERS, RUNNER_KEYS
-from easypruner.errors import ConfigError, Mistakes
+from easypruner.engine.runner import RUNNER_KEYS
+from easypruner.errors import Mistakes
 from easypruner.graph import ChannelGraph
 from easypruner.pipeline.classes import check_classes
+from easypruner.pipeline.data_check import build_loader, check_evaluator
 from easypruner.pipeline.one_batch import read_samples, try_one_batch
 from easypruner.plugins.registry import STAGES, build
 from easypruner.report.text import format_count, literal_text, make_table, print_lines
@@ -91,8 +87,13 @@ _NEEDED = {
     'val_cfg': 'val_cfg=dict()',
 }
 """Key that a config needs -> an example."""
+_NOT_READ = {
+    'runner_type': 'stages have a Runner of their own; remove the key, and let a hook of '
+    'custom_hooks do what yours adds',
+    'strategy': 'stages do not split the weights over processes; remove the key',
+}
+"""Key of MMEngine's tools that a run cannot follow -> why, and what to do."""
 _TYPO = 0.8
-_MOST_WORKERS = 1024
 
 
 _NOT_CUT = ('masks are selected but not cut, so the network keeps all channels; add a Prune stage',)
@@ -131,9 +132,10 @@ def check(run: Run, stages: Sequence[PlannedStage], mistakes: Mistakes) -> Prefl
     config = run.config
     check_outline(config, stages, mistakes)
     samples = [
-        read_samples(name, _loader(config, name, mistakes), run.seed, mistakes) for name in _LOADERS
+        read_samples(name, build_loader(config, name, mistakes), run.seed, mistakes)
+        for name in _LOADERS
     ]
-    validates = _check_evaluator(config, mistakes)
+    validates = check_evaluator(config, mistakes)
     model, loaded = build_initial_model(config, mistakes)
     graph, found = None, [each for each in samples if each is not None]
     if model is not None:
@@ -214,6 +216,8 @@ def _check_keys(config: Config, mistakes: Mistakes) -> None:
                 f'unknown key {key!r}: if it is a variable of the config, it has been used when an '
                 'option changes it, so nothing would change; change the keys that get its value'
             )
+        elif key in _NOT_READ:
+            mistakes.add(_NOT_READ[key], key)
         elif not _used(value, {k: v for k, v in content.items() if k != key}):
             mistakes.add(
                 f'unknown key {key!r}, and no other key of the config uses its value; expected an '
@@ -248,37 +252,6 @@ def _check_stages(stages: Sequence[PlannedStage], mistakes: Mistakes) -> None:
             text = f'row={row!r} is also the row of {taken[row]}; choose another name'
             mistakes.add(text, planned.location)
         taken.setdefault(row, planned.location)
-
-
-def _loader(config: Config, name: str, mistakes: Mistakes) -> DataLoader[Any] | None:
-    """Return a data loader without worker processes; None after a mistake."""
-    settings = config.to_dict().get(name)
-    if not isinstance(settings, Mapping):
-        return None
-    without_workers = {key: value for key, value in settings.items() if key not in OF_WORKERS}
-    workers = {key: settings[key] for key in OF_WORKERS if key in settings}
-    if name == 'train_dataloader':
-        workers.pop('persistent_workers', None)
-    with mistakes.collect(name), building():
-        check_count(workers.get('num_workers', 0), 'num_workers', name, least=0, most=_MOST_WORKERS)
-        loader: DataLoader[Any] = Runner.build_dataloader(without_workers)
-        with warnings.catch_warnings():
-            # A run repeats torch's advice on the number of workers.
-            warnings.simplefilter('ignore')
-            DataLoader(loader.dataset, **workers)
-        if not len(loader):
-            raise ConfigError('the data set is empty; expected at least one sample')
-        return loader
-    return None
-
-
-def _check_evaluator(config: Config, mistakes: Mistakes) -> bool:
-    """Return whether the evaluator of a config, if it has one, can be built."""
-    known = len(mistakes.found)
-    if config.get('val_evaluator') is not None:
-        with mistakes.collect('val_evaluator'), building():
-            Evaluator(config.to_dict()['val_evaluator'])
-    return len(mistakes.found) == known
 
 
 def print_plan(console: Console, state: PruningState, preflight: Preflight) -> None:

@@ -303,6 +303,10 @@ CASES: dict[str, tuple[Callable[[Path], Content], list[str]]] = {
         changed(randomness=dict(determinstic=True)),
         ['randomness: cannot be built', "did you mean 'deterministic'"],
     ),
+    'a runner of the user': (
+        changed(runner_type='MyRunner'),
+        ['runner_type: stages have a Runner of their own'],
+    ),
     'no source of masks': (
         at('stages', 1, 'source', value=None),
         ['stages[1]: source=None of SelectMask; expected a MaskSource'],
