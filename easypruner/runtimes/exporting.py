@@ -133,13 +133,13 @@ def export_network(
     networks = {NETWORK: on_cpu(network)}
     if unpruned is not None:
         networks[UNPRUNED] = on_cpu(unpruned)
-    with _whole(folder) as new, untouched(*networks.values()):
+    with _whole(folder) as new:
         files = [
             _export_for(runtime, each, inputs, new, name)
             for runtime in runtimes
             for name, each in networks.items()
         ]
-        with evaluating(networks[NETWORK]):
+        with untouched(*networks.values()), evaluating(networks[NETWORK]):
             notes = write_weights(networks[NETWORK], inputs, new / WEIGHTS, networks.get(UNPRUNED))
         export = Export(
             folder=folder,
@@ -161,7 +161,7 @@ def _export_for(
     """Write one network for one runtime, and compare its outputs with torch's."""
     own = folder / runtime.name
     own.mkdir(exist_ok=True)
-    with advising_dtype(network), evaluating(network), torch.no_grad():
+    with advising_dtype(network), untouched(network), evaluating(network), torch.no_grad():
         # What cannot be checked need not be exported, which may take minutes.
         check_repeatable(network, inputs)
         exported = runtime.export(network, inputs, own, name)

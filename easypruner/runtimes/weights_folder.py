@@ -45,7 +45,7 @@ def write_weights(
     folder.mkdir(parents=True)
     if _write_pretrained(network, inputs, folder):
         return (f'{folder.name}/ loads with {type(network).__name__}.from_pretrained',)
-    attributes = _attributes(network)
+    attributes = _attributes(network, original)
     state = _distinct({**_state(network), **attributes})
     save_file(state, folder / WEIGHTS)
     # The library gives the file to its owner only.
@@ -76,8 +76,17 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in tensors}
 
 
-def _attributes(network: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that are plain attributes of modules, which a cut may narrow as well."""
+def _attributes(network: nn.Module, original: nn.Module | None) -> dict[str, Tensor]:
+    """Return the tensors that are plain attributes of modules, which a cut may narrow as well.
+
+    What the original does not have was left by a pass.
+    """
+    found = _plain_tensors(network)
+    known = found if original is None else _plain_tensors(original)
+    return {name: value for name, value in found.items() if name in known}
+
+
+def _plain_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {
         f'{path}.{name}'.lstrip('.'): value.detach().cpu()
         for path, module in network.named_modules()

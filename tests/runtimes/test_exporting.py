@@ -329,9 +329,15 @@ class TestWeights:
         network, x = Gain(), torch.rand(1, 4)
         pruned = easypruner.slim(copy.deepcopy(network), x, macs=0.6).model
         easypruner.export(pruned, x, tmp_path / 'e', 'TorchEager')
-        loaded = load(network, tmp_path / 'e' / 'weights')
-        assert len(loaded.gain) == len(pruned.gain) < 8
-        assert torch.equal(loaded(x), pruned(x))
+        pruned(x)
+        unpruned = copy.deepcopy(network)
+        easypruner.export(pruned, x, tmp_path / 'f', 'TorchEager', unpruned=unpruned)
+        for folder in (tmp_path / 'e', tmp_path / 'f'):
+            loaded = load(copy.deepcopy(network), folder / 'weights')
+            assert len(loaded.gain) == len(pruned.gain) < 8
+            # What a pass has left is not written.
+            assert loaded.kept is None
+            assert torch.equal(loaded(x), pruned(x))
 
     def test_that_a_loading_was_not_tried_is_said(self, tmp_path: Path) -> None:
         network, x = nn.Linear(4, 2), torch.rand(1, 4)
