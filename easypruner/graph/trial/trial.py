@@ -276,7 +276,9 @@ class Trial:
                 else:
                     shape = list(cut.shape)
                     shape[dim] = widths(axis)
-                    cut = torch.empty(shape, dtype=cut.dtype, device=cut.device)
+                    # Without values on any device: fake tensors stay fake.
+                    make = torch.empty if cut.is_meta else cut.new_empty
+                    cut = make(shape, dtype=cut.dtype, device=cut.device)
             parameters[name] = cut
         return parameters
 

@@ -136,3 +136,22 @@ def test_a_forward_that_differs_from_run_to_run_is_still_pruned() -> None:
 
     model = Alternating()
     assert easypruner.trace(model, example_inputs()).groups
+
+
+class OfKnownDevices(nn.Module):
+    """Refuses all devices but those that its author knew, so that it runs on no meta tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 2), nn.ReLU(), nn.Linear(2, 6), nn.Linear(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type not in ('cpu', 'cuda'):
+            raise NotImplementedError(f'{x.device}')
+        return self.layers(x)
+
+
+def test_two_channels_of_a_network_that_refuses_meta_tensors_go() -> None:
+    graph = easypruner.trace(OfKnownDevices(), torch.rand(4, 5))
+    sizes = {name: group.size for name, group in graph.groups.items()}
+    assert sizes == {'layers.0': 2, 'layers.2': 6}
