@@ -27,6 +27,16 @@ def embed(coupling: Coupling, operation: Operation) -> None:
     coupling.assign(operation.output, (*coupling.axes_of(indices), width))
 
 
+@rule('embedding_renorm_')
+def shorten_rows(coupling: Coupling, operation: Operation) -> None:
+    """Mix the width of a table: the rows that are looked up become no longer than a number."""
+    weight, indices = operation.args[:2]
+    rows, width = coupling.axes_of(weight)
+    coupling.look_up(rows, indices, LOOKED_UP)
+    coupling.note_mixing(width)
+    coupling.assign(operation.output, (rows, width))
+
+
 @rule('_embedding_bag', '_embedding_bag_forward_only')
 def embed_bags(coupling: Coupling, operation: Operation) -> None:
     """Freeze the rows of the table, and all that says which belong to a bag. Hand the width on."""

@@ -100,6 +100,21 @@ def test_the_width_of_bags_of_words_can_be_cut() -> None:
     assert net.table.embedding_dim == 4
 
 
+def test_the_width_of_rows_of_bounded_length_goes_as_that_of_a_norm() -> None:
+    net, words = nn.Sequential(nn.Embedding(10, 6, max_norm=0.5), nn.Linear(6, 3)), torch.arange(7)
+    keep = torch.arange(6) > 1
+    narrow = nn.Sequential(nn.Embedding(10, 4, max_norm=0.5), nn.Linear(4, 3))
+    state = net.state_dict()
+    narrow.load_state_dict(
+        {n: t[..., keep] if n != '1.bias' else t.clone() for n, t in state.items()}
+    )
+    graph = easypruner.trace(net, words)
+    (group,) = graph.groups.values()
+    assert group.mixed and group.size == 6
+    easypruner.prune(net, {group.name: keep}, graph=graph)
+    assert torch.equal(net(words), narrow(words))
+
+
 class Matrices(nn.Module):
     """A matrix that code makes of vectors, between two layers."""
 
