@@ -168,13 +168,14 @@ def _record_tapes(
     parameters: Iterable[str],
     counted: CountedOutputs,
 ) -> list[Tape]:
-    """Record the evaluation pass; if it does not read all tensors, the training pass as well.
+    """Record the evaluation pass; if it does not use all tensors, the training pass as well.
 
-    Auxiliary heads run in training only, and read channels that the main path makes. So do moving
-    averages in buffers, such as those of the codes of a quantizer.
+    Auxiliary heads run in training only, and read channels that the main path makes; or evaluation
+    drops what they make. So it is with moving averages in buffers, such as those of the codes of a
+    quantizer.
     """
     evaluation = record(stand_ins, example_inputs, counted=counted)
-    read = {id(tensor) for operation in evaluation.operations for tensor in operation.tensors}
+    read = _find_used(evaluation)
     wide = (name for name, t in stand_ins.tensors.items() if t.numel() > 1)
     if all(id(evaluation.parameters[name]) in read for name in {*parameters, *wide}):
         return [evaluation]
@@ -185,6 +186,18 @@ def _record_tapes(
         return [evaluation, record(stand_ins, twice, True, evaluation.backend, elsewhere)]
     except TraceError:
         return [evaluation]
+
+
+def _find_used(tape: Tape) -> set[int]:
+    """Return the ids of the tensors on which an output of a pass depends.
+
+    What is written into a tensor counts as used.
+    """
+    used = {id(tensor) for _, tensor in tape.outputs}
+    for operation in reversed(tape.operations):
+        if operation.func._schema.is_mutable or not used.isdisjoint(map(id, operation.outputs)):
+            used.update(map(id, operation.tensors))
+    return used
 
 
 def _find_paths(

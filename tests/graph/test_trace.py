@@ -198,6 +198,26 @@ def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
     assert model.train()(example_inputs()).shape == (2, 5)
 
 
+def test_what_evaluation_computes_and_drops_stays_as_training_returns_it() -> None:
+    class Supervised(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.extra = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            middle = self.body[0](x)
+            result = self.head(self.body[2](self.body[1](middle)).flatten(1))
+            extra = self.extra(middle.mean((2, 3)))
+            return torch.stack([result, extra]) if self.training else result
+
+    model = randomized_network(Supervised)
+    graph = easypruner.trace(model, example_inputs(1))
+    assert ('extra.weight', 1, 'in') in members(graph, 'body.0.0')
+    masks = {n: torch.arange(group.size) < 2 for n, group in graph.groups.items()}
+    easypruner.prune(model, masks, graph=graph)
+    assert model.train()(example_inputs()).shape == (2, 2, 5)
+
+
 def test_mismatched_inputs_are_an_error_with_the_reason() -> None:
     with pytest.raises(TraceError, match='Plain fails on the given example inputs'):
         easypruner.trace(Plain(), torch.randn(1, 4, 8, 8))

@@ -23,7 +23,7 @@ from easypruner.graph.cutting.surgery import cut
 from easypruner.graph.cutting.transform import Transform, check_header
 from easypruner.graph.pretrained.following import check as check_configs
 from easypruner.graph.pretrained.following import configs_of, is_of_config, set_again
-from easypruner.graph.recording.config_numbers import numbers_of
+from easypruner.graph.recording.config_numbers import attribute_of, numbers_of
 from easypruner.graph.recording.inventory import Attributes, Inventory
 from easypruner.graph.recording.wrappers import find_cuttable
 
@@ -179,12 +179,9 @@ class ArchitectureRecord(Transform):
     def _fit_value(self, inventory: Inventory, path: str, attribute: str) -> Any:
         """Return the value of an attribute in the type that the attribute has in the model."""
         value = self.attributes[path, attribute]
-        name, _, inner = attribute.partition('.')
-        present: Any = getattr(inventory.modules.get(path), '__dict__', {}).get(name)
-        for part in inner.split('.') if inner else ():
-            is_dict = isinstance(present, dict)
-            present = present.get(part) if is_dict else getattr(present, part, None)
-        if inner and present is None and isinstance(value, int):
+        module = inventory.modules.get(path)
+        present: Any = None if module is None else attribute_of(module, attribute)
+        if '.' in attribute and present is None and isinstance(value, int):
             return value  # a number of a config that was not set
         numbers = numbers_of(present)
         wanted = (value,) if isinstance(value, int) else tuple(value)
@@ -193,7 +190,7 @@ class ArchitectureRecord(Transform):
                 f'the architecture record sets {path}.{attribute} to {value}, but this '
                 f'{type(inventory.model).__name__} has no such number there'
             )
-        return value if isinstance(present, int) else type(present)(wanted)
+        return value if isinstance(value, int) else type(present)(wanted)
 
     def within(self, path: str) -> ArchitectureRecord:
         """Return the record of the part of the network with a path."""

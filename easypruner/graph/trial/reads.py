@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from easypruner.graph.recording.config_numbers import is_options, name_read_for
+from easypruner.graph.recording.config_numbers import owner_of
 
 Key = tuple[str, str]
 """The dotted path of a module, and the name of an attribute."""
@@ -79,14 +79,8 @@ class ReadLog:
     def _find_owners(self) -> None:
         """Find the modules and configs that have the attributes now."""
         for path, name in self._asked:
-            owner: Any = self._modules[path]
-            first, _, rest = name.partition('.')
-            if rest and is_options(vars(owner)[first]):  # reads of items of a dict are not seen
-                watched = name_read_for(owner, first)
-            elif rest:  # a number of a config, which several modules may share
-                owner, watched = vars(owner)[first], rest
-            else:
-                watched = name
+            # Several modules may share a config.
+            owner, watched = owner_of(self._modules[path], name)
             self._keys.setdefault((id(owner), watched), {}).setdefault(path, []).append(
                 (path, name)
             )
@@ -168,6 +162,8 @@ class _Watched:
             return vars(instance)[self._name]
         if self._behind is _MISSING:
             raise AttributeError(f'{owner} has no attribute {self._name!r}')
+        if instance is not None:
+            self._note(instance, self._name)
         get = getattr(type(self._behind), '__get__', None)
         return self._behind if get is None else get(self._behind, instance, owner)
 

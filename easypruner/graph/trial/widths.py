@@ -173,7 +173,7 @@ class Repair:
         attribute: the name of the attribute.
         axes: the axis that each number follows; None for a number that does not change.
         values: the numbers in the full model.
-        container: the type of the attribute: int, list or tuple.
+        container: the type of the attribute: a type of integers, list or tuple.
     """
 
     module: str
@@ -207,7 +207,8 @@ class Repair:
         """Return the attribute's value if its axes have the widths that a function returns."""
         pairs = zip(self.axes, self.values, strict=True)
         numbers = [value if axis is None else width_of(axis) for axis, value in pairs]
-        return numbers[0] if self.container is int else self.container(numbers)
+        several = issubclass(self.container, list | tuple)
+        return self.container(numbers) if several else numbers[0]
 
 
 Repairs = Mapping[tuple[str, str], Repair]

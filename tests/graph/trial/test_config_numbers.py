@@ -7,8 +7,11 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import easypruner
 from easypruner import Masks
+from easypruner.graph import ArchitectureRecord
+from easypruner.graph.recording.config_numbers import attributes_of
 
 WIDTH, DIM = 24, 5
 
@@ -229,6 +234,79 @@ def test_attentions_follow_numbers_under_names(
     assert torch.equal(again(x), model(x))
     assert torch.equal(copy.deepcopy(model)(x), model(x))
     assert {'heads': 4, 'dim': DIM, 'name': 'small'} == SHARED
+
+
+class Counts(NamedTuple):
+    heads: int = 4
+    dim: int = DIM
+
+
+class Split(nn.Module):
+    """Attention that splits heads by numbers that the module holds in some form."""
+
+    heads, dim = 4, DIM
+
+    def __init__(self, sizes: Any, read: Callable[[Any], tuple[int, int]]) -> None:
+        super().__init__()
+        self.sizes, self.read = sizes, read
+        self.qkv, self.out = nn.Linear(WIDTH, 60), nn.Linear(20, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads, dim = self.read(self)
+        packed = self.qkv(x).view(*x.shape[:2], 3, heads, dim).permute(2, 0, 3, 1, 4)
+        return x + self.out(scaled_dot_product_attention(*packed).transpose(1, 2).flatten(2))
+
+
+FORMS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    'class': (lambda: None, lambda own: (own.heads, own.dim)),
+    'numpy': (lambda: np.array([4, DIM])[0], lambda own: (own.sizes, own.dim)),
+    'size': (lambda: torch.Size([4, DIM]), lambda own: own.sizes),
+    'named': (Counts, lambda own: (own.sizes.heads, own.sizes.dim)),
+    'nested list': (lambda: [[4, DIM], 'x'], lambda own: own.sizes[0]),
+    'nested dict': (
+        lambda: {'in': {'heads': 4, 2: DIM}},
+        lambda own: (own.sizes['in']['heads'], own.sizes['in'][2]),
+    ),
+    'namespace': (
+        lambda: SimpleNamespace(own=SimpleNamespace(heads=4, dim=DIM)),
+        lambda own: (own.sizes.own.heads, own.sizes.own.dim),
+    ),
+    'object': (
+        lambda: argparse.Namespace(own=Counts(), other='x'),
+        lambda own: (own.sizes.own.heads, own.sizes.own.dim),
+    ),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_numbers_are_found_in_many_forms(form: str, tmp_path: Path) -> None:
+    make, read = FORMS[form]
+
+    def build_split() -> nn.Module:
+        torch.manual_seed(0)
+        return Split(make(), read).eval()
+
+    x = torch.rand(2, 3, WIDTH)
+    for attention, size in (('heads', 4), ('width', DIM)):
+        model: Any = build_split()
+        before = make()
+        graph = easypruner.trace(model, x, attention=attention)
+        (name,) = graph.groups
+        assert graph.groups[name].size == size
+        masks = Masks({name: torch.arange(size) != 1})
+        assert easypruner.verify(model, masks, x, graph=graph).error < 1e-12
+        easypruner.prune(model, masks, graph=graph).save(tmp_path / 'cut.json')
+        record = ArchitectureRecord.load(tmp_path / 'cut.json')
+        again = easypruner.load_pruned(build_split, model.state_dict(), record)
+        assert torch.equal(again(x), model(x))
+        assert type(before) is type(model.sizes) or form == 'numpy'
+    assert (Split.heads, Split.dim) == (4, DIM)
+
+
+def test_a_vocabulary_is_no_config() -> None:
+    module = nn.Linear(3, 3)
+    module.words = {f'word {number}': number for number in range(1000)}
+    assert not any(name.startswith('words.') for name, _ in attributes_of(module))
 
 
 def test_the_value_of_an_enum_stays_as_other_code_reads_it() -> None:
