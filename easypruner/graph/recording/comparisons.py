@@ -18,7 +18,7 @@ from easypruner.base.user_code import is_foreign
 from easypruner.graph.recording.config_numbers import has_numbers, numbers_of
 
 _LEAST_WIDTH = 4
-_SHAPES = frozenset({'shape', 'size', 'numel', 'nelement'})
+_SHAPES = frozenset({'shape', 'size', 'numel', 'nelement', 'stride', 'nbytes'})
 _COMPARING = frozenset({
     'min', 'max', 'sorted', 'set', 'eq', 'ne', 'lt', 'le', 'gt', 'ge',
     'range', 'arange', 'get', 'getattr',
