@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from mmengine.optim import OptimWrapper
 
 from easypruner.base.disk import disk_problem
 from easypruner.base.distributed import is_lost_connection
@@ -22,6 +23,7 @@ from easypruner.strategies.strategy import Strategy
 
 TRAIN_LOADER, VAL_LOADER = 'train_dataloader', 'val_dataloader'
 EVALUATOR, MODEL = 'val_evaluator', 'model'
+OPTIMIZER = 'optim_wrapper'
 HOOKS = 'hooks'
 
 _LIBRARIES = ('torch', 'numpy', 'scipy')
@@ -31,6 +33,8 @@ _STANDARD = Path(sysconfig.get_path('stdlib'))
 _INSTALLED = frozenset(Path(sysconfig.get_path(name)) for name in ('purelib', 'platlib'))
 _DISK = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT})
 _MOST_TEXT = 1500
+_OF_WRAPPER = ('_clip_grad', 'step', 'zero_grad', 'scale_loss')
+"""Methods of MMEngine's OptimWrapper that do not run a network backwards."""
 _STAGE = 'stage '
 """The start of what says where an exception was raised."""
 _ORIGIN = re.compile(r'File "([^"]+)", line (\d+)')
@@ -101,7 +105,8 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(HOOKS, who, error, location, hook)
     if any(_evaluates(step.file) for step in steps):
         return Failure(EVALUATOR, 'the evaluator val_evaluator', error, location)
-    return Failure(MODEL, _in_words(frames), error, location)
+    part = OPTIMIZER if _is_of_optimizer(frames) else MODEL
+    return Failure(part, _in_words(frames), error, location)
 
 
 @contextlib.contextmanager
@@ -233,13 +238,31 @@ def _is_of_mmengine(hook: object) -> bool:
     return type(hook).__module__.startswith('mmengine.')
 
 
+def _is_of_optimizer(frames: Sequence[FrameType]) -> bool:
+    """Return whether an optimizer ran, called by no module."""
+    for frame in reversed(frames):
+        owner = frame.f_locals.get('self')
+        if isinstance(owner, torch.nn.Module | Strategy):
+            return False
+        if _optimizes(frame):
+            return True
+    return False
+
+
+def _optimizes(frame: FrameType) -> bool:
+    """Return whether a frame is an optimizer's, or its wrapper's where that calls no network."""
+    owner, name = frame.f_locals.get('self'), frame.f_code.co_name
+    in_wrapper = isinstance(owner, OptimWrapper) and name in _OF_WRAPPER
+    return in_wrapper or isinstance(owner, torch.optim.Optimizer)
+
+
 def _in_words(frames: Sequence[FrameType]) -> str:
     """Return which part of a stage ran: a component, the optimizer or the model."""
     for frame in reversed(frames):
         owner = frame.f_locals.get('self')
         if isinstance(owner, Strategy) and not type(owner).__module__.startswith('easypruner.'):
             return f'{frame.f_code.co_name}() of the plugin {type(owner).__name__}'
-        if isinstance(owner, torch.optim.Optimizer):
+        if _optimizes(frame):
             return f'the optimizer {type(owner).__name__}'
         if isinstance(owner, torch.nn.Module):
             return f'the model, in {type(owner).__name__},'

@@ -76,6 +76,13 @@ def test_all_mistakes_are_reported_together_and_once(
         assert text.count(part) == 1
 
 
+def test_an_optimizer_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrapper = dict(optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_nrm=1))
+    code, text = planned(tmp_path, capsys, optim_wrapper=wrapper)
+    assert code == 2
+    assert 'optim_wrapper: the optimizer OptimWrapper raised TypeError: clip_grad_norm_()' in text
+
+
 @pytest.mark.parametrize('how', ['float', 'no gradient', 'vector', 'raise'])
 def test_a_regularizer_that_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
@@ -93,7 +100,7 @@ def test_a_regularizer_is_tried_on_a_copy(
 ) -> None:
     # It fails at its fourth call; two plans of the same stage call it twice each.
     regularizer = dict(type='Failing', how='raise', after=1)
-    stages = [dict(type='Train', name=n, regularizer=regularizer) for n in 'ab']
+    stages = [dict(type='Train', name=n, row=n, regularizer=regularizer) for n in 'ab']
     code, _ = planned(tmp_path, capsys, stages=[*stages, dict(type='Report')])
     assert code == 0
 
