@@ -12,8 +12,8 @@ from mmengine.registry import VISBACKENDS
 
 from easypruner.base.checks import check_count
 from easypruner.base.describe import shown
-from easypruner.engine.config import building
 from easypruner.engine.config_keys import unchecked_keys
+from easypruner.engine.unknown_names import check_known
 from easypruner.errors import ConfigError, Mistakes, nearest
 
 _ENVIRONMENT = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
@@ -53,9 +53,8 @@ def check_late_settings(config: Config, mistakes: Mistakes) -> None:
     with mistakes.collect('log_level'):
         _check_level(content.get('log_level'))
     for path, backend in _backends(content.get('visualizer')):
-        with mistakes.collect(path), building():
-            if VISBACKENDS.get(backend) is None:
-                raise KeyError(f'{backend} is not in the mmengine::{VISBACKENDS.name} registry')
+        with mistakes.collect(path):
+            check_known(VISBACKENDS, 'backend', backend)
 
 
 def ignored_warnings(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
-from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, Registry
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
 
 from easypruner.base.checks import check_count
 from easypruner.base.distributed import world_size
 from easypruner.engine.amp import on_this_device
-from easypruner.errors import ConfigError, nearest
+from easypruner.engine.unknown_names import check_known
+from easypruner.errors import ConfigError
 from easypruner.strategies import Schedule
 from easypruner.strategies.regularizers.rates import schedule_of
 from easypruner.strategies.regularizers.schedule import Row
@@ -60,7 +61,7 @@ def measure_schedule(
     _check_length(epoch_length, epochs)
     wrapper_config = copy.deepcopy(on_this_device(config['optim_wrapper']))
     accumulation = int(wrapper_config.get('accumulative_counts', 1))
-    _check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}))
+    check_known(OPTIMIZERS, 'optimizer', wrapper_config.get('optimizer', {}).get('type'))
     if model is None:
         for key in _OF_PARAMETERS:
             wrapper_config.pop(key, None)
@@ -169,13 +170,6 @@ def _rates(groups: Iterable[Mapping[str, Any]]) -> Row:
     return np.array([[float(group['lr'])] for group in groups])
 
 
-def _check_known(registry: Registry, kind: str, config: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an unknown name. MMEngine's own error does not state the name."""
-    name = config.get('type')
-    if isinstance(name, str) and registry.get(name) is None:
-        raise ConfigError(f'unknown {kind} {name!r}; {nearest(name, registry.module_dict)}')
-
-
 def _entries(config: Any) -> Sequence[Mapping[str, Any]]:
     return config if isinstance(config, list | tuple) else [config] if config else []
 
@@ -200,7 +194,7 @@ def acting(schedulers: Any, epochs: int, iterations: int) -> Any:
 def _build(config: Any, wrapper: Any, epoch_length: int, epochs: int) -> list[Any]:
     schedulers = []
     for entry in acting(_entries(config), epochs, epochs * epoch_length):
-        _check_known(PARAM_SCHEDULERS, 'scheduler', entry)
+        check_known(PARAM_SCHEDULERS, 'scheduler', entry.get('type'))
         by_epoch = entry.get('by_epoch', True)
         end = epochs if by_epoch else epochs * epoch_length
         arguments = {'end': end, **copy.deepcopy(dict(entry))}

@@ -12,7 +12,7 @@ import mmengine.registry
 from mmengine.registry import DefaultScope, Registry
 from mmengine.runner import Runner
 
-from easypruner.errors import nearest
+from easypruner.errors import ConfigError, nearest
 
 _UNKNOWN = re.compile(r'(\S+) is not in the (?:\S+?::)?([\w ]+?) registry')
 _UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
@@ -21,6 +21,25 @@ _OF_RUNNER = re.compile(r"Runner\.(\w+)\(\) got an unexpected keyword argument '
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _MOST = 30
 """The number of names up to which all of them are listed."""
+
+
+def check_known(registry: Registry, kind: str, name: Any) -> None:
+    """Raise ConfigError if a registry has no class of a name where MMEngine looks for it.
+
+    MMEngine looks in the default scope, which may be that of another package, and in MMEngine.
+
+    Args:
+        registry: the registry of MMEngine.
+        kind: what it has, for messages.
+        name: the name; everything but a string is accepted.
+    """
+    if not isinstance(name, str):
+        return
+    with registry.switch_scope_and_registry(None) as searched:
+        if searched.get(name) is not None:
+            return
+    known = {each for _, each in _names(registry)}
+    raise ConfigError(f'unknown {kind} {name!r}; {nearest(name, known)}')
 
 
 def explain_unknown(message: str) -> str | None:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import OPTIMIZERS as MMPRETRAIN_OPTIMIZERS
+from torch import nn
 
 from easypruner.engine.runner import RunnerPlan, build_runner
 from easypruner.engine.schedule import measure_schedule
@@ -142,6 +145,21 @@ def test_parameters_with_rates_of_their_own(scheduler: str, tmp_path: Path) -> N
         assert schedule.slowest(names).lr_sum == pytest.approx(min(sums[name] for name in names))
     assert schedule.slowest(['backbone.bn1.weight', 'unknown']).lr_sum < schedule.lr_sum
     assert schedule.slowest(['unknown']) is schedule.slowest([]) is schedule
+
+
+def test_optimizers_of_the_default_scope_are_known() -> None:
+    def rates(name: str) -> list[float]:
+        config = Config(dict(optim_wrapper=dict(optimizer=dict(type=name, lr=0.1))))
+        return list(measure_schedule(config, 2, 2, nn.Linear(2, 2)).rates)
+
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        MMPRETRAIN_OPTIMIZERS.import_from_location()
+        own = list(MMPRETRAIN_OPTIMIZERS.module_dict)
+        assert {'Lamb', 'LARS'} <= set(own)
+        for name in (*own, 'SGD', 'mmpretrain.Lamb'):
+            assert rates(name) == pytest.approx([0.1] * 4)
+        with pytest.raises(ConfigError, match="'Lambb'; did you mean 'Lamb'"):
+            rates('Lambb')
 
 
 def test_without_rules_all_parameters_have_one_schedule() -> None:
