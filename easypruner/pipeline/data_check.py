@@ -40,6 +40,12 @@ def build_loader(config: Config, name: str, mistakes: Mistakes) -> DataLoader[An
                 f'the data set {type(loader.dataset).__name__} has no length, but stages count '
                 'epochs; give it __len__, the number of samples of an epoch'
             )
+        if not len(loader) and len(loader.dataset):
+            raise ConfigError(
+                f'there is no whole batch: the data set has {len(loader.dataset)} samples, and '
+                f'drop_last leaves out batches of less than batch_size={loader.batch_size}; use a '
+                'smaller batch_size'
+            )
         if not len(loader):
             raise ConfigError('the data set is empty; expected at least one sample')
         return loader

@@ -55,6 +55,15 @@ def test_a_loader_that_cannot_count_epochs(loader: Any, part: str) -> None:
     assert message.startswith('val_dataloader: ') and part in message
 
 
+def test_a_data_set_that_is_smaller_than_a_batch() -> None:
+    mistakes = Mistakes()
+    content = tiny_config()
+    content['train_dataloader'] |= dict(batch_size=9999, drop_last=True)
+    assert build_loader(Config(content), 'train_dataloader', mistakes) is None
+    (message,) = map(str, mistakes.found)
+    assert 'no whole batch' in message and 'batch_size=9999' in message
+
+
 @pytest.mark.parametrize(
     'evaluator',
     [
