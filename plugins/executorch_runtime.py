@@ -21,6 +21,8 @@ from easypruner.runtimes.program import (
 from easypruner.runtimes.reasons import first_lines
 
 _METHOD = 'forward'
+_POOL = [0]
+"""The number of the pool of threads. A method that was loaded with an earlier one must not run."""
 
 
 class ExecuTorch(Runtime):
@@ -74,30 +76,53 @@ class ExecuTorch(Runtime):
     def _sessions(self, content: bytes, methods: Sequence[str]) -> list[Session]:
         from executorch.runtime import Runtime as Loader
 
+        def loading(name: str) -> Callable[[], Any]:
+            def load() -> Any:
+                _use_threads(self.threads)
+                return program.load_method(name)
+
+            return load
+
         try:
             program = Loader.get().load_program(content)
-            loaded = [program.load_method(method) for method in methods]
-        except Exception as error:  # ExecuTorch raises RuntimeError
+            loaders = [loading(name) for name in methods]
+            methods_loaded = [load() for load in loaders]
+        except Exception as error:  # classes of errors that have no common base
             raise EasyPrunerError(
                 f'ExecuTorch cannot load the network: {first_lines(error)}'
             ) from error
-        return [Session(self._bind(method), keep=(content, program)) for method in loaded]
+        return [
+            Session(self._bind(method, load), keep=(content, program))
+            for method, load in zip(methods_loaded, loaders, strict=True)
+        ]
 
-    def _bind(self, method: Any) -> Callable[[Any], Callable[[], tuple[Tensor, ...]]]:
-        from executorch.extension.pybindings import portable_lib as lib
+    def _bind(
+        self, method: Any, load: Callable[[], Any]
+    ) -> Callable[[Any], Callable[[], tuple[Tensor, ...]]]:
+        pool = _POOL[0]
 
         def bind(inputs: Any) -> Callable[[], tuple[Tensor, ...]]:
             tensors = [tensor.detach().cpu().contiguous() for tensor in input_tensors(inputs)]
 
             def run() -> tuple[Tensor, ...]:
-                # All sessions share the threads.
-                if lib._threadpool_get_thread_count() != self.threads:
-                    lib._unsafe_reset_threadpool(self.threads)
+                nonlocal method, pool
+                _use_threads(self.threads)
+                if pool != _POOL[0]:
+                    method, pool = load(), _POOL[0]
                 return tensors_of(method.execute(tensors))
 
             return run
 
         return bind
+
+
+def _use_threads(count: int) -> None:
+    """Let ExecuTorch use a number of threads, which all methods share."""
+    from executorch.extension.pybindings import portable_lib as lib
+
+    if lib._threadpool_get_thread_count() != count:
+        lib._unsafe_reset_threadpool(count)
+        _POOL[0] += 1
 
 
 def _lowered(programs: dict[str, Any]) -> bytes:
