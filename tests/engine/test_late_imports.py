@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _LIBRARY = """
 import torch
 
@@ -32,6 +34,7 @@ assert optimizer.param_groups[0]['params'] == list(model.parameters())
 """
 
 
+@pytest.mark.in_ci
 def test_the_optimizer_imports_its_library_when_it_is_built(tmp_path: Path) -> None:
     (tmp_path / 'transformers.py').write_text(_LIBRARY)
     known = os.environ.get('PYTHONPATH')

@@ -23,7 +23,12 @@ _BOOKKEEPING = (
     '_efficientzerotensor',
 )  # fmt: skip
 _COPIES = ('clone', 'positive')
-_COMPUTING = frozenset({torch.Tag.pointwise, torch.Tag.reduction})
+_REDUCING = frozenset({
+    'sum', 'nansum', 'mean', 'prod', 'amax', 'amin', 'aminmax', 'max', 'min', 'median', 'logsumexp',
+    'var', 'var_mean', 'std', 'std_mean', 'norm', 'linalg_vector_norm', 'argmax', 'argmin', 'any',
+    'all', 'count_nonzero', 'cumsum', 'cumprod',
+})  # fmt: skip
+"""Operations that compute numbers along a dimension. Only newer versions of torch tag them."""
 
 _Answer = TypeVar('_Answer')
 
@@ -78,5 +83,5 @@ def kind_of(func: Any) -> Kind:
         asks_values=func in _ASKING or func.name() == NMS,
         changes_shape=torch.Tag.inplace_view in func.tags,
         is_bookkeeping=name in _BOOKKEEPING,
-        computes=name not in _COPIES and not _COMPUTING.isdisjoint(func.tags),
+        computes=name not in _COPIES and (name in _REDUCING or torch.Tag.pointwise in func.tags),
     )
