@@ -59,7 +59,7 @@ def prune(
 
     Raises:
         MaskError: masks do not fit, remove all units of a group, or leave widths with which code
-            that compares widths takes another path.
+            that compares widths, or loops or chooses by one, takes another path.
         CutError: the graph belongs to another instance, a copy is another network, the state of an
             optimizer cannot be cut, or the model is wrapped in DistributedDataParallel, which must
             be built again after a cut.
