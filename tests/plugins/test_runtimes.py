@@ -200,7 +200,7 @@ def test_outputs_may_be_the_same_tensor(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@torch.library.custom_op('tests::twice', mutates_args=())
+@torch.library.custom_op('tests::twice', mutates_args=(), schema='(Tensor x) -> Tensor')
 def twice(x: Tensor) -> Tensor:
     return x * 2
 
