@@ -180,16 +180,24 @@ def test_a_model_with_a_tensor_in_an_attribute_is_traced() -> None:
     ]
 
 
-def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
-    class Auxiliary(Plain):
-        def __init__(self) -> None:
-            super().__init__()
-            self.extra = nn.Linear(8, 5)
+class TwoHeads(Plain):
+    """Has a second head, behind its first layer."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(8, 5)
+
+    def first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output of the last head, and what the second one reads."""
+        middle = self.body[0](x)
+        return self.head(self.body[2](self.body[1](middle)).flatten(1)), middle.mean((2, 3))
+
+
+def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
+    class Auxiliary(TwoHeads):
         def forward(self, x: Tensor) -> Tensor:
-            middle = self.body[0](x)
-            result = self.head(self.body[2](self.body[1](middle)).flatten(1))
-            return result + self.extra(middle.mean((2, 3))) if self.training else result
+            result, middle = self.first(x)
+            return result + self.extra(middle) if self.training else result
 
     model = randomized_network(Auxiliary)
     graph = easypruner.trace(model, example_inputs(1))
@@ -199,15 +207,10 @@ def test_an_auxiliary_head_that_runs_in_training_only_is_coupled() -> None:
 
 
 def test_what_evaluation_computes_and_drops_stays_as_training_returns_it() -> None:
-    class Supervised(Plain):
-        def __init__(self) -> None:
-            super().__init__()
-            self.extra = nn.Linear(8, 5)
-
+    class Supervised(TwoHeads):
         def forward(self, x: Tensor) -> Tensor:
-            middle = self.body[0](x)
-            result = self.head(self.body[2](self.body[1](middle)).flatten(1))
-            extra = self.extra(middle.mean((2, 3)))
+            result, middle = self.first(x)
+            extra = self.extra(middle)
             return torch.stack([result, extra]) if self.training else result
 
     model = randomized_network(Supervised)
